@@ -1,0 +1,262 @@
+"""Read-only pictures of a running engine: what `entrepot.client.CacheClient` returns and what screens draw.
+
+All are frozen and hold plain values, so a screen can be tested with pictures of its own. They are also the JSON of ``/entrepot/v1/``
+(field names in camelCase, as in ACR's API). Times are seconds since the epoch (UTC); sizes and counts of bytes are integers; speeds are bytes per second.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The base of all pictures."""
+
+
+class SignIn(StrEnum):
+    """Whether a source registry lets us in with credentials (facts: upstream table)."""
+
+    NONE = "none"
+    """Unauthenticated pulls only: a rule may not have a credential set."""
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+    """A rule must have a credential set."""
+
+
+class PullState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in {PullState.COMPLETED, PullState.FAILED, PullState.CANCELLED}
+
+
+class LayerState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    RESUMED = "resumed"
+    """Running again after the source broke off."""
+    VERIFIED = "verified"
+    """Whole, its digest is right, and it is held."""
+    HELD = "held"
+    """It was held before this pull began."""
+    FAILED = "failed"
+
+
+class LayerSnapshot(Snapshot):
+    """One blob of an image that is being pulled: a layer, or the config."""
+
+    digest: str
+    media_type: str
+    size: int
+    received: int
+    state: LayerState
+    waiting_clients: int = 0
+    resumed_at: int | None = None
+    """The byte at which the fill last resumed."""
+
+
+class PullSnapshot(Snapshot):
+    """One image of one platform on its way into the cache."""
+
+    id: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    """Of the image manifest; not known in the first moments."""
+    platform: str | None
+    """``linux/amd64``; None where the manifest names none."""
+    rule: str | None
+    login_server: str
+    source_repository: str
+    state: PullState
+    started: float
+    ended: float | None = None
+    layers: tuple[LayerSnapshot, ...] = ()
+    size: int = 0
+    """Of all layers and the config."""
+    received: int = 0
+    """Of ``size``, what is here: held before, or arrived."""
+    speed: float = 0.0
+    """From the source, in bytes per second, over the last seconds."""
+    time_left: float | None = None
+    from_source: int = 0
+    to_clients: int = 0
+    asked_by: tuple[str, ...] = ()
+    """Addresses of clients, ``cli`` or ``dashboard``."""
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def image(self) -> str:
+        if self.tag:
+            return f"{self.repository}:{self.tag}"
+        return f"{self.repository}@{self.digest}" if self.digest else self.repository
+
+
+class RuleSnapshot(Snapshot):
+    """A cache rule, and how it is used."""
+
+    name: str
+    source_repository: str
+    """With its login server: ``docker.io/library/*``."""
+    target_repository: str
+    credential_set: str | None
+    created: float
+    login_server: str
+    pulls: int = 0
+    last_pull: float | None = None
+
+
+class HealthStatus(StrEnum):
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+    UNKNOWN = "Unknown"
+
+
+class CredentialSetSnapshot(Snapshot):
+    """A credential set: identifiers of its secrets and their health, never a secret."""
+
+    name: str
+    login_server: str
+    username_id: str
+    password_id: str
+    created: float
+    health: HealthStatus = HealthStatus.UNKNOWN
+    error_code: str | None = None
+    error_message: str | None = None
+    checked: float | None = None
+    used_by: tuple[str, ...] = ()
+    """Names of the cache rules that use it."""
+
+
+class RepositorySnapshot(Snapshot):
+    """A cached repository."""
+
+    name: str
+    rule: str | None
+    """The cache rule that answers for it now; None when the rule was deleted."""
+    source_repository: str
+    """Where it came from, with its login server."""
+    tags: int
+    manifests: int
+    size: int
+    """Bytes held for it, each blob counted once, shared ones too."""
+    created: float
+    last_pull: float | None
+    pulls: int = 0
+    locked: bool = False
+
+
+class TagSnapshot(Snapshot):
+    """A tag of a cached repository."""
+
+    name: str
+    digest: str
+    platforms: tuple[str, ...]
+    """Of which an image is held whole or in part."""
+    size: int
+    """Bytes held behind this tag."""
+    cached: float
+    """When the manifest that it points to now came in."""
+    checked: float
+    """When the source registry was last asked."""
+    last_pull: float | None
+    fresh_until: float
+    gone: bool = False
+    """It is no longer at the source; kept and served all the same."""
+    locked: bool = False
+
+
+class RepositoryDetail(Snapshot):
+    repository: RepositorySnapshot
+    tags: tuple[TagSnapshot, ...]
+
+
+class UpstreamSnapshot(Snapshot):
+    """A source registry that rules may pull from."""
+
+    name: str
+    """``Docker Hub``"""
+    login_server: str
+    """``docker.io``, or a pattern: ``*.azurecr.io``"""
+    sign_in: SignIn
+    rules: int = 0
+    reachable: bool | None = None
+    """None before anything was asked of it."""
+    problem: str | None = None
+    allowance_remaining: int | None = None
+    allowance_limit: int | None = None
+    allowance_resets: float | None = None
+    declared: bool = False
+    """It comes from settings.toml and not from the table."""
+
+
+class EngineStatus(Snapshot):
+    version: str
+    address: str
+    """Where container clients find the registry: ``127.0.0.1:5000``."""
+    started: float
+    rules: int
+    rules_limit: int
+    credential_sets: int
+    repositories: int
+    blobs_size: int
+    """Bytes held."""
+    space_free: int
+    """Bytes left on the file system of the data directory."""
+    pulls_running: int
+    speed: float
+    """From all sources together."""
+    served: int = 0
+    """Bytes sent to clients since the start."""
+    from_source: int = 0
+    """Bytes fetched from sources since the start."""
+    notices: tuple[str, ...] = ()
+    """What an administrator should know now: a document with an error, an unhealthy credential set, a full disk."""
+    demo: bool = False
+    read_only: bool = False
+
+
+class Problem(Snapshot):
+    """A refusal of the engine, for the field that caused it."""
+
+    code: str
+    message: str
+    field: str | None = None
+    """``name``, ``sourceRepository``, ``targetRepository``, ``credentialSet``, ``loginServer``, ``usernameSecretIdentifier`` or ``passwordSecretIdentifier``."""
+
+
+class CheckedRule(Snapshot):
+    """A rule that does not exist yet, as the engine sees it. Fields that the draft leaves out are neither judged nor filled."""
+
+    source_repository: str | None
+    """In its normal form: ``docker.io/library/nginx`` for ``docker.io/nginx``."""
+    login_server: str | None
+    sign_in: SignIn | None
+    proposed_target: str | None
+    problems: tuple[Problem, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """``library/ was put in front: Docker Hub keeps its official images there.``"""
+
+
+class CheckedCredentialSet(Snapshot):
+    """A credential set that does not exist yet, as the engine sees it."""
+
+    problems: tuple[Problem, ...] = ()
+
+
+class Event(Snapshot):
+    """Something that happened, for the event stream and the log."""
+
+    time: float
+    kind: str
+    """``rule-created``, ``pull-started``, ``pull-ended``, ``source-failed``, …"""
+    message: str
+    subject: str | None = None

@@ -1,0 +1,1 @@
+"""Textual widgets that know nothing of caches: they could serve another program."""
