@@ -26,7 +26,7 @@ from typing import ClassVar
 class EntrepotError(Exception):
     """Something that the user should hear about in plain words.
 
-    ``code`` is ACR's code where one is known (facts: Azure's control plane errors), else ours in the same style; ``status`` the HTTP status of the management API;
+    ``code`` is ACR's code where one is known, else ours in the same style; ``status`` the HTTP status of the management API;
     ``oci_code`` and ``oci_status`` what ``/v2/`` answers (OCI distribution 1.1, "Error Codes").
     """
 

@@ -78,7 +78,7 @@ def parse_repository(text: str, *, field: str = "repository") -> Repository:
         return Repository(text)
     raise RepositoryNameInvalid(
         f"Repository name {_shortened(text)} is invalid.",
-        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters, digits, and single . _ - (or __) between them, in parts set apart by /.",
+        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters and digits, single . _ - (or __) between them, parts set apart by /.",
         field=field,
     )
 

@@ -26,6 +26,8 @@ class SignIn(StrEnum):
 
 
 class PullState(StrEnum):
+    """How far a pull has come."""
+
     WAITING = "waiting"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -34,10 +36,13 @@ class PullState(StrEnum):
 
     @property
     def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
         return self in {PullState.COMPLETED, PullState.FAILED, PullState.CANCELLED}
 
 
 class LayerState(StrEnum):
+    """How far one blob of a pull has come."""
+
     WAITING = "waiting"
     RUNNING = "running"
     RESUMED = "resumed"
@@ -49,7 +54,7 @@ class LayerState(StrEnum):
     FAILED = "failed"
 
 
-class LayerSnapshot(Snapshot):
+class LayerSnapshot(Snapshot, frozen=True, kw_only=True):
     """One blob of an image that is being pulled: a layer, or the config."""
 
     digest: str
@@ -62,7 +67,7 @@ class LayerSnapshot(Snapshot):
     """The byte at which the fill last resumed."""
 
 
-class PullSnapshot(Snapshot):
+class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     """One image of one platform on its way into the cache."""
 
     id: str
@@ -95,12 +100,13 @@ class PullSnapshot(Snapshot):
 
     @property
     def image(self) -> str:
+        """What is being pulled, as one would type it: ``library/nginx:1.27``."""
         if self.tag:
             return f"{self.repository}:{self.tag}"
         return f"{self.repository}@{self.digest}" if self.digest else self.repository
 
 
-class RuleSnapshot(Snapshot):
+class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     """A cache rule, and how it is used."""
 
     name: str
@@ -115,12 +121,14 @@ class RuleSnapshot(Snapshot):
 
 
 class HealthStatus(StrEnum):
+    """Whether a sign-in with a credential set works (ACR's words)."""
+
     HEALTHY = "Healthy"
     UNHEALTHY = "Unhealthy"
     UNKNOWN = "Unknown"
 
 
-class CredentialSetSnapshot(Snapshot):
+class CredentialSetSnapshot(Snapshot, frozen=True, kw_only=True):
     """A credential set: identifiers of its secrets and their health, never a secret."""
 
     name: str
@@ -136,7 +144,7 @@ class CredentialSetSnapshot(Snapshot):
     """Names of the cache rules that use it."""
 
 
-class RepositorySnapshot(Snapshot):
+class RepositorySnapshot(Snapshot, frozen=True, kw_only=True):
     """A cached repository."""
 
     name: str
@@ -154,7 +162,7 @@ class RepositorySnapshot(Snapshot):
     locked: bool = False
 
 
-class TagSnapshot(Snapshot):
+class TagSnapshot(Snapshot, frozen=True, kw_only=True):
     """A tag of a cached repository."""
 
     name: str
@@ -174,12 +182,14 @@ class TagSnapshot(Snapshot):
     locked: bool = False
 
 
-class RepositoryDetail(Snapshot):
+class RepositoryDetail(Snapshot, frozen=True, kw_only=True):
+    """A cached repository with its tags."""
+
     repository: RepositorySnapshot
     tags: tuple[TagSnapshot, ...]
 
 
-class UpstreamSnapshot(Snapshot):
+class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     """A source registry that rules may pull from."""
 
     name: str
@@ -198,7 +208,9 @@ class UpstreamSnapshot(Snapshot):
     """It comes from settings.toml and not from the table."""
 
 
-class EngineStatus(Snapshot):
+class EngineStatus(Snapshot, frozen=True, kw_only=True):
+    """The engine in one look."""
+
     version: str
     address: str
     """Where container clients find the registry: ``127.0.0.1:5000``."""
@@ -224,16 +236,16 @@ class EngineStatus(Snapshot):
     read_only: bool = False
 
 
-class Problem(Snapshot):
+class Problem(Snapshot, frozen=True, kw_only=True):
     """A refusal of the engine, for the field that caused it."""
 
     code: str
     message: str
     field: str | None = None
-    """``name``, ``sourceRepository``, ``targetRepository``, ``credentialSet``, ``loginServer``, ``usernameSecretIdentifier`` or ``passwordSecretIdentifier``."""
+    """One of ``name sourceRepository targetRepository credentialSet loginServer usernameSecretIdentifier passwordSecretIdentifier``."""
 
 
-class CheckedRule(Snapshot):
+class CheckedRule(Snapshot, frozen=True, kw_only=True):
     """A rule that does not exist yet, as the engine sees it. Fields that the draft leaves out are neither judged nor filled."""
 
     source_repository: str | None
@@ -246,13 +258,13 @@ class CheckedRule(Snapshot):
     """``library/ was put in front: Docker Hub keeps its official images there.``"""
 
 
-class CheckedCredentialSet(Snapshot):
+class CheckedCredentialSet(Snapshot, frozen=True, kw_only=True):
     """A credential set that does not exist yet, as the engine sees it."""
 
     problems: tuple[Problem, ...] = ()
 
 
-class Event(Snapshot):
+class Event(Snapshot, frozen=True, kw_only=True):
     """Something that happened, for the event stream and the log."""
 
     time: float

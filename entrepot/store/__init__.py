@@ -1,0 +1,1 @@
+"""What is kept: blobs, and the catalog of repositories, tags and manifests."""
