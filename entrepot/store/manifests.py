@@ -1,0 +1,152 @@
+"""Manifests and indexes: the bytes as they came, and a view of what they refer to.
+
+The bytes are never written anew: a digest that we serve is the digest that was asked. The view follows the OCI image specification 1.1 and Docker's
+image manifest version 2, schema 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Self
+
+import msgspec
+
+from entrepot.errors import DigestInvalid
+from entrepot.reference import Digest
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+
+class ReferenceKind(StrEnum):
+    """What a manifest refers to."""
+
+    MANIFEST = "manifest"
+    CONFIG = "config"
+    LAYER = "layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Something that a manifest refers to. *size* is in bytes."""
+
+    digest: Digest
+    kind: ReferenceKind
+    media_type: str
+    size: int
+    platform: str | None = None
+    """``linux/arm64/v8``, for the manifests of an index."""
+    optional: bool = False
+    """A layer that is to be had elsewhere (``urls``, or a media type that may not be distributed): kept when somebody asks for it, not part of a pull."""
+
+
+class ManifestUnreadable(ValueError):
+    """The bytes are not a manifest or index that we know."""
+
+
+class _Platform(msgspec.Struct):
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+
+class _Descriptor(msgspec.Struct):
+    digest: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    media_type: str = msgspec.field(name="mediaType", default="application/octet-stream")
+    platform: _Platform | None = None
+    urls: list[str] | None = None
+
+
+class _Document(msgspec.Struct):
+    schema_version: int = msgspec.field(name="schemaVersion", default=2)
+    config: _Descriptor | None = None
+    layers: list[_Descriptor] | None = None
+    manifests: list[_Descriptor] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or index: its bytes, media type and digest."""
+
+    content: bytes
+    media_type: str
+    digest: Digest
+    references: tuple[Descriptor, ...]
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str, digest: Digest) -> Self:
+        """Read a view of *content*; raises `ManifestUnreadable`."""
+        return cls(content, media_type, digest, tuple(_references(content)))
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests, one for each platform, and not layers."""
+        return self.media_type in INDEXES or (bool(self.children) and not self.blobs)
+
+    @cached_property
+    def children(self) -> tuple[Descriptor, ...]:
+        """The manifests of an index."""
+        return tuple(each for each in self.references if each.kind is ReferenceKind.MANIFEST)
+
+    @cached_property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The config and the layers, each digest once."""
+        return tuple({each.digest: each for each in self.references if each.kind is not ReferenceKind.MANIFEST}.values())
+
+    def child_for(self, platform: str) -> Descriptor | None:
+        """The manifest of an index for a platform; ``linux/arm64`` also finds ``linux/arm64/v8``."""
+        for each in self.children:
+            if each.platform == platform:
+                return each
+        return next((each for each in self.children if each.platform and each.platform.startswith(f"{platform}/")), None)
+
+
+def config_platform(content: bytes) -> str | None:
+    """The platform that an image's config names; None when it names none (other artifacts than images)."""
+    try:
+        return _platform(msgspec.json.decode(content, type=_Platform))
+    except msgspec.DecodeError:
+        return None
+
+
+def _references(content: bytes) -> list[Descriptor]:
+    try:
+        document = _decoder.decode(content)
+        if document.schema_version != 2:
+            raise ManifestUnreadable(f"schema version {document.schema_version} is not supported")
+        found = [_descriptor(each, ReferenceKind.MANIFEST) for each in document.manifests or ()]
+        if document.config is not None:
+            found.append(_descriptor(document.config, ReferenceKind.CONFIG))
+        found.extend(_descriptor(each, ReferenceKind.LAYER) for each in document.layers or ())
+    except (msgspec.DecodeError, DigestInvalid) as error:
+        raise ManifestUnreadable(str(error)) from error
+    return found
+
+
+def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
+    optional = bool(each.urls) or "nondistributable" in each.media_type or "foreign" in each.media_type
+    return Descriptor(
+        digest=Digest.parse(each.digest),
+        kind=kind,
+        media_type=each.media_type,
+        size=each.size,
+        platform=_platform(each.platform) if each.platform else None,
+        optional=optional,
+    )
+
+
+def _platform(platform: _Platform) -> str | None:
+    parts = [part for part in (platform.os, platform.architecture, platform.variant) if part]
+    # Attestations of BuildKit stand in an index as "unknown/unknown": they are no platform that anyone runs.
+    return "/".join(parts) if len(parts) > 1 and parts[0] != "unknown" else None

@@ -1,0 +1,50 @@
+"""Background tasks with an owner: it starts them, hears when one fails, and at its end cancels and awaits them all.
+
+An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises; here one fill that fails in an unforeseen way must not take the others
+along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+_log = logging.getLogger("entrepot.tasks")
+
+
+class OwnedTasks:
+    """The tasks of one owner. Use it as ``async with``."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    @property
+    def open(self) -> bool:
+        """Whether tasks can be started."""
+        return self._open
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start *work*; what it raises becomes a line of the log."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed in an unforeseen way", task.get_name(), exc_info=error)
+
+    async def __aenter__(self) -> OwnedTasks:
+        self._open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._open = False
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

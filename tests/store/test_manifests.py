@@ -1,0 +1,82 @@
+"""What a manifest refers to, read without ever writing it anew."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from entrepot.reference import Digest
+from entrepot.store.manifests import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+
+
+def descriptor(name: str, size: int = 10, **more: Any) -> dict[str, Any]:
+    return {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": str(Digest.of(name.encode())), "size": size, **more}
+
+
+def manifest(media_type: str = OCI_MANIFEST, **document: Any) -> Manifest:
+    content = json.dumps({"schemaVersion": 2, "mediaType": media_type, **document}).encode()
+    return Manifest.of(content, media_type, Digest.of(content))
+
+
+def test_an_image_manifest_refers_to_its_config_and_layers_each_blob_once() -> None:
+    image = manifest(config=descriptor("config"), layers=[descriptor("a"), descriptor("b"), descriptor("a")])
+    assert [each.kind for each in image.references] == [ReferenceKind.CONFIG, ReferenceKind.LAYER, ReferenceKind.LAYER, ReferenceKind.LAYER]
+    assert [each.digest for each in image.blobs] == [Digest.of(b"config"), Digest.of(b"a"), Digest.of(b"b")]
+    assert not image.is_index
+
+
+def test_an_index_finds_the_image_of_a_platform() -> None:
+    arm = descriptor("arm", platform={"os": "linux", "architecture": "arm64", "variant": "v8"})
+    amd = descriptor("amd", platform={"os": "linux", "architecture": "amd64"})
+    index = manifest(OCI_INDEX, manifests=[arm, amd])
+    assert index.is_index
+    for platform, name in (("linux/amd64", b"amd"), ("linux/arm64", b"arm"), ("linux/arm64/v8", b"arm")):
+        child = index.child_for(platform)
+        assert child is not None
+        assert child.digest == Digest.of(name)
+    assert index.child_for("linux/s390x") is None
+    assert index.child_for("linux/arm") is None
+
+
+def test_an_attestation_in_an_index_has_no_platform() -> None:
+    index = manifest(DOCKER_LIST, manifests=[descriptor("attestation", platform={"os": "unknown", "architecture": "unknown"})])
+    assert index.children[0].platform is None
+
+
+@pytest.mark.parametrize(
+    "more", [{"urls": ["https://elsewhere.example/layer"]}, {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}]
+)
+def test_a_layer_that_is_to_be_had_elsewhere_is_optional(more: dict[str, Any]) -> None:
+    image = manifest(config=descriptor("config"), layers=[descriptor("a"), descriptor("b", **more)])
+    assert [each.optional for each in image.references] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"schemaVersion": 1, "fsLayers": []}',
+        b'{"schemaVersion": 2, "layers": [{"digest": "sha256:short", "size": 1}]}',
+        b'{"schemaVersion": 2, "layers": [{"digest": "sha256:' + b"a" * 64 + b'", "size": -1}]}',
+    ],
+)
+def test_what_is_no_manifest_is_unreadable(content: bytes) -> None:
+    with pytest.raises(ManifestUnreadable):
+        Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+
+
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        (b'{"os": "linux", "architecture": "amd64", "rootfs": {}}', "linux/amd64"),
+        (b'{"os": "linux", "architecture": "arm", "variant": "v7"}', "linux/arm/v7"),
+        (b"{}", None),
+        (b"not json", None),
+    ],
+)
+def test_the_platform_of_an_image_stands_in_its_config(config: bytes, platform: str | None) -> None:
+    assert config_platform(config) == platform

@@ -1,0 +1,43 @@
+"""Background tasks have an owner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from entrepot.tasks import OwnedTasks
+
+
+async def test_the_end_of_the_owner_cancels_and_awaits_its_tasks() -> None:
+    cleaned_up = False
+
+    async def work() -> None:
+        nonlocal cleaned_up
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up = True
+
+    async with OwnedTasks() as tasks:
+        tasks.start(work(), "work")
+        await asyncio.sleep(0)
+    assert cleaned_up
+    assert not tasks.open
+
+
+async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("unforeseen")
+
+    going_on = asyncio.Event()
+    logging.getLogger("entrepot").propagate = True
+    async with OwnedTasks() as tasks:
+        other = tasks.start(asyncio.Event().wait(), "other")  # type: ignore[arg-type]
+        failing = tasks.start(fail(), "the failing one")
+        await asyncio.wait([failing])
+        going_on.set()
+        assert not other.done()
+    assert "the failing one failed in an unforeseen way" in caplog.text
+    assert "ValueError: unforeseen" in caplog.text
