@@ -1,0 +1,37 @@
+"""One flight for many passengers: whoever asks for what is being fetched already waits for that one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class SingleFlight(Generic[Answer]):
+    """Runs one fetch for each key at a time. A passenger who leaves changes nothing for the others, nor for the fetch."""
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, asyncio.Future[Answer]] = {}
+
+    async def join(self, key: Hashable, fetch: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer of the fetch under way for *key*, or of a new one; raises what the fetch raises."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.ensure_future(fetch())
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(flight)
+
+    def _landed(self, key: Hashable, flight: asyncio.Future[Answer]) -> None:
+        del self._flights[key]
+        # Its passengers may all have left: then nobody else would look at the error, and asyncio would complain.
+        if not flight.cancelled():
+            flight.exception()
+
+    async def close(self) -> None:
+        """Cancel every fetch under way and wait for their end."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)

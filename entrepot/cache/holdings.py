@@ -1,0 +1,217 @@
+"""What each repository holds, in memory: the answers of the catalog that the way of a request needs again and again.
+
+All changes go through here and reach the catalog before they are believed, so memory and catalog never differ for longer than a write takes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from entrepot.reference import Digest, Repository, Tag
+from entrepot.store.catalog import Catalog, TagEntry, Usage
+from entrepot.store.manifests import Descriptor, Manifest
+
+REPOSITORIES = 4_000
+"""Repositories whose holdings stay in memory, those used last."""
+
+TAGS = 50_000
+"""Tags that stay in memory, those used last."""
+
+MANIFEST_BYTES = 32 * 1024 * 1024
+"""Manifests that stay in memory, those used last, in bytes."""
+
+RECENT_IMAGES = 100
+"""Images of one repository that are remembered as asked for lately, to tell which of them a layer is wanted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds since the epoch."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    time: float
+
+
+@dataclass
+class Holding:
+    """What one repository holds and what was asked of it lately."""
+
+    manifests: set[Digest]
+    blobs: dict[Digest, Descriptor]
+    vouched: dict[Digest, Descriptor] = field(default_factory=dict)
+    """Blobs that the source says belong to the repository, though no manifest that we hold does."""
+    resolved: dict[Tag | Digest, Resolved] = field(default_factory=dict)
+    tag_of: dict[Digest, Tag] = field(default_factory=dict)
+    """The tag under which a manifest, or the index above it, was asked for last."""
+    platform_of: dict[Digest, str] = field(default_factory=dict)
+    _recent: OrderedDict[Digest, frozenset[Digest]] = field(default_factory=OrderedDict)
+    _images: dict[Digest, Manifest] = field(default_factory=dict)
+
+    def takes(self, manifest: Manifest) -> None:
+        """The manifest belongs to the repository now, and so do its blobs."""
+        self.manifests.add(manifest.digest)
+        for each in manifest.blobs:
+            self.blobs[each.digest] = each
+            self.vouched.pop(each.digest, None)
+
+    def was_asked(self, manifest: Manifest, tag: Tag | None) -> None:
+        """A client got the manifest."""
+        if tag is not None:
+            self.tag_of[manifest.digest] = tag
+        for child in manifest.children:
+            if tag is not None:
+                self.tag_of[child.digest] = tag
+            if child.platform is not None:
+                self.platform_of[child.digest] = child.platform
+        if not manifest.is_index:
+            self._images[manifest.digest] = manifest
+            self._recent.pop(manifest.digest, None)
+            self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs)
+            while len(self._recent) > RECENT_IMAGES:
+                oldest, _ = self._recent.popitem(last=False)
+                del self._images[oldest]
+
+    def last_asked_with(self, blob: Digest) -> Manifest | None:
+        """The image asked for last that has this blob."""
+        return next((self._images[digest] for digest, blobs in reversed(self._recent.items()) if blob in blobs), None)
+
+    def resolves(self, tag: Tag, digest: Digest, media_type: str, size: int, now: float) -> None:
+        """The source said where a tag points."""
+        self.resolved[tag] = Resolved(digest, media_type, size, now)
+        self.tag_of[digest] = tag
+
+    def resolved_to(self, digest: Digest) -> list[Tag]:
+        """The tags of which the source said that they point at *digest*; containerd asks for a tag with HEAD and then for the digest."""
+        return [tag for tag, resolved in self.resolved.items() if resolved.digest == digest and not isinstance(tag, Digest)]
+
+
+class Holdings:
+    """The holdings of all repositories, read from the catalog when they are first asked for."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._holdings: OrderedDict[Repository, Holding] = OrderedDict()
+        self._tags: OrderedDict[tuple[Repository, Tag], TagEntry] = OrderedDict()
+        self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
+        self._manifest_bytes = 0
+
+    async def of(self, repository: Repository) -> Holding:
+        """What a repository holds."""
+        holding = self._holdings.get(repository)
+        if holding is not None:
+            self._holdings.move_to_end(repository)
+            return holding
+        manifests = await self._catalog.manifests_of(repository)
+        blobs = await self._catalog.blobs_of(repository)
+        holding = self._holdings.setdefault(repository, Holding(set(manifests), blobs))
+        while len(self._holdings) > REPOSITORIES:
+            self._holdings.popitem(last=False)
+        return holding
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points; None when it is not cached."""
+        entry = self._tags.get((repository, tag))
+        if entry is not None:
+            self._tags.move_to_end((repository, tag))
+            return entry
+        entry = await self._catalog.tag(repository, tag)
+        if entry is not None:
+            self._keep_tag(repository, tag, entry)
+        return entry
+
+    async def manifest(self, digest: Digest) -> Manifest | None:
+        """A manifest that is cached in any repository; the caller knows that it may be shown."""
+        manifest = self._manifests.get(digest)
+        if manifest is not None:
+            self._manifests.move_to_end(digest)
+            return manifest
+        manifest = await self._catalog.manifest(digest)
+        if manifest is not None:
+            self._keep_manifest(manifest)
+        return manifest
+
+    async def add_manifest(self, repository: Repository, source: str, manifest: Manifest, *, tags: Iterable[Tag], now: float) -> None:
+        """Take a manifest into a repository and point *tags* at it."""
+        tags = list(tags)
+        await self._catalog.add_manifest(repository, source, manifest, tags=tags, now=now)
+        holding = await self.of(repository)
+        holding.takes(manifest)
+        for tag in tags:
+            holding.resolved.pop(tag, None)
+            self._keep_tag(repository, tag, TagEntry(manifest.digest, now, now))
+        self._keep_manifest(manifest)
+
+    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> None:
+        """The source says that a tag points at a manifest that the repository holds."""
+        await self._catalog.point_tag(repository, tag, digest, now=now)
+        before = self._tags.get((repository, tag))
+        cached = before.cached if before is not None and before.digest == digest else now
+        self._keep_tag(repository, tag, TagEntry(digest, cached, now))
+
+    def forget_tag(self, repository: Repository, tag: Tag) -> None:
+        """Read a tag anew from the catalog when it is next asked for."""
+        self._tags.pop((repository, tag), None)
+
+    def forget(self, repository: Repository) -> None:
+        """Read a repository anew from the catalog when it is next asked for."""
+        self._holdings.pop(repository, None)
+        for key in [key for key in self._tags if key[0] == repository]:
+            del self._tags[key]
+
+    def forget_manifests(self) -> None:
+        """Manifests were deleted: read them anew from the catalog."""
+        self._manifests.clear()
+        self._manifest_bytes = 0
+
+    def _keep_tag(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
+        self._tags[repository, tag] = entry
+        self._tags.move_to_end((repository, tag))
+        while len(self._tags) > TAGS:
+            self._tags.popitem(last=False)
+
+    def _keep_manifest(self, manifest: Manifest) -> None:
+        if manifest.digest in self._manifests:
+            return
+        self._manifests[manifest.digest] = manifest
+        self._manifest_bytes += len(manifest.content)
+        while self._manifest_bytes > MANIFEST_BYTES:
+            _, oldest = self._manifests.popitem(last=False)
+            self._manifest_bytes -= len(oldest.content)
+
+
+class Ledger:
+    """What was used, gathered in memory and written to the catalog once in a while: a hit costs no write."""
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._pulls: dict[Repository, tuple[int, float]] = {}
+        self._tags: dict[tuple[Repository, Tag], float] = {}
+        self._manifests: dict[tuple[Repository, Digest], float] = {}
+        self._blobs: dict[Digest, float] = {}
+
+    def manifest_used(self, repository: Repository, manifest: Manifest, tag: Tag | None) -> None:
+        """A client got a manifest. An image manifest counts as a pull; an index leads to one."""
+        now = self._clock()
+        self._manifests[repository, manifest.digest] = now
+        if tag is not None:
+            self._tags[repository, tag] = now
+        if not manifest.is_index:
+            count, _ = self._pulls.get(repository, (0, now))
+            self._pulls[repository] = (count + 1, now)
+
+    def blob_used(self, digest: Digest) -> None:
+        """A client got a blob that is held."""
+        self._blobs[digest] = self._clock()
+
+    async def write(self) -> None:
+        """Write down what was used since the last time."""
+        if not (self._pulls or self._tags or self._manifests or self._blobs):
+            return
+        usage = Usage(self._pulls, self._tags, self._manifests, self._blobs)
+        self._pulls, self._tags, self._manifests, self._blobs = {}, {}, {}, {}
+        await self._catalog.record_usage(usage)

@@ -1,0 +1,64 @@
+"""One fetch for everyone who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from entrepot.cache.flight import SingleFlight
+
+
+class Fetch:
+    def __init__(self) -> None:
+        self.calls = 0
+        self.may_end = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.calls += 1
+        await self.may_end.wait()
+        return self.calls
+
+
+async def test_all_who_wait_share_one_fetch() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+    fetch = Fetch()
+    waiting = [asyncio.create_task(flights.join("key", fetch)) for _ in range(10)]
+    await asyncio.sleep(0)
+    fetch.may_end.set()
+    assert await asyncio.gather(*waiting) == [1] * 10
+    assert await flights.join("key", fetch) == 2
+
+
+async def test_a_passenger_who_leaves_changes_nothing_for_the_others() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+    fetch = Fetch()
+    first, second = (asyncio.create_task(flights.join("key", fetch)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    fetch.may_end.set()
+    assert await second == 1
+    assert first.cancelled()
+
+
+async def test_everyone_gets_the_error_and_the_next_one_tries_anew() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def fail() -> int:
+        raise ValueError("no")
+
+    outcomes = await asyncio.gather(*(flights.join("key", fail) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
+    fetch = Fetch()
+    fetch.may_end.set()
+    assert await flights.join("key", fetch) == 1
+
+
+async def test_closing_cancels_what_is_under_way() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+    waiting = asyncio.create_task(flights.join("key", Fetch()))
+    await asyncio.sleep(0)
+    await flights.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
