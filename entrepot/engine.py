@@ -1,0 +1,514 @@
+"""The engine: the long-running process that holds rules, credential sets, sources, store and cache. Without HTTP; the servers and the tests put faces on it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+
+from entrepot import __version__
+from entrepot.cache.cache import ArtifactCache
+from entrepot.cache.fill import Fills
+from entrepot.cache.pull import Pull
+from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft
+from entrepot.documents import Documents
+from entrepot.errors import EngineError, EntrepotError, NotFound
+from entrepot.events import EventLog
+from entrepot.reference import Digest, ImageReference, Repository, Tag
+from entrepot.rules import CacheRule, Route, RuleDraft
+from entrepot.settings import Directories, Settings
+from entrepot.snapshots import (
+    CheckedCredentialSet,
+    CheckedRule,
+    CredentialSetSnapshot,
+    EngineStatus,
+    HealthStatus,
+    PullSnapshot,
+    RepositoryDetail,
+    RepositorySnapshot,
+    RuleSnapshot,
+    TagSnapshot,
+    UpstreamSnapshot,
+)
+from entrepot.source.client import SourceClient, Sources
+from entrepot.store.blobs import LEASE_LINGERS, BlobStore
+from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
+from entrepot.tasks import OwnedTasks
+from entrepot.upstreams import SourceRegistries
+
+BOOKKEEPING = 2.0
+"""Seconds between two looks at the documents, and between two writes of what was used."""
+
+SPACE_TO_START = 16 * 1024 * 1024
+"""Bytes that must be free in the data directory for the engine to start."""
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+
+_log = logging.getLogger("entrepot.engine")
+
+
+class Engine:
+    """One engine on one data directory. Open it with `Engine.open`."""
+
+    def __init__(
+        self,
+        *,
+        directories: Directories,
+        settings: Settings,
+        registries: SourceRegistries,
+        documents: Documents,
+        sources: Sources,
+        catalog: Catalog,
+        blobs: BlobStore,
+        fills: Fills,
+        events: EventLog,
+        clock: Callable[[], float],
+        demo: bool,
+    ) -> None:
+        self.directories = directories
+        self.settings = settings
+        self.registries = registries
+        self.documents = documents
+        self.sources = sources
+        self.catalog = catalog
+        self.blobs = blobs
+        self.fills = fills
+        self.events = events
+        self.cache = ArtifactCache(
+            settings=settings, catalog=catalog, blobs=blobs, fills=fills, events=events, route=self._route, client=self._client, clock=clock
+        )
+        self.address = settings.listen
+        """Where container clients find the registry; the server sets it when it listens."""
+        self.served = 0
+        """Bytes of blobs that went to clients since the start."""
+        self.stopping = asyncio.Event()
+        """Somebody asked the engine to end."""
+        self._clock = clock
+        self._demo = demo
+        self._started = clock()
+        self._health: dict[str, CredentialHealth] = {}
+        self._held_size = 0
+        self._tasks = OwnedTasks()
+        self._collecting = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, directories: Directories, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> AsyncIterator[Engine]:
+        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't."""
+        directories.make()
+        with _only_engine(directories):
+            _check_space(directories)
+            registries = SourceRegistries(settings.upstreams)
+            documents = Documents(directories, registries)
+            await documents.load()
+            blobs = BlobStore(directories.blobs, directories.fills)
+            await blobs.open()
+            try:
+                async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
+                    events = EventLog(clock)
+
+                    async def held(digest: Digest, size: int) -> None:
+                        await catalog.add_blob(digest, size, now=clock())
+                        engine._held_size += size
+
+                    fills = Fills(blobs, clock=time.monotonic, on_held=held)
+                    engine = cls(
+                        directories=directories,
+                        settings=settings,
+                        registries=registries,
+                        documents=documents,
+                        sources=sources,
+                        catalog=catalog,
+                        blobs=blobs,
+                        fills=fills,
+                        events=events,
+                        clock=clock,
+                        demo=demo,
+                    )
+                    async with engine._running():
+                        yield engine
+            finally:
+                blobs.close()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        self._held_size = await self.catalog.blobs_size()
+        async with self.fills.running(), self.cache.pulls.running():
+            try:
+                async with self._tasks:
+                    self._tasks.start(self._keep_books(), "bookkeeping")
+                    self._tasks.start(self._heal(), "healing the catalog")
+                    for each in self.documents.credential_sets:
+                        self._check_soon(each.name)
+                    yield
+            finally:
+                await self.cache.close()
+
+    async def _keep_books(self) -> None:
+        """Notice hand edits of the documents, and write down what was used."""
+        while True:
+            await asyncio.sleep(BOOKKEEPING)
+            await self.cache.ledger.write()
+            problem = self.documents.problem
+            if await self.documents.reload_if_changed(await self.catalog.repository_names()):
+                self.cache.forget_failures()
+                self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
+            elif self.documents.problem is not None and self.documents.problem is not problem:
+                self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
+
+    async def _heal(self) -> None:
+        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
+        adopted, dropped = await self.catalog.reconcile(await self.blobs.held(), now=self._clock())
+        if adopted or dropped:
+            self.events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
+        await self.collect()
+
+    # Routing
+
+    def _route(self, repository: str) -> Route | None:
+        return self.documents.rules.route(repository)
+
+    def _client(self, route: Route) -> SourceClient:
+        name = route.rule.credential_set
+        return self.sources.client(route.registry, self.documents.credential_sets.get(name) if name is not None else None)
+
+    # Cache rules
+
+    async def create_rule(self, draft: RuleDraft) -> CacheRule:
+        """Make a cache rule; raises a refusal, and then nothing is changed."""
+        rule = await self.documents.create_rule(draft, await self.catalog.repository_names())
+        self.cache.forget_failures()
+        self.events.record("rule-created", f"Cache rule {rule.name}: {rule.target} from {rule.source}.", rule.name)
+        return rule
+
+    async def check_rule(self, draft: RuleDraft) -> CheckedRule:
+        """What is wrong with a rule that does not exist yet, as far as it is written, and which target would be free."""
+        return self.documents.rules.problems(draft, existing_repositories=await self.catalog.repository_names())
+
+    async def update_rule(self, name: str, credential_set: str | None) -> CacheRule:
+        """Change the credential set of a cache rule, the only thing that can change."""
+        rule = await self.documents.update_rule(name, credential_set)
+        self.cache.forget_failures()
+        signs_in = f"signs in with {rule.credential_set}" if rule.credential_set else "uses no credential set"
+        self.events.record("rule-updated", f"Cache rule {rule.name} now {signs_in}.", rule.name)
+        return rule
+
+    async def delete_rule(self, name: str) -> None:
+        """Delete a cache rule. What it cached stays and stays pullable."""
+        await self.documents.delete_rule(name)
+        self.cache.forget_failures()
+        self.events.record("rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name)
+
+    async def rule_snapshots(self) -> list[RuleSnapshot]:
+        """All cache rules, by name, and how they are used."""
+        pulls: dict[str, int] = {}
+        last: dict[str, float] = {}
+        for repository in await self.catalog.repositories():
+            route = self._route(repository.name)
+            if route is None:
+                continue
+            name = route.rule.name
+            pulls[name] = pulls.get(name, 0) + repository.pulls
+            if repository.last_pull is not None:
+                last[name] = max(last.get(name, 0.0), repository.last_pull)
+        return [
+            RuleSnapshot(
+                name=rule.name,
+                source_repository=str(rule.source),
+                target_repository=str(rule.target),
+                credential_set=rule.credential_set,
+                created=rule.created.timestamp(),
+                login_server=rule.source.login_server,
+                pulls=pulls.get(rule.name, 0),
+                last_pull=last.get(rule.name),
+            )
+            for rule in self.documents.rules
+        ]
+
+    # Credential sets
+
+    async def create_credential_set(self, draft: CredentialSetDraft) -> CredentialSet:
+        """Make a credential set and try it; an unhealthy one is made all the same, as in ACR. Raises a refusal, and then nothing is changed."""
+        made = await self.documents.create_credential_set(draft)
+        self.events.record("credential-set-created", f"Credential set {made.name} for {made.login_server}.", made.name)
+        self._check_soon(made.name)
+        return made
+
+    def check_credential_set(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
+        """What is wrong with a credential set that does not exist yet, as far as it is written."""
+        return self.documents.credential_sets.problems(draft)
+
+    async def update_credential_set(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialSet:
+        """Change where a credential set's secrets are kept, and try it."""
+        changed = await self.documents.update_credential_set(name, username_id=username_id, password_id=password_id)
+        self.cache.forget_failures()
+        self.events.record("credential-set-updated", f"Credential set {changed.name} is changed.", changed.name)
+        self._health.pop(changed.name, None)
+        self._check_soon(changed.name)
+        return changed
+
+    async def delete_credential_set(self, name: str) -> None:
+        """Delete a credential set that no rule uses."""
+        await self.documents.delete_credential_set(name)
+        self._health.pop(name, None)
+        self.events.record("credential-set-deleted", f"Credential set {name} is deleted.", name)
+
+    def health(self, name: str) -> CredentialHealth:
+        """How the last sign-in with a credential set went."""
+        return self._health.get(name, CredentialHealth())
+
+    def _check_soon(self, name: str) -> None:
+        self._tasks.start(self.check_sign_in(name), f"sign-in with {name}")
+
+    async def check_sign_in(self, name: str) -> None:
+        """Really sign in with a credential set, and keep how it went as its health."""
+        credential_set = self.documents.credential_sets.get(name)
+        client = self.sources.client(self.registries.find(credential_set.login_server), credential_set)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        try:
+            await client.check_sign_in()
+        except EntrepotError as error:
+            self._health[name] = CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
+            self.events.record("credential-set-unhealthy", f"{name} is unhealthy: {error.message}", name, level=logging.WARNING)
+        else:
+            self._health[name] = CredentialHealth(HealthStatus.HEALTHY, None, None, now)
+
+    def credential_set_snapshots(self) -> list[CredentialSetSnapshot]:
+        """All credential sets, by name, with their health."""
+        used_by: dict[str, list[str]] = {}
+        for rule in self.documents.rules:
+            if rule.credential_set is not None:
+                used_by.setdefault(rule.credential_set, []).append(rule.name)
+        return [
+            CredentialSetSnapshot(
+                name=each.name,
+                login_server=each.login_server,
+                username_id=str(each.username),
+                password_id=str(each.password),
+                created=each.created.timestamp(),
+                health=health.status,
+                error_code=health.error_code,
+                error_message=health.error_message,
+                checked=health.checked.timestamp() if health.checked else None,
+                used_by=tuple(used_by.get(each.name, ())),
+            )
+            for each in self.documents.credential_sets
+            for health in (self.health(each.name),)
+        ]
+
+    # Cached repositories
+
+    async def repository_snapshots(self) -> list[RepositorySnapshot]:
+        """All cached repositories, by name."""
+        return [self._repository_snapshot(each) for each in await self.catalog.repositories()]
+
+    async def repository_detail(self, name: str) -> RepositoryDetail:
+        """A cached repository with its tags; raises `NotFound`."""
+        found = await self.catalog.repositories(Repository(name))
+        if not found:
+            raise _no_repository(name)
+        tags = await self.catalog.tags(Repository(name))
+        return RepositoryDetail(repository=self._repository_snapshot(found[0]), tags=tuple(self._tag_snapshot(each) for each in tags))
+
+    def _repository_snapshot(self, each: CachedRepository) -> RepositorySnapshot:
+        route = self._route(each.name)
+        return RepositorySnapshot(
+            name=each.name,
+            rule=route.rule.name if route else None,
+            source_repository=each.source,
+            tags=each.tags,
+            manifests=each.manifests,
+            size=each.size,
+            created=each.created,
+            last_pull=each.last_pull,
+            pulls=each.pulls,
+        )
+
+    def _tag_snapshot(self, each: CachedTag) -> TagSnapshot:
+        return TagSnapshot(
+            name=each.name,
+            digest=str(each.entry.digest),
+            platforms=each.platforms,
+            size=each.size,
+            cached=each.entry.cached,
+            checked=each.entry.checked,
+            last_pull=each.last_pull,
+            fresh_until=each.entry.checked + self.settings.freshness,
+            gone=each.entry.gone,
+        )
+
+    async def delete_repository(self, name: str) -> None:
+        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`."""
+        repository = Repository(name)
+        await self._end_pulls(lambda pull: pull.repository == repository)
+        if not await self.catalog.delete_repository(repository):
+            raise _no_repository(name)
+        self.cache.holdings.forget(repository)
+        self.cache.forget_failures()
+        self.events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
+        await self.collect()
+
+    async def delete_tag(self, name: str, tag: str) -> None:
+        """Forget a tag; the next pull fetches it again. Raises `NotFound`."""
+        repository = Repository(name)
+        if not await self.catalog.delete_tag(repository, Tag(tag)):
+            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
+        self.cache.holdings.forget(repository)
+        self.events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
+
+    async def delete_manifest(self, name: str, digest: Digest) -> None:
+        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed; raises `NotFound`."""
+        repository = Repository(name)
+        await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
+        if not await self.catalog.delete_manifest(repository, digest):
+            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+        self.cache.holdings.forget(repository)
+        self.events.record("manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}")
+        await self.collect()
+
+    async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
+        ending = [pull for pull in self.cache.pulls.all() if not pull.state.ended and concerns(pull)]
+        for pull in ending:
+            self.cache.pulls.cancel(pull.id)
+        for pull in ending:
+            await pull.over.wait()
+
+    async def collect(self) -> None:
+        """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
+        async with self._collecting:
+            left = await self.catalog.collect(self._take_away)
+            self.cache.holdings.forget_manifests()
+            await self.blobs.sweep()
+            self._held_size = await self.catalog.blobs_size()
+        if left and self._tasks.open:
+            self._tasks.start(self._collect_later(), "collecting the rest")
+
+    async def _collect_later(self) -> None:
+        await asyncio.sleep(LEASE_LINGERS)
+        await self.collect()
+
+    def _take_away(self, digest: Digest) -> bool:
+        return self.fills.get(digest) is None and self.blobs.take_away(digest)
+
+    # Pulls
+
+    async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
+        """Begin a pull of an image, for this machine's platform unless another is named."""
+        pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
+        return pull.snapshot()
+
+    # The whole
+
+    def upstream_snapshots(self) -> list[UpstreamSnapshot]:
+        """The source registries that rules may pull from, and how they are."""
+        rules: dict[str, int] = {}
+        for rule in self.documents.rules:
+            rules[rule.source.login_server] = rules.get(rule.source.login_server, 0) + 1
+        registries = list(self.registries)
+        known = {each.login_server for each in registries}
+        # A registry of a pattern such as *.azurecr.io is listed by its own name as soon as a rule uses it.
+        registries += [self.registries.find(login_server) for login_server in sorted(rules) if login_server not in known]
+        snapshots = []
+        for each in registries:
+            state = self.sources.state(each.login_server)
+            snapshots.append(
+                UpstreamSnapshot(
+                    name=each.name,
+                    login_server=each.login_server,
+                    sign_in=each.sign_in,
+                    rules=rules.get(each.login_server, 0),
+                    reachable=state.reachable,
+                    problem=state.problem,
+                    allowance_remaining=state.allowance_remaining,
+                    allowance_limit=state.allowance_limit,
+                    allowance_resets=state.allowance_resets,
+                    declared=each.declared,
+                )
+            )
+        return snapshots
+
+    async def status(self) -> EngineStatus:
+        """The engine in one look."""
+        return EngineStatus(
+            version=__version__,
+            address=self.address,
+            started=self._started,
+            rules=len(self.documents.rules),
+            rules_limit=self.documents.rules.RULES_LIMIT,
+            credential_sets=len(self.documents.credential_sets),
+            repositories=await self.catalog.repositories_count(),
+            blobs_size=self._held_size,
+            space_free=self.blobs.free(),
+            pulls_running=self.cache.pulls.running_count(),
+            speed=self.fills.speed,
+            served=self.served,
+            from_source=self.fills.fetched,
+            notices=tuple(self._notices()),
+            demo=self._demo,
+        )
+
+    def _notices(self) -> Iterator[str]:
+        if self.documents.problem is not None:
+            yield self.documents.problem.message
+        for name, health in sorted(self._health.items()):
+            if health.status is HealthStatus.UNHEALTHY:
+                yield f"{name} is unhealthy: {health.error_message}"
+
+
+def own_platform() -> str:
+    """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
+    machine = platform.machine()
+    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+
+
+def _no_repository(name: str) -> NotFound:
+    return NotFound(f"There is no cached repository {name}.", "See them with: entrepot repository list")
+
+
+@contextmanager
+def _only_engine(directories: Directories) -> Iterator[None]:
+    """Hold the data directory's lock: two engines on the same data would each believe in their own catalog."""
+    try:
+        descriptor = os.open(directories.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _no_room(directories, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EngineError(
+                f"Another engine runs on the data in {directories.data}.",
+                "Use that one (entrepot status), or stop it first. With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side.",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_space(directories: Directories) -> None:
+    probe = directories.data / "probe"
+    try:
+        with probe.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, SPACE_TO_START)
+    except OSError as error:
+        raise _no_room(directories, error) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _no_room(directories: Directories, error: OSError) -> EngineError:
+    if error.errno == errno.ENOSPC:
+        return EngineError(
+            f"The disk is full: {directories.data} has no {SPACE_TO_START // 2**20} MiB left.", "Free space there, or move the data to a larger disk."
+        )
+    return EngineError(
+        f"The data directory {directories.data} can't be written: {error.strerror}.",
+        "Give this user the right to write there, or set XDG_DATA_HOME to another directory.",
+    )

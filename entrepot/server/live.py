@@ -1,0 +1,102 @@
+"""``/entrepot/v1/``: status, pulls, source registries and the event stream of a running engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from entrepot.engine import Engine
+from entrepot.errors import RequestInvalid
+from entrepot.snapshots import Event
+
+EVENT_INTERVAL = 0.1
+"""Seconds between two messages of the event stream: at most ten a second, however much happens."""
+
+KEEP_ALIVE = 15.0
+"""Seconds after which a silent event stream sends a comment, so that a dead connection is noticed."""
+
+
+class PullRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request for a pull."""
+
+    image: str
+    platform: str | None = None
+    asked_by: str = "api"
+
+
+def routes(engine: Engine) -> list[BaseRoute]:
+    """What is to be seen and done live."""
+
+    async def status(_: Request) -> Response:
+        return _json(await engine.status())
+
+    async def pulls(_: Request) -> Response:
+        return _json([pull.snapshot() for pull in engine.cache.pulls.all()])
+
+    async def start_pull(request: Request) -> Response:
+        try:
+            asked = msgspec.json.decode(await request.body(), type=PullRequest)
+        except msgspec.DecodeError as error:
+            raise RequestInvalid(f"The body is not a request for a pull: {error}.", 'Send {"image": "library/nginx:1.27"}.') from error
+        return _json(await engine.start_pull(asked.image, asked.platform, asked.asked_by), status=201)
+
+    async def pull(request: Request) -> Response:
+        return _json(engine.cache.pulls.get(request.path_params["id"]).snapshot())
+
+    async def cancel_pull(request: Request) -> Response:
+        cancelled = engine.cache.pulls.cancel(request.path_params["id"])
+        await cancelled.over.wait()
+        return _json(cancelled.snapshot())
+
+    async def upstreams(_: Request) -> Response:
+        return _json(engine.upstream_snapshots())
+
+    async def events(request: Request) -> Response:
+        if request.query_params.get("recent") is not None:
+            return _json(engine.events.recent())
+        return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+    async def stop(_: Request) -> Response:
+        engine.stopping.set()
+        return Response(status_code=202)
+
+    return [
+        Route("/entrepot/v1/status", status),
+        Route("/entrepot/v1/pulls", pulls, methods=["GET"]),
+        Route("/entrepot/v1/pulls", start_pull, methods=["POST"]),
+        Route("/entrepot/v1/pulls/{id}", pull, methods=["GET"]),
+        Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
+        Route("/entrepot/v1/upstreams", upstreams),
+        Route("/entrepot/v1/events", events),
+        Route("/entrepot/v1/stop", stop, methods=["POST"]),
+    ]
+
+
+def _json(value: object, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+async def _stream(engine: Engine) -> AsyncIterator[bytes]:
+    yield b": entrepot\n\n"
+    with engine.events.watching() as watched:
+        coming: asyncio.Task[Event] | None = None
+        ending = asyncio.ensure_future(engine.stopping.wait())
+        try:
+            while not ending.done():
+                coming = coming or asyncio.ensure_future(watched.__anext__())
+                await asyncio.wait({coming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    yield b"data: " + msgspec.json.encode(coming.result()) + b"\n\n"
+                    coming = None
+                    await asyncio.sleep(EVENT_INTERVAL)
+                elif not ending.done():
+                    yield b": still here\n\n"
+        finally:
+            for task in (coming, ending):
+                if task is not None:
+                    task.cancel()

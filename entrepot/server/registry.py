@@ -1,0 +1,318 @@
+"""``/v2/``: the pull side of the OCI distribution specification 1.1, as a plain ASGI application.
+
+Held blobs leave through the server's own file sending, outside Python; ranges and blobs that are still on their way in are streamed in chunks of 256 KiB.
+Nothing can be pushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import msgspec
+
+from entrepot import __version__
+from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.fill import Fill
+from entrepot.engine import Engine
+from entrepot.errors import EntrepotError, ManifestUnknown, PushRefused, RepositoryUnknown, RequestInvalid
+from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
+from entrepot.server.accept import Accept
+from entrepot.server.ranges import ByteRange, parse_range
+from entrepot.source.errors import SourceOverAllowance
+from entrepot.store.manifests import OCI_INDEX
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+PAGE = 1000
+"""Tags or repositories in a page of a listing at the most; a client that asks for more gets this many and a link to the next page."""
+
+_ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)")
+_TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
+_PUSH = re.compile(r"/v2/.+/blobs/uploads/?.*")
+_EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"' + OCI_INDEX.encode() + b'","manifests":[]}'
+
+_log = logging.getLogger("entrepot.registry")
+
+
+class RegistryApp:
+    """The registry that container clients see."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        response = _Response(scope, receive, send)
+        try:
+            await self._answer(scope, response)
+        except EntrepotError as error:
+            if response.started:
+                # The length that was promised can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
+                raise
+            await response.error(error)
+        except Exception:
+            _log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
+            if response.started:
+                raise
+            await response.error(EntrepotError("The engine failed in a way that it did not foresee.", "Its log has the details."))
+
+    async def _answer(self, scope: Scope, response: _Response) -> None:
+        path: str = scope["path"]
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise PushRefused(
+                "Entrepot is a cache: nothing can be pushed to it, and nothing deleted through the registry.",
+                "Push to the source registry; to delete what is cached, use the dashboard or: entrepot repository delete",
+            )
+        if path in {"/v2/", "/v2"}:
+            await response.json(b"{}")
+        elif match := _ADDRESS.fullmatch(path):
+            repository = parse_repository(match["name"], field="name")
+            if match["kind"] == "manifests":
+                await self._manifest(repository, match["reference"], response)
+            elif match["kind"] == "blobs":
+                await self._blob(repository, Digest.parse(match["reference"]), response)
+            else:
+                await self._referrers(repository, Digest.parse(match["reference"]), response)
+        elif match := _TAGS.fullmatch(path):
+            await self._tags(parse_repository(match["name"], field="name"), response)
+        elif path == "/v2/_catalog":
+            await self._catalog(response)
+        elif path in {"/healthz", "/readyz"}:
+            await response.json(b'{"status":"ok"}')
+        else:
+            raise RepositoryUnknown(f"There is nothing at {path}.", "The registry's addresses begin with /v2/ and a repository.")
+
+    async def _manifest(self, repository: Repository, reference_text: str, response: _Response) -> None:
+        reference = parse_reference(reference_text)
+        accept = Accept.parse(response.headers.get(b"accept"))
+        if response.head:
+            described = await self._engine.cache.describe_manifest(repository, reference)
+            if isinstance(reference, Digest) or accept.takes(described.media_type):
+                await response.empty(200, self._manifest_headers(described.digest, described.media_type, described.size, described))
+                return
+        answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
+        answer = await self._acceptable(repository, reference, accept, answer, response)
+        manifest = answer.manifest
+        headers = self._manifest_headers(manifest.digest, manifest.media_type, len(manifest.content), answer)
+        await response.content(manifest.content, headers, etag=str(manifest.digest))
+
+    async def _acceptable(self, repository: Repository, reference: Tag | Digest, accept: Accept, answer: ManifestAnswer, response: _Response) -> ManifestAnswer:
+        """What the client accepts: a digest is answered as it is, and a client that knows no indexes gets the image for linux/amd64 of a tag.
+
+        The latter is what the CNCF's registry does for clients of schema 2 only.
+        """
+        if isinstance(reference, Digest) or accept.takes(answer.manifest.media_type):
+            return answer
+        child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
+        if child is None or not accept.takes(child.media_type):
+            wanted = ", ".join(sorted(accept.media_types))
+            raise ManifestUnknown(f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.", "Use a newer client.")
+        return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
+
+    def _manifest_headers(self, digest: Digest, media_type: str, size: int, answer: ManifestAnswer | ManifestDescription) -> Headers:
+        headers: Headers = [
+            (b"content-type", media_type.encode()),
+            (b"content-length", str(size).encode()),
+            (b"docker-content-digest", str(digest).encode()),
+            (b"etag", f'"{digest}"'.encode()),
+            (b"entrepot-origin", answer.origin.value.encode()),
+        ]
+        if answer.warning is not None:
+            # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
+            text = answer.warning.replace("\\", "").replace('"', "'").encode("latin-1", "replace").decode("latin-1")
+            headers.append((b"warning", f'110 entrepot "{text}"'.encode("latin-1")))
+        return headers
+
+    async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
+        if response.head:
+            described = await self._engine.cache.describe_blob(repository, digest)
+            await response.empty(200, _blob_headers(digest, described.size, described.origin))
+            return
+        # A Range that can't be read is the client's fault, also where the blob would have to be fetched first.
+        asked = parse_range(response.headers.get(b"range"))
+        found = await self._engine.cache.blob(repository, digest, asked_by=response.client)
+        size = found.size
+        part = asked.within(size) if asked is not None and response.range_applies(str(digest)) else None
+        origin = Origin.CACHE if isinstance(found, HeldBlob) else Origin.UPSTREAM
+        if isinstance(found, HeldBlob) and part is None and response.sends_files:
+            await response.file(self._engine.blobs.hand_out(digest), _blob_headers(digest, size, origin), etag=str(digest))
+            self._engine.served += size
+            return
+        status, headers = (206, _part_headers(digest, part, size, origin)) if part is not None else (200, _blob_headers(digest, size, origin))
+        start, end = (part.start, part.end) if part is not None else (0, size)
+        if isinstance(found, Fill):
+            # Until the first byte is here the answer can still be an error with a status of its own.
+            await found.wait_beyond(min(start, max(0, size - 1)))
+            body = found.read(start, end)
+        else:
+            body = self._engine.blobs.read(digest, start, end)
+        await response.stream(status, headers, self._counted(body), etag=str(digest) if part is None else None)
+
+    async def _counted(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            yield chunk
+            self._engine.served += len(chunk)
+
+    async def _tags(self, repository: Repository, response: _Response) -> None:
+        n, last = response.page()
+        page = await self._engine.cache.tags(repository, n=n, last=last)
+        body = msgspec.json.encode({"name": repository, "tags": page.tags})
+        await response.json(body, _next_page(f"/v2/{repository}/tags/list", n, page.next_last))
+
+    async def _catalog(self, response: _Response) -> None:
+        n, last = response.page()
+        names = [name for name in await self._engine.catalog.repository_names() if last is None or name > last]
+        page = names[: n or PAGE]
+        await response.json(msgspec.json.encode({"repositories": page}), _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None))
+
+    async def _referrers(self, repository: Repository, digest: Digest, response: _Response) -> None:
+        artifact_type = response.query.get("artifactType", [None])[0]
+        index = await self._engine.cache.referrers(repository, digest, artifact_type)
+        await response.json(index or _EMPTY_INDEX, [(b"content-type", OCI_INDEX.encode())])
+
+
+class _Response:
+    """The answer to one request. It knows whether it has begun: after that an error can only cut it short."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.head = scope["method"] == "HEAD"
+        self.headers: Mapping[bytes, bytes] = _joined(scope["headers"])
+        self.query = parse_qs(scope["query_string"].decode("latin-1"))
+        self.client: str | None = scope["client"][0] if scope.get("client") else None
+        self.sends_files = "http.response.pathsend" in (scope.get("extensions") or {})
+        self.started = False
+
+    def page(self) -> tuple[int | None, str | None]:
+        """``n``, at most `PAGE`, and ``last`` of a listing's query; raises `RequestInvalid`."""
+        text = self.query.get("n", [None])[0]
+        last = self.query.get("last", [None])[0]
+        if text is None:
+            return None, last
+        if not (text.isascii() and text.isdigit()) or int(text) == 0:
+            raise RequestInvalid(f"n={text} is not a number of entries.", "Give a whole number from 1 on.", field="n")
+        return min(int(text), PAGE), last
+
+    def range_applies(self, digest: str) -> bool:
+        """Whether a Range counts: not when If-Range names other content (RFC 9110, 13.1.5)."""
+        condition = self.headers.get(b"if-range")
+        return condition is None or condition.decode("latin-1").strip('"') == digest
+
+    def _is_known_to_client(self, etag: str | None) -> bool:
+        known = self.headers.get(b"if-none-match")
+        return etag is not None and known is not None and (known.strip() == b"*" or f'"{etag}"'.encode() in known)
+
+    async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        common = [(b"docker-distribution-api-version", b"registry/2.0"), (b"server", f"entrepot/{__version__}".encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *common]})
+
+    async def empty(self, status: int, headers: Headers) -> None:
+        """Headers only: the answer to a HEAD, or that nothing has changed."""
+        await self._start(status, headers)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def content(self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200) -> None:
+        """A whole body from memory."""
+        if self._is_known_to_client(etag):
+            await self.empty(304, [(name, value) for name, value in headers if name not in {b"content-length", b"content-type"}])
+            return
+        await self._start(status, headers)
+        await self._send({"type": "http.response.body", "body": b"" if self.head else content})
+
+    async def json(self, content: bytes, headers: Headers | None = None, *, status: int = 200) -> None:
+        """A JSON document, with a content type of its own where *headers* has one."""
+        headers = list(headers or ())
+        if not any(name == b"content-type" for name, _ in headers):
+            headers.append((b"content-type", b"application/json"))
+        await self.content(content, [*headers, (b"content-length", str(len(content)).encode())], status=status)
+
+    async def error(self, error: EntrepotError) -> None:
+        """An error as an OCI client expects it: ``{"errors": [{"code", "message", "detail"}]}``."""
+        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": {"code": error.code}}]}
+        headers: Headers = []
+        if isinstance(error, PushRefused):
+            headers.append((b"allow", b"GET, HEAD"))
+        if isinstance(error, SourceOverAllowance) and error.retry_after is not None:
+            headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+        await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
+
+    async def file(self, path: Any, headers: Headers, *, etag: str) -> None:
+        """A whole file, sent by the server itself."""
+        if self._is_known_to_client(etag):
+            await self.content(b"", headers, etag=etag)
+            return
+        await self._start(200, headers)
+        await self._send({"type": "http.response.pathsend", "path": str(path)})
+
+    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes], *, etag: str | None) -> None:
+        """A body as it comes. It ends early, without an error, when the client leaves."""
+        if self._is_known_to_client(etag):
+            await self.content(b"", headers, etag=etag)
+            return
+        await self._start(status, headers)
+        sending = asyncio.ensure_future(self._send_all(body))
+        leaving = asyncio.ensure_future(self._left())
+        try:
+            # send() does not fail when the client is gone, so somebody has to listen for it.
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _send_all(self, body: AsyncIterator[bytes]) -> None:
+        async for chunk in body:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    # docker and containerd send one Accept header for each media type: together they are one list (RFC 9110, 5.3).
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b", " + value if name in joined else value
+    return joined
+
+
+def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
+    return [
+        (b"content-type", b"application/octet-stream"),
+        (b"content-length", str(size).encode()),
+        (b"docker-content-digest", str(digest).encode()),
+        (b"etag", f'"{digest}"'.encode()),
+        (b"accept-ranges", b"bytes"),
+        # The content of a digest never changes.
+        (b"cache-control", b"max-age=31536000, immutable"),
+        (b"entrepot-origin", origin.value.encode()),
+    ]
+
+
+def _part_headers(digest: Digest, part: ByteRange, size: int, origin: Origin) -> Headers:
+    headers = [(name, value) for name, value in _blob_headers(digest, size, origin) if name != b"content-length"]
+    span = f"bytes {part.start}-{part.end - 1}/{size}".encode()
+    return [*headers, (b"content-length", str(part.end - part.start).encode()), (b"content-range", span)]
+
+
+def _next_page(path: str, n: int | None, last: str | None) -> Headers:
+    if last is None:
+        return []
+    query = urlencode({"n": n or PAGE, "last": last})
+    return [(b"link", f'<{path}?{query}>; rel="next"'.encode("latin-1"))]
