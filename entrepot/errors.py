@@ -139,11 +139,15 @@ class PushRefused(RegistryError):
 
 
 class RangeUnsatisfiable(RegistryError):
-    """The requested byte range lies outside the blob (RFC 9110, 15.5.17)."""
+    """The requested byte range lies outside the blob, which has *size* bytes (RFC 9110, 15.5.17)."""
 
     code = "RangeUnsatisfiable"
     status = oci_status = 416
-    oci_code = "UNSUPPORTED"
+    oci_code = "RANGE_INVALID"
+
+    def __init__(self, what: str, hint: str = "", *, size: int) -> None:
+        super().__init__(what, hint)
+        self.size = size
 
 
 class EngineError(EntrepotError):

@@ -44,7 +44,7 @@ class Digest:
         algorithm, colon, value = text.partition(":")
         if not colon or len(value) != _HEX_LENGTH.get(algorithm) or not _HEX.fullmatch(value):
             raise DigestInvalid(
-                f"{_shortened(text)} is not a digest.",
+                f"{quoted(text)} is not a digest.",
                 "A digest is sha256: followed by 64, or sha512: followed by 128 of the characters 0-9 and a-f.",
                 field="digest",
             )
@@ -77,8 +77,9 @@ def parse_repository(text: str, *, field: str = "repository") -> Repository:
     if len(text) <= REPOSITORY_LENGTH and _REPOSITORY.fullmatch(text):
         return Repository(text)
     raise RepositoryNameInvalid(
-        f"Repository name {_shortened(text)} is invalid.",
-        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters and digits, single . _ - (or __) between them, parts set apart by /.",
+        f"Repository name {quoted(text)} is invalid.",
+        f"A repository name has at most {REPOSITORY_LENGTH} characters: lower-case letters and digits with . _ __ or dashes between them, "
+        "in parts set apart by /.",
         field=field,
     )
 
@@ -88,7 +89,7 @@ def parse_tag(text: str) -> Tag:
     if _TAG.fullmatch(text):
         return Tag(text)
     raise ReferenceInvalid(
-        f"{_shortened(text)} is not a tag.",
+        f"{quoted(text)} is not a tag.",
         "A tag has at most 128 letters, digits, dots, underscores and dashes, and does not begin with a dot or dash.",
         field="tag",
     )
@@ -133,6 +134,7 @@ class ImageReference:
         return f"{self.repository}{tag}@{self.digest}" if self.digest else f"{self.repository}{tag}"
 
 
-def _shortened(text: str) -> str:
+def quoted(text: str) -> str:
+    """*text* in quotation marks for a message to a person, cut where it is long; control characters are escaped."""
     shown = text if len(text) <= 80 else text[:77] + "..."
     return repr(shown)

@@ -303,10 +303,14 @@ class RuleBook:
 
     def get(self, name: str) -> CacheRule:
         """The rule of that name, without regard to case; raises `CacheRuleNotFound`."""
-        found = self._names.get(name.casefold())
+        found = self.find(name)
         if found is None:
             raise CacheRuleNotFound(f"There is no cache rule {name}.", "Look at the list of cache rules for its name." if self._names else "There is none yet.")
         return found
+
+    def find(self, name: str) -> CacheRule | None:
+        """The rule of that name, without regard to case, or None."""
+        return self._names.get(name.casefold())
 
     def route(self, repository: str) -> Route | None:
         """The rule that answers for a repository of ours, and where it leads; None if none does.
@@ -366,7 +370,7 @@ class RuleBook:
 
     def _has(self, judged: _Judged) -> bool:
         """Whether this book has that very rule; its credential set may be another."""
-        rule = self._names.get(judged.name.casefold()) if judged.name else None
+        rule = self.find(judged.name) if judged.name else None
         return rule is not None and rule.source == judged.source and rule.target == judged.target
 
     def _overlap(self, target: Target) -> Refusal | None:
@@ -484,7 +488,7 @@ class _Judged:
 
     def _free_name(self, text: str) -> str:
         name = parse_name(text, "cache rule")
-        taken = self._book._names.get(name.casefold())
+        taken = self._book.find(name)
         if taken is not None:
             raise CacheRuleNameTaken(
                 f"There is a cache rule {taken.name} already.", "Choose another name; capitals and small letters count as equal.", field="name"

@@ -1,7 +1,8 @@
 """What happens when somebody asks for a manifest, a blob, the tags or the referrers of a repository.
 
-The way of a request: which rule answers for the repository; is what is asked held, and fresh; if not, the source is asked, once for everyone who waits; if the source
-fails, what is held is served all the same. A digest alone opens nothing: a blob or manifest must belong to the repository through which it is asked for.
+The way of a request: which rule answers for the repository; is what is asked held, and fresh; if not, the source is asked, once for everyone who waits; if
+the source fails, what is held is served all the same. A digest alone opens nothing: a blob or manifest must belong to the repository through which it is asked
+for.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ class ArtifactCache:
     async def manifest(self, repository: Repository, reference: Tag | Digest, *, asked_by: str | None = None, refresh: bool = False) -> ManifestAnswer:
         """A manifest by tag or digest.
 
-        By digest, holding it is enough. By tag, the source is asked when the freshness is over, or always with *refresh*. Raises `RepositoryUnknown`, `ManifestUnknown`,
-        or a `SourceError` when nothing is held that could be served instead.
+        By digest, holding it is enough. By tag, the source is asked when the freshness is over, or always with *refresh*. Raises `RepositoryUnknown`,
+        `ManifestUnknown`, or a `SourceError` when nothing is held that could be served instead.
         """
         answer = await self._find_manifest(repository, reference, refresh=refresh)
         holding = await self.holdings.of(repository)
@@ -142,7 +143,7 @@ class ArtifactCache:
         return answer
 
     async def describe_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestDescription:
-        """What a HEAD tells of a manifest. For one that is not held the source is asked with a HEAD, which Docker Hub does not count, and nothing is fetched."""
+        """What a HEAD tells of a manifest. For one that is not held the source gets a HEAD, which Docker Hub does not count, and nothing is fetched."""
         holding = await self.holdings.of(repository)
         route = self._route(repository)
         held = reference in holding.manifests if isinstance(reference, Digest) else await self.holdings.tag(repository, reference) is not None

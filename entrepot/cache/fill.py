@@ -1,8 +1,8 @@
 """One blob on its way in, for everyone who wants it.
 
-However many clients and pulls ask for a blob that is not held, one `Fill` fetches it with one upstream request. Each of them reads from the growing file at its own
-pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld until the
-digest is right, so that no client can ever finish a wrong blob.
+However many clients and pulls ask for a blob that is not held, one `Fill` fetches it with one upstream request. Each of them reads from the growing file at its
+own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
+until the digest is right, so that no client can ever finish a wrong blob.
 """
 
 from __future__ import annotations
@@ -229,6 +229,9 @@ class Fill:
             self._end(FillState.VERIFIED)
             await self._store.commit(self._partial)
         except asyncio.CancelledError:
+            if self.state is FillState.VERIFIED:
+                # commit() finishes what it began; only its caller is gone.
+                raise
             self._fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
             await self._store.discard(self._partial)
             raise
@@ -355,8 +358,9 @@ class Fills:
             yield self
 
     def get(self, digest: Digest) -> Fill | None:
-        """The fill of a digest that is under way."""
-        return self._fills.get(digest)
+        """The fill of a digest that is under way; one that has failed and is being cleared away is none."""
+        fill = self._fills.get(digest)
+        return None if fill is None or fill.state is FillState.FAILED else fill
 
     @property
     def fetched(self) -> int:
@@ -370,6 +374,9 @@ class Fills:
 
     async def join(self, digest: Digest, size: int, source: BlobSource) -> Fill:
         """The fill of a digest: the one under way, or a new one that reads from *source*."""
+        failed = self._fills.get(digest)
+        if failed is not None and failed.state is FillState.FAILED:
+            await failed.finished.wait()
         fill = self._fills.get(digest)
         if fill is not None:
             return fill

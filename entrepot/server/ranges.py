@@ -40,7 +40,7 @@ class AskedRange:
         else:
             start, end = self.first, size if self.last is None else min(self.last + 1, size)
         if start >= end:
-            raise RangeUnsatisfiable(f"The range lies outside the blob, which has {size:,} bytes.", "Ask for a part of it, or for all of it.")
+            raise RangeUnsatisfiable(f"The range lies outside the blob, which has {size:,} bytes.", "Ask for a part of it, or for all of it.", size=size)
         return ByteRange(start, end)
 
 

@@ -19,7 +19,7 @@ from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
 from entrepot.cache.fill import Fill
 from entrepot.engine import Engine
-from entrepot.errors import EntrepotError, ManifestUnknown, PushRefused, RepositoryUnknown, RequestInvalid
+from entrepot.errors import EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
 from entrepot.server.ranges import ByteRange, parse_range
@@ -244,6 +244,8 @@ class _Response:
         headers: Headers = []
         if isinstance(error, PushRefused):
             headers.append((b"allow", b"GET, HEAD"))
+        if isinstance(error, RangeUnsatisfiable):
+            headers.append((b"content-range", f"bytes */{error.size}".encode()))
         if isinstance(error, SourceOverAllowance) and error.retry_after is not None:
             headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)

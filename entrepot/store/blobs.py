@@ -69,7 +69,9 @@ class PartialBlob:
 
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
-        """Keep the file open for a reader, also when the writer is long done."""
+        """Keep the file open for a reader, also when the writer is long done; raises FileNotFoundError for a blob that was removed meanwhile."""
+        if self._users == 0:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
         self._users += 1
         try:
             yield self
@@ -168,6 +170,7 @@ class BlobStore:
         path = self.path(partial.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial.path, path)
+        partial.path = path
         _sync_directory(path.parent)
 
     async def discard(self, partial: PartialBlob) -> None:

@@ -1,0 +1,100 @@
+"""What a source registry still lets us pull, as its answers tell it, and when to stop asking.
+
+Docker Hub sends ``ratelimit-limit: 100;w=21600`` and ``ratelimit-remaining: 76;w=21600`` with manifests (``w`` is the window in seconds); it counts GETs of
+manifests, not HEADs. Others write ``X-RateLimit-…`` or ``RateLimit-Reset``; with a 429 most say ``Retry-After``, in seconds or as a date (RFC 9110, 10.2.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+LONGEST_PAUSE = 300.0
+"""Seconds after which a source that said 429 is asked again, however long it wants us to wait: an allowance may be raised, or another be bought, meanwhile."""
+
+_EPOCH_FROM = 1_000_000_000
+"""A number of seconds from here on (September 2001) is a time and not a duration: Docker Hub and GitHub send such ones."""
+
+_NUMBER = re.compile(r"\s*(\d{1,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many more manifests a source registry gives us. *resets* is in seconds since the epoch."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    resets: float | None = None
+
+
+def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
+    """The allowance that an answer tells of, if it does. *now* is in seconds since the epoch."""
+    told = {name.lower().replace("-", "").removeprefix("x"): value for name, value in headers.items()}
+    limit, remaining, reset = (_number(told.get(f"ratelimit{what}")) for what in ("limit", "remaining", "reset"))
+    if limit is None and remaining is None:
+        return None
+    return Allowance(limit, remaining, None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset)
+
+
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that an answer asks us to wait, if it does."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    if (number := _number(value)) is not None:
+        return max(0.0, number - now) if number >= _EPOCH_FROM else float(number)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+
+
+def _number(value: str | None) -> int | None:
+    found = _NUMBER.match(value) if value is not None else None
+    return int(found[1]) if found else None
+
+
+class Allowances:
+    """What all source registries last told of their allowance, and which of them are not to be asked for now.
+
+    The keys are whatever an allowance belongs to; *clock* gives seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[Hashable, Allowance] = {}
+        self._pauses: dict[Hashable, float] = {}
+
+    def note(self, key: Hashable, headers: Mapping[str, str]) -> None:
+        """Remember what an answer tells."""
+        told = read_allowance(headers, self._clock())
+        if told is not None:
+            self._told[key] = told
+
+    def exceeded(self, key: Hashable, pause_key: Hashable, retry_after: float | None) -> None:
+        """Remember that a source said 429. With *retry_after*, what belongs to *pause_key* is not asked for until then."""
+        before = self._told.get(key, Allowance())
+        if retry_after is not None:
+            now = self._clock()
+            self._pauses[pause_key] = now + min(retry_after, LONGEST_PAUSE)
+            before = replace(before, resets=now + retry_after)
+        self._told[key] = replace(before, remaining=0)
+
+    def pause_left(self, pause_key: Hashable) -> float | None:
+        """Seconds until it may be asked for again; None when it may now."""
+        until = self._pauses.get(pause_key)
+        if until is None:
+            return None
+        left = until - self._clock()
+        if left > 0:
+            return left
+        del self._pauses[pause_key]
+        return None
+
+    def get(self, key: Hashable) -> Allowance:
+        """What was last told; nothing when nothing was."""
+        return self._told.get(key, Allowance())

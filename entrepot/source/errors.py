@@ -1,0 +1,80 @@
+"""What can go wrong between Entrepot and a source registry.
+
+::
+
+    SourceError
+    ├── SourceUnreachable       no answer: name, connection, TLS or time-out
+    ├── SourceRefused           credentials or permissions: 401, 403, or a sign-in that would give credentials away
+    ├── SourceNotFound          it has no such manifest, blob or repository: 404
+    ├── SourceOverAllowance     it lets us pull no more for now: 429
+    ├── SourceFailed            it answers with an error of its own: 5xx
+    ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
+    └── SourceBrokeOff          the connection ended before the answer did
+
+Each message names the source (``docker.io/library/nginx``) and whose fault it is. None ever carries a secret, a token or the query of a URL.
+"""
+
+from __future__ import annotations
+
+from entrepot.errors import EntrepotError
+
+
+class SourceError(EntrepotError):
+    """A source registry refused, failed or could not be reached."""
+
+    code = "SourceError"
+    status = oci_status = 502
+    oci_code = "UNKNOWN"
+
+
+class SourceUnreachable(SourceError):
+    """The source registry gave no answer: its name is unknown, it takes no connection, its certificate is not trusted, or it is silent for too long."""
+
+    code = "SourceUnreachable"
+    status = oci_status = 503
+
+
+class SourceRefused(SourceError):
+    """The source registry does not let us in, or wants the credentials where they must not go."""
+
+    code = "SourceRefused"
+    status = oci_status = 403
+    oci_code = "DENIED"
+
+
+class SourceNotFound(SourceError):
+    """The source registry has no such manifest, blob or repository."""
+
+    code = "SourceNotFound"
+    status = oci_status = 404
+    oci_code = "MANIFEST_UNKNOWN"
+
+
+class SourceOverAllowance(SourceError):
+    """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks us to wait, if it says so."""
+
+    code = "SourceOverAllowance"
+    status = oci_status = 429
+    oci_code = "TOOMANYREQUESTS"
+
+    def __init__(self, what: str, hint: str = "", *, retry_after: float | None = None, field: str | None = None) -> None:
+        super().__init__(what, hint, field=field)
+        self.retry_after = retry_after
+
+
+class SourceFailed(SourceError):
+    """The source registry answers with an error of its own."""
+
+    code = "SourceFailed"
+
+
+class SourceAnswerInvalid(SourceError):
+    """The source registry answers, but not as the OCI distribution specification says: nothing of such an answer is kept."""
+
+    code = "SourceAnswerInvalid"
+
+
+class SourceBrokeOff(SourceError):
+    """The connection ended before the answer did. What was received may be kept, and the rest asked for."""
+
+    code = "SourceBrokeOff"

@@ -1,0 +1,248 @@
+"""Requests to a source registry as they go over the network: redirects, retries, limits, and errors in plain words.
+
+Redirects are followed by hand, so that no credential ever reaches another host. What is logged or raised names hosts, never the query of a URL: the storage
+behind a registry is reached through presigned URLs, and their query is a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from types import TracebackType
+
+import httpx
+
+from entrepot.source.allowance import read_retry_after
+from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceError, SourceUnreachable
+
+ATTEMPTS = 3
+"""How often a request is made before its failure is believed."""
+
+ATTEMPTS_IN_SILENCE = 2
+"""The same for a source that is silent: each silence takes a whole time-out, and clients wait with us."""
+
+FIRST_PAUSE = 0.2
+"""Seconds between the first two attempts, at most; doubled each time, and shortened at random so that not everybody comes back at once."""
+
+LONGEST_RETRY_AFTER = 3.0
+"""Seconds that we wait, at most, because a failing source asks us to. When it asks for more, its failure is believed at once."""
+
+REDIRECTS = 5
+"""How many redirects are followed."""
+
+_log = logging.getLogger("entrepot.source")
+
+_RETRIED = frozenset({502, 503, 504})
+_REDIRECTING = frozenset({301, 302, 303, 307, 308})
+
+
+class Answer(AbstractAsyncContextManager["Answer"]):
+    """An answer whose body is still to come. It must be closed, which ends the connection when the body was not read to its end."""
+
+    def __init__(self, response: httpx.Response, name: str, about: str, *, redirected: bool) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.redirected = redirected
+        """Another host than the registry's own sent it: storage behind a redirect."""
+        self.host = response.url.host
+        self._response = response
+        self._name = name
+        self._about = about
+
+    @property
+    def media_type(self) -> str | None:
+        """Of the body, without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+
+    @property
+    def length(self) -> int | None:
+        """Of the body in bytes, if it is told."""
+        value = self.headers.get("content-length", "")
+        return int(value) if value.isascii() and value.isdigit() else None
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it came over the network, without any decoding; raises `SourceBrokeOff` when the connection ends before it does."""
+        received = 0
+        try:
+            async for chunk in self._response.aiter_raw():
+                received += len(chunk)
+                yield chunk
+        except httpx.TransportError as error:
+            how = "fell silent" if isinstance(error, httpx.TimeoutException) else "broke off"
+            raise SourceBrokeOff(f"{self._name} {how} after {received:,} bytes of {self._about}.", "Try again.") from error
+        if self.length is not None and received < self.length:
+            raise SourceBrokeOff(f"{self._name} sent {received:,} of {self.length:,} bytes of {self._about}.", "Try again.")
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; raises `SourceAnswerInvalid` when it is larger than *limit* bytes, and `SourceBrokeOff`."""
+        chunks: list[bytes] = []
+        size = self.length or 0
+        if size <= limit:
+            size = 0
+            async with aclosing(self.chunks()) as body:
+                async for chunk in body:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > limit:
+                        break
+        if size > limit:
+            raise SourceAnswerInvalid(f"{self._name} sends more than {limit:,} bytes for {self._about}: nothing that large was expected.", "Nothing was kept.")
+        return b"".join(chunks)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._response.aclose()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()
+
+
+class WithoutQuery(logging.Filter):
+    """Takes the query out of the addresses in log records: httpx logs every request with its whole URL."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record, and let it pass."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(each.copy_with(query=None) if isinstance(each, httpx.URL) else each for each in record.args)
+        return True
+
+
+_without_query = WithoutQuery()
+
+
+class Exchange:
+    """Requests to one source registry. *name* is its login server, for messages; *clock* gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        name: str,
+        *,
+        clock: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._http = http
+        self._name = name
+        self._clock = clock
+        self._pause = pause
+        logging.getLogger("httpx").addFilter(_without_query)
+
+    async def open(self, method: str, url: httpx.URL, headers: Mapping[str, str], *, about: str, redirects: int = REDIRECTS) -> Answer:
+        """Make a request, again if need be, and return its answer, which the caller closes. *about* says what is asked for.
+
+        Raises `SourceUnreachable`, or `SourceAnswerInvalid` for a redirect that must not be followed. Every status is an answer.
+        """
+        attempt = 1
+        while True:
+            try:
+                answer = await self._follow(method, url, headers, about, redirects)
+            except httpx.TransportError as error:
+                if attempt >= _attempts_after(error):
+                    raise self._unreachable(error, url) from error
+                _log.info("%s: attempt %d failed: %s", about, attempt, type(error).__name__)
+                wait = 0.0
+            else:
+                asked = read_retry_after(answer.headers, self._clock())
+                if answer.status not in _RETRIED or attempt >= ATTEMPTS or (asked or 0) > LONGEST_RETRY_AFTER:
+                    return answer
+                await answer.close()
+                _log.info("%s: attempt %d failed: status %d from %s", about, attempt, answer.status, answer.host)
+                wait = asked or 0.0
+            await self._pause(max(wait, random.uniform(0.5, 1.0) * FIRST_PAUSE * 2 ** (attempt - 1)))
+            attempt += 1
+
+    async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int) -> Answer:
+        first = url
+        headers = {"Accept-Encoding": "identity", **headers}
+        for _ in range(redirects + 1):
+            response = await self._http.send(self._http.build_request(method, url, headers=headers), stream=True, follow_redirects=False)
+            location = response.headers.get("location")
+            if response.status_code not in _REDIRECTING or location is None or redirects == 0:
+                return Answer(response, self._name, about, redirected=not _same_origin(first, url))
+            await response.aclose()
+            following = self._redirect_target(url, location)
+            if not _same_origin(first, following):
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            url = following
+        raise SourceAnswerInvalid(f"{self._name} redirects in circles for {about}.", f"Entrepot follows {REDIRECTS} redirects.")
+
+    def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
+        try:
+            target = url.join(location)
+        except httpx.InvalidURL:
+            raise SourceAnswerInvalid(f"{self._name} redirects to an address that can't be read.") from None
+        if target.scheme not in {"http", "https"} or not target.host or target.userinfo:
+            raise SourceAnswerInvalid(f"{self._name} redirects to an address that is none of the web's.", "Only http and https are followed.")
+        if url.scheme == "https" and target.scheme == "http":
+            raise SourceAnswerInvalid(
+                f"{self._name} redirects from https to http, at {target.host}.", "What comes over http could be anybody's: it is not fetched."
+            )
+        if is_local(target.host) and not is_local(url.host):
+            raise SourceAnswerInvalid(f"{self._name} redirects to {target.host}, an address of this machine's own surroundings.", "It is not followed.")
+        return target
+
+    def _unreachable(self, error: httpx.TransportError, url: httpx.URL) -> SourceError:
+        where = url.host if url.host == self._name else f"{self._name} ({url.host})"
+        causes = list(_causes(error))
+        if any(isinstance(each, ssl.SSLError) for each in causes):
+            untrusted = next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None)
+            why = f"its certificate is not trusted: {untrusted.verify_message}" if untrusted else "no TLS connection comes about"
+            return SourceUnreachable(
+                f"{where} can't be reached safely: {why}.", "A company's own certificate authority must be known to this machine's system."
+            )
+        if any(isinstance(each, socket.gaierror) for each in causes):
+            return SourceUnreachable(f"{where} can't be reached: its name is not known.", "Check the name server and the network of this machine.")
+        if isinstance(error, httpx.ConnectTimeout):
+            return SourceUnreachable(f"{where} can't be reached: it takes no connection in time.", "Check the network, a firewall or a proxy on the way.")
+        if isinstance(error, httpx.TimeoutException):
+            return SourceUnreachable(f"{where} takes the connection but does not answer in time.", "Try again later.")
+        if isinstance(error, httpx.ProxyError):
+            return SourceUnreachable(f"{where} can't be reached: the proxy of this machine's environment refuses.", "Check HTTPS_PROXY and NO_PROXY.")
+        if isinstance(error, httpx.ConnectError):
+            return SourceUnreachable(f"{where} can't be reached: it takes no connections.", "Check the network, or whether the registry is up.")
+        return SourceUnreachable(f"{where} ends the connection without an answer.", "Try again later.")
+
+
+def is_local(host: str) -> bool:
+    """Whether *host* names this machine or its link, where cloud machines find their own metadata: no place that a public registry may send us to."""
+    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped if mapped is not None else address
+    return address.is_loopback or address.is_link_local or address.is_unspecified
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+
+
+def _port(url: httpx.URL) -> int | None:
+    return url.port if url.port is not None else {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _attempts_after(error: httpx.TransportError) -> int:
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
+        return 1
+    return ATTEMPTS_IN_SILENCE if isinstance(error, httpx.TimeoutException) else ATTEMPTS
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it: transports wrap what the system said."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        if isinstance(following, BaseExceptionGroup):
+            chain.extend(following.exceptions)
+        following = following.__cause__ or following.__context__
+    return chain

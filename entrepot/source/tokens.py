@@ -1,0 +1,343 @@
+"""Signing in at a source registry: challenges, realms, tokens.
+
+A registry answers 401 with one or more challenges (RFC 9110, 11.6.1). A bearer challenge names a realm, where a token for a service and a scope is given, with
+or without credentials (distribution specification, "Token Authentication"). A token is kept until shortly before it expires; whoever needs the same one
+meanwhile waits for the same request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+import msgspec
+
+from entrepot.errors import EntrepotError
+from entrepot.source.allowance import read_retry_after
+from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
+from entrepot.source.exchange import Exchange, is_local
+
+if TYPE_CHECKING:
+    from entrepot.credentials import CredentialSet
+    from entrepot.secrets import Credential
+    from entrepot.upstreams import SourceRegistry
+
+DEFAULT_LIFETIME = 60.0
+"""Seconds that a token lives when its answer says nothing (distribution specification, "Token Response Fields")."""
+
+RENEWED_BEFORE = 30.0
+"""Seconds before its end at which a token is no longer used, or a tenth of its life where that is shorter: a request must get there while it is good."""
+
+TOKEN_ANSWER_LIMIT = 1024 * 1024
+"""The largest answer of a token endpoint that is read, in bytes. Tokens that list many rights reach some 10 KB."""
+
+REMEMBERED = 10_000
+"""Tokens, and repositories of which it is remembered how their registry lets us in."""
+
+REALM_HOSTS = {"docker.io": frozenset({"auth.docker.io"}), "dhi.io": frozenset({"auth.docker.io"})}
+"""Hosts that give the tokens of a login server though they may lie outside its own domain."""
+
+SHARED_DOMAINS = frozenset(
+    {
+        "amazonaws.com",
+        "appspot.com",
+        "azurecr.cn",
+        "azurecr.io",
+        "azurecr.us",
+        "azurewebsites.net",
+        "cloudfront.net",
+        "github.io",
+        "pkg.dev",
+        "run.app",
+        "windows.net",
+    }
+)
+"""Domains under which anybody can have a name: a neighbour there is a stranger."""
+
+_SHARED_SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
+_SCHEMES = frozenset({"basic", "bearer", "digest", "hoba", "mutual", "negotiate", "ntlm", "oauth", "scram-sha-1", "scram-sha-256", "vapid"})
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a WWW-Authenticate header: its scheme and the names of its parameters in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(values: Iterable[str]) -> list[Challenge]:
+    """Read all challenges of all WWW-Authenticate headers, several in one header too, forgiving what registries and proxies get wrong:
+    commas left out or doubled, values unquoted or in single quotes, a quote that is never closed.
+    """
+    challenges: list[Challenge] = []
+    for value in values:
+        at = 0
+        parameters: dict[str, str] | None = None
+        last_unquoted: str | None = None
+        while at < len(value):
+            word = _WORD.match(value, at)
+            if word is None:
+                at += 1
+                continue
+            found = _PARAMETER.match(value, word.end()) if parameters is not None else None
+            name = word[0].lower()
+            if found is not None and parameters is not None:
+                quoted, bare = found[1], found[2]
+                parameters.setdefault(name, re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'"))
+                last_unquoted = name if quoted is None else None
+                at = found.end()
+            elif name in _SCHEMES or parameters is None or last_unquoted is None:
+                parameters = {}
+                last_unquoted = None
+                challenges.append(Challenge(name, parameters))
+                at = word.end()
+            else:
+                # The comma stood inside an unquoted value: scope=repository:a:pull,push
+                parameters[last_unquoted] += f",{word[0]}"
+                at = word.end()
+    return challenges
+
+
+def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
+    """The address of a realm to which credentials for *registry* may go; raises `SourceRefused`.
+
+    It must be of the registry's own host or domain, and https unless the registry's endpoint itself is http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
+    """
+    endpoint = httpx.URL(registry.endpoint)
+    try:
+        url = httpx.URL(realm)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    hint = "No credential was sent. If the registry really signs in there, declare an endpoint of that domain for it in settings.toml."
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", hint)
+    if url.scheme == "http" and endpoint.scheme == "https":
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at {url.host} over http, where anybody could read the password.", hint)
+    login_host = httpx.URL(f"//{registry.login_server}").host
+    own = {endpoint.host, login_host, *REALM_HOSTS.get(registry.login_server, ())}
+    if url.host in own or (is_local(url.host) and is_local(endpoint.host)) or registrable_domain(url.host) in {registrable_domain(each) for each in own}:
+        return url
+    raise SourceRefused(f"{registry.login_server} wants us to sign in at {url.host}, which is not its own.", hint)
+
+
+def registrable_domain(host: str) -> str:
+    """The part of a host name that one owner registered: its last two labels, or three below ``co.uk`` and the like, or all below a shared domain."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return host
+    labels = host.lower().rstrip(".").split(".")
+    if ".".join(labels[-2:]) in SHARED_DOMAINS or len(labels) < 2:
+        return ".".join(labels)
+    return ".".join(labels[-3:] if len(labels[-1]) == 2 and labels[-2] in _SHARED_SECOND_LEVELS else labels[-2:])
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who signs in where. Without a credential set, nobody in particular."""
+
+    registry: SourceRegistry
+    credential_set: CredentialSet | None
+
+    @property
+    def identity(self) -> str:
+        """Tells one login from another, without a secret: a set that was deleted and made anew is another one."""
+        each = self.credential_set
+        return "" if each is None else f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "without credentials" if self.credential_set is None else f"with credential set {self.credential_set.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a token is for. *realm* is empty for basic credentials."""
+
+    login_server: str
+    identity: str
+    realm: str
+    service: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Authorization:
+    """The value of an Authorization header. *expires* is on the clock of `Tokens`; None: never."""
+
+    value: str
+    expires: float | None
+
+
+class _TokenAnswer(msgspec.Struct):
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: float | None = None
+
+
+class Tokens:
+    """What lets us in at all source registries. *clock* is monotonic, in seconds; *wall_clock* is since the epoch."""
+
+    def __init__(
+        self,
+        read_credential: Callable[[CredentialSet], Awaitable[Credential]],
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._read_credential = read_credential
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._authorizations: dict[_Key, Authorization] = {}
+        self._ways_in: dict[tuple[str, str, str], _Key] = {}
+        """How a login gets to a repository, learned from an earlier challenge: it saves the 401."""
+        self._flights: dict[_Key, asyncio.Future[Authorization]] = {}
+
+    async def known(self, login: Login, repository: str, exchange: Exchange) -> Authorization | None:
+        """What an earlier challenge for this repository asked for, renewed if it has expired; None when there was none."""
+        key = self._ways_in.get((login.registry.login_server, login.identity, repository))
+        return None if key is None else await self._get(key, login, exchange)
+
+    async def answer(self, values: Iterable[str], login: Login, repository: str, exchange: Exchange, *, used: Authorization | None) -> Authorization:
+        """What the challenges of a 401 ask for. *used* is what the refused request carried: it is not tried again.
+
+        Raises `SourceRefused`, and whatever keeps a token endpoint from answering.
+        """
+        challenges = parse_challenges(values)
+        server = login.registry.login_server
+        bearer = next((each for each in challenges if each.scheme == "bearer" and each.parameters.get("realm")), None)
+        if bearer is not None:
+            scope = bearer.parameters.get("scope") or (f"repository:{repository}:pull" if repository else "")
+            key = _Key(server, login.identity, bearer.parameters["realm"], bearer.parameters.get("service", ""), scope)
+        elif any(each.scheme == "basic" for each in challenges):
+            if login.credential_set is None:
+                raise SourceRefused(f"{server} lets nobody in without a user name and a password.", "Give the cache rule a credential set.")
+            key = _Key(server, login.identity, "", "", "")
+        else:
+            offered = ", ".join(each.scheme for each in challenges) or "none"
+            raise SourceRefused(f"{server} refuses us and offers no way to sign in that Entrepot knows (offered: {offered}).", "It must offer Bearer or Basic.")
+        if used is not None and self._authorizations.get(key) is used:
+            del self._authorizations[key]
+        self._ways_in[server, login.identity, repository] = key
+        while len(self._ways_in) > REMEMBERED:
+            del self._ways_in[next(iter(self._ways_in))]
+        return await self._get(key, login, exchange)
+
+    def forget(self, login: Login) -> None:
+        """Sign in anew the next time."""
+        mine = (login.registry.login_server, login.identity)
+        self._authorizations = {key: each for key, each in self._authorizations.items() if (key.login_server, key.identity) != mine}
+
+    async def _get(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+        while True:
+            held = self._authorizations.get(key)
+            if held is not None and (held.expires is None or self._clock() < held.expires):
+                return held
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._fly(key, login, exchange)
+            try:
+                return await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                # The one that we waited for left before it had its token: one of those who still wait goes instead.
+                task = asyncio.current_task()
+                if not flight.cancelled() or (task is not None and task.cancelling()):
+                    raise
+            except EntrepotError as error:
+                raise error.with_traceback(None)  # noqa: B904 - it is one error for all who waited, not one that followed from another
+
+    async def _fly(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        try:
+            authorization = await self._fetch(key, login, exchange)
+        except EntrepotError as error:
+            flight.set_exception(error)
+            flight.exception()  # looked at: it is no fault when nobody else waits
+            raise
+        else:
+            self._keep(key, authorization)
+            flight.set_result(authorization)
+            return authorization
+        finally:
+            flight.cancel()
+            del self._flights[key]
+
+    def _keep(self, key: _Key, authorization: Authorization) -> None:
+        if len(self._authorizations) >= REMEMBERED:
+            now = self._clock()
+            good = {each: held for each, held in self._authorizations.items() if held.expires is None or now < held.expires}
+            self._authorizations = good if len(good) < REMEMBERED else {}
+        self._authorizations[key] = authorization
+
+    async def _fetch(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+        if not key.realm:
+            return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
+        realm = check_realm(key.realm, login.registry)
+        parameters = [("service", key.service)] if key.service else []
+        parameters += [("scope", each) for each in key.scope.split(" ") if each]
+        headers = {"Accept": "application/json"}
+        if login.credential_set is not None:
+            headers["Authorization"] = await self._basic(login, realm)
+        asked = self._clock()
+        url = realm.copy_with(params=[*realm.params.multi_items(), *parameters])
+        # A redirect would lose the credentials and end in a token for nobody: it is no answer.
+        async with await exchange.open("GET", url, headers, about="a token", redirects=0) as answer:
+            if answer.status != 200:
+                raise self._refusal(answer.status, answer.headers, login, realm.host)
+            content = await answer.read(TOKEN_ANSWER_LIMIT)
+        try:
+            found = msgspec.json.decode(content, type=_TokenAnswer)
+        except msgspec.DecodeError:
+            found = _TokenAnswer()
+        token = found.token or found.access_token
+        if token is None or not _TOKEN.fullmatch(token):
+            raise SourceAnswerInvalid(f"{realm.host}, where {key.login_server} signs us in, answers without a token.", "Try again later.")
+        lifetime = DEFAULT_LIFETIME if found.expires_in is None or found.expires_in <= 0 else found.expires_in
+        return Authorization(f"Bearer {token}", asked + lifetime - min(RENEWED_BEFORE, lifetime / 10))
+
+    async def _basic(self, login: Login, to: httpx.URL) -> str:
+        assert login.credential_set is not None  # every caller has looked
+        if to.scheme != "https" and not is_local(to.host):
+            raise SourceRefused(f"{login.registry.login_server} wants the password over http, where anybody could read it.", "Give it an https endpoint.")
+        try:
+            credential = await self._read_credential(login.credential_set)
+        except SourceError:
+            raise
+        except EntrepotError as error:
+            raise SourceRefused(
+                f"Credential set {login.credential_set.name} can't be used for {login.registry.login_server}: {error.what}", error.hint
+            ) from error
+        pair = f"{credential.username.reveal()}:{credential.password.reveal()}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    def _refusal(self, status: int, headers: Mapping[str, str], login: Login, host: str) -> SourceError:
+        server = login.registry.login_server
+        if status == 429:
+            return SourceOverAllowance(
+                f"{host}, where {server} signs us in, gives no more tokens for now.",
+                "Try again later.",
+                retry_after=read_retry_after(headers, self._wall_clock()),
+            )
+        if status >= 500:
+            return SourceFailed(f"{host}, where {server} signs us in, fails with status {status}.", "The fault is there; try again later.")
+        if status < 400:
+            return SourceAnswerInvalid(f"{host}, where {server} signs us in, answers with status {status} instead of a token.", "No credential was sent on.")
+        if login.credential_set is None:
+            return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", "Give the cache rule a credential set.")
+        return SourceRefused(
+            f"{server} does not accept the credentials of credential set {login.credential_set.name} ({host} answers {status}).",
+            "Check the user name and the password or token behind it, and that neither has expired.",
+        )

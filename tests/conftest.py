@@ -1,0 +1,67 @@
+"""What most tests need: a source registry that fails on command, and a real engine that pulls from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from entrepot.engine import Engine
+from entrepot.rules import RuleDraft
+from entrepot.server.registry import RegistryApp
+from entrepot.settings import Directories, Settings
+from entrepot.snapshots import SignIn
+from entrepot.upstreams import DeclaredUpstream
+from tests.standin import StandIn
+
+LOGIN_SERVER = "registry.example.com"
+"""The name under which the stand-in is declared as a source registry."""
+
+
+class Clock:
+    """A clock that goes on only when a test says so, in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.now = 1_780_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[StandIn]:
+    async with StandIn() as source:
+        yield source
+
+
+@pytest.fixture
+def settings(source: StandIn) -> Settings:
+    return Settings(listen="127.0.0.1:0", upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),))
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    return Directories.under(tmp_path / "e")
+
+
+@pytest.fixture
+async def engine(directories: Directories, settings: Settings, clock: Clock) -> AsyncIterator[Engine]:
+    """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
+    async with Engine.open(directories, settings, clock=clock) as engine:
+        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        yield engine
+
+
+@pytest.fixture
+async def registry(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    """A container client's view of the engine, in the same process."""
+    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30) as client:
+        yield client
