@@ -165,17 +165,19 @@ def _from_file(identifier: SecretIdentifier) -> Secret:
         raise SecretUnavailable(
             f"The secret {identifier} can't be read: {error.strerror}.", f"Put the secret into {path}, and let the engine's user read it (chmod 600)."
         ) from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SecretUnavailable(f"The secret {identifier} can't be read: {path} is not a file.", _ONE_SECRET)
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
             raise SecretUnavailable(f"The secret {identifier} is not read: others than its owner may use {path} (mode {mode:04o}).", f"Run: chmod 600 {path}")
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             content = file.read(SECRET_LENGTH + 1)
-        except OSError as error:
-            raise SecretUnavailable(f"The secret {identifier} can't be read: {error.strerror}.", f"Look at the file system that holds {path}.") from None
+    except OSError as error:
+        raise SecretUnavailable(f"The secret {identifier} can't be read: {error.strerror}.", f"Look at the file system that holds {path}.") from None
+    finally:
+        os.close(descriptor)
     if len(content) > SECRET_LENGTH:
         raise SecretUnavailable(f"The secret {identifier} is not read: {path} is longer than {SECRET_LENGTH:,} bytes.", _ONE_SECRET)
     try:

@@ -243,9 +243,11 @@ class Pulls:
             await self._on_complete(pull)
             self._end(pull, PullState.COMPLETED)
         except asyncio.CancelledError:
-            for fill in pull.fills():
-                if not fill.ended and not fill.readers and not self._wanted(fill, pull):
-                    self._give_up(fill.digest)
+            given_up = [fill for fill in pull.fills() if not fill.ended and not fill.readers and not self._wanted(fill, pull)]
+            for fill in given_up:
+                self._give_up(fill.digest)
+            for fill in given_up:
+                await fill.finished.wait()
             self._end(pull, PullState.CANCELLED)
         except EntrepotError as error:
             pull.error = error

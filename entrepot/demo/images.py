@@ -21,8 +21,8 @@ CREATED = "2025-01-01T00:00:00Z"
 """When every generated image was created, as its config has it: a real time would make each one another image."""
 
 _CREATED_SECONDS = 1_735_689_600
-_ARCHIVE_OVERHEAD = 12 * 1024
-"""Bytes that a tar archive with a few small files takes on top of its large one (512-byte headers, padded to records of 10 KiB)."""
+_BLOCK = 512
+"""Bytes: a tar archive holds a header of one block before each file, pads the file to whole blocks, and ends with two empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Layer:
 class LayerRecipe:
     """How to build a layer; the same recipe always builds the same bytes.
 
-    *size* is about what the compressed layer takes, in bytes. *files* are readable files by their path.
+    *size* is what the compressed layer takes, in bytes, to the next 10 KiB and a few bytes more. *files* are readable files by their path.
     """
 
     name: str
@@ -98,7 +98,9 @@ class LayerRecipe:
         with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for path, text in self.files:
                 _add_file(tar, path, text.encode())
-            ballast = max(0, self.size - _ARCHIVE_OVERHEAD)
+            # The archive ends at a multiple of tar's records of 10 KiB.
+            whole = max(1, round(self.size / tarfile.RECORDSIZE)) * tarfile.RECORDSIZE
+            ballast = max(0, whole - archive.tell() - 3 * _BLOCK)
             _add_file(tar, f"usr/share/entrepot-demo/{self.name.replace('/', '-')}.bin", hashlib.shake_128(self.name.encode()).digest(ballast))
         unpacked = archive.getvalue()
         # Stored, not deflated: the ballast can't shrink, and this way building takes a twentieth of the time.

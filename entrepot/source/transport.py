@@ -1,8 +1,8 @@
 """The network below httpx, through aiohttp.
 
 Blobs are large, and the event loop that receives them also serves clients: aiohttp's parser hands over pieces of some 256 KiB for a sixth of the processor time
-that httpx's own transport takes for pieces of 64 KiB. What leaves here is exactly what httpx was asked to send: addresses are not quoted anew (the signature of a
-presigned URL covers its query as it was written), nothing is decoded, no redirect is followed, and no cookie and no entry of a ``.netrc`` is added.
+that httpx's own transport takes for pieces of 64 KiB. What leaves here is exactly what httpx was asked to send: addresses are not quoted anew (the signature of
+a presigned URL covers its query as it was written), nothing is decoded, no redirect is followed, and no cookie and no entry of a ``.netrc`` is added.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import pickle
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from entrepot.credentials import CredentialSet
+from entrepot.secrets import (
+    SECRET_LENGTH,
+    Secret,
+    SecretIdentifier,
+    SecretIdentifierInvalid,
+    SecretStoreNotSupported,
+    SecretUnavailable,
+    read_credential,
+    read_secret,
+)
+
+
+def private_file(path: Path, content: bytes) -> SecretIdentifier:
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return SecretIdentifier.parse(f"file:{path}")
+
+
+@pytest.mark.parametrize("text", ["env:HUB_USER", "env:_x1", "file:/run/secrets/hub", "file:/a b/c"])
+def test_an_identifier_reads_back_as_it_was_written(text: str) -> None:
+    assert str(SecretIdentifier.parse(text)) == text
+
+
+def test_spelling_that_means_the_same_becomes_the_same_identifier() -> None:
+    assert SecretIdentifier.parse(" ENV:HUB ") == SecretIdentifier("env", "HUB")
+    assert str(SecretIdentifier.parse("file:///run/secrets/hub")) == "file:/run/secrets/hub"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "env:",
+        "env:1X",
+        "env:A B",
+        "file:",
+        "file:hub",
+        "file:~/hub",
+        "file://host/hub",
+        "file:/",
+        "file:/a\0b",
+        "hub-password",
+        "vault:x",
+        "https://example.com/secrets/x",
+    ],
+)
+def test_what_is_not_an_identifier_is_refused_for_its_field(text: str) -> None:
+    with pytest.raises(SecretIdentifierInvalid) as caught:
+        SecretIdentifier.parse(text, field="passwordSecretIdentifier")
+    assert caught.value.field == "passwordSecretIdentifier"
+    assert caught.value.code == "SecretIdentifierInvalid"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["keyring:entrepot/hub", "https://contoso.vault.azure.net/secrets/hub"])
+def test_a_store_that_can_not_be_read_yet_is_refused_with_those_that_can(text: str) -> None:
+    with pytest.raises(SecretStoreNotSupported) as caught:
+        SecretIdentifier.parse(text)
+    assert caught.value.code == "SecretStoreNotSupported"
+    assert "env:NAME" in caught.value.hint
+    assert "file:/path" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["hunter2-hunter2", "dckr_pat_hunter2", "env:hunter2!", "file:hunter2", "hunter2:hunter2", "https://me:hunter2@contoso.vault.azure.net/x"]
+)
+def test_a_password_in_the_place_of_an_identifier_is_not_repeated(text: str) -> None:
+    with pytest.raises(SecretIdentifierInvalid) as caught:
+        SecretIdentifier.parse(text)
+    assert "hunter2" not in caught.value.message
+    assert "hunter2" not in repr(caught.value)
+
+
+async def test_a_secret_is_read_from_the_environment_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    identifier = SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET")
+    monkeypatch.setenv("ENTREPOT_TEST_SECRET", "one")
+    assert (await read_secret(identifier)).reveal() == "one"
+    monkeypatch.setenv("ENTREPOT_TEST_SECRET", "two")
+    assert (await read_secret(identifier)).reveal() == "two"
+
+
+@pytest.mark.parametrize(("value", "why"), [(None, "not set"), ("", "empty")])
+async def test_a_variable_without_a_value_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch, value: str | None, why: str) -> None:
+    monkeypatch.delenv("ENTREPOT_TEST_SECRET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ENTREPOT_TEST_SECRET", value)
+    with pytest.raises(SecretUnavailable, match=f"ENTREPOT_TEST_SECRET is {why}") as caught:
+        await read_secret(SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET"))
+    assert caught.value.code == "SecretUnavailable"
+
+
+@pytest.mark.parametrize("content", [b"pa ss", b"pa ss\n", b"pa ss\r\n"])
+async def test_a_secret_is_read_from_a_file_without_its_line_end(tmp_path: Path, content: bytes) -> None:
+    assert (await read_secret(private_file(tmp_path / "secret", content))).reveal() == "pa ss"
+
+
+async def test_a_secret_of_many_lines_keeps_those_inside(tmp_path: Path) -> None:
+    assert (await read_secret(private_file(tmp_path / "key.json", b'{\n"a": 1\n}\n'))).reveal() == '{\n"a": 1\n}'
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
+async def test_a_file_that_others_may_use_is_not_read(tmp_path: Path, mode: int) -> None:
+    identifier = private_file(tmp_path / "secret", b"hunter2")
+    (tmp_path / "secret").chmod(mode)
+    with pytest.raises(SecretUnavailable, match="chmod 600") as caught:
+        await read_secret(identifier)
+    assert "hunter2" not in caught.value.message
+    assert f"{mode:04o}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"x" * (SECRET_LENGTH + 1), "longer than")],
+)
+async def test_a_file_without_a_usable_secret_is_said_to_be_so(tmp_path: Path, content: bytes, why: str) -> None:
+    with pytest.raises(SecretUnavailable, match=why):
+        await read_secret(private_file(tmp_path / "secret", content))
+
+
+async def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(SecretUnavailable, match="No such file"):
+        await read_secret(SecretIdentifier.parse(f"file:{tmp_path}/none"))
+
+
+async def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(SecretUnavailable, match="is not a file"):
+            await read_secret(SecretIdentifier.parse(f"file:{path}"))
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {[secret]} {secret!s:>20}"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+def test_secrets_of_the_same_value_are_equal() -> None:
+    assert Secret("a") == Secret("a")
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+
+
+async def test_a_credential_is_the_user_name_and_the_password_of_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTREPOT_TEST_USER", "me")
+    password = private_file(tmp_path / "secret", b"hunter2\n")
+    credential_set = CredentialSet("hub-login", "docker.io", SecretIdentifier("env", "ENTREPOT_TEST_USER"), password, datetime.now(UTC))
+    credential = await read_credential(credential_set)
+    assert (credential.username.reveal(), credential.password.reveal()) == ("me", "hunter2")
+    assert "hunter2" not in repr(credential)
