@@ -1,7 +1,7 @@
 """A read-only source registry with generated images, slow enough to be watched: where ``entrepot demo`` pulls from.
 
-It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images are built when they are first asked for, and of their layers only the
-few that were used last stay in memory.
+It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images are built when they are first asked for, and of their layers
+only the few that were built last stay in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPEED = 2_000_000.0
 """Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8 seconds."""
 
 LAYERS_IN_MEMORY = 4
-"""Built layers that are kept; the largest has 20 MB, and any can be built again in 0.1 s."""
+"""Built layers that are kept besides those that are being sent; the largest has 20 MB, and any can be built again in 0.1 s."""
 
 PIECE = 64 * 1024
 """Bytes that are sent at once."""
@@ -51,7 +51,7 @@ class DemoImage:
 
 
 def _image(repository: str, tags: str, layers: Iterable[tuple[str, float, Mapping[str, str]]], command: tuple[str, ...] = ("/bin/sh",)) -> DemoImage:
-    """An image whose layers are given by name, size in megabytes, and files. A name that ends with ``/`` gets the platform behind it: another layer for each."""
+    """An image whose layers are given by name, size in megabytes, and files. A name that ends with ``/`` gets the platform behind it: each has its own layer."""
     listed = list(layers)
 
     def recipes(platform: str) -> tuple[LayerRecipe, ...]:
@@ -163,13 +163,15 @@ class DemoRegistry:
         return self._tags.get(repository, {}).get(reference) or self._manifests.get(repository, {}).get(reference)
 
     async def blob(self, repository: str, digest: str) -> bytes | None:
-        """A blob; a layer is built anew when it was not used of late."""
+        """A blob; a layer is built anew when it was not built of late."""
         await self._build(repository)
         found = self._blobs.get(repository, {}).get(digest)
         if not isinstance(found, LayerRecipe):
             return found
-        content = self._recent.get(found)
-        return content if content is not None else await asyncio.to_thread(self._build_layer, found)
+        # One at a time: building takes four times the memory of the layer.
+        async with self._building:
+            content = self._recent.get(found)
+            return content if content is not None else await asyncio.to_thread(self._build_layer, found)
 
     async def blob_size(self, repository: str, digest: str) -> int | None:
         """The size of a blob in bytes; nothing is built anew for it."""
