@@ -107,14 +107,14 @@ def _check_host(written: str, host: str, has_path: bool, registries: SourceRegis
     field = "sourceRepository"
     if host.startswith("*.") and host in registries:
         raise RepositoryNameInvalid(f"{host} stands for many registries.", f"Write the name of yours: {written.replace('*', 'contoso', 1)}.", field=field)
-    # As docker has it: a first part with a dot or colon, or localhost, is a host.
-    if "." in host.rstrip(".*") or (":" in host and has_path) or host.lower() == "localhost" or host.lower() in registries:
+    # As docker has it: a first part with a dot or a port, or localhost, is a host.
+    name, colon, port = host.partition(":")
+    if "." in name or (colon and port.isdigit() and has_path) or name.lower() == "localhost" or host.lower() in registries:
         return
-    example = written.strip("/") if re.fullmatch(r"[a-z0-9._/-]+(?:/\*)?", written.strip("/")) else "library/nginx"
+    path = written.strip("/").partition(":")[0]
+    example = path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"
     raise SourceLoginServerMissing(
-        f"The source repository {quoted(written)} names no login server.",
-        f"Put one in front: docker.io/{example} if it is in Docker Hub." if example != "*" else "Put one in front: docker.io/*.",
-        field=field,
+        f"The source repository {quoted(written)} names no login server.", f"Put one in front: docker.io/{example} if it is in Docker Hub.", field=field
     )
 
 

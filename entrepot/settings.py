@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import sys
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Final
@@ -262,6 +263,9 @@ def _user_runtime() -> Path:
     if sys.platform == "linux" and os.path.isabs(given):
         return Path(given) / APPLICATION
     try:
-        return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
+        with warnings.catch_warnings():
+            # That XDG_RUNTIME_DIR is not set, which is nothing to complain of: the directory that is used instead is a safe one, or make() says so.
+            warnings.simplefilter("ignore")
+            return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
     except PermissionError as error:
         raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None

@@ -1,7 +1,7 @@
 """Background tasks with an owner: it starts them, hears when one fails, and at its end cancels and awaits them all.
 
-An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises; here one fill that fails in an unforeseen way must not take the
-others along.
+An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises; here one fill that fails in an unforeseen way must not take
+the others along.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ Shape = TypeVar("Shape")
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[[^\]]*\]")
+_ENTRY = re.compile(r"""\s*\[\[\s*["']?([A-Za-z0-9_-]+)["']?\s*\]\]""")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 
 
@@ -45,10 +46,14 @@ class Text:
         except RecursionError:
             raise TomlInvalid("Its values are nested too deeply.") from None
         self._lines = self._text.split("\n")
+        self._entries: dict[str, list[int]] = {}
+        for index, line in enumerate(self._lines, 1):
+            if found := _ENTRY.match(line):
+                self._entries.setdefault(found[1], []).append(index)
 
     def line_of_entry(self, table: str, number: int) -> int | None:
         """The line of the *number*-th ``[[table]]``, counted from 0."""
-        heads = [index for index, line in enumerate(self._lines, 1) if re.match(rf"\s*\[\[\s*\"?{re.escape(table)}\"?\s*\]\]", line)]
+        heads = self._entries.get(table, ())
         return heads[number] if number < len(heads) else None
 
     def line_of_table(self, *names: str) -> int | None:

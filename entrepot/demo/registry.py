@@ -1,6 +1,6 @@
 """A read-only source registry with generated images, slow enough to be watched: where ``entrepot demo`` pulls from.
 
-It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images are built when they are first asked for, and of their layers
+It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images are built when they are first asked for; of their layers
 only the few that were built last stay in memory.
 """
 
@@ -51,7 +51,7 @@ class DemoImage:
 
 
 def _image(repository: str, tags: str, layers: Iterable[tuple[str, float, Mapping[str, str]]], command: tuple[str, ...] = ("/bin/sh",)) -> DemoImage:
-    """An image whose layers are given by name, size in megabytes, and files. A name that ends with ``/`` gets the platform behind it: each has its own layer."""
+    """An image whose layers are given by name, size in megabytes, and files. A name that ends with ``/`` gets the platform added: each has its own layer."""
     listed = list(layers)
 
     def recipes(platform: str) -> tuple[LayerRecipe, ...]:

@@ -57,7 +57,7 @@ class RegistryApp:
             await self._answer(scope, response)
         except EntrepotError as error:
             if response.started:
-                # The length that was promised can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
+                # The promised length can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
                 raise
             await response.error(error)
         except Exception:

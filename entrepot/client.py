@@ -1,0 +1,316 @@
+"""How dashboard, CLI and scripts speak to a running engine: `CacheClient`, over its Unix socket.
+
+::
+
+    ClientError
+    ├── EngineUnreachable      no engine answers
+    ├── EngineRefused          the engine said no, in its own words
+    └── EngineAnswerInvalid    what answers is no engine, or one of another version
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from entrepot.snapshots import (
+    CheckedCredentialSet,
+    CheckedRule,
+    CredentialSetSnapshot,
+    EngineStatus,
+    Event,
+    PullSnapshot,
+    RepositoryDetail,
+    RepositorySnapshot,
+    RuleSnapshot,
+    UpstreamSnapshot,
+)
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+"""Seconds that the engine may take: it asks the source of nobody while it answers here, but it may be busy."""
+
+WATCH_INTERVAL = 0.25
+"""Seconds between two looks at a pull."""
+
+_REGISTRY = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local/providers/Microsoft.ContainerRegistry/registries/entrepot"
+
+T = TypeVar("T")
+
+
+class ClientError(Exception):
+    """Something that the user of a client should hear about; ``message`` says what happened and what to do."""
+
+    code: ClassVar[str] = "ClientError"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class EngineUnreachable(ClientError):
+    """No engine answers on the socket."""
+
+    code = "EngineUnreachable"
+
+
+class EngineAnswerInvalid(ClientError):
+    """What answers on the socket is no engine, or one of another version."""
+
+    code = "EngineAnswerInvalid"
+
+
+class EngineRefused(ClientError):
+    """The engine said no. *code* is ACR's or ours, *field* the field that caused it, *status* that of HTTP."""
+
+    def __init__(self, code: str, message: str, *, field: str | None, status: int) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+        self.field = field
+        self.status = status
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+    target: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+class CacheClient:
+    """The one way to a running engine. Use it as ``async with``. Every method raises a `ClientError` of the kind that fits."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    @classmethod
+    def at(cls, socket: Path) -> CacheClient:
+        """A client of the engine that answers on a Unix socket."""
+        return cls(httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url="http://entrepot", timeout=TIMEOUT))
+
+    @classmethod
+    def of_app(cls, app: Any) -> CacheClient:
+        """A client of an engine in the same process: its management application, an ASGI callable."""
+        return cls(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://entrepot", timeout=TIMEOUT))
+
+    async def __aenter__(self) -> CacheClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    # The whole
+
+    async def status(self) -> EngineStatus:
+        """The engine in one look."""
+        return await self._get("/entrepot/v1/status", EngineStatus)
+
+    async def upstreams(self) -> list[UpstreamSnapshot]:
+        """The source registries that rules may pull from."""
+        return await self._get("/entrepot/v1/upstreams", list[UpstreamSnapshot])
+
+    async def stop(self) -> None:
+        """Ask the engine to end."""
+        await self._send("POST", "/entrepot/v1/stop")
+
+    async def recent_events(self) -> list[Event]:
+        """The last events, oldest first."""
+        return await self._get("/entrepot/v1/events?recent=1", list[Event])
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens from now on, until the engine ends."""
+        try:
+            async with self._http.stream("GET", "/entrepot/v1/events", timeout=httpx.Timeout(60.0, connect=5.0)) as response:
+                async for line in response.aiter_lines():
+                    if line.startswith("data: "):
+                        yield _decoded(line[6:].encode(), Event)
+        except httpx.RemoteProtocolError:
+            return
+        except httpx.TransportError as error:
+            raise _unreachable() from error
+
+    # Cache rules
+
+    async def rules(self) -> list[RuleSnapshot]:
+        """All cache rules, by name."""
+        return await self._get("/entrepot/v1/rules", list[RuleSnapshot])
+
+    async def rule(self, name: str) -> RuleSnapshot:
+        """One cache rule, its name without regard to case."""
+        await self._send("GET", _resource("cacheRules", name))
+        return next(each for each in await self.rules() if each.name.casefold() == name.casefold())
+
+    async def create_rule(self, name: str, source_repository: str, target_repository: str, credential_set: str | None = None) -> None:
+        """Make a cache rule; refused when one of that name is there."""
+        properties: dict[str, Any] = {"sourceRepository": source_repository, "targetRepository": target_repository}
+        if credential_set is not None:
+            properties["credentialSetResourceId"] = _resource("credentialSets", credential_set)
+        await self._send("PUT", _resource("cacheRules", name), {"properties": properties}, must_be_new=True)
+
+    async def update_rule(self, name: str, credential_set: str | None) -> None:
+        """Give a cache rule another credential set, or none."""
+        resource = _resource("credentialSets", credential_set) if credential_set is not None else None
+        await self._send("PATCH", _resource("cacheRules", name), {"properties": {"credentialSetResourceId": resource}})
+
+    async def delete_rule(self, name: str) -> None:
+        """Delete a cache rule; what it cached stays."""
+        await self._send("GET", _resource("cacheRules", name))
+        await self._send("DELETE", _resource("cacheRules", name))
+
+    async def check_rule(
+        self,
+        name: str | None = None,
+        source_repository: str | None = None,
+        target_repository: str | None = None,
+        credential_set: str | None = None,
+    ) -> CheckedRule:
+        """What is wrong with a cache rule that does not exist yet. What is None is not judged; an empty credential set says that there shall be none."""
+        asked = {"name": name, "sourceRepository": source_repository, "targetRepository": target_repository, "credentialSet": credential_set}
+        return _decoded(await self._send("POST", "/entrepot/v1/checks/cacheRule", asked), CheckedRule)
+
+    # Credential sets
+
+    async def credential_sets(self) -> list[CredentialSetSnapshot]:
+        """All credential sets, by name, with their health."""
+        return await self._get("/entrepot/v1/credentialSets", list[CredentialSetSnapshot])
+
+    async def credential_set(self, name: str) -> CredentialSetSnapshot:
+        """One credential set, its name without regard to case."""
+        await self._send("GET", _resource("credentialSets", name))
+        return next(each for each in await self.credential_sets() if each.name.casefold() == name.casefold())
+
+    async def create_credential_set(self, name: str, login_server: str, username_id: str, password_id: str) -> None:
+        """Make a credential set; refused when one of that name is there."""
+        body = {"properties": {"loginServer": login_server, "authCredentials": [_credential(username_id, password_id)]}}
+        await self._send("PUT", _resource("credentialSets", name), body, must_be_new=True)
+
+    async def update_credential_set(self, name: str, username_id: str | None = None, password_id: str | None = None) -> None:
+        """Change where the secrets of a credential set are kept; None leaves one as it is."""
+        await self._send("PATCH", _resource("credentialSets", name), {"properties": {"authCredentials": [_credential(username_id, password_id)]}})
+
+    async def delete_credential_set(self, name: str) -> None:
+        """Delete a credential set that no rule uses."""
+        await self._send("GET", _resource("credentialSets", name))
+        await self._send("DELETE", _resource("credentialSets", name))
+
+    async def check_credential_set(
+        self, name: str | None = None, login_server: str | None = None, username_id: str | None = None, password_id: str | None = None
+    ) -> CheckedCredentialSet:
+        """What is wrong with a credential set that does not exist yet. What is None is not judged."""
+        asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
+        return _decoded(await self._send("POST", "/entrepot/v1/checks/credentialSet", asked), CheckedCredentialSet)
+
+    # Cached repositories
+
+    async def repositories(self) -> list[RepositorySnapshot]:
+        """All cached repositories, by name."""
+        return await self._get("/entrepot/v1/repositories", list[RepositorySnapshot])
+
+    async def repository(self, name: str) -> RepositoryDetail:
+        """A cached repository with its tags."""
+        return await self._get(f"/entrepot/v1/repositories/{quote(name)}", RepositoryDetail)
+
+    async def delete_repository(self, name: str) -> None:
+        """Delete a cached repository with all that only it holds."""
+        await self._send("DELETE", f"/acr/v1/{quote(name)}")
+
+    async def delete_tag(self, repository: str, tag: str) -> None:
+        """Forget a tag; the next pull fetches it again."""
+        await self._send("DELETE", f"/acr/v1/{quote(repository)}/_tags/{quote(tag, safe='')}")
+
+    # Pulls
+
+    async def pulls(self) -> list[PullSnapshot]:
+        """The pulls under way and those that ended lately, newest first."""
+        return await self._get("/entrepot/v1/pulls", list[PullSnapshot])
+
+    async def pull(self, id: str) -> PullSnapshot:
+        """One pull."""
+        return await self._get(f"/entrepot/v1/pulls/{quote(id, safe='')}", PullSnapshot)
+
+    async def start_pull(self, image: str, platform: str | None = None, asked_by: str = "cli") -> PullSnapshot:
+        """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless another is named."""
+        asked = {"image": image, "platform": platform, "askedBy": asked_by}
+        return _decoded(await self._send("POST", "/entrepot/v1/pulls", asked), PullSnapshot)
+
+    async def cancel_pull(self, id: str) -> PullSnapshot:
+        """Stop a pull."""
+        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{quote(id, safe='')}"), PullSnapshot)
+
+    async def watch_pull(self, id: str, *, interval: float = WATCH_INTERVAL) -> AsyncIterator[PullSnapshot]:
+        """A pull again and again, every *interval* seconds, until it has ended."""
+        while True:
+            pull = await self.pull(id)
+            yield pull
+            if pull.state.ended:
+                return
+            await asyncio.sleep(interval)
+
+    # The wire
+
+    async def _get(self, path: str, kind: type[T]) -> T:
+        return _decoded(await self._send("GET", path), kind)
+
+    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False) -> bytes:
+        headers = {"If-None-Match": "*"} if must_be_new else {}
+        content = None
+        if body is not None:
+            content = msgspec.json.encode(body)
+            headers["Content-Type"] = "application/json"
+        try:
+            response = await self._http.request(method, path, content=content, headers=headers)
+        except httpx.ReadTimeout as error:
+            raise EngineUnreachable(
+                "The engine took the question but does not answer.",
+            ) from error
+        except (httpx.TransportError, OSError) as error:
+            raise _unreachable() from error
+        if response.is_success:
+            return response.content
+        told = _refusal(response.content)
+        raise EngineRefused(told.code, told.message, field=told.target, status=response.status_code)
+
+
+def _unreachable() -> EngineUnreachable:
+    return EngineUnreachable("No engine is running. Start one with: entrepot serve")
+
+
+def _refusal(content: bytes) -> _Error:
+    try:
+        return msgspec.json.decode(content, type=_ErrorBody).error
+    except msgspec.DecodeError as error:
+        raise _odd(content) from error
+
+
+def _decoded(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError as error:
+        raise _odd(content) from error
+
+
+def _odd(content: bytes) -> EngineAnswerInvalid:
+    shown = content[:60].decode("utf-8", "replace")
+    return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
+
+
+def _resource(collection: str, name: str) -> str:
+    return f"{_REGISTRY}/{collection}/{quote(name, safe='')}"
+
+
+def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:
+    told = {"name": "Credential1", "usernameSecretIdentifier": username_id, "passwordSecretIdentifier": password_id}
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,330 @@
+"""Cache rules and credential sets in the shape of ACR's management API, so that what is written for ACR feels at home.
+
+Everything is done when the answer is sent: ``provisioningState`` is always ``Succeeded`` and no operation has to be polled. Subscription, resource group and
+registry may have any name; ids are built from those of the request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetNameTaken
+from entrepot.engine import Engine
+from entrepot.errors import EntrepotError, NotFound, RequestInvalid
+from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
+from entrepot.snapshots import HealthStatus
+
+BODY_LIMIT = 1024 * 1024
+"""The largest body of a request, in bytes."""
+
+PROVIDER = "Microsoft.ContainerRegistry"
+_BASE = f"/subscriptions/{{s}}/resourceGroups/{{g}}/providers/{PROVIDER}/registries/{{r}}"
+
+_log = logging.getLogger("entrepot.management")
+
+Body = TypeVar("Body")
+Found = TypeVar("Found")
+
+
+class _RuleProperties(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    source_repository: str | None = None
+    target_repository: str | None = None
+    credential_set_resource_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    creation_date: str | None = None
+    provisioning_state: str | None = None
+
+
+class _RuleBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    properties: _RuleProperties
+    id: str | None = None
+    name: str | None = None
+    type: str | None = None
+    identity: dict[str, Any] | None = None
+    system_data: dict[str, Any] | None = None
+
+
+class _AuthCredential(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    name: str = "Credential1"
+    username_secret_identifier: str | None = None
+    password_secret_identifier: str | None = None
+    credential_health: dict[str, Any] | None = None
+
+
+class _SetProperties(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    login_server: str | None = None
+    auth_credentials: list[_AuthCredential] = []
+    creation_date: str | None = None
+    provisioning_state: str | None = None
+
+
+class _SetBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    properties: _SetProperties
+    id: str | None = None
+    name: str | None = None
+    type: str | None = None
+    identity: dict[str, Any] | None = None
+    system_data: dict[str, Any] | None = None
+
+
+class _RuleCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    name: str | None = None
+    source_repository: str | None = None
+    target_repository: str | None = None
+    credential_set: str | None = None
+
+
+class _SetCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    name: str | None = None
+    login_server: str | None = None
+    username_id: str | None = None
+    password_id: str | None = None
+
+
+def routes(engine: Engine) -> list[BaseRoute]:
+    """Cache rules and credential sets: ACR's resources, our own listings, and checks of what does not exist yet."""
+
+    async def list_rules(request: Request) -> Response:
+        return json_response({"value": [_rule_resource(request, each) for each in engine.documents.rules]})
+
+    async def show_rule(request: Request) -> Response:
+        return json_response(_rule_resource(request, engine.documents.rules.get(_name(request))))
+
+    async def put_rule(request: Request) -> Response:
+        body = (await _read(request, _RuleBody)).properties
+        name = _name(request)
+        existing = _existing(lambda: engine.documents.rules.get(name))
+        if existing is not None:
+            if _must_be_new(request):
+                raise CacheRuleNameTaken(f"There is a cache rule {existing.name} already.", "Choose another name.", field="name")
+            return json_response(_rule_resource(request, await _change_rule(existing, body)))
+        draft = RuleDraft(name, body.source_repository, body.target_repository, _set_name(body.credential_set_resource_id))
+        return json_response(_rule_resource(request, await engine.create_rule(draft)), status=201)
+
+    async def patch_rule(request: Request) -> Response:
+        body = (await _read(request, _RuleBody)).properties
+        return json_response(_rule_resource(request, await _change_rule(engine.documents.rules.get(_name(request)), body)))
+
+    async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
+        engine.documents.rules.check_unchanged(rule.name, source_repository=body.source_repository, target_repository=body.target_repository)
+        if body.credential_set_resource_id is msgspec.UNSET:
+            return rule
+        return await engine.update_rule(rule.name, _set_name(body.credential_set_resource_id))
+
+    async def delete_rule(request: Request) -> Response:
+        # ACR answers 204 for what is not there. A caller who wants to know asks first.
+        rule = _existing(lambda: engine.documents.rules.get(_name(request)))
+        if rule is not None:
+            await engine.delete_rule(rule.name)
+        return Response(status_code=204)
+
+    async def list_sets(request: Request) -> Response:
+        return json_response({"value": [_set_resource(request, each, engine.health(each.name)) for each in engine.documents.credential_sets]})
+
+    async def show_set(request: Request) -> Response:
+        found = engine.documents.credential_sets.get(_name(request))
+        return json_response(_set_resource(request, found, engine.health(found.name)))
+
+    async def put_set(request: Request) -> Response:
+        body = (await _read(request, _SetBody)).properties
+        name = _name(request)
+        existing = _existing(lambda: engine.documents.credential_sets.get(name))
+        if existing is not None:
+            if _must_be_new(request):
+                raise CredentialSetNameTaken(f"There is a credential set {existing.name} already.", "Choose another name.", field="name")
+            return json_response(await _change_set(request, existing, body))
+        username_id, password_id = _identifiers(body)
+        made = await engine.create_credential_set(CredentialSetDraft(name, body.login_server, username_id, password_id))
+        return json_response(_set_resource(request, made, engine.health(made.name)), status=201)
+
+    async def patch_set(request: Request) -> Response:
+        body = (await _read(request, _SetBody)).properties
+        return json_response(await _change_set(request, engine.documents.credential_sets.get(_name(request)), body))
+
+    async def _change_set(request: Request, existing: CredentialSet, body: _SetProperties) -> dict[str, Any]:
+        if body.login_server is not None and body.login_server.strip().lower() != existing.login_server:
+            raise CacheRuleImmutable(
+                f"The login server of {existing.name} is {existing.login_server} and can't become {body.login_server}.",
+                "Delete the credential set and create another.",
+                field="loginServer",
+            )
+        username_id, password_id = _identifiers(body)
+        changed = await engine.update_credential_set(existing.name, username_id=username_id, password_id=password_id)
+        return _set_resource(request, changed, engine.health(changed.name))
+
+    async def delete_set(request: Request) -> Response:
+        found = _existing(lambda: engine.documents.credential_sets.get(_name(request)))
+        if found is not None:
+            await engine.delete_credential_set(found.name)
+        return Response(status_code=204)
+
+    async def rule_snapshots(_: Request) -> Response:
+        return json_response(await engine.rule_snapshots())
+
+    async def set_snapshots(_: Request) -> Response:
+        return json_response(engine.credential_set_snapshots())
+
+    async def check_rule(request: Request) -> Response:
+        asked = await _read(request, _RuleCheck)
+        return json_response(await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set)))
+
+    async def check_set(request: Request) -> Response:
+        asked = await _read(request, _SetCheck)
+        return json_response(engine.check_credential_set(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
+
+    rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
+    return [
+        Route(rules, list_rules),
+        resource(f"{rules}/{{name}}", GET=show_rule, PUT=put_rule, PATCH=patch_rule, DELETE=delete_rule),
+        Route(sets, list_sets),
+        resource(f"{sets}/{{name}}", GET=show_set, PUT=put_set, PATCH=patch_set, DELETE=delete_set),
+        Route("/entrepot/v1/rules", rule_snapshots),
+        Route("/entrepot/v1/credentialSets", set_snapshots),
+        Route("/entrepot/v1/checks/cacheRule", check_rule, methods=["POST"]),
+        Route("/entrepot/v1/checks/credentialSet", check_set, methods=["POST"]),
+    ]
+
+
+def resource(path: str, **methods: Callable[[Request], Awaitable[Response]]) -> BaseRoute:
+    """One route for all methods of a resource, so that a method that it does not have gets 405."""
+
+    async def endpoint(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(methods))
+
+
+def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
+    """How errors are answered: in ARM's shape, ``{"error": {"code", "message", "target"}}``."""
+
+    async def refused(_: Request, error: EntrepotError) -> Response:
+        return _error(error.status, error.code, error.message, error.field)
+
+    async def odd(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return _error(404, "NotFound", f"There is nothing at {request.url.path}.", None)
+        return _error(error.status_code, "MethodNotAllowed" if error.status_code == 405 else "BadRequest", f"{request.url.path}: {error.detail}.", None)
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
+        return _error(500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.", None)
+
+    return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
+
+
+def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON document."""
+    return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
+
+
+def _error(status: int, code: str, message: str, target: str | None) -> Response:
+    error = {"code": code, "message": message}
+    if target is not None:
+        error["target"] = target
+    return json_response({"error": error}, status=status)
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > BODY_LIMIT:
+            raise RequestInvalid(f"The body has more than {BODY_LIMIT:,} bytes.", "No rule and no credential set needs that much.")
+    try:
+        return msgspec.json.decode(bytes(content), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"The body can't be read: {error}.", "Send JSON in the shape of ACR's management API.") from error
+
+
+def _existing(get: Callable[[], Found]) -> Found | None:
+    try:
+        return get()
+    except NotFound:
+        return None
+
+
+def _name(request: Request) -> str:
+    return str(request.path_params["name"])
+
+
+def _must_be_new(request: Request) -> bool:
+    return request.headers.get("if-none-match", "").strip() == "*"
+
+
+def _set_name(resource_id: str | msgspec.UnsetType | None) -> str | None:
+    """The name at the end of a credential set's resource id; a bare name will do."""
+    if not resource_id:
+        return None
+    assert isinstance(resource_id, str)
+    parts = resource_id.strip("/").split("/")
+    if len(parts) > 1 and parts[-2].lower() != "credentialsets":
+        raise RequestInvalid(
+            f"{resource_id} is not the resource id of a credential set.", "It ends with /credentialSets/ and the name.", field="credentialSetResourceId"
+        )
+    return parts[-1]
+
+
+def _identifiers(body: _SetProperties) -> tuple[str | None, str | None]:
+    if len(body.auth_credentials) > 1:
+        raise RequestInvalid("A credential set has one credential.", "Leave the others out.", field="authCredentials")
+    if not body.auth_credentials:
+        return None, None
+    return body.auth_credentials[0].username_secret_identifier, body.auth_credentials[0].password_secret_identifier
+
+
+def _id(request: Request, collection: str, name: str) -> str:
+    p = request.path_params
+    return f"/subscriptions/{p['s']}/resourceGroups/{p['g']}/providers/{PROVIDER}/registries/{p['r']}/{collection}/{name}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+def _rule_resource(request: Request, rule: CacheRule) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    if rule.credential_set is not None:
+        properties["credentialSetResourceId"] = _id(request, "credentialSets", rule.credential_set)
+    properties |= {
+        "sourceRepository": str(rule.source),
+        "targetRepository": str(rule.target),
+        "creationDate": _time(rule.created),
+        "provisioningState": "Succeeded",
+    }
+    return {"type": f"{PROVIDER}/registries/cacheRules", "id": _id(request, "cacheRules", rule.name), "name": rule.name, "properties": properties}
+
+
+def _set_resource(request: Request, credential_set: CredentialSet, health: CredentialHealth) -> dict[str, Any]:
+    credential: dict[str, Any] = {
+        "name": "Credential1",
+        "usernameSecretIdentifier": str(credential_set.username),
+        "passwordSecretIdentifier": str(credential_set.password),
+    }
+    # ACR knows Healthy and Unhealthy. What was not yet tried is left out, as it leaves out what it does not know.
+    if health.status is not HealthStatus.UNKNOWN:
+        told = {"status": health.status.value, "errorCode": health.error_code, "errorMessage": health.error_message}
+        credential["credentialHealth"] = {name: value for name, value in told.items() if value is not None}
+    return {
+        "type": f"{PROVIDER}/registries/credentialSets",
+        "identity": {
+            "principalId": "00000000-0000-0000-0000-000000000000",
+            "tenantId": "00000000-0000-0000-0000-000000000000",
+            "type": "SystemAssigned",
+        },
+        "id": _id(request, "credentialSets", credential_set.name),
+        "name": credential_set.name,
+        "properties": {
+            "loginServer": credential_set.login_server,
+            "authCredentials": [credential],
+            "creationDate": _time(credential_set.created),
+            "provisioningState": "Succeeded",
+        },
+    }

@@ -1,0 +1,176 @@
+"""``/acr/v1/``: cached repositories in the shape of ACR's data API, and ``/entrepot/v1/repositories`` as the dashboard wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from entrepot.engine import Engine
+from entrepot.errors import NotFound, RequestInvalid
+from entrepot.reference import Digest, Repository, parse_repository, parse_tag
+from entrepot.server.management import json_response, resource
+from entrepot.snapshots import RepositorySnapshot, TagSnapshot
+from entrepot.store.catalog import CachedManifest
+
+PAGE = 100
+"""Entries of a page when the caller names no number, as in ACR."""
+
+LARGEST_PAGE = 1000
+"""Entries of a page at the most."""
+
+Entry = TypeVar("Entry")
+
+_ATTRIBUTES = {"deleteEnabled": True, "writeEnabled": False, "readEnabled": True, "listEnabled": True}
+"""Nothing can be pushed to a cached repository; deleting is allowed."""
+
+
+def routes(engine: Engine) -> list[BaseRoute]:
+    """Cached repositories, their tags and manifests."""
+
+    async def catalog(request: Request) -> Response:
+        names = await engine.catalog.repository_names()
+        page, headers = _page(request, names, [str(name) for name in names])
+        return json_response({"repositories": page}, headers=headers)
+
+    async def show(request: Request) -> Response:
+        detail = await engine.repository_detail(_repository(request))
+        return json_response(_repository_document(request, detail.repository, detail.tags))
+
+    async def delete(request: Request) -> Response:
+        name = _repository(request)
+        manifests = await engine.catalog.manifests(name)
+        await engine.delete_repository(name)
+        tags = [tag for each in manifests for tag in each.tags]
+        return json_response({"manifestsDeleted": [str(each.digest) for each in manifests], "tagsDeleted": tags}, status=202)
+
+    async def list_tags(request: Request) -> Response:
+        detail = await engine.repository_detail(_repository(request))
+        page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
+        document = {"registry": _registry(request), "imageName": detail.repository.name, "tags": [_tag_document(tag) for tag in page]}
+        return json_response(document, headers=headers)
+
+    async def show_tag(request: Request) -> Response:
+        detail = await engine.repository_detail(_repository(request))
+        name = parse_tag(request.path_params["tag"])
+        tag = next((each for each in detail.tags if each.name == name), None)
+        if tag is None:
+            raise NotFound(f"{detail.repository.name} holds no tag {name}.", "See its tags with: entrepot repository show")
+        return json_response({"registry": _registry(request), "imageName": detail.repository.name, "tag": _tag_document(tag)})
+
+    async def delete_tag(request: Request) -> Response:
+        await engine.delete_tag(_repository(request), parse_tag(request.path_params["tag"]))
+        return Response(status_code=202)
+
+    async def list_manifests(request: Request) -> Response:
+        name = _repository(request)
+        manifests = await _manifests(name)
+        page, headers = _page(request, manifests, [str(each.digest) for each in manifests])
+        document = {"registry": _registry(request), "imageName": name, "manifests": [_manifest_document(each) for each in page]}
+        return json_response(document, headers=headers)
+
+    async def show_manifest(request: Request) -> Response:
+        name = _repository(request)
+        digest = Digest.parse(request.path_params["digest"])
+        found = next((each for each in await _manifests(name) if each.digest == digest), None)
+        if found is None:
+            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+        return json_response({"registry": _registry(request), "imageName": name, "manifest": _manifest_document(found)})
+
+    async def delete_manifest(request: Request) -> Response:
+        await engine.delete_manifest(_repository(request), Digest.parse(request.path_params["digest"]))
+        return Response(status_code=202)
+
+    async def _manifests(name: Repository) -> list[CachedManifest]:
+        found = await engine.catalog.manifests(name)
+        if not found:
+            await engine.repository_detail(name)
+        return sorted(found, key=lambda each: str(each.digest))
+
+    async def snapshots(_: Request) -> Response:
+        return json_response(await engine.repository_snapshots())
+
+    async def detail(request: Request) -> Response:
+        return json_response(await engine.repository_detail(_repository(request)))
+
+    base = "/acr/v1/{name:path}"
+    return [
+        Route("/acr/v1/_catalog", catalog),
+        resource(f"{base}/_tags/{{tag}}", GET=show_tag, DELETE=delete_tag),
+        Route(f"{base}/_tags", list_tags),
+        resource(f"{base}/_manifests/{{digest}}", GET=show_manifest, DELETE=delete_manifest),
+        Route(f"{base}/_manifests", list_manifests),
+        resource(base, GET=show, DELETE=delete),
+        Route("/entrepot/v1/repositories", snapshots),
+        Route("/entrepot/v1/repositories/{name:path}", detail),
+    ]
+
+
+def _repository(request: Request) -> Repository:
+    return parse_repository(request.path_params["name"], field="name")
+
+
+def _registry(request: Request) -> str:
+    return request.url.netloc
+
+
+def _page(request: Request, entries: Sequence[Entry], keys: Sequence[str]) -> tuple[list[Entry], Mapping[str, str]]:
+    """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to the next page if there is one."""
+    text, last = request.query_params.get("n"), request.query_params.get("last")
+    if text is not None and not (text.isascii() and text.isdigit() and int(text)):
+        raise RequestInvalid(f"n={text} is not a number of entries.", "Give a whole number from 1 on.", field="n")
+    n = min(int(text), LARGEST_PAGE) if text else PAGE
+    following = [(key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last]
+    page = following[:n]
+    if len(page) == len(following):
+        return [entry for _, entry in page], {}
+    return [entry for _, entry in page], {"Link": f'<{request.url.path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _repository_document(request: Request, repository: RepositorySnapshot, tags: Sequence[TagSnapshot]) -> dict[str, Any]:
+    changed = max((tag.cached for tag in tags), default=repository.created)
+    return {
+        "registry": _registry(request),
+        "imageName": repository.name,
+        "createdTime": _time(repository.created),
+        "lastUpdateTime": _time(changed),
+        "manifestCount": repository.manifests,
+        "tagCount": repository.tags,
+        "changeableAttributes": _ATTRIBUTES,
+    }
+
+
+def _tag_document(tag: TagSnapshot) -> dict[str, Any]:
+    return {
+        "name": tag.name,
+        "digest": tag.digest,
+        "createdTime": _time(tag.cached),
+        "lastUpdateTime": _time(tag.cached),
+        "signed": False,
+        "changeableAttributes": _ATTRIBUTES,
+    }
+
+
+def _manifest_document(manifest: CachedManifest) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "digest": str(manifest.digest),
+        "imageSize": manifest.size,
+        "createdTime": _time(manifest.cached),
+        "lastUpdateTime": _time(manifest.cached),
+        "mediaType": manifest.media_type,
+        "tags": list(manifest.tags),
+        "changeableAttributes": _ATTRIBUTES,
+    }
+    if manifest.platform is not None:
+        system, _, architecture = manifest.platform.partition("/")
+        document |= {"os": system, "architecture": architecture.partition("/")[0]}
+    return document
