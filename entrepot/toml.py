@@ -36,8 +36,7 @@ class Text:
         try:
             self._text = content.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise TomlInvalid("It is not UTF-8 text.", line=line) from None
+            raise TomlInvalid("It is not UTF-8 text.", line=content.count(b"\n", 0, error.start) + 1) from None
         try:
             self.values: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,20 +55,24 @@ async def serve(
     listen: str | None = None,
     log_format: str = "plain",
     demo: bool = False,
+    prepare: Callable[[Engine], Awaitable[None]] | None = None,
     ready: Callable[[Engine], None] | None = None,
 ) -> None:
     """Run an engine in the foreground until SIGTERM, SIGINT or a request to stop.
 
-    *listen* (``HOST:PORT``, port 0 for any that is free) goes before the settings; *ready* is called when clients are answered. Raises `EngineError` in one
-    sentence when the engine can't start.
+    *listen* (``HOST:PORT``, port 0 for any that is free) goes before the settings; *prepare* is awaited before clients are answered, *ready* called when
+    they are. Raises `EngineError` in one sentence when the engine can't start.
     """
     set_up_logging(log_format)
     settings = settings if listen is None else replace(settings, listen=listen)
-    async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping), listening(engine):
-        if ready is not None:
-            ready(engine)
-        await engine.stopping.wait()
-        engine.events.record("engine-stopping", "Stopping.")
+    async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
+        if prepare is not None:
+            await prepare(engine)
+        async with listening(engine):
+            if ready is not None:
+                ready(engine)
+            await engine.stopping.wait()
+            engine.events.record("engine-stopping", "Stopping.")
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -20,7 +19,6 @@ import httpx
 import msgspec
 import truststore
 
-from entrepot import __version__
 from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.secrets import read_credential
@@ -172,12 +170,13 @@ class Sources:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._transport = transport
+        self._given_transport = transport
+        self._timeout = httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout, pool=None)
         self._pause = pause
         self.wall_clock = wall_clock
         self.tokens = Tokens(read_credential, clock=clock, wall_clock=wall_clock)
         self.allowances = Allowances(wall_clock)
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._transports: dict[str, SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -185,13 +184,14 @@ class Sources:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        transports, self._transports = list(self._transports.values()), {}
+        for each in transports:
+            await each.aclose()
 
     def client(self, registry: SourceRegistry, credential_set: CredentialSet | None) -> SourceClient:
         """A source registry, seen with a credential set or none. The secrets are read when a challenge asks for them."""
-        exchange = Exchange(self._http(registry.endpoint), registry.login_server, clock=self.wall_clock, pause=self._pause)
+        transport = self._transport_to(registry.endpoint)
+        exchange = Exchange(transport, registry.login_server, timeout=self._timeout, clock=self.wall_clock, pause=self._pause)
         return SourceClient(self, Login(registry, credential_set), exchange)
 
     def state(self, login_server: str) -> UpstreamState:
@@ -213,21 +213,16 @@ class Sources:
             found = self._upstreams[login_server] = _Upstream(self._settings.parallel_per_source)
         return found
 
-    def _http(self, endpoint: str) -> httpx.AsyncClient:
-        found = self._clients.get(endpoint)
-        if found is not None:
-            return found
-        if self._tls is None:
-            self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        made = self._clients[endpoint] = httpx.AsyncClient(
-            transport=self._transport or SourceTransport(self._tls, connections=self._settings.parallel_per_source + OTHER_CONNECTIONS),
-            headers={"User-Agent": f"entrepot/{__version__}"},
-            timeout=httpx.Timeout(self._settings.read_timeout, connect=self._settings.connect_timeout, pool=None),
-            # No registry needs cookies, and a cookie jar would carry them from one repository's pull to another's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            trust_env=False,
-        )
-        return made
+    def _transport_to(self, endpoint: str) -> httpx.AsyncBaseTransport:
+        if self._given_transport is not None:
+            return self._given_transport
+        found = self._transports.get(endpoint)
+        if found is None:
+            if self._tls is None:
+                self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
+            found = self._transports[endpoint] = SourceTransport(self._tls, connections=connections)
+        return found
 
 
 class SourceClient:
@@ -357,7 +352,7 @@ class SourceClient:
 
     async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> TagPage:
         """The tags of a repository in the source's order: at most *n*, those after *last*."""
-        about = f"the tags of {self._server}/{repository}"
+        about = f"{self._server}/{repository} (tags)"
         asked = [f"n={min(n, TAGS_AT_ONCE)}"] if n is not None else []
         asked += [f"last={quote(last, safe='')}"] if last is not None else []
         path = f"{repository}/tags/list" + ("?" + "&".join(asked) if asked else "")
@@ -383,7 +378,7 @@ class SourceClient:
 
     async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> FetchedManifest:
         """What refers to a manifest, as an index. Where the source has no such API, the index behind the fallback tag; where it has neither, an empty one."""
-        about = f"the referrers of {self._about(repository, digest)}"
+        about = f"{self._about(repository, digest)} (referrers)"
         query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type is not None else ""
         try:
             answer, content = await self._read(
@@ -401,8 +396,10 @@ class SourceClient:
     async def check_sign_in(self) -> None:
         """Sign in anew; raises `SourceRefused` when the source does not accept the credentials, or what else keeps it from answering."""
         self._sources.tokens.forget(self._login)
-        async with self._ask("GET", "", Repository(""), {}, about=f"the sign-in at {self._server}", accepted={200}) as answer:
-            self._refuse_page(answer, f"the sign-in at {self._server}")
+        async with self._ask("GET", "", Repository(""), {}, about="the sign-in", accepted={200, 404}) as answer:
+            self._refuse_page(answer, "the sign-in")
+            if answer.status == 404:
+                raise SourceAnswerInvalid(f"{self._server} does not answer as a registry: it has no /v2/.", _NOT_A_REGISTRY)
 
     # Requests
 

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import random
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from types import TracebackType
 
 import httpx
 
+from entrepot import __version__
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceError, SourceUnreachable
 
@@ -38,6 +40,7 @@ REDIRECTS = 5
 
 _log = logging.getLogger("entrepot.source")
 
+_HOST = re.compile(rb"[a-z0-9._-]+|[0-9a-f:.]+", re.IGNORECASE)
 _RETRIED = frozenset({502, 503, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
@@ -103,35 +106,26 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         await self.close()
 
 
-class WithoutQuery(logging.Filter):
-    """Takes the query out of the addresses in log records: httpx logs every request with its whole URL."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record, and let it pass."""
-        if isinstance(record.args, tuple):
-            record.args = tuple(each.copy_with(query=None) if isinstance(each, httpx.URL) else each for each in record.args)
-        return True
-
-
-_without_query = WithoutQuery()
-
-
 class Exchange:
-    """Requests to one source registry. *name* is its login server, for messages; *clock* gives seconds since the epoch."""
+    """Requests to one source registry. *name* is its login server, for messages; *clock* gives seconds since the epoch.
+
+    It speaks to httpx's transport and not to its client, which would log whole addresses, keep cookies, and look into redirects that we judge ourselves.
+    """
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        transport: httpx.AsyncBaseTransport,
         name: str,
         *,
+        timeout: httpx.Timeout,
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._http = http
+        self._transport = transport
         self._name = name
+        self._extensions = {"timeout": timeout.as_dict()}
         self._clock = clock
         self._pause = pause
-        logging.getLogger("httpx").addFilter(_without_query)
 
     async def open(self, method: str, url: httpx.URL, headers: Mapping[str, str], *, about: str, redirects: int = REDIRECTS) -> Answer:
         """Make a request, again if need be, and return its answer, which the caller closes. *about* says what is asked for.
@@ -144,7 +138,7 @@ class Exchange:
                 answer = await self._follow(method, url, headers, about, redirects)
             except httpx.TransportError as error:
                 if attempt >= _attempts_after(error):
-                    raise self._unreachable(error, url) from error
+                    raise self._unreachable(error) from error
                 _log.info("%s: attempt %d failed: %s", about, attempt, type(error).__name__)
                 wait = 0.0
             else:
@@ -159,9 +153,9 @@ class Exchange:
 
     async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int) -> Answer:
         first = url
-        headers = {"Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": f"entrepot/{__version__}", "Accept-Encoding": "identity", **headers}
         for _ in range(redirects + 1):
-            response = await self._http.send(self._http.build_request(method, url, headers=headers), stream=True, follow_redirects=False)
+            response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions))
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTING or location is None or redirects == 0:
                 return Answer(response, self._name, about, redirected=not _same_origin(first, url))
@@ -172,12 +166,21 @@ class Exchange:
             url = following
         raise SourceAnswerInvalid(f"{self._name} redirects in circles for {about}.", f"Entrepot follows {REDIRECTS} redirects.")
 
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.TransportError as error:
+            error.request = request
+            raise
+        response.request = request
+        return response
+
     def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
         try:
             target = url.join(location)
         except httpx.InvalidURL:
             raise SourceAnswerInvalid(f"{self._name} redirects to an address that can't be read.") from None
-        if target.scheme not in {"http", "https"} or not target.host or target.userinfo:
+        if target.scheme not in {"http", "https"} or not _HOST.fullmatch(target.raw_host) or target.userinfo:
             raise SourceAnswerInvalid(f"{self._name} redirects to an address that is none of the web's.", "Only http and https are followed.")
         if url.scheme == "https" and target.scheme == "http":
             raise SourceAnswerInvalid(
@@ -187,12 +190,14 @@ class Exchange:
             raise SourceAnswerInvalid(f"{self._name} redirects to {target.host}, an address of this machine's own surroundings.", "It is not followed.")
         return target
 
-    def _unreachable(self, error: httpx.TransportError, url: httpx.URL) -> SourceError:
-        where = url.host if url.host == self._name else f"{self._name} ({url.host})"
+    def _unreachable(self, error: httpx.TransportError) -> SourceError:
+        host = error.request.url.host
+        where = host if host == self._name else f"{self._name} ({host})"
         causes = list(_causes(error))
         if any(isinstance(each, ssl.SSLError) for each in causes):
-            untrusted = next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None)
-            why = f"its certificate is not trusted: {untrusted.verify_message}" if untrusted else "no TLS connection comes about"
+            # aiohttp has an exception of that class without the message of the one that it wraps.
+            untrusted = [getattr(each, "verify_message", "") for each in causes if isinstance(each, ssl.SSLCertVerificationError)]
+            why = f"its certificate is not trusted: {max(untrusted, key=len) or 'unknown'}" if untrusted else "no TLS connection comes about"
             return SourceUnreachable(
                 f"{where} can't be reached safely: {why}.", "A company's own certificate authority must be known to this machine's system."
             )

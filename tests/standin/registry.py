@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -23,8 +24,8 @@ class StandIn(Server):
     `files` are answered by their path without any sign-in: blobs behind a redirect, or anything else.
     """
 
-    def __init__(self, sign_in: SignIn | None = None) -> None:
-        super().__init__()
+    def __init__(self, sign_in: SignIn | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.sign_in = sign_in
         self.files: dict[str, bytes] = {}
         self.has_referrers = True

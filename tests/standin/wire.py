@@ -9,6 +9,7 @@ import fcntl
 import http
 import itertools
 import socket
+import ssl
 import struct
 import termios
 from abc import ABC, abstractmethod
@@ -62,7 +63,7 @@ class Request:
 class Server(ABC):
     """Takes requests on a port of 127.0.0.1, keeps connections alive, and sends what `answer` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.throttle: float | None = None
         """Bytes per second that each answer is sent at; None: as fast as it goes."""
@@ -70,6 +71,7 @@ class Server(ABC):
         """How the throttle waits."""
         self.gates: list[Gate] = []
         self.port = 0
+        self._tls = tls
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = itertools.count(1)
@@ -80,11 +82,11 @@ class Server(ABC):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Listen; the second time on the same port as the first."""
-        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=1024 * 1024, backlog=1024)
+        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -121,7 +123,7 @@ class Server(ABC):
         self._tasks.add(task)
         number = next(self._connections)
         # drain() then waits until the kernel has everything.
-        writer.transport.set_write_buffer_limits(high=0)
+        writer.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._exchange(reader, writer, number):

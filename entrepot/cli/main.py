@@ -1,0 +1,434 @@
+"""The commands of ``entrepot``, and the one without a name that opens the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import click
+
+from entrepot import __version__
+from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table
+from entrepot.words import Column, ago, bar, duration, size
+from entrepot.client import CacheClient
+from entrepot.errors import EntrepotError
+from entrepot.settings import Directories, Settings
+from entrepot.snapshots import CredentialSetSnapshot, PullSnapshot, PullState, RepositoryDetail, RuleSnapshot
+
+PLAIN_PROGRESS = 2.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar in."""
+
+
+class _Commands(click.Group):
+    """Commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="entrepot")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A self-hosted artifact cache for container registries.
+
+    Without a command it opens the dashboard, and starts an engine if none is running.
+    """
+    if context.invoked_subcommand is None:
+        from entrepot.cli.dashboard import open_dashboard
+
+        open_dashboard()
+
+
+@cli.command()
+@click.option("--headless", is_flag=True, help="Without the dashboard: print how to pull, and run until ctrl+c.")
+def demo(headless: bool) -> None:
+    """Show Entrepot with a make-believe source registry, in a temporary directory. It needs no internet."""
+    from entrepot.cli.dashboard import open_demo
+
+    open_demo(headless=headless)
+
+
+@cli.command()
+@click.option("--listen", metavar="HOST:PORT", help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].")
+@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True, help="Lines for people or for programs.")
+def serve(listen: str | None, log_format: str) -> None:
+    """Run the engine in the foreground, until SIGTERM or ctrl+c."""
+    from entrepot.server.run import serve as run
+    from entrepot.settings import parse_listen
+
+    try:
+        directories = Directories.of_user()
+        settings = Settings.load(directories.settings)
+        if listen is not None:
+            parse_listen(listen)
+        asyncio.run(run(directories, settings, listen=listen, log_format=log_format))
+    except EntrepotError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@cli.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Show the engine in one look."""
+    found = ask(CacheClient.status)
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("Engine", f"entrepot {found.version}, up {duration(time.time() - found.started)}" + (" (demo)" if found.demo else "")),
+            ("Registry", found.address),
+            ("Cache rules", f"{found.rules:,} of {found.rules_limit:,}"),
+            ("Credential sets", f"{found.credential_sets:,}"),
+            ("Repositories", f"{found.repositories:,}"),
+            ("Held", f"{size(found.blobs_size)}, {size(found.space_free)} free"),
+            ("Pulling", f"{found.pulls_running:,} at {size(found.speed)}/s"),
+            ("Since the start", f"{size(found.served)} served, {size(found.from_source)} from sources"),
+        ]
+    )
+    for notice in found.notices:
+        click.echo(f"! {notice}", err=True)
+
+
+@cli.group()
+def rule() -> None:
+    """Cache rules: which source repository appears here, and where."""
+
+
+_RULE_COLUMNS = (Column("Name"), Column("Source"), Column("Target"), Column("Credential set"), Column("Pulls", right=True), Column("Used", right=True))
+
+
+@rule.command("list")
+@as_json
+def list_rules(as_json: bool) -> None:
+    """List all cache rules."""
+    found = ask(CacheClient.rules)
+    if as_json:
+        print_json(found)
+        return
+    now = time.time()
+    rows = [
+        (each.name, each.source_repository, each.target_repository, each.credential_set or "-", f"{each.pulls:,}", ago(each.last_pull, now)) for each in found
+    ]
+    print_table(_RULE_COLUMNS, rows, empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create")
+
+
+_name = click.option("--name", "-n", required=True, help="5 to 50 letters, digits and dashes.")
+
+
+@rule.command("show")
+@_name
+@as_json
+def show_rule(name: str, as_json: bool) -> None:
+    """Show a cache rule."""
+    _print_rule(ask(lambda client: client.rule(name)), as_json=as_json)
+
+
+@rule.command("create")
+@_name
+@click.option("--source-repo", "-s", required=True, help="Login server and repository: docker.io/library/nginx, or docker.io/library/*")
+@click.option("--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*")
+@click.option("--cred-set", "-c", help="Name of a credential set for the source registry.")
+@as_json
+def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, as_json: bool) -> None:
+    """Make a cache rule."""
+
+    async def create(client: CacheClient) -> RuleSnapshot:
+        await client.create_rule(name, source_repo, target_repo, cred_set)
+        return await client.rule(name)
+
+    _print_rule(ask(create), as_json=as_json)
+
+
+@rule.command("update")
+@_name
+@click.option("--cred-set", "-c", help="Name of another credential set for the source registry.")
+@click.option("--remove-cred-set", is_flag=True, help="Use no credential set any more.")
+@as_json
+def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, as_json: bool) -> None:
+    """Change the credential set of a cache rule, the only thing that can change."""
+    if cred_set is not None and remove_cred_set:
+        raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
+    if cred_set is None and not remove_cred_set:
+        raise click.UsageError("There is nothing to change: give --cred-set or --remove-cred-set.")
+
+    async def update(client: CacheClient) -> RuleSnapshot:
+        await client.update_rule(name, cred_set)
+        return await client.rule(name)
+
+    _print_rule(ask(update), as_json=as_json)
+
+
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+@rule.command("delete")
+@_name
+@_yes
+def delete_rule(name: str, yes: bool) -> None:
+    """Delete a cache rule. What it cached stays, and stays pullable."""
+    confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
+    ask(lambda client: client.delete_rule(name))
+    click.echo(f"The cache rule {name} is deleted.", err=True)
+
+
+def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("Name", found.name),
+            ("Source", found.source_repository),
+            ("Target", found.target_repository),
+            ("Credential set", found.credential_set or "none"),
+            ("Created", _moment(found.created)),
+            ("Pulls", f"{found.pulls:,}"),
+            ("Used", _moment(found.last_pull)),
+        ]
+    )
+
+
+@cli.group("credential-set")
+def credential_set() -> None:
+    """Credential sets: how to sign in to a source registry."""
+
+
+_SECRET = "Where it is kept: env:NAME or file:/path, never the secret itself."
+_SET_COLUMNS = (Column("Name"), Column("Login server"), Column("User name"), Column("Password"), Column("Health"), Column("Used by", right=True))
+
+
+@credential_set.command("list")
+@as_json
+def list_sets(as_json: bool) -> None:
+    """List all credential sets."""
+    found = ask(CacheClient.credential_sets)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each.name, each.login_server, each.username_id, each.password_id, each.health.value, _rules(len(each.used_by))) for each in found]
+    print_table(_SET_COLUMNS, rows, empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create")
+
+
+@credential_set.command("show")
+@_name
+@as_json
+def show_set(name: str, as_json: bool) -> None:
+    """Show a credential set and its health."""
+    _print_set(ask(lambda client: client.credential_set(name)), as_json=as_json)
+
+
+@credential_set.command("create")
+@_name
+@click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
+@click.option("--username-id", "-u", required=True, help=f"The user name. {_SECRET}")
+@click.option("--password-id", "-p", required=True, help=f"The password or token. {_SECRET}")
+@as_json
+def create_set(name: str, login_server: str, username_id: str, password_id: str, as_json: bool) -> None:
+    """Make a credential set."""
+
+    async def create(client: CacheClient) -> CredentialSetSnapshot:
+        await client.create_credential_set(name, login_server, username_id, password_id)
+        return await client.credential_set(name)
+
+    _print_set(ask(create), as_json=as_json)
+
+
+@credential_set.command("update")
+@_name
+@click.option("--username-id", "-u", help=f"The user name. {_SECRET}")
+@click.option("--password-id", "-p", help=f"The password or token. {_SECRET}")
+@as_json
+def update_set(name: str, username_id: str | None, password_id: str | None, as_json: bool) -> None:
+    """Change where the secrets of a credential set are kept."""
+    if username_id is None and password_id is None:
+        raise click.UsageError("There is nothing to change: give --username-id, --password-id or both.")
+
+    async def update(client: CacheClient) -> CredentialSetSnapshot:
+        await client.update_credential_set(name, username_id, password_id)
+        return await client.credential_set(name)
+
+    _print_set(ask(update), as_json=as_json)
+
+
+@credential_set.command("delete")
+@_name
+@_yes
+def delete_set(name: str, yes: bool) -> None:
+    """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
+    confirm(f"Delete the credential set {name}?", yes=yes)
+    ask(lambda client: client.delete_credential_set(name))
+    click.echo(f"The credential set {name} is deleted.", err=True)
+
+
+def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("Name", found.name),
+            ("Login server", found.login_server),
+            ("User name", found.username_id),
+            ("Password", found.password_id),
+            ("Health", found.health.value),
+            ("Why", found.error_message),
+            ("Checked", _moment(found.checked) if found.checked else None),
+            ("Created", _moment(found.created)),
+            ("Used by", ", ".join(found.used_by) or "no rule"),
+        ]
+    )
+
+
+@cli.group()
+def repository() -> None:
+    """Cached repositories."""
+
+
+_REPOSITORY_COLUMNS = (Column("Name"), Column("Source"), Column("Rule"), Column("Tags", right=True), Column("Size", right=True), Column("Pulled", right=True))
+_TAG_COLUMNS = (Column("Tag"), Column("Platforms"), Column("Size", right=True), Column("Cached", right=True), Column("Pulled", right=True), Column("State"))
+
+
+@repository.command("list")
+@as_json
+def list_repositories(as_json: bool) -> None:
+    """List all cached repositories."""
+    found = ask(CacheClient.repositories)
+    if as_json:
+        print_json(found)
+        return
+    now = time.time()
+    rows = [(each.name, each.source_repository, each.rule or "-", f"{each.tags:,}", size(each.size), ago(each.last_pull, now)) for each in found]
+    print_table(_REPOSITORY_COLUMNS, rows, empty="Nothing is cached yet. Pull an image through a cache rule, or with: entrepot pull")
+
+
+@repository.command("show")
+@click.argument("name")
+@as_json
+def show_repository(name: str, as_json: bool) -> None:
+    """Show a cached repository and its tags."""
+    detail: RepositoryDetail = ask(lambda client: client.repository(name))
+    if as_json:
+        print_json(detail)
+        return
+    found, now = detail.repository, time.time()
+    print_fields(
+        [
+            ("Name", found.name),
+            ("Source", found.source_repository),
+            ("Rule", found.rule or "none any more"),
+            ("Size", size(found.size)),
+            ("Pulls", f"{found.pulls:,}"),
+            ("Pulled", _moment(found.last_pull)),
+        ]
+    )
+    click.echo()
+    rows = [
+        (tag.name, " ".join(tag.platforms) or "-", size(tag.size), ago(tag.cached, now), ago(tag.last_pull, now), _tag_state(tag.gone, tag.fresh_until, now))
+        for tag in detail.tags
+    ]
+    print_table(_TAG_COLUMNS, rows, empty="It holds no tags, only images that were pulled by digest.")
+
+
+@repository.command("delete")
+@click.argument("name")
+@_yes
+def delete_repository(name: str, yes: bool) -> None:
+    """Delete a cached repository with all that only it holds. A rule for it stays, and the next pull caches it anew."""
+    confirm(f"Delete the cached repository {name} with all its tags?", yes=yes)
+    ask(lambda client: client.delete_repository(name))
+    click.echo(f"The cached repository {name} is deleted.", err=True)
+
+
+@cli.command()
+@click.argument("image")
+@click.option("--platform", help="Such as linux/arm64 [default: that of the engine's machine].")
+@as_json
+def pull(image: str, platform: str | None, as_json: bool) -> None:
+    """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""
+    ended = ask(lambda client: _pull(client, image, platform))
+    if as_json:
+        print_json(ended)
+    if ended.state is not PullState.COMPLETED:
+        why = f": {ended.error_message} ({ended.error_code})" if ended.error_message else "."
+        click.echo(f"Error: the pull of {ended.image} {'was cancelled' if ended.state is PullState.CANCELLED else 'failed'}{why}", err=True)
+        sys.exit(REFUSED)
+
+
+async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
+    started = await client.start_pull(image, platform)
+    in_terminal = sys.stderr.isatty()
+    told = 0.0
+    latest = started
+    try:
+        async for latest in client.watch_pull(started.id):
+            if in_terminal:
+                click.echo(f"\r{_progress(latest)}\x1b[K", err=True, nl=False)
+            elif time.monotonic() - told >= PLAIN_PROGRESS and not latest.state.ended:
+                click.echo(_progress(latest), err=True)
+                told = time.monotonic()
+    except asyncio.CancelledError:
+        click.echo(f"\nThe pull goes on in the engine; the dashboard shows it. (pull {started.id})", err=True)
+        raise
+    if latest.state is PullState.COMPLETED:
+        took = (latest.ended or latest.started) - latest.started
+        came = f"{size(latest.from_source)} from {latest.login_server} in {took:.1f} s" if latest.from_source else "all of it was held already"
+        start_of_line, to_its_end = ("\r", "\x1b[K") if in_terminal else ("", "")
+        click.echo(f"{start_of_line}{latest.image} {latest.platform or ''}: {size(latest.size)}, {came}.{to_its_end}", err=True)
+    elif in_terminal:
+        click.echo(err=True)
+    return latest
+
+
+def _progress(pull: PullSnapshot) -> str:
+    share = pull.received / pull.size if pull.size else 0.0
+    left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
+    return f"{pull.image} {bar(share, 24)} {share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+
+
+@cli.command()
+@as_json
+def paths(as_json: bool) -> None:
+    """Show where rules, data and the socket live."""
+    try:
+        directories = Directories.of_user()
+    except EntrepotError as error:
+        fail(error)
+    found = {
+        "settings": str(directories.settings),
+        "rules": str(directories.rules),
+        "credentials": str(directories.credentials),
+        "data": str(directories.data),
+        "socket": str(directories.socket),
+        "log": str(directories.log),
+    }
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(list(found.items()))
+
+
+def _moment(seconds: float | None) -> str:
+    return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _rules(count: int) -> str:
+    return f"{count} rule" if count == 1 else f"{count} rules"
+
+
+def _tag_state(gone: bool, fresh_until: float, now: float) -> str:
+    if gone:
+        return "gone at its source, kept"
+    return f"fresh, {duration(fresh_until - now)} left" if fresh_until > now else "asks its source at the next pull"
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        cli(standalone_mode=True)
+    except BrokenPipeError:
+        broken_pipe()

@@ -1,0 +1,83 @@
+"""What all commands share: where the engine is, how an error is told, how a listing is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from entrepot.words import Column, table
+from entrepot.client import CacheClient, ClientError, EngineUnreachable
+from entrepot.errors import EntrepotError
+from entrepot.settings import Directories
+
+REFUSED = 1
+"""Exit status: the engine refused, or what was asked for failed."""
+
+UNREACHABLE = 3
+"""Exit status: no engine answers."""
+
+T = TypeVar("T")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def fail(error: ClientError | EntrepotError) -> NoReturn:
+    """End with an error in one paragraph on standard error."""
+    click.echo(f"Error: {error.message} ({error.code})", err=True)
+    sys.exit(UNREACHABLE if isinstance(error, EngineUnreachable) else REFUSED)
+
+
+def ask(work: Callable[[CacheClient], Awaitable[T]]) -> T:
+    """Run *work* with a client of this user's engine, and end with its error if it has one."""
+
+    async def session() -> T:
+        async with CacheClient.at(Directories.of_user().socket) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(session())
+    except (ClientError, EntrepotError) as error:
+        fail(error)
+
+
+def print_json(value: object) -> None:
+    """Print a picture, or a list of pictures, for a script."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Print a listing; *empty* says on standard error what to do when there is nothing in it."""
+    if rows:
+        click.echo(table(columns, rows))
+    else:
+        click.echo(empty, err=True)
+
+
+def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
+    """Print one thing, a line for each of its fields; those without a value are left out."""
+    told = [(name, value) for name, value in fields if value is not None and value != ""]
+    width = max(len(name) for name, _ in told)
+    for name, value in told:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is deleted. Without a terminal nobody can answer: then --yes is needed."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Without a terminal, say so with --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def broken_pipe() -> NoReturn:
+    """Whoever read our output has left (``entrepot rule list | head -1``): end quietly, as the shell expects."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + 13)

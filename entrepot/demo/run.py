@@ -1,0 +1,58 @@
+"""The engine of ``entrepot demo``: a make-believe source registry on loopback, and a real engine that takes it for Docker Hub, Microsoft's and GitHub's.
+
+It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from entrepot.credentials import CredentialSetDraft
+from entrepot.demo.registry import demo_registry_app, served_on_loopback
+from entrepot.engine import Engine
+from entrepot.errors import EntrepotError
+from entrepot.rules import RuleDraft
+from entrepot.server.run import serve
+from entrepot.settings import Directories, Settings
+from entrepot.upstreams import DeclaredUpstream
+
+STANDS_IN_FOR = ("docker.io", "mcr.microsoft.com", "ghcr.io")
+"""Login servers whose endpoint is the make-believe registry: the rules look as they do in life."""
+
+USERNAME_VARIABLE = "ENTREPOT_DEMO_USERNAME"
+PASSWORD_VARIABLE = "ENTREPOT_DEMO_PASSWORD"
+
+_CREDENTIAL_SET = CredentialSetDraft("hub-login", "docker.io", f"env:{USERNAME_VARIABLE}", f"env:{PASSWORD_VARIABLE}")
+_RULES = (
+    RuleDraft("hub-library", "docker.io/library/*", "library/*", "hub-login"),
+    RuleDraft("mcr-dotnet", "mcr.microsoft.com/dotnet/*", "dotnet/*"),
+)
+
+
+async def run(root: Path) -> None:
+    """Run the demo's engine below *root* until it is asked to end."""
+    # Docker Hub rules need a credential set; the make-believe registry lets everybody in.
+    os.environ.setdefault(USERNAME_VARIABLE, "demo")
+    os.environ.setdefault(PASSWORD_VARIABLE, "demo")
+    directories = Directories.under(root)
+    async with served_on_loopback(demo_registry_app()) as port:
+        declared = tuple(DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}") for login_server in STANDS_IN_FOR)
+        settings = replace(Settings(), listen="127.0.0.1:0", upstreams=declared)
+        await serve(directories, settings, demo=True, prepare=_prepare)
+
+
+async def _prepare(engine: Engine) -> None:
+    await engine.create_credential_set(_CREDENTIAL_SET)
+    for rule in _RULES:
+        await engine.create_rule(rule)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(run(Path(sys.argv[1])))
+    except EntrepotError as error:
+        sys.exit(f"Error: {error.message}")

@@ -1,0 +1,58 @@
+"""Numbers, times and tables in the words of people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_UNITS = ("kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a listing."""
+
+    title: str
+    right: bool = False
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as registries show them: ``71.2 MB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = 1
+    while count >= 999.95 * 1000 and power < len(_UNITS):
+        count /= 1000
+        power += 1
+    return f"{count / 1000:.1f} {_UNITS[power - 1]}"
+
+
+def ago(then: float | None, now: float) -> str:
+    """How long ago: ``2 min``, ``3 d``; ``never``."""
+    return "never" if then is None else duration(max(0.0, now - then))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest unit: ``45 s``, ``2 min``, ``5 h``, ``3 d``."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns under their titles; nothing is cut."""
+    widths = [max(len(column.title), *(len(row[index]) for row in rows)) if rows else len(column.title) for index, column in enumerate(columns)]
+    lines = [[column.title for column in columns], *rows]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = (cell.rjust(width) if column.right else cell.ljust(width) for cell, width, column in zip(cells, widths, columns, strict=True))
+        return "  ".join(placed).rstrip()
+
+    return "\n".join(line(cells) for cells in lines)
+
+
+def bar(share: float, width: int) -> str:
+    """A progress bar of plain characters: ``[####----]``."""
+    filled = round(min(1.0, max(0.0, share)) * width)
+    return f"[{'#' * filled}{'-' * (width - filled)}]"

@@ -1,0 +1,159 @@
+"""One process: the registry on TCP, management on a Unix socket, through the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from entrepot.client import CacheClient, EngineUnreachable
+from entrepot.engine import Engine
+from entrepot.errors import EngineError
+from entrepot.rules import RuleDraft
+from entrepot.server.run import listening, serve
+from entrepot.settings import Directories, Settings
+from tests.conftest import LOGIN_SERVER
+from tests.standin import FlipByte, StandIn
+
+
+@pytest.fixture
+async def listening_engine(engine: Engine) -> AsyncIterator[Engine]:
+    async with listening(engine):
+        yield engine
+
+
+@pytest.fixture
+async def client(listening_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://{listening_engine.address}", timeout=30) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connection(engine: Engine) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, _, port = engine.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_held_blob_goes_out_whole_and_in_ranges(client: httpx.AsyncClient, listening_engine: Engine, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)]).platforms["linux/amd64"].layers[0]
+    path = f"/v2/library/nginx/blobs/{layer.digest}"
+    cold = await client.get(path)
+    assert (cold.content, cold.headers["entrepot-origin"]) == (layer.content, "upstream")
+    if (fill := listening_engine.fills.get(layer.digest)) is not None:
+        await fill.wait()
+    warm = await client.get(path)
+    assert (warm.content, warm.headers["entrepot-origin"], warm.headers["content-length"]) == (layer.content, "cache", str(layer.size))
+    part = await client.get(path, headers={"Range": "bytes=1000000-1999999"})
+    assert (part.status_code, part.content) == (206, layer.content[1_000_000:2_000_000])
+    assert listening_engine.served == 2 * layer.size + 1_000_000
+
+
+async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(client: httpx.AsyncClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)]).platforms["linux/amd64"].layers[0]
+    source.fault(str(layer.digest), FlipByte(10), method="GET")
+    with pytest.raises(httpx.RemoteProtocolError):
+        await client.get(f"/v2/library/nginx/blobs/{layer.digest}")
+
+
+async def test_a_client_that_leaves_is_noticed_while_the_source_is_silent(listening_engine: Engine, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)]).platforms["linux/amd64"].layers[0]
+    gate = source.hold(str(layer.digest), after_bytes=500_000, method="GET")
+    async with connection(listening_engine) as (reader, writer):
+        writer.write(f"GET /v2/library/nginx/blobs/{layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        await gate.reached
+        fill = listening_engine.fills.get(layer.digest)
+        assert fill is not None
+        assert fill.readers == 1
+    async with asyncio.timeout(10):
+        while fill.readers:
+            await asyncio.sleep(0)
+    gate.open()
+    await fill.wait()
+    assert listening_engine.blobs.size(layer.digest) == layer.size
+
+
+async def test_management_answers_on_a_private_socket(listening_engine: Engine) -> None:
+    path = listening_engine.directories.socket
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with CacheClient.at(path) as client:
+        status = await client.status()
+        assert (status.address, status.rules) == (listening_engine.address, 1)
+        assert [rule.name for rule in await client.rules()] == ["example-library"]
+
+
+async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> None:
+    async with CacheClient.at(listening_engine.directories.socket) as client:
+        events = client.events()
+        coming = asyncio.ensure_future(anext(events))
+        async with asyncio.timeout(10):
+            while not listening_engine.events._watchers:
+                await asyncio.sleep(0)
+        await listening_engine.delete_rule("example-library")
+        event = await coming
+        assert (event.kind, event.subject) == ("rule-deleted", "example-library")
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        async with Engine.open(directories, replace(settings, listen=address)) as engine:
+            with pytest.raises(EngineError, match=rf"can't listen on {address}: Address already in use.*--listen"):
+                async with listening(engine):
+                    pass
+
+
+async def test_an_address_of_another_machine_is_one_sentence(directories: Directories, settings: Settings) -> None:
+    async with Engine.open(directories, replace(settings, listen="192.0.2.1:5000")) as engine:
+        with pytest.raises(EngineError, match=r"can't listen on 192\.0\.2\.1:5000"):
+            async with listening(engine):
+                pass
+
+
+async def test_ipv6_is_listened_on(directories: Directories, settings: Settings) -> None:
+    async with Engine.open(directories, replace(settings, listen="[::1]:0")) as engine, listening(engine):
+        assert engine.address.startswith("[::1]:")
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://{engine.address}/v2/")).status_code == 200
+
+
+async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(directories: Directories, settings: Settings) -> None:
+    started = asyncio.Event()
+    serving = asyncio.create_task(serve(directories, settings, ready=lambda _: started.set()))
+    await asyncio.wait({serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    async with CacheClient.at(directories.socket) as client:
+        await client.stop()
+        await serving
+        with pytest.raises(EngineUnreachable, match="entrepot serve"):
+            await client.status()
+    assert not directories.socket.exists()
+
+
+async def test_a_socket_that_a_killed_engine_left_is_no_obstacle(directories: Directories, settings: Settings) -> None:
+    directories.make()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(directories.socket))
+    async with Engine.open(directories, settings) as engine, listening(engine), CacheClient.at(directories.socket) as client:
+        assert (await client.status()).rules == 0
+
+
+async def test_a_rule_made_over_the_socket_serves_clients_at_once(client: httpx.AsyncClient, listening_engine: Engine, source: StandIn) -> None:
+    source.add_image("team/app", "1")
+    assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
+    await listening_engine.create_rule(RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*"))
+    assert (await client.get("/v2/team/app/manifests/1")).status_code == 200

@@ -1,0 +1,95 @@
+"""Clients of stand-in source registries, with clocks that the tests move and no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from entrepot.credentials import CredentialSet
+from entrepot.secrets import SecretIdentifier
+from entrepot.settings import Settings
+from entrepot.snapshots import SignIn
+from entrepot.source.client import SourceClient, Sources
+from entrepot.upstreams import SourceRegistry
+from tests.standin import StandIn
+
+
+@dataclass
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Pauses:
+    """Remembers for how long one would have waited."""
+
+    taken: list[float] = field(default_factory=list)
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[StandIn]:
+    async with StandIn() as running:
+        yield running
+
+
+@pytest.fixture
+async def opened(clock: Clock, pauses: Pauses) -> AsyncIterator[Callable[..., Sources]]:
+    """Makes `Sources` that are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+        made: list[Sources] = []
+
+        def make(*, transport: httpx.AsyncBaseTransport | None = None, **settings: object) -> Sources:
+            sources = Sources(Settings(**settings), transport=transport, pause=pauses, clock=clock, wall_clock=clock)  # type: ignore[arg-type]
+            stack.push_async_exit(sources)
+            made.append(sources)
+            return sources
+
+        yield make
+
+
+@pytest.fixture
+def sources(opened: Callable[..., Sources]) -> Sources:
+    return opened()
+
+
+def registry(endpoint: str, login_server: str = "docker.io") -> SourceRegistry:
+    return SourceRegistry("Stand-in", login_server, SignIn.OPTIONAL, endpoint, True)
+
+
+@pytest.fixture
+def client(sources: Sources, source: StandIn) -> SourceClient:
+    """The stand-in without credentials."""
+    return sources.client(registry(source.url), None)
+
+
+@pytest.fixture
+def credential_set(monkeypatch: pytest.MonkeyPatch) -> CredentialSet:
+    """User ``ann`` with password ``s3cret``, kept in the environment."""
+    monkeypatch.setenv("SOURCE_USER", "ann")
+    monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
+    return CredentialSet(
+        "hub-login", "docker.io", SecretIdentifier.parse("env:SOURCE_USER"), SecretIdentifier.parse("env:SOURCE_PASSWORD"), datetime(2025, 1, 1, tzinfo=UTC)
+    )

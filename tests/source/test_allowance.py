@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from entrepot.source.allowance import LONGEST_PAUSE, Allowance, Allowances, read_allowance, read_retry_after
+from tests.source.conftest import Clock
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Allowance(100, 76, None)),
+        ({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}, Allowance(100, 0, None)),
+        ({"RATELIMITLIMIT": "100", "RATELIMITREMAINING": "5"}, Allowance(100, 5, None)),
+        ({"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": "1800000060"}, Allowance(5000, 4999, NOW + 60)),
+        ({"RateLimit-Limit": "10, 10;w=60", "RateLimit-Remaining": " 9", "RateLimit-Reset": "30"}, Allowance(10, 9, NOW + 30)),
+        ({"ratelimit-remaining": "7"}, Allowance(None, 7, None)),
+        ({"ratelimit-limit": "unlimited"}, None),
+        ({"content-type": "text/plain"}, None),
+    ],
+)
+def test_the_allowance_is_read_however_its_headers_are_written(headers: dict[str, str], expected: Allowance | None) -> None:
+    assert read_allowance(headers, NOW) == expected
+    assert read_allowance(httpx.Headers(headers), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+        ("1800000045", 45.0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, expected: float | None) -> None:
+    assert read_retry_after(httpx.Headers({"Retry-After": value}), NOW) == expected
+
+
+def test_without_retry_after_nothing_is_known() -> None:
+    assert read_retry_after(httpx.Headers(), NOW) is None
+
+
+def test_a_source_over_its_allowance_is_left_alone_until_it_said() -> None:
+    clock = Clock(NOW)
+    allowances = Allowances(clock)
+    allowances.note("docker.io", {"ratelimit-limit": "100", "ratelimit-remaining": "1"})
+    allowances.exceeded("docker.io", "ann at docker.io", 20.0)
+    assert allowances.pause_left("ann at docker.io") == 20.0
+    assert allowances.pause_left("bob at docker.io") is None
+    assert allowances.get("docker.io") == Allowance(100, 0, NOW + 20)
+    clock.now += 20.0
+    assert allowances.pause_left("ann at docker.io") is None
+
+
+def test_a_source_that_wants_hours_is_asked_again_after_minutes() -> None:
+    allowances = Allowances(Clock(NOW))
+    allowances.exceeded("docker.io", "ann", 6 * 3600.0)
+    assert allowances.pause_left("ann") == LONGEST_PAUSE
+    assert allowances.get("docker.io").resets == NOW + 6 * 3600.0
+
+
+def test_a_source_that_does_not_say_how_long_is_asked_again_at_once() -> None:
+    allowances = Allowances(Clock(NOW))
+    allowances.exceeded("docker.io", "ann", None)
+    assert allowances.pause_left("ann") is None
+    assert allowances.get("docker.io").remaining == 0

@@ -1,0 +1,660 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from entrepot.demo.images import DOCKER, OCI
+from entrepot.reference import Digest, Repository, Tag
+from entrepot.source.client import EMPTY_INDEX, MANIFEST_LIMIT, MANIFEST_TYPES, BlobStream, SourceClient, Sources, TagPage, UpstreamState
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceError,
+    SourceFailed,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+)
+from tests.source.conftest import Clock, registry
+from tests.standin import (
+    Content,
+    DropAfter,
+    Fault,
+    FlipByte,
+    Headers,
+    Html,
+    IgnoreRange,
+    NoContentLength,
+    Redirect,
+    Shorten,
+    StandIn,
+    Status,
+    TruncateAt,
+)
+
+NGINX = Repository("library/nginx")
+LATEST = Tag("latest")
+MORE_THAN_SOCKETS_HOLD = 32 * 1024 * 1024
+ABSENT = Digest("sha256", "0" * 64)
+
+
+async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
+    received = bytearray() if received is None else received
+    async for chunk in stream:
+        received += chunk
+    return bytes(received)
+
+
+# Manifests
+
+
+async def test_a_manifest_is_asked_for_in_all_four_media_types(client: SourceClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    await client.head_manifest(NGINX, LATEST)
+    await client.manifest(NGINX, LATEST)
+    for request in source.requests:
+        assert all(each in request.headers["accept"] for each in MANIFEST_TYPES)
+
+
+@pytest.mark.parametrize("media_types", [OCI, DOCKER])
+async def test_the_head_of_a_manifest_tells_digest_type_and_size(client: SourceClient, source: StandIn, media_types: object) -> None:
+    image = source.add_image("library/nginx", "latest", media_types=media_types)  # type: ignore[arg-type]
+    head = await client.head_manifest(NGINX, LATEST)
+    assert (head.digest, head.media_type, head.size) == (image.digest, image.manifest.media_type, image.manifest.size)
+    assert source.bytes_sent == 0
+
+
+async def test_a_head_without_a_digest_leaves_it_open(client: SourceClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
+    source.fault("/manifests/", NoContentLength())
+    head = await client.head_manifest(NGINX, LATEST)
+    assert (head.digest, head.media_type, head.size) == (None, OCI.index, None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "part"),
+    [({"Docker-Content-Digest": "sha256:short"}, "digest"), ({"Content-Length": "0"}, "size"), ({"Content-Type": "application/json"}, "media_type")],
+)
+async def test_what_a_head_says_wrong_is_left_open(client: SourceClient, source: StandIn, headers: dict[str, str], part: str) -> None:
+    source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers(headers))
+    assert getattr(await client.head_manifest(NGINX, LATEST), part) is None
+
+
+@pytest.mark.parametrize("status", [405, 501])
+async def test_a_source_that_knows_no_head_leaves_everything_open(client: SourceClient, source: StandIn, status: int) -> None:
+    source.fault("/manifests/", Status(status))
+    head = await client.head_manifest(NGINX, LATEST)
+    assert (head.digest, head.media_type, head.size) == (None, None, None)
+
+
+async def test_a_head_by_digest_that_answers_another_digest_is_invalid(client: SourceClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers({"Docker-Content-Digest": str(ABSENT)}))
+    with pytest.raises(SourceAnswerInvalid, match="another digest"):
+        await client.head_manifest(NGINX, image.digest)
+
+
+async def test_the_bytes_of_a_manifest_are_kept_as_they_came(client: SourceClient, source: StandIn) -> None:
+    odd = Content.of(OCI.manifest, b'{ "mediaType" : "application/vnd.oci.image.manifest.v1+json",\n\t"schemaVersion":2, "layers":[ ] }\n\n')
+    source.add_manifest("library/nginx", odd, "latest")
+    fetched = await client.manifest(NGINX, LATEST)
+    assert (fetched.content, fetched.digest, fetched.media_type) == (odd.content, odd.digest, OCI.manifest)
+
+
+async def test_a_manifest_is_fetched_by_digest(client: SourceClient, source: StandIn) -> None:
+    child = source.add_image("library/nginx", "latest").platforms["linux/arm64"]
+    source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
+    assert (await client.manifest(NGINX, child.digest)).content == child.manifest.content
+
+
+async def test_a_manifest_can_be_asked_for_by_sha512(client: SourceClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "latest")
+    digest = Digest.of(image.manifest.content, "sha512")
+    source.add_manifest("library/nginx", Content(OCI.index, image.manifest.content, digest))
+    assert (await client.manifest(NGINX, digest)).digest == digest
+
+
+async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(client: SourceClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
+    source.fault("/manifests/", NoContentLength())
+    assert (await client.manifest(NGINX, LATEST)).digest == image.digest
+
+
+@pytest.mark.parametrize("by_digest", [True, False])
+async def test_a_manifest_with_wrong_bytes_is_refused(client: SourceClient, source: StandIn, by_digest: bool) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Fault())
+    broken = image.manifest.content.replace(b"amd64", b"amd65")
+    source.fault("/manifests/", Status(200, {"Content-Type": OCI.index, "Docker-Content-Digest": str(image.digest)}, broken))
+    with pytest.raises(SourceAnswerInvalid, match=r"wrong bytes for docker\.io/library/nginx"):
+        await client.manifest(NGINX, image.digest if by_digest else LATEST)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain; charset=utf-8", "application/octet-stream"])
+async def test_a_manifest_sent_under_no_type_of_its_own_is_what_it_says_itself(client: SourceClient, source: StandIn, content_type: str) -> None:
+    source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers({"Content-Type": content_type}))
+    assert (await client.manifest(NGINX, LATEST)).media_type == OCI.index
+
+
+async def test_parameters_of_a_media_type_are_left_out(client: SourceClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Headers({"Content-Type": f"{OCI.index}; charset=utf-8"}))
+    assert (await client.manifest(NGINX, LATEST)).media_type == OCI.index
+    assert (await client.head_manifest(NGINX, LATEST)).media_type == OCI.index
+
+
+async def test_a_web_page_is_no_answer_of_a_registry(client: SourceClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.fault("/v2/", Html())
+    for asking in (
+        client.head_manifest(NGINX, LATEST),
+        client.manifest(NGINX, LATEST),
+        client.head_blob(NGINX, image.platforms["linux/amd64"].config.digest),
+        client.tags(NGINX, n=None, last=None),
+        client.referrers(NGINX, image.digest, None),
+        client.check_sign_in(),
+    ):
+        with pytest.raises(SourceAnswerInvalid, match="web page"):
+            await asking
+    with pytest.raises(SourceAnswerInvalid, match="web page"):
+        async with client.blob(NGINX, image.platforms["linux/amd64"].config.digest):
+            pytest.fail("a page was taken for a blob")
+
+
+@pytest.mark.parametrize("body", [b"", b"<!DOCTYPE html><p>Welcome", b"null", b"[]", b'{"mediaType": 5}', b"\xff\xfe{}"])
+async def test_something_else_than_json_is_no_manifest(client: SourceClient, source: StandIn, body: bytes) -> None:
+    source.fault("/manifests/", Status(200, body=body))
+    with pytest.raises(SourceAnswerInvalid, match="no manifest"):
+        await client.manifest(NGINX, LATEST)
+
+
+@pytest.mark.parametrize("framing", [Fault(), NoContentLength()])
+async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(client: SourceClient, source: StandIn, framing: Fault) -> None:
+    source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * (8 * MANIFEST_LIMIT) + b'"}'), "latest")
+    source.fault("/manifests/", framing)
+    with pytest.raises(SourceAnswerInvalid, match="more than 8,388,608 bytes"):
+        await client.manifest(NGINX, LATEST)
+    await source.requests[0].ended.wait()
+    assert source.bytes_sent < 6 * MANIFEST_LIMIT
+
+
+async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source: StandIn) -> None:
+    large = source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * (4 * 1024 * 1024) + b'"}'), "latest")
+    assert (await client.manifest(NGINX, LATEST)).digest == large.digest
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text"),
+    [
+        (Status(404), SourceNotFound, r"docker\.io has no library/nginx:latest"),
+        (Status(401), SourceRefused, r"docker\.io refuses docker\.io/library/nginx:latest without credentials"),
+        (Status(403), SourceRefused, r"docker\.io refuses docker\.io/library/nginx:latest without credentials"),
+        (Status(429), SourceOverAllowance, r"Too many requests to docker\.io"),
+        (Status(500), SourceFailed, r"docker\.io fails with status 500 for docker\.io/library/nginx:latest"),
+        (Status(418), SourceAnswerInvalid, r"docker\.io answers docker\.io/library/nginx:latest with status 418"),
+        (Status(304), SourceAnswerInvalid, "status 304"),
+        (Status(204), SourceAnswerInvalid, "status 204"),
+    ],
+)
+async def test_each_refusal_of_a_source_says_what_and_whose_fault(
+    client: SourceClient, source: StandIn, fault: Status, error: type[SourceError], text: str
+) -> None:
+    source.fault("/manifests/", fault)
+    with pytest.raises(error, match=text):
+        await client.manifest(NGINX, LATEST)
+    with pytest.raises(error, match=text):
+        await client.head_manifest(NGINX, LATEST)
+
+
+async def test_what_the_source_itself_says_is_told(client: SourceClient, source: StandIn) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"requested access\\u001b[31m to the resource\\nis denied"}]}'
+    source.fault("/manifests/", Status(403, body=body))
+    with pytest.raises(SourceRefused, match=r"\(DENIED requested access\[31m to the resource is denied\)"):
+        await client.manifest(NGINX, LATEST)
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b'{"errors": []}', b'{"errors": "x"}', b'{"errors":[{"code": 5}]}', b"\xff"])
+async def test_an_error_in_a_form_of_its_own_is_still_an_error(client: SourceClient, source: StandIn, body: bytes) -> None:
+    source.fault("/manifests/", Status(404, body=body))
+    with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx:latest\."):
+        await client.manifest(NGINX, LATEST)
+
+
+# Blobs
+
+
+async def test_a_blob_comes_as_a_stream(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest", layers=[500_000]).platforms["linux/amd64"].layers[0]
+    async with client.blob(NGINX, layer.digest) as stream:
+        assert (stream.offset, stream.size, stream.validator) == (0, layer.size, f'"{layer.digest}"')
+        assert await read(stream) == layer.content
+
+
+async def test_an_empty_blob_is_a_blob(client: SourceClient, source: StandIn) -> None:
+    empty = source.add_blob("library/nginx", b"")
+    async with client.blob(NGINX, empty.digest) as stream:
+        assert stream.size == 0
+        assert await read(stream) == b""
+
+
+async def test_a_blob_is_resumed_where_it_broke_off(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest", layers=[500_000]).platforms["linux/amd64"].layers[0]
+    source.fault("/blobs/", DropAfter(300_000))
+    received = bytearray()
+    async with client.blob(NGINX, layer.digest) as stream:
+        validator = stream.validator
+        with pytest.raises(SourceBrokeOff, match=r"broke off after 300,000 bytes of docker\.io/library/nginx@sha256"):
+            await read(stream, received)
+    assert len(received) == 300_000
+    async with client.blob(NGINX, layer.digest, offset=len(received), validator=validator) as stream:
+        assert (stream.offset, stream.size) == (300_000, layer.size)
+        assert await read(stream, received) == layer.content
+    resumed = source.asked("GET", "/blobs/")[1]
+    assert resumed.headers["range"] == "bytes=300000-"
+    assert resumed.headers["if-range"] == f'"{layer.digest}"'
+
+
+@pytest.mark.parametrize("faults", [[TruncateAt(5000)], [NoContentLength(), TruncateAt(5000)], [DropAfter(5000)], [NoContentLength(), DropAfter(5000)]])
+async def test_a_body_that_is_too_short_is_never_a_clean_end(client: SourceClient, source: StandIn, faults: list[Fault]) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    for fault in faults:
+        source.fault("/blobs/", fault)
+    with pytest.raises(SourceBrokeOff):
+        async with client.blob(NGINX, layer.digest) as stream:
+            await read(stream)
+
+
+async def test_a_body_without_a_length_has_no_size(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    for fault in (NoContentLength(times=1), NoContentLength(close=True, times=1)):
+        source.fault("/blobs/", fault)
+        async with client.blob(NGINX, layer.digest) as stream:
+            assert stream.size is None
+            assert await read(stream) == layer.content
+        source.clear_faults()
+
+
+async def test_a_source_that_ignores_ranges_begins_anew(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    source.fault("/blobs/", IgnoreRange())
+    async with client.blob(NGINX, layer.digest, offset=1000) as stream:
+        assert (stream.offset, stream.size) == (0, layer.size)
+        assert await read(stream) == layer.content
+
+
+async def test_a_blob_that_has_changed_begins_anew(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    async with client.blob(NGINX, layer.digest, offset=1000, validator='"another"') as stream:
+        assert stream.offset == 0
+
+
+async def test_a_weak_validator_is_neither_given_nor_sent(client: SourceClient, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    source.fault("/blobs/", Headers({"ETag": 'W/"1"'}))
+    async with client.blob(NGINX, layer.digest) as stream:
+        assert stream.validator is None
+    async with client.blob(NGINX, layer.digest, offset=10, validator='W/"1"') as stream:
+        assert stream.offset == 10
+    assert "if-range" not in source.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "content_range", ["bytes 0-19999/20000", "bytes 999-19999/20000", "bytes 1001-5/20000", "bytes 1000-20000/20000", "items 1000-2/5", "bytes */20000", ""]
+)
+async def test_another_range_than_the_one_asked_for_is_refused(client: SourceClient, source: StandIn, content_range: str) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 20_000)
+    source.fault("/blobs/", Headers({"Content-Range": content_range}))
+    with pytest.raises(SourceAnswerInvalid, match="another part"):
+        async with client.blob(NGINX, blob.digest, offset=1000):
+            pytest.fail("it was taken")
+
+
+async def test_a_range_of_a_blob_of_unknown_size_is_taken(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 20_000)
+    source.fault("/blobs/", Headers({"Content-Range": "bytes 1000-19999/*"}))
+    async with client.blob(NGINX, blob.digest, offset=1000) as stream:
+        assert (stream.offset, stream.size) == (1000, None)
+
+
+async def test_a_part_that_nobody_asked_for_is_refused(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 2000)
+    source.fault("/blobs/", Status(206, {"Content-Range": "bytes 0-9/2000"}, b"0123456789"))
+    with pytest.raises(SourceAnswerInvalid, match="status 206"):
+        async with client.blob(NGINX, blob.digest):
+            pytest.fail("it was taken")
+
+
+async def test_nothing_is_left_of_a_blob_that_was_read_to_its_end(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 2000)
+    async with client.blob(NGINX, blob.digest, offset=2000) as stream:
+        assert (stream.offset, stream.size) == (2000, 2000)
+        assert await read(stream) == b""
+
+
+async def test_a_blob_that_is_shorter_than_what_was_read_of_it_is_refused(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 2000)
+    with pytest.raises(SourceAnswerInvalid, match="has no byte 2,500"):
+        async with client.blob(NGINX, blob.digest, offset=2500):
+            pytest.fail("it was taken")
+
+
+async def test_wrong_bytes_and_short_bodies_without_a_length_are_left_to_the_digest(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 2000)
+    source.fault("/blobs/", FlipByte(7))
+    source.fault("/blobs/", NoContentLength())
+    source.fault("/blobs/", Shorten(1500))
+    async with client.blob(NGINX, blob.digest) as stream:
+        assert len(await read(stream)) == 1500
+
+
+async def test_a_blob_may_be_a_page_if_the_source_says_that_it_is_the_right_one(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"<html>documentation</html>")
+    source.fault("/blobs/", Headers({"Content-Type": "text/html"}))
+    async with client.blob(NGINX, blob.digest) as stream:
+        assert await read(stream) == blob.content
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, SourceNotFound), (403, SourceRefused), (429, SourceOverAllowance), (500, SourceFailed)])
+async def test_a_blob_that_is_refused_is_an_error(client: SourceClient, source: StandIn, status: int, error: type[SourceError]) -> None:
+    source.fault("/blobs/", Status(status))
+    with pytest.raises(error):
+        async with client.blob(NGINX, ABSENT):
+            pytest.fail("it was taken")
+
+
+async def test_storage_that_refuses_is_not_a_matter_of_credentials(client: SourceClient, source: StandIn) -> None:
+    async with StandIn() as storage:
+        layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+        source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
+        storage.fault("/store/", Status(403, body=b"<Error>Request has expired</Error>"))
+        with pytest.raises(SourceFailed, match=r"127\.0\.0\.1, to which docker\.io sends us"):
+            async with client.blob(NGINX, layer.digest):
+                pytest.fail("it was taken")
+
+
+async def test_who_leaves_a_stream_early_ends_the_connection_and_gives_up_its_place(opened: Callable[..., Sources], source: StandIn) -> None:
+    layer = source.add_blob("library/nginx", bytes(MORE_THAN_SOCKETS_HOLD))
+    client = opened(parallel_per_source=1).client(registry(source.url), None)
+    for number in range(2):
+        async with client.blob(NGINX, layer.digest) as stream:
+            async for _ in stream:
+                break
+        request = source.requests[number]
+        await request.ended.wait()
+        assert request.bytes_sent < layer.size
+
+
+async def test_only_so_many_blobs_come_at_once_and_the_others_wait(opened: Callable[..., Sources], source: StandIn) -> None:
+    blobs = [source.add_blob("library/nginx", bytes([number]) * 1000) for number in range(5)]
+    gate = source.hold("/blobs/")
+    client = opened(parallel_per_source=2).client(registry(source.url), None)
+
+    async def fetch(digest: Digest) -> bytes:
+        async with client.blob(NGINX, digest) as stream:
+            return await read(stream)
+
+    async with asyncio.TaskGroup() as group:
+        fetching = [group.create_task(fetch(each.digest)) for each in blobs]
+        await source.arrived("GET", "/blobs/", 2)
+        # A manifest does not stand in that queue.
+        with pytest.raises(SourceNotFound):
+            await client.manifest(NGINX, LATEST)
+        assert source.count("GET", "/blobs/") == 2
+        gate.open()
+    assert [each.result() for each in fetching] == [each.content for each in blobs]
+
+
+async def test_who_leaves_the_queue_takes_no_place(opened: Callable[..., Sources], source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 1000)
+    gate = source.hold("/blobs/")
+    client = opened(parallel_per_source=1).client(registry(source.url), None)
+
+    async def fetch() -> bytes:
+        async with client.blob(NGINX, blob.digest) as stream:
+            return await read(stream)
+
+    first, second, third = (asyncio.create_task(fetch()) for _ in range(3))
+    await gate.reached
+    second.cancel()
+    gate.open()
+    assert await first == await third == blob.content
+    assert second.cancelled()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [("HEAD", NoContentLength())],
+        [("HEAD", Status(405))],
+        [("HEAD", Status(400))],
+        [("HEAD", Status(501)), ("GET", IgnoreRange())],
+    ],
+)
+async def test_the_size_of_a_blob_is_found_out(client: SourceClient, source: StandIn, faults: list[tuple[str, Fault]]) -> None:
+    blob = source.add_blob("library/nginx", bytes(MORE_THAN_SOCKETS_HOLD))
+    for method, fault in faults:
+        source.fault("/blobs/", fault, method=method)
+    assert await client.head_blob(NGINX, blob.digest) == blob.size
+    for request in source.requests:
+        await request.ended.wait()
+    assert source.bytes_sent < blob.size
+
+
+async def test_storage_whose_address_is_signed_for_get_alone_still_tells_the_size(client: SourceClient, source: StandIn) -> None:
+    async with StandIn() as storage:
+        layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+        storage.files["/store/1"] = layer.content
+        source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
+        storage.fault("/store/", Status(403), method="HEAD")
+        assert await client.head_blob(NGINX, layer.digest) == layer.size
+
+
+async def test_the_size_of_a_blob_that_is_not_there_is_not_found(client: SourceClient, source: StandIn) -> None:
+    with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx@sha256:000"):
+        await client.head_blob(NGINX, ABSENT)
+    source.fault("/blobs/", Status(403))
+    with pytest.raises(SourceRefused):
+        await client.head_blob(NGINX, ABSENT)
+
+
+async def test_a_source_that_never_says_a_size_is_told_so(client: SourceClient, source: StandIn) -> None:
+    blob = source.add_blob("library/nginx", b"x" * 1000)
+    source.fault("/blobs/", NoContentLength())
+    source.fault("/blobs/", IgnoreRange())
+    with pytest.raises(SourceAnswerInvalid, match="does not say how large"):
+        await client.head_blob(NGINX, blob.digest)
+
+
+async def test_a_place_that_is_no_registry_can_not_be_signed_in_at(client: SourceClient, source: StandIn) -> None:
+    source.fault("/v2/", Status(404))
+    with pytest.raises(SourceAnswerInvalid, match="it has no /v2/"):
+        await client.check_sign_in()
+
+
+# Tags
+
+
+async def test_tags_come_in_pages(client: SourceClient, source: StandIn) -> None:
+    for tag in ("a", "b", "c", "d", "e"):
+        source.add_image("library/nginx", tag, layers=[])
+    assert await client.tags(NGINX, n=None, last=None) == TagPage(("a", "b", "c", "d", "e"), None)
+    assert await client.tags(NGINX, n=2, last=None) == TagPage(("a", "b"), "b")
+    assert await client.tags(NGINX, n=2, last="b") == TagPage(("c", "d"), "d")
+    assert await client.tags(NGINX, n=2, last="d") == TagPage(("e",), None)
+
+
+async def test_a_page_that_the_source_cuts_shorter_goes_on(client: SourceClient, source: StandIn) -> None:
+    for tag in ("a", "b", "c"):
+        source.add_image("library/nginx", tag, layers=[])
+    source.tags_page = 2
+    assert await client.tags(NGINX, n=None, last=None) == TagPage(("a", "b"), "b")
+
+
+async def test_no_more_than_a_thousand_tags_are_asked_for(client: SourceClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "a", layers=[])
+    await client.tags(NGINX, n=10_000, last="0 &=?")
+    assert source.requests[0].query == {"n": ["1000"], "last": ["0 &=?"]}
+
+
+async def test_a_source_that_knows_no_pages_is_cut_into_pages(client: SourceClient, source: StandIn) -> None:
+    source.fault("/tags/", Status(200, body=json.dumps({"name": "library/nginx", "tags": ["z", "a", "m"]}).encode()))
+    assert await client.tags(NGINX, n=2, last=None) == TagPage(("z", "a"), "a")
+    assert await client.tags(NGINX, n=2, last="a") == TagPage(("m",), None)
+    assert await client.tags(NGINX, n=0, last=None) == TagPage((), None)
+
+
+async def test_a_repository_without_tags_has_an_empty_list(client: SourceClient, source: StandIn) -> None:
+    source.fault("/tags/", Status(200, body=b'{"name":"library/nginx","tags":null}'))
+    assert await client.tags(NGINX, n=None, last=None) == TagPage((), None)
+
+
+@pytest.mark.parametrize(
+    ("link", "following"),
+    [
+        ('</v2/library/nginx/tags/list?last=x%2Fy&n=1>; rel="next"', "x/y"),
+        ("<https://elsewhere.example/v2/library/nginx/tags/list?n=1&last=q>;rel=next", "q"),
+        ('</first>; rel="first", </v2/library/nginx/tags/list?last=b>; rel="next"', "b"),
+        ("</v2/library/nginx/tags/list?token=opaque>; rel=next", "a"),
+        ("<https://[>; rel=next", "a"),
+        ('</v2/library/nginx/tags/list?last=b>; rel="previous"', None),
+        ("nonsense", None),
+    ],
+)
+async def test_where_the_next_page_begins_is_read_from_the_link(client: SourceClient, source: StandIn, link: str, following: str | None) -> None:
+    source.fault("/tags/", Status(200, {"Link": link}, b'{"tags":["a"]}'))
+    assert await client.tags(NGINX, n=1, last=None) == TagPage(("a",), following)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}'])
+async def test_something_else_than_a_list_of_tags_is_refused(client: SourceClient, source: StandIn, body: bytes) -> None:
+    source.fault("/tags/", Status(200, body=body))
+    with pytest.raises(SourceAnswerInvalid, match="no list"):
+        await client.tags(NGINX, n=None, last=None)
+
+
+async def test_the_tags_of_a_repository_that_is_not_there_are_not_found(client: SourceClient) -> None:
+    with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx \(tags\)"):
+        await client.tags(NGINX, n=None, last=None)
+
+
+# Referrers
+
+
+async def test_referrers_are_listed(client: SourceClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "latest")
+    signature = Content.of(OCI.manifest, b'{"schemaVersion":2,"artifactType":"application/vnd.dev.sigstore"}')
+    source.add_referrer("library/nginx", image.digest, signature, "application/vnd.dev.sigstore")
+    listed = await client.referrers(NGINX, image.digest, None)
+    assert [each["digest"] for each in json.loads(listed.content)["manifests"]] == [str(signature.digest)]
+    assert listed.media_type == OCI.index
+    assert listed.digest.matches(listed.content)
+    others = await client.referrers(NGINX, image.digest, "application/spdx+json")
+    assert json.loads(others.content)["manifests"] == []
+    assert source.requests[-1].query == {"artifactType": ["application/spdx+json"]}
+
+
+@pytest.mark.parametrize("status", [None, 400, 405, 501])
+async def test_without_a_referrers_api_the_fallback_tag_is_read(client: SourceClient, source: StandIn, status: int | None) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.has_referrers = False
+    if status is not None:
+        source.fault("/referrers/", Status(status))
+    index = source.add_manifest("library/nginx", Content.of(OCI.index, b'{"schemaVersion":2,"manifests":[ ]}'), f"sha256-{image.digest.hex}")
+    assert (await client.referrers(NGINX, image.digest, None)).content == index.content
+
+
+async def test_without_any_referrers_the_index_is_empty(client: SourceClient, source: StandIn) -> None:
+    source.has_referrers = False
+    listed = await client.referrers(NGINX, ABSENT, None)
+    assert listed.content == EMPTY_INDEX
+    assert json.loads(listed.content) == {"schemaVersion": 2, "mediaType": OCI.index, "manifests": []}
+
+
+async def test_referrers_that_are_refused_are_not_taken_for_none(client: SourceClient, source: StandIn) -> None:
+    source.fault("/referrers/", Status(403))
+    with pytest.raises(SourceRefused):
+        await client.referrers(NGINX, ABSENT, None)
+
+
+# Allowance and state
+
+
+async def test_the_allowance_is_told_in_the_state(client: SourceClient, sources: Sources, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    assert sources.state("docker.io") == UpstreamState()
+    source.fault("/manifests/", Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}))
+    await client.head_manifest(NGINX, LATEST)
+    assert sources.state("docker.io") == UpstreamState(reachable=True, problem=None, allowance_remaining=76, allowance_limit=100)
+
+
+async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(client: SourceClient, sources: Sources, source: StandIn, clock: Clock) -> None:
+    image = source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Status(429, {"Retry-After": "60"}, times=1))
+    with pytest.raises(SourceOverAllowance) as raised:
+        await client.manifest(NGINX, LATEST)
+    assert raised.value.retry_after == 60.0
+    clock.now += 20
+    with pytest.raises(SourceOverAllowance) as raised:
+        await client.head_manifest(NGINX, LATEST)
+    assert raised.value.retry_after == 40.0
+    assert len(source.requests) == 1
+    assert sources.state("docker.io").allowance_remaining == 0
+    # What is counted are manifests: the layers of a manifest that we have still come.
+    async with client.blob(NGINX, image.platforms["linux/amd64"].layers[0].digest) as stream:
+        await read(stream)
+    clock.now += 41
+    assert (await client.manifest(NGINX, LATEST)).digest == image.digest
+
+
+async def test_429_is_not_tried_again_by_itself(client: SourceClient, source: StandIn) -> None:
+    source.fault("/manifests/", Status(429))
+    with pytest.raises(SourceOverAllowance) as raised:
+        await client.manifest(NGINX, LATEST)
+    assert raised.value.retry_after is None
+    assert len(source.requests) == 1
+
+
+async def test_the_state_tells_the_last_problem_until_it_is_over(client: SourceClient, sources: Sources, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    source.fault("/manifests/", Status(500))
+    with pytest.raises(SourceFailed):
+        await client.head_manifest(NGINX, LATEST)
+    state = sources.state("docker.io")
+    assert state.reachable is True
+    assert state.problem is not None
+    assert "status 500" in state.problem
+    await source.stop()
+    with pytest.raises(SourceError):
+        await client.head_manifest(NGINX, LATEST)
+    assert sources.state("docker.io").reachable is False
+    await source.start()
+    source.clear_faults()
+    await client.head_manifest(NGINX, LATEST)
+    assert sources.state("docker.io") == UpstreamState(reachable=True)
+
+
+async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(client: SourceClient, sources: Sources, source: StandIn) -> None:
+    layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+    with pytest.raises(SourceNotFound):
+        await client.head_manifest(NGINX, Tag("missing"))
+    assert sources.state("docker.io") == UpstreamState(reachable=True)
+    source.fault("/blobs/", DropAfter(100))
+    with pytest.raises(SourceBrokeOff):
+        async with client.blob(NGINX, layer.digest) as stream:
+            await read(stream)
+    assert "broke off" in (sources.state("docker.io").problem or "")
+
+
+async def test_all_clients_of_a_login_server_share_its_connections(sources: Sources, source: StandIn) -> None:
+    source.add_image("library/nginx", "latest")
+    for _ in range(3):
+        await sources.client(registry(source.url), None).head_manifest(NGINX, LATEST)
+    assert len({each.connection for each in source.requests}) == 1

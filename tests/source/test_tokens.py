@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrepot.credentials import CredentialSet
+from entrepot.reference import Repository, Tag
+from entrepot.source.client import Sources
+from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
+from entrepot.source.tokens import Challenge, check_realm, parse_challenges, registrable_domain
+from tests.source.conftest import Clock, registry
+from tests.standin import BasicSignIn, Headers, Html, Redirect, StandIn, Status, TokenSignIn
+
+NGINX = Repository("library/nginx")
+REALM = "https://auth.example.com/token"
+
+
+# Challenges
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            ['Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push"'],
+            [("bearer", {"realm": REALM, "service": "registry", "scope": "repository:a/b:pull,push"})],
+        ),
+        (['Basic realm="x"', f'Bearer realm="{REALM}"'], [("basic", {"realm": "x"}), ("bearer", {"realm": REALM})]),
+        ([f'Basic realm="x, y", Bearer realm="{REALM}", service=reg'], [("basic", {"realm": "x, y"}), ("bearer", {"realm": REALM, "service": "reg"})]),
+        ([f'BEARER  Realm = "{REALM}" ,  SERVICE="s"'], [("bearer", {"realm": REALM, "service": "s"})]),
+        ([f'Bearer realm="{REALM}" service="s" scope="a b"'], [("bearer", {"realm": REALM, "service": "s", "scope": "a b"})]),
+        (
+            [f"Bearer realm={REALM},service=s,scope=repository:a:pull,push,error=x"],
+            [("bearer", {"realm": REALM, "service": "s", "scope": "repository:a:pull,push", "error": "x"})],
+        ),
+        ([f"Bearer realm='{REALM}',service='s'"], [("bearer", {"realm": REALM, "service": "s"})]),
+        ([r'Bearer realm="a\"b",service="c\\d"'], [("bearer", {"realm": 'a"b', "service": r"c\d"})]),
+        ([f'Bearer realm="{REALM}",,, service="s",'], [("bearer", {"realm": REALM, "service": "s"})]),
+        ([f'Bearer realm="{REALM}", service="never closed'], [("bearer", {"realm": REALM, "service": "never closed"})]),
+        (["Negotiate, Basic realm=x"], [("negotiate", {}), ("basic", {"realm": "x"})]),
+        (["Basic"], [("basic", {})]),
+        (['Bearer realm="one",realm="two"'], [("bearer", {"realm": "one"})]),
+        (["", "   ", ",,"], []),
+        ([], []),
+    ],
+)
+def test_challenges_are_read_however_registries_write_them(values: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
+    assert parse_challenges(values) == [Challenge(scheme, parameters) for scheme, parameters in expected]
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from("abBearerc =,\"\\'\t:/.-é"), max_size=60), max_size=3))
+def test_no_header_makes_the_reader_of_challenges_fail(values: list[str]) -> None:
+    parse_challenges(values)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["realm", "service", "scope", "error"]), st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30), min_size=1
+    )
+)
+def test_a_well_formed_challenge_is_read_as_it_was_meant(parameters: dict[str, str]) -> None:
+    written = ", ".join('{}="{}"'.format(name, value.replace("\\", "\\\\").replace('"', '\\"')) for name, value in parameters.items())
+    assert parse_challenges([f"Bearer {written}"]) == [Challenge("bearer", parameters)]
+
+
+# Realms
+
+
+@pytest.mark.parametrize(
+    ("realm", "login_server", "endpoint"),
+    [
+        ("https://auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://auth.docker.io/token", "docker.io", "https://mirror.example.com"),
+        ("https://auth.docker.io/token", "dhi.io", "https://dhi.io"),
+        ("https://ghcr.io/token", "ghcr.io", "https://ghcr.io"),
+        ("https://gitlab.example.co.uk/jwt/auth", "registry.example.co.uk", "https://registry.example.co.uk"),
+        ("https://registry.example.com:8443/token", "registry.example.com:5000", "https://registry.example.com:5000"),
+        ("https://acme.azurecr.io/oauth2/token", "acme.azurecr.io", "https://acme.azurecr.io"),
+        ("http://127.0.0.1:5001/token", "docker.io", "http://127.0.0.1:5000"),
+        ("http://localhost:5001/token", "docker.io", "http://127.0.0.1:5000"),
+        ("https://10.0.0.7/token", "10.0.0.7:5000", "https://10.0.0.7:5000"),
+    ],
+)
+def test_a_realm_of_the_registrys_own_is_used(realm: str, login_server: str, endpoint: str) -> None:
+    assert str(check_realm(realm, registry(endpoint, login_server))) == realm
+
+
+@pytest.mark.parametrize(
+    ("realm", "login_server", "endpoint"),
+    [
+        ("https://evil.example.net/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://auth.docker.io.evil.example/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://evildocker.io/token", "docker.io", "https://registry-1.docker.io"),
+        ("http://auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
+        ("http://169.254.169.254/latest/meta-data", "docker.io", "https://registry-1.docker.io"),
+        ("https://169.254.169.254/latest/meta-data", "docker.io", "https://registry-1.docker.io"),
+        ("http://127.0.0.1:8080/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://evil.azurecr.io/oauth2/token", "acme.azurecr.io", "https://acme.azurecr.io"),
+        ("https://evil.co.uk/token", "registry.example.co.uk", "https://registry.example.co.uk"),
+        ("https://10.1.0.7/token", "10.0.0.7", "https://10.0.0.7"),
+        ("https://auth.docker.io@evil.example/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://user:word@auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
+        ("file:///etc/passwd", "docker.io", "https://registry-1.docker.io"),
+        ("/token", "docker.io", "https://registry-1.docker.io"),
+        ("https://[", "docker.io", "https://registry-1.docker.io"),
+        ("", "docker.io", "https://registry-1.docker.io"),
+    ],
+)
+def test_a_foreign_realm_is_refused(realm: str, login_server: str, endpoint: str) -> None:
+    with pytest.raises(SourceRefused, match="wants us to sign in"):
+        check_realm(realm, registry(endpoint, login_server))
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("auth.docker.io", "docker.io"),
+        ("docker.io", "docker.io"),
+        ("a.b.example.co.uk", "example.co.uk"),
+        ("acme.azurecr.io", "acme.azurecr.io"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("::1", "::1"),
+        ("registry", "registry"),
+        ("Quay.IO.", "quay.io"),
+    ],
+)
+def test_the_domain_that_one_owner_registered(host: str, domain: str) -> None:
+    assert registrable_domain(host) == domain
+
+
+async def test_a_hostile_realm_gets_no_request_at_all(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as evil, StandIn(TokenSignIn({"ann": "s3cret"}, realm="https://evil.example.net/token")) as source:
+        with pytest.raises(SourceRefused, match=r"evil\.example\.net, which is not its own"):
+            await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
+        assert not evil.requests
+        assert all("authorization" not in each.headers for each in source.requests)
+
+
+# Tokens
+
+
+async def test_a_public_image_is_pulled_with_a_token_for_nobody(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        image = source.add_image("library/nginx", "1.27")
+        assert (await sources.client(registry(source.url), None).manifest(NGINX, Tag("1.27"))).digest == image.digest
+        token = source.asked("GET", "/token")[0]
+        assert token.query == {"service": ["stand-in"], "scope": ["repository:library/nginx:pull"]}
+        assert "authorization" not in token.headers
+
+
+async def test_a_private_image_is_pulled_with_the_credentials(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"}, private=("acme/*",))) as source:
+        image = source.add_image("acme/api", "1")
+        fetched = await sources.client(registry(source.url), credential_set).manifest(Repository("acme/api"), Tag("1"))
+        assert fetched.digest == image.digest
+        sent = source.asked("GET", "/token")[0].headers["authorization"]
+        assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "ann:s3cret"
+
+
+async def test_a_token_serves_every_request_until_shortly_before_it_expires(sources: Sources, clock: Clock) -> None:
+    async with StandIn(TokenSignIn(expires_in=300)) as source:
+        source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        for _ in range(3):
+            await client.head_manifest(NGINX, Tag("1.27"))
+        clock.now += 269
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 1
+        clock.now += 2
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 2
+        # The way in is known by now: only the very first request met a challenge.
+        assert [each.status for each in source.asked("HEAD", "/manifests/")] == [401, 200, 200, 200, 200, 200]
+
+
+async def test_a_token_without_a_lifetime_lives_for_a_minute(sources: Sources, clock: Clock) -> None:
+    async with StandIn(TokenSignIn(expires_in=None, token_field="access_token")) as source:
+        source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        clock.now += 53
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 1
+        clock.now += 2
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 2
+
+
+async def test_fifty_requests_wait_for_one_token(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        source.add_image("library/nginx", "1.27")
+        gate = source.hold("/token")
+        client = sources.client(registry(source.url), None)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(client.head_manifest(NGINX, Tag("1.27"))) for _ in range(25)]
+            await gate.reached
+            asked += [group.create_task(client.head_manifest(NGINX, Tag("1.27"))) for _ in range(25)]
+            await source.arrived("HEAD", "/manifests/", 25)
+            gate.open()
+        assert len({each.result().digest for each in asked}) == 1
+        assert source.count("GET", "/token") == 1
+
+
+async def test_when_the_one_who_fetches_the_token_leaves_another_fetches_it(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        image = source.add_image("library/nginx", "1.27")
+        gate = source.hold("/token")
+        client = sources.client(registry(source.url), None)
+        first = asyncio.create_task(client.head_manifest(NGINX, Tag("1.27")))
+        await gate.reached
+        second = asyncio.create_task(client.head_manifest(NGINX, Tag("1.27")))
+        await asyncio.sleep(0)  # now it waits for the same token
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        gate.open()
+        assert (await second).digest == image.digest
+
+
+async def test_everyone_who_waits_for_a_token_hears_of_its_failure(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        source.add_image("library/nginx", "1.27")
+        source.fault("/token", Status(429, {"Retry-After": "30"}))
+        gate = source.hold("/token")
+        client = sources.client(registry(source.url), None)
+        asked = [asyncio.create_task(client.head_manifest(NGINX, Tag("1.27")))]
+        await gate.reached
+        asked += [asyncio.create_task(client.head_manifest(NGINX, Tag("1.27"))) for _ in range(4)]
+        await asyncio.sleep(0)  # now they wait for the same token
+        gate.open()
+        failures = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in failures] == [SourceOverAllowance] * 5
+        assert source.count("GET", "/token") == 1
+
+
+async def test_a_revoked_token_is_renewed_once(sources: Sources) -> None:
+    sign_in = TokenSignIn()
+    async with StandIn(sign_in) as source:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        sign_in.revoke_tokens()
+        assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+        assert source.count("GET", "/token") == 2
+
+
+async def test_a_registry_that_never_accepts_its_own_tokens_is_not_asked_forever(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        source.fault("/manifests/", Status(401, {"WWW-Authenticate": f'Bearer realm="{source.url}/token",service="stand-in"'}))
+        with pytest.raises(SourceRefused, match=r"docker\.io refuses docker\.io/library/nginx:1\.27 without credentials"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+        assert source.count("HEAD", "/manifests/") == 3
+        assert source.count("GET", "/token") == 2
+
+
+async def test_a_rotated_password_is_read_again(sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign_in = BasicSignIn({"ann": "s3cret"})
+    async with StandIn(sign_in) as source:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), credential_set)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        sign_in.users["ann"] = "n3wer"
+        monkeypatch.setenv("SOURCE_PASSWORD", "n3wer")
+        assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+
+
+async def test_basic_credentials_are_sent_only_when_they_are_asked_for(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(BasicSignIn({"ann": "s3cret"})) as source:
+        source.add_image("library/nginx", "1.27")
+        await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
+        assert [("authorization" in each.headers, each.status) for each in source.requests] == [(False, 401), (True, 200)]
+
+
+async def test_two_credential_sets_do_not_share_tokens(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"}, private=("library/*",))) as source:
+        source.add_image("library/nginx", "1.27")
+        assert (await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))).digest
+        with pytest.raises(SourceRefused):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+
+
+async def test_of_several_challenges_the_one_for_a_token_is_taken(sources: Sources, credential_set: CredentialSet) -> None:
+    challenge = ('Negotiate, Basic realm="stand-in"', "Bearer realm={realm} service='{service}', scope=\"{scope}\"")
+    async with StandIn(TokenSignIn({"ann": "s3cret"}, challenge=challenge)) as source:
+        image = source.add_image("library/nginx", "1.27")
+        assert (await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+
+
+async def test_the_scope_of_the_repository_is_asked_for_when_the_challenge_names_none(sources: Sources) -> None:
+    async with StandIn(TokenSignIn(challenge=('Bearer realm="{realm}",service="{service}"',))) as source:
+        image = source.add_image("library/nginx", "1.27")
+        assert (await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+
+
+# Sign-ins that fail
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text"),
+    [
+        (Status(401), SourceRefused, "does not accept the credentials of credential set hub-login"),
+        (Status(403), SourceRefused, "does not accept the credentials of credential set hub-login"),
+        (Status(429, {"Retry-After": "9"}), SourceOverAllowance, "gives no more tokens for now"),
+        (Status(500), SourceFailed, "fails with status 500"),
+        (Status(503), SourceFailed, "fails with status 503"),
+        (Html(), SourceAnswerInvalid, "answers without a token"),
+        (Status(200, body=b"{}"), SourceAnswerInvalid, "answers without a token"),
+        (Status(200, body=b'{"token": "a\\r\\nHost: evil"}'), SourceAnswerInvalid, "answers without a token"),
+        (Status(200, body=b'{"token": 17}'), SourceAnswerInvalid, "answers without a token"),
+        (Status(200, body=b"\xff"), SourceAnswerInvalid, "answers without a token"),
+        (Redirect("/elsewhere"), SourceAnswerInvalid, "status 307 instead of a token"),
+    ],
+)
+async def test_a_sign_in_that_fails_says_whose_fault_it_is(
+    sources: Sources, credential_set: CredentialSet, fault: Status | Html | Redirect, error: type[SourceError], text: str
+) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+        source.add_image("library/nginx", "1.27")
+        source.fault("/token", fault)
+        with pytest.raises(error, match=text) as raised:
+            await sources.client(registry(source.url), credential_set).manifest(NGINX, Tag("1.27"))
+        assert "s3cret" not in f"{raised.value}{raised.value!r}"
+
+
+async def test_a_token_endpoint_that_fails_for_a_moment_is_asked_again(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        image = source.add_image("library/nginx", "1.27")
+        source.fault("/token", Status(503, times=2))
+        assert (await sources.client(registry(source.url), None).manifest(NGINX, Tag("1.27"))).digest == image.digest
+
+
+async def test_a_registry_that_wants_a_password_tells_the_anonymous_to_get_a_credential_set(sources: Sources) -> None:
+    async with StandIn(BasicSignIn({"ann": "s3cret"})) as source:
+        with pytest.raises(SourceRefused, match="Give the cache rule a credential set"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+
+
+async def test_a_token_endpoint_that_wants_a_password_tells_the_anonymous_to_get_a_credential_set(sources: Sources) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"}, anonymous=False)) as source:
+        with pytest.raises(SourceRefused, match="lets us in only with credentials"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+
+
+async def test_a_way_in_that_we_do_not_know_is_named(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn(challenge=("Negotiate",))) as source:
+        with pytest.raises(SourceRefused, match="offered: negotiate"):
+            await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
+
+
+async def test_a_secret_that_can_not_be_read_is_a_refusal_that_names_it(
+    sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_PASSWORD")
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+        with pytest.raises(SourceRefused, match=r"Credential set hub-login can't be used for docker\.io: .*env:SOURCE_PASSWORD"):
+            await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 0
+
+
+async def test_a_password_never_goes_over_http_to_another_machine(opened: Callable[..., Sources], credential_set: CredentialSet) -> None:
+    import httpx
+
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+
+    sources = opened(transport=httpx.MockTransport(answer))
+    with pytest.raises(SourceRefused, match="over http, where anybody could read it"):
+        await sources.client(registry("http://registry.example.com"), credential_set).head_manifest(NGINX, Tag("1.27"))
+    assert ["authorization" in each.headers for each in seen] == [False]
+
+
+# check_sign_in
+
+
+async def test_a_sign_in_is_checked_with_the_real_credentials(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+        await sources.client(registry(source.url), credential_set).check_sign_in()
+        assert "authorization" in source.asked("GET", "/token")[0].headers
+
+
+async def test_a_sign_in_with_a_wrong_password_is_refused(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "another"})) as source:
+        with pytest.raises(SourceRefused, match="hub-login"):
+            await sources.client(registry(source.url), credential_set).check_sign_in()
+
+
+async def test_a_sign_in_is_checked_anew_each_time(sources: Sources, credential_set: CredentialSet) -> None:
+    sign_in = TokenSignIn({"ann": "s3cret"})
+    async with StandIn(sign_in) as source:
+        client = sources.client(registry(source.url), credential_set)
+        await client.check_sign_in()
+        sign_in.users["ann"] = "changed"
+        with pytest.raises(SourceRefused):
+            await client.check_sign_in()
+
+
+async def test_a_set_made_anew_under_its_old_name_signs_in_anew(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+        source.add_image("library/nginx", "1.27")
+        await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
+        again = replace(credential_set, created=credential_set.created.replace(year=2026))
+        await sources.client(registry(source.url), again).head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 2
+
+
+async def test_no_cookie_is_ever_sent(sources: Sources) -> None:
+    async with StandIn() as source:
+        source.add_image("library/nginx", "1.27")
+        source.fault("/manifests/", Headers({"Set-Cookie": "session=1; Path=/"}))
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert all("cookie" not in each.headers for each in source.requests)

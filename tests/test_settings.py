@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from entrepot.errors import EngineError
+from entrepot.settings import SOCKET_PATH_LENGTH, Directories, Settings, SettingsInvalid, parse_listen
+from entrepot.snapshots import SignIn
+from entrepot.upstreams import DeclaredUpstream, SourceRegistries
+
+
+def load(tmp_path: Path, text: str) -> Settings:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    return Settings.load(file)
+
+
+def refused(tmp_path: Path, text: str) -> SettingsInvalid:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(tmp_path, text)
+    assert str(tmp_path / "settings.toml") in caught.value.what
+    assert caught.value.hint
+    return caught.value
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    assert Settings.load(tmp_path / "settings.toml") == Settings()
+    assert load(tmp_path, "") == Settings()
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        listen = "[::1]:5001"
+        freshness = 60
+        negative_freshness = 0.5
+        parallel_per_source = 3
+        connect_timeout = 1.5
+        read_timeout = 2
+
+        [upstreams."registry.example.com"]
+        name = "Ours"
+        sign_in = "required"
+        endpoint = "https://mirror.example.com"
+
+        [upstreams."docker.io"]
+        endpoint = "http://127.0.0.1:5002"
+        """,
+    )
+    assert settings == Settings(
+        listen="[::1]:5001",
+        freshness=60.0,
+        negative_freshness=0.5,
+        parallel_per_source=3,
+        connect_timeout=1.5,
+        read_timeout=2.0,
+        upstreams=(
+            DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com"),
+            DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
+        ),
+    )
+    assert SourceRegistries(settings.upstreams).find("docker.io").endpoint == "http://127.0.0.1:5002"
+
+
+def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_bytes(b'\xef\xbb\xbflisten = "0.0.0.0:5000"\r\nfreshness = 1\r\n')
+    assert Settings.load(tmp_path / "settings.toml").freshness == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "says"),
+    [
+        ("freshnes = 3", 1, "freshnes", "Did you mean freshness?"),
+        ("\n[server]\nport = 1", 2, "server", "The keys are listen, freshness"),
+        ("# x\nfreshness = 0", 2, "freshness", "does not fit"),
+        ("freshness = -1", 1, "freshness", "does not fit"),
+        ("freshness = inf", 1, "freshness", "does not fit"),
+        ("freshness = nan", 1, "freshness", "does not fit"),
+        ("freshness = true", 1, "freshness", "expected float"),
+        ('read_timeout = "5"', 1, "read_timeout", "expected float"),
+        ("connect_timeout = 0", 1, "connect_timeout", "does not fit"),
+        ("parallel_per_source = 0", 1, "parallel_per_source", "does not fit"),
+        ("parallel_per_source = 1.5", 1, "parallel_per_source", "does not fit"),
+        ("listen = 5000", 1, "listen", "does not fit"),
+        ('freshness = 1\nlisten = "5000"', 2, "listen", "not an address to listen on"),
+        ("listen = ", 1, None, "not TOML"),
+        ("freshness = 1\nfreshness = 2", 2, None, "not TOML"),
+        ("x = [" * 2000, None, None, ""),
+        ("upstreams = 3", 1, "upstreams", "not a table"),
+        ('[upstreams]\n"registry.example.com" = 3', 2, "upstreams", "not a table"),
+        ("[upstreams.registry.example.com]\nname = 'x'", None, "upstreams", "without quotation marks"),
+        ('[upstreams."r.example.com"]\nname = "x"\nsignin = "none"', 3, "signin", "Did you mean sign_in?"),
+        ('[upstreams."r.example.com"]\nsign_in = "never"', 2, "sign_in", "does not fit"),
+        ('[upstreams."r.example.com"]\nname = ""', 2, "name", "does not fit"),
+        ('[upstreams."r.example.com"]\nendpoint = "mirror"', 2, "endpoint", "not the address of a registry"),
+        ('[upstreams."r.example.com"]\nendpoint = "http://10.0.0.1"', 2, "endpoint", "in clear"),
+        ('[upstreams."https://r.example.com"]', 1, "login_server", "no https:// in front"),
+        ('[upstreams."docker.io"]\n[upstreams."index.docker.io"]', 2, "upstreams", "declared twice"),
+    ],
+)
+def test_what_can_not_be_used_is_told_with_its_line_and_key(tmp_path: Path, text: str, line: int | None, key: str | None, says: str) -> None:
+    error = refused(tmp_path, text)
+    assert (error.code, error.field) == ("SettingsInvalid", key)
+    assert says in error.message
+    assert (f"settings.toml, line {line}:" in error.what) if line else ("settings.toml:" in error.what or ", line" in error.what)
+
+
+def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:
+    assert "hunter2" not in refused(tmp_path, '[upstreams."r.example.com"]\nendpoint = "https://me:hunter2@r.example.com"').message
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_bytes(b"# one\n\xff")
+    with pytest.raises(SettingsInvalid, match=r"line 2: It is not UTF-8"):
+        Settings.load(tmp_path / "settings.toml")
+
+
+def test_a_file_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").mkdir()
+    with pytest.raises(SettingsInvalid, match="can't be read"):
+        Settings.load(tmp_path / "settings.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:5000", "127.0.0.1", 5000),
+        ("[::1]:5000", "::1", 5000),
+        ("[::]:0", "::", 0),
+        ("localhost:0", "localhost", 0),
+        ("cache.example.com:65535", "cache.example.com", 65535),
+    ],
+)
+def test_an_address_to_listen_on_is_host_and_port(text: str, host: str, port: int) -> None:
+    assert parse_listen(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5000", ":5000", "localhost", "localhost:", "::1:5000", "[::1]", "localhost:65536", "localhost:-1", "localhost:x", "http://localhost:5000", "a b:1"],
+)
+def test_what_is_not_an_address_to_listen_on_is_refused(text: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        parse_listen(text)
+    assert caught.value.field == "listen"
+
+
+def test_every_directory_follows_the_variables_of_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"):
+        monkeypatch.setenv(f"XDG_{variable}", str(tmp_path / variable))
+    directories = Directories.of_user()
+    assert directories.config == tmp_path / "CONFIG_HOME" / "entrepot"
+    assert directories.data == tmp_path / "DATA_HOME" / "entrepot"
+    assert directories.runtime == tmp_path / "RUNTIME_DIR" / "entrepot"
+    assert directories.log.is_relative_to(tmp_path / "STATE_HOME" / "entrepot")
+    directories.make()
+    assert directories.runtime.is_dir()
+
+
+def test_a_runtime_directory_of_another_mode_is_followed_too_and_ours_below_it_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    for variable in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME"):
+        monkeypatch.setenv(f"XDG_{variable}", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "shared"))
+    directories = Directories.of_user()
+    directories.make()
+    assert directories.socket == tmp_path / "shared" / "entrepot" / "entrepot.sock"
+    assert stat.S_IMODE(directories.runtime.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/path"])
+def test_without_a_usable_variable_the_platform_decides(value: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+        if value is not None:
+            monkeypatch.setenv(variable, value)
+    directories = Directories.of_user()
+    assert directories.config == tmp_path / ".config" / "entrepot"
+    assert directories.data == tmp_path / ".local" / "share" / "entrepot"
+    assert directories.runtime.is_absolute()
+    assert directories.runtime.name == "entrepot"
+
+
+def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+
+    def refuse(*arguments: object, **named: object) -> Path:
+        raise PermissionError("runtime directory is owned by uid 1, not 0")
+
+    monkeypatch.setattr(platformdirs, "user_runtime_path", refuse)
+    with pytest.raises(EngineError, match="Set XDG_RUNTIME_DIR"):
+        Directories.of_user()
+
+
+def test_all_directories_can_be_put_below_one(tmp_path: Path) -> None:
+    directories = Directories.under(tmp_path)
+    directories.make()
+    for each in (directories.config, directories.data, directories.runtime, directories.log):
+        assert each.parent == tmp_path
+        assert stat.S_IMODE(each.stat().st_mode) == 0o700
+    names = ("settings", "rules", "credentials", "catalog", "blobs", "fills", "lock", "socket")
+    everything = [getattr(directories, name) for name in names]
+    assert len(set(everything)) == 8
+    assert all(each.is_relative_to(tmp_path) for each in everything)
+
+
+def test_making_directories_twice_changes_nothing_but_an_open_runtime_directory(tmp_path: Path) -> None:
+    directories = Directories.under(tmp_path)
+    directories.make()
+    directories.runtime.chmod(0o755)
+    directories.data.chmod(0o750)
+    directories.make()
+    assert stat.S_IMODE(directories.runtime.stat().st_mode) == 0o700
+    assert stat.S_IMODE(directories.data.stat().st_mode) == 0o750
+
+
+def test_a_file_in_the_place_of_a_directory_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(EngineError, match="is not a directory"):
+        Directories.under(tmp_path).make()
+
+
+def test_a_directory_that_can_not_be_created_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineError, match=r"can't be created: Not a directory.*XDG_CONFIG_HOME"):
+        Directories.under(tmp_path / "file" / "below").make()
+
+
+def test_a_directory_that_can_not_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: "data" not in str(path.name))
+    with pytest.raises(EngineError, match=r"data can't be written.*XDG_DATA_HOME"):
+        Directories.under(tmp_path).make()
+
+
+def test_a_runtime_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(EngineError, match="belongs to another user"):
+        Directories.under(tmp_path).make()
+
+
+def test_a_path_too_long_for_a_socket_is_one_sentence_and_nothing_is_made(tmp_path: Path) -> None:
+    rest = len(os.fsencode(tmp_path / "x" / "run" / "entrepot.sock")) - 1
+    fits = Directories.under(tmp_path / ("x" * (SOCKET_PATH_LENGTH - rest)))
+    assert len(os.fsencode(fits.socket)) == SOCKET_PATH_LENGTH
+    fits.make()
+    long = Directories.under(tmp_path / ("y" * (SOCKET_PATH_LENGTH - rest + 1)))
+    with pytest.raises(EngineError, match=r"too long.*shorter path"):
+        long.make()
+    assert not long.config.exists()

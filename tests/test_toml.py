@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+from msgspec import Struct
+
+from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
+
+DOCUMENT = b"""\
+# top
+listen = 1
+"quoted" = 2
+
+[[rules]]
+name = "a"
+[upstreams."a.b"]
+name = "b"
+  [[ "rules" ]]
+name = "c"
+"""
+
+
+class Shape(Struct):
+    name: str
+    count: int = 0
+
+
+def test_tables_and_keys_are_found_where_they_stand() -> None:
+    text = Text(DOCUMENT)
+    assert text.line_of_key("listen") == 2
+    assert text.line_of_key("quoted") == 3
+    assert text.line_of_key("name") is None
+    assert text.line_of_entry("rules", 0) == 5
+    assert text.line_of_entry("rules", 1) == 9
+    assert text.line_of_entry("rules", 2) is None
+    assert text.line_of_entry("sets", 0) is None
+    assert text.line_of_table("upstreams", "a.b") == 7
+    assert text.line_of_key("name", below=7) == 8
+    assert text.line_of_key("listen", below=7) is None
+    assert text.values["rules"] == [{"name": "a"}, {"name": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        (b"a = 1\nb = \n", 2, "invalid value"),
+        (b"a = 1\na = 2", 2, "overwrite"),
+        (b'a = "', 1, "at its end"),
+        (b"\n\n\xff", 3, "UTF-8"),
+        (b"a = [\n1,\n", 2, "at its end"),
+        (b"a" * 3 + b"\x00", 1, "not TOML"),
+    ],
+)
+def test_what_is_not_toml_is_told_with_its_line(content: bytes, line: int, says: str) -> None:
+    with pytest.raises(TomlInvalid) as caught:
+        Text(content)
+    assert caught.value.line == line
+    assert says in caught.value.what
+
+
+def test_values_nested_beyond_measure_are_refused() -> None:
+    with pytest.raises(TomlInvalid):
+        Text(b"a = " + b"[" * 100_000)
+
+
+def test_an_unknown_key_is_told_with_the_nearest() -> None:
+    assert list(unknown_keys(["name", "nmae"], ["name", "size"])) == [("nmae", "There is no key nmae. Did you mean name?")]
+    assert nearest("zzz", ["name", "size"]) == "The keys are name, size."
+
+
+def test_a_value_that_does_not_fit_is_told_without_the_value() -> None:
+    assert converted({"name": "a", "count": 2}, Shape) == Shape("a", 2)
+    with pytest.raises(TomlInvalid, match="The key name is missing"):
+        converted({}, Shape)
+    with pytest.raises(TomlInvalid, match="The value of count does not fit: expected int, got str") as caught:
+        converted({"name": "a", "count": "hunter2"}, Shape)
+    assert caught.value.key == "count"
