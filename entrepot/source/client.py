@@ -448,7 +448,8 @@ class SourceClient:
             raise
         async with answer:
             self._upstream.reachable = True
-            self._sources.allowances.note(self._server, answer.headers)
+            if not answer.redirected:
+                self._sources.allowances.note(self._server, answer.headers)
             if answer.status in accepted:
                 self._upstream.problem = None
                 yield answer

@@ -167,6 +167,15 @@ def test_what_is_local(host: str, local: bool) -> None:
     assert is_local(host) is local
 
 
+async def test_what_stands_behind_a_redirect_can_not_ask_us_to_sign_in(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn() as source, StandIn(BasicSignIn({"ann": "s3cret"})) as storage:
+        layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
+        source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
+        with pytest.raises(SourceFailed, match="refuses it with status 401"):
+            await read(sources.client(registry(source.url), credential_set), layer.digest)
+        assert len(source.requests) == len(storage.requests) == 1
+
+
 # Retries
 
 
@@ -277,6 +286,15 @@ async def test_a_source_that_falls_silent_within_a_blob_broke_off(opened: Callab
     client = opened(read_timeout=0.05).client(registry(source.url), None)
     with pytest.raises(SourceBrokeOff, match="fell silent after 5,000 bytes"):
         await read(client, layer.digest)
+
+
+async def test_a_short_body_is_noticed_even_if_the_network_layer_does_not(opened: Callable[..., Sources]) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Length": "10"}, stream=httpx.ByteStream(b"short"))
+
+    client = opened(transport=httpx.MockTransport(answer)).client(registry("https://registry-1.docker.io"), None)
+    with pytest.raises(SourceBrokeOff, match="sent 5 of 10 bytes"):
+        await read(client, Digest.of(b"x"))
 
 
 def refused_with(cause: BaseException) -> httpx.MockTransport:
