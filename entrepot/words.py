@@ -27,6 +27,11 @@ def size(count: float) -> str:
     return f"{count / 1000:.1f} {_UNITS[power - 1]}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: ``1 pull``, ``1,204 pulls``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def ago(then: float | None, now: float) -> str:
     """How long ago: ``2 min``, ``3 d``; ``never``."""
     return "never" if then is None else duration(max(0.0, now - then))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -63,6 +65,7 @@ def open_demo(*, headless: bool) -> None:
         require_terminal()
     click.echo("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.", err=True)
     with ExitStack() as stack:
+        stack.enter_context(_cleans_up_when_ended())
         # Short, because the path of a Unix socket has to be.
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)))
         directories = Directories.under(root)
@@ -81,6 +84,26 @@ def open_demo(*, headless: bool) -> None:
         else:
             _run(directories.socket, started_engine=False, demo=True)
     click.echo("The demo is over, and all of it is removed. The real thing: entrepot", err=True)
+
+
+@contextmanager
+def _cleans_up_when_ended() -> Iterator[None]:
+    """Within it a SIGTERM or a lost terminal ends the program as an exception does, so that what was begun is also removed; Python would just end."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        # A second one must not interrupt the cleaning up.
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    # Whoever started it with nohup wants it to stay.
+    wanted = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    caught = {each: signal.signal(each, end) for each in wanted}
+    try:
+        yield
+    finally:
+        for each, before in caught.items():
+            signal.signal(each, before)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import click
 
 from entrepot import __version__
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table
-from entrepot.words import Column, ago, bar, duration, size
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import CredentialSetSnapshot, PullSnapshot, PullState, RepositoryDetail, RuleSnapshot
+from entrepot.words import Column, ago, bar, duration, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""

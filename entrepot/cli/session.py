@@ -10,10 +10,10 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from entrepot.words import Column, table
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.errors import EntrepotError
 from entrepot.settings import Directories
+from entrepot.words import Column, table
 
 REFUSED = 1
 """Exit status: the engine refused, or what was asked for failed."""

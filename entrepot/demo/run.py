@@ -30,22 +30,28 @@ _CREDENTIAL_SET = CredentialSetDraft("hub-login", "docker.io", f"env:{USERNAME_V
 _RULES = (
     RuleDraft("hub-library", "docker.io/library/*", "library/*", "hub-login"),
     RuleDraft("mcr-dotnet", "mcr.microsoft.com/dotnet/*", "dotnet/*"),
+    RuleDraft("ghcr-acme-api", "ghcr.io/acme/api", "acme/api"),
 )
 
 
 async def run(root: Path) -> None:
     """Run the demo's engine below *root* until it is asked to end."""
-    # Docker Hub rules need a credential set; the make-believe registry lets everybody in.
-    os.environ.setdefault(USERNAME_VARIABLE, "demo")
-    os.environ.setdefault(PASSWORD_VARIABLE, "demo")
+    set_secrets()
     directories = Directories.under(root)
     async with served_on_loopback(demo_registry_app()) as port:
         declared = tuple(DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}") for login_server in STANDS_IN_FOR)
         settings = replace(Settings(), listen="127.0.0.1:0", upstreams=declared)
-        await serve(directories, settings, demo=True, prepare=_prepare)
+        await serve(directories, settings, demo=True, prepare=prepare)
 
 
-async def _prepare(engine: Engine) -> None:
+def set_secrets() -> None:
+    """Docker Hub rules need a credential set, and that needs secrets; the make-believe registry lets everybody in."""
+    os.environ.setdefault(USERNAME_VARIABLE, "demo")
+    os.environ.setdefault(PASSWORD_VARIABLE, "demo")
+
+
+async def prepare(engine: Engine) -> None:
+    """Give the engine a credential set and two rules to begin with."""
     await engine.create_credential_set(_CREDENTIAL_SET)
     for rule in _RULES:
         await engine.create_rule(rule)

@@ -1,0 +1,195 @@
+"""Make the pictures in this folder: the real dashboard on the demo's engine, as SVG and PNG.
+
+    python screenshots/make.py
+
+It needs cairosvg and the font DejaVu Sans Mono.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cairosvg
+from textual.pilot import Pilot
+
+from entrepot.client import CacheClient
+from entrepot.demo import run as demo
+from entrepot.demo.registry import demo_registry_app, served_on_loopback
+from entrepot.engine import Engine
+from entrepot.server.run import management_app
+from entrepot.settings import Directories, Settings
+from entrepot.upstreams import DeclaredUpstream
+from tui.app import Dashboard, DashboardOutcome
+from tui.screens.area import AREAS
+from tui.theme import DARK, LIGHT
+
+FOLDER = Path(__file__).parent
+WIDE = (120, 40)
+DESIGN = (80, 24)
+SPEED = 2_500_000.0
+
+_KEYS = {"/": "slash", "*": "asterisk", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore"}
+
+
+class Camera:
+    """A dashboard, and somebody who types and takes pictures of it."""
+
+    def __init__(self, app: Dashboard, pilot: Pilot[DashboardOutcome]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, and wait until the screen has settled."""
+        await self.pilot.press(*keys)
+        await self.settle()
+
+    async def type(self, text: str) -> None:
+        """Type a text."""
+        await self.press(*(_KEYS.get(letter, letter) for letter in text))
+
+    async def settle(self, seconds: float = 0.4) -> None:
+        """Let the engine answer."""
+        asking = [worker for worker in self.app.workers if worker.group in {"look", "check"}]
+        if asking:
+            await self.app.workers.wait_for_complete(asking)
+        await self.pilot.pause(seconds)
+
+    async def area(self, name: str) -> None:
+        """Go to an area."""
+        await self.press(str(AREAS.index(name) + 1))
+
+    def picture(self, name: str) -> None:
+        """Keep what the screen shows."""
+        svg = self.app.export_screenshot(title="entrepot")
+        # The pictures must look the same without the internet: no font is fetched.
+        svg = re.sub(r"@font-face\s*{[^}]*}", "", svg).replace("Fira Code", "DejaVu Sans Mono")
+        (FOLDER / f"{name}.svg").write_text(svg)
+        cairosvg.svg2png(bytestring=svg.encode(), write_to=str(FOLDER / f"{name}.png"))
+
+
+@asynccontextmanager
+async def camera(engine: Engine, *, size: tuple[int, int] = DESIGN, theme: str = DARK.name) -> AsyncIterator[Camera]:
+    """A dashboard on the demo's engine."""
+    app = Dashboard(CacheClient.of_app(management_app(engine)))
+    async with app.run_test(size=size) as pilot:
+        app.theme = theme
+        found = Camera(app, pilot)
+        await found.settle()
+        yield found
+
+
+async def pulled(engine: Engine, image: str) -> None:
+    """Have an image in the cache."""
+    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+
+
+async def take(engine: Engine) -> None:
+    """All pictures, in the order of a visit."""
+    async with camera(engine) as first:
+        await first.area("Repositories")
+        first.picture("empty")
+    for image in ("library/alpine:3.21", "library/alpine:3.20", "acme/api:1.4.1", "library/nginx:1.27"):
+        await pulled(engine, image)
+    await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
+    await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
+    await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")
+    async with camera(engine) as at:
+        await at.settle(1.5)
+        at.picture("overview")
+        await at.area("Pulls")
+        await at.press("down", "down")
+        at.picture("pulls")
+        await at.press("enter")
+        at.picture("pull")
+    async with camera(engine, theme=LIGHT.name) as at:
+        at.picture("overview-light")
+        await at.area("Pulls")
+        at.picture("pulls-light")
+    async with camera(engine, size=WIDE) as at:
+        at.picture("overview-wide")
+        await at.area("Repositories")
+        at.picture("repositories-wide")
+    async with camera(engine) as at:
+        await at.area("Rules")
+        at.picture("rules")
+        await at.press("question_mark")
+        at.picture("help")
+        await at.press("escape")
+        await at.press("d")
+        at.picture("delete-rule")
+        await at.press("escape")
+        await at.area("Credentials")
+        at.picture("credentials")
+        await at.area("Repositories")
+        at.picture("repositories")
+        await at.press("down")
+        await at.press("enter")
+        at.picture("repository")
+        await at.area("Sources")
+        at.picture("sources")
+        await at.area("Events")
+        at.picture("events")
+        await rule_wizard(at)
+        await credential_wizard(at)
+
+
+async def rule_wizard(at: Camera) -> None:
+    """Each step of the wizard for a cache rule, and a refusal."""
+    await at.area("Rules")
+    await at.press("n")
+    at.picture("wizard-source")
+    await at.press("down", "down", "down", "down", "down", "enter")
+    await at.type("acme/api:1.4")
+    at.picture("wizard-refusal")
+    await at.press("ctrl+u")
+    await at.type("acme/*")
+    at.picture("wizard-repository")
+    await at.press("enter")
+    at.picture("wizard-target")
+    await at.press("enter")
+    at.picture("wizard-sign-in")
+    await at.press("enter")
+    at.picture("wizard-review")
+    await at.press("enter")
+    at.picture("wizard-first-pull")
+    await at.press("escape")
+
+
+async def credential_wizard(at: Camera) -> None:
+    """Each step of the wizard for a credential set."""
+    await at.area("Credentials")
+    await at.press("n")
+    at.picture("wizard-credential-registry")
+    await at.press("down", "down", "down", "enter")
+    await at.type("env:GHCR_USER")
+    await at.press("enter")
+    await at.type("secret")
+    at.picture("wizard-credential-secrets")
+    await at.press("ctrl+u")
+    await at.type("env:GHCR_TOKEN")
+    await at.press("enter")
+    at.picture("wizard-credential-review")
+    await at.press("ctrl+c")
+
+
+async def main() -> None:
+    """Run the demo and take the pictures."""
+    demo.set_secrets()
+    with tempfile.TemporaryDirectory(prefix="e-") as root:
+        async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
+            declared = tuple(DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}") for name in demo.STANDS_IN_FOR)
+            settings = replace(Settings(), upstreams=declared)
+            async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:
+                await demo.prepare(engine)
+                await take(engine)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,243 @@
+"""Pictures of the engine turned into rows and sentences. Pure: no terminal, no clock of its own (*now* is in seconds since the epoch)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from entrepot.snapshots import (
+    CredentialSetSnapshot,
+    EngineStatus,
+    Event,
+    HealthStatus,
+    LayerSnapshot,
+    LayerState,
+    PullSnapshot,
+    PullState,
+    RepositorySnapshot,
+    RuleSnapshot,
+    SignIn,
+    TagSnapshot,
+    UpstreamSnapshot,
+)
+from entrepot.words import ago, bar, counted, duration, size
+from widgets.row_list import Cell, Row
+
+SIGN_IN = {SignIn.NONE: "takes no credentials", SignIn.OPTIONAL: "credentials optional", SignIn.REQUIRED: "needs credentials"}
+HEALTH = {HealthStatus.HEALTHY: ("healthy", "good"), HealthStatus.UNHEALTHY: ("unhealthy", "bad"), HealthStatus.UNKNOWN: ("not yet tried", "dim")}
+
+
+def status_parts(status: EngineStatus) -> tuple[str, ...]:
+    """What stands at the right of the status line, the most needed first."""
+    return (f"{status.rules:,} of {status.rules_limit:,} rules", f"{size(status.blobs_size)} held", f"{size(status.space_free)} free")
+
+
+def rule_row(rule: RuleSnapshot, now: float) -> Row:
+    """Name, source, target, sign-in and last use."""
+    return Row(
+        rule.name,
+        (
+            Cell(rule.name, "accent"),
+            Cell(rule.source_repository),
+            Cell(rule.target_repository),
+            Cell(rule.credential_set or "-", "" if rule.credential_set else "dim"),
+            Cell(ago(rule.last_pull, now), "dim"),
+        ),
+    )
+
+
+def rule_lines(rule: RuleSnapshot) -> tuple[str, ...]:
+    """A rule in sentences."""
+    what = f"answers for {rule.target_repository} with {rule.source_repository}"
+    signs_in = f"signs in with {rule.credential_set}" if rule.credential_set else "signs in with no credential set"
+    return (f"{rule.name} {what}", f"{counted(rule.pulls, 'pull')}   {signs_in}   created {day(rule.created)}")
+
+
+def credential_set_row(found: CredentialSetSnapshot) -> Row:
+    """Name, login server, identifiers, health and use."""
+    word, tone = HEALTH[found.health]
+    return Row(
+        found.name,
+        (
+            Cell(found.name, "accent"),
+            Cell(found.login_server),
+            Cell(found.username_id, "dim"),
+            Cell(found.password_id, "dim"),
+            Cell(word, tone),
+            Cell(f"{len(found.used_by):,}"),
+        ),
+    )
+
+
+def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str, ...]:
+    """A credential set in sentences."""
+    word, _ = HEALTH[found.health]
+    checked = f", tried {ago(found.checked, now)} ago" if found.checked else ""
+    why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
+    used = ", ".join(found.used_by) if found.used_by else "no rule"
+    return (f"{found.name} is {word}{checked}{why}", f"used by {used}   created {day(found.created)}")
+
+
+def repository_row(found: RepositorySnapshot, now: float) -> Row:
+    """Name, source, tags, size and last pull."""
+    return Row(
+        found.name,
+        (
+            Cell(found.name, "accent"),
+            Cell(found.source_repository, "dim"),
+            Cell(f"{found.tags:,}"),
+            Cell(size(found.size)),
+            Cell(ago(found.last_pull, now), "dim"),
+        ),
+    )
+
+
+def repository_lines(found: RepositorySnapshot, address: str) -> tuple[str, ...]:
+    """A cached repository in sentences."""
+    rule = f"rule {found.rule}" if found.rule else "no rule any more: what is held stays pullable"
+    return (
+        f"from {found.source_repository}   {rule}",
+        f"{counted(found.pulls, 'pull')}   {counted(found.manifests, 'manifest')}   cached {day(found.created)}",
+    )
+
+
+def tag_row(tag: TagSnapshot, now: float) -> Row:
+    """Tag, platforms, size, age, last pull and state."""
+    word, tone = tag_state(tag, now)
+    platforms = " ".join(platform.removeprefix("linux/") for platform in tag.platforms)
+    return Row(
+        tag.name,
+        (
+            Cell(tag.name, "accent"),
+            Cell(platforms or "-"),
+            Cell(size(tag.size)),
+            Cell(ago(tag.cached, now), "dim"),
+            Cell(ago(tag.last_pull, now), "dim"),
+            Cell(word, tone),
+        ),
+    )
+
+
+def tag_state(tag: TagSnapshot, now: float) -> tuple[str, str]:
+    """How much a tag is to be believed, in words, and the tone of them."""
+    if tag.gone:
+        return "gone at its source, kept", "warn"
+    if tag.fresh_until > now:
+        return f"fresh, {duration(tag.fresh_until - now)} left", "good"
+    return f"checked {ago(tag.checked, now)} ago", "dim"
+
+
+def pull_row(pull: PullSnapshot) -> Row:
+    """The steady columns of a pull: image, platform, source and who asked."""
+    return Row(
+        pull.id,
+        (
+            Cell(pull.image, "accent"),
+            Cell((pull.platform or "").removeprefix("linux/"), "dim"),
+            Cell(pull.login_server, "dim"),
+            Cell(asked_by(pull.asked_by), "dim"),
+        ),
+    )
+
+
+def pull_progress(pull: PullSnapshot, now: float, *, width: int = 12) -> Row:
+    """The volatile columns of a pull: bar, share, speed and time left; for one that ended, how and when."""
+    share = pull.received / pull.size if pull.size else 0.0
+    if pull.state is PullState.COMPLETED:
+        came = size(pull.from_source) if pull.from_source else "held already"
+        return Row(pull.id, (Cell("complete", "good"), Cell(""), Cell(came, "dim"), Cell(f"{ago(pull.ended, now)} ago", "dim")))
+    if pull.state.ended:
+        return Row(
+            pull.id,
+            (Cell(pull.state.value, "bad" if pull.state is PullState.FAILED else "warn"), Cell(""), Cell(""), Cell(f"{ago(pull.ended, now)} ago", "dim")),
+        )
+    if not pull.size:
+        return Row(pull.id, (Cell("asking", "dim"), Cell(""), Cell(""), Cell("")))
+    resuming = any(layer.state is LayerState.RESUMED for layer in pull.layers)
+    speed = f"{size(pull.speed)}/s" if pull.speed else ("resuming" if resuming else "waiting")
+    left = duration(pull.time_left) if pull.time_left is not None else ""
+    return Row(pull.id, (Cell(bar(share, width), "accent"), Cell(f"{int(share * 100)}%"), Cell(speed), Cell(left, "dim")))
+
+
+def pull_lines(pull: PullSnapshot, now: float) -> tuple[str, ...]:
+    """A pull in sentences."""
+    if pull.error_message:
+        end = f"failed: {pull.error_message} ({pull.error_code})"
+    elif pull.state.ended:
+        end = f"{pull.state.value} in {duration((pull.ended or now) - pull.started)}"
+    else:
+        end = f"{size(pull.received)} of {size(pull.size)}"
+    done = sum(layer.state in {LayerState.VERIFIED, LayerState.HELD} for layer in pull.layers)
+    return (
+        f"{pull.image}   {pull.platform or ''}   {end}",
+        f"{pull.source_repository}   rule {pull.rule or '-'}   asked by {asked_by(pull.asked_by)}",
+        f"{done} of {len(pull.layers)} blobs here   {size(pull.from_source)} from the source   {size(pull.to_clients)} to clients",
+    )
+
+
+def layer_row(layer: LayerSnapshot) -> Row:
+    """The steady columns of a blob."""
+    kind = "config" if "config" in layer.media_type or layer.media_type.endswith("container.image.v1+json") else "layer"
+    return Row(layer.digest, (Cell(layer.digest.partition(":")[2][:12], "accent"), Cell(kind, "dim"), Cell(size(layer.size))))
+
+
+def layer_progress(layer: LayerSnapshot, *, width: int = 20) -> Row:
+    """The volatile columns of a blob."""
+    share = layer.received / layer.size if layer.size else 1.0
+    words = {
+        LayerState.WAITING: Cell("waiting", "dim"),
+        LayerState.VERIFIED: Cell("verified", "good"),
+        LayerState.HELD: Cell("held already", "good"),
+        LayerState.FAILED: Cell("failed", "bad"),
+    }
+    resumed = f"resumed at {size(layer.resumed_at)}" if layer.resumed_at is not None else ""
+    waiting = f"{layer.waiting_clients} reading" if layer.waiting_clients else ""
+    remark = Cell("  ".join(part for part in (resumed, waiting) if part), "dim")
+    if layer.state in words:
+        return Row(layer.digest, (words[layer.state], Cell(""), remark))
+    return Row(layer.digest, (Cell(bar(share, width), "accent"), Cell(f"{int(share * 100)}%"), remark))
+
+
+def upstream_row(found: UpstreamSnapshot) -> Row:
+    """A source registry: name, login server, what it asks, rules, and how it is."""
+    word, tone = upstream_state(found)
+    return Row(
+        found.login_server,
+        (Cell(found.name, "accent"), Cell(found.login_server), Cell(SIGN_IN[found.sign_in], "dim"), Cell(f"{found.rules:,}"), Cell(word, tone)),
+    )
+
+
+def upstream_state(found: UpstreamSnapshot) -> tuple[str, str]:
+    """How a source registry is, in words, and the tone of them."""
+    if found.reachable is None:
+        return "not asked yet", "dim"
+    if not found.reachable:
+        return "down, serving what is held", "bad"
+    if found.allowance_remaining is not None:
+        limit = f" of {found.allowance_limit:,}" if found.allowance_limit is not None else ""
+        return f"well, {found.allowance_remaining:,}{limit} pulls left", "warn" if found.allowance_remaining < 10 else "good"
+    return "well", "good"
+
+
+def event_row(event: Event, number: int) -> Row:
+    """Time and message of an event."""
+    tone = "bad" if event.kind.endswith(("refused", "unhealthy")) or " failed: " in event.message else ""
+    return Row(str(number), (Cell(time.strftime("%H:%M:%S", time.localtime(event.time)), "dim"), Cell(event.message, tone)))
+
+
+def asked_by(who: Sequence[str]) -> str:
+    """Who asked: the first, and how many more."""
+    if not who:
+        return "-"
+    return who[0] if len(who) == 1 else f"{who[0]} and {len(who) - 1} more"
+
+
+def day(seconds: float) -> str:
+    """A date."""
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def pull_command(address: str, repository: str, reference: str) -> str:
+    """A line to pull an image from here."""
+    joint = "@" if reference.startswith("sha") and ":" in reference else ":"
+    return f"docker pull {address}/{repository}{joint}{reference}"

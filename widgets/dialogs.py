@@ -1,0 +1,212 @@
+"""Small questions over a screen: yes or no, one of several, a line of text, and the help that is made from the bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Button, Input, Static
+
+from widgets.lines import key_name
+
+DIALOG_CSS = """
+    align: center middle;
+    background: $background 60%;
+    & > .dialog {
+        width: 68;
+        max-width: 96%;
+        height: auto;
+        max-height: 90%;
+        padding: 1 2;
+        background: $surface;
+        border: round $accent;
+    }
+    & .dialog--title { text-style: bold; color: $accent; }
+    & .dialog--text { margin: 1 0; height: auto; }
+    & .dialog--buttons { height: auto; align-horizontal: right; }
+    & Button { margin-left: 2; min-width: 10; }
+    & Input { background: $panel; margin-bottom: 1; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something that can be chosen; *key* is its letter."""
+
+    id: str
+    label: str
+    key: str
+    danger: bool = False
+
+
+class Question(ModalScreen[str | None]):
+    """A question with choices. The first choice, which changes nothing, has the focus; escape takes it too and gives None.
+
+    With *typed* the dangerous choices work only after that word has been typed.
+    """
+
+    DEFAULT_CSS = f"Question {{ {DIALOG_CSS} }}"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel"),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, title: str, text: str, choices: Sequence[Choice], *, typed: str | None = None) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._choices = tuple(choices)
+        self._typed = typed
+
+    def compose(self) -> ComposeResult:
+        """Title, text, the word to type if there is one, and the choices."""
+        with Vertical(classes="dialog"):
+            yield Static(self._title, classes="dialog--title", markup=False)
+            yield Static(self._text, classes="dialog--text", markup=False)
+            if self._typed is not None:
+                yield Static(f"Type {self._typed} to go on:", markup=False)
+                yield Input(compact=True, id="typed")
+            with Horizontal(classes="dialog--buttons"):
+                for choice in self._choices:
+                    label = choice.label if self._typed is not None else f"{choice.label} ({choice.key})"
+                    yield Button(label, id=choice.id, compact=True, variant="error" if choice.danger else "default", disabled=self._is_locked(choice, ""))
+
+    def on_mount(self) -> None:
+        """Put the focus where a careless enter does no harm."""
+        self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}").focus()
+
+    def _is_locked(self, choice: Choice, typed: str) -> bool:
+        return choice.danger and self._typed is not None and typed != self._typed
+
+    @on(Input.Changed, "#typed")
+    def _unlock(self, event: Input.Changed) -> None:
+        for choice in self._choices:
+            self.query_one(f"#{choice.id}", Button).disabled = self._is_locked(choice, event.value)
+
+    @on(Input.Submitted, "#typed")
+    def _submitted(self, event: Input.Submitted) -> None:
+        dangerous = next((choice for choice in self._choices if choice.danger), None)
+        if dangerous is not None and not self._is_locked(dangerous, event.value):
+            self.dismiss(dangerous.id)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id)
+
+    def key_y(self) -> None:
+        """Answer with the letter y."""
+        self._by_letter("y")
+
+    def key_n(self) -> None:
+        """Answer with the letter n."""
+        self._by_letter("n")
+
+    def key_l(self) -> None:
+        """Answer with the letter l."""
+        self._by_letter("l")
+
+    def key_s(self) -> None:
+        """Answer with the letter s."""
+        self._by_letter("s")
+
+    def _by_letter(self, key: str) -> None:
+        if self._typed is not None:
+            return
+        for choice in self._choices:
+            if choice.key == key:
+                self.dismiss(choice.id)
+
+    def action_cancel(self) -> None:
+        """Change nothing."""
+        self.dismiss(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A line of text to be asked for."""
+
+    id: str
+    label: str
+    value: str = ""
+    hint: str = ""
+
+
+class Prompt(ModalScreen[dict[str, str] | None]):
+    """A few lines of text, asked for at once; enter in the last one takes them."""
+
+    DEFAULT_CSS = f"Prompt {{ {DIALOG_CSS} & .dialog--hint {{ color: $text-muted; }} }}"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
+
+    def __init__(self, title: str, fields: Sequence[Field], *, button: str) -> None:
+        super().__init__()
+        self._title = title
+        self._fields = tuple(fields)
+        self._button = button
+
+    def compose(self) -> ComposeResult:
+        """Title, fields and the button."""
+        with Vertical(classes="dialog"):
+            yield Static(self._title, classes="dialog--title", markup=False)
+            yield Static("")
+            for field in self._fields:
+                yield Static(field.label, markup=False)
+                yield Input(field.value, id=field.id, compact=True, placeholder=field.hint)
+            with Horizontal(classes="dialog--buttons"):
+                yield Button("Cancel (esc)", id="cancel", compact=True)
+                yield Button(f"{self._button} (enter)", id="take", compact=True, variant="primary")
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        ids = [field.id for field in self._fields]
+        position = ids.index(event.input.id or "")
+        if position + 1 < len(ids):
+            self.query_one(f"#{ids[position + 1]}").focus()
+        else:
+            self._take()
+
+    @on(Button.Pressed, "#take")
+    def _take(self) -> None:
+        self.dismiss({field.id: self.query_one(f"#{field.id}", Input).value.strip() for field in self._fields})
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        """Ask for nothing."""
+        self.dismiss(None)
+
+
+class KeyHelp(ModalScreen[None]):
+    """Every key that works now and what it does, from the bindings of the screen below."""
+
+    DEFAULT_CSS = f"KeyHelp {{ {DIALOG_CSS} & VerticalScroll {{ height: auto; max-height: 1fr; margin: 1 0; scrollbar-size-vertical: 1; }} }}"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "close", "close")]
+
+    def __init__(self, below: Screen[object]) -> None:
+        super().__init__()
+        self._below = below
+
+    def compose(self) -> ComposeResult:
+        """The keys in one column, what they do in the other."""
+        entries: dict[str, tuple[list[str], str]] = {}
+        for _, binding, _, tooltip in self._below.active_bindings.values():
+            # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not here.
+            text = tooltip or binding.tooltip
+            if text and not binding.system:
+                keys = entries.setdefault(binding.action, ([], text))[0]
+                keys.append(key_name(binding.key))
+        lines = [f"{' '.join(dict.fromkeys(keys)):<18}  {text[:1].upper()}{text[1:]}" for keys, text in entries.values()]
+        with Vertical(classes="dialog"):
+            yield Static("Keys", classes="dialog--title")
+            with VerticalScroll():
+                yield Static("\n".join(lines), markup=False)
+            yield Static("esc closes", classes="dialog--title")
+
+    def action_close(self) -> None:
+        """Back to the screen."""
+        self.dismiss()
