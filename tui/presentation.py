@@ -181,7 +181,7 @@ def layer_row(layer: LayerSnapshot) -> Row:
     return Row(layer.digest, (Cell(layer.digest.partition(":")[2][:12], "accent"), Cell(kind, "dim"), Cell(size(layer.size))))
 
 
-def layer_progress(layer: LayerSnapshot, *, width: int = 20) -> Row:
+def layer_progress(layer: LayerSnapshot, *, width: int = 14) -> Row:
     """The volatile columns of a blob."""
     share = layer.received / layer.size if layer.size else 1.0
     words = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +15,9 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Static
 
 from widgets.lines import key_name
+
+HELP_WIDTH = 40
+"""Columns for what a key does."""
 
 DIALOG_CSS = """
     align: center middle;
@@ -194,13 +198,18 @@ class KeyHelp(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The keys in one column, what they do in the other."""
         entries: dict[str, tuple[list[str], str]] = {}
-        for _, binding, _, tooltip in self._below.active_bindings.values():
+        # The screen's own keys come before those of the list that has the focus.
+        for _, binding, _, tooltip in sorted(self._below.active_bindings.values(), key=lambda active: active.node is self._below.focused):
             # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not here.
             text = tooltip or binding.tooltip
             if text and not binding.system:
                 keys = entries.setdefault(binding.action, ([], text))[0]
                 keys.append(key_name(binding.key))
-        lines = [f"{' '.join(dict.fromkeys(keys)):<18}  {text[:1].upper()}{text[1:]}" for keys, text in entries.values()]
+        lines = []
+        for keys, text in entries.values():
+            first, *others = textwrap.wrap(f"{text[:1].upper()}{text[1:]}", HELP_WIDTH)
+            lines.append(f"{' '.join(dict.fromkeys(keys)):<18}  {first}")
+            lines.extend(f"{'':<20}{each}" for each in others)
         with Vertical(classes="dialog"):
             yield Static("Keys", classes="dialog--title")
             with VerticalScroll():

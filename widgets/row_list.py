@@ -120,7 +120,9 @@ class RowList(ScrollView, can_focus=True):
             """The list, for ``@on(RowList.Opened, "#id")``."""
             return self.row_list
 
-    def __init__(self, columns: Sequence[Column], *, id: str | None = None, classes: str | None = None, header: bool = True, marker: bool = True, cursor: bool = True) -> None:
+    def __init__(
+        self, columns: Sequence[Column], *, id: str | None = None, classes: str | None = None, header: bool = True, marker: bool = True, cursor: bool = True
+    ) -> None:
         super().__init__(id=id, classes=classes)
         self.columns = tuple(columns)
         self._header = header
@@ -277,7 +279,8 @@ class RowList(ScrollView, can_focus=True):
     def _layout(self, width: int) -> tuple[int, ...]:
         if self._widths:
             return self._widths
-        usable = width - (2 if self._marker else 0)
+        # One column stays free at the right, where a scroll bar or the edge of the terminal would touch the text.
+        usable = width - 1 - (2 if self._marker else 0)
         shown = [column.needs <= width for column in self.columns]
         gaps = 2 * max(0, sum(shown) - 1)
         fixed = sum(column.width or 0 for column, here in zip(self.columns, shown, strict=True) if here)

@@ -362,7 +362,7 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
 async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
     started = await client.start_pull(image, platform)
     in_terminal = sys.stderr.isatty()
-    told = 0.0
+    told = time.monotonic()
     latest = started
     try:
         async for latest in client.watch_pull(started.id):

@@ -394,7 +394,12 @@ class SourceClient:
             return FetchedManifest(EMPTY_INDEX, INDEX_TYPE, Digest.of(EMPTY_INDEX))
 
     async def check_sign_in(self) -> None:
-        """Sign in anew; raises `SourceRefused` when the source does not accept the credentials, or what else keeps it from answering."""
+        """Sign in anew; raises `SourceRefused` when the source does not accept the credentials, or what else keeps it from answering.
+
+        Secrets that can't be read are told even of a source that lets everybody in and would not have asked for them.
+        """
+        if self._login.credential_set is not None:
+            await read_credential(self._login.credential_set)
         self._sources.tokens.forget(self._login)
         async with self._ask("GET", "", Repository(""), {}, about="the sign-in", accepted={200, 404}) as answer:
             self._refuse_page(answer, "the sign-in")

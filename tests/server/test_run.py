@@ -111,7 +111,7 @@ async def test_a_port_in_use_is_one_sentence(directories: Directories, settings:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with Engine.open(directories, replace(settings, listen=address)) as engine:
             with pytest.raises(EngineError, match=rf"can't listen on {address}: Address already in use.*--listen"):
                 async with listening(engine):

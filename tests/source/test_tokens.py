@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from entrepot.credentials import CredentialSet
 from entrepot.reference import Repository, Tag
+from entrepot.secrets import SecretUnavailable
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
 from entrepot.source.tokens import Challenge, check_realm, parse_challenges, registrable_domain
@@ -390,6 +391,15 @@ async def test_a_sign_in_is_checked_with_the_real_credentials(sources: Sources, 
 async def test_a_sign_in_with_a_wrong_password_is_refused(sources: Sources, credential_set: CredentialSet) -> None:
     async with StandIn(TokenSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused, match="hub-login"):
+            await sources.client(registry(source.url), credential_set).check_sign_in()
+
+
+async def test_secrets_that_are_not_there_are_told_even_where_everybody_is_let_in(
+    sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_PASSWORD")
+    async with StandIn() as source:
+        with pytest.raises(SecretUnavailable, match="SOURCE_PASSWORD"):
             await sources.client(registry(source.url), credential_set).check_sign_in()
 
 

@@ -25,7 +25,7 @@ class CredentialsScreen(ListScreen):
     title_text = "Credential sets"
     empty_text = (
         "There is no credential set yet.\n\n"
-        "A credential set says where the user name and password for a source registry are kept: in environment variables of the\n"
+        "A credential set says where the user name and password for a source registry are kept: in environment variables of the "
         "engine, or in files. The secrets themselves are never stored or shown. Docker Hub needs one; most others do without.\n\n"
         "Press n to make the first one."
     )

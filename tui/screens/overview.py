@@ -70,7 +70,7 @@ class OverviewScreen(EngineScreen):
     OverviewScreen {
         & .section { height: 1; padding: 0 1; margin-top: 0; }
         & .pulls { height: 8; }
-        & #progress { width: 43; margin-right: 1; }
+        & #progress { width: 44; }
         & .halves { height: 10; }
         & .halves Static { padding: 0 1; }
         & #figures { width: 44; }
@@ -91,7 +91,7 @@ class OverviewScreen(EngineScreen):
             yield Static("", classes="title--count", markup=False)
         with Horizontal(classes="pulls"):
             steady = RowList(
-                (Column("Image", weight=3), Column("", 5, needs=48), Column("Source", weight=1, needs=60)), id="pulling", header=False, marker=True
+                (Column("Image", weight=3), Column("", 5, needs=48), Column("Source", weight=1, needs=60)), id="pulling", header=False, cursor=False
             )
             volatile = RowList(PROGRESS_COLUMNS, id="progress", header=False, marker=False, cursor=False)
             volatile.follow(steady)

@@ -31,7 +31,7 @@ class PullsScreen(ListScreen):
         "A pull begins when a container client asks for an image that is not held yet, or when you press p."
     )
     DEFAULT_CSS = """
-    PullsScreen { & #progress { width: 43; margin-right: 1; } }
+    PullsScreen { & #progress { width: 44; } }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="pulls.pull"),
@@ -97,7 +97,7 @@ class PullScreen(ListScreen):
     area = 4
     empty_text = "Asking the source for the image..."
     DEFAULT_CSS = """
-    PullScreen { & #progress { width: 44; margin-right: 1; } }
+    PullScreen { & #progress { width: 45; } }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="Back to the list"),
@@ -112,7 +112,7 @@ class PullScreen(ListScreen):
     def lists(self) -> ComposeResult:
         """Digest, kind and size; progress in a list of its own."""
         steady = RowList((Column("Blob", 12), Column("", 6), Column("Size", 9, right=True)), id="list")
-        volatile = RowList((Column("Progress", 22), Column("", 4, right=True), Column("", weight=1)), id="progress", marker=False)
+        volatile = RowList((Column("Progress", 16), Column("", 4, right=True), Column("", weight=1)), id="progress", marker=False)
         volatile.follow(steady)
         yield steady
         yield volatile

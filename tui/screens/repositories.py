@@ -26,8 +26,8 @@ class RepositoriesScreen(ListScreen):
     title_text = "Cached repositories"
     empty_text = (
         "Nothing is cached yet.\n\n"
-        "The first pull of an image through a cache rule leaves a copy here. Pull one with a container client,\n"
-        "or press p to let the engine do it."
+        "The first pull of an image through a cache rule leaves a copy here. "
+        "Pull one with a container client, or press p to let the engine do it."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="repositories.pull"),

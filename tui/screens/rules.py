@@ -25,7 +25,7 @@ class RulesScreen(ListScreen):
     title_text = "Cache rules"
     empty_text = (
         "There is no cache rule yet.\n\n"
-        "A rule maps a repository of a source registry, say docker.io/library/*, onto one of yours, say library/*.\n"
+        "A rule maps a repository of a source registry, say docker.io/library/*, onto one of yours, say library/*. "
         "The first pull of an image leaves a copy here, which serves every pull after it.\n\n"
         "Press n to make the first one."
     )

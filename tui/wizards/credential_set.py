@@ -17,8 +17,8 @@ REGISTRY, SECRETS, REVIEW = range(3)
 
 _TEACH_SECRETS = (
     "An identifier says where a secret is kept; the secret itself is never stored, shown or logged.\n"
-    "  env:HUB_USER          an environment variable of the engine\n"
-    "  file:/run/secrets/hub a file that only the engine's user may read (chmod 600)\n"
+    "  env:HUB_USER           an environment variable of the engine\n"
+    "  file:/run/secrets/hub  a file that only the engine may read (mode 600)\n"
     "The engine tries to sign in as soon as the set is made."
 )
 
@@ -52,23 +52,38 @@ class CredentialSetWizard(Wizard[str | None]):
             yield RowList((Column("", weight=1), Column("", 26), Column("", 20)), id="registries", header=False)
             yield Static("For a registry with a star, type its own name:", classes="label", id="own-label")
             with Horizontal(classes="entry", id="own-entry"):
-                yield Input(id="login-server", compact=True)
+                yield Input(id="login-server", compact=True, select_on_focus=False)
             yield Feedback(id="registry-feedback")
         elif number == SECRETS:
             yield Static("", classes="question", id="secrets-question", markup=False)
             yield Static("User name", classes="label")
             with Horizontal(classes="entry"):
-                yield Input(self._existing.username_id if self._existing else "", id="username", compact=True, placeholder="env:HUB_USER")
+                yield Input(
+                    self._existing.username_id if self._existing else "", id="username", compact=True, select_on_focus=False, placeholder="env:HUB_USER"
+                )
             yield Feedback(id="username-feedback")
             yield Static("Password or token", classes="label")
             with Horizontal(classes="entry"):
-                yield Input(self._existing.password_id if self._existing else "", id="password", compact=True, placeholder="file:/run/secrets/hub")
+                yield Input(
+                    self._existing.password_id if self._existing else "",
+                    id="password",
+                    compact=True,
+                    select_on_focus=False,
+                    placeholder="file:/run/secrets/hub",
+                )
             yield Feedback(id="password-feedback")
             yield Static(_TEACH_SECRETS, classes="teach", markup=False)
         else:
             yield Static("What shall it be called?" if self._existing is None else "This will be changed:", classes="question")
             with Horizontal(classes="entry"):
-                yield Input(self._existing.name if self._existing else "", id="set-name", compact=True, max_length=60, disabled=self._existing is not None)
+                yield Input(
+                    self._existing.name if self._existing else "",
+                    id="set-name",
+                    compact=True,
+                    select_on_focus=False,
+                    max_length=60,
+                    disabled=self._existing is not None,
+                )
             yield Feedback(id="set-name-feedback")
             yield Static("", id="set-review", markup=False)
 
@@ -149,20 +164,16 @@ class CredentialSetWizard(Wizard[str | None]):
         self.query_one(feedback, Feedback).show(problem if needed else None)
         return problem is None
 
-    async def action_next_field(self) -> None:
-        """From the user name to the password."""
-        self.query_one("#password").focus()
-
     @on(RowList.Opened)
     def _opened(self) -> None:
         self.action_next()
 
-    async def go_to(self, number: int) -> None:
+    async def goes_on_within(self, number: int) -> bool:
         """Enter in the user name goes to the password first."""
-        if number == REVIEW and self.current == SECRETS and self.focused is self.query_one("#username"):
-            self.query_one("#password").focus()
-            return
-        await super().go_to(number)
+        if number != SECRETS or self.focused is not self.query_one("#username"):
+            return False
+        self.query_one("#password").focus()
+        return True
 
     async def action_back(self) -> None:
         """One step back; out of the first one that this wizard asks for."""

@@ -103,14 +103,14 @@ class RuleWizard(Wizard[MadeRule | None]):
             yield Static("Which repository?", classes="question", id="repository-question")
             with Horizontal(classes="entry"):
                 yield Static("", id="login-server", markup=False)
-                yield Input(id="path", compact=True, placeholder="library/nginx")
+                yield Input(id="path", compact=True, select_on_focus=False, placeholder="library/nginx")
             yield Feedback(id="repository-feedback")
             yield Static(self._TEACH[REPOSITORY], classes="teach", markup=False)
         elif number == TARGET:
             yield Static("Where does it appear here?", classes="question")
             with Horizontal(classes="entry"):
                 yield Static("", id="address", markup=False)
-                yield Input(id="target", compact=True)
+                yield Input(id="target", compact=True, select_on_focus=False)
             yield Feedback(id="target-feedback")
             yield Static(self._TEACH[TARGET], classes="teach", markup=False)
         elif number == SIGN_IN_STEP:
@@ -120,7 +120,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         elif number == REVIEW:
             yield Static("What shall the rule be called?", classes="question")
             with Horizontal(classes="entry"):
-                yield Input(id="name", compact=True, max_length=60)
+                yield Input(id="name", compact=True, select_on_focus=False, max_length=60)
             yield Feedback(id="name-feedback")
             yield Static("", id="review-text", markup=False)
             yield Static(self._TEACH[REVIEW], classes="teach", markup=False)
@@ -128,10 +128,10 @@ class RuleWizard(Wizard[MadeRule | None]):
             yield Static("", classes="question", id="made", markup=False)
             yield Static("Which image shall be pulled first?", classes="label")
             with Horizontal(classes="entry"):
-                yield Input(id="image", compact=True)
+                yield Input(id="image", compact=True, select_on_focus=False)
             yield Static("For which platform? Empty means that of the engine's machine.", classes="label")
             with Horizontal(classes="entry"):
-                yield Input(id="platform", compact=True, placeholder="linux/amd64")
+                yield Input(id="platform", compact=True, select_on_focus=False, placeholder="linux/amd64")
             yield Static("enter pulls it, esc leaves it to your container clients.", classes="teach")
 
     def focus_of(self, number: int) -> str | None:

@@ -156,7 +156,7 @@ class Wizard(Screen[Result]):
             return
         self._going = True
         try:
-            if not await self._checked():
+            if await self.goes_on_within(self.current) or not await self._checked():
                 return
             if self.current + 1 < len(self.steps) and not self.is_last(self.current):
                 await self.go_to(self.current + 1)
@@ -164,6 +164,10 @@ class Wizard(Screen[Result]):
                 await self.take()
         finally:
             self._going = False
+
+    async def goes_on_within(self, number: int) -> bool:
+        """Whether enter goes to another field of the same step first."""
+        return False
 
     def is_last(self, number: int) -> bool:
         """Whether confirming this step makes what the wizard is for."""

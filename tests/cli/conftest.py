@@ -1,0 +1,112 @@
+"""The command line as a user has it: a process of its own, on an engine that answers on its Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrepot.engine import Engine
+from entrepot.server.run import listening
+from entrepot.settings import Directories
+
+CHECKOUT = Path(__file__).parents[2]
+
+PATIENCE = 60.0
+"""Seconds that a command may take on a machine that is busy with other tests."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ran to its end."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.output)
+
+
+class CommandLine:
+    """Runs ``entrepot`` with the directories of one user."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root / "h"),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(root / "t"),
+            "XDG_CONFIG_HOME": str(root / "c"),
+            "XDG_DATA_HOME": str(root / "d"),
+            "XDG_RUNTIME_DIR": str(root / "r"),
+            "XDG_STATE_HOME": str(root / "s"),
+            "PYTHONPATH": str(CHECKOUT),
+        }
+        for each in "ht":
+            (root / each).mkdir()
+
+    async def start(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+        """Begin a command."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "entrepot",
+            *arguments,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=self.environment,
+            cwd=self.root,
+        )
+
+    async def run(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, variables: Mapping[str, str] | None = None) -> Ended:
+        """Run a command to its end; there is never a traceback."""
+        before, self.environment = self.environment, self.environment | dict(variables or {})
+        try:
+            process = await self.start(*arguments, stdin=stdin)
+        finally:
+            self.environment = before
+        async with asyncio.timeout(PATIENCE):
+            output, errors = await process.communicate()
+        ended = Ended(process.returncode or 0, output.decode(), errors.decode())
+        assert "Traceback" not in ended.output + ended.errors, ended.errors
+        return ended
+
+    async def done(self, *arguments: str) -> Ended:
+        """Run a command that has to succeed."""
+        ended = await self.run(*arguments)
+        assert ended.status == 0, ended.errors
+        return ended
+
+    async def ask(self, *arguments: str) -> Any:
+        """Run a command that answers in JSON."""
+        return (await self.done(*arguments, "--json")).document
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    """Those that the command line finds for its user."""
+    return Directories(tmp_path / "c/entrepot", tmp_path / "d/entrepot", tmp_path / "r/entrepot", tmp_path / "s/entrepot/log")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> CommandLine:
+    """A command line without an engine."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture
+async def entrepot(alone: CommandLine, engine: Engine) -> AsyncIterator[CommandLine]:
+    """A command line with an engine, which has the rule ``example-library``."""
+    async with listening(engine):
+        yield alone

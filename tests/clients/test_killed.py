@@ -1,0 +1,154 @@
+"""The engine is killed while images come in. What it had not finished is gone; what it serves afterwards is right."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from tests.clients.container_clients import AMD64, Skopeo
+from tests.clients.entrepot import Entrepot
+from tests.standin import Content, StandIn, StandInImage
+
+RESTART = 10.0
+"""Seconds from the start of an engine that was killed to its first manifest; it takes about one, and the machine may be busy with other tests."""
+
+READERS = 5
+WITHHELD = 64 * 1024
+"""Bytes at the end of a blob that nobody gets before its digest is right."""
+
+
+@dataclass
+class Body:
+    """What one client got of a blob. *wanted* bytes are waited for by `reached`."""
+
+    wanted: int
+    hasher: hashlib._Hash = field(default_factory=hashlib.sha256)
+    received: int = 0
+    ended_cleanly: bool = False
+    status: int | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self, url: str) -> None:
+        """Read it to its end, clean or not."""
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client, client.stream("GET", url) as answer:
+                self.status = answer.status_code
+                async for chunk in answer.aiter_raw():
+                    self.hasher.update(chunk)
+                    self.received += len(chunk)
+                    if self.received >= self.wanted:
+                        self.reached.set()
+            self.ended_cleanly = True
+        except httpx.TransportError:
+            pass
+        finally:
+            self.reached.set()
+
+    def is_whole(self, content: Content) -> bool:
+        return self.ended_cleanly and self.status == 200 and self.hasher.hexdigest() == content.digest.hex
+
+
+@pytest.fixture
+async def stand_in() -> AsyncIterator[StandIn]:
+    async with StandIn() as source:
+        yield source
+
+
+@pytest.fixture
+async def engine(stand_in: StandIn, new_engine: Callable[..., Entrepot]) -> Entrepot:
+    engine = await asyncio.to_thread(new_engine(stand_in.url).start)
+    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
+    return engine
+
+
+@pytest.fixture
+def image(stand_in: StandIn) -> StandInImage:
+    return stand_in.add_image("library/app", "1", layers=[4_000_000, 500_000], platforms=[AMD64])
+
+
+def _layer(image: StandInImage) -> Content:
+    return image.platforms[AMD64].layers[0]
+
+
+def _url(engine: Entrepot, content: Content) -> str:
+    return f"{engine.url}/v2/library/app/blobs/{content.digest}"
+
+
+async def _ask_for_manifests(engine: Entrepot, image: StandInImage) -> None:
+    """As every client does before it asks for blobs."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60, base_url=engine.url) as client:
+        for reference in ("1", str(image.platforms[AMD64].digest)):
+            (await client.get(f"/v2/library/app/manifests/{reference}")).raise_for_status()
+
+
+def _assert_only_whole_blobs(engine: Entrepot) -> None:
+    files = [each for each in engine.directories.blobs.rglob("*") if each.is_file()]
+    assert [each for each in files if hashlib.sha256(each.read_bytes()).hexdigest() != each.name] == []
+
+
+@pytest.mark.parametrize("sent", [0, 2_000_000, -1], ids=["before the first byte", "in the middle", "before the last byte"])
+async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_restart(
+    sent: int, engine: Entrepot, stand_in: StandIn, image: StandInImage, skopeo: Skopeo
+) -> None:
+    layer = _layer(image)
+    sent = sent % layer.size
+    gate = stand_in.hold(str(layer.digest), sent, method="GET")
+    await _ask_for_manifests(engine, image)
+    # What came of a blob is sent on at once, but for its last 64 KiB.
+    bodies = [Body(wanted=min(sent, layer.size - WITHHELD)) for _ in range(READERS)]
+    async with asyncio.TaskGroup() as readers:
+        for body in bodies:
+            readers.create_task(body.read(_url(engine, layer)))
+        await gate.reached
+        if sent:
+            await asyncio.gather(*(body.reached.wait() for body in bodies))
+        await asyncio.to_thread(engine.kill)
+    assert [body.ended_cleanly for body in bodies] == [False] * READERS
+    assert str(layer.digest) not in engine.held_blobs()
+    _assert_only_whole_blobs(engine)
+
+    gate.open()
+    started = time.monotonic()
+    await asyncio.to_thread(engine.start)
+    await _ask_for_manifests(engine, image)
+    assert time.monotonic() - started < RESTART
+    after = Body(wanted=layer.size)
+    await after.read(_url(engine, layer))
+    assert after.is_whole(layer)
+    reference = f"{engine.address}/library/app:1"
+    await asyncio.to_thread(skopeo.pull, reference)
+    skopeo.assert_holds(reference, image)
+    await asyncio.to_thread(engine.wait_for_pull, "library/app:1")
+    assert engine.held_blobs() == {str(each.digest) for each in image.platforms[AMD64].blobs}
+    assert engine.unfinished() == []
+    _assert_only_whole_blobs(engine)
+
+
+async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(engine: Entrepot, stand_in: StandIn) -> None:
+    # At 16 MB a second a layer takes a quarter of a second, and the kills fall from its first byte to its last.
+    stand_in.throttle = 16_000_000
+    for number, moment in enumerate((1, 300_000, 1_000_000, 2_000_000, -WITHHELD, 0)):
+        image = stand_in.add_image("library/app", str(number), layers=[4_000_000, 500_000], platforms=[AMD64])
+        layer = _layer(image)
+        reference = str(image.platforms[AMD64].digest)
+        async with httpx.AsyncClient(trust_env=False, timeout=60, base_url=engine.url) as client:
+            (await client.get(f"/v2/library/app/manifests/{reference}")).raise_for_status()
+        bodies = [Body(wanted=moment if moment > 0 else layer.size + moment) for _ in range(READERS)]
+        async with asyncio.TaskGroup() as readers:
+            for body in bodies:
+                readers.create_task(body.read(_url(engine, layer)))
+            await bodies[0].reached.wait()
+            await asyncio.to_thread(engine.kill)
+        assert all(body.is_whole(layer) or not body.ended_cleanly for body in bodies)
+        _assert_only_whole_blobs(engine)
+        await asyncio.to_thread(engine.start)
+        again = Body(wanted=layer.size)
+        await again.read(_url(engine, layer))
+        assert again.is_whole(layer)
+    _assert_only_whole_blobs(engine)

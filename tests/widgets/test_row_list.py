@@ -1,0 +1,147 @@
+"""A list that stays quick with many rows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal
+from textual.geometry import Region
+from textual.strip import Strip
+
+from tests.tui.grid import lines
+from widgets.row_list import Cell, Column, Row, RowList, fitted
+
+
+class ListApp(App[None]):
+    """A list and a follower of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[str | None] = []
+        self.opened: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        steady = RowList((Column("Name", weight=1), Column("Size", 6, right=True, needs=20)), id="steady")
+        volatile = RowList((Column("Share", 5, right=True),), id="volatile", marker=False)
+        volatile.follow(steady)
+        with Horizontal():
+            yield steady
+            yield volatile
+
+    def on_row_list_moved(self, event: RowList.Moved) -> None:
+        self.moved.append(event.row.key if event.row else None)
+
+    def on_row_list_opened(self, event: RowList.Opened) -> None:
+        self.opened.append(event.row.key)
+
+
+@asynccontextmanager
+async def shown(rows: Sequence[Row]) -> AsyncIterator[tuple[ListApp, RowList]]:
+    app = ListApp()
+    async with app.run_test(size=(50, 10)) as pilot:
+        app.query_one("#volatile").styles.width = 8
+        found = app.query_one("#steady", RowList)
+        found.focus()
+        found.set_rows(rows)
+        await pilot.pause()
+        yield app, found
+
+
+def rows(count: int, text: str = "row") -> list[Row]:
+    return [Row(str(number), (Cell(f"{text} {number}"), Cell(f"{number}"))) for number in range(count)]
+
+
+async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    render_line = RowList.render_line
+
+    def counted(self: RowList, y: int) -> Strip:
+        drawn.append(y)
+        return render_line(self, y)
+
+    monkeypatch.setattr(RowList, "render_line", counted)
+    app = ListApp()
+    async with app.run_test(size=(50, 10)) as pilot:
+        found = app.query_one("#steady", RowList)
+        found.set_rows(rows(10_000))
+        found.action_last()
+        await pilot.pause()
+        assert any("row 9999" in line for line in lines(app))
+        assert len(drawn) < 200
+
+
+async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
+    async with shown(rows(30)) as (app, found):
+        for action, expected in (("move(1)", 1), ("move(-5)", 0), ("page(1)", 9), ("page(0.5)", 13), ("last", 29), ("move(1)", 29), ("first", 0)):
+            await found.run_action(action)
+            assert found.cursor == expected
+        assert app.moved[-1] == "0"
+
+
+async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
+    async with shown(rows(5)) as (_, found):
+        found.move_to("3")
+        found.set_rows([Row("new", (Cell("new"), Cell(""))), *rows(5)])
+        assert found.current is not None
+        assert (found.current.key, found.cursor) == ("3", 4)
+        found.set_rows(rows(3))
+        assert found.cursor == 2
+
+
+async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shown(rows(5)) as (_, found):
+        painted: list[tuple[Region, ...]] = []
+        monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.append(regions) or found)
+        found.set_rows(rows(5))
+        assert painted == []
+        changed = rows(5)
+        changed[2] = Row("2", (Cell("another text"), Cell("2")))
+        found.set_rows(changed)
+        assert painted == [(Region(0, 3, found.size.width, 1),)]
+
+
+async def test_a_filter_looks_for_every_word_and_counts_against_all() -> None:
+    async with shown([*rows(20), Row("x", (Cell("Something ELSE"), Cell("")))]) as (_, found):
+        found.set_filter("else some")
+        assert [row.key for row in found.rows] == ["x"]
+        assert found.total == 21
+        found.set_filter("")
+        assert len(found.rows) == 21
+
+
+async def test_a_follower_scrolls_and_points_along() -> None:
+    async with shown(rows(100)) as (app, found):
+        follower = app.query_one("#volatile", RowList)
+        follower.set_rows([Row(str(number), (Cell(f"{number}%"),)) for number in range(100)])
+        found.action_last()
+        assert follower.cursor == 99
+        assert follower.scroll_offset.y == found.scroll_offset.y
+
+
+async def test_numbers_stand_at_the_right_and_long_names_lose_their_middle() -> None:
+    long = "registry.example.com/a/very/long/path/to/an/image"
+    async with shown([Row("a", (Cell(long), Cell("12")))]) as (app, _):
+        row = lines(app)[1]
+        assert "registry.examp..ath/to/an/image" in row
+        assert row.endswith("12")
+
+
+async def test_enter_opens_the_row_under_the_cursor() -> None:
+    app = ListApp()
+    async with app.run_test(size=(50, 10)) as pilot:
+        found = app.query_one("#steady", RowList)
+        found.set_rows(rows(3))
+        found.focus()
+        await pilot.press("j", "enter")
+        assert app.opened == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "right", "expected"),
+    [("ab", 4, False, "ab  "), ("ab", 4, True, "  ab"), ("abcdefgh", 6, False, "ab..gh"), ("abcdef", 3, False, "abc"), ("", 2, False, "  ")],
+)
+def test_a_text_has_exactly_its_width(text: str, width: int, right: bool, expected: str) -> None:
+    assert fitted(text, width, right=right) == expected
