@@ -155,13 +155,20 @@ class Engine:
         """Notice hand edits of the documents, and write down what was used."""
         while True:
             await asyncio.sleep(BOOKKEEPING)
-            await self.cache.ledger.write()
-            problem = self.documents.problem
-            if await self.documents.reload_if_changed(await self.catalog.repository_names()):
-                self.cache.forget_failures()
-                self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
-            elif self.documents.problem is not None and self.documents.problem is not problem:
-                self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
+            try:
+                await self._keep_books_once()
+            except Exception:
+                # A disk that fails for a moment must not end the bookkeeping for good.
+                _log.exception("Keeping the books failed; it is tried again in %g s", BOOKKEEPING)
+
+    async def _keep_books_once(self) -> None:
+        await self.cache.ledger.write()
+        problem = self.documents.problem
+        if await self.documents.reload_if_changed(await self.catalog.repository_names()):
+            self.cache.forget_failures()
+            self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
+        elif self.documents.problem is not None and self.documents.problem is not problem:
+            self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
 
     async def _heal(self) -> None:
         """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""

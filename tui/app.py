@@ -158,6 +158,10 @@ class Dashboard(App[DashboardOutcome]):
         except ClientError as error:
             self.notify(error.message, severity="error", timeout=10)
             return
+        await self.show_pulls()
+
+    async def show_pulls(self) -> None:
+        """Go where pulls can be watched."""
         await self.action_area(AREAS.index("Pulls") + 1)
 
     def copy_line(self, line: str) -> None:

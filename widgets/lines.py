@@ -139,12 +139,12 @@ class KeyLine(Widget):
         return list(seen.values())
 
     def render(self) -> RenderResult:
-        """The line; leaving and help come last and always fit."""
+        """The line; what works everywhere comes last and always fits."""
         key_style = self.get_component_rich_style("key-line--key", partial=True)
         text_style = self.get_component_rich_style("key-line--text", partial=True)
         line = Text(no_wrap=True)
         entries = [(key_name(binding.key), binding.description) for binding, enabled in self._shown() if enabled]
-        last = [entry for entry in entries if entry[1] in {"help", "leave"}]
+        last = [entry for word in ("filter", "help", "leave") for entry in entries if entry[1] == word]
         room = self.size.width - sum(len(key) + len(text) + 4 for key, text in last)
         for key, text in [entry for entry in entries if entry not in last]:
             needed = len(key) + len(text) + 4

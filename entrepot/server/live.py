@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from entrepot.engine import Engine
-from entrepot.errors import RequestInvalid
+from entrepot.server.management import read_body
 from entrepot.snapshots import Event
 
 EVENT_INTERVAL = 0.1
@@ -39,10 +39,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return _json([pull.snapshot() for pull in engine.cache.pulls.all()])
 
     async def start_pull(request: Request) -> Response:
-        try:
-            asked = msgspec.json.decode(await request.body(), type=PullRequest)
-        except msgspec.DecodeError as error:
-            raise RequestInvalid(f"The body is not a request for a pull: {error}.", 'Send {"image": "library/nginx:1.27"}.') from error
+        asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
         return _json(await engine.start_pull(asked.image, asked.platform, asked.asked_by), status=201)
 
     async def pull(request: Request) -> Response:

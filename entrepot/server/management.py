@@ -99,7 +99,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(_rule_resource(request, engine.documents.rules.get(_name(request))))
 
     async def put_rule(request: Request) -> Response:
-        body = (await _read(request, _RuleBody)).properties
+        body = (await read_body(request, _RuleBody)).properties
         name = _name(request)
         existing = _existing(lambda: engine.documents.rules.get(name))
         if existing is not None:
@@ -110,7 +110,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(_rule_resource(request, await engine.create_rule(draft)), status=201)
 
     async def patch_rule(request: Request) -> Response:
-        body = (await _read(request, _RuleBody)).properties
+        body = (await read_body(request, _RuleBody)).properties
         return json_response(_rule_resource(request, await _change_rule(engine.documents.rules.get(_name(request)), body)))
 
     async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
@@ -134,7 +134,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(_set_resource(request, found, engine.health(found.name)))
 
     async def put_set(request: Request) -> Response:
-        body = (await _read(request, _SetBody)).properties
+        body = (await read_body(request, _SetBody)).properties
         name = _name(request)
         existing = _existing(lambda: engine.documents.credential_sets.get(name))
         if existing is not None:
@@ -146,7 +146,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(_set_resource(request, made, engine.health(made.name)), status=201)
 
     async def patch_set(request: Request) -> Response:
-        body = (await _read(request, _SetBody)).properties
+        body = (await read_body(request, _SetBody)).properties
         return json_response(await _change_set(request, engine.documents.credential_sets.get(_name(request)), body))
 
     async def _change_set(request: Request, existing: CredentialSet, body: _SetProperties) -> dict[str, Any]:
@@ -173,11 +173,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(engine.credential_set_snapshots())
 
     async def check_rule(request: Request) -> Response:
-        asked = await _read(request, _RuleCheck)
+        asked = await read_body(request, _RuleCheck)
         return json_response(await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set)))
 
     async def check_set(request: Request) -> Response:
-        asked = await _read(request, _SetCheck)
+        asked = await read_body(request, _SetCheck)
         return json_response(engine.check_credential_set(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
 
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
@@ -211,7 +211,8 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     async def odd(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return _error(404, "NotFound", f"There is nothing at {request.url.path}.", None)
-        return _error(error.status_code, "MethodNotAllowed" if error.status_code == 405 else "BadRequest", f"{request.url.path}: {error.detail}.", None)
+        code = "MethodNotAllowed" if error.status_code == 405 else "BadRequest"
+        return _error(error.status_code, code, f"{request.url.path}: {error.detail}.", None, headers=error.headers)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
@@ -225,14 +226,15 @@ def json_response(value: object, *, status: int = 200, headers: Mapping[str, str
     return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
 
 
-def _error(status: int, code: str, message: str, target: str | None) -> Response:
+def _error(status: int, code: str, message: str, target: str | None, *, headers: Mapping[str, str] | None = None) -> Response:
     error = {"code": code, "message": message}
     if target is not None:
         error["target"] = target
-    return json_response({"error": error}, status=status)
+    return json_response({"error": error}, status=status, headers=headers)
 
 
-async def _read(request: Request, kind: type[Body]) -> Body:
+async def read_body(request: Request, kind: type[Body], *, hint: str = "Send JSON in the shape of ACR's management API.") -> Body:
+    """The JSON body of a request, of at most `BODY_LIMIT` bytes; raises `RequestInvalid` with *hint* when it is not what was expected."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
@@ -241,7 +243,7 @@ async def _read(request: Request, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(bytes(content), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"The body can't be read: {error}.", "Send JSON in the shape of ACR's management API.") from error
+        raise RequestInvalid(f"The body can't be read: {error}.", hint) from error
 
 
 def _existing(get: Callable[[], Found]) -> Found | None:

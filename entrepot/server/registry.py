@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -19,7 +19,7 @@ from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
 from entrepot.cache.fill import Fill
 from entrepot.engine import Engine
-from entrepot.errors import EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
+from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
 from entrepot.server.ranges import ByteRange, parse_range
@@ -47,6 +47,14 @@ class RegistryApp:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._answering: set[asyncio.Future[None]] = set()
+        self._ending = False
+
+    def cut(self) -> None:
+        """Break off every answer under way because the engine ends: a client sees an error or a broken transfer, never a short blob."""
+        self._ending = True
+        for each in self._answering:
+            each.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -54,7 +62,7 @@ class RegistryApp:
             return
         response = _Response(scope, receive, send)
         try:
-            await self._answer(scope, response)
+            await self._until_cut(self._answer(scope, response))
         except EntrepotError as error:
             if response.started:
                 # The promised length can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
@@ -65,6 +73,18 @@ class RegistryApp:
             if response.started:
                 raise
             await response.error(EntrepotError("The engine failed in a way that it did not foresee.", "Its log has the details."))
+
+    async def _until_cut(self, answer: Coroutine[Any, Any, None]) -> None:
+        answering = asyncio.ensure_future(answer)
+        self._answering.add(answering)
+        try:
+            await answering
+        except asyncio.CancelledError:
+            if not self._ending:
+                raise
+            raise EngineError("The engine is stopping.", "Pull again when it runs.") from None
+        finally:
+            self._answering.discard(answering)
 
     async def _answer(self, scope: Scope, response: _Response) -> None:
         path: str = scope["path"]

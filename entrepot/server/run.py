@@ -32,6 +32,9 @@ CONNECTIONS = 4096
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
 
+CUTTING = 1.0
+"""Seconds that a server then has to end by itself. One that sends a file to a slow client does not, and is left to the end of the process."""
+
 _log = logging.getLogger("entrepot.server")
 
 
@@ -93,7 +96,8 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
         "backlog": CONNECTIONS,
         "backpressure": CONNECTIONS,
     }
-    registry = Server(registry_app(engine), address=host, port=port, **shared)
+    app = registry_app(engine)
+    registry = Server(app, address=host, port=port, **shared)
     administration = Server(management_app(engine), uds=path, **shared)
     administration.uds_permissions = 0o600
     servers = [asyncio.create_task(each.serve(), name=name) for each, name in ((registry, "registry"), (administration, "management"))]
@@ -108,6 +112,9 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
         for each in (registry, administration):
             each.stop()  # type: ignore[no-untyped-call]
         _, late = await asyncio.wait(servers, timeout=GRACE)
+        if late:
+            app.cut()
+            _, late = await asyncio.wait(late, timeout=CUTTING)
         for task in late:
             task.cancel()
         await asyncio.gather(*servers, return_exceptions=True)

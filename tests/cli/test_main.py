@@ -252,7 +252,12 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLi
     assert again.errors.endswith("all of it was held already.\n")
 
     [listed] = await entrepot.ask("repository", "list")
-    assert (listed["name"], listed["sourceRepository"], listed["rule"], listed["tags"]) == ("library/nginx", f"{LOGIN_SERVER}/library/nginx", "example-library", 1)
+    assert (listed["name"], listed["sourceRepository"], listed["rule"], listed["tags"]) == (
+        "library/nginx",
+        f"{LOGIN_SERVER}/library/nginx",
+        "example-library",
+        1,
+    )
     assert listed["size"] >= size
     shown = await entrepot.ask("repository", "show", "library/nginx")
     assert shown["repository"].keys() == listed.keys()

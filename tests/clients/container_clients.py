@@ -56,7 +56,10 @@ class Skopeo:
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
-        return run([self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", source, target], environment=self._environment)
+        return run(
+            [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", source, target],
+            environment=self._environment,
+        )
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         self.forget()
@@ -213,5 +216,3 @@ class Docker:
 
     def close(self) -> None:
         self._daemon.stop()
-
-

@@ -42,7 +42,8 @@ def main(address: str, repository: str, tag: str, digest: str, count: str) -> No
     together = threading.Barrier(int(count))
     results: list[dict[str, object]] = []
     threads = [
-        threading.Thread(target=lambda: results.append(read_blob(address, repository, tag, digest, together)), name=f"reader {number}") for number in range(int(count))
+        threading.Thread(target=lambda: results.append(read_blob(address, repository, tag, digest, together)), name=f"reader {number}")
+        for number in range(int(count))
     ]
     for each in threads:
         each.start()

@@ -110,7 +110,9 @@ class DockerRegistry:
             self._process.wait_for_line(re.escape(marker))
         found = [_ACCESS.search(line) for line in self._process.lines()]
         return self._earlier + [
-            Access(each["method"], each["target"], int(each["status"]), int(each["sent"]), each["agent"]) for each in found if each and "?marker=" not in each["target"]
+            Access(each["method"], each["target"], int(each["status"]), int(each["sent"]), each["agent"])
+            for each in found
+            if each and "?marker=" not in each["target"]
         ]
 
     def asked(self, since: int = 0) -> list[tuple[str, str]]:

@@ -30,7 +30,9 @@ def test_a_star_subtype_accepts_the_whole_type() -> None:
     assert Accept.parse(b"application/*").takes(OCI_INDEX)
 
 
-@pytest.mark.parametrize("header", [b"application", b"a/b/c", b"application/json;;q=x", b"application/json;q=2", b"/json", b"application/json; q=0.12345", b"\xff/\xff"])
+@pytest.mark.parametrize(
+    "header", [b"application", b"a/b/c", b"application/json;;q=x", b"application/json;q=2", b"/json", b"application/json; q=0.12345", b"\xff/\xff"]
+)
 def test_what_is_no_media_type_is_refused(header: bytes) -> None:
     with pytest.raises(AcceptInvalid, match="not a media type") as refusal:
         Accept.parse(header)

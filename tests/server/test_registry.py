@@ -108,9 +108,7 @@ async def test_a_head_on_an_uncached_tag_fetches_no_body(registry: httpx.AsyncCl
     assert source.count("GET", "/manifests/") == 0
 
 
-async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
-) -> None:
+async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.head("/v2/library/nginx/manifests/1.27")
     await registry.get(f"/v2/library/nginx/manifests/{image.digest}")
@@ -158,9 +156,7 @@ async def test_a_moved_tag_is_seen_after_the_freshness_and_its_old_digest_stays(
     assert (await registry.get(f"/v2/library/nginx/manifests/{old.digest}")).content == old.manifest.content
 
 
-async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
-) -> None:
+async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
     source.remove_tag("library/nginx", "1.27")
@@ -172,9 +168,7 @@ async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
     assert tag.gone
 
 
-async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
-) -> None:
+async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
     await source.stop()

@@ -17,6 +17,7 @@ from entrepot.client import CacheClient, EngineUnreachable
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.rules import RuleDraft
+from entrepot.server import run
 from entrepot.server.run import listening, serve
 from entrepot.settings import Directories, Settings
 from tests.conftest import LOGIN_SERVER
@@ -157,3 +158,22 @@ async def test_a_rule_made_over_the_socket_serves_clients_at_once(client: httpx.
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
     await listening_engine.create_rule(RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*"))
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [0, 500_000], ids=["before the first byte", "in the middle"])
+async def test_answers_under_way_are_cut_when_the_grace_is_over(
+    sent: int, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run, "GRACE", 0.1)
+    layer = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)]).platforms["linux/amd64"].layers[0]
+    gate = source.hold(str(layer.digest), sent, method="GET")
+    async with httpx.AsyncClient(timeout=30) as client:
+        async with listening(engine):
+            asking = asyncio.create_task(client.get(f"http://{engine.address}/v2/library/nginx/blobs/{layer.digest}"))
+            await gate.reached
+        if sent:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await asking
+        else:
+            assert "stopping" in (await asking).json()["errors"][0]["message"]
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

@@ -45,9 +45,7 @@ def test_an_attestation_in_an_index_has_no_platform() -> None:
     assert index.children[0].platform is None
 
 
-@pytest.mark.parametrize(
-    "more", [{"urls": ["https://elsewhere.example/layer"]}, {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}]
-)
+@pytest.mark.parametrize("more", [{"urls": ["https://elsewhere.example/layer"]}, {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}])
 def test_a_layer_that_is_to_be_had_elsewhere_is_optional(more: dict[str, Any]) -> None:
     image = manifest(config=descriptor("config"), layers=[descriptor("a"), descriptor("b", **more)])
     assert [each.optional for each in image.references] == [False, False, True]

@@ -40,6 +40,10 @@ async def test_a_rule_is_made_and_its_first_image_pulled(person: Person, engine:
     assert len(engine.documents.rules) == 1
     await person.press("enter")
     await person.sees("The cache rule registry-example-com-team is made.")
+    await person.type(":")
+    await person.press("enter")
+    await person.sees("Not possible: '' is not a tag.", "ReferenceInvalid")
+    await person.press("backspace")
     assert engine.documents.rules.get("registry-example-com-team").target.path == "team"
     await person.type("app:1")
     await person.press("enter")

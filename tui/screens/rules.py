@@ -69,8 +69,8 @@ class RulesScreen(ListScreen):
         made = await self.app.push_screen_wait(RuleWizard())
         if made is not None:
             self.look()
-            if made.pull is not None:
-                await self.app.pull(*made.pull)
+            if made.pulling:
+                await self.app.show_pulls()
 
     @on(RowList.Opened, "#list")
     def action_pull(self) -> None:

@@ -32,10 +32,10 @@ COMMAND_WIDTH = 70
 
 @dataclass(frozen=True, slots=True)
 class MadeRule:
-    """The rule that was made, and the image and platform of its first pull, if there shall be one."""
+    """The rule that was made, and whether its first pull has begun."""
 
     name: str
-    pull: tuple[str, str | None] | None
+    pulling: bool
 
 
 def cli_line(name: str, source: str, target: str, credential_set: str | None) -> str:
@@ -132,6 +132,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             yield Static("For which platform? Empty means that of the engine's machine.", classes="label")
             with Horizontal(classes="entry"):
                 yield Input(id="platform", compact=True, select_on_focus=False, placeholder="linux/amd64")
+            yield Feedback(id="pull-feedback")
             yield Static("enter pulls it, esc leaves it to your container clients.", classes="teach")
 
     def focus_of(self, number: int) -> str | None:
@@ -281,10 +282,6 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     # Going on
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """After the rule is made there is no way back."""
-        return True
-
     def is_last(self, number: int) -> bool:
         """The review makes the rule; the first pull ends the wizard."""
         return number >= REVIEW
@@ -292,9 +289,7 @@ class RuleWizard(Wizard[MadeRule | None]):
     async def take(self) -> None:
         """Make the rule, or begin its first pull."""
         if self.current == FIRST_PULL:
-            image = self.query_one("#image", Input).value.strip()
-            platform = self.query_one("#platform", Input).value.strip()
-            self.dismiss(MadeRule(self._made or "", (image, platform or None) if image and not image.endswith("/") else None))
+            await self._begin_first_pull()
             return
         try:
             await self.app.client.create_rule(self._rule_name, self._source, self._target, self._credential_set or None)
@@ -303,6 +298,16 @@ class RuleWizard(Wizard[MadeRule | None]):
             return
         self._made = self._rule_name
         await self.go_to(FIRST_PULL)
+
+    async def _begin_first_pull(self) -> None:
+        image = self.query_one("#image", Input).value.strip()
+        platform = self.query_one("#platform", Input).value.strip()
+        try:
+            await self.app.client.start_pull(image, platform or None, asked_by="dashboard")
+        except EngineRefused as error:
+            self.query_one("#pull-feedback", Feedback).show(Problem(code=error.code, message=error.message, field=error.field))
+        else:
+            self.dismiss(MadeRule(self._made or "", pulling=True))
 
     async def action_back(self) -> None:
         """One step back; once the rule is made, out."""
@@ -313,7 +318,7 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     def action_leave_wizard(self) -> None:
         """Leave, with the rule if it is made."""
-        self.dismiss(MadeRule(self._made, None) if self._made is not None else None)
+        self.dismiss(MadeRule(self._made, pulling=False) if self._made is not None else None)
 
     async def go_to(self, number: int) -> None:
         """On the way from sign-in a new credential set may have to be made first."""

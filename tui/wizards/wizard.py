@@ -104,11 +104,12 @@ class Wizard(Screen[Result]):
 
     async def go_to(self, number: int) -> None:
         """Show a step and put the focus into it."""
+        await self.prepare(number)
+        # Shown and ready to be typed into in the same moment: whoever types ahead must not type into the step before.
         self.current = number
         for index in range(len(self.steps)):
             self.query_one(f"#step-{index}").set_class(index == number, "-current")
         self.query_one(StepTrail).current = number
-        await self.prepare(number)
         target = self.focus_of(number)
         if target is not None:
             self.query_one(target).focus()

@@ -1,0 +1,165 @@
+"""Status, pulls, source registries and the event stream of a running engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import httpx
+import pytest
+
+from entrepot import __version__
+from entrepot.engine import Engine
+from entrepot.server import live
+from entrepot.server.management import BODY_LIMIT
+from entrepot.server.run import listening
+from tests.conftest import LOGIN_SERVER
+from tests.standin import StandIn, StandInImage
+
+PULLS = "/entrepot/v1/pulls"
+
+
+@pytest.fixture
+def image(source: StandIn) -> StandInImage:
+    return source.add_image("library/nginx", "1.27", layers=[os.urandom(300_000)])
+
+
+async def over(engine: Engine, id: str) -> None:
+    async with asyncio.timeout(30):
+        await engine.cache.pulls.get(id).over.wait()
+
+
+async def test_the_status_is_the_engine_in_one_look(management: httpx.AsyncClient, engine: Engine) -> None:
+    found = (await management.get("/entrepot/v1/status")).json()
+    assert (found["version"], found["address"], found["rules"], found["rulesLimit"]) == (__version__, engine.address, 1, 1000)
+    assert (found["pullsRunning"], found["blobsSize"], found["notices"]) == (0, 0, [])
+
+
+async def test_a_pull_from_its_start_to_its_end(management: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage) -> None:
+    layer = image.platforms["linux/arm64"].layers[0]
+    gate = source.hold(str(layer.digest), after_bytes=100_000, method="GET")
+    answer = await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/arm64", "askedBy": "dashboard"})
+    assert answer.status_code == 201
+    started = answer.json()
+    assert (started["repository"], started["tag"], started["platform"], started["askedBy"]) == ("library/nginx", "1.27", "linux/arm64", ["dashboard"])
+    await gate.reached
+    path = f"{PULLS}/{started['id']}"
+    running = (await management.get(path)).json()
+    assert running["state"] == "running"
+    assert running["digest"] == str(image.platforms["linux/arm64"].digest)
+    assert (await management.get("/entrepot/v1/status")).json()["pullsRunning"] == 1
+    gate.open()
+    await over(engine, started["id"])
+    ended = (await management.get(path)).json()
+    assert (ended["state"], ended["received"]) == ("completed", image.platforms["linux/arm64"].size)
+    assert [each["id"] for each in (await management.get(PULLS)).json()] == [started["id"]]
+
+
+async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(management: httpx.AsyncClient, engine: Engine, image: StandInImage) -> None:
+    started = (await management.post(PULLS, json={"image": "library/nginx:1.27"})).json()
+    assert started["platform"].startswith("linux/")
+    assert started["askedBy"] == ["api"]
+
+
+async def test_a_cancelled_pull_has_ended_when_the_answer_comes(management: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
+    gate = source.hold("/blobs/", after_bytes=10, method="GET")
+    started = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+    await gate.reached
+    answer = await management.delete(f"{PULLS}/{started['id']}")
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    again = await management.delete(f"{PULLS}/{started['id']}")
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ({"image": "nobody/app:1"}, 404, "NameUnknown"),
+        ({"image": "library/Nginx:1"}, 400, "GenericRepositoryNameInvalid"),
+        ({"image": "library/nginx:-1"}, 400, "ReferenceInvalid"),
+        ({"image": "library/nginx@sha256:0"}, 400, "DigestInvalid"),
+        ({"image": ""}, 400, "GenericRepositoryNameInvalid"),
+        ({"image": 5}, 400, "InvalidRequest"),
+        ({"image": "library/nginx:1", "colour": "red"}, 400, "InvalidRequest"),
+        ({}, 400, "InvalidRequest"),
+        ([], 400, "InvalidRequest"),
+        ("a" * BODY_LIMIT, 400, "InvalidRequest"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_pull_that_can_not_begin_is_refused(asked: Any, status: int, code: str, management: httpx.AsyncClient, engine: Engine) -> None:
+    answer = await management.post(PULLS, json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert list(engine.cache.pulls.all()) == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_pull_that_is_not_known(method: str, management: httpx.AsyncClient) -> None:
+    answer = await management.request(method, f"{PULLS}/999")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
+
+
+async def test_source_registries_are_listed_with_how_they_let_us_in(management: httpx.AsyncClient) -> None:
+    found = {each["loginServer"]: each for each in (await management.get("/entrepot/v1/upstreams")).json()}
+    assert (found["docker.io"]["name"], found["docker.io"]["signIn"]) == ("Docker Hub", "required")
+    assert found["mcr.microsoft.com"]["signIn"] == "none"
+    assert (found[LOGIN_SERVER]["declared"], found[LOGIN_SERVER]["rules"], found[LOGIN_SERVER]["signIn"]) == (True, 1, "optional")
+
+
+# Events
+
+
+async def test_what_happened_lately_is_listed_oldest_first(management: httpx.AsyncClient, engine: Engine) -> None:
+    await engine.delete_rule("example-library")
+    found = (await management.get("/entrepot/v1/events?recent=1")).json()
+    assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
+    assert found[1].keys() == {"time", "kind", "message", "subject"}
+
+
+async def test_events_are_streamed_until_the_engine_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "KEEP_ALIVE", 0.05)
+    async with listening(engine), asyncio.timeout(30):
+        transport = httpx.AsyncHTTPTransport(uds=str(engine.directories.socket))
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client,
+            client.stream("GET", "/entrepot/v1/events") as response,
+        ):
+            assert response.headers["content-type"].startswith("text/event-stream")
+            lines = response.aiter_lines()
+            assert await anext(lines) == ": entrepot"
+            assert await anext(lines) == ""
+            assert await anext(lines) == ": still here"
+            engine.events.record("first", "One.", "a")
+            engine.events.record("second", "Two.")
+            told = []
+            async for line in lines:
+                if line.startswith("data: "):
+                    told.append(json.loads(line.removeprefix("data: ")))
+                if len(told) == 2:
+                    break
+            assert [(each["kind"], each["message"], each.get("subject")) for each in told] == [("first", "One.", "a"), ("second", "Two.", None)]
+            engine.stopping.set()
+            assert [line async for line in lines if line and not line.startswith(":")] == []
+
+
+async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
+    stream = live._stream(engine)
+    async with asyncio.timeout(10):
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        for number in range(4):
+            engine.events.record("counted", str(number))
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        told = [await waiting] + [await anext(stream) for _ in range(3)]
+    assert loop.time() - begun >= 3 * live.EVENT_INTERVAL - 0.01
+    assert [json.loads(each.removeprefix(b"data: "))["message"] for each in told] == ["0", "1", "2", "3"]
+    await stream.aclose()
+
+
+async def test_a_request_to_stop_is_taken(management: httpx.AsyncClient, engine: Engine) -> None:
+    assert (await management.post("/entrepot/v1/stop")).status_code == 202
+    assert engine.stopping.is_set()

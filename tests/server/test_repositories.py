@@ -1,0 +1,155 @@
+"""Cached repositories in the shape of ACR's data API, and as the dashboard wants them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from entrepot.engine import Engine
+from entrepot.snapshots import PullState
+from tests.standin import StandIn, StandInImage
+
+ATTRIBUTES = {"deleteEnabled": True, "writeEnabled": False, "readEnabled": True, "listEnabled": True}
+
+
+async def cache(engine: Engine, source: StandIn, *images: str, platform: str = "linux/amd64") -> list[StandInImage]:
+    """Pull images until they are whole."""
+    made = []
+    for image in images:
+        repository, _, tag = image.partition(":")
+        made.append(source.add_image(repository, tag, layers=[f"layer of {image}".encode() * 100]))
+        pull = engine.cache.pulls.get((await engine.start_pull(image, platform, "test")).id)
+        async with asyncio.timeout(30):
+            await pull.over.wait()
+        assert pull.state is PullState.COMPLETED
+    await engine.cache.ledger.write()
+    return made
+
+
+async def test_the_catalog_comes_in_pages(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
+    names = [f"library/app{letter}" for letter in "abcde"]
+    await cache(engine, source, *(f"{name}:1" for name in reversed(names)))
+    whole = await management.get("/acr/v1/_catalog")
+    assert whole.json() == {"repositories": names}
+    assert "link" not in whole.headers
+    seen: list[list[str]] = []
+    path: str | None = "/acr/v1/_catalog?n=2"
+    while path is not None:
+        page = await management.get(path)
+        seen.append(page.json()["repositories"])
+        path = page.links["next"]["url"] if "next" in page.links else None
+    assert seen == [names[:2], names[2:4], names[4:]]
+    assert (await management.get("/acr/v1/_catalog", params={"last": "library/appd"})).json() == {"repositories": names[4:]}
+
+
+@pytest.mark.parametrize("n", ["0", "-1", "x", "1.5", "", "²"])
+@pytest.mark.parametrize("path", ["/acr/v1/_catalog", "/acr/v1/library/nginx/_tags", "/acr/v1/library/nginx/_manifests"])
+async def test_a_page_of_no_number_is_refused(path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.get(path, params={"n": n})
+    assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["target"]) == (400, "InvalidRequest", "n")
+
+
+async def test_a_repository_is_shown_in_acrs_shape(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    shown = (await management.get("/acr/v1/library/nginx")).json()
+    assert shown.pop("createdTime").endswith("Z")
+    assert shown.pop("lastUpdateTime").endswith("Z")
+    assert shown == {"registry": "entrepot", "imageName": "library/nginx", "manifestCount": 4, "tagCount": 2, "changeableAttributes": ATTRIBUTES}
+
+
+async def test_tags_and_manifests_are_shown_in_acrs_shape(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    tags = (await management.get("/acr/v1/library/nginx/_tags")).json()
+    assert (tags["registry"], tags["imageName"]) == ("entrepot", "library/nginx")
+    [tag] = tags["tags"]
+    assert tag.keys() == {"name", "digest", "createdTime", "lastUpdateTime", "signed", "changeableAttributes"}
+    assert (tag["name"], tag["digest"], tag["changeableAttributes"]) == ("1.27", str(image.digest), ATTRIBUTES)
+    shown = await management.get("/acr/v1/library/nginx/_tags/1.27")
+    assert shown.json() == {"registry": "entrepot", "imageName": "library/nginx", "tag": tag}
+
+    manifests = (await management.get("/acr/v1/library/nginx/_manifests")).json()["manifests"]
+    assert [each["digest"] for each in manifests] == sorted([str(image.digest), str(image.platforms["linux/amd64"].digest)])
+    of_platform = next(each for each in manifests if each["digest"] == str(image.platforms["linux/amd64"].digest))
+    assert (of_platform["os"], of_platform["architecture"], of_platform["tags"]) == ("linux", "amd64", [])
+    index = next(each for each in manifests if each is not of_platform)
+    assert (index["tags"], index["mediaType"]) == (["1.27"], image.manifest.media_type)
+    assert "architecture" not in index
+    one = await management.get(f"/acr/v1/library/nginx/_manifests/{image.digest}")
+    assert one.json()["manifest"] == index
+
+
+async def test_tags_come_in_pages(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, *(f"library/nginx:{number}" for number in range(1, 4)))
+    first = await management.get("/acr/v1/library/nginx/_tags?n=2")
+    assert [tag["name"] for tag in first.json()["tags"]] == ["1", "2"]
+    second = await management.get(first.links["next"]["url"])
+    assert [tag["name"] for tag in second.json()["tags"]] == ["3"]
+    assert "link" not in second.headers
+
+
+async def test_a_deleted_tag_is_fetched_again_at_the_next_pull(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    answer = await management.delete("/acr/v1/library/nginx/_tags/1")
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert (await management.get("/acr/v1/library/nginx/_tags/1")).status_code == 404
+    assert [tag["name"] for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]] == ["2"]
+    assert (await management.delete("/acr/v1/library/nginx/_tags/1")).status_code == 404
+
+
+async def test_a_deleted_manifest_takes_its_tags_along(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    image, _ = await cache(engine, source, "library/nginx:1", "library/nginx:2")
+    assert (await management.delete(f"/acr/v1/library/nginx/_manifests/{image.digest}")).status_code == 202
+    assert (await management.get(f"/acr/v1/library/nginx/_manifests/{image.digest}")).status_code == 404
+    assert [tag["name"] for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]] == ["2"]
+
+
+async def test_a_deleted_repository_says_what_went_with_it(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    [image] = await cache(engine, source, "library/nginx:1")
+    answer = await management.delete("/acr/v1/library/nginx")
+    assert answer.status_code == 202
+    told = answer.json()
+    assert sorted(told["manifestsDeleted"]) == sorted([str(image.digest), str(image.platforms["linux/amd64"].digest)])
+    assert told["tagsDeleted"] == ["1"]
+    assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/acr/v1/library/nothing", 404, "ResourceNotFound"),
+        ("/acr/v1/library/nothing/_tags/1", 404, "ResourceNotFound"),
+        (f"/acr/v1/library/nothing/_manifests/sha256:{'0' * 64}", 404, "ResourceNotFound"),
+        ("/acr/v1/library/nginx/_tags/9", 404, "ResourceNotFound"),
+        (f"/acr/v1/library/nginx/_manifests/sha256:{'0' * 64}", 404, "ResourceNotFound"),
+        ("/acr/v1/Library/Nginx", 400, "GenericRepositoryNameInvalid"),
+        ("/acr/v1/library/nginx/_tags/-x", 400, "ReferenceInvalid"),
+        ("/acr/v1/library/nginx/_manifests/sha256:0", 400, "DigestInvalid"),
+    ],
+)
+async def test_what_is_not_there_or_has_no_name(
+    method: str, path: str, status: int, code: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("path", ["/acr/v1/library/nothing/_tags", "/acr/v1/library/nothing/_manifests", "/entrepot/v1/repositories/library/nothing"])
+async def test_listings_of_a_repository_that_is_not_there(path: str, management: httpx.AsyncClient) -> None:
+    answer = await management.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
+
+
+async def test_the_dashboard_s_view_has_names_in_camel_case(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    [listed] = (await management.get("/entrepot/v1/repositories")).json()
+    keys = {"name", "rule", "sourceRepository", "tags", "manifests", "size", "created", "lastPull", "pulls", "locked"}
+    assert listed.keys() == keys
+    detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
+    assert detail["repository"] == listed
+    assert [(tag["name"], tag["platforms"]) for tag in detail["tags"]] == [("1.27", ["linux/amd64"])]

@@ -1,0 +1,153 @@
+"""The dashboard in a real terminal: tmux types, and reads the screen."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.programs import require_program
+
+PATIENCE = 60.0
+"""Seconds after which a screen that does not come is a failure."""
+
+
+class Terminal:
+    """A terminal of 80 columns and 24 lines, with a shell in it."""
+
+    def __init__(self, tmux: Path, folder: Path) -> None:
+        self._tmux = tmux
+        self._socket = folder / "tmux"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "TMPDIR": str(folder),
+            **{f"XDG_{name}": str(folder / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")},
+        }
+        self._run("-f", "/dev/null", "new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "env", "-i", *(f"{k}={v}" for k, v in environment.items()), "sh")
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run([self._tmux, "-S", self._socket, *arguments], capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout
+
+    def run(self, *command: str) -> None:
+        self.keys(shlex.join(command), "Enter")
+
+    def keys(self, *keys: str) -> None:
+        self._run("send-keys", "-t", "t", *keys)
+
+    def resize(self, columns: int, lines: int) -> None:
+        self._run("resize-window", "-t", "t", "-x", str(columns), "-y", str(lines))
+
+    def seen(self) -> str:
+        return self._run("capture-pane", "-t", "t", "-p")
+
+    def sees(self, *texts: str, not_any_more: str | None = None) -> None:
+        """Wait until all of *texts* stand on the screen."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            seen = self.seen()
+            flat = " ".join(seen.split())
+            if all(" ".join(text.split()) in flat for text in texts) and (not_any_more is None or not_any_more not in flat):
+                return
+            assert time.monotonic() < until, f"{texts} never came:\n{seen}"
+
+    def modes(self) -> str:
+        """Whether the terminal is in the alternate screen, hides its cursor, or reports the mouse."""
+        return self._run("display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}").strip()
+
+    def close(self) -> None:
+        subprocess.run([self._tmux, "-S", self._socket, "kill-server"], capture_output=True, timeout=20, check=False)
+
+
+@pytest.fixture
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    tmux = require_program("tmux")
+    # The path of a Unix socket has to be short.
+    folder = tmp_path_factory.mktemp("t", numbered=True)
+    found = Terminal(tmux, folder)
+    yield found
+    found.close()
+
+
+ENTREPOT = (sys.executable, "-m", "entrepot")
+
+
+def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
+    terminal.run(*ENTREPOT, "demo")
+    terminal.sees("entrepot DEMO 127.0.0.1:", "Nothing is being pulled.", "All is well.")
+    terminal.keys("n")
+    terminal.sees("Which source registry does it pull from?", "> Docker Hub")
+    terminal.keys("Enter")
+    terminal.sees("Which repository of Docker Hub?")
+    terminal.keys("-l", "nginx")
+    terminal.sees("Fine: docker.io/library/nginx", "library/ was put in front")
+    terminal.keys("Enter")
+    terminal.sees("Where does it appear here?", "Fine:")
+    terminal.keys("C-u")
+    terminal.keys("-l", "web/nginx")
+    terminal.sees("/web/nginx comes from docker.io/library/nginx")
+    terminal.keys("Enter")
+    terminal.sees("Without credentials it lets nobody pull", "> hub-login")
+    terminal.keys("Enter")
+    terminal.sees("Fine: the name is free.", "--cred-set hub-login")
+    terminal.keys("Enter")
+    terminal.sees("The cache rule docker-io-library-nginx is made.")
+    terminal.keys("C-u")
+    terminal.keys("-l", "web/nginx:1.27")
+    terminal.keys("Enter")
+    terminal.sees("Pulls", "web/nginx:1.27", "MB/s")
+    terminal.sees("web/nginx:1.27", "complete")
+    terminal.keys("4")
+    terminal.sees("Cached repositories", "web/nginx", "docker.io/library/nginx")
+    terminal.keys("q")
+    terminal.sees("The demo is over, and all of it is removed.")
+    assert terminal.modes() == "0 1 0"
+
+
+def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Terminal) -> None:
+    terminal.run(*ENTREPOT, "serve", "--listen", "127.0.0.1:0")
+    terminal.sees("answers container clients on 127.0.0.1:")
+    terminal.keys("C-c")
+    terminal.sees("Stopping.")
+    terminal.run("mkdir", "-p", "config_home/entrepot")
+    terminal.run("sh", "-c", "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear")
+    terminal.run(*ENTREPOT)
+    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.keys("q")
+    terminal.sees("The engine was started for this dashboard.")
+    terminal.keys("s")
+    terminal.sees("The engine is stopped.")
+    terminal.run(*ENTREPOT, "status")
+    terminal.sees("No engine is running.")
+
+
+def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:
+    terminal.run(*ENTREPOT, "demo")
+    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.keys("C-z")
+    terminal.sees("Stopped")
+    terminal.run("fg")
+    terminal.sees("entrepot DEMO", "All is well.", "q leave")
+    terminal.keys("q")
+    terminal.sees("The demo is over")
+
+
+def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -> None:
+    terminal.run(*ENTREPOT, "demo")
+    terminal.sees("entrepot DEMO", "All is well.")
+    terminal.resize(50, 12)
+    terminal.sees("This terminal is too small.")
+    terminal.resize(100, 30)
+    terminal.sees("entrepot DEMO", "2 Rules", not_any_more="too small")
+    terminal.keys("q")
+    terminal.sees("The demo is over")
