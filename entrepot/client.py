@@ -136,9 +136,11 @@ class CacheClient:
         """What happens from now on, until the engine ends."""
         try:
             async with self._http.stream("GET", "/entrepot/v1/events", timeout=httpx.Timeout(60.0, connect=5.0)) as response:
-                async for line in response.aiter_lines():
-                    if line.startswith("data: "):
-                        yield _decoded(line[6:].encode(), Event)
+                if not response.is_success:
+                    raise _refused(await response.aread(), response.status_code)
+                async for line in _lines(response):
+                    if line.startswith(b"data: "):
+                        yield _decoded(line[6:], Event)
         except httpx.RemoteProtocolError:
             return
         except httpx.TransportError as error:
@@ -282,19 +284,25 @@ class CacheClient:
             raise _unreachable() from error
         if response.is_success:
             return response.content
-        told = _refusal(response.content)
-        raise EngineRefused(told.code, told.message, field=told.target, status=response.status_code)
+        raise _refused(response.content, response.status_code)
 
 
 def _unreachable() -> EngineUnreachable:
     return EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
 
-def _refusal(content: bytes) -> _Error:
-    try:
-        return msgspec.json.decode(content, type=_ErrorBody).error
-    except msgspec.DecodeError as error:
-        raise _odd(content) from error
+def _refused(content: bytes, status: int) -> EngineRefused:
+    told = _decoded(content, _ErrorBody).error
+    return EngineRefused(told.code, told.message, field=told.target, status=status)
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The whole lines of a stream. httpx would also break them at characters that may stand unescaped in JSON, such as U+2028."""
+    left = b""
+    async for chunk in response.aiter_bytes():
+        *whole, left = (left + chunk).split(b"\n")
+        for line in whole:
+            yield line
 
 
 def _decoded(content: bytes, kind: type[T]) -> T:

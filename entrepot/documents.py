@@ -142,6 +142,10 @@ class Documents:
         """Read both documents at the start; a missing one is empty. Raises `DocumentInvalid`."""
         await asyncio.to_thread(self._load)
 
+    async def edited(self) -> bool:
+        """Whether a hand edit waits to be judged, or a refused one to be judged again. It costs two looks at the disk."""
+        return await asyncio.to_thread(self._edited)
+
     async def reload_if_changed(self, existing_repositories: Collection[str] = ()) -> bool:
         """Put a hand edit in force; whether there was one. If it can't be, `problem` says why and what was in force stays.
 
@@ -238,11 +242,15 @@ class Documents:
                 return
             raise DocumentInvalid(read[0], _START)
 
+    def _edited(self) -> bool:
+        state = self._state
+        # A refused edit is judged again at each look: a repository that stood in its way may be gone.
+        return state.problem is not None or (_signature(self._rules_file), _signature(self._credentials_file)) != state.signatures
+
     def _reload_if_changed(self, existing_repositories: Collection[str]) -> bool:
         with self._lock:
             state = self._state
-            # A refused edit is judged again at each look: a repository that stood in its way may be gone.
-            if state.problem is None and (_signature(self._rules_file), _signature(self._credentials_file)) == state.signatures:
+            if not self._edited():
                 return False
             read = self._read(known=state, existing_repositories=existing_repositories)
             if isinstance(read, _State):

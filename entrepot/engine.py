@@ -163,6 +163,8 @@ class Engine:
 
     async def _keep_books_once(self) -> None:
         await self.cache.ledger.write()
+        if not await self.documents.edited():
+            return
         problem = self.documents.problem
         if await self.documents.reload_if_changed(await self.catalog.repository_names()):
             self.cache.forget_failures()

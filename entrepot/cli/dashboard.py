@@ -35,9 +35,7 @@ def require_terminal() -> None:
         click.echo("Error: the dashboard needs a terminal. Without one, use the commands: entrepot --help", err=True)
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
-        click.echo(
-            "Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Use the commands: entrepot --help", err=True
-        )
+        click.echo("Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Use the commands: entrepot --help", err=True)
         sys.exit(2)
 
 

@@ -42,5 +42,5 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
     assert process.returncode == (0 if end is signal.SIGINT else 128 + end)
     assert not root.exists()
     assert list(temporary.iterdir()) == []
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://{found[1]}/v2/")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(found[1].rpartition(":")[2]))

@@ -87,3 +87,13 @@ def client(request: pytest.FixtureRequest) -> ContainerClient:
     found: ContainerClient = request.getfixturevalue(request.param)
     found.forget()
     return found
+
+
+@pytest.fixture(scope="session")
+def shared(source: DockerRegistry, app: StandInImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrepot]:
+    """One running engine for tests that change nothing; it holds ``library/app:1`` for linux/amd64."""
+    with Entrepot(tmp_path_factory.mktemp("e"), source.url) as engine:
+        engine.start()
+        engine.create_rule("example-library", "library/*", "library/*")
+        engine.run("pull", "library/app:1", "--platform", AMD64)
+        yield engine

@@ -1,0 +1,248 @@
+"""The client of a running engine: round trips in the same process, and what it makes of engines that do not answer as they should."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from entrepot.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
+from entrepot.engine import Engine
+from entrepot.server.run import listening, management_app
+from entrepot.snapshots import Event, HealthStatus, LayerState, PullState, SignIn
+from tests.conftest import LOGIN_SERVER
+from tests.standin import StandIn
+
+
+@pytest.fixture
+async def client(engine: Engine) -> AsyncIterator[CacheClient]:
+    async with CacheClient.of_app(management_app(engine)) as client:
+        yield client
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
+    """A client of something that answers as a test says."""
+    return CacheClient(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot"))
+
+
+# Round trips
+
+
+async def test_the_status(client: CacheClient, engine: Engine) -> None:
+    assert await client.status() == await engine.status()
+
+
+async def test_source_registries(client: CacheClient, engine: Engine) -> None:
+    found = await client.upstreams()
+    assert found == engine.upstream_snapshots()
+    assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
+
+
+async def test_a_rule(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
+    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    made = await client.rule("Acme-Api")
+    assert (made.name, made.source_repository, made.target_repository, made.credential_set) == ("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    assert await client.rules() == await engine.rule_snapshots()
+    await client.update_rule("acme-api", None)
+    assert (await client.rule("acme-api")).credential_set is None
+    await client.update_rule("acme-api", "example-set")
+    assert (await client.rule("acme-api")).credential_set == "example-set"
+    await client.delete_rule("acme-api")
+    with pytest.raises(EngineRefused) as refused:
+        await client.rule("acme-api")
+    assert (refused.value.code, refused.value.status) == ("CacheRuleNotFound", 404)
+
+
+async def test_a_credential_set(client: CacheClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A", "B", "C"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B")
+    await client.update_credential_set("example-set", password_id="env:EXAMPLE_C")
+    await engine.check_sign_in("example-set")
+    [found] = await client.credential_sets()
+    assert found == await client.credential_set("EXAMPLE-set")
+    assert (found.login_server, found.username_id, found.password_id) == (LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_C")
+    assert found.health is HealthStatus.HEALTHY
+    await client.delete_credential_set("example-set")
+    assert await client.credential_sets() == []
+
+
+async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
+    started = await client.start_pull("library/nginx:1.27", "linux/arm64", asked_by="test")
+    seen = [pull async for pull in client.watch_pull(started.id, interval=0.01)]
+    assert seen[-1].state is PullState.COMPLETED
+    assert all(not pull.state.ended for pull in seen[:-1])
+    assert {layer.state for layer in seen[-1].layers} == {LayerState.VERIFIED}
+    assert seen[-1].asked_by == ("test",)
+    assert await client.pulls() == [seen[-1]]
+    assert [each.name for each in await client.repositories()] == ["library/nginx"]
+    detail = await client.repository("library/nginx")
+    assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [("1.27", str(image.digest), ("linux/arm64",))]
+    await client.delete_tag("library/nginx", "1.27")
+    assert (await client.repository("library/nginx")).tags == ()
+    await client.delete_repository("library/nginx")
+    assert await client.repositories() == []
+
+
+async def test_a_pull_is_cancelled(client: CacheClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
+    gate = source.hold("/blobs/", after_bytes=10, method="GET")
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    await gate.reached
+    assert (await client.cancel_pull(started.id)).state is PullState.CANCELLED
+    assert (await client.pull(started.id)).state is PullState.CANCELLED
+
+
+async def test_checks(client: CacheClient) -> None:
+    rule = await client.check_rule(name="abc", source_repository="docker.io/nginx", credential_set="")
+    assert rule.source_repository == "docker.io/library/nginx"
+    assert [(each.code, each.field) for each in rule.problems] == [("InvalidResourceName", "name"), ("EnforceDockerAuthentication", "credentialSet")]
+    found = await client.check_credential_set(name="good-name", password_id="s3cret")
+    assert [each.field for each in found.problems] == ["passwordSecretIdentifier"]
+
+
+async def test_events(client: CacheClient, engine: Engine) -> None:
+    await engine.delete_rule("example-library")
+    assert [each.kind for each in await client.recent_events()] == ["rule-created", "rule-deleted"]
+
+
+async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine) -> None:
+    async with listening(engine), CacheClient.at(engine.directories.socket) as client, asyncio.timeout(30):
+        events = client.events()
+        coming = asyncio.ensure_future(anext(events))
+        while not coming.done():
+            # The stream tells what happens after it began, and nothing says when that was.
+            engine.events.record("told", "Again.")
+            await asyncio.wait({coming}, timeout=0.02)
+        assert (coming.result().kind, coming.result().message) == ("told", "Again.")
+        await client.stop()
+        assert {each.kind async for each in events} <= {"told"}
+
+
+async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
+    await client.stop()
+    assert engine.stopping.is_set()
+
+
+# Refusals
+
+
+async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> None:
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")
+    error = refused.value
+    assert (error.code, error.field, error.status) == ("EnforceDockerAuthentication", "credentialSet", 400)
+    assert "credential set" in error.message
+
+
+async def test_what_is_there_is_not_replaced(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
+    with pytest.raises(EngineRefused, match="example-set already"):
+        await client.create_credential_set("Example-Set", LOGIN_SERVER, "env:C", "env:D")
+    with pytest.raises(EngineRefused, match="example-library already"):
+        await client.create_rule("Example-Library", f"{LOGIN_SERVER}/library/*", "library/*")
+    assert str(engine.documents.credential_sets.get("example-set").username) == "env:A"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "ä" * 5, "a?b#c", "%2e%2e", "x" * 300])
+async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(name: str, client: CacheClient) -> None:
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
+    assert refused.value.status in {400, 404}
+    assert [rule.name for rule in await client.rules()] == ["example-library"]
+
+
+# Engines that do not answer, or oddly
+
+
+EVERY_QUESTION: list[Callable[[CacheClient], Awaitable[Any]]] = [
+    lambda client: client.status(),
+    lambda client: client.rules(),
+    lambda client: client.rule("example"),
+    lambda client: client.create_rule("example", "a.example.com/a", "a"),
+    lambda client: client.credential_sets(),
+    lambda client: client.repositories(),
+    lambda client: client.repository("library/nginx"),
+    lambda client: client.start_pull("library/nginx:1"),
+    lambda client: client.pulls(),
+    lambda client: client.recent_events(),
+    lambda client: anext(client.events()),
+    lambda client: client.stop(),
+]
+
+
+@pytest.mark.parametrize("question", EVERY_QUESTION)
+async def test_no_engine(question: Callable[[CacheClient], Awaitable[Any]], tmp_path: Path) -> None:
+    async with CacheClient.at(tmp_path / "none.sock") as client:
+        with pytest.raises(EngineUnreachable, match="entrepot serve"):
+            await question(client)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>a page</html>"),
+        httpx.Response(200, content=b""),
+        httpx.Response(200, json={"version": 5}),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, content=b"\xff"),
+        httpx.Response(404, text="not found"),
+        httpx.Response(500, json={"detail": "of another program"}),
+        httpx.Response(500, content=b""),
+    ],
+)
+async def test_something_else_than_an_engine(answer: httpx.Response) -> None:
+    async with answering(lambda _: answer) as client:
+        with pytest.raises(EngineAnswerInvalid, match="is no engine, or one of another version"):
+            await client.status()
+
+
+@pytest.mark.parametrize("failure", [httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectTimeout, httpx.PoolTimeout])
+async def test_an_engine_that_breaks_off(failure: type[httpx.TransportError]) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise failure("broke off")
+
+    async with answering(fail) as client:
+        with pytest.raises(EngineUnreachable):
+            await client.status()
+
+
+async def test_an_event_that_is_none() -> None:
+    async with answering(lambda _: httpx.Response(200, text="data: nonsense\n\n")) as client:
+        with pytest.raises(EngineAnswerInvalid):
+            await anext(client.events())
+
+
+async def test_an_engine_may_refuse_the_stream() -> None:
+    document = {"error": {"code": "InternalError", "message": "It failed."}}
+    async with answering(lambda _: httpx.Response(500, json=document)) as client:
+        with pytest.raises(EngineRefused, match="It failed"):
+            await anext(client.events())
+
+
+async def test_an_event_may_hold_any_character() -> None:
+    event = Event(time=1.0, kind="source-failed", message="it said: \u2028 \x85 \u2029 ä", subject=None)
+    stream = b": entrepot\n\ndata: " + msgspec.json.encode(event) + b"\n\n"
+    chunks = [stream[start : start + 5] for start in range(0, len(stream), 5)]
+
+    async def body() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async with answering(lambda _: httpx.Response(200, content=body())) as client:
+        assert [each async for each in client.events()] == [event]
+
+
+async def test_proxies_of_the_environment_are_left_aside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with listening(engine), CacheClient.at(engine.directories.socket) as client:
+        assert (await client.status()).rules == 1

@@ -1,0 +1,38 @@
+"""Numbers, times and tables in the words of people."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrepot.words import Column, ago, bar, counted, duration, size, table
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (71_234_567, "71.2 MB"), (999_960, "1.0 MB"), (85e9, "85.0 GB"), (12.3e12, "12.3 TB"), (5e15, "5000.0 TB")],
+)
+def test_sizes_have_human_units(count: float, told: str) -> None:
+    assert size(count) == told
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (7200, "2 h"), (3 * 86_400, "3 d")])
+def test_durations_have_their_largest_unit(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_what_never_happened_is_never() -> None:
+    assert (ago(None, 100.0), ago(40.0, 100.0), ago(200.0, 100.0)) == ("never", "1 min", "0 s")
+
+
+def test_one_is_not_many() -> None:
+    assert (counted(1, "pull"), counted(1204, "pull"), counted(0, "repository", "repositories")) == ("1 pull", "1,204 pulls", "0 repositories")
+
+
+def test_a_table_aligns_and_cuts_nothing() -> None:
+    told = table((Column("Name"), Column("Size", right=True)), [("a-rather-long-name", "1"), ("b", "1,000")])
+    assert told.splitlines() == ["Name                 Size", "a-rather-long-name      1", "b                   1,000"]
+
+
+@pytest.mark.parametrize(("share", "told"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")])
+def test_a_bar_is_plain_characters(share: float, told: str) -> None:
+    assert bar(share, 4) == told
