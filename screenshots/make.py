@@ -16,13 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import cairosvg
+import httpx
 from textual.pilot import Pilot
 
 from entrepot.client import CacheClient
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine import Engine
-from entrepot.server.run import management_app
+from entrepot.reference import ImageReference
+from entrepot.server.run import management_app, registry_app
 from entrepot.settings import Directories, Settings
 from entrepot.upstreams import DeclaredUpstream
 from tui.app import Dashboard, DashboardOutcome
@@ -90,6 +92,18 @@ async def pulled(engine: Engine, image: str) -> None:
     await engine.cache.pulls.get(started.id).over.wait()
 
 
+async def served(engine: Engine, image: str, times: int) -> None:
+    """Have container clients pull an image that is held."""
+    reference = ImageReference.parse(image)
+    transport = httpx.ASGITransport(registry_app(engine))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
+        index = (await client.get(f"/v2/{reference.repository}/manifests/{reference.manifest}")).json()
+        manifest = (await client.get(f"/v2/{reference.repository}/manifests/{index['manifests'][0]['digest']}")).json()
+        for _ in range(times):
+            for blob in (manifest["config"], *manifest["layers"]):
+                await client.get(f"/v2/{reference.repository}/blobs/{blob['digest']}")
+
+
 async def take(engine: Engine) -> None:
     """All pictures, in the order of a visit."""
     async with camera(engine) as first:
@@ -97,6 +111,7 @@ async def take(engine: Engine) -> None:
         first.picture("empty")
     for image in ("library/alpine:3.21", "library/alpine:3.20", "acme/api:1.4.1", "library/nginx:1.27"):
         await pulled(engine, image)
+        await served(engine, image, 9)
     await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
     await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
     await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")

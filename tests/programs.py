@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -27,7 +28,7 @@ def require_root(name: str) -> None:
         _missing(f"{name} needs root")
 
 
-def _missing(what: str) -> None:
+def _missing(what: str) -> NoReturn:
     if os.environ.get(REQUIRED):
         pytest.fail(f"{what}, and {REQUIRED} is set")
     pytest.skip(what)

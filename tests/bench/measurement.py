@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,6 @@ class Measurement:
 class ProcessMeter:
     """Processor time and peak memory of a process since the meter was made (proc(5))."""
 
-    _CLOCK_TICKS = 100
-    """Of utime and stime in a second: USER_HZ, which is 100 on every platform of Linux that container registries run on."""
-
     def __init__(self, pid: int) -> None:
         self._proc = Path(f"/proc/{pid}")
         # 5 resets the peak of the resident memory.
@@ -48,7 +46,7 @@ class ProcessMeter:
     def _processor_seconds(self) -> float:
         # The name of the program stands in parentheses and may hold anything; utime and stime are the 12th and 13th word after it.
         words = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / self._CLOCK_TICKS
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 COLUMNS = (

@@ -6,7 +6,6 @@ is on loopback and takes no time of its own, the numbers show what a cache costs
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pytest
 
 from tests.bench.driver import pull_together
 from tests.bench.measurement import Measurement, ProcessMeter, summary
@@ -133,10 +133,13 @@ def run(*, rounds: int, layers: Sequence[int], clients: Sequence[int], progress:
 def main(rounds: int, layers: int, layer_size: int, clients: str) -> None:
     """Run the benchmark and print its table."""
     crowds = [int(each) for each in clients.split(",")]
-    found = run(rounds=rounds, layers=[layer_size * 1_000_000] * layers, clients=crowds, progress=lambda line: click.echo(line, err=True))
+    try:
+        found = run(rounds=rounds, layers=[layer_size * 1_000_000] * layers, clients=crowds, progress=lambda line: click.echo(line, err=True))
+    except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+        raise click.ClickException(str(missing)) from None
     click.echo(f"An image of {layers} layers of {layer_size} MB, {rounds} rounds, medians. Times: how often as fast as {PROXY}.")
     click.echo(summary(found, compared_with=PROXY))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

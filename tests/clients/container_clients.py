@@ -149,7 +149,7 @@ class Containerd:
             f'[grpc]\naddress = "{self._socket}"\n[ttrpc]\naddress = "{root}/ttrpc"\n'
             '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
         )
-        arguments = [require_program("containerd"), "--config", root / "config.toml"]
+        arguments: list[str | Path] = [require_program("containerd"), "--config", root / "config.toml"]
         self._daemon, _ = Process.until("containerd successfully booted", arguments, environment=self._environment)
 
     def run(self, *arguments: str) -> Finished:

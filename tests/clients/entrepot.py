@@ -22,7 +22,7 @@ LOGIN_SERVER = "registry.example.com"
 class Entrepot:
     """An engine that need not run: its directories stay, so it can be stopped or killed and started again, on the same port.
 
-    *source* is the endpoint of the source registry; *settings* are further lines for the top of ``settings.toml``; *variables* go into the engine's environment.
+    *source* is the endpoint of the source registry; *settings* are further lines for the top of ``settings.toml``; *variables* go into its environment.
     """
 
     def __init__(self, root: Path, source: str, *, sign_in: str = "optional", settings: str = "", variables: Mapping[str, str] | None = None) -> None:

@@ -84,7 +84,7 @@ def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_
 
 
 def test_an_image_that_the_source_does_not_have_is_not_found(client: ContainerClient, entrepot: Entrepot, app: StandInImage) -> None:
-    with pytest.raises(PullFailed, match="(?i)not found|unknown"):
+    with pytest.raises(PullFailed, match=r"(?i)not found|unknown"):
         client.pull(f"{entrepot.address}/library/app:none")
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -109,11 +110,11 @@ def test_a_port_in_use_is_one_sentence(entrepot: Entrepot, new_engine: NewEngine
     assert entrepot.get("/v2/").status_code == 200
 
 
-def test_a_second_engine_on_the_same_data_is_one_sentence_and_the_first_goes_on(entrepot: Entrepot, skopeo: Skopeo, app: StandInImage) -> None:
-    first, address = entrepot.process, entrepot.address
-    entrepot.address = "127.0.0.1:0"
-    second = entrepot.launch().wait()
-    entrepot._process, entrepot.address = first, address
+def test_a_second_engine_on_the_same_data_is_one_sentence_and_the_first_goes_on(
+    entrepot: Entrepot, source: DockerRegistry, skopeo: Skopeo, app: StandInImage
+) -> None:
+    address = entrepot.address
+    second = Entrepot(entrepot.root, source.url).launch().wait()
     assert second.status == 1
     _assert_one_sentence(second.output, "engine", str(entrepot.directories.data))
     assert entrepot.ask("status")["address"] == address
@@ -140,7 +141,7 @@ def test_a_directory_without_write_permission_is_one_sentence(new_engine: NewEng
     data = engine.root / "d"
     data.mkdir(mode=0o500)
     # Root may write anywhere; without these two capabilities permissions count for it too.
-    without = [require_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    without: list[str | Path] = [require_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     refused = engine.launch(prefix=without).wait()
     assert refused.status == 1
     _assert_one_sentence(refused.output, str(data), "Permission denied", "XDG_DATA_HOME")

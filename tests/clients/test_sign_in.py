@@ -149,7 +149,7 @@ def test_without_credentials_what_is_public_is_pulled(skopeo: Skopeo, new_engine
 def test_without_credentials_what_is_private_is_unknown(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry) -> None:
     engine = new_engine(guarded.url).start()
     engine.create_rule("example-private", "private/*", "private/*")
-    with pytest.raises(PullFailed, match="manifest unknown.*example-private"):
+    with pytest.raises(PullFailed, match=r"manifest unknown.*example-private"):
         skopeo.pull(f"{engine.address}/private/app:1")
 
 
