@@ -56,15 +56,8 @@ class Skopeo:
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
-        return run(
-            [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", source, target],
-            environment=self._environment,
-        )
-
-    def pull(self, reference: str, platform: str = AMD64) -> None:
-        self.forget()
-        system, architecture = platform.split("/")
-        _checked(self.copy(f"docker://{reference}", f"dir:{self._root / 'image'}", "--override-os", system, "--override-arch", architecture))
+        arguments: list[str | Path] = [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        return run([*arguments, source, target], environment=self._environment)
 
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
