@@ -35,7 +35,8 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 
 
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
-    assert await client.status() == await engine.status()
+    found = await client.status()
+    assert found == msgspec.structs.replace(await engine.status(), space_free=found.space_free)
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:

@@ -10,7 +10,6 @@ from entrepot.events import RECENT, WAITING, EventLog
 
 
 def test_an_event_becomes_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("entrepot").propagate = True
     with caplog.at_level(logging.INFO, "entrepot"):
         EventLog(lambda: 5.0).record("rule-created", "Cache rule hub is made.", "hub", level=logging.WARNING)
     [line] = caplog.records

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
@@ -32,7 +31,6 @@ async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(caplog: p
         raise ValueError("unforeseen")
 
     going_on = asyncio.Event()
-    logging.getLogger("entrepot").propagate = True
     async with OwnedTasks() as tasks:
         other = tasks.start(asyncio.Event().wait(), "other")  # type: ignore[arg-type]
         failing = tasks.start(fail(), "the failing one")

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +60,11 @@ class Skopeo:
         arguments: list[str | Path] = [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
         return run([*arguments, source, target], environment=self._environment)
 
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        self.forget()
+        system, architecture = platform.split("/")
+        _checked(self.copy(f"docker://{reference}", f"dir:{self._root / 'image'}", "--override-os", system, "--override-arch", architecture))
+
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
         return run([self._program, "--insecure-policy", "delete", "--tls-verify=false", f"docker://{reference}"], environment=self._environment)
@@ -66,8 +72,8 @@ class Skopeo:
     def pull_all_platforms(self, reference: str) -> dict[str, bytes]:
         """Pull an index with all its images; every file by its digest."""
         self.forget()
-        arguments = [self._program, "--insecure-policy", "copy", "--all", "--src-tls-verify=false", f"docker://{reference}", f"dir:{self._root / 'image'}"]
-        _checked(run(arguments, environment=self._environment))
+        arguments: list[str | Path] = [self._program, "--insecure-policy", "copy", "--all", "--src-tls-verify=false"]
+        _checked(run([*arguments, f"docker://{reference}", f"dir:{self._root / 'image'}"], environment=self._environment))
         contents = [each.read_bytes() for each in (self._root / "image").iterdir()]
         return {f"sha256:{hashlib.sha256(each).hexdigest()}": each for each in contents}
 
@@ -101,6 +107,7 @@ class Podman:
             path = root / variable.lower()
             path.write_text(content)
             self._environment[variable] = str(path)
+        self._registries = root / "containers_registries_conf"
         self._policy = root / "policy.json"
         self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
 
@@ -109,6 +116,12 @@ class Podman:
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("pull", "--tls-verify=false", "--signature-policy", self._policy, "--platform", platform, reference))
+
+    def use_mirror(self, login_server: str, address: str) -> None:
+        """Pull images of a login server through a mirror (containers-registries.conf(5))."""
+        self._registries.write_text(
+            f'unqualified-search-registries = []\n[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n'
+        )
 
     def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
         [found] = json.loads(_checked(self.run("image", "inspect", reference)))
@@ -129,6 +142,8 @@ class Containerd:
         require_root("containerd")
         root.mkdir(parents=True, exist_ok=True)
         self._socket = root / "socket"
+        self._hosts = root / "hosts"
+        self._hosts.mkdir()
         self._environment = bare_environment(root / "home")
         self._namespaces = (f"test-{number}" for number in itertools.count())
         self._namespace = next(self._namespaces)
@@ -150,6 +165,15 @@ class Containerd:
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("images", "pull", "--plain-http", "--snapshotter", "native", "--platform", platform, reference))
+
+    def use_mirror(self, login_server: str, address: str) -> None:
+        """Pull images of a login server through a mirror, with `pull_through_mirror` (containerd, ``docs/hosts.md``)."""
+        directory = self._hosts / login_server
+        directory.mkdir(exist_ok=True)
+        (directory / "hosts.toml").write_text(f'server = "https://{login_server}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n')
+
+    def pull_through_mirror(self, reference: str) -> None:
+        _checked(self.run("images", "pull", "--hosts-dir", str(self._hosts), "--snapshotter", "native", "--platform", AMD64, reference))
 
     def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
@@ -178,14 +202,15 @@ class Docker:
         root.mkdir(parents=True, exist_ok=True)
         self._socket = root / "socket"
         self._environment = bare_environment(root / "home") | {"DOCKER_HOST": f"unix://{self._socket}"}
-        configuration = root / "daemon.json"
-        configuration.write_text(json.dumps({"deprecated-key-path": str(root / "key.json")}))
+        self._configuration = root / "daemon.json"
+        self._key = root / "key.json"
+        self._configure()
         self._daemon, _ = Process.until(
             "API listen on",
             [
                 *(require_program("unshare"), "--mount", "--propagation", "private"),
                 *("sh", "-c", 'mount -n -t tmpfs tmpfs /run && mount -n -t tmpfs tmpfs /opt && exec "$@"', "sh"),
-                *(dockerd, "--config-file", configuration, "--host", f"unix://{self._socket}"),
+                *(dockerd, "--config-file", self._configuration, "--host", f"unix://{self._socket}"),
                 *("--data-root", root / "data", "--exec-root", root / "exec", "--pidfile", root / "pid"),
                 *("--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none"),
             ],
@@ -194,6 +219,16 @@ class Docker:
 
     def run(self, *arguments: str) -> Finished:
         return run([self._docker, *arguments], environment=self._environment)
+
+    def _configure(self, **settings: object) -> None:
+        self._configuration.write_text(json.dumps({"deprecated-key-path": str(self._key)} | settings))
+
+    def use_mirror(self, address: str) -> None:
+        """Pull images of Docker Hub through a mirror; docker knows mirrors of no other login server."""
+        self._configure(**{"registry-mirrors": [f"http://{address}"]})
+        before = self._daemon.mark()
+        self._daemon.send(signal.SIGHUP)
+        self._daemon.wait_for_line("Reloaded configuration", since=before)
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("pull", "--platform", platform, reference))

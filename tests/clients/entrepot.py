@@ -22,10 +22,20 @@ LOGIN_SERVER = "registry.example.com"
 class Entrepot:
     """An engine that need not run: its directories stay, so it can be stopped or killed and started again, on the same port.
 
-    *source* is the endpoint of the source registry; *settings* are further lines for the top of ``settings.toml``; *variables* go into its environment.
+    *source* is the endpoint of the source registry, and *login_server* its name, with a policy of its own unless *sign_in* is None. *settings* are further
+    lines for the top of ``settings.toml``; *variables* go into the engine's environment.
     """
 
-    def __init__(self, root: Path, source: str, *, sign_in: str = "optional", settings: str = "", variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        source: str,
+        *,
+        login_server: str = LOGIN_SERVER,
+        sign_in: str | None = "optional",
+        settings: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.root = root
         # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at the most, so its names are short here.
         self._environment = bare_environment(root / "h") | {
@@ -38,7 +48,9 @@ class Entrepot:
         self._variables = dict(variables or {})
         self.directories = Directories(*(root / part / "entrepot" for part in "cdrs"))
         self.directories.config.mkdir(parents=True, exist_ok=True)
-        self.directories.settings.write_text(f'{settings}\n[upstreams."{LOGIN_SERVER}"]\nsign_in = "{sign_in}"\nendpoint = "{source}"\n')
+        policy = "" if sign_in is None else f'sign_in = "{sign_in}"\n'
+        self.directories.settings.write_text(f'{settings}\n[upstreams."{login_server}"]\nendpoint = "{source}"\n{policy}')
+        self._login_server = login_server
         self.address = "127.0.0.1:0"
         self._process: Process | None = None
 
@@ -81,10 +93,10 @@ class Entrepot:
     def create_rule(self, name: str, source_repository: str, target: str, credential_set: str | None = None) -> None:
         """Make a cache rule; *source_repository* goes without the login server."""
         options = [] if credential_set is None else ["--cred-set", credential_set]
-        self.run("rule", "create", "--name", name, "--source-repo", f"{LOGIN_SERVER}/{source_repository}", "--target-repo", target, *options)
+        self.run("rule", "create", "--name", name, "--source-repo", f"{self._login_server}/{source_repository}", "--target-repo", target, *options)
 
     def create_credential_set(self, name: str, username_id: str, password_id: str) -> None:
-        options = ["--login-server", LOGIN_SERVER, "--username-id", username_id, "--password-id", password_id]
+        options = ["--login-server", self._login_server, "--username-id", username_id, "--password-id", password_id]
         self.run("credential-set", "create", "--name", name, *options)
 
     def wait_for_pull(self, image: str = "", *, since: int = 0) -> None:

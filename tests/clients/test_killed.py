@@ -113,9 +113,10 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
     assert str(layer.digest) not in engine.held_blobs()
     _assert_only_whole_blobs(engine)
 
-    gate.open()
     started = time.monotonic()
     await asyncio.to_thread(engine.start)
+    assert engine.unfinished() == []
+    gate.open()
     await _ask_for_manifests(engine, image)
     assert time.monotonic() - started < RESTART
     after = Body(wanted=layer.size)

@@ -53,7 +53,6 @@ class Step(Vertical):
 
     DEFAULT_CSS = """
     Step { height: 1fr; padding: 1 2 0 2; display: none; }
-    Step.-current { display: block; }
     Step .question { text-style: bold; margin-bottom: 1; }
     Step .teach { color: $text-muted; margin: 1 0 0 2; height: auto; }
     Step .entry { height: 1; margin-left: 2; }
@@ -105,14 +104,13 @@ class Wizard(Screen[Result]):
     async def go_to(self, number: int) -> None:
         """Show a step and put the focus into it."""
         await self.prepare(number)
-        # Shown and ready to be typed into in the same moment: whoever types ahead must not type into the step before.
+        # Shown and ready to be typed into in the same moment, without waiting for styles or messages: no key that is pressed now may be lost.
         self.current = number
         for index in range(len(self.steps)):
-            self.query_one(f"#step-{index}").set_class(index == number, "-current")
+            self.query_one(f"#step-{index}").display = index == number
         self.query_one(StepTrail).current = number
         target = self.focus_of(number)
-        if target is not None:
-            self.query_one(target).focus()
+        self.set_focus(self.query_one(target) if target is not None else None)
         self.check_soon()
         self.refresh_bindings()
 
