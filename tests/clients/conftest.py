@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,8 +65,10 @@ def skopeo(tmp_path_factory: pytest.TempPathFactory) -> Skopeo:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    return Podman(tmp_path_factory.mktemp("podman"))
+def podman() -> Iterator[Podman]:
+    # podman refuses a run directory whose path has more than 50 characters, and pytest's directories are long when tests run in parallel.
+    with tempfile.TemporaryDirectory(prefix="podman-") as directory:
+        yield Podman(Path(directory))
 
 
 @pytest.fixture(scope="session")
