@@ -10,6 +10,9 @@ from statistics import median
 
 from entrepot.words import Column, table
 
+ENTREPOT = "entrepot"
+"""What goes through Entrepot, in the tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -26,12 +29,17 @@ class Measurement:
 
 
 class ProcessMeter:
-    """Processor time and peak memory of a process since the meter was made (proc(5))."""
+    """Processor time and peak memory of a process and the children that it has then, since the meter was made (proc(5)).
+
+    Memory that several of them share counts for each.
+    """
 
     def __init__(self, pid: int) -> None:
-        self._proc = Path(f"/proc/{pid}")
-        # 5 resets the peak of the resident memory.
-        (self._proc / "clear_refs").write_text("5")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self._all = [Path(f"/proc/{each}") for each in (pid, *children)]
+        for each in self._all:
+            # 5 resets the peak of the resident memory.
+            (each / "clear_refs").write_text("5")
         self._before = self._processor_seconds()
 
     @property
@@ -40,13 +48,13 @@ class ProcessMeter:
 
     @property
     def peak_memory(self) -> int:
-        [line] = [each for each in (self._proc / "status").read_text().splitlines() if each.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
+        lines = [line for each in self._all for line in (each / "status").read_text().splitlines() if line.startswith("VmHWM:")]
+        return sum(int(line.split()[1]) for line in lines) * 1024
 
     def _processor_seconds(self) -> float:
         # The name of the program stands in parentheses and may hold anything; utime and stime are the 12th and 13th word after it.
-        words = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        words = [(each / "stat").read_text().rpartition(")")[2].split() for each in self._all]
+        return sum(int(each[11]) + int(each[12]) for each in words) / os.sysconf("SC_CLK_TCK")
 
 
 COLUMNS = (

@@ -2,6 +2,8 @@
 
 Both stand before the same source registry on the same machine and take turns; each round begins with empty caches. The table has medians. Because the source
 is on loopback and takes no time of its own, the numbers show what a cache costs, not what it saves.
+
+Then many connections read one blob that Entrepot holds, and the same file from nginx, which is the measure for serving files.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.bench.blob import NGINX, run_blob
 from tests.bench.driver import pull_together
-from tests.bench.measurement import Measurement, ProcessMeter, summary
+from tests.bench.measurement import ENTREPOT, Measurement, ProcessMeter, summary
 from tests.clients.container_clients import AMD64, ARM64
 from tests.clients.entrepot import Entrepot
 from tests.clients.layouts import push
 from tests.clients.source_registry import DockerRegistry
 from tests.standin.images import StandInImage, build_image
 
-ENTREPOT = "entrepot"
 PROXY = "docker-registry proxy"
 SOURCE = "source itself"
 
@@ -130,15 +132,24 @@ def run(*, rounds: int, layers: Sequence[int], clients: Sequence[int], progress:
 @click.option("--layers", default=4, show_default=True, type=click.IntRange(1), help="How many layers the image has.")
 @click.option("--layer-size", default=50, show_default=True, type=click.IntRange(1), help="Of each layer, in MB.")
 @click.option("--clients", default="1,8", show_default=True, help="How many clients pull at once, one scenario for each.")
-def main(rounds: int, layers: int, layer_size: int, clients: str) -> None:
+@click.option("--blob-size", default=128, show_default=True, type=click.IntRange(1), help="Of the blob that many connections read, in MB.")
+@click.option("--connections", default=16, show_default=True, type=click.IntRange(1), help="How many connections read that blob at once.")
+def main(rounds: int, layers: int, layer_size: int, clients: str, blob_size: int, connections: int) -> None:
     """Run the benchmark and print its table."""
     crowds = [int(each) for each in clients.split(",")]
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
     try:
-        found = run(rounds=rounds, layers=[layer_size * 1_000_000] * layers, clients=crowds, progress=lambda line: click.echo(line, err=True))
+        found = run(rounds=rounds, layers=[layer_size * 1_000_000] * layers, clients=crowds, progress=progress)
+        of_blob = run_blob(rounds=rounds, size=blob_size * 1_000_000, connections=connections, progress=progress)
     except (pytest.skip.Exception, pytest.fail.Exception) as missing:
         raise click.ClickException(str(missing)) from None
     click.echo(f"An image of {layers} layers of {layer_size} MB, {rounds} rounds, medians. Times: how often as fast as {PROXY}.")
     click.echo(summary(found, compared_with=PROXY))
+    click.echo(f"\nA blob of {blob_size} MB that is held, {connections} connections, {rounds} rounds, medians. Times: how often as fast as {NGINX}.")
+    click.echo(summary(of_blob, compared_with=NGINX))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.bench.measurement import Measurement, summary
-from tests.bench.pull import ENTREPOT, PROXY, SOURCE, run
+from tests.bench.measurement import ENTREPOT, Measurement, summary
+from tests.bench.pull import PROXY, SOURCE, run
 
 LAYERS = [300_000, 20_000]
 
