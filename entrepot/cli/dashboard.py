@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import click
 
@@ -27,6 +29,8 @@ START_PATIENCE = 15.0
 
 LOG_LINES = 5
 """Lines of the log that are shown when an engine did not come up."""
+
+_ELSEWHERE = "Set TMPDIR to another directory, with room in it and a short path."
 
 
 def require_terminal() -> None:
@@ -65,10 +69,15 @@ def open_demo(*, headless: bool) -> None:
     with ExitStack() as stack:
         stack.enter_context(_cleans_up_when_ended())
         # Short, because the path of a Unix socket has to be.
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)))
-        directories = Directories.under(root)
         try:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)))
+            directories = Directories.under(root)
             directories.make()
+        except OSError as error:
+            fail(EngineError(f"No temporary directory can be made: {error.strerror}.", _ELSEWHERE))
+        except EngineError as error:
+            fail(EngineError(error.what, _ELSEWHERE))
+        try:
             status = stack.enter_context(_demo_engine(directories))
         except (ClientError, EntrepotError) as error:
             fail(error)
@@ -107,12 +116,12 @@ def _cleans_up_when_ended() -> Iterator[None]:
 @contextmanager
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
-    with log.open("wb") as output:
+    with _opened(log, _ELSEWHERE) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        yield _wait_for(directories.socket, process, log)
+        yield _wait_for(directories.socket, process, log, since=0)
     finally:
         process.terminate()
         try:
@@ -133,7 +142,8 @@ def _explain(status: EngineStatus) -> None:
 def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> None:
     """Start an engine in a session of its own, so that it outlives this terminal, and wait until it answers; raises `EngineError`."""
     log = directories.log / "engine.log"
-    with log.open("ab") as output:
+    with _opened(log, "Free space there, let this user write it, or set XDG_STATE_HOME to another directory.") as output:
+        since = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot", "serve"],
             stdin=subprocess.DEVNULL,
@@ -142,25 +152,41 @@ def start_engine(directories: Directories, environment: Mapping[str, str] | None
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
-    _wait_for(directories.socket, process, log)
+    _wait_for(directories.socket, process, log, since=since)
 
 
-def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path) -> EngineStatus:
+def _opened(log: Path, hint: str) -> BinaryIO:
+    try:
+        return log.open("ab")
+    except OSError as error:
+        raise EngineError(f"The log {log} can't be written: {error.strerror}.", hint) from None
+
+
+def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path, *, since: int) -> EngineStatus:
+    """Wait until the engine answers. Its words in the log begin at byte *since*; before it are those of engines that ran earlier."""
     until = time.monotonic() + START_PATIENCE
     while time.monotonic() < until:
         try:
             return asyncio.run(_status(socket))
         except EngineUnreachable:
             if process.poll() is not None:
-                raise EngineError(f"The engine did not come up. {_last_words(log)}", f"Its log: {log}") from None
+                raise EngineError(f"The engine did not come up. {_last_words(log, since)}", f"Its log: {log}") from None
             time.sleep(0.05)
     process.terminate()
     raise EngineError(f"The engine does not answer after {START_PATIENCE:.0f} s.", f"Its log: {log}")
 
 
-def _last_words(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return " ".join(line.removeprefix("Error: ") for line in lines)
+def _last_words(log: Path, since: int) -> str:
+    """The error that an engine ended with, else the last lines that it wrote."""
+    with log.open("rb") as written:
+        written.seek(since)
+        lines = written.read().decode(errors="replace").splitlines()
+    if not lines:
+        return "It gave no reason."
+    if lines[-1].startswith("Error: "):
+        # The code in parentheses at its end would stand before that of the error which this becomes a part of.
+        return re.sub(r" \(\w+\)$", "", lines[-1].removeprefix("Error: "))
+    return "\n".join(["It wrote:", *(f"  {line}" for line in lines[-LOG_LINES:]), ""])
 
 
 async def _status(socket: Path) -> EngineStatus:

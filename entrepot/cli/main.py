@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
 import click
 
 from entrepot import __version__
-from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table
+from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table, tell
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.settings import Directories, Settings
@@ -18,6 +19,12 @@ from entrepot.words import Column, ago, bar, duration, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
+
+BAR = 24
+"""Cells of the bar of a pull where there is room for all of it."""
+
+SHORTEST_BAR = 6
+"""With fewer cells a bar says nothing that the per cent beside it does not say."""
 
 
 class _Commands(click.Group):
@@ -326,7 +333,7 @@ def show_repository(name: str, as_json: bool) -> None:
             ("Pulled", _moment(found.last_pull)),
         ]
     )
-    click.echo()
+    tell()
     rows = [
         (tag.name, " ".join(tag.platforms) or "-", size(tag.size), ago(tag.cached, now), ago(tag.last_pull, now), _tag_state(tag.gone, tag.fresh_until, now))
         for tag in detail.tags
@@ -367,12 +374,12 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
     try:
         async for latest in client.watch_pull(started.id):
             if in_terminal:
-                click.echo(f"\r{_progress(latest)}\x1b[K", err=True, nl=False)
+                click.echo(f"\r{_progress(latest, _columns())}\x1b[K", err=True, nl=False)
             elif time.monotonic() - told >= PLAIN_PROGRESS and not latest.state.ended:
                 click.echo(_progress(latest), err=True)
                 told = time.monotonic()
     except asyncio.CancelledError:
-        click.echo(f"\nThe pull goes on in the engine; the dashboard shows it. (pull {started.id})", err=True)
+        click.echo(f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})", err=True)
         raise
     if latest.state is PullState.COMPLETED:
         took = (latest.ended or latest.started) - latest.started
@@ -384,10 +391,25 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
     return latest
 
 
-def _progress(pull: PullSnapshot) -> str:
+def _columns() -> int:
+    """Characters that a line may have: one that reaches the last column makes some terminals go to the next, where a carriage return can't go back from."""
+    try:
+        found = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        found = 0
+    return (found or 80) - 1
+
+
+def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
+    """One line of at most *columns* characters: the bar gives way first, then the beginning of the image's name. None: as many as it takes."""
     share = pull.received / pull.size if pull.size else 0.0
     left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
-    return f"{pull.image} {bar(share, 24)} {share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+    numbers = f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+    cells = BAR if columns is None else min(BAR, columns - len(pull.image) - len(numbers) - len(" [] "))
+    if cells >= SHORTEST_BAR:
+        return f"{pull.image} {bar(share, cells)} {numbers}"
+    line = f"{pull.image} {numbers}"
+    return line if columns is None or len(line) <= columns else f"...{line[len(line) - columns + 3 :]}"
 
 
 @cli.command()

@@ -45,17 +45,29 @@ def ask(work: Callable[[CacheClient], Awaitable[T]]) -> T:
         fail(error)
 
 
+def tell(text: str = "") -> None:
+    """Print to standard output, and end with an error where it takes no more, such as a file on a full disk."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_output()
+        click.echo(f"Error: Standard output can't be written: {error.strerror}.", err=True)
+        sys.exit(REFUSED)
+
+
 def print_json(value: object) -> None:
     """Print a picture, or a list of pictures, for a script."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    tell(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
     """Print a listing; *empty* says on standard error what to do when there is nothing in it."""
     if rows:
-        click.echo(table(columns, rows))
+        tell(table(columns, rows))
     else:
         click.echo(empty, err=True)
 
@@ -65,7 +77,7 @@ def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
     told = [(name, value) for name, value in fields if value is not None and value != ""]
     width = max(len(name) for name, _ in told)
     for name, value in told:
-        click.echo(f"{name.ljust(width)}  {value}")
+        tell(f"{name.ljust(width)}  {value}")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -79,5 +91,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def broken_pipe() -> NoReturn:
     """Whoever read our output has left (``entrepot rule list | head -1``): end quietly, as the shell expects."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget_output()
     sys.exit(128 + 13)
+
+
+def _forget_output() -> None:
+    """Python tries once more to write what is left when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

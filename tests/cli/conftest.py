@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import termios
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,9 @@ class CommandLine:
         for each in "ht":
             (root / each).mkdir()
 
-    async def start(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+    async def start(
+        self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         """Begin a command."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -63,7 +66,7 @@ class CommandLine:
             "entrepot",
             *arguments,
             stdin=stdin,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             env=self.environment,
             cwd=self.root,
@@ -82,6 +85,22 @@ class CommandLine:
         assert "Traceback" not in ended.output + ended.errors, ended.errors
         return ended
 
+    async def in_terminal(self, *arguments: str, term: str = "xterm", columns: int = 80) -> tuple[int, str]:
+        """Run a command with a terminal as its standard input and error: its status, and what it told there. There is never a traceback."""
+        keyboard, terminal = os.openpty()
+        termios.tcsetwinsize(terminal, (24, columns))
+        self.environment["TERM"] = term
+        process = await self.start(*arguments, stdin=terminal, stderr=terminal)
+        os.close(terminal)
+        reading = asyncio.create_task(asyncio.to_thread(_all_of, keyboard))
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+            told = (await reading).decode().replace("\r\n", "\n")
+        os.close(keyboard)
+        assert "Traceback" not in told, told
+        assert output == b""
+        return process.returncode or 0, told
+
     async def done(self, *arguments: str) -> Ended:
         """Run a command that has to succeed."""
         ended = await self.run(*arguments)
@@ -91,6 +110,15 @@ class CommandLine:
     async def ask(self, *arguments: str) -> Any:
         """Run a command that answers in JSON."""
         return (await self.done(*arguments, "--json")).document
+
+
+def _all_of(keyboard: int) -> bytes:
+    told = b""
+    while True:
+        try:
+            told += os.read(keyboard, 4096)
+        except OSError:  # Linux gives EIO once nobody has the other end open.
+            return told
 
 
 @pytest.fixture

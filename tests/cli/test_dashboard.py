@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from pathlib import Path
 
 import httpx
 import pytest
 
+from entrepot.cli.dashboard import start_engine
+from entrepot.errors import EngineError
+from entrepot.settings import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
 
 
@@ -44,3 +48,61 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
     assert list(temporary.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(found[1].rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+@pytest.mark.parametrize("arguments", [[], ["demo"]])
+async def test_a_terminal_that_can_not_place_characters_is_none(arguments: list[str], term: str, alone: CommandLine) -> None:
+    status, told = await alone.in_terminal(*arguments, term=term)
+    assert status == 2
+    assert told == "Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Use the commands: entrepot --help\n"
+
+
+# An engine that does not come up
+
+
+async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_older_ones(alone: CommandLine, directories: Directories) -> None:
+    directories.make()
+    directories.settings.write_text("fresness = 3\n")
+    log = directories.log / "engine.log"
+    log.write_text("2026-11-02T10:15:00+00:00 An engine of yesterday.\nError: The trouble of yesterday. (EngineUnavailable)\n")
+    status, told = await alone.in_terminal()
+    assert status == 1
+    assert told == (
+        f"Error: The engine did not come up. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Mend it and start again. "
+        f"Its log: {log} (EngineUnavailable)\n"
+    )
+
+
+async def test_an_engine_that_breaks_is_told_with_the_last_lines_of_its_log(
+    alone: CommandLine, directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories.make()
+    broken = tmp_path / "broken-python"
+    broken.write_text("#!/bin/sh\nfor each in 1 2 3 4 5 6 7; do echo line $each >&2; done\nexit 1\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr("entrepot.cli.dashboard.sys.executable", str(broken))
+    with pytest.raises(EngineError) as raised:
+        await asyncio.to_thread(start_engine, directories)
+    assert raised.value.what == "The engine did not come up. It wrote:\n  line 3\n  line 4\n  line 5\n  line 6\n  line 7\n"
+
+
+async def test_a_log_that_can_not_be_written_is_one_line(alone: CommandLine, directories: Directories) -> None:
+    directories.make()
+    (directories.log / "engine.log").mkdir()
+    status, told = await alone.in_terminal()
+    assert status == 1
+    assert told.startswith(f"Error: The log {directories.log / 'engine.log'} can't be written: Is a directory. ")
+    assert "XDG_STATE_HOME" in told
+    assert told.count("\n") == 1
+
+
+async def test_a_demo_says_which_variable_moves_its_directory(alone: CommandLine, tmp_path: Path) -> None:
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    ended = await alone.run("demo", "--headless", variables={"TMPDIR": str(temporary)})
+    assert ended.status == 1
+    assert "The path of the management socket is too long" in ended.errors
+    assert "Set TMPDIR to another directory" in ended.errors
+    assert "XDG_RUNTIME_DIR" not in ended.errors
+    assert list(temporary.iterdir()) == []

@@ -330,7 +330,7 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(entrepot: CommandLine, engin
         process.send_signal(2)
         _, errors = await process.communicate()
     assert process.returncode == 1
-    assert "The pull goes on in the engine" in errors.decode()
+    assert "The pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it." in errors.decode()
     assert "Traceback" not in errors.decode()
     [pull] = engine.cache.pulls.all()
     assert not pull.state.ended
@@ -357,16 +357,16 @@ async def test_in_a_terminal_a_deletion_is_asked_about(answer: bytes, deleted: b
     assert (len(engine.documents.rules) == 0) is deleted
 
 
-def test_progress_shows_share_speed_and_time_left() -> None:
-    pull = PullSnapshot(
+def _running(repository: str, tag: str) -> PullSnapshot:
+    return PullSnapshot(
         id="1",
-        repository="library/nginx",
-        tag="1.27",
+        repository=repository,
+        tag=tag,
         digest=None,
         platform="linux/amd64",
         rule="example-library",
         login_server=LOGIN_SERVER,
-        source_repository="library/nginx",
+        source_repository=repository,
         state=PullState.RUNNING,
         started=0.0,
         size=200_000_000,
@@ -374,7 +374,46 @@ def test_progress_shows_share_speed_and_time_left() -> None:
         speed=10_000_000.0,
         time_left=15.0,
     )
-    assert _progress(pull) == "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"
+
+
+def test_progress_shows_share_speed_and_time_left() -> None:
+    assert _progress(_running("library/nginx", "1.27")) == "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (200, "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
+        (79, "library/nginx:1.27 [##--------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
+        (70, "library/nginx:1.27  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
+        (60, "...ginx:1.27  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
+    ],
+)
+def test_progress_fits_into_the_terminal(columns: int, line: str) -> None:
+    assert _progress(_running("library/nginx", "1.27"), columns) == line
+
+
+def test_progress_is_never_longer_than_the_terminal_is_wide() -> None:
+    for pull in (_running("a", "1"), _running("acme/a-repository-with-a-long-name/of-several-parts", "2026.11.24-nightly")):
+        for columns in range(20, 140):
+            assert len(_progress(pull, columns)) <= columns
+
+
+async def test_in_a_terminal_progress_stays_on_its_line(entrepot: CommandLine, source: StandIn) -> None:
+    name = "library/" + "long-" * 14 + "name"
+    layer = source.add_image(name, "1.27", layers=[os.urandom(500_000)]).platforms["linux/amd64"].layers[0]
+    gate = source.hold(str(layer.digest), after_bytes=200_000, method="GET")
+    running = asyncio.create_task(entrepot.in_terminal("pull", f"{name}:1.27", "--platform", "linux/amd64", columns=80))
+    async with asyncio.timeout(PATIENCE):
+        await gate.reached
+        gate.open()
+        status, told = await running
+    assert status == 0
+    *drawn, last = told.removesuffix("\n").removeprefix("\r").split("\r")
+    assert drawn
+    assert "\n" not in told.removesuffix("\n")
+    assert max(len(each.removesuffix("\x1b[K")) for each in drawn) <= 79
+    assert last.startswith(f"{name}:1.27 linux/amd64: ")
 
 
 # Serving
@@ -434,3 +473,16 @@ async def test_a_reader_that_leaves_early_is_no_error(entrepot: CommandLine) -> 
         status = await process.wait()
     assert errors == b""
     assert status in {1, 141}
+
+
+@pytest.mark.parametrize("arguments", [["paths"], ["paths", "--json"], ["rule", "list"], ["rule", "show", "-n", "example-library"]], ids=" ".join)
+async def test_an_output_that_takes_no_more_is_an_error_in_one_line(arguments: list[str], entrepot: CommandLine) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await entrepot.start(*arguments, stdout=full)
+    finally:
+        os.close(full)
+    async with asyncio.timeout(PATIENCE):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors.decode() == "Error: Standard output can't be written: No space left on device.\n"
