@@ -12,13 +12,23 @@ import pytest
 REQUIRED = "ENTREPOT_REQUIRE_PROGRAMS"
 """The environment variable that turns a missing program from a skipped test into a failed one."""
 
+_PACKAGES = {
+    "ctr": "containerd",
+    "docker": "docker.io",
+    "dockerd": "docker.io",
+    "htpasswd": "apache2-utils",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
+"""The Debian packages of programs whose package has another name than they have."""
+
 
 def require_program(name: str) -> Path:
     """The path of a program, looked for in the system's own directories too; the test is skipped, or fails when programs are required, where it is missing."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     found = shutil.which(name, path=path)
     if found is None:
-        _missing(f"the program {name} is not installed")
+        _missing(f"the program {name} is not installed (Debian package: {_PACKAGES.get(name, name)})")
     return Path(found)
 
 

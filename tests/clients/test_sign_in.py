@@ -104,11 +104,13 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(skope
     assert "denied" in told.lower()
     assert LOGIN_SERVER in told
     assert "example-hub" in told
+    answer = engine.get("/v2/private/app/manifests/1")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (403, "DENIED")
     shown = _health(engine)
     assert shown["health"] == "Unhealthy"
     assert "credential" in shown["errorMessage"]
     engine.process.wait_for_line("example-hub is unhealthy")
-    assert WRONG not in told + str(shown)
+    assert WRONG not in told + answer.text + str(shown)
     _assert_nowhere(WRONG, engine, guarded)
 
 
