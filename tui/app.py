@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import events, work
+from textual import events, on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -170,6 +170,11 @@ class Dashboard(App[DashboardOutcome]):
             self.notify(f"Sent to the terminal's clipboard: {line}")
         else:
             self.notify("Too long for the terminal's clipboard.", severity="warning")
+
+    @on(Wizard.Onward)
+    def _onward(self) -> None:
+        if isinstance(self.screen, Wizard):
+            self.screen.go_on()
 
     # Leaving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual import events
 
 from entrepot.credentials import CredentialSetDraft
 from entrepot.engine import Engine
@@ -50,6 +51,14 @@ async def test_a_rule_is_made_and_its_first_image_pulled(person: Person, engine:
     await person.sees("Pulls", "team/app:1", "complete")
     [pull] = engine.cache.pulls.all()
     assert (pull.state, list(pull.asked_by)) == (PullState.COMPLETED, ["dashboard"])
+
+
+async def test_keys_that_come_in_one_go_are_taken_in_their_order(person: Person) -> None:
+    await person.press("2", "n")
+    await person.sees("Which source registry does it pull from?", "> Docker Hub")
+    for key in ("down", "down", "down", "enter"):
+        person.app.post_message(events.Key(key, None))
+    await person.sees("Which repository of Microsoft Artifact Registry?")
 
 
 async def test_a_refusal_stands_beside_its_field_in_the_engines_words(person: Person, engine: Engine) -> None:

@@ -11,6 +11,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
@@ -77,6 +78,9 @@ class Wizard(Screen[Result]):
     ]
     wizard_title: ClassVar[str] = ""
     steps: ClassVar[tuple[str, ...]] = ()
+
+    class Onward(Message):
+        """Enter was pressed; the app calls `go_on` when this arrives there, behind the keys that were pressed before."""
 
     app: Dashboard
 
@@ -148,8 +152,12 @@ class Wizard(Screen[Result]):
     def _something_changed(self) -> None:
         self.check_soon()
 
+    def action_next(self) -> None:
+        """Go on, after the keys that were pressed before have done their work: a key that means something takes a longer way than one with priority."""
+        (self.focused or self).post_message(self.Onward())
+
     @work(exclusive=True, group="go", exit_on_error=False)
-    async def action_next(self) -> None:
+    async def go_on(self) -> None:
         """Go on if the engine has nothing against it."""
         if self._going:
             return
