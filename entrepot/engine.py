@@ -21,6 +21,7 @@ from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetD
 from entrepot.documents import Documents
 from entrepot.errors import EngineError, EntrepotError, NotFound
 from entrepot.events import EventLog
+from entrepot.health import Health
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import CacheRule, Route, RuleDraft
 from entrepot.settings import Directories, Settings
@@ -38,6 +39,7 @@ from entrepot.snapshots import (
     UpstreamSnapshot,
 )
 from entrepot.source.client import SourceClient, Sources
+from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.tasks import OwnedTasks
@@ -45,6 +47,9 @@ from entrepot.upstreams import SourceRegistries
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
+
+STUCK_MARGIN = 30.0
+"""Seconds that a fill may take for one step beyond what its source may."""
 
 SPACE_TO_START = 16 * 1024 * 1024
 """Bytes that must be free in the data directory for the engine to start."""
@@ -95,6 +100,15 @@ class Engine:
         self._started = clock()
         self._health: dict[str, CredentialHealth] = {}
         self._held_size = 0
+        self.health_of_engine = Health(
+            directories.data,
+            fills=lambda: fills.under_way,
+            ask_catalog=catalog.repositories_count,
+            # A fill that is refused moves with each try; what takes longer than all time-outs of one try together is stuck.
+            stuck_after=ATTEMPTS * (settings.connect_timeout + settings.read_timeout) + STUCK_MARGIN,
+            on_change=self._health_changed,
+            clock=time.monotonic,
+        )
         self._tasks = OwnedTasks()
         self._collecting = asyncio.Lock()
 
@@ -118,7 +132,10 @@ class Engine:
                         await catalog.add_blob(digest, size, now=clock())
                         engine._held_size += size
 
-                    fills = Fills(blobs, clock=time.monotonic, on_held=held)
+                    def refused(error: OSError) -> None:
+                        events.record("disk-refuses", _refusal(error), level=logging.ERROR)
+
+                    fills = Fills(blobs, clock=time.monotonic, on_held=held, on_refusal=refused)
                     engine = cls(
                         directories=directories,
                         settings=settings,
@@ -145,6 +162,7 @@ class Engine:
                 async with self._tasks:
                     self._tasks.start(self._keep_books(), "bookkeeping")
                     self._tasks.start(self._heal(), "healing the catalog")
+                    self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
                     for each in self.documents.credential_sets:
                         self._check_soon(each.name)
                     yield
@@ -454,7 +472,7 @@ class Engine:
             credential_sets=len(self.documents.credential_sets),
             repositories=await self.catalog.repositories_count(),
             blobs_size=self._held_size,
-            space_free=self.blobs.free(),
+            space_free=self._space_free(),
             pulls_running=self.cache.pulls.running_count(),
             speed=self.fills.speed,
             served=self.served,
@@ -463,7 +481,23 @@ class Engine:
             demo=self._demo,
         )
 
+    def _space_free(self) -> int:
+        try:
+            return self.blobs.free()
+        except OSError:
+            # A disk that fails is told in the notices.
+            return 0
+
+    def _health_changed(self, problems: tuple[str, ...]) -> None:
+        for each in problems:
+            self.events.record("engine-unready", each, level=logging.ERROR)
+        if not problems:
+            self.events.record("engine-ready", "The engine is well again.")
+
     def _notices(self) -> Iterator[str]:
+        yield from self.health_of_engine.problems()
+        if self.fills.refusal is not None:
+            yield _refusal(self.fills.refusal)
         if self.documents.problem is not None:
             yield self.documents.problem.message
         for name, health in sorted(self._health.items()):
@@ -475,6 +509,10 @@ def own_platform() -> str:
     """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
     machine = platform.machine()
     return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+
+
+def _refusal(error: OSError) -> str:
+    return f"The disk takes no more ({error.strerror}): blobs that are not held are passed on to clients and not kept. Free space in the data directory."
 
 
 def _no_repository(name: str) -> NotFound:

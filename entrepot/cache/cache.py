@@ -271,7 +271,8 @@ class ArtifactCache:
             self.ledger.blob_used(digest)
             held = self._blobs.size(digest)
             return HeldBlob(digest, descriptor.size if held is None else held)
-        if descriptor.kind is ReferenceKind.LAYER and not source_knows:
+        if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None:
+            # On a full disk only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
         return found
 

@@ -3,6 +3,9 @@
 However many clients and pulls ask for a blob that is not held, one `Fill` fetches it with one upstream request. Each of them reads from the growing file at its
 own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
 until the digest is right, so that no client can ever finish a wrong blob.
+
+What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
+are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
 
 from __future__ import annotations
@@ -11,16 +14,17 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
-from entrepot.store.blobs import READ_SIZE, BlobStore, PartialBlob
+from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceOverAllowance, SourceRefused, SourceUnreachable
+from entrepot.store.blobs import READ_SIZE, BlobStore, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks
 
 TAIL = 64 * 1024
@@ -34,6 +38,9 @@ WRITE_AHEAD = 4 * 1024 * 1024
 
 SPEED_WINDOW = 5.0
 """Seconds over which the speed of a fill is measured."""
+
+_PASSING = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused)
+"""Failures after which what has come is still right, and worth continuing when the source is well again."""
 
 _log = logging.getLogger("entrepot.fill")
 
@@ -61,13 +68,6 @@ class BlobStreamLike(Protocol):
         """The entity tag to resume with."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-
-class StorageFailed(EntrepotError):
-    """The data directory took no more bytes."""
-
-    code = "StorageFailed"
-    status = oci_status = 503
 
 
 class FillCancelled(EntrepotError):
@@ -135,14 +135,24 @@ class _Pipe:
 class Fill:
     """One blob on its way in. `Fills` makes and owns them."""
 
-    def __init__(self, digest: Digest, size: int, source: BlobSource, store: BlobStore, partial: PartialBlob, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+        store: BlobStore,
+        partial: PartialBlob,
+        *,
+        clock: Callable[[], float],
+        disk_refused: Callable[[OSError], None] = lambda _: None,
+    ) -> None:
         self.digest = digest
         self.size = size
         self.state = FillState.WAITING
         self.error: EntrepotError | None = None
         self.resumed_at: int | None = None
-        self.readers = 0
-        """Clients that are being fed from it now."""
+        self.moved = clock()
+        """When it last made a step."""
         self.fetched = 0
         """Bytes that the source sent, those that had to be sent twice included."""
         self.served = 0
@@ -151,15 +161,29 @@ class Fill:
         self._store = store
         self._partial = partial
         self._clock = clock
+        self._disk_refused = disk_refused
+        self._readers = Readers()
+        self._window: Window | None = None
+        """Once the disk has refused: what comes after it."""
         self._samples: deque[_Sample] = deque()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.finished = asyncio.Event()
         """The fill is over: the blob is held, or *error* says why not."""
 
     @property
+    def readers(self) -> int:
+        """Clients that are being fed from it now."""
+        return len(self._readers)
+
+    @property
     def received(self) -> int:
-        """Bytes that are here, the withheld ones included."""
-        return self._partial.written
+        """Bytes that are here or were passed on, the withheld ones included."""
+        return self._partial.written if self._window is None else self._window.end
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether somebody who comes now can have the blob from its first byte on."""
+        return self.state is not FillState.FAILED and (self._window is None or not self._window.has_moved)
 
     @property
     def available(self) -> int:
@@ -204,20 +228,36 @@ class Fill:
         if start >= end:
             return
         await self.wait_beyond(start)
-        with self._partial.reading() as partial:
-            self.readers += 1
-            try:
-                while start < end:
-                    await self.wait_beyond(start)
-                    chunk = await self._store.read_partial(partial, start, min(READ_SIZE, self.available - start, end - start))
-                    start += len(chunk)
-                    self.served += len(chunk)
-                    yield chunk
-            finally:
-                self.readers -= 1
+        with self._readers.reading(start) as reader, self._reading(start) as partial:
+            while start < end:
+                await self.wait_beyond(start)
+                wanted = min(READ_SIZE, self.available - start, end - start)
+                if self._window is not None and start >= self._window.first:
+                    chunk = self._window.read(start, wanted)
+                else:
+                    chunk = await self._store.read_partial(partial, start, min(wanted, partial.written - start))
+                start += len(chunk)
+                self.served += len(chunk)
+                yield chunk
+                reader.position = start
+                self._readers.changed()
 
-    async def run(self, *, pause: Callable[[float], Awaitable[None]]) -> None:
-        """Fetch, verify and commit the blob. Never raises but for cancellation: how it ended stands in *state* and *error*."""
+    @contextmanager
+    def _reading(self, start: int) -> Iterator[PartialBlob]:
+        if self._window is not None and start >= self._window.first:
+            yield self._partial
+            return
+        try:
+            with self._partial.reading() as partial:
+                yield partial
+        except FileNotFoundError:
+            raise StorageFailed(f"The blob {self.digest} was not kept.", "Pull again.") from None
+
+    async def run(self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]) -> None:
+        """Fetch, verify and commit the blob. Never raises but for cancellation: how it ended stands in *state* and *error*.
+
+        A cancellation because the engine *is stopping* leaves what has come to the next engine.
+        """
         try:
             await self._fetch_all(pause)
             if self.received != self.size or not self._partial.is_right():
@@ -227,28 +267,35 @@ class Fill:
                 )
             # Whoever waits for the last bytes gets them now; that they are also safe on the disk is the next step.
             self._end(FillState.VERIFIED)
-            await self._store.commit(self._partial)
+            if self._window is None:
+                await self._store.commit(self._partial)
         except asyncio.CancelledError:
             if self.state is FillState.VERIFIED:
                 # commit() finishes what it began; only its caller is gone.
                 raise
             self._fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
-            await self._store.discard(self._partial)
+            await (self._store.set_aside if is_stopping() and self._window is None else self._store.discard)(self._partial)
             raise
         except OSError as error:
-            self._fail(
-                StorageFailed(
-                    f"The blob {self.digest} can't be kept: {error.strerror or error}.", "Free space in the data directory, or give it a larger disk."
-                )
-            )
+            self._fail(self._not_kept(error))
             await self._store.discard(self._partial)
         except EntrepotError as error:
             self._fail(error)
-            await self._store.discard(self._partial)
+            await (self._store.set_aside if isinstance(error, _PASSING) and self._window is None else self._store.discard)(self._partial)
         finally:
             self._partial.release()
 
+    def _not_kept(self, error: OSError) -> StorageFailed:
+        return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", "Free space in the data directory, or give it a larger disk.")
+
     async def _fetch_all(self, pause: Callable[[float], Awaitable[None]]) -> None:
+        if self._partial.left_over:
+            while await self._store.take_left_over(self._partial):
+                self._announce()
+            self.resumed_at = self.received
+        if self.received == self.size > 0:
+            # It came whole, and only its last step was missing.
+            return
         validator: str | None = None
         failures = 0
         while True:
@@ -267,6 +314,7 @@ class Fill:
                     raise
                 _log.info("%s broke off at byte %d of %d: %s", self.digest, self.received, self.size, error.what)
             await pause(random.uniform(0.5, 1.0) * 0.2 * 2**failures)
+            self.moved = self._clock()
             self.resumed_at = self.received
 
     async def _take(self, stream: BlobStreamLike) -> None:
@@ -294,8 +342,11 @@ class Fill:
                 await pipe.put(chunk)
                 if writing.done():
                     break
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
         finally:
-            # Also when the source breaks off or the fill is cancelled: what was received is kept in order, and no thread writes behind our back.
+            # Also when the source breaks off: what was received is kept in order. Not before, because no thread may write behind our back.
             pipe.close()
             await writing
         if self.received < self.size:
@@ -304,7 +355,7 @@ class Fill:
     async def _write_all(self, pipe: _Pipe) -> None:
         try:
             while content := await pipe.take():
-                await self._store.append(self._partial, content)
+                await self._keep(content)
                 now = self._clock()
                 if not self._samples or now - self._samples[-1].time >= 0.25:
                     self._samples.append(_Sample(now, self.received))
@@ -312,7 +363,28 @@ class Fill:
         finally:
             pipe.stop()
 
+    async def _keep(self, content: bytes) -> None:
+        """Write what has come to the disk, or from where the disk has refused on into memory."""
+        if self._window is None:
+            try:
+                await self._store.append(self._partial, content)
+                return
+            except NotWritten as error:
+                # Whoever is being fed still gets everything: first what is in the file, and then what passes through memory.
+                content = error.rest
+                if self._partial.written <= WINDOW:
+                    # The file is too small to be worth a difference.
+                    content = await self._store.read_partial(self._partial, 0, self._partial.written) + content
+                self._window = Window(self._partial.written + len(error.rest) - len(content), self._readers, clock=self._clock)
+                self.error = self._not_kept(error)
+                self._disk_refused(error)
+                await self._store.discard(self._partial)
+        else:
+            await self._store.hash(self._partial, content)
+        await self._window.put(content, self._announce)
+
     def _announce(self) -> None:
+        self.moved = self._clock()
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)
 
@@ -321,12 +393,11 @@ class Fill:
         self._announce()
 
     def _fail(self, error: EntrepotError) -> None:
+        self.error = error
         if self.state is FillState.VERIFIED:
             # The clients have what they asked for; only keeping it failed.
             _log.error("%s was served but could not be kept: %s", self.digest, error.message)
-            self.error = error
             return
-        self.error = error
         self._end(FillState.FAILED)
 
 
@@ -339,15 +410,19 @@ class Fills:
         *,
         clock: Callable[[], float],
         on_held: Callable[[Digest, int], Awaitable[None]],
+        on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._clock = clock
         self._pause = pause
         self._on_held = on_held
+        self._on_refusal = on_refusal
+        self.refusal: OSError | None = None
+        """What the disk said when it last refused to take a blob; None again as soon as one has been kept."""
         self._fills: dict[Digest, Fill] = {}
         self._beginning: dict[Digest, asyncio.Future[Fill]] = {}
-        self._tasks: dict[Digest, asyncio.Task[None]] = {}
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._owned = OwnedTasks()
         self._fetched_before = 0
 
@@ -360,24 +435,29 @@ class Fills:
     def get(self, digest: Digest) -> Fill | None:
         """The fill of a digest that is under way; one that has failed and is being cleared away is none."""
         fill = self._fills.get(digest)
-        return None if fill is None or fill.state is FillState.FAILED else fill
+        return fill if fill is not None and fill.can_be_joined else None
+
+    @property
+    def under_way(self) -> Collection[Fill]:
+        """All that go on now."""
+        return self._tasks.keys()
 
     @property
     def fetched(self) -> int:
         """Bytes that all fills so far have got from sources."""
-        return self._fetched_before + sum(fill.fetched for fill in self._fills.values())
+        return self._fetched_before + sum(fill.fetched for fill in self._tasks)
 
     @property
     def speed(self) -> float:
         """Bytes per second from all sources together."""
-        return sum(fill.speed for fill in self._fills.values())
+        return sum(fill.speed for fill in self._tasks)
 
     async def join(self, digest: Digest, size: int, source: BlobSource) -> Fill:
         """The fill of a digest: the one under way, or a new one that reads from *source*."""
         failed = self._fills.get(digest)
         if failed is not None and failed.state is FillState.FAILED:
             await failed.finished.wait()
-        fill = self._fills.get(digest)
+        fill = self.get(digest)
         if fill is not None:
             return fill
         beginning = self._beginning.get(digest)
@@ -395,29 +475,38 @@ class Fills:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
         try:
-            partial = await self._store.begin(digest)
+            partial = await self._store.begin(digest, size)
         except OSError as error:
+            self._disk_refused(error)
             raise StorageFailed(f"The data directory can't take a new blob: {error.strerror}.", "Free space in it, or give it a larger disk.") from error
-        fill = self._fills[digest] = Fill(digest, size, source, self._store, partial, clock=self._clock)
-        self._tasks[digest] = self._owned.start(self._run(fill), f"fill {digest}")
+        fill = self._fills[digest] = Fill(digest, size, source, self._store, partial, clock=self._clock, disk_refused=self._disk_refused)
+        self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
         return fill
+
+    def _disk_refused(self, error: OSError) -> None:
+        first = self.refusal is None
+        self.refusal = error
+        if first:
+            self._on_refusal(error)
 
     async def _run(self, fill: Fill) -> None:
         try:
-            await fill.run(pause=self._pause)
+            await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
             if fill.error is None:
+                self.refusal = None
                 await self._on_held(fill.digest, fill.size)
         except Exception:
             # The blob is held all the same, and its row in the catalog heals at the next start; the other fills must not suffer.
             _log.exception("%s is held, but could not be written down", fill.digest)
         finally:
             self._fetched_before += fill.fetched
-            del self._fills[fill.digest]
-            del self._tasks[fill.digest]
+            if self._fills.get(fill.digest) is fill:
+                del self._fills[fill.digest]
+            del self._tasks[fill]
             fill.finished.set()
 
     def cancel(self, digest: Digest) -> None:
         """Give up a fill that nobody wants any more."""
-        task = self._tasks.get(digest)
-        if task is not None:
-            task.cancel()
+        fill = self._fills.get(digest)
+        if fill is not None:
+            self._tasks[fill].cancel()

@@ -107,8 +107,13 @@ class RegistryApp:
             await self._tags(parse_repository(match["name"], field="name"), response)
         elif path == "/v2/_catalog":
             await self._catalog(response)
-        elif path in {"/healthz", "/readyz"}:
-            await response.json(b'{"status":"ok"}')
+        elif path == "/healthz":
+            # That it is answered is the answer.
+            await response.json(b'{"status":"alive"}')
+        elif path == "/readyz":
+            problems = self._engine.health_of_engine.problems()
+            document = {"status": "unready" if problems else "ready", "problems": problems}
+            await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
             raise RepositoryUnknown(f"There is nothing at {path}.", "The registry's addresses begin with /v2/ and a repository.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -67,6 +68,7 @@ async def serve(
     they are. Raises `EngineError` in one sentence when the engine can't start.
     """
     set_up_logging(log_format)
+    allow_open_files()
     settings = settings if listen is None else replace(settings, listen=listen)
     async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
         if prepare is not None:
@@ -167,6 +169,12 @@ async def _answers(servers: list[asyncio.Task[None]], host: str, port: int, path
         connecting.result()
     finally:
         connecting.cancel()
+
+
+def allow_open_files() -> None:
+    """Open as many files at once as the system lets us: connections, fills and readers have one each, and most systems begin with 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @asynccontextmanager

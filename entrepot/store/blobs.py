@@ -3,6 +3,10 @@
 A blob arrives in a `PartialBlob`, a file in the *fills* directory that grows and can be read while it grows. When its digest is right it is fsynced and
 renamed into place, and the directory is fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so whoever reads the growing file
 reads on undisturbed.
+
+A large part of a blob that did not come whole, because the source or the engine stopped, is left over and continued by the next fill. It is hashed anew then,
+so that what is continued is what is there. After the machine itself was down it is not trusted: what a power cut took from a file that was never fsynced shows
+only in the digest at the very end, when the whole blob has been fetched and sent on for nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,34 +30,73 @@ _REMOVED = "removed-"
 READ_SIZE = 256 * 1024
 """Bytes handed to a client at a time: 64 clients fed in chunks of 1 MiB cost 220 MB of memory, in chunks of 256 KiB 100 MB."""
 
+HASH_SIZE = 8 * 1024 * 1024
+"""Bytes of a left-over part that are hashed at a time."""
+
+WORTH_CONTINUING = 1024 * 1024
+"""Bytes from which on a part is left over for the next fill: less is fetched in the time that it takes to ask."""
+
+LEFT_OVER_LASTS = 24 * 3600.0
+"""Seconds after which a part that nobody continued is removed."""
+
+LEFT_OVERS_LOOKED_AT = 600.0
+"""Seconds between two searches for such parts."""
+
 LEASE_LINGERS = 60.0
 """Seconds for which a blob is not removed after it was last handed out by its path: the server opens the file after the handler has returned."""
+
+
+class NotWritten(OSError):
+    """The disk did not take all (ENOSPC, EDQUOT, EIO, EROFS). *rest* is what it did not take; all of it has been hashed."""
+
+    def __init__(self, cause: OSError, rest: bytes) -> None:
+        super().__init__(cause.errno, cause.strerror)
+        self.rest = rest
 
 
 class PartialBlob:
     """A blob on its way in: written by one fill, read by any number of clients at their own places.
 
-    It closes its file when the writer and all readers are done with it; see `reading`.
+    It closes its file when the writer and all readers are done with it; see `reading`. *left_over* is how many bytes of it an earlier fill has left.
     """
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+    def __init__(self, digest: Digest, path: Path, descriptor: int, *, left_over: int = 0) -> None:
         self.digest = digest
         self.path = path
+        self.left_over = left_over
+        self.is_linked = True
+        """Whether the file can be found by its path."""
         self._descriptor = descriptor
         self._users = 1
         self._hasher = digest.hasher()
         self.written = 0
 
     def append(self, content: bytes) -> None:
-        """Hash and write *content* at the end. Runs in a thread; raises OSError (ENOSPC, EIO)."""
-        view = memoryview(content)
-        position = self.written
-        while view:
-            count = os.pwrite(self._descriptor, view, position)
-            view = view[count:]
-            position += count
+        """Hash *content* and write it at the end. Runs in a thread; raises `NotWritten`."""
+        self.hash(content)
+        self.write(content)
+
+    def hash(self, content: bytes) -> None:
+        """Hash what comes next, whether or not it is written. Runs in a thread."""
         self._hasher.update(content)
-        self.written = position
+
+    def write(self, content: bytes) -> None:
+        """Write at the end what is hashed already. Runs in a thread; raises `NotWritten`."""
+        view = memoryview(content)
+        while view:
+            try:
+                count = os.pwrite(self._descriptor, view, self.written)
+            except OSError as error:
+                raise NotWritten(error, bytes(view)) from error
+            view = view[count:]
+            self.written += count
+
+    def take_left_over(self) -> bool:
+        """Hash the next piece of what an earlier fill has left; False when there is no more. Runs in a thread."""
+        content = os.pread(self._descriptor, min(HASH_SIZE, self.left_over - self.written), self.written)
+        self.hash(content)
+        self.written += len(content)
+        return bool(content)
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to *length* bytes from *offset* of what is written. Runs in a thread."""
@@ -91,20 +134,50 @@ class BlobStore:
     def __init__(self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._fills = fills
+        self._boot = fills.with_name(f"{fills.name}-boot")
+        """Tells the run of the machine in which the parts were written (Linux: random(4), boot_id)."""
         self._clock = clock
         self._handed_out: dict[Digest, float] = {}
+        self._arriving: set[Path] = set()
+        self._left_overs_looked_at = clock()
         self._writers = ThreadPoolExecutor(4, "entrepot-fill")
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
 
     async def open(self) -> None:
-        """Make the directories and remove what an earlier engine left in mid-fill."""
+        """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""
         await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         self._fills.mkdir(parents=True, exist_ok=True)
-        for left_over in self._fills.iterdir():
-            left_over.unlink()
+        boot = _boot_id()
+        same_boot = bool(boot) and self._boot.exists() and self._boot.read_text() == boot
+        for each in self._fills.iterdir():
+            if not same_boot or each.name.startswith(_REMOVED) or not self._lasts(each):
+                each.unlink()
+        self._boot.write_text(boot)
+
+    def _lasts(self, part: Path) -> bool:
+        status = part.stat()
+        return status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
+
+    def _left_overs(self) -> Iterable[Path]:
+        return (each for each in self._fills.iterdir() if not each.name.startswith(_REMOVED) and each not in self._arriving)
+
+    def _remove_old_left_overs(self) -> None:
+        if self._clock() - self._left_overs_looked_at < LEFT_OVERS_LOOKED_AT:
+            return
+        self._left_overs_looked_at = self._clock()
+        for each in self._left_overs():
+            if not self._lasts(each):
+                each.unlink(missing_ok=True)
+
+    def _give_up_left_overs(self) -> bool:
+        """Make room, when the disk is full; whether there was anything to be removed."""
+        found = list(self._left_overs())
+        for each in found:
+            each.unlink(missing_ok=True)
+        return bool(found)
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
@@ -145,16 +218,46 @@ class BlobStore:
         finally:
             os.close(descriptor)
 
-    async def begin(self, digest: Digest) -> PartialBlob:
-        """Begin a blob. The caller commits or discards it, and then releases it."""
+    async def begin(self, digest: Digest, size: int) -> PartialBlob:
+        """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
+
+        The caller commits it, discards it or sets it aside, and then releases it. Raises OSError.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size)
+
+    def _begin(self, digest: Digest, size: int) -> PartialBlob:
+        self._remove_old_left_overs()
         path = self._fills / f"{digest.algorithm}-{digest.hex}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-        descriptor = await asyncio.get_running_loop().run_in_executor(self._writers, os.open, path, flags, 0o600)
-        return PartialBlob(digest, path, descriptor)
+        # Before it is opened: it may be left over, and another thread that makes room must leave it alone.
+        self._arriving.add(path)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            self._arriving.discard(path)
+            raise
+        left_over = os.fstat(descriptor).st_size
+        if left_over > size:
+            os.ftruncate(descriptor, 0)
+            left_over = 0
+        return PartialBlob(digest, path, descriptor, left_over=left_over)
+
+    async def take_left_over(self, partial: PartialBlob) -> bool:
+        """Hash the next piece of what an earlier fill has left, in a thread; False when there is no more. Raises OSError."""
+        return await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over))
 
     async def append(self, partial: PartialBlob, content: bytes) -> None:
-        """Hash and write *content* in a thread (both let go of the GIL); raises OSError."""
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.append, content))
+        """Hash and write *content* in a thread (both let go of the GIL). A full disk gets rid of what is left over of other blobs; raises `NotWritten`."""
+        loop = asyncio.get_running_loop()
+        try:
+            await _uninterrupted(loop.run_in_executor(self._writers, partial.append, content))
+        except NotWritten as full:
+            if not await _uninterrupted(loop.run_in_executor(self._writers, self._give_up_left_overs)):
+                raise
+            await _uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
+
+    async def hash(self, partial: PartialBlob, content: bytes) -> None:
+        """Hash, in a thread, what is not going to be written."""
+        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, content))
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
         """Read from a growing blob in a thread; the caller is within `PartialBlob.reading`."""
@@ -168,14 +271,34 @@ class BlobStore:
     def _commit(self, partial: PartialBlob) -> None:
         partial.sync()
         path = self.path(partial.digest)
+        made = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial.path, path)
+        self._arriving.discard(partial.path)
         partial.path = path
         _sync_directory(path.parent)
+        if made:
+            # The name of the new directory has to survive a power cut as well.
+            _sync_directory(path.parent.parent)
+            _sync_directory(self._root)
 
     async def discard(self, partial: PartialBlob) -> None:
-        """Throw away a blob that did not come whole or right."""
-        await asyncio.get_running_loop().run_in_executor(self._writers, partial.path.unlink, True)
+        """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space is free when the last one is done."""
+        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial))
+
+    def _discard(self, partial: PartialBlob) -> None:
+        # Once only: a later blob of the same digest may have its file there by now.
+        if partial.is_linked:
+            partial.is_linked = False
+            partial.path.unlink(missing_ok=True)
+            self._arriving.discard(partial.path)
+
+    async def set_aside(self, partial: PartialBlob) -> None:
+        """Leave over for the next fill what has come of a blob, if that is worth continuing."""
+        if partial.written < WORTH_CONTINUING:
+            await self.discard(partial)
+        else:
+            self._arriving.discard(partial.path)
 
     def take_away(self, digest: Digest) -> bool:
         """Let a held blob that nothing refers to disappear; `sweep` frees its space.
@@ -222,6 +345,13 @@ async def _uninterrupted(future: asyncio.Future[T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
 
 
 def _sync_directory(path: Path) -> None:

@@ -6,6 +6,7 @@ The source is scripted here, because a real one can't be made to break off after
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, Fills, FillState, StorageFailed
+from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, Fills, FillState
+from entrepot.cache.window import WINDOW, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
 from entrepot.store.blobs import BlobStore, PartialBlob
+from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
 
@@ -78,6 +81,7 @@ class Place:
     store: BlobStore
     held: dict[Digest, int]
     pauses: list[float]
+    refusals: list[int | None]
 
     async def join(self, source: Source, digest: Digest | None = None) -> Fill:
         return await self.fills.join(digest or Digest.of(source.content), len(source.content), source)
@@ -89,6 +93,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     await store.open()
     held: dict[Digest, int] = {}
     pauses: list[float] = []
+    refusals: list[int | None] = []
 
     async def on_held(digest: Digest, size: int) -> None:
         held[digest] = size
@@ -96,14 +101,21 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    fills = Fills(store, clock=asyncio.get_running_loop().time, on_held=on_held, pause=pause)
+    clock = asyncio.get_running_loop().time
+    fills = Fills(store, clock=clock, on_held=on_held, on_refusal=lambda error: refusals.append(error.errno), pause=pause)
     async with fills.running():
-        yield Place(fills, store, held, pauses)
+        yield Place(fills, store, held, pauses, refusals)
     store.close()
 
 
 async def read(fill: Fill, start: int = 0, end: int | None = None) -> bytes:
     return b"".join([chunk async for chunk in fill.read(start, fill.size if end is None else end)])
+
+
+async def receive(fill: Fill, received: bytearray) -> None:
+    """Like `read`, for what breaks off."""
+    async for chunk in fill.read(0, fill.size):
+        received.extend(chunk)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -174,13 +186,8 @@ async def test_no_client_can_finish_a_wrong_blob(place: Place, size: int) -> Non
     wrong = bytes([right[0] ^ 1]) + right[1:]
     fill = await place.join(Source(wrong), Digest.of(right))
     received = bytearray()
-
-    async def receive() -> None:
-        async for chunk in fill.read(0, size):
-            received.extend(chunk)
-
     with pytest.raises(SourceAnswerInvalid, match="wrong bytes"):
-        await receive()
+        await receive(fill, received)
     assert len(received) <= max(0, size - TAIL)
     with pytest.raises(SourceAnswerInvalid):
         await fill.wait()
@@ -250,19 +257,148 @@ async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: P
     assert whole.requests == [(CHUNK * 2, '"tag"')]
 
 
-async def test_a_full_disk_fails_the_fill_and_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: PartialBlob, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(PartialBlob, "append", full)
-    fill = await place.join(Source(os.urandom(CHUNK * 4)))
-    with pytest.raises(StorageFailed, match="No space left on device"):
-        await read(fill)
-    await fill.finished.wait()
+@pytest.mark.parametrize("taken", [0, 1000, WINDOW + 1000, WINDOW * 2], ids=["nothing", "a little", "more than the memory", "most of it"])
+async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(place: Place, taken: int) -> None:
+    source = Source(os.urandom(WINDOW * 3 + 17))
+    gate = source.held_back[0] = asyncio.Event()
+    fill = await place.join(source)
+    half = fill.size // 2
+    reading = [asyncio.create_task(read(fill)) for _ in range(5)] + [asyncio.create_task(read(fill, half))]
+    with no_file_above(taken):
+        gate.set()
+        *whole, part = await asyncio.gather(*reading)
+        with pytest.raises(StorageFailed, match="can't be kept: File too large"):
+            await fill.wait()
+    assert [body == source.content for body in whole] == [True] * 5
+    assert part == source.content[half:]
+    assert len(source.requests) == 1
+    assert place.held == {}
+    assert place.refusals == [errno.EFBIG]
     assert list(place.store._fills.iterdir()) == []
-    monkeypatch.undo()
-    source = Source(os.urandom(10))
+    assert place.fills.refusal is not None
+    assert await read(await place.join(Source(b"the next one"))) == b"the next one"
+    await until(lambda: len(place.held) == 1)
+    assert place.fills.refusal is None
+
+
+async def test_on_a_full_disk_a_small_blob_is_read_by_a_client_that_comes_when_it_has_ended(place: Place) -> None:
+    source = Source(os.urandom(10_000))
+    with no_file_above(4096):
+        fill = await place.join(source)
+        with pytest.raises(StorageFailed):
+            await fill.wait()
+    assert await read(fill) == source.content
+
+
+async def test_on_a_full_disk_no_client_can_finish_a_wrong_blob(place: Place) -> None:
+    right = os.urandom(CHUNK * 8)
+    with no_file_above(1000):
+        fill = await place.join(Source(bytes([right[0] ^ 1]) + right[1:]), Digest.of(right))
+        received = bytearray()
+        with pytest.raises(SourceAnswerInvalid, match="wrong bytes"):
+            await receive(fill, received)
+    assert len(received) <= len(right) - TAIL
+
+
+async def test_on_a_full_disk_a_source_that_breaks_off_is_asked_again(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 8), script=[CHUNK * 3, CHUNK * 2])
+    with no_file_above(CHUNK):
+        fill = await place.join(source)
+        assert await read(fill) == source.content
+    assert [offset for offset, _ in source.requests] == [0, CHUNK * 3, CHUNK * 5]
+
+
+async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_own(place: Place) -> None:
+    source = Source(os.urandom(WINDOW * 3))
+    gate = source.held_back[WINDOW * 2] = asyncio.Event()
+    with no_file_above(0):
+        fill = await place.join(source)
+        early = asyncio.create_task(read(fill))
+        await until(lambda: not fill.can_be_joined)
+        assert place.fills.get(fill.digest) is None
+        other = await place.join(source)
+        assert other is not fill
+        late = asyncio.create_task(read(other))
+        await until(lambda: fill.received == other.received == WINDOW * 2)
+        gate.set()
+        assert await early == await late == source.content
+        await asyncio.gather(fill.finished.wait(), other.finished.wait())
+    assert len(source.requests) == 2
+    assert place.fills.get(fill.digest) is None
+    assert not place.fills.under_way
+
+
+async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entrepot.cache.window.PATIENCE", 0.01)
+    source = Source(os.urandom(WINDOW * 3))
+    with no_file_above(0):
+        fill = await place.join(source)
+        with pytest.raises(StorageFailed, match="nobody waits"):
+            await fill.wait()
+    assert fill.fetched < fill.size
+
+
+async def test_a_disk_that_takes_no_new_file_is_a_definite_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(StorageFailed, match="Read-only file system"):
+            await place.join(Source(b"content"))
+    assert place.refusals == [errno.EROFS]
+    assert await read(await place.join(Source(b"content"))) == b"content"
+
+
+async def test_a_fill_goes_on_where_one_that_the_source_broke_off_has_ended(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    with pytest.raises(SourceFailed):
+        await (await place.join(source)).wait()
+    source.requests.clear()
+    fill = await place.join(source)
+    assert await read(fill) == source.content
+    assert source.requests == [(CHUNK * 20, None)]
+    assert fill.resumed_at == CHUNK * 20
+    assert fill.fetched == CHUNK * 12
+
+
+async def test_a_part_that_is_not_what_it_was_is_thrown_away_with_the_rest(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    with pytest.raises(SourceFailed):
+        await (await place.join(source)).wait()
+    [part] = place.store._fills.iterdir()
+    with part.open("r+b") as file:
+        file.write(bytes([source.content[0] ^ 1]))
+    with pytest.raises(SourceAnswerInvalid, match="wrong bytes"):
+        await (await place.join(source)).wait()
+    source.requests.clear()
     assert await read(await place.join(source)) == source.content
+    assert source.requests == [(0, None)]
+
+
+async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 32))
+    digest = Digest.of(source.content)
+    partial = await place.store.begin(digest, len(source.content))
+    await place.store.append(partial, source.content)
+    await place.store.set_aside(partial)
+    partial.release()
+    fill = await place.join(source)
+    assert await read(fill) == source.content
+    await fill.wait()
+    assert source.requests == []
+    assert place.store.size(digest) == len(source.content)
+
+
+async def test_a_slow_client_slows_neither_the_fill_nor_the_others(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 64))
+    fill = await place.join(source)
+    slow = fill.read(0, fill.size)
+    first = await anext(slow)
+    assert await asyncio.gather(*(read(fill) for _ in range(4))) == [source.content] * 4
+    await fill.wait()
+    assert first + b"".join([chunk async for chunk in slow]) == source.content
+    assert len(source.requests) == 1
 
 
 async def test_a_client_that_comes_when_the_fill_has_just_ended_still_reads_it(place: Place) -> None:
@@ -293,23 +429,31 @@ async def test_a_cancelled_fill_tells_its_waiters_and_leaves_nothing(place: Plac
     assert list(place.store._fills.iterdir()) == []
 
 
-async def test_the_end_of_the_engine_ends_the_fills(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
-    await store.open()
+async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_the_next(tmp_path: Path) -> None:
+    source = Source(os.urandom(CHUNK * 32))
+    source.held_back[CHUNK * 20] = asyncio.Event()
 
     async def on_held(digest: Digest, size: int) -> None: ...
 
-    fills = Fills(store, clock=asyncio.get_running_loop().time, on_held=on_held)
-    source = Source(os.urandom(CHUNK * 8))
-    source.held_back[CHUNK * 4] = asyncio.Event()
-    async with fills.running():
-        fill = await fills.join(Digest.of(source.content), len(source.content), source)
-        await until(lambda: fill.received == CHUNK * 4)
-    assert fill.finished.is_set()
-    assert list(store._fills.iterdir()) == []
-    with pytest.raises(StorageFailed, match="stopping"):
-        await fills.join(Digest.of(source.content), len(source.content), source)
-    store.close()
+    async def join(fills: Fills) -> Fill:
+        return await fills.join(Digest.of(source.content), len(source.content), source)
+
+    async def reaches_the_middle(fill: Fill, requests: int) -> None:
+        await until(lambda: fill.received == CHUNK * 20 and len(source.requests) == requests)
+
+    for number in (1, 2):
+        store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+        await store.open()
+        fills = Fills(store, clock=asyncio.get_running_loop().time, on_held=on_held)
+        async with fills.running():
+            fill = await join(fills)
+            await reaches_the_middle(fill, number)
+        assert fill.finished.is_set()
+        assert [each.stat().st_size for each in store._fills.iterdir()] == [CHUNK * 20]
+        with pytest.raises(StorageFailed, match="stopping"):
+            await join(fills)
+        store.close()
+    assert [offset for offset, _ in source.requests] == [0, CHUNK * 20]
 
 
 async def test_memory_waits_for_the_disk_and_not_the_other_way_round(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from entrepot.reference import Digest
-from entrepot.store.blobs import LEASE_LINGERS, READ_SIZE, BlobStore
+from entrepot.store.blobs import LEASE_LINGERS, LEFT_OVER_LASTS, LEFT_OVERS_LOOKED_AT, READ_SIZE, WORTH_CONTINUING, BlobStore, NotWritten
+from tests.store.full_disk import no_file_above
 
 
 class Clock:
@@ -34,7 +36,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[BlobStore]:
 
 async def keep(store: BlobStore, content: bytes) -> Digest:
     digest = Digest.of(content)
-    partial = await store.begin(digest)
+    partial = await store.begin(digest, len(content))
     await store.append(partial, content)
     await store.commit(partial)
     partial.release()
@@ -56,7 +58,7 @@ async def test_a_committed_blob_is_held_with_its_size_and_bytes(store: BlobStore
 async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
     content = b"half of it and the other half"
     digest = Digest.of(content)
-    partial = await store.begin(digest)
+    partial = await store.begin(digest, len(content))
     await store.append(partial, content[:10])
     assert store.size(digest) is None
     assert await store.held() == {}
@@ -67,7 +69,7 @@ async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
 
 
 async def test_wrong_bytes_are_not_right(store: BlobStore) -> None:
-    partial = await store.begin(Digest.of(b"what was asked for"))
+    partial = await store.begin(Digest.of(b"what was asked for"), 18)
     await store.append(partial, b"what came instead")
     assert not partial.is_right()
     with pytest.raises(AssertionError):
@@ -81,7 +83,7 @@ async def test_wrong_bytes_are_not_right(store: BlobStore) -> None:
 async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_removed(store: BlobStore) -> None:
     content = b"x" * 1000
     digest = Digest.of(content)
-    partial = await store.begin(digest)
+    partial = await store.begin(digest, len(content))
     await store.append(partial, content)
     with partial.reading():
         await store.commit(partial)
@@ -94,7 +96,7 @@ async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_re
 
 async def test_the_last_user_closes_the_file(store: BlobStore) -> None:
     content = b"y" * 10
-    partial = await store.begin(Digest.of(content))
+    partial = await store.begin(Digest.of(content), len(content))
     descriptor = partial._descriptor
     with partial.reading():
         partial.release()
@@ -115,7 +117,7 @@ async def test_a_blob_handed_out_lately_can_not_be_taken_away(store: BlobStore, 
 
 async def test_sweeping_frees_what_was_taken_away_and_nothing_else(store: BlobStore, tmp_path: Path) -> None:
     digest = await keep(store, b"old")
-    partial = await store.begin(Digest.of(b"new"))
+    partial = await store.begin(Digest.of(b"new"), 3)
     assert store.take_away(digest)
     await store.sweep()
     assert [entry.name for entry in (tmp_path / "fills").iterdir()] == [partial.path.name]
@@ -124,7 +126,7 @@ async def test_sweeping_frees_what_was_taken_away_and_nothing_else(store: BlobSt
 
 async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(store: BlobStore, tmp_path: Path) -> None:
     digest = await keep(store, b"whole")
-    left_over = await store.begin(Digest.of(b"cut off"))
+    left_over = await store.begin(Digest.of(b"cut off"), 7)
     await store.append(left_over, b"cut")
     left_over.release()
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
@@ -132,6 +134,141 @@ async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(s
     assert list((tmp_path / "fills").iterdir()) == []
     assert await again.held() == {digest: 5}
     again.close()
+
+
+async def leave_over(store: BlobStore, content: bytes, size: int) -> Path:
+    """Begin a blob, and leave over what has come of it."""
+    partial = await store.begin(Digest.of(content), len(content))
+    await store.append(partial, content[:size])
+    await store.set_aside(partial)
+    partial.release()
+    return partial.path
+
+
+async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(store: BlobStore, tmp_path: Path) -> None:
+    content = os.urandom(WORTH_CONTINUING * 2)
+    await leave_over(store, content, WORTH_CONTINUING + 5)
+    again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await again.open()
+    partial = await again.begin(Digest.of(content), len(content))
+    assert (partial.left_over, partial.written) == (WORTH_CONTINUING + 5, 0)
+    while await again.take_left_over(partial):
+        pass
+    assert partial.written == WORTH_CONTINUING + 5
+    await again.append(partial, content[partial.written :])
+    assert partial.is_right()
+    await again.commit(partial)
+    partial.release()
+    assert again.path(partial.digest).read_bytes() == content
+    again.close()
+
+
+async def test_a_part_that_was_changed_on_the_disk_is_found_out(store: BlobStore) -> None:
+    content = os.urandom(WORTH_CONTINUING * 2)
+    path = await leave_over(store, content, WORTH_CONTINUING)
+    with path.open("r+b") as file:
+        file.write(bytes([content[0] ^ 1]))
+    partial = await store.begin(Digest.of(content), len(content))
+    while await store.take_left_over(partial):
+        pass
+    await store.append(partial, content[partial.written :])
+    assert not partial.is_right()
+    partial.release()
+
+
+async def test_a_small_part_is_not_worth_continuing(store: BlobStore) -> None:
+    path = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING - 1)
+    assert not path.exists()
+
+
+async def test_a_part_that_is_longer_than_the_blob_is_begun_anew(store: BlobStore) -> None:
+    content = os.urandom(WORTH_CONTINUING)
+    path = await leave_over(store, content, len(content))
+    with path.open("ab") as file:
+        file.write(b"more")
+    partial = await store.begin(Digest.of(content), len(content))
+    assert partial.left_over == 0
+    assert path.stat().st_size == 0
+    partial.release()
+
+
+async def test_after_the_machine_was_down_no_part_is_trusted(store: BlobStore, tmp_path: Path) -> None:
+    path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
+    (tmp_path / "fills-boot").write_text("another run of the machine")
+    again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await again.open()
+    assert not path.exists()
+    again.close()
+
+
+async def test_a_part_that_nobody_continues_for_a_day_goes(store: BlobStore, clock: Clock) -> None:
+    old = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
+    young = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
+    os.utime(old, (0, young.stat().st_mtime - LEFT_OVER_LASTS - 1))
+    (await store.begin(Digest.of(b"another"), 7)).release()
+    assert old.exists()
+    clock.now += LEFT_OVERS_LOOKED_AT + 1
+    (await store.begin(Digest.of(b"and another"), 11)).release()
+    assert not old.exists()
+    assert young.exists()
+
+
+async def test_what_the_disk_does_not_take_is_given_back_and_hashed_all_the_same(store: BlobStore) -> None:
+    content = os.urandom(100_000)
+    partial = await store.begin(Digest.of(content), len(content))
+    with no_file_above(60_000), pytest.raises(NotWritten) as refused:
+        await store.append(partial, content)
+    assert partial.written == 60_000
+    assert refused.value.rest == content[60_000:]
+    assert partial.is_right()
+    await store.discard(partial)
+    partial.release()
+
+
+async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_over = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
+    content = os.urandom(10_000)
+    partial = await store.begin(Digest.of(content), len(content))
+    pwrite = os.pwrite
+
+    def while_it_is_there(descriptor: int, view: memoryview, position: int) -> int:
+        if left_over.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, view, position)
+
+    monkeypatch.setattr(os, "pwrite", while_it_is_there)
+    await store.append(partial, content)
+    assert not left_over.exists()
+    assert partial.path.exists()
+    assert partial.is_right()
+    await store.commit(partial)
+    partial.release()
+    assert store.path(partial.digest).read_bytes() == content
+
+
+async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts_as_held(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fdatasync, fsync, rename = os.fdatasync, os.fsync, os.rename
+
+    def named(descriptor: int) -> str:
+        return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (done.append(f"content of {named(descriptor)}"), fdatasync(descriptor)))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)))
+    monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
+    digest = await keep(store, b"content")
+    assert done == [f"content of sha256-{digest.hex}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
+
+
+async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(store: BlobStore) -> None:
+    digest = Digest.of(b"content")
+    first = await store.begin(digest, 7)
+    await store.discard(first)
+    second = await store.begin(digest, 7)
+    await store.discard(first)
+    assert second.path.exists()
+    first.release()
+    second.release()
 
 
 async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, clock: Clock) -> None:

@@ -1,0 +1,145 @@
+"""Whether the engine can do its work: what ``/readyz`` says.
+
+A process that answers is not yet one that serves: a peer stayed "healthy" for hours while every pull hung behind a fill that made no step. So it is looked at
+what pulls need: the disk, the catalog, and fills that move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+
+from entrepot.cache.fill import Fill, FillState
+
+INTERVAL = 15.0
+"""Seconds between two looks at disk and catalog."""
+
+PATIENCE = 10.0
+"""Seconds that disk and catalog have to answer."""
+
+_PROBE = os.urandom(4096)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def probe_disk(directory: Path) -> None:
+    """Write, sync, read and remove a small file; raises OSError. A full disk is well: what is held is served, and what is not is passed on."""
+    path = directory / "probe"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, _PROBE)
+            os.fdatasync(descriptor)
+            if os.pread(descriptor, len(_PROBE), 0) not in {_PROBE, b""}:
+                raise OSError(errno.EIO, "what was written is not what is read")
+        finally:
+            os.close(descriptor)
+            path.unlink()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+
+
+class Health:
+    """What keeps an engine from its work. *on_change* is told each new list of problems."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fills: Callable[[], Collection[Fill]],
+        ask_catalog: Callable[[], Awaitable[object]],
+        stuck_after: float,
+        on_change: Callable[[tuple[str, ...]], None],
+        clock: Callable[[], float],
+        probe: Callable[[Path], None] = probe_disk,
+    ) -> None:
+        self._directory = directory
+        self._fills = fills
+        self._ask_catalog = ask_catalog
+        self._stuck_after = stuck_after
+        self._on_change = on_change
+        self._clock = clock
+        self._probe = probe
+        self._probing: asyncio.Future[str | None] | None = None
+        self._since = 0.0
+        self._disk: str | None = None
+        self._catalog: str | None = None
+        self._told: tuple[str, ...] = ()
+
+    def problems(self) -> tuple[str, ...]:
+        """What keeps the engine from its work, in sentences; nothing when all is well."""
+        return tuple(each for each in (self._disk, self._catalog, self._stuck_fill()) if each is not None)
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> None:
+        """Look at disk and catalog once."""
+        self._disk = await self._look_at_disk()
+        self._catalog = await self._look_at_catalog()
+        problems = self.problems()
+        if problems != self._told:
+            self._told = problems
+            self._on_change(problems)
+
+    async def _look_at_disk(self) -> str | None:
+        if self._probing is None:
+            self._since = self._clock()
+            self._probing = self._begin_probe()
+        done, _ = await asyncio.wait({self._probing}, timeout=PATIENCE)
+        if not done:
+            # It is not asked again before it has answered: a disk that hangs would hold one more thread each time.
+            return f"The disk of {self._directory} has not answered for {self._clock() - self._since:.0f} s."
+        probing, self._probing = self._probing, None
+        return probing.result()
+
+    def _begin_probe(self) -> asyncio.Future[str | None]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+
+        def told(problem: str | None) -> None:
+            if not answer.done():
+                answer.set_result(problem)
+
+        def run() -> None:
+            try:
+                self._probe(self._directory)
+                problem = None
+            except OSError as error:
+                problem = f"The disk of {self._directory} fails: {error.strerror or error}."
+            try:
+                loop.call_soon_threadsafe(told, problem)
+            except RuntimeError:
+                # The engine has ended meanwhile.
+                return
+
+        # A thread of its own, which may hang for ever without keeping the process from its end.
+        threading.Thread(target=run, name="entrepot-probe", daemon=True).start()
+        return answer
+
+    async def _look_at_catalog(self) -> str | None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._ask_catalog()
+        except TimeoutError:
+            return f"The catalog has not answered for {PATIENCE:.0f} s."
+        except Exception as error:
+            return f"The catalog fails: {error}"
+        return None
+
+    def _stuck_fill(self) -> str | None:
+        now = self._clock()
+        stuck = [each for each in self._fills() if each.state in {FillState.RUNNING, FillState.RESUMED} and now - each.moved > self._stuck_after]
+        if not stuck:
+            return None
+        first = min(stuck, key=lambda fill: fill.moved)
+        more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+        return f"The fill of {first.digest} has made no step for {now - first.moved:.0f} s{more}."
