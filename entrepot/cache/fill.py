@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,9 +32,6 @@ TAIL = 64 * 1024
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
-
-WRITE_AHEAD = 4 * 1024 * 1024
-"""Bytes that may wait in memory for the disk; beyond it the source is not read on."""
 
 SPEED_WINDOW = 5.0
 """Seconds over which the speed of a fill is measured."""
@@ -94,44 +91,6 @@ class _Sample:
     received: int
 
 
-class _Pipe:
-    """Bytes between the source and the disk, at most about `WRITE_AHEAD` of them. The disk takes all that wait in one go."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._chunks: list[bytes] = []
-        self._ended = False
-        self._changed = asyncio.Event()
-
-    async def put(self, chunk: bytes) -> None:
-        """Add a chunk, and wait while there is too much."""
-        self._chunks.append(chunk)
-        self.size += len(chunk)
-        self._changed.set()
-        while self.size >= WRITE_AHEAD and not self._ended:
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def take(self) -> bytes:
-        """All that waits; nothing when no more will come."""
-        while not self.size and not self._ended:
-            self._changed.clear()
-            await self._changed.wait()
-        content = b"".join(self._chunks)
-        self._chunks.clear()
-        self.size = 0
-        self._changed.set()
-        return content
-
-    def close(self) -> None:
-        """No more will be put."""
-        self._ended = True
-        self._changed.set()
-
-    stop = close
-    """No more will be taken: whoever puts must not wait for room."""
-
-
 class Fill:
     """One blob on its way in. `Fills` makes and owns them."""
 
@@ -163,8 +122,7 @@ class Fill:
         self._clock = clock
         self._disk_refused = disk_refused
         self._readers = Readers()
-        self._window: Window | None = None
-        """Once the disk has refused: what comes after it."""
+        self._window = Window(self._readers, clock=clock)
         self._samples: deque[_Sample] = deque()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.finished = asyncio.Event()
@@ -177,13 +135,13 @@ class Fill:
 
     @property
     def received(self) -> int:
-        """Bytes that are here or were passed on, the withheld ones included."""
-        return self._partial.written if self._window is None else self._window.end
+        """Bytes that have come, the withheld ones included."""
+        return self._window.end
 
     @property
     def can_be_joined(self) -> bool:
         """Whether somebody who comes now can have the blob from its first byte on."""
-        return self.state is not FillState.FAILED and (self._window is None or not self._window.has_moved)
+        return self.state is not FillState.FAILED and self._window.is_whole
 
     @property
     def available(self) -> int:
@@ -232,9 +190,12 @@ class Fill:
             while start < end:
                 await self.wait_beyond(start)
                 wanted = min(READ_SIZE, self.available - start, end - start)
-                if self._window is not None and start >= self._window.first:
-                    chunk = self._window.read(start, wanted)
-                else:
+                chunk = self._window.read(start, wanted)
+                if chunk is None:
+                    if start >= partial.written:
+                        raise StorageFailed(
+                            "The disk is full, and this transfer was too slow to be fed from memory.", "Pull again; free space in the data directory."
+                        )
                     chunk = await self._store.read_partial(partial, start, min(wanted, partial.written - start))
                 start += len(chunk)
                 self.served += len(chunk)
@@ -244,7 +205,7 @@ class Fill:
 
     @contextmanager
     def _reading(self, start: int) -> Iterator[PartialBlob]:
-        if self._window is not None and start >= self._window.first:
+        if self._window.passes_on and start >= self._window.start:
             yield self._partial
             return
         try:
@@ -259,7 +220,7 @@ class Fill:
         A cancellation because the engine *is stopping* leaves what has come to the next engine.
         """
         try:
-            await self._fetch_all(pause)
+            await self._fetch_and_keep(pause)
             if self.received != self.size or not self._partial.is_right():
                 raise SourceAnswerInvalid(
                     f"The source sent wrong bytes for {self.digest}: their digest is another.",
@@ -267,35 +228,48 @@ class Fill:
                 )
             # Whoever waits for the last bytes gets them now; that they are also safe on the disk is the next step.
             self._end(FillState.VERIFIED)
-            if self._window is None:
+            if not self._window.passes_on:
                 await self._store.commit(self._partial)
         except asyncio.CancelledError:
             if self.state is FillState.VERIFIED:
                 # commit() finishes what it began; only its caller is gone.
                 raise
             self._fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
-            await (self._store.set_aside if is_stopping() and self._window is None else self._store.discard)(self._partial)
+            await (self._store.set_aside if is_stopping() and not self._window.passes_on else self._store.discard)(self._partial)
             raise
         except OSError as error:
             self._fail(self._not_kept(error))
             await self._store.discard(self._partial)
         except EntrepotError as error:
             self._fail(error)
-            await (self._store.set_aside if isinstance(error, _PASSING) and self._window is None else self._store.discard)(self._partial)
+            await (self._store.set_aside if isinstance(error, _PASSING) and not self._window.passes_on else self._store.discard)(self._partial)
         finally:
             self._partial.release()
 
     def _not_kept(self, error: OSError) -> StorageFailed:
         return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", "Free space in the data directory, or give it a larger disk.")
 
-    async def _fetch_all(self, pause: Callable[[float], Awaitable[None]]) -> None:
-        if self._partial.left_over:
-            while await self._store.take_left_over(self._partial):
-                self._announce()
+    async def _fetch_and_keep(self, pause: Callable[[float], Awaitable[None]]) -> None:
+        while self._partial.left_over and await self._store.take_left_over(self._partial):
+            self._window.skip_to(self._partial.written)
             self.resumed_at = self.received
+            self._announce()
         if self.received == self.size > 0:
             # It came whole, and only its last step was missing.
             return
+        # While one piece is hashed and written in a thread, the next is read.
+        keeping = asyncio.create_task(self._keep_all())
+        try:
+            await self._fetch_all(pause, keeping)
+        except asyncio.CancelledError:
+            keeping.cancel()
+            raise
+        finally:
+            # Also when the source breaks off: what was received is kept in order. Not before, because no thread may write behind our back.
+            self._window.close()
+            await keeping
+
+    async def _fetch_all(self, pause: Callable[[float], Awaitable[None]], keeping: asyncio.Task[None]) -> None:
         validator: str | None = None
         failures = 0
         while True:
@@ -303,7 +277,7 @@ class Fill:
             try:
                 async with self._source(offset=self.received, validator=validator) as stream:
                     validator = stream.validator or validator
-                    await self._take(stream)
+                    await self._take(stream, keeping)
                 return
             except (SourceBrokeOff, SourceUnreachable, SourceFailed) as error:
                 failures = 0 if self.received > before else failures + 1
@@ -317,7 +291,7 @@ class Fill:
             self.moved = self._clock()
             self.resumed_at = self.received
 
-    async def _take(self, stream: BlobStreamLike) -> None:
+    async def _take(self, stream: BlobStreamLike, keeping: asyncio.Task[None]) -> None:
         if stream.size is not None and stream.size != self.size:
             raise SourceAnswerInvalid(
                 f"The source says that {self.digest} has {stream.size:,} bytes; its manifest says {self.size:,}.",
@@ -329,59 +303,52 @@ class Fill:
             raise SourceAnswerInvalid(f"The source sent byte {stream.offset} of {self.digest} when byte {self.received} was asked for.", "Pull again.")
         self.state = FillState.RESUMED if self.received else FillState.RUNNING
         self._announce()
-        pipe = _Pipe()
-        # While one piece is hashed and written in a thread, the next is read.
-        writing = asyncio.create_task(self._write_all(pipe))
-        try:
-            async for chunk in stream:
-                self.fetched += len(chunk)
-                if skip:
-                    chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-                if self.received + pipe.size + len(chunk) > self.size + WRITE_AHEAD:
-                    raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
-                await pipe.put(chunk)
-                if writing.done():
-                    break
-        except asyncio.CancelledError:
-            writing.cancel()
-            raise
-        finally:
-            # Also when the source breaks off: what was received is kept in order. Not before, because no thread may write behind our back.
-            pipe.close()
-            await writing
+        async for chunk in stream:
+            self.fetched += len(chunk)
+            if skip:
+                chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+            if self.received + len(chunk) > self.size:
+                raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
+            if chunk:
+                self._window.add(chunk)
+                self._sample()
+                self._announce()
+            if not await self._window.room():
+                # What kept it from being taken is the reason why this fill ends.
+                await keeping
         if self.received < self.size:
             raise SourceBrokeOff(f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.", "Pull again.")
 
-    async def _write_all(self, pipe: _Pipe) -> None:
-        try:
-            while content := await pipe.take():
-                await self._keep(content)
-                now = self._clock()
-                if not self._samples or now - self._samples[-1].time >= 0.25:
-                    self._samples.append(_Sample(now, self.received))
-                self._announce()
-        finally:
-            pipe.stop()
+    def _sample(self) -> None:
+        now = self._clock()
+        if not self._samples or now - self._samples[-1].time >= 0.25:
+            self._samples.append(_Sample(now, self.received))
 
-    async def _keep(self, content: bytes) -> None:
-        """Write what has come to the disk, or from where the disk has refused on into memory."""
-        if self._window is None:
+    async def _keep_all(self) -> None:
+        try:
+            while pieces := await self._window.more():
+                await self._keep(pieces)
+        finally:
+            self._window.stop()
+
+    async def _keep(self, pieces: Sequence[bytes]) -> None:
+        """Write what has come to the disk; where the disk has refused, only hash it and wait until it is passed on."""
+        if self._window.passes_on:
+            await self._store.hash(self._partial, pieces)
+        else:
             try:
-                await self._store.append(self._partial, content)
-                return
+                await self._store.append(self._partial, pieces)
             except NotWritten as error:
                 # Whoever is being fed still gets everything: first what is in the file, and then what passes through memory.
-                content = error.rest
-                if self._partial.written <= WINDOW:
-                    # The file is too small to be worth a difference.
-                    content = await self._store.read_partial(self._partial, 0, self._partial.written) + content
-                self._window = Window(self._partial.written + len(error.rest) - len(content), self._readers, clock=self._clock)
+                start = self._window.start
+                # A small file is not worth a difference.
+                self._window.pass_on(await self._store.read_partial(self._partial, 0, start) if start <= WINDOW else b"")
                 self.error = self._not_kept(error)
                 self._disk_refused(error)
                 await self._store.discard(self._partial)
-        else:
-            await self._store.hash(self._partial, content)
-        await self._window.put(content, self._announce)
+        self._window.take(sum(map(len, pieces)))
+        if self._window.passes_on:
+            await self._window.passed_on()
 
     def _announce(self) -> None:
         self.moved = self._clock()

@@ -1,23 +1,35 @@
-"""The last bytes of a blob that the disk does not take, in memory, for the clients that are being fed with it.
+"""The bytes of a blob that are in memory while it comes in: those that the disk has yet to take, and the last that it took.
 
-When the disk is full a blob can't be kept, but those who wait for it can still have it: the fill goes on at the pace of its slowest reader, with only so much
-in memory. A reader that holds up the others for too long is given up.
+Clients that keep up are fed from here and never touch the disk; the others read the growing file. So memory holds a few megabytes of a blob, however large it
+is and however many clients read it.
+
+When the disk is full a blob can't be kept, but those who wait for it can still have it: what the disk did not take is *passed on* from here, at the pace of the
+slowest reader. A reader that holds up the others for too long is given up.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from entrepot.errors import EntrepotError
 
+WRITE_AHEAD = 4 * 1024 * 1024
+"""Bytes that may wait in memory for the disk; beyond it the source is not read on."""
+
+KEPT = 1024 * 1024
+"""Bytes that stay in memory after the disk took them, for clients that are a little behind."""
+
 WINDOW = 8 * 1024 * 1024
-"""Bytes of one blob that stay in memory; a piece that comes in is taken whole, so it may be one piece more."""
+"""Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be a little more."""
 
 PATIENCE = 10.0
 """Seconds for which one reader may hold up the others, all its delays together, and for which a fill without a reader waits for one to come."""
+
+SMALL_PIECE = 16 * 1024
+"""Pieces that are smaller are joined: a slow source sends hundreds of them for each megabyte."""
 
 
 class StorageFailed(EntrepotError):
@@ -76,36 +88,99 @@ class Readers:
 
 
 class Window:
-    """Bytes *start* to *end* of a blob, of which everything before *start* was taken by the disk or is gone."""
+    """The bytes from *start* to *end* of a blob. Those before *taken* are hashed, and on the disk unless they are passed on."""
 
-    def __init__(self, start: int, readers: Readers, *, clock: Callable[[], float]) -> None:
-        self.first = self.start = self.end = start
+    def __init__(self, readers: Readers, *, clock: Callable[[], float]) -> None:
+        self.start = self.taken = self.end = 0
+        self.passes_on = False
+        self._first = 0
         self._readers = readers
         self._clock = clock
         self._pieces: deque[bytes] = deque()
+        self._closed = self._stopped = False
+        self._changed = asyncio.Event()
 
     @property
-    def has_moved(self) -> bool:
-        """Whether bytes are gone: nobody can read the blob from its beginning any more."""
-        return self.start > self.first
+    def is_whole(self) -> bool:
+        """Whether all bytes are to be had that the file does not have."""
+        return not self.passes_on or self.start == self._first
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes from *offset*; raises `StorageFailed` when they are gone."""
+    def skip_to(self, offset: int) -> None:
+        """What is before *offset* is in the file already."""
+        self.start = self.taken = self.end = offset
+
+    def read(self, offset: int, length: int) -> bytes | None:
+        """Up to *length* bytes from *offset*; None when they are not here any more."""
         if offset < self.start:
-            raise StorageFailed("The disk is full, and this transfer was too slow to be fed from memory.", "Pull again; free space in the data directory.")
+            return None
         position = self.start
         for piece in self._pieces:
             if offset < position + len(piece):
-                return piece[offset - position : offset - position + length]
+                return piece if offset == position and len(piece) <= length else piece[offset - position : offset - position + length]
             position += len(piece)
         return b""
 
-    async def put(self, piece: bytes, announce: Callable[[], None]) -> None:
-        """Add what comes next, *announce* it, and make room for more when the readers have gone on; raises `StorageFailed` when nobody is there to be fed."""
-        self._pieces.append(piece)
+    # Whoever brings the bytes
+
+    def add(self, piece: bytes) -> None:
+        """Add what comes next."""
         self.end += len(piece)
-        announce()
-        while self.end - self.start > WINDOW:
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= SMALL_PIECE:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
+        self._changed.set()
+
+    async def room(self) -> bool:
+        """Wait while too much waits for the disk; False when nothing is taken any more."""
+        while self.end - self.taken >= WRITE_AHEAD and not self._stopped:
+            self._changed.clear()
+            await self._changed.wait()
+        return not self._stopped
+
+    def close(self) -> None:
+        """No more will be added."""
+        self._closed = True
+        self._changed.set()
+
+    # Whoever takes them
+
+    async def more(self) -> Sequence[bytes]:
+        """What has yet to be taken, all that is there; nothing when no more will come."""
+        while self.end == self.taken and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        found = []
+        position = self.start
+        for piece in self._pieces:
+            if position + len(piece) > self.taken:
+                found.append(piece if position >= self.taken else piece[self.taken - position :])
+            position += len(piece)
+        return found
+
+    def take(self, count: int) -> None:
+        """So many bytes are taken: what is long on the disk is let go."""
+        self.taken += count
+        while not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken - KEPT:
+            self.start += len(self._pieces.popleft())
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Nothing will be taken any more: whoever adds must not wait for room."""
+        self._stopped = True
+        self._changed.set()
+
+    def pass_on(self, before: bytes) -> None:
+        """From now on nothing goes to the disk. *before* is what stands in the file before *start*, if that is to be had from memory too."""
+        self.passes_on = True
+        if before:
+            self._pieces.appendleft(before)
+            self.start -= len(before)
+        self._first = self.start
+
+    async def passed_on(self) -> None:
+        """Wait until the readers have gone on far enough; raises `StorageFailed` when nobody is there to be fed."""
+        while self.taken - self.start > WINDOW:
             slowest = self._readers.slowest()
             if slowest is not None and (slowest.position >= self.start + len(self._pieces[0]) or slowest.delays >= PATIENCE):
                 self.start += len(self._pieces.popleft())

@@ -15,9 +15,11 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +31,9 @@ _REMOVED = "removed-"
 
 READ_SIZE = 256 * 1024
 """Bytes handed to a client at a time: 64 clients fed in chunks of 1 MiB cost 220 MB of memory, in chunks of 256 KiB 100 MB."""
+
+PIECES_AT_ONCE = 512
+"""Pieces that are written in one call (IOV_MAX is 1,024)."""
 
 HASH_SIZE = 8 * 1024 * 1024
 """Bytes of a left-over part that are hashed at a time."""
@@ -49,7 +54,7 @@ LEASE_LINGERS = 60.0
 class NotWritten(OSError):
     """The disk did not take all (ENOSPC, EDQUOT, EIO, EROFS). *rest* is what it did not take; all of it has been hashed."""
 
-    def __init__(self, cause: OSError, rest: bytes) -> None:
+    def __init__(self, cause: OSError, rest: Sequence[memoryview]) -> None:
         super().__init__(cause.errno, cause.strerror)
         self.rest = rest
 
@@ -71,30 +76,34 @@ class PartialBlob:
         self._hasher = digest.hasher()
         self.written = 0
 
-    def append(self, content: bytes) -> None:
-        """Hash *content* and write it at the end. Runs in a thread; raises `NotWritten`."""
-        self.hash(content)
-        self.write(content)
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Hash *pieces* and write them at the end. Runs in a thread; raises `NotWritten`."""
+        self.hash(pieces)
+        self.write([memoryview(each) for each in pieces])
 
-    def hash(self, content: bytes) -> None:
+    def hash(self, pieces: Sequence[bytes]) -> None:
         """Hash what comes next, whether or not it is written. Runs in a thread."""
-        self._hasher.update(content)
+        for each in pieces:
+            self._hasher.update(each)
 
-    def write(self, content: bytes) -> None:
+    def write(self, pieces: Sequence[memoryview]) -> None:
         """Write at the end what is hashed already. Runs in a thread; raises `NotWritten`."""
-        view = memoryview(content)
-        while view:
+        left = deque(pieces)
+        while left:
             try:
-                count = os.pwrite(self._descriptor, view, self.written)
+                count = os.pwritev(self._descriptor, list(islice(left, PIECES_AT_ONCE)), self.written)
             except OSError as error:
-                raise NotWritten(error, bytes(view)) from error
-            view = view[count:]
+                raise NotWritten(error, tuple(left)) from error
             self.written += count
+            while left and count >= len(left[0]):
+                count -= len(left.popleft())
+            if count:
+                left[0] = left[0][count:]
 
     def take_left_over(self) -> bool:
         """Hash the next piece of what an earlier fill has left; False when there is no more. Runs in a thread."""
         content = os.pread(self._descriptor, min(HASH_SIZE, self.left_over - self.written), self.written)
-        self.hash(content)
+        self._hasher.update(content)
         self.written += len(content)
         return bool(content)
 
@@ -245,19 +254,19 @@ class BlobStore:
         """Hash the next piece of what an earlier fill has left, in a thread; False when there is no more. Raises OSError."""
         return await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over))
 
-    async def append(self, partial: PartialBlob, content: bytes) -> None:
-        """Hash and write *content* in a thread (both let go of the GIL). A full disk gets rid of what is left over of other blobs; raises `NotWritten`."""
+    async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
+        """Hash and write *pieces* in a thread (both let go of the GIL). A full disk gets rid of what is left over of other blobs; raises `NotWritten`."""
         loop = asyncio.get_running_loop()
         try:
-            await _uninterrupted(loop.run_in_executor(self._writers, partial.append, content))
+            await _uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
         except NotWritten as full:
             if not await _uninterrupted(loop.run_in_executor(self._writers, self._give_up_left_overs)):
                 raise
             await _uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
 
-    async def hash(self, partial: PartialBlob, content: bytes) -> None:
+    async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, what is not going to be written."""
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, content))
+        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, pieces))
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
         """Read from a growing blob in a thread; the caller is within `PartialBlob.reading`."""

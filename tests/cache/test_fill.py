@@ -9,7 +9,8 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, Fills, FillState
-from entrepot.cache.window import WINDOW, StorageFailed
+from entrepot.cache.window import KEPT, WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
@@ -380,7 +381,7 @@ async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again
     source = Source(os.urandom(CHUNK * 32))
     digest = Digest.of(source.content)
     partial = await place.store.begin(digest, len(source.content))
-    await place.store.append(partial, source.content)
+    await place.store.append(partial, [source.content])
     await place.store.set_aside(partial)
     partial.release()
     fill = await place.join(source)
@@ -460,12 +461,52 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(place: Plac
     waiting: list[int] = []
     append = PartialBlob.append
 
-    def slow(self: PartialBlob, content: bytes) -> None:
-        waiting.append(len(content))
-        append(self, content)
+    def slow(self: PartialBlob, pieces: Sequence[bytes]) -> None:
+        waiting.append(sum(map(len, pieces)))
+        append(self, pieces)
 
     monkeypatch.setattr(PartialBlob, "append", slow)
     source = Source(os.urandom(CHUNK * 256))
     fill = await place.join(source)
     await fill.wait()
-    assert max(waiting) <= 4 * 1024 * 1024 + CHUNK
+    assert max(waiting) <= WRITE_AHEAD + CHUNK
+    assert fill._window.end - fill._window.start <= KEPT + CHUNK
+
+
+async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = PartialBlob.append
+    going_on = threading.Semaphore(0)
+
+    def slow(self: PartialBlob, pieces: Sequence[bytes]) -> None:
+        going_on.acquire()
+        append(self, pieces)
+
+    monkeypatch.setattr(PartialBlob, "append", slow)
+    source = Source(os.urandom(CHUNK * 256))
+    fill = await place.join(source)
+    await until(lambda: fill.received >= WRITE_AHEAD)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert fill.received <= WRITE_AHEAD + CHUNK
+    going_on.release(1000)
+    assert await read(fill) == source.content
+    await fill.wait()
+    assert place.store.size(fill.digest) == fill.size
+
+
+async def test_clients_that_keep_up_never_touch_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: PartialBlob, offset: int, length: int) -> bytes:
+        raise AssertionError("the disk was read")
+
+    monkeypatch.setattr(PartialBlob, "read", refuse)
+    source = Source(os.urandom(CHUNK * 256))
+    gates = {offset: asyncio.Event() for offset in range(0, len(source.content), KEPT)}
+    source.held_back.update(gates)
+    fill = await place.join(source)
+    received: list[bytearray] = [bytearray() for _ in range(5)]
+    reading = [asyncio.create_task(receive(fill, each)) for each in received]
+    for offset, gate in gates.items():
+        await until(lambda reached=offset: all(len(each) >= min(reached, fill.size - TAIL) for each in received))  # type: ignore[misc]
+        gate.set()
+    await asyncio.gather(*reading)
+    assert [bytes(each) == source.content for each in received] == [True] * 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
@@ -37,7 +38,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[BlobStore]:
 async def keep(store: BlobStore, content: bytes) -> Digest:
     digest = Digest.of(content)
     partial = await store.begin(digest, len(content))
-    await store.append(partial, content)
+    await store.append(partial, [content])
     await store.commit(partial)
     partial.release()
     return digest
@@ -59,7 +60,7 @@ async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
     content = b"half of it and the other half"
     digest = Digest.of(content)
     partial = await store.begin(digest, len(content))
-    await store.append(partial, content[:10])
+    await store.append(partial, [content[:10]])
     assert store.size(digest) is None
     assert await store.held() == {}
     with partial.reading():
@@ -70,7 +71,7 @@ async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
 
 async def test_wrong_bytes_are_not_right(store: BlobStore) -> None:
     partial = await store.begin(Digest.of(b"what was asked for"), 18)
-    await store.append(partial, b"what came instead")
+    await store.append(partial, [b"what came instead"])
     assert not partial.is_right()
     with pytest.raises(AssertionError):
         await store.commit(partial)
@@ -84,7 +85,7 @@ async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_re
     content = b"x" * 1000
     digest = Digest.of(content)
     partial = await store.begin(digest, len(content))
-    await store.append(partial, content)
+    await store.append(partial, [content])
     with partial.reading():
         await store.commit(partial)
         partial.release()
@@ -127,7 +128,7 @@ async def test_sweeping_frees_what_was_taken_away_and_nothing_else(store: BlobSt
 async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(store: BlobStore, tmp_path: Path) -> None:
     digest = await keep(store, b"whole")
     left_over = await store.begin(Digest.of(b"cut off"), 7)
-    await store.append(left_over, b"cut")
+    await store.append(left_over, [b"cut"])
     left_over.release()
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await again.open()
@@ -139,7 +140,7 @@ async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(s
 async def leave_over(store: BlobStore, content: bytes, size: int) -> Path:
     """Begin a blob, and leave over what has come of it."""
     partial = await store.begin(Digest.of(content), len(content))
-    await store.append(partial, content[:size])
+    await store.append(partial, [content[:size]])
     await store.set_aside(partial)
     partial.release()
     return partial.path
@@ -155,7 +156,7 @@ async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(stor
     while await again.take_left_over(partial):
         pass
     assert partial.written == WORTH_CONTINUING + 5
-    await again.append(partial, content[partial.written :])
+    await again.append(partial, [content[partial.written :]])
     assert partial.is_right()
     await again.commit(partial)
     partial.release()
@@ -171,7 +172,7 @@ async def test_a_part_that_was_changed_on_the_disk_is_found_out(store: BlobStore
     partial = await store.begin(Digest.of(content), len(content))
     while await store.take_left_over(partial):
         pass
-    await store.append(partial, content[partial.written :])
+    await store.append(partial, [content[partial.written :]])
     assert not partial.is_right()
     partial.release()
 
@@ -217,27 +218,40 @@ async def test_what_the_disk_does_not_take_is_given_back_and_hashed_all_the_same
     content = os.urandom(100_000)
     partial = await store.begin(Digest.of(content), len(content))
     with no_file_above(60_000), pytest.raises(NotWritten) as refused:
-        await store.append(partial, content)
+        await store.append(partial, [content])
     assert partial.written == 60_000
-    assert refused.value.rest == content[60_000:]
+    assert b"".join(refused.value.rest) == content[60_000:]
     assert partial.is_right()
     await store.discard(partial)
     partial.release()
+
+
+async def test_many_small_pieces_are_written_in_order(store: BlobStore) -> None:
+    pieces = [os.urandom(number % 7) for number in range(2000)]
+    content = b"".join(pieces)
+    partial = await store.begin(Digest.of(content), len(content))
+    with no_file_above(3000), pytest.raises(NotWritten) as refused:
+        await store.append(partial, pieces)
+    await asyncio.to_thread(partial.write, refused.value.rest)
+    assert partial.is_right()
+    await store.commit(partial)
+    partial.release()
+    assert store.path(partial.digest).read_bytes() == content
 
 
 async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     left_over = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
     content = os.urandom(10_000)
     partial = await store.begin(Digest.of(content), len(content))
-    pwrite = os.pwrite
+    pwritev = os.pwritev
 
-    def while_it_is_there(descriptor: int, view: memoryview, position: int) -> int:
+    def while_it_is_there(descriptor: int, pieces: list[memoryview], position: int) -> int:
         if left_over.exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return pwrite(descriptor, view, position)
+        return pwritev(descriptor, pieces, position)
 
-    monkeypatch.setattr(os, "pwrite", while_it_is_there)
-    await store.append(partial, content)
+    monkeypatch.setattr(os, "pwritev", while_it_is_there)
+    await store.append(partial, [content])
     assert not left_over.exists()
     assert partial.path.exists()
     assert partial.is_right()
