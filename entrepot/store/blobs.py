@@ -107,9 +107,10 @@ class PartialBlob:
         self.written += len(content)
         return bool(content)
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes from *offset* of what is written. Runs in a thread."""
-        return os.pread(self._descriptor, length, offset)
+    @property
+    def descriptor(self) -> int:
+        """Of the file, for readers."""
+        return self._descriptor
 
     def is_right(self) -> bool:
         """Whether everything that was written has the digest that was asked for."""
@@ -219,7 +220,7 @@ class BlobStore:
         descriptor = await loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY)
         try:
             while start < end:
-                chunk = await _uninterrupted(loop.run_in_executor(self._readers, os.pread, descriptor, min(READ_SIZE, end - start), start))
+                chunk = await self._read(descriptor, start, min(READ_SIZE, end - start))
                 if not chunk:
                     return
                 start += len(chunk)
@@ -269,8 +270,14 @@ class BlobStore:
         await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, pieces))
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
-        """Read from a growing blob in a thread; the caller is within `PartialBlob.reading`."""
-        return await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._readers, partial.read, offset, length))
+        """Read from a growing blob; the caller is within `PartialBlob.reading`."""
+        return await self._read(partial.descriptor, offset, length)
+
+    async def _read(self, descriptor: int, offset: int, length: int) -> bytes:
+        """Read from memory if the kernel has it there, as it has nearly always, and from the disk in a thread."""
+        return _read_without_waiting(descriptor, offset, length) or await _uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._readers, os.pread, descriptor, length, offset)
+        )
 
     async def commit(self, partial: PartialBlob) -> None:
         """Make a blob visible whose digest is right: content to the disk, then the name, then the directory."""
@@ -354,6 +361,18 @@ async def _uninterrupted(future: asyncio.Future[T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+
+
+def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:
+    """What the kernel has in memory; nothing when it would have to wait for the disk (preadv(2), RWF_NOWAIT), or can't tell."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return b""
+    buffer = bytearray(length)
+    try:
+        count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+    except OSError:
+        return b""
+    return bytes(memoryview(buffer)[:count])
 
 
 def _boot_id() -> str:

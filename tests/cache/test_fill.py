@@ -495,10 +495,10 @@ async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(pla
 
 
 async def test_clients_that_keep_up_never_touch_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: PartialBlob, offset: int, length: int) -> bytes:
+    async def refuse(self: BlobStore, partial: PartialBlob, offset: int, length: int) -> bytes:
         raise AssertionError("the disk was read")
 
-    monkeypatch.setattr(PartialBlob, "read", refuse)
+    monkeypatch.setattr(BlobStore, "read_partial", refuse)
     source = Source(os.urandom(CHUNK * 256))
     gates = {offset: asyncio.Event() for offset in range(0, len(source.content), KEPT)}
     source.held_back.update(gates)

@@ -285,6 +285,17 @@ async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(s
     second.release()
 
 
+async def test_what_the_kernel_does_not_have_in_memory_is_read_from_the_disk(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(READ_SIZE * 2)
+    digest = await keep(store, content)
+
+    def would_block(*_: object) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "preadv", would_block)
+    assert await read_all(store, digest, 3, len(content)) == content[3:]
+
+
 async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, clock: Clock) -> None:
     for number in range(100):
         store.hand_out(Digest.of(str(number).encode()))
