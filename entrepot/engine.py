@@ -161,7 +161,7 @@ class Engine:
             try:
                 async with self._tasks:
                     self._tasks.start(self._keep_books(), "bookkeeping")
-                    self._tasks.start(self._heal(), "healing the catalog")
+                    self._tasks.start(self.heal(), "healing the catalog")
                     self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
                     for each in self.documents.credential_sets:
                         self._check_soon(each.name)
@@ -190,7 +190,7 @@ class Engine:
         elif self.documents.problem is not None and self.documents.problem is not problem:
             self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
 
-    async def _heal(self) -> None:
+    async def heal(self) -> None:
         """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
         adopted, dropped = await self.catalog.reconcile(await self.blobs.held(), now=self._clock())
         if adopted or dropped:

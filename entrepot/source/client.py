@@ -35,11 +35,11 @@ from entrepot.source.errors import (
 )
 from entrepot.source.exchange import ATTEMPTS, Answer, Exchange
 from entrepot.source.tokens import Authorization, Login, Tokens
-from entrepot.source.transport import SourceTransport
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
     from entrepot.settings import Settings
+    from entrepot.source.transport import SourceTransport
     from entrepot.upstreams import SourceRegistry
 
 MANIFEST_LIMIT = 8 * 1024 * 1024
@@ -218,6 +218,9 @@ class Sources:
             return self._given_transport
         found = self._transports.get(endpoint)
         if found is None:
+            # aiohttp takes 200 ms to import, and what is held can be served without it.
+            from entrepot.source.transport import SourceTransport
+
             if self._tls is None:
                 self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
@@ -335,7 +338,8 @@ class SourceClient:
         async with self._ask("HEAD", path, repository, {}, about=about, accepted={200, 400, 403, 405, 501}) as answer:
             if answer.status == 200:
                 self._refuse_page(answer, about, unless=digest)
-                if answer.length is not None:
+                # Some registries put "Content-Length: 0" on every HEAD.
+                if answer.length or (answer.length == 0 and digest.matches(b"")):
                     return answer.length
             elif answer.status == 403 and not answer.redirected:
                 raise await self._error(answer, about)

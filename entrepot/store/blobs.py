@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 _REMOVED = "removed-"
 
-READ_SIZE = 256 * 1024
-"""Bytes handed to a client at a time: 64 clients fed in chunks of 1 MiB cost 220 MB of memory, in chunks of 256 KiB 100 MB."""
+READ_SIZE = 128 * 1024
+"""Bytes handed to a client at a time: 200 clients fed in chunks of 256 KiB took 227 MiB of memory, in chunks of 128 KiB 197 MiB, at the same speed."""
 
 PIECES_AT_ONCE = 512
 """Pieces that are written in one call (IOV_MAX is 1,024)."""
@@ -152,6 +152,8 @@ class BlobStore:
         self._left_overs_looked_at = clock()
         self._writers = ThreadPoolExecutor(4, "entrepot-fill")
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
+        # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and the others would have to wait for it.
+        self._committers = ThreadPoolExecutor(2, "entrepot-commit")
 
     async def open(self) -> None:
         """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""
@@ -191,8 +193,8 @@ class BlobStore:
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
-        self._writers.shutdown()
-        self._readers.shutdown()
+        for each in (self._writers, self._readers, self._committers):
+            each.shutdown()
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be: 256 directories, so that none grows too large to list."""
@@ -282,7 +284,7 @@ class BlobStore:
     async def commit(self, partial: PartialBlob) -> None:
         """Make a blob visible whose digest is right: content to the disk, then the name, then the directory."""
         assert partial.is_right()
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._commit, partial))
+        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial))
 
     def _commit(self, partial: PartialBlob) -> None:
         partial.sync()
