@@ -17,7 +17,10 @@ _PACKAGES = {
     "docker": "docker.io",
     "dockerd": "docker.io",
     "htpasswd": "apache2-utils",
+    "ip": "iproute2",
+    "mount": "mount",
     "setpriv": "util-linux",
+    "umount": "mount",
     "unshare": "util-linux",
 }
 """The Debian packages of programs whose package has another name than they have."""

@@ -7,6 +7,7 @@ a presigned URL covers its query as it was written), nothing is decoded, no redi
 
 from __future__ import annotations
 
+import socket
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,9 @@ READ_AHEAD = 256 * 1024
 
 KEPT_ALIVE = 30.0
 """Seconds that an idle connection is kept. Load balancers drop theirs after 60 or more, and firewalls forget them silently."""
+
+DEAD_AFTER = 10
+"""Seconds after which a connection is given up whose other end acknowledges nothing: a firewall that restarted drops what it has forgotten."""
 
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -64,7 +68,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
     def _opened_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=self._connections, keepalive_timeout=KEPT_ALIVE),
+                connector=aiohttp.TCPConnector(ssl=self._tls, limit=self._connections, keepalive_timeout=KEPT_ALIVE, socket_factory=_socket),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -77,6 +81,18 @@ class SourceTransport(httpx.AsyncBaseTransport):
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices within seconds when its other end is gone without a word (tcp(7))."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", DEAD_AFTER), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", DEAD_AFTER * 1000)):
+        # Not every system has all of them.
+        if (number := getattr(socket, option, None)) is not None:
+            made.setsockopt(socket.IPPROTO_TCP, number, value)
+    return made
 
 
 class _Body(httpx.AsyncByteStream):
