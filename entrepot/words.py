@@ -34,7 +34,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text, re.IGNORECASE | re.ASCII)
     if found is None or (found["binary"] and not found["prefix"]):
         raise ValueError(f"{text!r} is not a size")
-    base = 1024 if found["binary"] else 1000
+    base = 1024.0 if found["binary"] else 1000.0
     return round(float(found["number"]) * base ** _POWERS[(found["prefix"] or "").lower()])
 
 

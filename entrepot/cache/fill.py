@@ -363,6 +363,11 @@ class Fills:
         return None if fill is None or fill.state is FillState.FAILED else fill
 
     @property
+    def under_way(self) -> frozenset[Digest]:
+        """The blobs that are on their way in."""
+        return frozenset(self._fills)
+
+    @property
     def fetched(self) -> int:
         """Bytes that all fills so far have got from sources."""
         return self._fetched_before + sum(fill.fetched for fill in self._fills.values())

@@ -38,6 +38,10 @@ ON_AN_ENGINE = [
     ["repository", "list"],
     ["repository", "show", "library/nginx"],
     ["repository", "delete", "library/nginx", "--yes"],
+    ["repository", "lock", "library/nginx:1.27"],
+    ["repository", "unlock", "library/nginx"],
+    ["evict", "--dry-run"],
+    ["evict", "--yes"],
     ["pull", "library/nginx:1.27"],
 ]
 """Every command that asks an engine, as it would succeed if there were one."""
@@ -76,6 +80,8 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, 
         (["credential-set", "update", "--name", "example"], "There is nothing to change: give --username-id, --password-id or both."),
         (["credential-set", "create", "--name", "example", "--login-server", "docker.io"], "Missing option '--username-id'"),
         (["repository", "show"], "Missing argument 'NAME'"),
+        (["repository", "lock"], "Missing argument 'NAME[:TAG]'"),
+        (["evict", "--to", "a lot"], "'a lot' is not a size. Write 50GB, 50GiB, or a number of bytes."),
         (["pull"], "Missing argument 'IMAGE'"),
         (["status", "--nonsense"], "No such option"),
         (["serve", "--log-format", "xml"], "is not one of"),
@@ -93,7 +99,7 @@ async def test_wrong_usage_is_told_before_an_engine_is_asked(arguments: list[str
 
 async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine) -> None:
     ended = await alone.done("--help")
-    places = [ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "pull", "paths")]
+    places = [ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "paths")]
     assert places == sorted(places)
     assert (await alone.done("-h")).output == ended.output
 
