@@ -43,7 +43,7 @@ from entrepot.snapshots import (
 )
 from entrepot.source.client import SourceClient, Sources
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore
-from entrepot.store.catalog import CachedRepository, CachedTag, Catalog, Evicted
+from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.store.eviction import Plan, PlannedImage, needed_by_locked, plan
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
@@ -57,6 +57,9 @@ ROOM = 60.0
 
 NO_MORE_ROOM = 10.0
 """Seconds until eviction is tried again when nothing could go, because all was locked or in use."""
+
+EVICTED_AT_ONCE = 500
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, on slow machines about a second."""
 
 TIDYING = 86_400.0
 """Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
@@ -553,26 +556,32 @@ class Engine:
             made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
             if dry_run or not (made.images or made.empty):
                 return _eviction_snapshot(made.images, made, limit, freed=sum(each.freed for each in made.images), dry_run=dry_run)
-            done = await self._carry_out(made)
-        return _eviction_snapshot(done.images, made, limit, freed=done.freed, dry_run=False)
+            images, freed = await self._carry_out(made)
+        return _eviction_snapshot(images, made, limit, freed=freed, dry_run=False)
 
-    async def _carry_out(self, made: Plan) -> Evicted:
-        await self.cache.ledger.write()
-        async with self._collecting:
-            done = await self.catalog.evict(made, is_used=self._is_used_now, take_away=self._take_away)
-            self.cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
-            await self._count_what_is_left()
-        if done.left:
-            self._collect_soon()
-        if done.images:
-            repositories = len({each.manifest.repository for each in done.images})
-            oldest = ago(min(each.last_used for each in done.images), self._clock())
+    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
+        """The images that went, and the bytes that are free now."""
+        images: list[PlannedImage] = []
+        freed = 0
+        for part in made.parts(EVICTED_AT_ONCE):
+            await self.cache.ledger.write()
+            async with self._collecting:
+                done = await self.catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
+                self.cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
+                await self._count_what_is_left()
+            if done.left:
+                self._collect_soon()
+            images += done.images
+            freed += done.freed
+        if images:
+            repositories = len({each.manifest.repository for each in images})
+            oldest = ago(min(each.last_used for each in images), self._clock())
             self.events.record(
                 "evicted",
-                f"Evicted {counted(len(done.images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(done.freed)} freed, "
+                f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
                 f"least recently used {oldest} ago.",
             )
-        return done
+        return images, freed
 
     def _is_used_now(self, image: PlannedImage) -> bool:
         repository, digest = image.manifest.key

@@ -536,11 +536,12 @@ class Catalog:
 
     async def picture(self) -> Picture:
         """What is held, for a plan of what goes."""
+        # One row for each manifest and not for each of its blobs: with 10,000 repositories that is 20,000 rows in place of 160,000.
         blobs_of = (
-            select(_references.c.manifest, _references.c.digest)
+            select(_references.c.manifest, func.aggregate_strings(_references.c.digest, " "))
             .join(_blobs, _blobs.c.digest == _references.c.digest)
             .where(_references.c.kind != ReferenceKind.MANIFEST)
-            .distinct()
+            .group_by(_references.c.manifest)
         )
         async with self._engine.connect() as connection:
             rows = await _held_rows(connection, None)
@@ -744,11 +745,8 @@ def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, list[Digest]] | None
 def _picture(rows: _HeldRows, references: Sequence[Any], blobs: Sequence[Any]) -> Picture:
     digests = _Digests()
     held = {digests[digest]: HeldBlobUse(size, last_used) for digest, size, last_used in blobs}
-    blobs_of: dict[str, list[Digest]] = {}
-    for manifest, blob in references:
-        # The rows were read one table after the other: a blob that went in between is left out.
-        if digests[blob] in held:
-            blobs_of.setdefault(manifest, []).append(digests[blob])
+    # A manifest may name a blob twice. The rows were read one table after the other: a blob that went in between is left out.
+    blobs_of = {manifest: [digest for text in dict.fromkeys(together.split(" ")) if (digest := digests[text]) in held] for manifest, together in references}
     return Picture(_held_manifests(rows, blobs_of, digests), held)
 
 

@@ -18,7 +18,7 @@ in the catalog and goes after `EMPTY_STAYS`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from entrepot.reference import Digest, Repository, Tag
 
@@ -101,6 +101,11 @@ class Plan:
     goal: int
     locked_size: int
     """Of the blobs that locked images need."""
+
+    def parts(self, count: int) -> Iterator[Plan]:
+        """The same plan in steps of *count* images, to be carried out one after the other."""
+        for start in range(0, max(1, len(self.images)), count):
+            yield replace(self, images=self.images[start : start + count], empty=self.empty if start == 0 else ())
 
     @property
     def is_enough(self) -> bool:
