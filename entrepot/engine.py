@@ -53,10 +53,7 @@ BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
 
 ROOM = 60.0
-"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system."""
-
-NO_MORE_ROOM = 10.0
-"""Seconds until eviction is tried again when nothing could go, because all was locked or in use."""
+"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
 
 EVICTED_AT_ONCE = 500
 """Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, on slow machines about a second."""
@@ -120,7 +117,8 @@ class Engine:
         self._collecting = asyncio.Lock()
         self._evicting = asyncio.Lock()
         self._room_wanted = asyncio.Event()
-        self._tidied: float | None = None
+        # An engine that starts has better things to do.
+        self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
         self._no_room: str | None = None
         """Why more is held than may be, while that cannot be mended."""
@@ -144,7 +142,9 @@ class Engine:
                     async def held(digest: Digest, count: int) -> None:
                         await catalog.add_blob(digest, count, now=clock())
                         engine._held_size += count
-                        engine._room_wanted.set()
+                        # Where nothing could go a moment ago, another look for each blob would only cost time.
+                        if engine._no_room is None:
+                            engine._room_wanted.set()
 
                     fills = Fills(blobs, clock=time.monotonic, on_held=held)
                     engine = cls(
@@ -208,33 +208,27 @@ class Engine:
             _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
         while True:
             self._room_wanted.clear()
-            made_room = True
             try:
-                made_room = await self._keep_room()
+                await self._keep_room()
             except Exception:
                 # A disk that fails for a moment must not end this for good.
-                _log.exception("Eviction failed; it is tried again in %g s", NO_MORE_ROOM)
-                made_room = False
-            if not made_room:
-                await asyncio.sleep(NO_MORE_ROOM)
-                continue
+                _log.exception("Eviction failed; it is tried again within %g s", ROOM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ROOM):
                     await self._room_wanted.wait()
 
-    async def _keep_room(self) -> bool:
-        """Evict what is too much; False when nothing could go, though more is held than may be."""
+    async def _keep_room(self) -> None:
+        """Evict what is too much."""
         limit = await self._space_limit()
         if self._held_size > limit:
             done = await self.evict()
             if not done.images and done.goal + done.shortfall > limit:
                 self._can_not_make_room(limit)
-                return False
+                return
         self._no_room = None
-        if self._tidied is None or self._clock() - self._tidied >= TIDYING:
+        if self._clock() - self._tidied >= TIDYING:
             self._tidied = self._clock()
             await self.evict(target=sys.maxsize)
-        return True
 
     def _can_not_make_room(self, limit: int) -> None:
         """Tell it once, and show it for as long as it lasts."""

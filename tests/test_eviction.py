@@ -234,11 +234,8 @@ async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, cloc
     assert [each.kind for each in engine.events.recent()].count("locked") == 1
 
 
-async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
     """F34: what is pinned stays."""
-    monkeypatch.setattr(engine_module, "NO_MORE_ROOM", 0.01)
     async with limited(directories, settings, clock, LAYER) as engine:
         source.add_image("library/a", "1", layers=[os.urandom(LAYER // 2)])
         await pull(engine, "library/a:1")
@@ -407,7 +404,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
 async def test_an_engine_whose_eviction_fails_once_goes_on(
     directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine_module, "NO_MORE_ROOM", 0.01)
+    monkeypatch.setattr(engine_module, "ROOM", 0.01)
     async with limited(directories, settings, clock, 2 * LAYER) as engine:
         await cached(engine, source, clock, "a")
         really, failures = engine.catalog.picture, 0
