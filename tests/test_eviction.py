@@ -121,6 +121,23 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine
     assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["1"]
 
 
+async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: StandIn, clock: Clock) -> None:
+    repository = Repository("library/a")
+    images = []
+    for tag in ("1", "2"):
+        images.append(source.add_image("library/a", tag, layers=[os.urandom(LAYER)]).platforms["linux/amd64"])
+        await pull(engine, f"library/a:{tag}")
+        clock.now += HOUR
+    old, new = images
+    await engine.evict(target=LAYER + 5000)
+    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["2"]
+    holding = await engine.cache.holdings.of(repository)
+    assert new.digest in holding.manifests
+    assert old.digest not in holding.manifests
+    assert holding.blobs.keys() == {blob.digest for blob in new.blobs}
+    assert await engine.cache.holdings.tag(repository, Tag("1")) is None
+
+
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
     """F35."""
     async with limited(directories, settings, clock, 10 * LAYER) as engine:
