@@ -26,6 +26,7 @@ from entrepot.snapshots import (
     CredentialSetSnapshot,
     EngineStatus,
     Event,
+    EvictionSnapshot,
     PullSnapshot,
     RepositoryDetail,
     RepositorySnapshot,
@@ -35,6 +36,9 @@ from entrepot.snapshots import (
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 """Seconds that the engine may take: it asks the source of nobody while it answers here, but it may be busy."""
+
+EVICTING = httpx.Timeout(600.0, connect=5.0)
+"""Seconds that an eviction may take: to remove many large files takes a while on a slow disk."""
 
 WATCH_INTERVAL = 0.25
 """Seconds between two looks at a pull."""
@@ -235,6 +239,19 @@ class CacheClient:
         """Forget a tag; the next pull fetches it again."""
         await self._send("DELETE", f"/acr/v1/{quote(repository)}/_tags/{quote(tag, safe='')}")
 
+    async def lock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
+        """Keep a repository, one of its tags or one of its manifests from eviction and deletion, with all that it needs."""
+        await self._send("PATCH", _cached(repository, tag, digest), {"deleteEnabled": False})
+
+    async def unlock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
+        """Take a lock away; the others stay."""
+        await self._send("PATCH", _cached(repository, tag, digest), {"deleteEnabled": True})
+
+    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+        """Evict the images used least recently until at most *target* bytes are held (None: the low-water mark of the settings), or only say which."""
+        asked = {"dryRun": dry_run, "target": target}
+        return _decoded(await self._send("POST", "/entrepot/v1/evict", asked, patience=EVICTING), EvictionSnapshot)
+
     # Pulls
 
     async def pulls(self) -> list[PullSnapshot]:
@@ -268,14 +285,14 @@ class CacheClient:
     async def _get(self, path: str, kind: type[T]) -> T:
         return _decoded(await self._send("GET", path), kind)
 
-    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False) -> bytes:
+    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False, patience: httpx.Timeout = TIMEOUT) -> bytes:
         headers = {"If-None-Match": "*"} if must_be_new else {}
         content = None
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
         try:
-            response = await self._http.request(method, path, content=content, headers=headers)
+            response = await self._http.request(method, path, content=content, headers=headers, timeout=patience)
         except httpx.ReadTimeout as error:
             raise EngineUnreachable(
                 "The engine took the question but does not answer.",
@@ -315,6 +332,13 @@ def _decoded(content: bytes, kind: type[T]) -> T:
 def _odd(content: bytes) -> EngineAnswerInvalid:
     shown = content[:60].decode("utf-8", "replace")
     return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
+
+
+def _cached(repository: str, tag: str | None, digest: str | None) -> str:
+    path = f"/acr/v1/{quote(repository)}"
+    if digest is not None:
+        return f"{path}/_manifests/{quote(digest, safe='')}"
+    return path if tag is None else f"{path}/_tags/{quote(tag, safe='')}"
 
 
 def _resource(collection: str, name: str) -> str:

@@ -8,9 +8,11 @@ import fcntl
 import logging
 import os
 import platform
+import shutil
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 
 from entrepot import __version__
@@ -19,7 +21,7 @@ from entrepot.cache.fill import Fills
 from entrepot.cache.pull import Pull
 from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft
 from entrepot.documents import Documents
-from entrepot.errors import EngineError, EntrepotError, NotFound
+from entrepot.errors import EngineError, EntrepotError, Locked, NotFound
 from entrepot.events import EventLog
 from entrepot.health import Health
 from entrepot.reference import Digest, ImageReference, Repository, Tag
@@ -30,6 +32,8 @@ from entrepot.snapshots import (
     CheckedRule,
     CredentialSetSnapshot,
     EngineStatus,
+    EvictedImage,
+    EvictionSnapshot,
     HealthStatus,
     PullSnapshot,
     RepositoryDetail,
@@ -42,14 +46,28 @@ from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
+from entrepot.store.eviction import Plan, PlannedImage, needed_by_locked, plan
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
+from entrepot.words import ago, counted, size
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
+
+ROOM = 60.0
+"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
+
+EVICTED_AT_ONCE = 500
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, on slow machines about a second."""
+
+TIDYING = 86_400.0
+"""Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
+
+RESERVE = 2**30
+"""Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for blobs on their way in, the catalog, and other programs."""
 
 SPACE_TO_START = 16 * 1024 * 1024
 """Bytes that must be free in the data directory for the engine to start."""
@@ -111,6 +129,13 @@ class Engine:
         )
         self._tasks = OwnedTasks()
         self._collecting = asyncio.Lock()
+        self._evicting = asyncio.Lock()
+        self._room_wanted = asyncio.Event()
+        # An engine that starts has better things to do.
+        self._tidied = clock() - TIDYING + ROOM
+        self._rest: asyncio.Task[None] | None = None
+        self._no_room: str | None = None
+        """Why more is held than may be, while that cannot be mended."""
 
     @classmethod
     @asynccontextmanager
@@ -128,12 +153,16 @@ class Engine:
                 async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
 
-                    async def held(digest: Digest, size: int) -> None:
-                        await catalog.add_blob(digest, size, now=clock())
-                        engine._held_size += size
+                    async def held(digest: Digest, count: int) -> None:
+                        await catalog.add_blob(digest, count, now=clock())
+                        engine._held_size += count
+                        # Where nothing could go a moment ago, another look for each blob would only cost time.
+                        if engine._no_room is None:
+                            engine._room_wanted.set()
 
                     def refused(error: OSError) -> None:
                         events.record("disk-refuses", _refusal(error), level=logging.ERROR)
+                        engine._room_wanted.set()
 
                     fills = Fills(blobs, clock=time.monotonic, on_held=held, on_refusal=refused)
                     engine = cls(
@@ -161,7 +190,7 @@ class Engine:
             try:
                 async with self._tasks:
                     self._tasks.start(self._keep_books(), "bookkeeping")
-                    self._tasks.start(self.heal(), "healing the catalog")
+                    self._tasks.start(self._look_after_store(), "looking after what is held")
                     self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
                     for each in self.documents.credential_sets:
                         self._check_soon(each.name)
@@ -189,6 +218,52 @@ class Engine:
             self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
         elif self.documents.problem is not None and self.documents.problem is not problem:
             self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
+
+    async def _look_after_store(self) -> None:
+        """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
+        try:
+            await self.heal()
+        except Exception:
+            _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
+        while True:
+            self._room_wanted.clear()
+            try:
+                await self._keep_room()
+            except Exception:
+                # A disk that fails for a moment must not end this for good.
+                _log.exception("Eviction failed; it is tried again within %g s", ROOM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROOM):
+                    await self._room_wanted.wait()
+
+    async def _keep_room(self) -> None:
+        """Evict what is too much."""
+        limit = await self._space_limit()
+        if self._held_size > limit:
+            done = await self.evict()
+            if not done.images and done.goal + done.shortfall > limit:
+                self._can_not_make_room(limit)
+                return
+        self._no_room = None
+        if self._clock() - self._tidied >= TIDYING:
+            self._tidied = self._clock()
+            await self.evict(target=sys.maxsize)
+
+    def _can_not_make_room(self, limit: int) -> None:
+        """Tell it once, and show it for as long as it lasts."""
+        before = self._no_room
+        self._no_room = (
+            f"{size(self._held_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
+            "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
+        )
+        if before is None:
+            self.events.record("eviction-impossible", self._no_room, level=logging.WARNING)
+
+    async def _space_limit(self) -> int:
+        """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
+        usage = await asyncio.to_thread(shutil.disk_usage, self.directories.data)
+        room = self._held_size + usage.free - min(RESERVE, usage.total // 50)
+        return max(0, min(self.settings.size_limit.within(usage.total), room))
 
     async def heal(self) -> None:
         """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
@@ -356,6 +431,7 @@ class Engine:
             created=each.created,
             last_pull=each.last_pull,
             pulls=each.pulls,
+            locked=each.locked,
         )
 
     def _tag_snapshot(self, each: CachedTag) -> TagSnapshot:
@@ -369,11 +445,18 @@ class Engine:
             last_pull=each.last_pull,
             fresh_until=each.entry.checked + self.settings.freshness,
             gone=each.entry.gone,
+            locked=each.locked,
         )
 
     async def delete_repository(self, name: str) -> None:
-        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`."""
+        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`, or `Locked` when it or a part of it is locked."""
         repository = Repository(name)
+        locks = await self.catalog.locks(repository)
+        if locks.repository:
+            raise _locked(name, name)
+        if locks.tags or locks.manifests:
+            part = f"{name}:{min(locks.tags)}" if locks.tags else f"{name}@{min(locks.manifests)}"
+            raise _locked(f"A part of {name}, {part},", part)
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self.catalog.delete_repository(repository):
             raise _no_repository(name)
@@ -383,16 +466,28 @@ class Engine:
         await self.collect()
 
     async def delete_tag(self, name: str, tag: str) -> None:
-        """Forget a tag; the next pull fetches it again. Raises `NotFound`."""
+        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or its repository is locked."""
         repository = Repository(name)
+        locks = await self.catalog.locks(repository)
+        if locks.repository:
+            raise _locked(name, name)
+        if tag in locks.tags:
+            raise _locked(f"{name}:{tag}", f"{name}:{tag}")
         if not await self.catalog.delete_tag(repository, Tag(tag)):
             raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
         self.cache.holdings.forget(repository)
         self.events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
-        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed; raises `NotFound`."""
+        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed; raises `NotFound`, or `Locked` when something
+        that needs it is locked."""
         repository = Repository(name)
+        locks = await self.catalog.locks(repository)
+        if locks.repository:
+            raise _locked(name, name)
+        if (repository, digest) in needed_by_locked(await self.catalog.held_manifests(repository)):
+            what = f"{name}@{digest}"
+            raise _locked(f"{what}, or a tag or index that needs it,", what if digest in locks.manifests else f"{name}:TAG")
         await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
         if not await self.catalog.delete_manifest(repository, digest):
             raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
@@ -412,17 +507,98 @@ class Engine:
         async with self._collecting:
             left = await self.catalog.collect(self._take_away)
             self.cache.holdings.forget_manifests()
-            await self.blobs.sweep()
-            self._held_size = await self.catalog.blobs_size()
-        if left and self._tasks.open:
-            self._tasks.start(self._collect_later(), "collecting the rest")
+            await self._count_what_is_left()
+        if left:
+            self._collect_soon()
+
+    async def _count_what_is_left(self) -> None:
+        await self.blobs.sweep()
+        self._held_size = await self.catalog.blobs_size()
+
+    def _collect_soon(self) -> None:
+        """Collect the rest when nobody can be about to open it any more; once, however often there was a rest."""
+        if self._tasks.open and (self._rest is None or self._rest.done()):
+            self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
 
     async def _collect_later(self) -> None:
         await asyncio.sleep(LEASE_LINGERS)
+        self._rest = None
         await self.collect()
 
     def _take_away(self, digest: Digest) -> bool:
         return self.fills.get(digest) is None and self.blobs.take_away(digest)
+
+    # Locks
+
+    async def lock_repository(self, name: str, *, locked: bool = True) -> None:
+        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is evicted or deleted. Raises `NotFound`."""
+        if not await self.catalog.lock_repository(Repository(name), locked):
+            raise _no_repository(name)
+        self._lock_changed(name, locked)
+
+    async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
+        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when that moves at its source. Raises `NotFound`."""
+        if not await self.catalog.lock_tag(Repository(name), Tag(tag), locked):
+            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
+        self._lock_changed(f"{name}:{tag}", locked)
+
+    async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
+        """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
+        if not await self.catalog.lock_manifest(Repository(name), digest, locked):
+            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+        self._lock_changed(f"{name}@{digest}", locked)
+
+    def _lock_changed(self, what: str, locked: bool) -> None:
+        self._room_wanted.set()
+        self.events.record("locked" if locked else "unlocked", f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.", what)
+
+    # Eviction
+
+    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+        """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
+        async with self._evicting:
+            # What clients used in the last moments is in memory only.
+            await self.cache.ledger.write()
+            if not dry_run:
+                await self.collect()
+            limit = await self._space_limit()
+            goal = int(limit * self.settings.low_water) if target is None else target
+            in_use = {(pull.repository, pull.manifest.digest) for pull in self.cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
+            in_use |= await self.catalog.manifests_with([fill.digest for fill in self.fills.under_way])
+            picture = await self.catalog.picture()
+            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
+            if dry_run or not (made.images or made.empty):
+                return _eviction_snapshot(made.images, made, limit, freed=sum(each.freed for each in made.images), dry_run=dry_run)
+            images, freed = await self._carry_out(made)
+        return _eviction_snapshot(images, made, limit, freed=freed, dry_run=False)
+
+    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
+        """The images that went, and the bytes that are free now."""
+        images: list[PlannedImage] = []
+        freed = 0
+        for part in made.parts(EVICTED_AT_ONCE):
+            await self.cache.ledger.write()
+            async with self._collecting:
+                done = await self.catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
+                self.cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
+                await self._count_what_is_left()
+            if done.left:
+                self._collect_soon()
+            images += done.images
+            freed += done.freed
+        if images:
+            repositories = len({each.manifest.repository for each in images})
+            oldest = ago(min(each.last_used for each in images), self._clock())
+            self.events.record(
+                "evicted",
+                f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
+                f"least recently used {oldest} ago.",
+            )
+        return images, freed
+
+    def _is_used_now(self, image: PlannedImage) -> bool:
+        repository, digest = image.manifest.key
+        return self.cache.ledger.is_unwritten(repository, digest, image.telling) or self.cache.pulls.of(repository, digest) is not None
 
     # Pulls
 
@@ -473,6 +649,7 @@ class Engine:
             repositories=await self.catalog.repositories_count(),
             blobs_size=self._held_size,
             space_free=self._space_free(),
+            space_limit=await self._space_limit_told(),
             pulls_running=self.cache.pulls.running_count(),
             speed=self.fills.speed,
             served=self.served,
@@ -486,6 +663,12 @@ class Engine:
             return self.blobs.free()
         except OSError:
             # A disk that fails is told in the notices.
+            return 0
+
+    async def _space_limit_told(self) -> int:
+        try:
+            return await self._space_limit()
+        except OSError:
             return 0
 
     def _health_changed(self, problems: tuple[str, ...]) -> None:
@@ -503,6 +686,8 @@ class Engine:
         for name, health in sorted(self._health.items()):
             if health.status is HealthStatus.UNHEALTHY:
                 yield f"{name} is unhealthy: {health.error_message}"
+        if self._no_room is not None:
+            yield self._no_room
 
 
 def own_platform() -> str:
@@ -513,6 +698,32 @@ def own_platform() -> str:
 
 def _refusal(error: OSError) -> str:
     return f"The disk takes no more ({error.strerror}): blobs that are not held are passed on to clients and not kept. Free space in the data directory."
+
+
+def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:
+    return EvictionSnapshot(
+        dry_run=dry_run,
+        images=tuple(
+            EvictedImage(
+                repository=each.manifest.repository,
+                tags=tuple(each.tags),
+                digest=str(each.manifest.digest),
+                platform=each.manifest.platform,
+                freed=each.freed,
+                last_used=each.last_used,
+            )
+            for each in images
+        ),
+        freed=freed,
+        held=made.size,
+        goal=made.goal,
+        limit=limit,
+        shortfall=max(0, made.left - made.goal),
+    )
+
+
+def _locked(what: str, unlock: str) -> Locked:
+    return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
 
 
 def _no_repository(name: str) -> NotFound:

@@ -8,6 +8,7 @@
     │   ├── RepositoryNameInvalid   a repository path, source or target
     │   ├── ReferenceInvalid        a tag, a digest or an image reference
     │   ├── RequestInvalid          a body, a header or a parameter that can't be read
+    │   ├── Locked                  a repository, tag or manifest that must not be deleted
     │   └── ... (rules.py, credentials.py, upstreams.py, documents.py add theirs)
     ├── NotFound                    a rule, set, repository, tag or pull that is not there
     ├── RegistryError               an answer to a container client: repository, manifest or blob unknown, and so on
@@ -91,6 +92,13 @@ class RequestInvalid(Refusal):
 
     code = "InvalidRequest"
     oci_code = "UNSUPPORTED"
+
+
+class Locked(Refusal):
+    """What is to be deleted is locked (``deleteEnabled: false``). Code and status are those of ACR's data API for it."""
+
+    code = "REGISTRY_DISALLOWED_OPERATION"
+    status = 405
 
 
 class NotFound(EntrepotError):

@@ -15,9 +15,11 @@ import platformdirs
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EngineError, Refusal
+from entrepot.reference import quoted
 from entrepot.snapshots import SignIn
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries, parse_login_server
+from entrepot.words import parse_size
 
 APPLICATION: Final = "entrepot"
 
@@ -36,6 +38,18 @@ class SettingsInvalid(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class SizeLimit:
+    """How much may be held: a *share* of the file system (0.8 for 80 %), or a *size* in bytes. One of the two is set."""
+
+    share: float | None = None
+    size: int | None = None
+
+    def within(self, total: int) -> int:
+        """The limit in bytes on a file system of *total* bytes."""
+        return self.size if self.size is not None else int(total * (self.share or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What an administrator may decide. All durations are seconds."""
 
@@ -50,6 +64,10 @@ class Settings:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     """How long a source may stay silent. The whole of a download has no limit."""
+    size_limit: SizeLimit = SizeLimit(share=0.8)
+    """How much may be held. Beyond it the images that were used least recently are evicted."""
+    low_water: float = 0.9
+    """The share of the limit down to which images are evicted, so that not every blob that comes in evicts another."""
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
     @classmethod
@@ -181,6 +199,42 @@ def parse_listen(text: str) -> tuple[str, int]:
     return found["six"] or found["host"], port
 
 
+def parse_size_limit(value: str | int) -> SizeLimit:
+    """A limit as the settings have it: ``"80 %"`` of the file system, ``"500 GB"``, ``"50 GiB"``, or a number of bytes; raises `SettingsInvalid`."""
+    hint = 'Write "80 %" for a share of the file system, "500 GB" or "50 GiB", or a number of bytes.'
+    if isinstance(value, int):
+        if value > 0:
+            return SizeLimit(size=value)
+        raise SettingsInvalid(f"A size limit of {value} bytes leaves no room for anything.", hint, field="size_limit")
+    share = _percentage(value)
+    if share is not None:
+        if 0 < share <= 1:
+            return SizeLimit(share=share)
+        raise SettingsInvalid(f"{value!r} is no share of a file system that could be used.", "It lies above 0 % and goes up to 100 %.", field="size_limit")
+    try:
+        size = parse_size(value)
+    except ValueError:
+        raise SettingsInvalid(f"{quoted(value)} is not a size limit.", hint, field="size_limit") from None
+    if size == 0:
+        raise SettingsInvalid(f"A size limit of {value} leaves no room for anything.", hint, field="size_limit")
+    return SizeLimit(size=size)
+
+
+def parse_low_water(value: str) -> float:
+    """A low-water mark as the settings have it: ``"90 %"`` of the size limit; raises `SettingsInvalid`."""
+    share = _percentage(value)
+    if share is None or not 0 < share <= 1:
+        raise SettingsInvalid(
+            f"{quoted(value)} is not a low-water mark.", 'Write a percentage of the size limit, above 0 % and up to 100 %, such as "90 %".', field="low_water"
+        )
+    return share
+
+
+def _percentage(text: str) -> float | None:
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", text, re.ASCII)
+    return float(found[1]) / 100 if found else None
+
+
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST)]
 
 
@@ -199,6 +253,8 @@ class _SettingsTable(Struct, kw_only=True):
     parallel_per_source: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
     connect_timeout: Seconds | UnsetType = UNSET
     read_timeout: Seconds | UnsetType = UNSET
+    size_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
+    low_water: str | UnsetType = UNSET
 
 
 def _settings(text: Text, path: Path) -> Settings:
@@ -210,11 +266,16 @@ def _settings(text: Text, path: Path) -> Settings:
         table = converted(values, _SettingsTable)
     except TomlInvalid as error:
         raise _invalid(path, text.line_of_key(error.key or ""), error.what, error.key) from None
-    settings = Settings(upstreams=upstreams, **to_builtins(table))
+    told = to_builtins(table)
     try:
+        if "size_limit" in told:
+            told["size_limit"] = parse_size_limit(told["size_limit"])
+        if "low_water" in told:
+            told["low_water"] = parse_low_water(told["low_water"])
+        settings = Settings(upstreams=upstreams, **told)
         parse_listen(settings.listen)
     except SettingsInvalid as refusal:
-        raise _invalid(path, text.line_of_key("listen"), refusal.what, "listen", refusal.hint) from None
+        raise _invalid(path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint) from None
     return settings
 
 

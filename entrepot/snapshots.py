@@ -160,6 +160,7 @@ class RepositorySnapshot(Snapshot, frozen=True, kw_only=True):
     last_pull: float | None
     pulls: int = 0
     locked: bool = False
+    """Nothing of it is evicted, and it can't be deleted."""
 
 
 class TagSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -180,6 +181,7 @@ class TagSnapshot(Snapshot, frozen=True, kw_only=True):
     gone: bool = False
     """It is no longer at the source; kept and served all the same."""
     locked: bool = False
+    """What it points at is not evicted, and it can't be deleted."""
 
 
 class RepositoryDetail(Snapshot, frozen=True, kw_only=True):
@@ -223,6 +225,8 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """Bytes held."""
     space_free: int
     """Bytes left on the file system of the data directory."""
+    space_limit: int = 0
+    """Bytes that may be held: the limit of the settings, or less where other data needs the file system's space."""
     pulls_running: int
     speed: float
     """From all sources together."""
@@ -234,6 +238,37 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """What an administrator should know now: a document with an error, an unhealthy credential set, a full disk."""
     demo: bool = False
     read_only: bool = False
+
+
+class EvictedImage(Snapshot, frozen=True, kw_only=True):
+    """An image that was evicted, or would be."""
+
+    repository: str
+    tags: tuple[str, ...]
+    """Those that point at it or at an index above it; they go when no other image is left behind them."""
+    digest: str
+    platform: str | None
+    freed: int
+    """Bytes. What it shares with an image that stays is not among them, and what evicted images share is counted for the one that goes last."""
+    last_used: float
+
+
+class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
+    """An eviction that was done, or of a dry run that would be."""
+
+    dry_run: bool
+    images: tuple[EvictedImage, ...]
+    """In the order in which they go: the one used least recently first."""
+    freed: int
+    """Bytes of all of them."""
+    held: int
+    """Bytes held before."""
+    goal: int
+    """Bytes that should be held at most."""
+    limit: int
+    """Bytes that may be held."""
+    shortfall: int = 0
+    """Bytes by which the goal is missed, because what is left is locked or in use."""
 
 
 class Problem(Snapshot, frozen=True, kw_only=True):

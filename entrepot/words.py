@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _UNITS = ("kB", "MB", "GB", "TB")
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,15 @@ def size(count: float) -> str:
         count /= 1000
         power += 1
     return f"{count / 1000:.1f} {_UNITS[power - 1]}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of bytes; raises ValueError."""
+    found = re.fullmatch(r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text, re.IGNORECASE | re.ASCII)
+    if found is None or (found["binary"] and not found["prefix"]):
+        raise ValueError(f"{text!r} is not a size")
+    base = 1024.0 if found["binary"] else 1000.0
+    return round(float(found["number"]) * base ** _POWERS[(found["prefix"] or "").lower()])
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

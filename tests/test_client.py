@@ -16,7 +16,7 @@ from entrepot.client import CacheClient, EngineAnswerInvalid, EngineRefused, Eng
 from entrepot.engine import Engine
 from entrepot.server.run import listening, management_app
 from entrepot.snapshots import Event, HealthStatus, LayerState, PullState, SignIn
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
 
 
@@ -36,7 +36,7 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
     found = await client.status()
-    assert found == msgspec.structs.replace(await engine.status(), space_free=found.space_free)
+    assert found == msgspec.structs.replace(await engine.status(), space_free=found.space_free, space_limit=found.space_limit)
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
@@ -73,6 +73,32 @@ async def test_a_credential_set(client: CacheClient, engine: Engine, monkeypatch
     assert found.health is HealthStatus.HEALTHY
     await client.delete_credential_set("example-set")
     assert await client.credential_sets() == []
+
+
+async def test_locks_and_eviction(client: CacheClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+    image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
+    pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
+    async with asyncio.timeout(30):
+        await pull.over.wait()
+    clock.now += 3600
+    for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
+        await client.lock("library/nginx", tag, digest)
+        assert (await client.evict(target=0)).images == ()
+        with pytest.raises(EngineRefused) as refused:
+            await client.delete_repository("library/nginx")
+        assert (refused.value.code, refused.value.status) == ("REGISTRY_DISALLOWED_OPERATION", 405)
+        await client.unlock("library/nginx", tag, digest)
+    await client.lock("library/nginx", "1.27")
+    detail = await client.repository("library/nginx")
+    assert (detail.repository.locked, [tag.locked for tag in detail.tags]) == (False, [True])
+    await client.unlock("library/nginx", "1.27")
+    planned = await client.evict(dry_run=True, target=0)
+    assert [(each.repository, each.tags, each.digest, each.freed) for each in planned.images] == [("library/nginx", ("1.27",), str(image.digest), image.size)]
+    assert (await client.status()).repositories == 1
+    assert (await client.evict()).images == ()
+    done = await client.evict(target=0)
+    assert (done.dry_run, done.images, done.freed) == (False, planned.images, image.size)
+    assert (await client.status()).repositories == 0
 
 
 async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -> None:

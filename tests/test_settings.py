@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 
 from entrepot.errors import EngineError
-from entrepot.settings import SOCKET_PATH_LENGTH, Directories, Settings, SettingsInvalid, parse_listen
+from entrepot.settings import SOCKET_PATH_LENGTH, Directories, Settings, SettingsInvalid, SizeLimit, parse_listen, parse_size_limit
 from entrepot.snapshots import SignIn
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries
 
@@ -42,6 +42,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         parallel_per_source = 3
         connect_timeout = 1.5
         read_timeout = 2
+        size_limit = "50 GiB"
+        low_water = "85 %"
 
         [upstreams."registry.example.com"]
         name = "Ours"
@@ -59,12 +61,31 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         parallel_per_source=3,
         connect_timeout=1.5,
         read_timeout=2.0,
+        size_limit=SizeLimit(size=50 * 1024**3),
+        low_water=0.85,
         upstreams=(
             DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com"),
             DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
         ),
     )
     assert SourceRegistries(settings.upstreams).find("docker.io").endpoint == "http://127.0.0.1:5002"
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "limit"),
+    [
+        ("80 %", 1000, 800),
+        ("12.5%", 1000, 125),
+        ("100 %", 1000, 1000),
+        ("500 GB", 1000, 500 * 10**9),
+        ("50GiB", 1000, 50 * 2**30),
+        ("1.5 tb", 1000, 1_500_000_000_000),
+        ("4096", 1000, 4096),
+        (4096, 1000, 4096),
+    ],
+)
+def test_a_size_limit_is_a_share_of_the_file_system_or_a_size(value: str | int, total: int, limit: int) -> None:
+    assert parse_size_limit(value).within(total) == limit
 
 
 def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
@@ -87,6 +108,19 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("parallel_per_source = 0", 1, "parallel_per_source", "does not fit"),
         ("parallel_per_source = 1.5", 1, "parallel_per_source", "does not fit"),
         ("listen = 5000", 1, "listen", "does not fit"),
+        ("size_limit = 0", 1, "size_limit", "does not fit"),
+        ("size_limit = -5", 1, "size_limit", "does not fit"),
+        ("size_limit = true", 1, "size_limit", "does not fit"),
+        ("size_limit = 0.8", 1, "size_limit", "does not fit"),
+        ('freshness = 1\nsize_limit = "a lot"', 2, "size_limit", 'Write "80 %" for a share of the file system'),
+        ('size_limit = "120 %"', 1, "size_limit", "goes up to 100 %"),
+        ('size_limit = "0 %"', 1, "size_limit", "above 0 %"),
+        ('size_limit = "0 GB"', 1, "size_limit", "leaves no room"),
+        ('size_limit = "-1 GB"', 1, "size_limit", "is not a size limit"),
+        ('freshness = 1\nlow_water = "90"', 2, "low_water", "percentage of the size limit"),
+        ('low_water = "101 %"', 1, "low_water", "up to 100 %"),
+        ('low_water = "0 %"', 1, "low_water", "above 0 %"),
+        ("low_water = 90", 1, "low_water", "does not fit"),
         ('freshness = 1\nlisten = "5000"', 2, "listen", "not an address to listen on"),
         ("listen = ", 1, None, "not TOML"),
         ("freshness = 1\nfreshness = 2", 2, None, "not TOML"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.words import Column, ago, bar, counted, duration, size, table
+from entrepot.words import Column, ago, bar, counted, duration, parse_size, size, table
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,19 @@ from entrepot.words import Column, ago, bar, counted, duration, size, table
 )
 def test_sizes_have_human_units(count: float, told: str) -> None:
     assert size(count) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("0", 0), ("512", 512), ("512 B", 512), ("1.5 kB", 1500), ("500 GB", 500 * 10**9), ("2TiB", 2 * 2**40), (" 3 mib ", 3 * 2**20)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "1 XB", "-1 GB", "1,5 GB", "1 ib", "1 GB 2", "٣ GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (7200, "2 h"), (3 * 86_400, "3 d")])

@@ -162,6 +162,7 @@ class ArtifactCache:
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
+        self.ledger.manifest_seen(repository, manifest.digest)
         return ManifestDescription(manifest.digest, manifest.media_type, len(manifest.content), answer.origin, answer.warning)
 
     async def _find_manifest(self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False) -> ManifestAnswer:
@@ -220,7 +221,8 @@ class ArtifactCache:
         holding = await self.holdings.of(repository)
         if head.digest is None or head.digest not in holding.manifests:
             return await self._fetch(repository, route, tag)
-        await self.holdings.point_tag(repository, tag, head.digest, now=self._clock())
+        if not await self.holdings.point_tag(repository, tag, head.digest, now=self._clock()):
+            return await self._fetch(repository, route, tag)
         return ManifestAnswer(await self._held_manifest(repository, head.digest), Origin.CACHE)
 
     async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestAnswer:
@@ -239,9 +241,14 @@ class ArtifactCache:
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
         manifest = await self.holdings.manifest(digest)
-        if manifest is None:
+        if manifest is not None:
+            return manifest
+        # It was evicted or deleted since somebody looked.
+        self.holdings.forget(repository)
+        route = self._route(repository)
+        if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
-        return manifest
+        return (await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))).manifest
 
     async def _unknown(self, repository: Repository, reference: Tag | Digest) -> EntrepotError:
         if await self._catalog.is_cached(repository):
@@ -255,6 +262,7 @@ class ArtifactCache:
         descriptor, _ = await self._descriptor(repository, digest)
         held = self._blobs.size(digest)
         if held is not None:
+            self.ledger.blob_used(digest)
             return BlobDescription(digest, held, Origin.CACHE)
         if self._route(repository) is None:
             raise self._not_held(repository, digest)
@@ -269,6 +277,8 @@ class ArtifactCache:
         found = await self._obtain(repository, descriptor)
         if found is None:
             self.ledger.blob_used(digest)
+            # Whoever answers opens the file a moment later, for a range in another thread: until then it must not be evicted.
+            self._blobs.hand_out(digest)
             held = self._blobs.size(digest)
             return HeldBlob(digest, descriptor.size if held is None else held)
         if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None:

@@ -6,7 +6,7 @@ All changes go through here and reach the catalog before they are believed, so m
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from entrepot.reference import Digest, Repository, Tag
@@ -48,6 +48,8 @@ class Holding:
     tag_of: dict[Digest, Tag] = field(default_factory=dict)
     """The tag under which a manifest, or the index above it, was asked for last."""
     platform_of: dict[Digest, str] = field(default_factory=dict)
+    is_current: bool = True
+    """False when something of it was evicted: manifests and blobs are read anew when it is next asked for."""
     _recent: OrderedDict[Digest, frozenset[Digest]] = field(default_factory=OrderedDict)
     _images: dict[Digest, Manifest] = field(default_factory=dict)
 
@@ -98,16 +100,24 @@ class Holdings:
         self._tags: OrderedDict[tuple[Repository, Tag], TagEntry] = OrderedDict()
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         self._manifest_bytes = 0
+        self._forgotten = 0
+        """Counts what was forgotten: an answer of the catalog that was asked for before that must not be kept after it."""
 
     async def of(self, repository: Repository) -> Holding:
         """What a repository holds."""
         holding = self._holdings.get(repository)
-        if holding is not None:
+        if holding is not None and holding.is_current:
             self._holdings.move_to_end(repository)
             return holding
-        manifests = await self._catalog.manifests_of(repository)
-        blobs = await self._catalog.blobs_of(repository)
+        while True:
+            before = self._forgotten
+            manifests = await self._catalog.manifests_of(repository)
+            blobs = await self._catalog.blobs_of(repository)
+            if before == self._forgotten:
+                break
         holding = self._holdings.setdefault(repository, Holding(set(manifests), blobs))
+        if not holding.is_current:
+            holding.manifests, holding.blobs, holding.is_current = set(manifests), blobs, True
         while len(self._holdings) > REPOSITORIES:
             self._holdings.popitem(last=False)
         return holding
@@ -118,8 +128,9 @@ class Holdings:
         if entry is not None:
             self._tags.move_to_end((repository, tag))
             return entry
+        before = self._forgotten
         entry = await self._catalog.tag(repository, tag)
-        if entry is not None:
+        if entry is not None and before == self._forgotten:
             self._keep_tag(repository, tag, entry)
         return entry
 
@@ -129,8 +140,9 @@ class Holdings:
         if manifest is not None:
             self._manifests.move_to_end(digest)
             return manifest
+        before = self._forgotten
         manifest = await self._catalog.manifest(digest)
-        if manifest is not None:
+        if manifest is not None and before == self._forgotten:
             self._keep_manifest(manifest)
         return manifest
 
@@ -145,25 +157,40 @@ class Holdings:
             self._keep_tag(repository, tag, TagEntry(manifest.digest, now, now))
         self._keep_manifest(manifest)
 
-    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> None:
-        """The source says that a tag points at a manifest that the repository holds."""
-        await self._catalog.point_tag(repository, tag, digest, now=now)
+    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> bool:
+        """The source says that a tag points at a manifest that the repository holds; False when it was evicted or deleted meanwhile."""
+        if not await self._catalog.point_tag(repository, tag, digest, now=now):
+            return False
         before = self._tags.get((repository, tag))
         cached = before.cached if before is not None and before.digest == digest else now
         self._keep_tag(repository, tag, TagEntry(digest, cached, now))
+        return True
 
     def forget_tag(self, repository: Repository, tag: Tag) -> None:
         """Read a tag anew from the catalog when it is next asked for."""
+        self._forgotten += 1
         self._tags.pop((repository, tag), None)
 
     def forget(self, repository: Repository) -> None:
         """Read a repository anew from the catalog when it is next asked for."""
+        self._forgotten += 1
         self._holdings.pop(repository, None)
         for key in [key for key in self._tags if key[0] == repository]:
             del self._tags[key]
 
+    def forget_evicted(self, repositories: Collection[Repository]) -> None:
+        """Images of some repositories were evicted: read what they hold anew, but keep what clients asked of them lately."""
+        self._forgotten += 1
+        for repository in repositories:
+            if (holding := self._holdings.get(repository)) is not None:
+                holding.is_current = False
+        for key in [key for key in self._tags if key[0] in repositories]:
+            del self._tags[key]
+        self.forget_manifests()
+
     def forget_manifests(self) -> None:
         """Manifests were deleted: read them anew from the catalog."""
+        self._forgotten += 1
         self._manifests.clear()
         self._manifest_bytes = 0
 
@@ -193,6 +220,7 @@ class Ledger:
         self._tags: dict[tuple[Repository, Tag], float] = {}
         self._manifests: dict[tuple[Repository, Digest], float] = {}
         self._blobs: dict[Digest, float] = {}
+        self._seen: dict[tuple[Repository, Digest], float] = {}
 
     def manifest_used(self, repository: Repository, manifest: Manifest, tag: Tag | None) -> None:
         """A client got a manifest. An image manifest counts as a pull; an index leads to one."""
@@ -204,14 +232,22 @@ class Ledger:
             count, _ = self._pulls.get(repository, (0, now))
             self._pulls[repository] = (count + 1, now)
 
+    def manifest_seen(self, repository: Repository, digest: Digest) -> None:
+        """A client made sure that a manifest is there (HEAD), and has the image itself: a use, which keeps it from eviction, but no pull."""
+        self._seen[repository, digest] = self._clock()
+
     def blob_used(self, digest: Digest) -> None:
-        """A client got a blob that is held."""
+        """A client got a blob that is held, or made sure that it is there."""
         self._blobs[digest] = self._clock()
+
+    def is_unwritten(self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]) -> bool:
+        """Whether a use of a manifest or of one of some blobs was not written down yet."""
+        return (repository, manifest) in self._manifests or (repository, manifest) in self._seen or any(blob in self._blobs for blob in blobs)
 
     async def write(self) -> None:
         """Write down what was used since the last time."""
-        if not (self._pulls or self._tags or self._manifests or self._blobs):
+        if not (self._pulls or self._tags or self._manifests or self._blobs or self._seen):
             return
-        usage = Usage(self._pulls, self._tags, self._manifests, self._blobs)
-        self._pulls, self._tags, self._manifests, self._blobs = {}, {}, {}, {}
+        usage = Usage(self._pulls, self._tags, self._manifests, self._blobs, self._seen)
+        self._pulls, self._tags, self._manifests, self._blobs, self._seen = {}, {}, {}, {}, {}
         await self._catalog.record_usage(usage)

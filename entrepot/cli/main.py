@@ -13,9 +13,10 @@ from entrepot import __version__
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table, tell
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
+from entrepot.reference import ImageReference
 from entrepot.settings import Directories, Settings
-from entrepot.snapshots import CredentialSetSnapshot, PullSnapshot, PullState, RepositoryDetail, RuleSnapshot
-from entrepot.words import Column, ago, bar, duration, size
+from entrepot.snapshots import CredentialSetSnapshot, EvictionSnapshot, PullSnapshot, PullState, RepositoryDetail, RuleSnapshot, TagSnapshot
+from entrepot.words import Column, ago, bar, counted, duration, parse_size, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
@@ -92,7 +93,7 @@ def status(as_json: bool) -> None:
             ("Cache rules", f"{found.rules:,} of {found.rules_limit:,}"),
             ("Credential sets", f"{found.credential_sets:,}"),
             ("Repositories", f"{found.repositories:,}"),
-            ("Held", f"{size(found.blobs_size)}, {size(found.space_free)} free"),
+            ("Held", f"{size(found.blobs_size)} of {size(found.space_limit)}, {size(found.space_free)} free on the file system"),
             ("Pulling", f"{found.pulls_running:,} at {size(found.speed)}/s"),
             ("Since the start", f"{size(found.served)} served, {size(found.from_source)} from sources"),
         ]
@@ -296,7 +297,15 @@ def repository() -> None:
     """Cached repositories."""
 
 
-_REPOSITORY_COLUMNS = (Column("Name"), Column("Source"), Column("Rule"), Column("Tags", right=True), Column("Size", right=True), Column("Pulled", right=True))
+_REPOSITORY_COLUMNS = (
+    Column("Name"),
+    Column("Source"),
+    Column("Rule"),
+    Column("Tags", right=True),
+    Column("Size", right=True),
+    Column("Pulled", right=True),
+    Column("State"),
+)
 _TAG_COLUMNS = (Column("Tag"), Column("Platforms"), Column("Size", right=True), Column("Cached", right=True), Column("Pulled", right=True), Column("State"))
 
 
@@ -309,7 +318,10 @@ def list_repositories(as_json: bool) -> None:
         print_json(found)
         return
     now = time.time()
-    rows = [(each.name, each.source_repository, each.rule or "-", f"{each.tags:,}", size(each.size), ago(each.last_pull, now)) for each in found]
+    rows = [
+        (each.name, each.source_repository, each.rule or "-", f"{each.tags:,}", size(each.size), ago(each.last_pull, now), "locked" if each.locked else "")
+        for each in found
+    ]
     print_table(_REPOSITORY_COLUMNS, rows, empty="Nothing is cached yet. Pull an image through a cache rule, or with: entrepot pull")
 
 
@@ -331,12 +343,12 @@ def show_repository(name: str, as_json: bool) -> None:
             ("Size", size(found.size)),
             ("Pulls", f"{found.pulls:,}"),
             ("Pulled", _moment(found.last_pull)),
+            ("Locked", "yes: nothing of it is evicted or deleted" if found.locked else None),
         ]
     )
     tell()
     rows = [
-        (tag.name, " ".join(tag.platforms) or "-", size(tag.size), ago(tag.cached, now), ago(tag.last_pull, now), _tag_state(tag.gone, tag.fresh_until, now))
-        for tag in detail.tags
+        (tag.name, " ".join(tag.platforms) or "-", size(tag.size), ago(tag.cached, now), ago(tag.last_pull, now), _tag_state(tag, now)) for tag in detail.tags
     ]
     print_table(_TAG_COLUMNS, rows, empty="It holds no tags, only images that were pulled by digest.")
 
@@ -349,6 +361,83 @@ def delete_repository(name: str, yes: bool) -> None:
     confirm(f"Delete the cached repository {name} with all its tags?", yes=yes)
     ask(lambda client: client.delete_repository(name))
     click.echo(f"The cached repository {name} is deleted.", err=True)
+
+
+@repository.command("lock")
+@click.argument("image", metavar="NAME[:TAG]")
+def lock(image: str) -> None:
+    """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from eviction and deletion."""
+    name, tag, digest = _locked_thing(image)
+    ask(lambda client: client.lock(name, tag, digest))
+    click.echo(f"{image} is locked: it is not evicted and can't be deleted.", err=True)
+
+
+@repository.command("unlock")
+@click.argument("image", metavar="NAME[:TAG]")
+def unlock(image: str) -> None:
+    """Take away the lock of a cached repository or tag. Each is locked for itself."""
+    name, tag, digest = _locked_thing(image)
+    ask(lambda client: client.unlock(name, tag, digest))
+    click.echo(f"{image} is unlocked.", err=True)
+
+
+def _locked_thing(image: str) -> tuple[str, str | None, str | None]:
+    """Repository, tag and digest of what is to be locked. A name alone is the repository, and not its tag ``latest``."""
+    try:
+        found = ImageReference.parse(image)
+    except EntrepotError as error:
+        fail(error)
+    if found.digest is not None:
+        return found.repository, None, str(found.digest)
+    return found.repository, None if found.repository == image else found.tag, None
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}. Write 50GB, 50GiB, or a number of bytes.") from None
+
+
+_EVICTION_COLUMNS = (Column("Image"), Column("Platform"), Column("Digest"), Column("Frees", right=True), Column("Used", right=True))
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@click.option("--to", "target", callback=_bytes, metavar="SIZE", help="Go down to this, such as 50GB [default: low_water of settings.toml].")
+@_yes
+@as_json
+def evict(dry_run: bool, target: int | None, yes: bool, as_json: bool) -> None:
+    """Evict the images that were used least recently. It happens by itself when more is held than the settings allow."""
+    if not dry_run and not yes:
+        planned = ask(lambda client: client.evict(dry_run=True, target=target))
+        if planned.images:
+            confirm(f"Evict {counted(len(planned.images), 'image')} and free {size(planned.freed)}? See them with --dry-run.", yes=False)
+    done = ask(lambda client: client.evict(dry_run=dry_run, target=target))
+    if as_json:
+        print_json(done)
+    else:
+        _print_eviction(done)
+
+
+def _print_eviction(done: EvictionSnapshot) -> None:
+    now = time.time()
+    rows = [
+        (
+            f"{each.repository}:{each.tags[0]}" + (f" and {len(each.tags) - 1} more" if len(each.tags) > 1 else "") if each.tags else each.repository,
+            each.platform or "-",
+            each.digest.partition(":")[2][:12],
+            size(each.freed),
+            f"{ago(each.last_used, now)} ago",
+        )
+        for each in done.images
+    ]
+    print_table(_EVICTION_COLUMNS, rows, empty=f"Nothing goes: {size(done.held)} of {size(done.limit)} are held, and the goal is {size(done.goal)}.")
+    if done.images:
+        what = counted(len(done.images), "image")
+        click.echo(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.", err=True)
+    if done.shortfall:
+        click.echo(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: what is left is locked or in use.", err=True)
 
 
 @cli.command()
@@ -442,10 +531,12 @@ def _rules(count: int) -> str:
     return f"{count} rule" if count == 1 else f"{count} rules"
 
 
-def _tag_state(gone: bool, fresh_until: float, now: float) -> str:
-    if gone:
-        return "gone at its source, kept"
-    return f"fresh, {duration(fresh_until - now)} left" if fresh_until > now else "asks its source at the next pull"
+def _tag_state(tag: TagSnapshot, now: float) -> str:
+    if tag.gone:
+        state = "gone at its source, kept"
+    else:
+        state = f"fresh, {duration(tag.fresh_until - now)} left" if tag.fresh_until > now else "asks its source at the next pull"
+    return f"locked, {state}" if tag.locked else state
 
 
 def main() -> None:

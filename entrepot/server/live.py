@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
@@ -29,6 +30,13 @@ class PullRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     asked_by: str = "api"
 
 
+class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request for an eviction. *target* is in bytes; None stands for the low-water mark of the settings."""
+
+    dry_run: bool = False
+    target: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 def routes(engine: Engine) -> list[BaseRoute]:
     """What is to be seen and done live."""
 
@@ -50,6 +58,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
         await cancelled.over.wait()
         return _json(cancelled.snapshot())
 
+    async def evict(request: Request) -> Response:
+        asked = await read_body(request, EvictionRequest, hint='Send {"dryRun": true}, and {"target": BYTES} to go below what the settings say.')
+        return _json(await engine.evict(dry_run=asked.dry_run, target=asked.target))
+
     async def upstreams(_: Request) -> Response:
         return _json(engine.upstream_snapshots())
 
@@ -68,6 +80,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route("/entrepot/v1/pulls", start_pull, methods=["POST"]),
         Route("/entrepot/v1/pulls/{id}", pull, methods=["GET"]),
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
+        Route("/entrepot/v1/evict", evict, methods=["POST"]),
         Route("/entrepot/v1/upstreams", upstreams),
         Route("/entrepot/v1/events", events),
         Route("/entrepot/v1/stop", stop, methods=["POST"]),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -14,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from entrepot.engine import Engine
 from entrepot.errors import NotFound, RequestInvalid
 from entrepot.reference import Digest, Repository, parse_repository, parse_tag
-from entrepot.server.management import json_response, resource
+from entrepot.server.management import json_response, read_body, resource
 from entrepot.snapshots import RepositorySnapshot, TagSnapshot
 from entrepot.store.catalog import CachedManifest
 
@@ -26,8 +27,31 @@ LARGEST_PAGE = 1000
 
 Entry = TypeVar("Entry")
 
-_ATTRIBUTES = {"deleteEnabled": True, "writeEnabled": False, "readEnabled": True, "listEnabled": True}
-"""Nothing can be pushed to a cached repository; deleting is allowed."""
+_FIXED = {"writeEnabled": False, "readEnabled": True, "listEnabled": True}
+"""What can't be changed: nothing can be pushed to a cached repository, and everything may be pulled and listed."""
+
+
+class _Attributes(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body with which ACR's data API changes a repository, tag or manifest."""
+
+    delete_enabled: bool | None = None
+    write_enabled: bool | None = None
+    read_enabled: bool | None = None
+    list_enabled: bool | None = None
+
+
+async def _lock_asked(request: Request) -> bool | None:
+    """Whether a lock is wanted, or to be taken away; None when the body leaves it as it is. Raises `RequestInvalid` for what can't be changed."""
+    asked = await read_body(request, _Attributes, hint='Send {"deleteEnabled": false} to lock, {"deleteEnabled": true} to unlock.')
+    told = msgspec.to_builtins(asked)
+    for name, value in _FIXED.items():
+        if told[name] is not None and told[name] != value:
+            raise RequestInvalid(
+                f"{name} is always {str(value).lower()} here: a cache is not pushed to, and what it holds can be pulled and listed.",
+                "Only deleteEnabled can be changed.",
+                field=name,
+            )
+    return None if asked.delete_enabled is None else not asked.delete_enabled
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -49,6 +73,12 @@ def routes(engine: Engine) -> list[BaseRoute]:
         tags = [tag for each in manifests for tag in each.tags]
         return json_response({"manifestsDeleted": [str(each.digest) for each in manifests], "tagsDeleted": tags}, status=202)
 
+    async def change(request: Request) -> Response:
+        name, locked = _repository(request), await _lock_asked(request)
+        if locked is not None:
+            await engine.lock_repository(name, locked=locked)
+        return await show(request)
+
     async def list_tags(request: Request) -> Response:
         detail = await engine.repository_detail(_repository(request))
         page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
@@ -62,6 +92,12 @@ def routes(engine: Engine) -> list[BaseRoute]:
         if tag is None:
             raise NotFound(f"{detail.repository.name} holds no tag {name}.", "See its tags with: entrepot repository show")
         return json_response({"registry": _registry(request), "imageName": detail.repository.name, "tag": _tag_document(tag)})
+
+    async def change_tag(request: Request) -> Response:
+        name, tag, locked = _repository(request), parse_tag(request.path_params["tag"]), await _lock_asked(request)
+        if locked is not None:
+            await engine.lock_tag(name, tag, locked=locked)
+        return await show_tag(request)
 
     async def delete_tag(request: Request) -> Response:
         await engine.delete_tag(_repository(request), parse_tag(request.path_params["tag"]))
@@ -82,6 +118,12 @@ def routes(engine: Engine) -> list[BaseRoute]:
             raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
         return json_response({"registry": _registry(request), "imageName": name, "manifest": _manifest_document(found)})
 
+    async def change_manifest(request: Request) -> Response:
+        name, digest, locked = _repository(request), Digest.parse(request.path_params["digest"]), await _lock_asked(request)
+        if locked is not None:
+            await engine.lock_manifest(name, digest, locked=locked)
+        return await show_manifest(request)
+
     async def delete_manifest(request: Request) -> Response:
         await engine.delete_manifest(_repository(request), Digest.parse(request.path_params["digest"]))
         return Response(status_code=202)
@@ -101,11 +143,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
     base = "/acr/v1/{name:path}"
     return [
         Route("/acr/v1/_catalog", catalog),
-        resource(f"{base}/_tags/{{tag}}", GET=show_tag, DELETE=delete_tag),
+        resource(f"{base}/_tags/{{tag}}", GET=show_tag, PATCH=change_tag, DELETE=delete_tag),
         Route(f"{base}/_tags", list_tags),
-        resource(f"{base}/_manifests/{{digest}}", GET=show_manifest, DELETE=delete_manifest),
+        resource(f"{base}/_manifests/{{digest}}", GET=show_manifest, PATCH=change_manifest, DELETE=delete_manifest),
         Route(f"{base}/_manifests", list_manifests),
-        resource(base, GET=show, DELETE=delete),
+        resource(base, GET=show, PATCH=change, DELETE=delete),
         Route("/entrepot/v1/repositories", snapshots),
         Route("/entrepot/v1/repositories/{name:path}", detail),
     ]
@@ -136,6 +178,10 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
+def _attributes(locked: bool) -> dict[str, bool]:
+    return {"deleteEnabled": not locked, **_FIXED}
+
+
 def _repository_document(request: Request, repository: RepositorySnapshot, tags: Sequence[TagSnapshot]) -> dict[str, Any]:
     changed = max((tag.cached for tag in tags), default=repository.created)
     return {
@@ -145,7 +191,7 @@ def _repository_document(request: Request, repository: RepositorySnapshot, tags:
         "lastUpdateTime": _time(changed),
         "manifestCount": repository.manifests,
         "tagCount": repository.tags,
-        "changeableAttributes": _ATTRIBUTES,
+        "changeableAttributes": _attributes(repository.locked),
     }
 
 
@@ -156,7 +202,7 @@ def _tag_document(tag: TagSnapshot) -> dict[str, Any]:
         "createdTime": _time(tag.cached),
         "lastUpdateTime": _time(tag.cached),
         "signed": False,
-        "changeableAttributes": _ATTRIBUTES,
+        "changeableAttributes": _attributes(tag.locked),
     }
 
 
@@ -168,7 +214,7 @@ def _manifest_document(manifest: CachedManifest) -> dict[str, Any]:
         "lastUpdateTime": _time(manifest.cached),
         "mediaType": manifest.media_type,
         "tags": list(manifest.tags),
-        "changeableAttributes": _ATTRIBUTES,
+        "changeableAttributes": _attributes(manifest.locked),
     }
     if manifest.platform is not None:
         system, _, architecture = manifest.platform.partition("/")

@@ -8,15 +8,16 @@ last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Float,
     ForeignKey,
@@ -26,10 +27,12 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     delete,
     distinct,
     event,
     exists,
+    false,
     func,
     insert,
     select,
@@ -37,13 +40,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateColumn
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
+from entrepot.store.eviction import HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
+
+T = TypeVar("T")
 
 _schema = MetaData()
 
@@ -55,6 +62,7 @@ _repositories = Table(
     Column("created", Float, nullable=False),
     Column("last_pull", Float),
     Column("pulls", Integer, nullable=False, default=0),
+    Column("locked", Boolean, nullable=False, server_default=false()),
 )
 _manifests = Table(
     "manifests",
@@ -71,6 +79,8 @@ _repository_manifests = Table(
     Column("platform", String(255)),
     Column("cached", Float, nullable=False),
     Column("last_pull", Float),
+    Column("last_used", Float),
+    Column("locked", Boolean, nullable=False, server_default=false()),
     Index("repository_manifests_by_digest", "digest"),
 )
 _references = Table(
@@ -96,6 +106,7 @@ _tags = Table(
     Column("checked", Float, nullable=False),
     Column("last_pull", Float),
     Column("gone", Boolean, nullable=False, default=False),
+    Column("locked", Boolean, nullable=False, server_default=false()),
     Index("tags_by_digest", "repository", "digest"),
 )
 _blobs = Table(
@@ -106,6 +117,12 @@ _blobs = Table(
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
 )
+
+_ADDED = {2: (_repositories.c.locked, _repository_manifests.c.last_used, _repository_manifests.c.locked, _tags.c.locked)}
+"""The columns that came with each version of the schema: an older catalog gets them when it is opened."""
+
+AT_ONCE = 500
+"""Names or digests in one statement: SQLite takes 999 variables where it is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +146,7 @@ class CachedManifest:
     tags: tuple[Tag, ...]
     cached: float
     last_pull: float | None
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +161,7 @@ class CachedRepository:
     tags: int
     manifests: int
     size: int
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +173,7 @@ class CachedTag:
     last_pull: float | None
     platforms: tuple[str, ...]
     size: int
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +184,28 @@ class Usage:
     tags: Mapping[tuple[Repository, Tag], float]
     manifests: Mapping[tuple[Repository, Digest], float]
     blobs: Mapping[Digest, float]
+    seen: Mapping[tuple[Repository, Digest], float] = field(default_factory=dict)
+    """Manifests of which a client only asked whether they are there (HEAD): a use, and no pull."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """What of a repository may not be deleted: all of it, or some tags and manifests."""
+
+    repository: bool
+    tags: frozenset[Tag]
+    manifests: frozenset[Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What went of a plan. *freed* is in bytes, *left* the number of blobs that could not go yet because a reader may yet open them."""
+
+    images: tuple[PlannedImage, ...]
+    manifests: frozenset[tuple[Repository, Digest]]
+    """Of the images, and the indexes and empty manifests that went along."""
+    freed: int
+    left: int
 
 
 class Catalog:
@@ -274,6 +316,7 @@ class Catalog:
                 tags=row.tags or 0,
                 manifests=row.manifests or 0,
                 size=(row.blob_size or 0) + (row.manifest_size or 0),
+                locked=row.locked,
             )
             for row in rows
         ]
@@ -318,6 +361,7 @@ class Catalog:
                     last_pull=row.last_pull,
                     platforms=tuple(sorted({known[manifest].platform for manifest in reached if known[manifest].platform and manifest in blobs_of})),
                     size=sum(held.values()) + sum(known[manifest].size for manifest in reached),
+                    locked=row.locked,
                 )
             )
         return found
@@ -345,6 +389,7 @@ class Catalog:
                 tags=tuple(tags.get(row.digest, ())),
                 cached=row.cached,
                 last_pull=row.last_pull,
+                locked=row.locked,
             )
             for row in rows
         ]
@@ -386,10 +431,13 @@ class Catalog:
             for tag in tags:
                 await _point_tag(connection, repository, tag, digest, now)
 
-    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> None:
-        """Point a tag at a manifest that the repository holds: the source said so just now."""
+    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> bool:
+        """Point a tag at a manifest that the repository holds: the source said so just now. False when the repository holds it no more."""
         async with self._write() as connection:
+            if (await connection.execute(select(1).where(_is_link(repository, digest)))).first() is None:
+                return False
             await _point_tag(connection, repository, tag, str(digest), now)
+        return True
 
     async def mark_tag_gone(self, repository: Repository, tag: Tag, *, now: float) -> None:
         """The source no longer has the tag; it is kept and served all the same."""
@@ -398,9 +446,8 @@ class Catalog:
 
     async def set_platform(self, repository: Repository, digest: Digest, platform: str) -> None:
         """The platform of an image, known when its config is here."""
-        linked = (_repository_manifests.c.repository == repository) & (_repository_manifests.c.digest == str(digest))
         async with self._write() as connection:
-            await connection.execute(update(_repository_manifests).where(linked).values(platform=platform))
+            await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(platform=platform))
 
     async def add_blob(self, digest: Digest, size: int, *, now: float) -> None:
         """A blob is held now."""
@@ -416,8 +463,10 @@ class Catalog:
             for (repository, tag), last in usage.tags.items():
                 await connection.execute(update(_tags).where(_tags.c.repository == repository, _tags.c.name == tag).values(last_pull=last))
             for (repository, digest), last in usage.manifests.items():
-                linked = (_repository_manifests.c.repository == repository) & (_repository_manifests.c.digest == str(digest))
-                await connection.execute(update(_repository_manifests).where(linked).values(last_pull=last))
+                await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(last_pull=last, last_used=last))
+            for (repository, digest), last in usage.seen.items():
+                latest = func.max(func.coalesce(_repository_manifests.c.last_used, 0.0), last)
+                await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(last_used=latest))
             for digest, last in usage.blobs.items():
                 await connection.execute(update(_blobs).where(_blobs.c.digest == str(digest)).values(last_used=last))
 
@@ -431,8 +480,7 @@ class Catalog:
         """Forget a manifest of a repository and the tags that point at it. False when it was not there."""
         async with self._write() as connection:
             await connection.execute(delete(_tags).where(_tags.c.repository == repository, _tags.c.digest == str(digest)))
-            linked = (_repository_manifests.c.repository == repository) & (_repository_manifests.c.digest == str(digest))
-            result = await connection.execute(delete(_repository_manifests).where(linked))
+            result = await connection.execute(delete(_repository_manifests).where(_is_link(repository, digest)))
             await _drop_empty_repository(connection, repository)
         return bool(result.rowcount)
 
@@ -448,15 +496,102 @@ class Catalog:
         *take_away* removes a blob from the store, or says no because it is in use. It is called within the transaction, so no manifest that refers to the blob
         can come in between.
         """
-        linked = select(_repository_manifests.c.digest).where(_repository_manifests.c.digest == _manifests.c.digest)
-        referred = select(_references.c.digest).where(_references.c.digest == _blobs.c.digest)
         async with self._write() as connection:
-            await connection.execute(delete(_manifests).where(~exists(linked)))
-            orphans = (await connection.execute(select(_blobs.c.digest).where(~exists(referred)))).scalars().all()
-            gone = [digest for digest in orphans if take_away(Digest.parse(digest))]
-            for digest in gone:
-                await connection.execute(delete(_blobs).where(_blobs.c.digest == digest))
-        return len(orphans) - len(gone)
+            _, left = await _collect(connection, take_away)
+        return left
+
+    # Locks
+
+    async def lock_repository(self, repository: Repository, locked: bool) -> bool:
+        """Lock or unlock a repository with all that it holds. False when it is not there."""
+        return await self._set(update(_repositories).where(_repositories.c.name == repository).values(locked=locked))
+
+    async def lock_tag(self, repository: Repository, tag: Tag, locked: bool) -> bool:
+        """Lock or unlock a tag. False when it is not there."""
+        return await self._set(update(_tags).where(_tags.c.repository == repository, _tags.c.name == tag).values(locked=locked))
+
+    async def lock_manifest(self, repository: Repository, digest: Digest, locked: bool) -> bool:
+        """Lock or unlock a manifest of a repository. False when it is not there."""
+        return await self._set(update(_repository_manifests).where(_is_link(repository, digest)).values(locked=locked))
+
+    async def _set(self, statement: Any) -> bool:
+        async with self._write() as connection:
+            result: Any = await connection.execute(statement)
+        return bool(result.rowcount)
+
+    async def locks(self, repository: Repository) -> Locks:
+        """What of a repository is locked."""
+        whole = select(_repositories.c.locked).where(_repositories.c.name == repository)
+        tags = select(_tags.c.name).where(_tags.c.repository == repository, _tags.c.locked)
+        links = _repository_manifests.c
+        manifests = select(links.digest).where(links.repository == repository, links.locked)
+        async with self._engine.connect() as connection:
+            return Locks(
+                repository=bool((await connection.execute(whole)).scalar_one_or_none()),
+                tags=frozenset(Tag(name) for name in (await connection.execute(tags)).scalars()),
+                manifests=frozenset(Digest.parse(text) for text in (await connection.execute(manifests)).scalars()),
+            )
+
+    # Eviction
+
+    async def picture(self) -> Picture:
+        """What is held, for a plan of what goes."""
+        # One row for each manifest and not for each of its blobs: with 10,000 repositories that is 20,000 rows in place of 160,000.
+        blobs_of = (
+            select(_references.c.manifest, func.aggregate_strings(_references.c.digest, " "))
+            .join(_blobs, _blobs.c.digest == _references.c.digest)
+            .where(_references.c.kind != ReferenceKind.MANIFEST)
+            .group_by(_references.c.manifest)
+        )
+        async with self._engine.connect() as connection:
+            rows = await _held_rows(connection, None)
+            references = await _rows(connection, blobs_of)
+            blobs = await _rows(connection, select(_blobs.c.digest, _blobs.c.size, _blobs.c.last_used))
+        return await asyncio.to_thread(_picture, rows, references, blobs)
+
+    async def held_manifests(self, repository: Repository) -> list[HeldManifest]:
+        """The manifests of a repository with their locks, tags and children; their blobs are left out."""
+        async with self._engine.connect() as connection:
+            return _held_manifests(await _held_rows(connection, [repository]))
+
+    async def manifests_with(self, blobs: Iterable[Digest]) -> set[tuple[Repository, Digest]]:
+        """The manifests that refer to any of some blobs, in all repositories."""
+        found: set[tuple[Repository, Digest]] = set()
+        links = _repository_manifests.c
+        async with self._engine.connect() as connection:
+            for chunk in _chunks([str(each) for each in blobs]):
+                query = select(links.repository, links.digest).join(_references, _references.c.manifest == links.digest).where(_references.c.digest.in_(chunk))
+                found |= {(Repository(row.repository), Digest.parse(row.digest)) for row in await _rows(connection, query)}
+        return found
+
+    async def evict(self, plan: Plan, *, is_used: Callable[[PlannedImage], bool], take_away: Callable[[Digest], bool]) -> Evicted:
+        """Carry out a plan in one transaction; what was used or locked since it was made stays, and so does an image of which *is_used* says so.
+
+        *take_away* is that of `collect`.
+        """
+        async with self._write() as connection:
+            last_used: dict[Digest, float] = {}
+            for chunk in _chunks(sorted({str(blob) for each in plan.images for blob in each.telling})):
+                for row in await _rows(connection, select(_blobs.c.digest, _blobs.c.last_used).where(_blobs.c.digest.in_(chunk))):
+                    last_used[Digest.parse(row.digest)] = row.last_used
+
+            def is_used_since(image: PlannedImage) -> bool:
+                return any(last_used.get(blob, 0.0) > image.last_used for blob in image.telling) or is_used(image)
+
+            repositories = sorted({each.manifest.repository for each in plan.images} | {repository for repository, _ in plan.empty})
+            rows = await _held_rows(connection, repositories)
+            used = {each.manifest.key for each in plan.images if is_used_since(each)}
+            going = await asyncio.to_thread(lambda: confirmed(plan, _held_manifests(rows), used=used))
+            if going:
+                keys = [{"in_repository": repository, "of_digest": str(digest)} for repository, digest in sorted(going)]
+                for table in (_tags, _repository_manifests):
+                    same = (table.c.repository == bindparam("in_repository")) & (table.c.digest == bindparam("of_digest"))
+                    await connection.execute(delete(table).where(same), keys)
+                left_in = select(_repository_manifests.c.digest).where(_repository_manifests.c.repository == _repositories.c.name)
+                for chunk in _chunks(repositories):
+                    await connection.execute(delete(_repositories).where(_repositories.c.name.in_(chunk), ~exists(left_in)))
+            freed, left = await _collect(connection, take_away)
+        return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
     async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:
         """Make the rows agree with the files, which are right: adopt files without a row, drop rows without a file. Gives both counts."""
@@ -487,8 +622,132 @@ def _create_schema(connection: Connection) -> None:
             f"The catalog was written by a newer Entrepot (its version is {version}, this one knows {SCHEMA_VERSION}).",
             "Run that newer Entrepot, or move the catalog out of the way: it is made anew and fills as images are pulled.",
         )
+    if version:
+        for added in (column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]):
+            _add_column(connection, added)
     _schema.create_all(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    table = column.table.name
+    # Each column is a transaction of its own: an engine that was killed in between has added some of them.
+    if column.name in {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}:
+        return
+    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}")
+
+
+async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
+    """All rows of a long answer, a thousand at a time, so that other work goes on in between."""
+    found: list[Any] = []
+    async for part in (await connection.stream(query)).partitions(1000):
+        found.extend(part)
+    return found
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
+
+
+def _is_link(repository: Repository, digest: Digest) -> ColumnElement[bool]:
+    return (_repository_manifests.c.repository == repository) & (_repository_manifests.c.digest == str(digest))
+
+
+async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bool]) -> tuple[int, int]:
+    """Drop what nothing refers to; gives the bytes that are free now and the number of blobs that could not go yet."""
+    linked = select(_repository_manifests.c.digest).where(_repository_manifests.c.digest == _manifests.c.digest)
+    referred = select(_references.c.digest).where(_references.c.digest == _blobs.c.digest)
+    await connection.execute(delete(_manifests).where(~exists(linked)))
+    orphans = await _rows(connection, select(_blobs.c.digest, _blobs.c.size).where(~exists(referred)))
+    gone: list[Any] = []
+    for count, row in enumerate(orphans, 1):
+        if take_away(Digest.parse(row.digest)):
+            gone.append(row)
+        if count % 64 == 0:
+            # Each is a rename, done at once so that whoever looks next finds the blob gone; thousands of them in a row would keep clients waiting.
+            await asyncio.sleep(0)
+    if gone:
+        await connection.execute(delete(_blobs).where(_blobs.c.digest == bindparam("gone")), [{"gone": row.digest} for row in gone])
+    return sum(row.size for row in gone), len(orphans) - len(gone)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldRows:
+    links: list[Any]
+    tags: list[Any]
+    children: list[Any]
+
+
+async def _held_rows(connection: AsyncConnection, repositories: Collection[Repository] | None) -> _HeldRows:
+    """The manifests of some repositories (None: of all), the tags that point at them, and which of them leads to which."""
+    child = _repository_manifests.alias()
+    links = select(
+        _repository_manifests.c.repository,
+        _repository_manifests.c.digest,
+        _repository_manifests.c.platform,
+        _repository_manifests.c.cached,
+        _repository_manifests.c.last_pull,
+        _repository_manifests.c.last_used,
+        (_repository_manifests.c.locked | _repositories.c.locked).label("locked"),
+    ).join(_repositories, _repositories.c.name == _repository_manifests.c.repository)
+    tags = select(_tags.c.repository, _tags.c.digest, _tags.c.name, _tags.c.locked).order_by(_tags.c.name)
+    children = (
+        select(_repository_manifests.c.repository, _references.c.manifest, _references.c.digest)
+        .join(_references, _references.c.manifest == _repository_manifests.c.digest)
+        .join(child, (child.c.digest == _references.c.digest) & (child.c.repository == _repository_manifests.c.repository))
+        .where(_references.c.kind == ReferenceKind.MANIFEST)
+        .distinct()
+    )
+    if repositories is None:
+        return _HeldRows(await _rows(connection, links), await _rows(connection, tags), await _rows(connection, children))
+    found = _HeldRows([], [], [])
+    for chunk in _chunks(list(repositories)):
+        found.links.extend(await _rows(connection, links.where(_repository_manifests.c.repository.in_(chunk))))
+        found.tags.extend(await _rows(connection, tags.where(_tags.c.repository.in_(chunk))))
+        found.children.extend(await _rows(connection, children.where(_repository_manifests.c.repository.in_(chunk))))
+    return found
+
+
+class _Digests(dict[str, Digest]):
+    """The digests of many rows, each read once."""
+
+    def __missing__(self, text: str) -> Digest:
+        digest = self[text] = Digest.parse(text)
+        return digest
+
+
+def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, list[Digest]] | None = None, digests: _Digests | None = None) -> list[HeldManifest]:
+    digests = _Digests() if digests is None else digests
+    tags: dict[tuple[str, str], list[Tag]] = {}
+    locked: set[tuple[str, str]] = set()
+    for repository, digest, name, is_locked in rows.tags:
+        tags.setdefault((repository, digest), []).append(Tag(name))
+        if is_locked:
+            locked.add((repository, digest))
+    children: dict[tuple[str, str], list[Digest]] = {}
+    for repository, parent, child in rows.children:
+        children.setdefault((repository, parent), []).append(digests[child])
+    return [
+        HeldManifest(
+            repository=Repository(repository),
+            digest=digests[digest],
+            platform=platform,
+            asked=max(cached, last_pull or 0.0, last_used or 0.0),
+            locked=bool(is_locked) or (repository, digest) in locked,
+            tags=tuple(tags.get((repository, digest), ())),
+            children=tuple(children.get((repository, digest), ())),
+            blobs=tuple(blobs_of.get(digest, ())) if blobs_of else (),
+        )
+        for repository, digest, platform, cached, last_pull, last_used, is_locked in rows.links
+    ]
+
+
+def _picture(rows: _HeldRows, references: Sequence[Any], blobs: Sequence[Any]) -> Picture:
+    digests = _Digests()
+    held = {digests[digest]: HeldBlobUse(size, last_used) for digest, size, last_used in blobs}
+    # A manifest may name a blob twice. The rows were read one table after the other: a blob that went in between is left out.
+    blobs_of = {manifest: [digest for text in dict.fromkeys(together.split(" ")) if (digest := digests[text]) in held] for manifest, together in references}
+    return Picture(_held_manifests(rows, blobs_of, digests), held)
 
 
 async def _insert_missing(connection: AsyncConnection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

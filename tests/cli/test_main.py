@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 from entrepot import __version__
 from entrepot.cli.main import _progress
 from entrepot.engine import Engine
+from entrepot.reference import Repository
 from entrepot.settings import Directories
 from entrepot.snapshots import PullSnapshot, PullState
 from tests.cli.conftest import PATIENCE, CommandLine
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn, Status
 
 RULE_KEYS = {"name", "sourceRepository", "targetRepository", "credentialSet", "created", "loginServer", "pulls", "lastPull"}
@@ -38,6 +40,10 @@ ON_AN_ENGINE = [
     ["repository", "list"],
     ["repository", "show", "library/nginx"],
     ["repository", "delete", "library/nginx", "--yes"],
+    ["repository", "lock", "library/nginx:1.27"],
+    ["repository", "unlock", "library/nginx"],
+    ["evict", "--dry-run"],
+    ["evict", "--yes"],
     ["pull", "library/nginx:1.27"],
 ]
 """Every command that asks an engine, as it would succeed if there were one."""
@@ -76,6 +82,8 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, 
         (["credential-set", "update", "--name", "example"], "There is nothing to change: give --username-id, --password-id or both."),
         (["credential-set", "create", "--name", "example", "--login-server", "docker.io"], "Missing option '--username-id'"),
         (["repository", "show"], "Missing argument 'NAME'"),
+        (["repository", "lock"], "Missing argument 'NAME[:TAG]'"),
+        (["evict", "--to", "a lot"], "'a lot' is not a size. Write 50GB, 50GiB, or a number of bytes."),
         (["pull"], "Missing argument 'IMAGE'"),
         (["status", "--nonsense"], "No such option"),
         (["serve", "--log-format", "xml"], "is not one of"),
@@ -93,7 +101,7 @@ async def test_wrong_usage_is_told_before_an_engine_is_asked(arguments: list[str
 
 async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine) -> None:
     ended = await alone.done("--help")
-    places = [ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "pull", "paths")]
+    places = [ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "paths")]
     assert places == sorted(places)
     assert (await alone.done("-h")).output == ended.output
 
@@ -338,6 +346,74 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(entrepot: CommandLine, engin
     async with asyncio.timeout(PATIENCE):
         await pull.over.wait()
     assert pull.state is PullState.COMPLETED
+
+
+# Locks and eviction
+
+
+async def _cached(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock, *names: str) -> None:
+    for name in names:
+        source.add_image(f"library/{name}", "1", layers=[os.urandom(100_000)])
+        await entrepot.done("pull", f"library/{name}:1", "--platform", "linux/amd64")
+        clock.now += 3600
+    await engine.cache.ledger.write()
+
+
+async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+    await _cached(entrepot, engine, source, clock, "nginx")
+    ended = await entrepot.done("repository", "lock", "library/nginx")
+    assert ended.errors == "library/nginx is locked: it is not evicted and can't be deleted.\n"
+    assert (await entrepot.ask("repository", "list"))[0]["locked"] is True
+    assert (await entrepot.done("repository", "list")).output.splitlines()[1].endswith("  locked")
+    assert "Locked  yes: nothing of it is evicted or deleted\n" in (await entrepot.done("repository", "show", "library/nginx")).output
+    refused = await entrepot.run("repository", "delete", "library/nginx", "--yes")
+    assert refused.status == 1
+    assert refused.errors == ("Error: library/nginx is locked. Unlock it first: entrepot repository unlock library/nginx (REGISTRY_DISALLOWED_OPERATION)\n")
+    assert (await entrepot.done("repository", "unlock", "library/nginx")).errors == "library/nginx is unlocked.\n"
+    await entrepot.done("repository", "delete", "library/nginx", "--yes")
+
+
+async def test_a_tag_and_a_manifest_are_locked_for_themselves(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+    await _cached(entrepot, engine, source, clock, "nginx")
+    await entrepot.done("repository", "lock", "library/nginx:1")
+    shown = await entrepot.ask("repository", "show", "library/nginx")
+    assert (shown["repository"]["locked"], shown["tags"][0]["locked"]) == (False, True)
+    assert "  locked, " in (await entrepot.done("repository", "show", "library/nginx")).output
+    digest = shown["tags"][0]["digest"]
+    await entrepot.done("repository", "lock", f"library/nginx@{digest}")
+    await entrepot.done("repository", "unlock", "library/nginx:1")
+    assert [each.locked for each in await engine.catalog.held_manifests(Repository("library/nginx")) if str(each.digest) == digest] == [True]
+    missing = await entrepot.run("repository", "lock", "library/nginx:2")
+    assert (missing.status, missing.errors.startswith("Error: library/nginx holds no tag 2.")) == (1, True)
+    wrong = await entrepot.run("repository", "lock", "Library")
+    assert (wrong.status, "GenericRepositoryNameInvalid" in wrong.errors) == (1, True)
+
+
+async def test_a_dry_run_shows_what_would_go(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+    await _cached(entrepot, engine, source, clock, "a", "b")
+    ended = await entrepot.done("evict", "--dry-run", "--to", "150kB")
+    title, line = ended.output.splitlines()
+    assert title.split() == ["Image", "Platform", "Digest", "Frees", "Used"]
+    assert line.startswith("library/a:1  linux/amd64  ")
+    assert " 100.4 kB " in line
+    assert ended.errors == "1 image would go, and free 100.4 kB.\n"
+    planned = await entrepot.ask("evict", "--dry-run", "--to", "150kB")
+    assert (planned["dryRun"], [each["repository"] for each in planned["images"]]) == (True, ["library/a"])
+    assert len(await entrepot.ask("repository", "list")) == 2
+
+
+async def test_eviction_says_what_went_and_what_could_not(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+    await _cached(entrepot, engine, source, clock, "a", "b")
+    nothing = await entrepot.done("evict")
+    assert nothing.errors.startswith("Nothing goes: 200.8 kB of ")
+    await entrepot.done("repository", "lock", "library/b")
+    unasked = await entrepot.run("evict", "--to", "0")
+    assert (unasked.status, "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, say so with --yes." in unasked.errors) == (2, True)
+    ended = await entrepot.done("evict", "--to", "0", "--yes")
+    assert ended.errors == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: what is left is locked or in use.\n"
+    assert [each["name"] for each in await entrepot.ask("repository", "list")] == ["library/b"]
+    status = (await entrepot.done("status")).output
+    assert re.search(r"^Held +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$", status, re.MULTILINE)
 
 
 # A terminal

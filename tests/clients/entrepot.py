@@ -23,7 +23,7 @@ class Entrepot:
     """An engine that need not run: its directories stay, so it can be stopped or killed and started again, on the same port.
 
     *source* is the endpoint of the source registry, and *login_server* its name, with a policy of its own unless *sign_in* is None. *settings* are further
-    lines for the top of ``settings.toml``; *variables* go into the engine's environment.
+    lines for the top of ``settings.toml``; *variables* go into the engine's environment. *program* is what Python runs as ``entrepot``.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class Entrepot:
         sign_in: str | None = "optional",
         settings: str = "",
         variables: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "entrepot"),
     ) -> None:
         self.root = root
+        self._program = program
         # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at the most, so its names are short here.
         self._environment = bare_environment(root / "h") | {
             "XDG_CONFIG_HOME": str(root / "c"),
@@ -65,7 +67,7 @@ class Entrepot:
 
     def launch(self, *options: str, prefix: Sequence[str | Path] = ()) -> Process:
         """Begin to start it, without waiting until it answers; *prefix* is a program that starts it."""
-        arguments = [*prefix, sys.executable, "-m", "entrepot", "serve", "--listen", self.address, *options]
+        arguments = [*prefix, sys.executable, *self._program, "serve", "--listen", self.address, *options]
         self._process = Process(arguments, environment=self._environment | self._variables)
         return self._process
 

@@ -15,7 +15,7 @@ from entrepot.engine import Engine, own_platform
 from entrepot.server import live
 from entrepot.server.management import BODY_LIMIT
 from entrepot.server.run import listening
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn, StandInImage
 
 PULLS = "/entrepot/v1/pulls"
@@ -165,3 +165,41 @@ async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
 async def test_a_request_to_stop_is_taken(management: httpx.AsyncClient, engine: Engine) -> None:
     assert (await management.post("/entrepot/v1/stop")).status_code == 202
     assert engine.stopping.is_set()
+
+
+async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+    image = source.add_image("library/nginx", "1.27")
+    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await pull.over.wait()
+    clock.now += 3600
+    size = image.platforms["linux/amd64"].size
+    planned = (await management.post("/entrepot/v1/evict", json={"dryRun": True, "target": 0})).json()
+    [shown] = planned["images"]
+    assert shown == {
+        "repository": "library/nginx",
+        "tags": ["1.27"],
+        "digest": str(image.platforms["linux/amd64"].digest),
+        "platform": "linux/amd64",
+        "freed": size,
+        "lastUsed": clock.now - 3600,
+    }
+    assert {name: planned[name] for name in ("dryRun", "freed", "held", "goal", "shortfall")} == {
+        "dryRun": True,
+        "freed": size,
+        "held": size,
+        "goal": 0,
+        "shortfall": 0,
+    }
+    assert (await management.get("/entrepot/v1/status")).json()["blobsSize"] == size
+    done = (await management.post("/entrepot/v1/evict", json={"target": 0})).json()
+    assert (done["dryRun"], done["images"], done["freed"]) == (False, planned["images"], size)
+    status = (await management.get("/entrepot/v1/status")).json()
+    assert (status["blobsSize"], status["repositories"]) == (0, 0)
+    assert status["spaceLimit"] > 0
+
+
+@pytest.mark.parametrize("body", ["", '{"target": -1}', '{"target": "50 GB"}', '{"dry": true}'])
+async def test_an_eviction_that_can_not_be_read_is_refused(body: str, management: httpx.AsyncClient) -> None:
+    answer = await management.post("/entrepot/v1/evict", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequest")

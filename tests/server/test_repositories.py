@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -153,3 +154,69 @@ async def test_the_dashboard_s_view_has_names_in_camel_case(management: httpx.As
     detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
     assert detail["repository"] == listed
     assert [(tag["name"], tag["platforms"]) for tag in detail["tags"]] == [("1.27", ["linux/amd64"])]
+
+
+LOCKABLE = ["/acr/v1/library/nginx", "/acr/v1/library/nginx/_tags/1.27", "/acr/v1/library/nginx/_manifests/DIGEST"]
+
+
+def attributes(document: dict[str, Any]) -> dict[str, bool]:
+    """Those of a repository, of a tag or of a manifest."""
+    found: dict[str, bool] = (document.get("tag") or document.get("manifest") or document)["changeableAttributes"]
+    return found
+
+
+@pytest.mark.parametrize("path", LOCKABLE)
+async def test_what_has_delete_enabled_false_can_not_be_deleted(path: str, management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    path = path.replace("DIGEST", str(image.digest))
+    locked = await management.patch(path, json={"deleteEnabled": False})
+    assert locked.status_code == 200
+    assert attributes(locked.json()) == ATTRIBUTES | {"deleteEnabled": False}
+    assert (await management.get(path)).json() == locked.json()
+    for each in (path, "/acr/v1/library/nginx"):
+        refused = await management.delete(each)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (405, "REGISTRY_DISALLOWED_OPERATION")
+        assert "entrepot repository unlock library/nginx" in refused.json()["error"]["message"]
+    unlocked = await management.patch(path, json={"deleteEnabled": True})
+    assert attributes(unlocked.json()) == ATTRIBUTES
+    assert (await management.delete(path)).status_code == 202
+
+
+async def test_a_locked_tag_keeps_the_manifests_that_it_needs(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    await management.patch("/acr/v1/library/nginx/_tags/1.27", json={"deleteEnabled": False})
+    for digest in (image.digest, image.platforms["linux/amd64"].digest):
+        assert (await management.delete(f"/acr/v1/library/nginx/_manifests/{digest}")).status_code == 405
+    assert [tag["changeableAttributes"]["deleteEnabled"] for tag in (await management.get("/acr/v1/library/nginx/_tags")).json()["tags"]] == [False]
+    assert attributes((await management.get("/acr/v1/library/nginx")).json()) == ATTRIBUTES
+    detail = (await management.get("/entrepot/v1/repositories/library/nginx")).json()
+    assert (detail["repository"]["locked"], detail["tags"][0]["locked"]) == (False, True)
+
+
+@pytest.mark.parametrize("path", LOCKABLE)
+@pytest.mark.parametrize(("name", "value"), [("writeEnabled", True), ("readEnabled", False), ("listEnabled", False)])
+async def test_attributes_that_can_not_be_changed_are_refused(
+    name: str, value: bool, path: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    [image] = await cache(engine, source, "library/nginx:1.27")
+    path = path.replace("DIGEST", str(image.digest))
+    refused = await management.patch(path, json={"deleteEnabled": False, name: value})
+    assert (refused.status_code, refused.json()["error"]["code"], refused.json()["error"]["target"]) == (400, "InvalidRequest", name)
+    assert "Only deleteEnabled can be changed." in refused.json()["error"]["message"]
+    kept = await management.patch(path, json={name: not value})
+    assert (kept.status_code, attributes(kept.json())) == (200, ATTRIBUTES)
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"deleteEnabled": "no"}', '{"delete": false}'])
+async def test_a_change_that_can_not_be_read_is_refused_with_what_to_send(body: str, management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    refused = await management.patch("/acr/v1/library/nginx", content=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "InvalidRequest")
+    assert '{"deleteEnabled": false}' in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/acr/v1/library/no", "/acr/v1/library/nginx/_tags/no", f"/acr/v1/library/nginx/_manifests/sha256:{'0' * 64}"])
+async def test_what_is_not_there_can_not_be_locked(path: str, management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await cache(engine, source, "library/nginx:1.27")
+    answer = await management.patch(path, json={"deleteEnabled": False})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")

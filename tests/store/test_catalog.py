@@ -12,7 +12,8 @@ import pytest
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import SCHEMA_VERSION, Catalog, TagEntry, Usage
+from entrepot.store.catalog import SCHEMA_VERSION, Catalog, Locks, TagEntry, Usage
+from entrepot.store.eviction import HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 
 NGINX = Repository("library/nginx")
@@ -208,3 +209,172 @@ async def test_a_file_that_is_no_catalog_is_named_with_what_to_do(tmp_path: Path
         async with Catalog.open(path):
             pass
     assert path.read_bytes().startswith(b"this is not")
+
+
+VERSION_1 = Path(__file__).parents[1] / "data/catalog-version-1.sql"
+"""A dump of a catalog as the engine wrote it when there were no locks: one index with two tags, one of its images held."""
+
+
+def written_by_version_1(path: Path, *, and_then: str = "") -> None:
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1.read_text() + and_then)
+    connection.close()
+
+
+async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    amd, arm = image("base", "amd"), image("base", "arm")
+    both = index(amd64=amd, arm64=arm)
+    path = tmp_path / "catalog.sqlite"
+    written_by_version_1(path)
+    for _ in range(2):
+        async with Catalog.open(path) as catalog:
+            assert await catalog.manifest(amd.digest) == amd
+            assert await catalog.tag(NGINX, Tag("1.27")) == TagEntry(both.digest, cached=1000.0, checked=1000.0)
+            [repository] = await catalog.repositories()
+            assert (repository.pulls, repository.last_pull, repository.locked) == (3, 2000.0, False)
+            assert [(tag.name, tag.locked) for tag in await catalog.tags(NGINX)] == [("1.27", False), ("latest", False)]
+            asked = {each.digest: each.asked for each in (await catalog.picture()).manifests}
+            assert asked == {both.digest: 2000.0, amd.digest: 2000.0}
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert await catalog.lock_tag(NGINX, Tag("1.27"), True)
+        assert await catalog.locks(NGINX) == Locks(False, frozenset({Tag("1.27")}), frozenset())
+
+
+async def test_a_take_over_that_a_kill_cut_short_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    written_by_version_1(path, and_then="ALTER TABLE repositories ADD COLUMN locked BOOLEAN DEFAULT 0 NOT NULL;")
+    async with Catalog.open(path) as catalog:
+        assert await catalog.lock_repository(NGINX, True)
+        assert (await catalog.locks(NGINX)).repository
+
+
+async def test_locks_are_kept_over_a_restart_and_taken_away(tmp_path: Path) -> None:
+    manifest = image("a")
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+        assert not await catalog.lock_repository(NGINX, True)
+        await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
+        assert await catalog.lock_repository(NGINX, True)
+        assert await catalog.lock_tag(NGINX, Tag("1"), True)
+        assert await catalog.lock_manifest(NGINX, manifest.digest, True)
+        assert not await catalog.lock_tag(NGINX, Tag("2"), True)
+        assert not await catalog.lock_manifest(DEBIAN, manifest.digest, True)
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+        assert await catalog.locks(NGINX) == Locks(True, frozenset({Tag("1")}), frozenset({manifest.digest}))
+        assert [each.locked for each in await catalog.manifests(NGINX)] == [True]
+        await catalog.lock_repository(NGINX, False)
+        await catalog.lock_tag(NGINX, Tag("1"), False)
+        await catalog.lock_manifest(NGINX, manifest.digest, False)
+        assert await catalog.locks(NGINX) == Locks(False, frozenset(), frozenset())
+
+
+async def test_a_lock_goes_with_its_tag(catalog: Catalog) -> None:
+    old, new = image("a"), image("b")
+    await catalog.add_manifest(NGINX, SOURCE, old, tags=[Tag("latest")], now=1.0)
+    await catalog.lock_tag(NGINX, Tag("latest"), True)
+    await catalog.add_manifest(NGINX, SOURCE, new, tags=[Tag("latest")], now=2.0)
+    assert {each.digest: each.locked for each in await catalog.held_manifests(NGINX)} == {old.digest: False, new.digest: True}
+
+
+async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
+    amd, arm = image("base", "amd"), image("base", "arm")
+    both = index(amd64=amd, arm64=arm)
+    await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1"), Tag("2")], now=1.0)
+    await catalog.add_manifest(NGINX, SOURCE, amd, now=2.0)
+    await catalog.add_manifest(DEBIAN, SOURCE, amd, tags=[Tag("x")], now=3.0)
+    await hold(catalog, amd)
+    await catalog.lock_repository(DEBIAN, True)
+    await catalog.lock_tag(NGINX, Tag("2"), True)
+    await catalog.record_usage(Usage({}, {}, {(NGINX, amd.digest): 10.0}, {amd.blobs[0].digest: 11.0}, seen={(NGINX, both.digest): 12.0}))
+    found = await catalog.picture()
+    assert found.blobs == {each.digest: HeldBlobUse(each.size, 11.0 if each is amd.blobs[0] else 1.0) for each in amd.blobs}
+    told = {each.key: (each.platform, each.asked, each.locked, each.tags, each.children, set(each.blobs)) for each in found.manifests}
+    held = {each.digest for each in amd.blobs}
+    assert told == {
+        (NGINX, both.digest): (None, 12.0, True, ("1", "2"), (amd.digest,), set()),
+        (NGINX, amd.digest): ("linux/amd64", 10.0, False, (), (), held),
+        (DEBIAN, amd.digest): ("linux/amd64", 3.0, True, ("x",), (), held),
+    }
+    assert await catalog.manifests_with([amd.blobs[0].digest]) == {(NGINX, amd.digest), (DEBIAN, amd.digest)}
+
+
+async def test_a_look_at_a_manifest_is_a_use_and_no_pull(catalog: Catalog) -> None:
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    await catalog.record_usage(Usage({}, {}, {}, {}, seen={(NGINX, manifest.digest): 5.0}))
+    assert [each.last_pull for each in await catalog.manifests(NGINX)] == [None]
+    assert [each.asked for each in await catalog.held_manifests(NGINX)] == [5.0]
+
+
+def unused(_: PlannedImage) -> bool:
+    return False
+
+
+async def test_evicting_takes_the_tags_the_index_and_the_repository_along_and_leaves_shared_blobs(catalog: Catalog) -> None:
+    first, second = image("base", "a"), image("base", "b")
+    both = index(amd64=first)
+    await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1")], now=1.0)
+    await catalog.add_manifest(NGINX, SOURCE, first, now=1.0)
+    await catalog.add_manifest(DEBIAN, SOURCE, second, tags=[Tag("1")], now=2.0)
+    await hold(catalog, first)
+    await hold(catalog, second)
+    taken: list[Digest] = []
+    made = plan(await catalog.picture(), goal=210, now=1000.0)
+    done = await catalog.evict(made, is_used=unused, take_away=lambda digest: taken.append(digest) or True)
+    assert [each.manifest.key for each in done.images] == [(NGINX, first.digest)]
+    assert done.manifests == {(NGINX, first.digest), (NGINX, both.digest)}
+    assert (done.freed, done.left) == (110, 0)
+    assert set(taken) == {Digest.of(b"a"), first.blobs[0].digest}
+    assert await catalog.repository_names() == [DEBIAN]
+    assert await catalog.tag(NGINX, Tag("1")) is None
+    assert await catalog.manifest(first.digest) is None
+    assert await catalog.blobs_size() == 210
+
+
+@pytest.mark.parametrize("what_happens", ["asked for", "looked at", "blob read", "locked", "tag locked", "repository locked", "used in memory", "nothing"])
+async def test_what_is_used_or_locked_after_the_plan_stays(catalog: Catalog, what_happens: str) -> None:
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
+    await hold(catalog, manifest)
+    made = plan(await catalog.picture(), goal=0, now=1000.0)
+    assert len(made.images) == 1
+    key = (NGINX, manifest.digest)
+    match what_happens:
+        case "asked for":
+            await catalog.record_usage(Usage({}, {}, {key: 999.0}, {}))
+        case "looked at":
+            await catalog.record_usage(Usage({}, {}, {}, {}, seen={key: 999.0}))
+        case "blob read":
+            await catalog.record_usage(Usage({}, {}, {}, {manifest.blobs[1].digest: 999.0}))
+        case "locked":
+            await catalog.lock_manifest(*key, True)
+        case "tag locked":
+            await catalog.lock_tag(NGINX, Tag("1"), True)
+        case "repository locked":
+            await catalog.lock_repository(NGINX, True)
+    done = await catalog.evict(made, is_used=lambda _: what_happens == "used in memory", take_away=lambda _: True)
+    went = what_happens == "nothing"
+    assert (len(done.images), len(done.manifests), done.freed) == ((1, 1, 110) if went else (0, 0, 0))
+    assert await catalog.is_cached(NGINX) is not went
+    assert await catalog.blobs_size() == (0 if went else 110)
+
+
+async def test_a_blob_that_a_reader_may_yet_open_goes_later(catalog: Catalog) -> None:
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    await hold(catalog, manifest)
+    done = await catalog.evict(plan(await catalog.picture(), goal=0, now=1000.0), is_used=unused, take_away=lambda digest: digest != Digest.of(b"a"))
+    assert (len(done.images), done.freed, done.left) == (1, 10, 1)
+    assert await catalog.collect(lambda _: True) == 0
+    assert await catalog.blobs_size() == 0
+
+
+async def test_a_tag_is_not_pointed_at_what_is_evicted(catalog: Catalog) -> None:
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
+    assert await catalog.point_tag(NGINX, Tag("2"), manifest.digest, now=2.0)
+    await catalog.delete_manifest(NGINX, manifest.digest)
+    assert not await catalog.point_tag(NGINX, Tag("2"), manifest.digest, now=3.0)
+    assert await catalog.tag(NGINX, Tag("2")) is None

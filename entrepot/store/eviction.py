@@ -1,0 +1,256 @@
+"""What goes when room is needed: a pure decision on a picture of what is held.
+
+Images go, least recently used first, until what is held is at or below a goal. An image is a manifest of one repository whose blobs are held, with the tags
+that point at it or at an index above it. Blobs are counted by reference: one that an image needs which stays frees nothing, one that several evicted images
+share frees its bytes once. An image that would free nothing, because others that stay need all its blobs, stays as well.
+
+These stay: what is locked, with all that it needs (a locked index keeps the images below it that are held); what is being pulled now; what was used within
+`RECENT` seconds.
+
+An image was used when its manifest was asked for by tag or digest, when an index above it was (nobody can tell which of its platforms the client already has),
+or when a client got one of those of its blobs that tell it from other images: the ones that the fewest manifests refer to. A base layer that a popular image
+shares with a forgotten one does not keep the forgotten one.
+
+An index goes with the last image below it that the repository holds. A manifest without anything held, left by a client that only looked, costs a few kilobytes
+in the catalog and goes after `EMPTY_STAYS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from entrepot.reference import Digest, Repository, Tag
+
+RECENT = 60.0
+"""Seconds for which what was used is not evicted: its client may yet ask for the rest of the image."""
+
+EMPTY_STAYS = 30 * 86_400.0
+"""Seconds for which a manifest without any held blob is kept after it was last asked for."""
+
+Key = tuple[Repository, Digest]
+"""A manifest of a repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldManifest:
+    """A manifest of one repository as eviction sees it. *asked* is when a client last got or saw it, else when it came, in seconds since the epoch."""
+
+    repository: Repository
+    digest: Digest
+    platform: str | None
+    asked: float
+    locked: bool
+    """It, its repository, or a tag that points at it is."""
+    tags: tuple[Tag, ...] = ()
+    children: tuple[Digest, ...] = ()
+    """Of an index: those of its manifests that the repository holds."""
+    blobs: tuple[Digest, ...] = ()
+    """Those that are held."""
+
+    @property
+    def key(self) -> Key:
+        """Its repository and digest."""
+        return self.repository, self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBlobUse:
+    """The size of a held blob in bytes, and when a client last got it (or when it came)."""
+
+    size: int
+    last_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is held."""
+
+    manifests: Sequence[HeldManifest]
+    blobs: Mapping[Digest, HeldBlobUse]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """An image that shall go. *freed* is in bytes: a blob that several evicted images share is counted for the one that goes last."""
+
+    manifest: HeldManifest
+    tags: tuple[Tag, ...]
+    """Those that point at it or at an index above it."""
+    last_used: float
+    asked: float
+    """When it or an index above it was last asked for."""
+    telling: tuple[Digest, ...]
+    """The blobs whose use is its use."""
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What shall go, and what that leaves. Sizes are in bytes."""
+
+    images: tuple[PlannedImage, ...]
+    """In the order in which they go, the one used least recently first."""
+    empty: tuple[Key, ...]
+    """Manifests without anything held that nobody asked for in a long time."""
+    empty_since: float
+    size: int
+    """Of all blobs, before."""
+    left: int
+    """Of all blobs, after."""
+    goal: int
+    locked_size: int
+    """Of the blobs that locked images need."""
+
+    def parts(self, count: int) -> Iterator[Plan]:
+        """The same plan in steps of *count* images, to be carried out one after the other."""
+        for start in range(0, max(1, len(self.images)), count):
+            yield replace(self, images=self.images[start : start + count], empty=self.empty if start == 0 else ())
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the goal is reached."""
+        return self.left <= self.goal
+
+
+def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = ()) -> Plan:
+    """Decide which images go until at most *goal* bytes are held; *in_use* are the manifests that are being pulled or of which a blob is on its way in."""
+    known = {each.key: each for each in picture.manifests}
+    kept = _locked_with_all_below(known)
+    asked = _last_asked(known)
+    telling = _telling_blobs(picture)
+    users: dict[Digest, int] = {}
+    for each in picture.manifests:
+        for blob in each.blobs:
+            users[blob] = users.get(blob, 0) + 1
+    size = sum(blob.size for blob in picture.blobs.values())
+    # What no manifest refers to any more goes by itself as soon as nobody reads it.
+    left = size - sum(blob.size for digest, blob in picture.blobs.items() if digest not in users)
+
+    def last_used(image: HeldManifest) -> float:
+        return max(asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest]))
+
+    # The key makes the order the same each time, also for images that came in the same moment.
+    images = sorted((last_used(each), each.key) for each in picture.manifests if each.blobs and not each.children and each.key not in kept)
+    chosen: list[tuple[HeldManifest, float, int]] = []
+    for used, key in images:
+        if left <= goal or used > now - RECENT:
+            break
+        if key in in_use:
+            continue
+        image, freed = known[key], 0
+        for blob in image.blobs:
+            users[blob] -= 1
+            if users[blob] == 0:
+                freed += picture.blobs[blob].size
+        left -= freed
+        chosen.append((image, used, freed))
+    going = [each for each in chosen if any(users[blob] == 0 for blob in each[0].blobs)]
+    above = _above(known)
+    since = now - EMPTY_STAYS
+    return Plan(
+        images=tuple(
+            PlannedImage(
+                manifest=image,
+                tags=tuple(dict.fromkeys([*image.tags, *(tag for key in above.get(image.key, ()) for tag in known[key].tags)])),
+                last_used=used,
+                asked=asked[image.key],
+                telling=telling[image.digest],
+                freed=freed,
+            )
+            for image, used, freed in going
+        ),
+        empty=tuple(
+            key for key, each in known.items() if not each.blobs and not each.children and key not in kept and key not in in_use and asked[key] < since
+        ),
+        empty_since=since,
+        size=size,
+        left=left,
+        goal=goal,
+        locked_size=sum(picture.blobs[blob].size for blob in {blob for key in kept for blob in known[key].blobs}),
+    )
+
+
+def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection[Key] = ()) -> set[Key]:
+    """What of a plan may still go, judged by *manifests*, all that the repositories of the plan hold now (their blobs are not looked at).
+
+    An image that was asked for or locked since the plan was made stays, and so do those in *used*. The indexes below which nothing is left are among what goes.
+    """
+    known = {each.key: each for each in manifests}
+    kept = _locked_with_all_below(known)
+    asked = _last_asked(known)
+    going = {
+        each.manifest.key
+        for each in made.images
+        if (now := known.get(each.manifest.key)) is not None
+        and now.key not in kept
+        and not now.children
+        and asked[now.key] <= each.asked
+        and now.key not in used
+    }
+    going |= {key for key in made.empty if key in known and key not in kept and not known[key].children and asked[key] < made.empty_since}
+    while True:
+        # An index may stand in another one.
+        emptied = {
+            key
+            for key, each in known.items()
+            if each.children and key not in going and key not in kept and all((each.repository, child) in going for child in each.children)
+        }
+        if not emptied:
+            return going
+        going |= emptied
+
+
+def needed_by_locked(manifests: Iterable[HeldManifest]) -> set[Key]:
+    """The manifests that are locked, and all below them."""
+    return _locked_with_all_below({each.key: each for each in manifests})
+
+
+def _locked_with_all_below(known: Mapping[Key, HeldManifest]) -> set[Key]:
+    return {key for each in known.values() if each.locked for key in _below(each, known)}
+
+
+def _last_asked(known: Mapping[Key, HeldManifest]) -> dict[Key, float]:
+    asked = {key: each.asked for key, each in known.items()}
+    for each in known.values():
+        if each.children:
+            for key in _below(each, known):
+                asked[key] = max(asked[key], each.asked)
+    return asked
+
+
+def _above(known: Mapping[Key, HeldManifest]) -> dict[Key, list[Key]]:
+    above: dict[Key, list[Key]] = {}
+    for each in known.values():
+        if each.children:
+            for key in _below(each, known):
+                if key != each.key:
+                    above.setdefault(key, []).append(each.key)
+    return above
+
+
+def _below(manifest: HeldManifest, known: Mapping[Key, HeldManifest]) -> Iterator[Key]:
+    """Itself and all manifests of its repository that it leads to."""
+    seen: set[Key] = set()
+    ahead = [manifest.key]
+    while ahead:
+        key = ahead.pop()
+        if key in seen or key not in known:
+            continue
+        seen.add(key)
+        yield key
+        ahead.extend((manifest.repository, child) for child in known[key].children)
+
+
+def _telling_blobs(picture: Picture) -> dict[Digest, tuple[Digest, ...]]:
+    """For each manifest those of its blobs that the fewest manifests refer to: a client that gets one of them most likely wants this image."""
+    blobs_of = {each.digest: each.blobs for each in picture.manifests}
+    sharers: dict[Digest, int] = {}
+    for blobs in blobs_of.values():
+        for blob in blobs:
+            sharers[blob] = sharers.get(blob, 0) + 1
+    telling = {}
+    for digest, blobs in blobs_of.items():
+        fewest = min((sharers[blob] for blob in blobs), default=0)
+        telling[digest] = tuple(blob for blob in blobs if sharers[blob] == fewest)
+    return telling

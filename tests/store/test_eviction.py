@@ -1,0 +1,258 @@
+"""What goes when room is needed, decided on plain data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrepot.reference import Digest, Repository, Tag
+from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, needed_by_locked, plan
+
+A, B = Repository("library/a"), Repository("library/b")
+NOW = 1_000_000_000.0
+
+
+def digest(name: str) -> Digest:
+    return Digest.of(name.encode())
+
+
+def manifest(
+    repository: Repository,
+    name: str,
+    *blobs: str,
+    asked: float = 0.0,
+    locked: bool = False,
+    tags: tuple[str, ...] = (),
+    children: tuple[str, ...] = (),
+) -> HeldManifest:
+    return HeldManifest(
+        repository, digest(name), None, asked, locked, tuple(Tag(each) for each in tags), tuple(map(digest, children)), tuple(map(digest, blobs))
+    )
+
+
+def picture(*manifests: HeldManifest, size: int = 100, used: dict[str, float] | None = None, sizes: dict[str, int] | None = None) -> Picture:
+    """Every blob has *size* bytes and was last used when it came, at 0, unless another is said."""
+    blobs = {blob: HeldBlobUse(size, 0.0) for each in manifests for blob in each.blobs}
+    for name, when in (used or {}).items():
+        blobs[digest(name)] = replace(blobs[digest(name)], last_used=when)
+    for name, count in (sizes or {}).items():
+        blobs[digest(name)] = replace(blobs[digest(name)], size=count)
+    return Picture(manifests, blobs)
+
+
+def gone(made: Plan) -> list[Digest]:
+    return [each.manifest.digest for each in made.images]
+
+
+def decide(held: Picture, goal: int, in_use: frozenset[Key] = frozenset()) -> Plan:
+    return plan(held, goal=goal, now=NOW, in_use=in_use)
+
+
+def test_nothing_goes_while_the_goal_is_kept() -> None:
+    made = decide(picture(manifest(A, "1", "x")), 100)
+    assert (made.images, made.left, made.is_enough) == ((), 100, True)
+
+
+def test_the_image_used_least_recently_goes_first_and_no_more_than_is_needed() -> None:
+    held = picture(manifest(A, "new", "x", asked=30), manifest(B, "old", "y", asked=10), manifest(A, "middle", "z", asked=20))
+    assert gone(decide(held, 200)) == [digest("old")]
+    assert gone(decide(held, 100)) == [digest("old"), digest("middle")]
+    assert gone(decide(held, 0)) == [digest("old"), digest("middle"), digest("new")]
+
+
+def test_a_blob_that_a_staying_image_needs_frees_nothing() -> None:
+    held = picture(manifest(A, "old", "base", "x", asked=1), manifest(B, "new", "base", "y", asked=2), sizes={"base": 1000})
+    made = decide(held, 1150)
+    assert gone(made) == [digest("old")]
+    assert (made.images[0].freed, made.size, made.left) == (100, 1200, 1100)
+
+
+def test_a_blob_that_evicted_images_share_counts_once() -> None:
+    held = picture(manifest(A, "1", "base", "x", asked=1), manifest(B, "2", "base", "y", asked=2), sizes={"base": 1000})
+    made = decide(held, 0)
+    assert [each.freed for each in made.images] == [100, 1100]
+    assert made.left == 0
+
+
+def test_an_image_that_would_free_nothing_stays() -> None:
+    held = picture(manifest(A, "copy", "x", asked=1), manifest(B, "original", "x", asked=2, locked=True), manifest(A, "other", "y", asked=3))
+    assert gone(decide(held, 100)) == [digest("other")]
+
+
+def test_what_no_manifest_refers_to_makes_room_by_itself() -> None:
+    held = picture(manifest(A, "1", "x"))
+    held = Picture(held.manifests, {**held.blobs, digest("orphan"): HeldBlobUse(500, 0.0)})
+    made = decide(held, 100)
+    assert (made.images, made.size, made.left) == ((), 600, 100)
+
+
+def test_a_locked_image_stays_and_the_goal_is_missed() -> None:
+    made = decide(picture(manifest(A, "locked", "x", locked=True), manifest(A, "other", "y", asked=9)), 50)
+    assert gone(made) == [digest("other")]
+    assert (made.left, made.is_enough, made.locked_size) == (100, False, 100)
+
+
+def test_a_locked_index_keeps_the_images_below_it() -> None:
+    held = picture(
+        manifest(A, "index", locked=True, children=("amd", "inner")),
+        manifest(A, "inner", children=("arm",)),
+        manifest(A, "amd", "x"),
+        manifest(A, "arm", "y"),
+        manifest(B, "amd", "z"),
+    )
+    assert [each.manifest.key for each in decide(held, 0).images] == [(B, digest("amd"))]
+    assert needed_by_locked(held.manifests) == {(A, digest(name)) for name in ("index", "inner", "amd", "arm")}
+
+
+def test_what_is_pulled_now_stays() -> None:
+    held = picture(manifest(A, "pulled", "x"), manifest(A, "other", "y", asked=9))
+    assert gone(decide(held, 0, frozenset({(A, digest("pulled"))}))) == [digest("other")]
+
+
+def test_what_was_used_within_the_last_minute_stays() -> None:
+    held = picture(
+        manifest(A, "asked", "x", asked=NOW - RECENT + 1), manifest(A, "read", "y"), manifest(A, "old", "z", asked=NOW - RECENT - 1), used={"y": NOW}
+    )
+    assert gone(decide(held, 0)) == [digest("old")]
+
+
+def test_use_of_an_index_is_use_of_the_images_below_it() -> None:
+    held = picture(
+        manifest(A, "index", asked=50, tags=("1",), children=("amd",)), manifest(A, "amd", "x", asked=1, tags=("old",)), manifest(A, "other", "y", asked=20)
+    )
+    made = decide(held, 0)
+    assert gone(made) == [digest("other"), digest("amd")]
+    assert made.images[1].tags == ("old", "1")
+
+
+def test_use_of_a_blob_is_use_of_the_image_that_it_tells_from_others() -> None:
+    held = picture(
+        manifest(A, "forgotten", "base", "x", asked=5),
+        manifest(A, "popular", "base", "y", asked=1),
+        used={"base": 100.0, "y": 90.0},
+    )
+    made = decide(held, 0)
+    assert [(each.manifest.digest, each.last_used) for each in made.images] == [(digest("forgotten"), 5), (digest("popular"), 90)]
+
+
+def test_an_image_that_shares_all_its_blobs_is_used_with_those_that_the_fewest_share() -> None:
+    held = picture(
+        manifest(A, "oci", "base", "x", "y"), manifest(A, "docker", "base", "x", "y"), manifest(A, "other", "base", "z"), used={"base": 100.0, "y": 7.0}
+    )
+    assert {each.manifest.digest: each.last_used for each in decide(held, 0).images} == {digest("other"): 0, digest("oci"): 7, digest("docker"): 7}
+
+
+def test_a_manifest_without_anything_held_goes_when_nobody_asked_for_long() -> None:
+    held = picture(
+        manifest(A, "looked at", asked=NOW - EMPTY_STAYS - 1),
+        manifest(A, "lately", asked=NOW - EMPTY_STAYS + 1),
+        manifest(A, "locked", asked=1, locked=True),
+        manifest(A, "with a child", asked=1, children=("image",)),
+        manifest(A, "image", "x", asked=NOW - 100),
+    )
+    made = decide(held, 10**9)
+    assert made.empty == ((A, digest("looked at")),)
+    assert confirmed(made, held.manifests) == {(A, digest("looked at"))}
+
+
+def test_an_index_goes_with_its_last_image_and_stays_before() -> None:
+    held = picture(
+        manifest(A, "outer", children=("index",)),
+        manifest(A, "index", children=("amd", "arm")),
+        manifest(A, "amd", "x"),
+        manifest(A, "arm", "y", asked=7),
+    )
+    assert confirmed(decide(held, 100), held.manifests) == {(A, digest("amd"))}
+    assert confirmed(decide(held, 0), held.manifests) == {(A, digest(name)) for name in ("outer", "index", "amd", "arm")}
+
+
+def test_what_was_used_locked_or_deleted_since_the_plan_was_made_stays() -> None:
+    names = ("asked", "locked", "deleted", "read", "plain")
+    held = {name: manifest(A, name, name) for name in names}
+    made = decide(picture(*held.values()), 0)
+    assert len(made.images) == len(names)
+    held["asked"] = replace(held["asked"], asked=NOW)
+    held["locked"] = replace(held["locked"], locked=True)
+    del held["deleted"]
+    assert confirmed(made, held.values(), used={(A, digest("read"))}) == {(A, digest("plain"))}
+
+
+def test_an_index_that_was_asked_for_since_keeps_its_image() -> None:
+    index, image = manifest(A, "index", children=("amd",)), manifest(A, "amd", "x")
+    made = decide(picture(index, image), 0)
+    assert confirmed(made, [replace(index, asked=NOW), image]) == set()
+
+
+NAMES = st.integers(0, 11).map(lambda number: f"blob {number}")
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> Picture:
+    manifests: list[HeldManifest] = []
+    for repository in (A, B):
+        images = draw(st.lists(st.integers(0, 7), unique=True, max_size=6))
+        for number in images:
+            # The blobs of a manifest are the same in all repositories, as its digest says.
+            blobs = tuple(f"blob {each}" for each in range(12) if (number * 37 + each * 11) % 5 < 2)
+            manifests.append(
+                manifest(repository, f"image {number}", *blobs, asked=draw(st.sampled_from([1.0, 2.0, 3.0, 4.0, NOW - 1])), locked=draw(st.integers(0, 5)) == 0)
+            )
+        for number in range(draw(st.integers(0, 2))):
+            children = draw(st.lists(st.sampled_from(images), unique=True, max_size=3)) if images else []
+            manifests.append(
+                manifest(
+                    repository,
+                    f"index {number}",
+                    asked=draw(st.sampled_from([1.0, 5.0, NOW])),
+                    locked=draw(st.integers(0, 5)) == 0,
+                    children=tuple(f"image {each}" for each in children),
+                )
+            )
+    blobs = sorted({blob for each in manifests for blob in each.blobs})
+    return Picture(manifests, {blob: HeldBlobUse(draw(st.integers(1, 1000)), draw(st.sampled_from([0.0, 2.0, 3.5, NOW]))) for blob in blobs})
+
+
+@given(pictures(), st.integers(0, 6000), st.integers(0, 3))
+def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pulled: int) -> None:
+    in_use = frozenset(each.key for each in held.manifests[:pulled])
+    made = decide(held, goal, in_use)
+    going = confirmed(made, held.manifests)
+    known = {each.key: each for each in held.manifests}
+    planned = {each.manifest.key: each for each in made.images}
+    locked = needed_by_locked(held.manifests)
+
+    # Nothing that is locked, in use or used just now goes.
+    assert not going & locked
+    assert not planned.keys() & in_use
+    assert all(each.last_used <= NOW - RECENT for each in made.images)
+
+    # Nothing that stays is broken: its blobs stay, and an index stays for as long as one of its images does.
+    staying_blobs = {blob for key, each in known.items() if key not in going for blob in each.blobs}
+    freed = {blob for blob in held.blobs if blob not in staying_blobs}
+    assert made.left == made.size - sum(held.blobs[blob].size for blob in freed)
+    assert sum(each.freed for each in made.images) == made.size - made.left
+    assert all(any((each.repository, child) not in going for child in each.children) for key, each in known.items() if each.children and key not in going)
+
+    # The goal is reached, or what is left is locked, in use, used just now, or made of nothing but blobs of such images.
+    if not made.is_enough:
+        asked_now = {each.key for each in held.manifests if each.asked > NOW - RECENT}
+        asked_now |= {(each.repository, child) for each in held.manifests if each.key in asked_now for child in each.children}
+        pinned = locked | in_use | asked_now | {key for key, each in known.items() if any(held.blobs[blob].last_used > NOW - RECENT for blob in each.blobs)}
+        needed = {blob for key in pinned & known.keys() for blob in known[key].blobs}
+        assert all(set(each.blobs) <= needed for key, each in known.items() if key not in going and key not in pinned)
+
+    # Least recently used first; and one of the last kind is only spared when it would have freed nothing.
+    order = [each.last_used for each in made.images]
+    assert order == sorted(order)
+    everything = {each.manifest.key: each.last_used for each in decide(held, -1, in_use).images}
+    latest = max(order, default=0.0)
+    for key, used in everything.items():
+        if key not in planned and used < latest:
+            assert set(known[key].blobs) <= staying_blobs
+
+    # No more goes than is needed: without the last one that frees something the goal would be missed.
+    if made.images:
+        last = [each for each in made.images if each.freed][-1]
+        assert made.left + last.freed > goal

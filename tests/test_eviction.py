@@ -1,0 +1,448 @@
+"""Eviction in a real engine: what goes, what stays, and what a reader sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from entrepot import engine as engine_module
+from entrepot.cache.cache import HeldBlob
+from entrepot.cache.fill import Fill
+from entrepot.engine import Engine
+from entrepot.errors import Locked
+from entrepot.reference import Digest, Repository, Tag
+from entrepot.rules import RuleDraft
+from entrepot.settings import Directories, Settings, SizeLimit
+from entrepot.snapshots import PullState
+from tests.conftest import LOGIN_SERVER, Clock
+from tests.standin import StandIn
+from tests.standin.images import PlatformImage
+
+HOUR = 3600.0
+LAYER = 100_000
+
+
+async def pull(engine: Engine, image: str) -> None:
+    pulled = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await pulled.over.wait()
+    assert pulled.state is PullState.COMPLETED
+
+
+async def cached(engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None) -> list[PlatformImage]:
+    """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of its own."""
+    made = []
+    for name in names:
+        image = source.add_image(f"library/{name}", "1", layers=[os.urandom(LAYER), *(layers or [])])
+        await pull(engine, f"library/{name}:1")
+        clock.now += HOUR
+        made.append(image.platforms["linux/amd64"])
+    return made
+
+
+@asynccontextmanager
+async def event(engine: Engine, kind: str) -> AsyncIterator[None]:
+    """Within it something makes the engine record an event; at its end that has come."""
+    with engine.events.watching() as watched:
+        yield
+        async with asyncio.timeout(30):
+            async for each in watched:
+                if each.kind == kind:
+                    return
+
+
+async def names(engine: Engine) -> list[str]:
+    return [each.removeprefix("library/") for each in await engine.catalog.repository_names()]
+
+
+@asynccontextmanager
+async def limited(directories: Directories, settings: Settings, clock: Clock, size: int) -> AsyncIterator[Engine]:
+    """An engine that may hold *size* bytes, with the rule for ``library/*``."""
+    async with Engine.open(directories, replace(settings, size_limit=SizeLimit(size=size)), clock=clock) as engine:
+        if not list(engine.documents.rules):
+            await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        yield engine
+
+
+# What goes
+
+
+async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_water_mark(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
+    """F34."""
+    settings = replace(settings, low_water=0.7)
+    async with limited(directories, settings, clock, int(3.5 * LAYER)) as engine:
+        await cached(engine, source, clock, "a", "b", "c")
+        assert await names(engine) == ["a", "b", "c"]
+        async with event(engine, "evicted"):
+            await cached(engine, source, clock, "d")
+        assert await names(engine) == ["c", "d"]
+        status = await engine.status()
+        assert status.space_limit == int(3.5 * LAYER)
+        assert 2 * LAYER < status.blobs_size <= 0.7 * status.space_limit
+        assert sum((await engine.blobs.held()).values()) == status.blobs_size
+        assert status.notices == ()
+    [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+    assert re.fullmatch(r"Evicted 2 images of 2 repositories: 200\.\d kB freed, least recently used [34] h ago\.", evicted.message)
+
+
+async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F31."""
+    base = os.urandom(2 * LAYER)
+    old, new = await cached(engine, source, clock, "old", "new", layers=[base])
+    done = await engine.evict(target=4 * LAYER - 1)
+    assert [each.repository for each in done.images] == ["library/old"]
+    assert done.freed == old.size - len(base)
+    assert set(await engine.blobs.held()) == {blob.digest for blob in new.blobs}
+    await source.stop()
+    for blob in new.blobs:
+        found = await engine.cache.blob(Repository("library/new"), blob.digest)
+        assert isinstance(found, HeldBlob)
+        assert b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)]) == blob.content
+
+
+async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    await engine.evict(target=0)
+    assert (await names(engine), await engine.blobs.held()) == ([], {})
+    await pull(engine, "library/a:1")
+    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["1"]
+
+
+async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: StandIn, clock: Clock) -> None:
+    repository = Repository("library/a")
+    images = []
+    for tag in ("1", "2"):
+        images.append(source.add_image("library/a", tag, layers=[os.urandom(LAYER)]).platforms["linux/amd64"])
+        await pull(engine, f"library/a:{tag}")
+        clock.now += HOUR
+    old, new = images
+    await engine.evict(target=LAYER + 5000)
+    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["2"]
+    holding = await engine.cache.holdings.of(repository)
+    assert new.digest in holding.manifests
+    assert old.digest not in holding.manifests
+    assert holding.blobs.keys() == {blob.digest for blob in new.blobs}
+    assert await engine.cache.holdings.tag(repository, Tag("1")) is None
+
+
+async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F35."""
+    async with limited(directories, settings, clock, 10 * LAYER) as engine:
+        await cached(engine, source, clock, "a", "b", "c")
+    async with limited(directories, settings, clock, 2 * LAYER) as engine:
+        async with event(engine, "evicted"):
+            pass
+        assert await names(engine) == ["c"]
+
+
+async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    await cached(engine, source, clock, "a", "b", "c")
+    held = (await engine.status()).blobs_size
+    total, reserve = 50 * LAYER, LAYER
+    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    assert (await engine.status()).space_limit == held - reserve
+    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held))
+    assert (await engine.status()).space_limit == int(total * 0.8)
+    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    done = await engine.evict()
+    assert [each.repository for each in done.images] == ["library/a", "library/b"]
+    assert done.goal == int((held - reserve) * 0.9)
+
+
+async def test_a_dry_run_shows_what_would_go_and_changes_nothing(engine: Engine, source: StandIn, clock: Clock) -> None:
+    a, b = await cached(engine, source, clock, "a", "b")
+    before = await engine.blobs.held()
+    planned = await engine.evict(dry_run=True, target=LAYER + 5000)
+    assert [(each.repository, each.tags, each.digest, each.platform) for each in planned.images] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
+    assert (planned.dry_run, planned.freed, planned.images[0].freed, planned.held, planned.shortfall) == (True, a.size, a.size, a.size + b.size, 0)
+    assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
+    assert await engine.blobs.held() == before
+    assert await names(engine) == ["a", "b"]
+    assert (await engine.evict(target=LAYER + 5000)).images == planned.images
+
+
+async def test_manifests_that_clients_only_looked_at_do_not_pile_up(engine: Engine, source: StandIn, clock: Clock) -> None:
+    source.add_image("library/looked-at", "1")
+    await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
+    clock.now += 29 * 24 * HOUR
+    await engine.evict()
+    assert await names(engine) == ["looked-at"]
+    clock.now += 2 * 24 * HOUR
+    await engine.evict()
+    assert await names(engine) == []
+
+
+# What stays
+
+
+@pytest.mark.parametrize("hit", ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"])
+async def test_a_hit_of_any_kind_keeps_an_image(engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str) -> None:
+    """F33. The use is in memory only when eviction begins."""
+    a, _ = await cached(engine, source, clock, "a", "b")
+    method, _, what = hit.partition(" ")
+    path = {"tag": "manifests/1", "digest": f"manifests/{a.digest}", "blob": f"blobs/{a.layers[0].digest}", "range": f"blobs/{a.layers[0].digest}"}[what]
+    headers = {"Range": "bytes=0-9"} if what == "range" else {"Accept": "*/*"}
+    answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
+    assert answer.is_success
+    clock.now += HOUR
+    done = await engine.evict(target=LAYER + 5000)
+    assert [each.repository for each in done.images] == ["library/b"]
+    assert await names(engine) == ["a"]
+
+
+async def test_what_was_used_within_the_last_minute_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+    await cached(engine, source, clock, "a", "b")
+    await engine.cache.manifest(Repository("library/a"), Tag("1"))
+    clock.now += 59
+    assert [each.repository for each in (await engine.evict(target=0)).images] == ["library/b"]
+    clock.now += 2
+    assert [each.repository for each in (await engine.evict(target=0)).images] == ["library/a"]
+
+
+LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
+    "repository": lambda engine, _: engine.lock_repository("library/a"),
+    "tag": lambda engine, _: engine.lock_tag("library/a", "1"),
+    "manifest": lambda engine, image: engine.lock_manifest("library/a", image.digest),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+async def test_what_is_locked_is_neither_evicted_nor_deleted(engine: Engine, source: StandIn, clock: Clock, kind: str) -> None:
+    a, _ = await cached(engine, source, clock, "a", "b")
+    await LOCKS[kind](engine, a)
+    done = await engine.evict(target=0)
+    assert [each.repository for each in done.images] == ["library/b"]
+    assert done.shortfall == a.size
+    assert set(await engine.blobs.held()) == {blob.digest for blob in a.blobs}
+    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+        await engine.delete_repository("library/a")
+    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+        await engine.delete_manifest("library/a", a.digest)
+    if kind != "manifest":
+        with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+            await engine.delete_tag("library/a", "1")
+    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["1"]
+
+
+async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+    await cached(engine, source, clock, "a")
+    await engine.lock_tag("library/a", "1")
+    assert (await engine.evict(target=0)).images == ()
+    await engine.lock_tag("library/a", "1", locked=False)
+    assert len((await engine.evict(target=0)).images) == 1
+    assert [each.kind for each in engine.events.recent()].count("locked") == 1
+
+
+async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F34: what is pinned stays."""
+    async with limited(directories, settings, clock, LAYER) as engine:
+        source.add_image("library/a", "1", layers=[os.urandom(LAYER // 2)])
+        await pull(engine, "library/a:1")
+        await engine.lock_repository("library/a")
+        source.add_image("library/b", "1", layers=[os.urandom(LAYER // 2)])
+        clock.now += HOUR
+        async with event(engine, "eviction-impossible"):
+            await pull(engine, "library/b:1")
+            await engine.lock_repository("library/b")
+        [notice] = (await engine.status()).notices
+        assert notice.startswith("100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use.")
+        clock.now += HOUR
+        async with event(engine, "evicted"):
+            await engine.lock_repository("library/a", locked=False)
+        assert await names(engine) == ["b"]
+        async with asyncio.timeout(30):
+            while (await engine.status()).notices:
+                await asyncio.sleep(0)
+    warned = [each for each in engine.events.recent() if each.kind == "eviction-impossible"]
+    assert len(warned) == 1
+
+
+async def test_an_image_that_is_being_pulled_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F41: what is held of it already is old, and the rest is on its way in."""
+    first, second = os.urandom(LAYER), os.urandom(LAYER)
+    image = source.add_image("library/a", "1", layers=[first, second]).platforms["linux/amd64"]
+    gate = source.hold(str(Digest.of(second)), after_bytes=50_000)
+    running = engine.cache.pulls.get((await engine.start_pull("library/a:1", "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await gate.reached
+        while Digest.of(first) not in await engine.blobs.held() or await engine.catalog.blobs_size() < LAYER:
+            await asyncio.sleep(0)
+    clock.now += HOUR
+    done = await engine.evict(target=0)
+    assert (done.images, done.shortfall > 0) == ((), True)
+    gate.open()
+    async with asyncio.timeout(30):
+        await running.over.wait()
+    assert running.state is PullState.COMPLETED
+    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+
+
+async def test_eviction_beside_fills_leaves_every_pull_whole(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F41: many pulls through a cache that is too small for them, with eviction after each blob."""
+    async with limited(directories, settings, clock, 3 * LAYER) as engine:
+        base = os.urandom(LAYER // 2)
+        made = {f"image-{number}": source.add_image(f"library/image-{number}", "1", layers=[base, os.urandom(LAYER)]) for number in range(12)}
+
+        async def pull_and_read(name: str) -> None:
+            await pull(engine, f"library/{name}:1")
+            for blob in made[name].platforms["linux/amd64"].blobs:
+                found = await engine.cache.blob(Repository(f"library/{name}"), blob.digest)
+                body = found.read(0, blob.size) if isinstance(found, Fill) else engine.blobs.read(blob.digest, 0, blob.size)
+                assert b"".join([chunk async for chunk in body]) == blob.content
+            clock.now += 40
+
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                for at in range(0, 12, 3):
+                    await asyncio.gather(*(pull_and_read(f"image-{number}") for number in range(at, at + 3)))
+        assert any(each.kind == "evicted" for each in engine.events.recent())
+
+
+# Readers
+
+
+async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F32, for a range or a client behind a server that does not send files."""
+    content = os.urandom(2_000_000)
+    [image] = await cached(engine, source, clock, "a", layers=[content])
+    body = engine.blobs.read(Digest.of(content), 0, len(content))
+    got = await anext(body)
+    await engine.evict(target=0)
+    assert not engine.blobs.path(Digest.of(content)).exists()
+    async for chunk in body:
+        got += chunk
+    assert got == content
+    assert image.layers[1].content == content
+
+
+async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F32, for a blob that came in while it was read."""
+    content = os.urandom(2_000_000)
+    source.add_image("library/a", "1", layers=[content])
+    repository = Repository("library/a")
+    index = await engine.cache.manifest(repository, Tag("1"))
+    await engine.cache.manifest(repository, index.manifest.children[0].digest)
+    fill = await engine.cache.blob(repository, Digest.of(content))
+    assert isinstance(fill, Fill)
+    body = fill.read(0, fill.size)
+    got = await anext(body)
+    async with asyncio.timeout(30):
+        await fill.finished.wait()
+        for each in engine.cache.pulls.all():
+            await each.over.wait()
+    clock.now += HOUR
+    await engine.evict(target=0)
+    assert await engine.blobs.held() == {}
+    async for chunk in body:
+        got += chunk
+    assert got == content
+
+
+async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_is_opened(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F32: the image may go between the decision to serve its blob and the opening of the file, which goes a minute later."""
+    monkeypatch.setattr(engine_module, "LEASE_LINGERS", 0.0)
+    [image] = await cached(engine, source, clock, "a")
+    found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
+    assert isinstance(found, HeldBlob)
+    await engine.cache.ledger.write()
+    clock.now += HOUR
+    done = await engine.evict(target=0)
+    assert len(done.images) == 1
+    assert b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)]) == image.layers[0].content
+    assert list(await engine.blobs.held()) == [found.digest]
+
+
+async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    repository = Repository("library/a")
+    holding = await engine.cache.holdings.of(repository)
+    assert image.digest in holding.manifests
+    # What a request sees that looked at the holding just before the eviction was done.
+    await engine.catalog.delete_manifest(repository, image.digest)
+    await engine.collect()
+    assert (await engine.cache.manifest(repository, image.digest)).manifest.content == image.manifest.content
+    assert image.digest in await engine.catalog.manifests_of(repository)
+
+
+async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    repository = Repository("library/a")
+    engine.cache.holdings.forget(repository)
+    read, go_on = asyncio.Event(), asyncio.Event()
+    really = engine.catalog.manifests_of
+
+    async def slow(name: Repository) -> frozenset[Digest]:
+        found = await really(name)
+        read.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(engine.catalog, "manifests_of", slow)
+    asking = asyncio.create_task(engine.cache.holdings.of(repository))
+    await read.wait()
+    await engine.evict(target=0)
+    go_on.set()
+    assert image.digest not in (await asking).manifests
+
+
+async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(engine: Engine, source: StandIn, clock: Clock) -> None:
+    repository = Repository("library/a")
+    await cached(engine, source, clock, "a")
+    newer = source.add_image("library/a", "2").platforms["linux/amd64"]
+    told = await engine.cache.describe_manifest(repository, Tag("2"))
+    await engine.evict(target=0)
+    await engine.cache.manifest(repository, told.digest)
+    assert await engine.catalog.tag(repository, Tag("2")) is not None
+    assert newer.digest not in await engine.catalog.manifests_of(repository)
+
+
+async def test_an_engine_whose_eviction_fails_once_goes_on(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "ROOM", 0.01)
+    async with limited(directories, settings, clock, 2 * LAYER) as engine:
+        await cached(engine, source, clock, "a")
+        really, failures = engine.catalog.picture, 0
+
+        async def broken() -> object:
+            nonlocal failures
+            failures += 1
+            if failures == 1:
+                raise OSError("The disk failed for a moment.")
+            return await really()
+
+        monkeypatch.setattr(engine.catalog, "picture", broken)
+        with caplog.at_level(logging.ERROR):
+            async with event(engine, "evicted"):
+                await cached(engine, source, clock, "b")
+        assert "Eviction failed" in caplog.text
+        assert await names(engine) == ["b"]
+
+
+def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('size_limit = "3 MB"\nlow_water = "50 %"\n')
+    settings = Settings.load(path)
+    assert (settings.size_limit.within(10**12), settings.low_water) == (3_000_000, 0.5)
