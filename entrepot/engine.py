@@ -55,8 +55,8 @@ BOOKKEEPING = 2.0
 ROOM = 60.0
 """Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
 
-EVICTED_AT_ONCE = 500
-"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, on slow machines about a second."""
+EVICTED_AT_ONCE = 200
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some tenths of a second on a slow machine."""
 
 TIDYING = 86_400.0
 """Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
