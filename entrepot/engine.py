@@ -46,7 +46,7 @@ from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
-from entrepot.store.eviction import Plan, PlannedImage, needed_by_locked, plan
+from entrepot.store.eviction import Plan, PlannedImage, locked_above, plan
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
 from entrepot.words import ago, counted, size
@@ -60,8 +60,8 @@ STUCK_MARGIN = 30.0
 ROOM = 60.0
 """Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
 
-EVICTED_AT_ONCE = 500
-"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, on slow machines about a second."""
+EVICTED_AT_ONCE = 200
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some tenths of a second on a slow machine."""
 
 TIDYING = 86_400.0
 """Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
@@ -240,14 +240,14 @@ class Engine:
         """Evict what is too much."""
         limit = await self._space_limit()
         if self._held_size > limit:
-            done = await self.evict()
+            done = await self._evict()
             if not done.images and done.goal + done.shortfall > limit:
                 self._can_not_make_room(limit)
                 return
         self._no_room = None
         if self._clock() - self._tidied >= TIDYING:
             self._tidied = self._clock()
-            await self.evict(target=sys.maxsize)
+            await self._evict(target=sys.maxsize)
 
     def _can_not_make_room(self, limit: int) -> None:
         """Tell it once, and show it for as long as it lasts."""
@@ -479,15 +479,18 @@ class Engine:
         self.events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
-        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed; raises `NotFound`, or `Locked` when something
-        that needs it is locked."""
+        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed.
+
+        Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it is locked.
+        """
         repository = Repository(name)
         locks = await self.catalog.locks(repository)
         if locks.repository:
             raise _locked(name, name)
-        if (repository, digest) in needed_by_locked(await self.catalog.held_manifests(repository)):
-            what = f"{name}@{digest}"
-            raise _locked(f"{what}, or a tag or index that needs it,", what if digest in locks.manifests else f"{name}:TAG")
+        for above in locked_above(await self.catalog.held_manifests(repository), (repository, digest)):
+            tag = next((each for each in above.tags if each in locks.tags), None)
+            part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
+            raise _locked(part if above.digest == digest else f"{part}, which needs the manifest {digest},", part)
         await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
         if not await self.catalog.delete_manifest(repository, digest):
             raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
@@ -556,6 +559,12 @@ class Engine:
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
+        done = await self._evict(dry_run=dry_run, target=target)
+        if not dry_run:
+            self._room_wanted.set()
+        return done
+
+    async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         async with self._evicting:
             # What clients used in the last moments is in memory only.
             await self.cache.ledger.write()

@@ -24,6 +24,7 @@ from entrepot.reference import Digest, Repository, Tag
 from entrepot.rules import RuleDraft
 from entrepot.settings import Directories, Settings, SizeLimit
 from entrepot.snapshots import PullState
+from entrepot.store import blobs as blobs_module
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
 from tests.standin.images import PlatformImage
@@ -110,6 +111,18 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engi
         found = await engine.cache.blob(Repository("library/new"), blob.digest)
         assert isinstance(found, HeldBlob)
         assert b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)]) == blob.content
+
+
+async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "EVICTED_AT_ONCE", 1)
+    base = os.urandom(LAYER)
+    images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
+    done = await engine.evict(target=0)
+    assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
+    assert done.freed == sum(image.size for image in images) - 2 * len(base)
+    assert (await engine.blobs.held(), (await engine.status()).blobs_size) == ({}, 0)
+    [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+    assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
 
 
 async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine, source: StandIn, clock: Clock) -> None:
@@ -360,7 +373,7 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32: the image may go between the decision to serve its blob and the opening of the file, which goes a minute later."""
-    monkeypatch.setattr(engine_module, "LEASE_LINGERS", 0.0)
+    monkeypatch.setattr(engine_module, "LEASE_LINGERS", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
     assert isinstance(found, HeldBlob)
@@ -370,6 +383,10 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     assert len(done.images) == 1
     assert b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)]) == image.layers[0].content
     assert list(await engine.blobs.held()) == [found.digest]
+    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    async with asyncio.timeout(30):
+        while await engine.blobs.held():
+            await asyncio.sleep(0)
 
 
 async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(engine: Engine, source: StandIn, clock: Clock) -> None:

@@ -465,8 +465,9 @@ class Catalog:
             for (repository, digest), last in usage.manifests.items():
                 await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(last_pull=last, last_used=last))
             for (repository, digest), last in usage.seen.items():
-                latest = func.max(func.coalesce(_repository_manifests.c.last_used, 0.0), last)
-                await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(last_used=latest))
+                before = _repository_manifests.c.last_used
+                earlier = _is_link(repository, digest) & (before.is_(None) | (before < last))
+                await connection.execute(update(_repository_manifests).where(earlier).values(last_used=last))
             for digest, last in usage.blobs.items():
                 await connection.execute(update(_blobs).where(_blobs.c.digest == str(digest)).values(last_used=last))
 

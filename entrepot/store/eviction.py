@@ -201,9 +201,10 @@ def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection
         going |= emptied
 
 
-def needed_by_locked(manifests: Iterable[HeldManifest]) -> set[Key]:
-    """The manifests that are locked, and all below them."""
-    return _locked_with_all_below({each.key: each for each in manifests})
+def locked_above(manifests: Iterable[HeldManifest], key: Key) -> list[HeldManifest]:
+    """The locked manifests because of which one may not go: itself, and the indexes that lead to it."""
+    known = {each.key: each for each in manifests}
+    return [each for each in known.values() if each.locked and key in _below(each, known)]
 
 
 def _locked_with_all_below(known: Mapping[Key, HeldManifest]) -> set[Key]:

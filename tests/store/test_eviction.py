@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, needed_by_locked, plan
+from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, locked_above, plan
 
 A, B = Repository("library/a"), Repository("library/b")
 NOW = 1_000_000_000.0
@@ -103,7 +103,9 @@ def test_a_locked_index_keeps_the_images_below_it() -> None:
         manifest(B, "amd", "z"),
     )
     assert [each.manifest.key for each in decide(held, 0).images] == [(B, digest("amd"))]
-    assert needed_by_locked(held.manifests) == {(A, digest(name)) for name in ("index", "inner", "amd", "arm")}
+    for name in ("index", "inner", "amd", "arm"):
+        assert locked_above(held.manifests, (A, digest(name))) == [held.manifests[0]]
+    assert locked_above(held.manifests, (B, digest("amd"))) == []
 
 
 def test_what_is_pulled_now_stays() -> None:
@@ -221,7 +223,7 @@ def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pu
     going = confirmed(made, held.manifests)
     known = {each.key: each for each in held.manifests}
     planned = {each.manifest.key: each for each in made.images}
-    locked = needed_by_locked(held.manifests)
+    locked = {key for key in known if locked_above(held.manifests, key)}
 
     # Nothing that is locked, in use or used just now goes.
     assert not going & locked
