@@ -1,14 +1,24 @@
-"""A container client that measures nothing but the registry: it pulls as docker does, three blobs at once, checks every digest and keeps nothing."""
+"""A container client that measures nothing but the registry: it pulls as docker does, three blobs at once, checks every digest and keeps nothing.
+
+``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took, and the bytes of all blobs, as one JSON document: a program of its own, so that its work does
+not hold up the one that measures.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import json
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from entrepot.demo.images import DOCKER, OCI
+from tests.bench.measurement import Load
+from tests.bench.readers import WrongAnswer
+from tests.clients.processes import bare_environment, run
 
 AT_ONCE = 3
 """Blobs of one image that docker fetches at the same time (dockerd, ``--max-concurrent-downloads``)."""
@@ -17,10 +27,6 @@ CHUNK = 1024 * 1024
 """Bytes."""
 
 ACCEPT = ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))
-
-
-class WrongBytes(Exception):
-    """What came is not what was asked for."""
 
 
 def pull(address: str, repository: str, tag: str, platform: str) -> int:
@@ -37,13 +43,13 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
         connection.request("GET", f"/v2/{repository}/{path}", headers={"Accept": ACCEPT})
         answer = connection.getresponse()
         if answer.status != 200:
-            raise WrongBytes(f"{path}: {answer.status} {answer.read(1000)!r}")
+            raise WrongAnswer(f"{path}: {answer.status} {answer.read(1000)!r}")
         return answer
 
     def manifest(reference: str) -> bytes:
         content = get(f"manifests/{reference}").read()
         if reference.startswith("sha256:") and reference != f"sha256:{hashlib.sha256(content).hexdigest()}":
-            raise WrongBytes(reference)
+            raise WrongAnswer(reference)
         return content
 
     def blob(digest: str) -> int:
@@ -53,7 +59,7 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
             hasher.update(buffer[:count])
             size += count
         if digest != f"sha256:{hasher.hexdigest()}":
-            raise WrongBytes(digest)
+            raise WrongAnswer(digest)
         return size
 
     try:
@@ -67,7 +73,23 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
             each.close()
 
 
-def pull_together(clients: int, address: str, repository: str, tag: str, platform: str) -> int:
-    """Pull an image by several clients at once; returns the bytes of all."""
-    with ThreadPoolExecutor(clients) as threads:
-        return sum(threads.map(lambda _: pull(address, repository, tag, platform), range(clients)))
+def pull_together(address: str, repository: str, tag: str, platform: str, clients: int, home: Path) -> Load:
+    """Let the program pull an image by several clients at once."""
+    arguments = [sys.executable, "-m", "tests.bench.driver", address, repository, tag, platform, str(clients)]
+    finished = run(arguments, environment=bare_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=600)
+    if finished.status:
+        raise WrongAnswer(finished.output)
+    found = json.loads(finished.output)
+    return Load(seconds=found["seconds"], received=found["received"])
+
+
+def main(address: str, repository: str, tag: str, platform: str, clients: str) -> None:
+    """Pull by all clients, and print what it took."""
+    with ThreadPoolExecutor(int(clients)) as threads:
+        started = time.perf_counter()
+        received = sum(threads.map(lambda _: pull(address, repository, tag, platform), range(int(clients))))
+        json.dump({"seconds": time.perf_counter() - started, "received": received}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,69 @@
+"""``python -m tests.bench``: Entrepot beside Debian's ``docker-registry`` as a pull-through cache and beside nginx, on the same images, source and driver.
+
+The contenders take turns, and the tables have medians. Source, cache and clients share the processors of one machine: because the source is on loopback and takes
+no time of its own, the numbers show what a cache costs, not what it saves.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.bench import scenarios
+from tests.bench.aims import report
+from tests.bench.measurement import summary
+from tests.bench.scenarios import MEGABYTE, Bench
+
+Scenario = Callable[[Bench], object]
+
+FULL: dict[str, Scenario] = {
+    "warm-blob": lambda bench: scenarios.warm_blob(bench, 128 * MEGABYTE, [1, 16]),
+    "manifest": lambda bench: scenarios.warm_manifest(bench, 16, 4.0),
+    "small-layers": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6),
+    "large-layers": lambda bench: scenarios.image_pull(bench, [128 * MEGABYTE] * 8),
+    "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 200 * MEGABYTE),
+    "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 200 * MEGABYTE),
+    "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
+    "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
+}
+
+QUICK: dict[str, Scenario] = {
+    "warm-blob": lambda bench: scenarios.warm_blob(bench, 32 * MEGABYTE, [1, 16]),
+    "manifest": lambda bench: scenarios.warm_manifest(bench, 16, 1.0),
+    "small-layers": lambda bench: scenarios.image_pull(bench, [16 * MEGABYTE] * 6),
+    "large-layers": lambda bench: scenarios.image_pull(bench, [64 * MEGABYTE] * 4),
+    "one-client": lambda bench: scenarios.cold_blobs(bench, 1, 50 * MEGABYTE),
+    "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 20 * MEGABYTE),
+    "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
+    "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
+}
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=None, type=click.IntRange(1), help="How often everything is measured.  [default: 5; 1 with --quick]")
+@click.option("--quick", is_flag=True, help="Smaller blobs and a single round: a look, not a result.")
+@click.option("--only", "chosen", multiple=True, type=click.Choice(list(FULL)), help="A scenario to run; may be repeated.  [default: all]")
+def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
+    """Run the benchmark and print its tables."""
+    rounds = rounds or (1 if quick else 5)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        bench = Bench(Path(directory), rounds, progress=lambda line: click.echo(line, err=True))
+        try:
+            for name, scenario in (QUICK if quick else FULL).items():
+                if not chosen or name in chosen:
+                    scenario(bench)
+        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+            raise click.ClickException(str(missing)) from None
+    click.echo(f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n")
+    click.echo(summary(bench.found))
+    click.echo()
+    click.echo(report(bench.found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The registries that are compared, each in a process of its own and with empty storage before the same source."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.measurement import ENTREPOT, PROXY, SOURCE
+from tests.bench.nginx import Source, free_port
+from tests.clients.container_clients import AMD64
+from tests.clients.entrepot import LOGIN_SERVER, Entrepot
+from tests.clients.processes import STARTING, Process, bare_environment
+from tests.programs import require_program
+from tests.standin.images import StandInImage
+
+COMPLETION = 120.0
+"""Seconds that a cache has to keep what it has sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A running registry. *complete* waits until it holds all layers of the image."""
+
+    name: str
+    address: str
+    pid: int
+    complete: Callable[[], None]
+    root: Path
+
+
+Start = Callable[[Path, Source, StandInImage], AbstractContextManager[Contender]]
+
+
+@contextmanager
+def through_entrepot(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+    """An engine with empty directories and its default settings."""
+    with Entrepot(root, source.url) as engine:
+        write_rules(engine, [(image.repository, image.repository)])
+        engine.start()
+        yield Contender(ENTREPOT, engine.address, engine.process.pid, lambda: engine.wait_for_pull(image.repository), root)
+        engine.stop()
+
+
+def write_rules(engine: Entrepot, repositories: list[tuple[str, str]]) -> None:
+    """Cache rules, as pairs of source and target, as if they were written by hand."""
+    entries = [
+        f'[[rules]]\nname = "bench-{number}"\nsource_repository = "{LOGIN_SERVER}/{source}"\ntarget_repository = "{target}"\n'
+        for number, (source, target) in enumerate(repositories)
+    ]
+    engine.directories.rules.write_text("\n".join(entries))
+
+
+@contextmanager
+def through_proxy(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+    """The CNCF's registry as a pull-through cache: Debian's configuration with its cache of descriptors in memory, but no logs of requests."""
+    program = require_program("docker-registry")
+    root.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    configuration = root / "config.json"
+    # JSON is YAML, which is what it reads.
+    configuration.write_text(
+        json.dumps(
+            {
+                "version": "0.1",
+                "log": {"level": "error", "accesslog": {"disabled": True}},
+                "storage": {
+                    "cache": {"blobdescriptor": "inmemory"},
+                    "filesystem": {"rootdirectory": str(root / "storage")},
+                    "delete": {"enabled": True},
+                },
+                "http": {"addr": f"127.0.0.1:{port}"},
+                "proxy": {"remoteurl": source.url},
+            }
+        )
+    )
+    links = root / "storage/docker/registry/v2/repositories" / image.repository / "_layers/sha256"
+    layers = [links / each.digest.hex / "link" for each in image.platforms[AMD64].layers]
+
+    def complete() -> None:
+        # It fetches each blob a second time to keep it, in the background, and says nothing when that is done.
+        deadline = time.monotonic() + COMPLETION
+        while not all(each.exists() for each in layers):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{PROXY} has not kept the image within {COMPLETION:g} s")
+            time.sleep(0.005)
+
+    process = Process([program, "serve", configuration], environment=bare_environment(root / "home"))
+    try:
+        _wait_until_it_answers(process, port)
+        yield Contender(PROXY, f"127.0.0.1:{port}", process.pid, complete, root)
+        process.stop()
+    finally:
+        if process.is_running:
+            process.kill()
+
+
+def _wait_until_it_answers(process: Process, port: int) -> None:
+    deadline = time.monotonic() + STARTING
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline or not process.is_running:
+                raise TimeoutError(f"{PROXY} does not answer:\n{process.output}") from None
+            time.sleep(0.005)
+        else:
+            return
+
+
+@contextmanager
+def straight(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+    """The source registry without a cache: the floor."""
+    yield Contender(SOURCE, source.address, source.pid, lambda: None, root)
+
+
+CACHES: dict[str, Start] = {ENTREPOT: through_entrepot, PROXY: through_proxy}
+CACHES_AND_SOURCE: dict[str, Start] = {**CACHES, SOURCE: straight}

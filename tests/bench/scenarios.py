@@ -1,0 +1,297 @@
+"""What is measured. Every scenario is a function that gives its measurements; in each round the contenders take turns, and who goes first changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.client
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from entrepot.credentials import CredentialBook
+from entrepot.demo.images import Descriptor, build_manifest
+from entrepot.reference import Digest, Repository, Tag
+from entrepot.rules import RuleBook, RuleDraft
+from entrepot.settings import Directories, Settings
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import Catalog
+from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.upstreams import SourceRegistries
+from tests.bench.contenders import CACHES, CACHES_AND_SOURCE, Contender, Start, through_entrepot, through_proxy, write_rules
+from tests.bench.driver import pull_together
+from tests.bench.measurement import ENTREPOT, NGINX, Load, Measurement, ProcessMeter
+from tests.bench.nginx import Nginx, Source
+from tests.bench.readers import WrongAnswer, read_together
+from tests.bench.wrk import ACCEPT, ask_again_and_again
+from tests.clients.container_clients import AMD64, ARM64
+from tests.clients.entrepot import LOGIN_SERVER, Entrepot
+from tests.standin.images import StandInImage, build_image
+
+MEGABYTE = 1_000_000
+
+
+@dataclass
+class Bench:
+    """Where and how often it is measured. *progress* is told of every measurement."""
+
+    root: Path
+    rounds: int
+    progress: Callable[[str], None] = lambda _: None
+    found: list[Measurement] = field(default_factory=list)
+
+    def in_turn(self, contenders: dict[str, Start]) -> Iterator[tuple[str, Start]]:
+        """All rounds: each contender once in each, so that nobody always has the warmer machine."""
+        for number in range(self.rounds):
+            first = number % len(contenders)
+            yield from [*contenders.items()][first:] + [*contenders.items()][:first]
+
+    @contextmanager
+    def source(self, image: StandInImage) -> Iterator[Source]:
+        with tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh, Source(Path(fresh), [image]) as source:
+            yield source
+
+    @contextmanager
+    def started(self, start: Start, source: Source, image: StandInImage) -> Iterator[Contender]:
+        """A contender with empty storage."""
+        with tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh, start(Path(fresh), source, image) as contender:
+            yield contender
+
+    @property
+    def home(self) -> Path:
+        """For the programs that ask."""
+        return self.root / "home"
+
+    def measure(self, scenario: str, contender: Contender, source: Source, act: Callable[[], Load], *, wanted: int = 0) -> Measurement:
+        """The time is the clients' time; processor time and requests at the source count until the cache has kept everything."""
+        before, meter = source.mark(), ProcessMeter(contender.pid)
+        load = act()
+        contender.complete()
+        processor_seconds, peak_memory = meter.processor_seconds, meter.peak_memory
+        gets = [each for each in source.accesses(before) if each.method == "GET"]
+        return self.found_out(
+            Measurement(
+                scenario=scenario,
+                through=contender.name,
+                load=load,
+                wanted=wanted,
+                source_gets=len(gets),
+                source_bytes=sum(each.sent for each in gets),
+                processor_seconds=processor_seconds,
+                peak_memory=peak_memory,
+            )
+        )
+
+    def found_out(self, measurement: Measurement) -> Measurement:
+        self.found.append(measurement)
+        self.progress(f"{measurement.scenario}, {measurement.through}: {measurement.load.seconds:.3f} s")
+        return measurement
+
+    def ended(self, since: int) -> list[Measurement]:
+        """What a scenario found, in the order of its table."""
+        return self.found[since:]
+
+
+def image_of(name: str, layers: Sequence[int]) -> StandInImage:
+    """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the next 10 KiB."""
+    return build_image(f"library/{name}", "1", {AMD64: list(layers), ARM64: [10_000]}, [AMD64, ARM64], index=True)
+
+
+def image_pull(bench: Bench, layers: Sequence[int], clients: int = 1) -> list[Measurement]:
+    """An image, cold and then warm, as docker pulls it."""
+    since = len(bench.found)
+    image = image_of("image", layers)
+    size = sum({each.digest: each.size for each in image.platforms[AMD64].blobs}.values())
+    what = f"{len(layers)} layers of {layers[0] / MEGABYTE:g} MB, {_counted(clients, 'client')}"
+    with bench.source(image) as source:
+        for _, start in bench.in_turn(CACHES_AND_SOURCE):
+            with bench.started(start, source, image) as contender:
+                for state in ("cold", "warm"):
+                    bench.measure(
+                        f"{state} image: {what}",
+                        contender,
+                        source,
+                        lambda: pull_together(contender.address, image.repository, image.tag, AMD64, clients, bench.home),  # noqa: B023
+                        wanted=size,
+                    )
+    return bench.ended(since)
+
+
+def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measurement]:
+    """A blob that is held, read by some connections at once; nginx serves the very file that Entrepot keeps."""
+    since = len(bench.found)
+    image = image_of("blob", [size])
+    with ExitStack() as running, bench.source(image) as source:
+        caches = [running.enter_context(bench.started(start, source, image)) for start in (through_entrepot, through_proxy)]
+        [blob] = image.platforms[AMD64].layers
+        for each in caches:
+            pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
+            each.complete()
+        [file] = [each for each in (caches[0].root / "d").rglob(blob.digest.hex) if each.is_file()]
+        nginx = running.enter_context(Nginx.with_file(bench.root / "nginx", file))
+        path = f"/v2/{image.repository}/blobs/{blob.digest}"
+        contenders = [(each, path) for each in caches] + [(Contender(NGINX, nginx.address, nginx.pid, lambda: None, bench.root), "/file")]
+        for contender, where in contenders:
+            if digest_of(contender.address, where) != str(blob.digest):
+                raise WrongAnswer(f"{contender.address}{where}")
+        for number in range(bench.rounds):
+            for count in connections:
+                for contender, where in contenders[number % 3 :] + contenders[: number % 3]:
+                    bench.measure(
+                        f"warm blob of {size / MEGABYTE:g} MB, {_counted(count, 'connection')}",
+                        contender,
+                        source,
+                        lambda: read_together(contender.address, [where], count, [blob.size], bench.home),  # noqa: B023
+                        wanted=blob.size,
+                    )
+    return bench.ended(since)
+
+
+def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measurement]:
+    """The manifest of an image that is held, by its tag (within the freshness) and by its digest."""
+    since = len(bench.found)
+    image = image_of("manifest", [20_000] * 6)
+    manifest = image.platforms[AMD64].manifest
+    with ExitStack() as running, bench.source(image) as source:
+        caches = [running.enter_context(bench.started(start, source, image)) for start in (through_entrepot, through_proxy)]
+        for each in caches:
+            pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
+            each.complete()
+        for number in range(bench.rounds):
+            for how, reference in (("tag", image.tag), ("digest", str(manifest.digest))):
+                for contender in caches[:: -1 if number % 2 else 1]:
+                    url = f"http://{contender.address}/v2/{image.repository}/manifests/{reference}"
+                    bench.measure(
+                        f"warm manifest by {how}, {_counted(connections, 'connection')}",
+                        contender,
+                        source,
+                        lambda: ask_again_and_again(url, connections=connections, seconds=seconds, home=bench.home),  # noqa: B023
+                    )
+    return bench.ended(since)
+
+
+def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Measurement]:
+    """Many clients that ask for cold blobs of one image at the same moment, having read its manifests."""
+    since = len(bench.found)
+    image = image_of("crowd", [size] * blobs)
+    platform = image.platforms[AMD64]
+    wanted = sum({each.digest: each.size for each in platform.layers}.values())
+    paths = [f"/v2/{image.repository}/blobs/{each.digest}" for each in platform.layers]
+    what = f"cold blob of {size / MEGABYTE:g} MB" if blobs == 1 else f"{blobs} cold blobs of {size / MEGABYTE:g} MB"
+    with bench.source(image) as source:
+        for _, start in bench.in_turn(CACHES):
+            with bench.started(start, source, image) as contender:
+                for reference in (image.tag, str(platform.digest)):
+                    httpx.get(
+                        f"http://{contender.address}/v2/{image.repository}/manifests/{reference}", headers={"Accept": ACCEPT}, trust_env=False
+                    ).raise_for_status()
+                bench.measure(
+                    f"{what}, {_counted(clients, 'client')}",
+                    contender,
+                    source,
+                    lambda: read_together(contender.address, paths, clients, [each.size for each in platform.layers], bench.home),  # noqa: B023
+                    wanted=wanted,
+                )
+    return bench.ended(since)
+
+
+def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement]:
+    """An engine with many repositories and rules: from its start to its first answer, and how long it takes to find the rule of a repository."""
+    since = len(bench.found)
+    what = f"{repositories:,} repositories, {rules:,} rules"
+    names = [f"team-{number % rules}/app-{number // rules}" for number in range(repositories)]
+    drafts = [(f"upstream-{number}/*", f"team-{number}/*") for number in range(rules)]
+    image = image_of("large", [20_000])
+    with tempfile.TemporaryDirectory(prefix="l-", dir=bench.root) as fresh, bench.source(image) as source:
+        engine = Entrepot(Path(fresh), source.url)
+        write_rules(engine, drafts)
+        asyncio.run(_fill_catalog(engine.directories, names))
+        # It learns its port, which stays, so that the first request may come before the engine says where it answers.
+        engine.start()
+        engine.stop()
+        for _ in range(bench.rounds):
+            before, started = source.mark(), time.perf_counter()
+            with engine:
+                process = engine.launch()
+                _wait_for_manifest(engine.address, f"/v2/{names[-1]}/manifests/1", process.pid)
+                seconds = time.perf_counter() - started
+                meter = ProcessMeter(process.pid)
+                gets = len(source.accesses(before))
+                load = Load(seconds=seconds)
+                # Of the process until then, and of all that it has done before.
+                processor_seconds, peak_memory = meter.since_its_start, meter.peak_memory
+                process.wait_for_line("answers container clients")
+                process.stop()
+            bench.found_out(Measurement(f"start with {what}", ENTREPOT, load, source_gets=gets, processor_seconds=processor_seconds, peak_memory=peak_memory))
+        registries = SourceRegistries(Settings.load(engine.directories.settings).upstreams)
+        book = RuleBook(registries, CredentialBook(registries))
+        for number, (upstream, target) in enumerate(drafts):
+            book = book.with_rule(book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target)))
+        for _ in range(bench.rounds):
+            started, processor = time.perf_counter(), time.process_time()
+            routed = sum(book.route(name) is not None for name in names)
+            load = Load(seconds=time.perf_counter() - started, requests=routed)
+            bench.found_out(Measurement(f"routing among {rules:,} rules", ENTREPOT, load, processor_seconds=time.process_time() - processor))
+    return bench.ended(since)
+
+
+async def _fill_catalog(directories: Directories, names: Sequence[str]) -> None:
+    """A cached image of three small blobs in each repository, as if all of them had been pulled."""
+    directories.make()
+    store = BlobStore(directories.blobs, directories.fills)
+    await store.open()
+    try:
+        async with Catalog.open(directories.catalog) as catalog:
+            for name in names:
+                contents = [f"{name} {part}".encode() for part in ("config", "layer-1", "layer-2")]
+                config, *layers = [Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each) for each in contents]
+                content = build_manifest(config, layers)
+                manifest = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+                await catalog.add_manifest(Repository(name), f"{LOGIN_SERVER}/{name}", manifest, platform=AMD64, tags=[Tag("1")], now=time.time())
+                for blob in contents:
+                    digest = Digest.of(blob)
+                    file = store.path(digest)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(blob)
+                    await catalog.add_blob(digest, len(blob), now=time.time())
+    finally:
+        store.close()
+
+
+def _wait_for_manifest(address: str, path: str, pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        host, _, port = address.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        try:
+            connection.request("GET", path, headers={"Accept": ACCEPT})
+            answer = connection.getresponse()
+            answer.read()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline or not Path(f"/proc/{pid}").exists():
+                raise
+            time.sleep(0.002)
+        else:
+            if answer.status != 200:
+                raise WrongAnswer(f"{path}: {answer.status}")
+            return
+        finally:
+            connection.close()
+
+
+def digest_of(address: str, path: str) -> str:
+    """The SHA-256 of what a server has at a path."""
+    hasher = hashlib.sha256()
+    with httpx.stream("GET", f"http://{address}{path}", trust_env=False, timeout=300) as answer:
+        for chunk in answer.iter_raw():
+            hasher.update(chunk)
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _counted(count: int, one: str) -> str:
+    return f"{count} {one}{'s' if count > 1 else ''}"
