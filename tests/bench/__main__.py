@@ -1,7 +1,7 @@
 """``python -m tests.bench``: Entrepot beside Debian's ``docker-registry`` as a pull-through cache and beside nginx, on the same images, source and driver.
 
-The contenders take turns, and the tables have medians. Source, cache and clients share the processors of one machine: because the source is on loopback and takes
-no time of its own, the numbers show what a cache costs, not what it saves.
+The contenders take turns, and the tables have medians. Source, cache and clients share the processors of one machine. Because the source is on loopback and
+takes no time of its own, the numbers show what a cache costs, not what it saves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A container client that measures nothing but the registry: it pulls as docker does, three blobs at once, checks every digest and keeps nothing.
 
-``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took, and the bytes of all blobs, as one JSON document: a program of its own, so that its work does
-not hold up the one that measures.
+``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took, and the bytes of all blobs, as one
+JSON document: a program of its own, so that its work does not hold up the one that measures.
 """
 
 from __future__ import annotations

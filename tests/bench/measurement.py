@@ -66,11 +66,6 @@ class ProcessMeter:
         return self._processor_seconds() - self._before
 
     @property
-    def since_its_start(self) -> float:
-        """Processor time since the processes began."""
-        return self._processor_seconds()
-
-    @property
     def peak_memory(self) -> int:
         lines = [line for each in self._all for line in (each / "status").read_text().splitlines() if line.startswith("VmHWM:")]
         return sum(int(line.split()[1]) for line in lines) * 1024

@@ -126,9 +126,7 @@ class Source(Nginx):
             locations.append(_content_location(f"{path}/manifests/{image.tag}", blobs, image.manifest))
             locations += [_content_location(f"{path}/manifests/{each.digest}", blobs, each) for each in manifests.values()]
             anything = f"location ~ ^{re.escape(path)}/blobs/sha256:([0-9a-f]+)$"
-            locations.append(
-                f"{anything} {{ default_type application/octet-stream; add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}"
-            )
+            locations.append(f"{anything} {{ default_type application/octet-stream; add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}")
         super().__init__(root, "\n".join(locations), workers="1", log=f"{self._access_log} counted")
 
     def accesses(self, since: int = 0) -> list[Access]:

@@ -51,7 +51,7 @@ def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_coun
     assert set(found) == {(scenario, through) for scenario in scenarios for through in (ENTREPOT, PROXY)}
     for each in found.values():
         assert each.load.requests > 0
-        assert each.load.received > each.load.requests * 1_000
+        assert each.load.received > each.load.requests * 500
         assert each.load.half_within is not None
         assert each.load.most_within is not None
     assert {found[scenario, ENTREPOT].source_gets for scenario in scenarios} == {0}

@@ -15,9 +15,9 @@ def cold(through: str, seconds: float, *, sent: int = MEGABYTES, first_bytes: tu
 
 def test_the_table_has_medians_and_compares_speeds() -> None:
     lines = summary([*(cold(ENTREPOT, each) for each in (1.0, 2.0, 9.0)), cold(PROXY, 4.0)]).splitlines()
-    name = "cold blob of 100 MB, 2 clients".split()
-    assert lines[1].split() == [*name, "entrepot", *"2.000 1.000-9.000 100 - 2.00 - - - 10.0-20.0 2.50 - 80 1 100.0".split()]
-    assert lines[2].split() == [*name, "docker-registry", *"4.000 4.000-4.000 50 - 1.00 - - - 10.0-20.0 2.50 - 80 1 100.0".split()]
+    name = "cold blob of 100 MB, 2 clients"
+    assert " ".join(lines[1].split()) == f"{name} entrepot 2.000 1.000-9.000 100 - 2.00 - - - 10.0-20.0 2.50 - 80 1 100.0"
+    assert " ".join(lines[2].split()) == f"{name} docker-registry 4.000 4.000-4.000 50 - 1.00 - - - 10.0-20.0 2.50 - 80 1 100.0"
 
 
 def test_requests_are_compared_by_their_number_and_have_times_of_their_own() -> None:
@@ -25,7 +25,7 @@ def test_requests_are_compared_by_their_number_and_have_times_of_their_own() -> 
         return Measurement("warm manifest by tag", through, Load(2.0, 5_000, requests, 0.001, 0.003), processor_seconds=1.0, peak_memory=80_000_000)
 
     lines = summary([warm(ENTREPOT, 20_000), warm(PROXY, 1_000)]).splitlines()
-    assert lines[1].split()[4:] == "entrepot 2.000 2.000-2.000 - 10,000 20.00 - 1.00 3.00 - - 50 80 0 0.0".split()
+    assert " ".join(lines[1].split()) == "warm manifest by tag entrepot 2.000 2.000-2.000 - 10,000 20.00 - 1.00 3.00 - - 50 80 0 0.0"
 
 
 def test_an_aim_is_met_or_missed_by_the_medians() -> None:

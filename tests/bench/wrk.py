@@ -28,7 +28,7 @@ def ask_again_and_again(url: str, *, connections: int, seconds: float, home: Pat
     script = home / "report.lua"
     script.write_text(_REPORT)
     duration = f"{max(1, round(seconds))}s"
-    arguments = [require_program("wrk"), "-t1", f"-c{connections}", f"-d{duration}", "-H", f"Accept: {ACCEPT}", "-s", script, url]
+    arguments: list[str | Path] = [require_program("wrk"), "-t1", f"-c{connections}", f"-d{duration}", "-H", f"Accept: {ACCEPT}", "-s", script, url]
     finished = run(arguments, environment=bare_environment(home), timeout=seconds + 60)
     if finished.status:
         raise WrongAnswer(finished.output)
