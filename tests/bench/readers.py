@@ -1,8 +1,8 @@
 """Many connections that read blobs at the same moment, as a program of its own, which must not be what is measured.
 
 ``python -m tests.bench.readers HOST:PORT COUNT PATH...``: the connections take turns through the paths. It prints one JSON document: the seconds from the first
-request to the last byte, and for each connection when it had its first byte, its status and how many bytes it got. The bytes are thrown away by the kernel
-and never copied into the program (``MSG_TRUNC``, tcp(7)): what arrived right is for the tests to find out.
+request to the last byte, and for each connection when it had its first byte, its status and how many bytes it got. The bytes are read as every client has to
+read them, and then forgotten: what arrived right is for the tests to find out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Reader:
     def read(self, started: float, buffer: memoryview) -> None:
         """Take what has come."""
         if self.status:
-            count = self.connection.recv_into(buffer, min(len(buffer), self.size - self.received), socket.MSG_TRUNC)
+            count = self.connection.recv_into(buffer, min(len(buffer), self.size - self.received))
             if not count:
                 raise WrongAnswer(f"{self.path} ended after {self.received} of {self.size} bytes")
             self.received += count
