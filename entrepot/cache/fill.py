@@ -124,7 +124,7 @@ class Fill:
         self._readers = Readers()
         self._window = Window(self._readers, clock=clock)
         self._samples: deque[_Sample] = deque()
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: list[asyncio.Future[None]] = []
         self.finished = asyncio.Event()
         """The fill is over: the blob is held, or *error* says why not."""
 
@@ -171,7 +171,9 @@ class Fill:
     async def wait_beyond(self, offset: int) -> None:
         """Wait until clients may have the byte at *offset*; raises the error with which the fill failed."""
         while self.available <= offset and not self.ended:
-            await asyncio.shield(self._changed)
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
         if self.available <= offset and self.error is not None:
             raise self.error
 
@@ -352,8 +354,10 @@ class Fill:
 
     def _announce(self) -> None:
         self.moved = self._clock()
-        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
-        changed.set_result(None)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     def _end(self, state: FillState) -> None:
         self.state = state

@@ -181,12 +181,10 @@ class RegistryApp:
             body = found.read(start, end)
         else:
             body = self._engine.blobs.read(digest, start, end)
-        await response.stream(status, headers, self._counted(body), etag=str(digest) if part is None else None)
+        await response.stream(status, headers, body, etag=str(digest) if part is None else None, sent=self._count)
 
-    async def _counted(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in body:
-            yield chunk
-            self._engine.served += len(chunk)
+    def _count(self, sent: int) -> None:
+        self._engine.served += sent
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
@@ -283,13 +281,13 @@ class _Response:
         await self._start(200, headers)
         await self._send({"type": "http.response.pathsend", "path": str(path)})
 
-    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes], *, etag: str | None) -> None:
-        """A body as it comes. It ends early, without an error, when the client leaves."""
+    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes], *, etag: str | None, sent: Callable[[int], None]) -> None:
+        """A body as it comes; *sent* is told each number of bytes. It ends early, without an error, when the client leaves."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
             return
         await self._start(status, headers)
-        sending = asyncio.ensure_future(self._send_all(body))
+        sending = asyncio.ensure_future(self._send_all(body, sent))
         leaving = asyncio.ensure_future(self._left())
         try:
             # send() does not fail when the client is gone, so somebody has to listen for it.
@@ -301,9 +299,10 @@ class _Response:
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
-    async def _send_all(self, body: AsyncIterator[bytes]) -> None:
+    async def _send_all(self, body: AsyncIterator[bytes], sent: Callable[[int], None]) -> None:
         async for chunk in body:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            sent(len(chunk))
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _left(self) -> None:
