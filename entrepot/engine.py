@@ -192,6 +192,7 @@ class Engine:
                     self._tasks.start(self._keep_books(), "bookkeeping")
                     self._tasks.start(self._look_after_store(), "looking after what is held")
                     self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
+                    self._tasks.start(self.sources.prepare(), "preparing for sources")
                     for each in self.documents.credential_sets:
                         self._check_soon(each.name)
                     yield

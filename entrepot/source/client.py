@@ -218,14 +218,23 @@ class Sources:
             return self._given_transport
         found = self._transports.get(endpoint)
         if found is None:
-            # aiohttp takes 200 ms to import, and what is held can be served without it.
-            from entrepot.source.transport import SourceTransport
-
-            if self._tls is None:
-                self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            transport, tls = self._parts()
             connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
-            found = self._transports[endpoint] = SourceTransport(self._tls, connections=connections)
+            found = self._transports[endpoint] = transport(tls, connections=connections)
         return found
+
+    async def prepare(self) -> None:
+        """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
+        if self._given_transport is None:
+            await asyncio.to_thread(self._parts)
+
+    def _parts(self) -> tuple[type[SourceTransport], ssl.SSLContext]:
+        # aiohttp takes 200 ms to import.
+        from entrepot.source.transport import SourceTransport
+
+        if self._tls is None:
+            self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return SourceTransport, self._tls
 
 
 class SourceClient:
