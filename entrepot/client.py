@@ -40,6 +40,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 EVICTING = httpx.Timeout(600.0, connect=5.0)
 """Seconds that an eviction may take: to remove many large files takes a while on a slow disk."""
 
+SIGNING_IN = httpx.Timeout(300.0, connect=5.0)
+"""Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
+
 WATCH_INTERVAL = 0.25
 """Seconds between two looks at a pull."""
 
@@ -220,6 +223,11 @@ class CacheClient:
         """What is wrong with a credential set that does not exist yet. What is None is not judged."""
         asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
         return _decoded(await self._send("POST", "/entrepot/v1/checks/credentialSet", asked), CheckedCredentialSet)
+
+    async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
+        """Really sign in with a credential set: how it went is its health."""
+        path = f"/entrepot/v1/credentialSets/{quote(name, safe='')}/check"
+        return _decoded(await self._send("POST", path, patience=SIGNING_IN), CredentialSetSnapshot)
 
     # Cached repositories
 
