@@ -27,6 +27,7 @@ from entrepot.snapshots import (
     EngineStatus,
     Event,
     EvictionSnapshot,
+    Examination,
     PullSnapshot,
     RepositoryDetail,
     RepositorySnapshot,
@@ -42,6 +43,9 @@ EVICTING = httpx.Timeout(600.0, connect=5.0)
 
 SIGNING_IN = httpx.Timeout(300.0, connect=5.0)
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
+
+EXAMINING = httpx.Timeout(1800.0, connect=5.0)
+"""Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
 
 WATCH_INTERVAL = 0.25
 """Seconds between two looks at a pull."""
@@ -134,6 +138,11 @@ class CacheClient:
     async def stop(self) -> None:
         """Ask the engine to end."""
         await self._send("POST", "/entrepot/v1/stop")
+
+    async def examine(self, rule: str | None = None) -> Examination:
+        """Look at all that the rules need of their sources and of the engine's machine, or one rule."""
+        path = "/entrepot/v1/doctor" + (f"?rule={quote(rule, safe='')}" if rule is not None else "")
+        return _decoded(await self._send("POST", path, patience=EXAMINING), Examination)
 
     async def recent_events(self) -> list[Event]:
         """The last events, oldest first."""

@@ -15,7 +15,17 @@ from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.reference import ImageReference
 from entrepot.settings import Directories, Settings
-from entrepot.snapshots import CredentialSetSnapshot, EvictionSnapshot, HealthStatus, PullSnapshot, PullState, RepositoryDetail, RuleSnapshot, TagSnapshot
+from entrepot.snapshots import (
+    CredentialSetSnapshot,
+    EvictionSnapshot,
+    HealthStatus,
+    Outcome,
+    PullSnapshot,
+    PullState,
+    RepositoryDetail,
+    RuleSnapshot,
+    TagSnapshot,
+)
 from entrepot.words import Column, ago, bar, counted, duration, parse_size, size
 
 PLAIN_PROGRESS = 2.0
@@ -513,6 +523,23 @@ def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
         return f"{pull.image} {bar(share, cells)} {numbers}"
     line = f"{pull.image} {numbers}"
     return line if columns is None or len(line) <= columns else f"...{line[len(line) - columns + 3 :]}"
+
+
+@cli.command()
+@click.option("--rule", "-r", metavar="NAME", help="Look at what this cache rule needs only.")
+@as_json
+def doctor(rule: str | None, as_json: bool) -> None:
+    """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something fails."""
+    found = ask(lambda client: client.examine(rule)).findings
+    if as_json:
+        print_json(found)
+    else:
+        for each in found:
+            tell(f"{each.outcome.value:<4}  {each.about}: {each.check}: {each.what}" + (f" {each.advice}" if each.advice else ""))
+    failed = [each for each in found if each.outcome is Outcome.FAILED]
+    if failed:
+        click.echo(f"{counted(len(failed), 'check')} of {len(found)} failed.", err=True)
+        sys.exit(REFUSED)
 
 
 @cli.command()
