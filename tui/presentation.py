@@ -56,9 +56,14 @@ def rule_lines(rule: RuleSnapshot) -> tuple[str, ...]:
     return (f"{rule.name} {what}", f"{counted(rule.pulls, 'pull')}   {signs_in}   created {day(rule.created)}")
 
 
+def credential_set_health(found: CredentialSetSnapshot) -> tuple[str, str]:
+    """The word for its health, and the tone."""
+    return ("not known", "warn") if found.health is HealthStatus.UNKNOWN and found.checked else HEALTH[found.health]
+
+
 def credential_set_row(found: CredentialSetSnapshot) -> Row:
     """Name, login server, identifiers, health and use."""
-    word, tone = HEALTH[found.health]
+    word, tone = credential_set_health(found)
     return Row(
         found.name,
         (
@@ -74,7 +79,7 @@ def credential_set_row(found: CredentialSetSnapshot) -> Row:
 
 def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str, ...]:
     """A credential set in sentences."""
-    word, _ = HEALTH[found.health]
+    word, _ = credential_set_health(found)
     checked = f", tried {ago(found.checked, now)} ago" if found.checked else ""
     why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
     used = ", ".join(found.used_by) if found.used_by else "no rule"
