@@ -179,7 +179,9 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated() -> None:
 def test_declared_realms_join_those_of_the_table() -> None:
     registries = SourceRegistries([DeclaredUpstream("registry.redhat.io", realms=("https://auth.example.com/",))])
     assert registries.find("registry.redhat.io").realms == ("https://sso.redhat.com", "https://auth.example.com")
-    assert SourceRegistries([DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]).find("x.r.example.com").realms == ("https://a.example.net",)
+    assert SourceRegistries([DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]).find("x.r.example.com").realms == (
+        "https://a.example.net",
+    )
 
 
 @pytest.mark.parametrize("realm", ["", "auth.example.com", "ftp://auth.example.com", "https://", "https://auth.example.com/jwt/auth", "https://m:x"])
