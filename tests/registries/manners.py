@@ -9,7 +9,7 @@ GOOGLE_KEY = """{
   "project_id": "contoso",
   "private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQ:IBADANBg%s==\\n-----END PRIVATE KEY-----\\n",
   "client_email": "puller@contoso.iam.gserviceaccount.com"
-}""" % ("kqhkiG9w0BAQEFAASCBKcwggSj" * 70)  # noqa: UP031 - the braces are JSON's
+}""" % ("kqhkiG9w0BAQEFAASCBKcwggSj" * 70)
 """A password as Google Artifact Registry takes it beside the user name ``_json_key``: several lines, and as long as a real key."""
 
 S3 = (
@@ -96,8 +96,8 @@ MANNERS = (
         hides="registry",
         allowance=100,
     ),
-    # docs.docker.com: "Use a Docker Hardened Image" (a sign-in is needed). Errors published by its users show https://dhi.io/token with the service of Hub, which
-    # answers 401 to the anonymous. The host of its blobs is taken to be Hub's.
+    # docs.docker.com: "Use a Docker Hardened Image" (a sign-in is needed). Errors published by its users show https://dhi.io/token with the service of Hub;
+    # it answers 401 to the anonymous. The host of its blobs is taken to be Hub's.
     Manner(
         "dhi.io",
         "dhi.io",
@@ -116,7 +116,7 @@ MANNERS = (
         "contoso.azurecr.io",
         "contoso.azurecr.io",
         "base/alpine",
-        "acme/api",
+        "team/api",
         "weumanaged42.blob.core.windows.net",
         AZURE,
         realm="https://contoso.azurecr.io/oauth2/token",
@@ -127,13 +127,13 @@ MANNERS = (
     ),
     # microsoft/containerregistry, docs/mcr-endpoints-guidance.md and client-firewall-rules.md: everyone may pull, and *.data.mcr.microsoft.com has the blobs.
     Manner("mcr.microsoft.com", "mcr.microsoft.com", "dotnet/runtime", "dotnet/internal", "westeurope.data.mcr.microsoft.com", AZURE),
-    # docs.aws.amazon.com, "Registry authentication in Amazon ECR public"; aws/containers-roadmap issue 1806: 401 without a token; dependabot/proxy issue 157: 400
-    # for Basic credentials.
+    # docs.aws.amazon.com, "Registry authentication in Amazon ECR public"; aws/containers-roadmap issue 1806: 401 without a token; dependabot/proxy issue 157:
+    # 400 for Basic credentials.
     Manner(
         "public.ecr.aws",
         "public.ecr.aws",
         "docker/library/alpine",
-        "acme/api",
+        "ecr/api",
         "d2glxqk2uabbnd.cloudfront.net",
         CLOUDFRONT,
         realm="https://public.ecr.aws/token/",
@@ -142,8 +142,8 @@ MANNERS = (
         token_size=2_800,
         basic_is_bad=True,
     ),
-    # docs.github.com, "Working with the Container registry". Published exchanges: its token service answers 401 to the anonymous for what is private or not there
-    # (openai/tunnel-client issue 75) and 403 to wrong credentials (coollabsio/coolify issue 5575).
+    # docs.github.com, "Working with the Container registry". Published exchanges: its token service answers 401 to the anonymous for what is private or not
+    # there (openai/tunnel-client issue 75) and 403 to wrong credentials (coollabsio/coolify issue 5575).
     Manner(
         "ghcr.io",
         "ghcr.io",
@@ -162,7 +162,7 @@ MANNERS = (
         "quay.io",
         "quay.io",
         "prometheus/node-exporter",
-        "acme/api",
+        "acme/quay-api",
         "cdn01.quay.io",
         S3,
         redirects_with=302,
@@ -181,8 +181,8 @@ MANNERS = (
         "prod-registry-k8s-io-eu-west-1.s3.dualstack.eu-west-1.amazonaws.com",
         manifests="europe-west4-docker.pkg.dev/v2/k8s-artifacts-prod/images",
     ),
-    # cloud.google.com, "Configure authentication to Artifact Registry for Docker". ahmetb/serverless-registry-proxy issue 8: blobs are redirected to a long signed
-    # path of the same host. seqeralabs/wave pull request 157: the challenge names no service.
+    # cloud.google.com, "Configure authentication to Artifact Registry for Docker". ahmetb/serverless-registry-proxy issue 8: blobs are redirected to a long
+    # signed path of the same host. seqeralabs/wave pull request 157: the challenge names no service.
     Manner(
         "europe-docker.pkg.dev",
         "europe-docker.pkg.dev",
@@ -217,7 +217,7 @@ MANNERS = (
         "nvcr.io",
         "nvcr.io",
         "nvidia/k8s-device-plugin",
-        "acme/api",
+        "acme/ngc-api",
         "layers.nvcr.io",
         CLOUDFRONT,
         realm="https://nvcr.io/proxy_auth",
