@@ -43,7 +43,8 @@ class Host(StandIn):
 class Blobs:
     """Where blobs are kept: for everyone who comes with a presigned address, once and for a GET only, or for everyone where addresses are not signed."""
 
-    def __init__(self, query: str, *, signed: bool) -> None:
+    def __init__(self, owner: str, query: str, *, signed: bool) -> None:
+        self._owner = owner
         self._query = query
         self._signed = signed
         self._addresses: set[str] = set()
@@ -53,7 +54,7 @@ class Blobs:
     def address(self, blob: str, content: bytes) -> str:
         """The path and query at which a blob can be had."""
         signature = secrets.token_hex(32 if self._query else 500)
-        path = f"/blobs/{blob}" if self._query or not self._signed else f"/artifacts-downloads/namespaces/contoso/downloads/{signature}"
+        path = f"/{self._owner}/{blob}" if self._query or not self._signed else f"/artifacts-downloads/namespaces/contoso/downloads/{signature}"
         target = f"{path}?{self._query.format(signature=signature)}" if self._query else path
         self._files.files[path] = content
         if self._signed:
@@ -134,7 +135,7 @@ class Source:
         self.manner = manner
         self._namespace = namespace
         self.hosts = [hosts[each] for each in manner.hosts]
-        self.blobs = Blobs(manner.query, signed=bool(manner.query) or manner.blobs == manner.api)
+        self.blobs = Blobs(manner.name, manner.query, signed=bool(manner.query) or manner.blobs == manner.api)
         self.api = Api(manner, self.blobs)
         hosts[manner.blobs].parts.append(self.blobs)
         if manner.manifests:
