@@ -484,13 +484,13 @@ class SourceClient:
         tokens = self._sources.tokens
         authorization = await tokens.known(self._login, repository, self._exchange)
         # At most three requests: without a token, with one that has just been revoked, and with a new one.
-        for _ in range(2):
+        for renewed in (False, True):
             answer = await self._exchange.open(method, url, _with(headers, authorization), about=about)
             challenges = answer.headers.get_list("www-authenticate")
             if answer.status != 401 or answer.redirected or not challenges:
                 return answer
             await answer.close()
-            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization)
+            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
         return await self._exchange.open(method, url, _with(headers, authorization), about=about)
 
     def _about(self, repository: Repository, reference: Tag | Digest) -> str:
