@@ -216,6 +216,10 @@ async def _manifest(client: SourceClient, about: str, path: str) -> Finding:
             if not tags:
                 return _warning(about, "manifest", f"{path} has no tags.", "Images can be pulled by digest only.")
             await client.head_manifest(repository, Tag(tags[0]))
+    except SourceNotFound:
+        return _failed(
+            about, "manifest", f"It has no repository {path}.", "Check the source of the rule; a private one needs a credential set that may read it."
+        )
     except EntrepotError as error:
         return _failed(about, "manifest", f"{path}: {error.what}", error.hint)
     return _ok(about, "manifest", f"{path} can be pulled")

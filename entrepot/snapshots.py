@@ -314,7 +314,7 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     about: str
     """A login server, or ``this machine``."""
     check: str
-    """Of a source: ``name``, ``connection``, ``certificate``, ``registry``, ``sign-in``, ``manifest``, ``allowance``; of the machine: ``clock`` and others."""
+    """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the machine: ``space data directory open files clock``."""
     outcome: Outcome
     what: str
     advice: str = ""

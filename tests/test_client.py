@@ -75,6 +75,21 @@ async def test_a_credential_set(client: CacheClient, engine: Engine, monkeypatch
     assert await client.credential_sets() == []
 
 
+async def test_a_sign_in_is_tried(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH")
+    found = await client.check_sign_in("Example-Set")
+    assert (found.name, found.health, found.error_code) == ("example-set", HealthStatus.UNHEALTHY, "SecretUnavailable")
+    assert found == await client.credential_set("example-set")
+    with pytest.raises(EngineRefused, match="no credential set none-such"):
+        await client.check_sign_in("none-such")
+
+
+async def test_an_examination(client: CacheClient) -> None:
+    assert {each.about for each in (await client.examine("example-library")).findings} == {LOGIN_SERVER, "this machine"}
+    with pytest.raises(EngineRefused, match="no cache rule none-such"):
+        await client.examine("none-such")
+
+
 async def test_locks_and_eviction(client: CacheClient, engine: Engine, source: StandIn, clock: Clock) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)

@@ -36,6 +36,7 @@ ON_AN_ENGINE = [
     ["credential-set", "show", "--name", "example-set"],
     ["credential-set", "create", "--name", "example-set", *SET],
     ["credential-set", "update", "--name", "example-set", "--username-id", "env:OTHER"],
+    ["credential-set", "check", "--name", "example-set"],
     ["credential-set", "delete", "--name", "example-set", "--yes"],
     ["repository", "list"],
     ["repository", "show", "library/nginx"],
@@ -45,6 +46,7 @@ ON_AN_ENGINE = [
     ["evict", "--dry-run"],
     ["evict", "--yes"],
     ["pull", "library/nginx:1.27"],
+    ["doctor"],
 ]
 """Every command that asks an engine, as it would succeed if there were one."""
 
@@ -101,7 +103,9 @@ async def test_wrong_usage_is_told_before_an_engine_is_asked(arguments: list[str
 
 async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine) -> None:
     ended = await alone.done("--help")
-    places = [ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "paths")]
+    places = [
+        ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "doctor", "paths")
+    ]
     assert places == sorted(places)
     assert (await alone.done("-h")).output == ended.output
 
@@ -562,3 +566,32 @@ async def test_an_output_that_takes_no_more_is_an_error_in_one_line(arguments: l
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert errors.decode() == "Error: Standard output can't be written: No space left on device.\n"
+
+
+async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(entrepot: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
+    found = await entrepot.ask("credential-set", "check", "--name", "Example-Set")
+    assert (found["name"], found["health"]) == ("example-set", "Healthy")
+    monkeypatch.delenv("EXAMPLE_PASSWORD")
+    ended = await entrepot.run("credential-set", "check", "--name", "example-set")
+    assert ended.status == 1
+    assert "Health        Unhealthy\n" in ended.output
+    assert "EXAMPLE_PASSWORD is not set" in ended.output
+    missing = await entrepot.run("credential-set", "check", "--name", "none-such")
+    assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
+
+
+async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_fails(entrepot: CommandLine, source: StandIn) -> None:
+    ended = await entrepot.done("doctor")
+    assert f"ok    {LOGIN_SERVER}: sign-in: lets us in without credentials\n" in ended.output
+    assert "ok    this machine: data directory: " in ended.output
+    found = await entrepot.ask("doctor", "--rule", "example-library")
+    assert {each["outcome"] for each in found} == {"ok"}
+    await source.stop()
+    ended = await entrepot.run("doctor")
+    assert ended.status == 1
+    assert f"FAIL  {LOGIN_SERVER}: connection: " in ended.output
+    assert "takes no connections. Check the network" in ended.output
+    assert ended.errors.startswith("1 check of ")

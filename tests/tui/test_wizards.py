@@ -223,3 +223,16 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
     await engine.create_rule(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
     await person.sees("Not possible: The target team/* is the target of rule somebody-else already.")
+
+
+async def test_a_key_tries_the_sign_in_and_says_how_it_went(engine: Engine, person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+    await person.press("3")
+    await person.sees("example-login", "check")
+    await person.press("c")
+    await person.sees("example-login is healthy.")
+    monkeypatch.delenv("EXAMPLE_PASSWORD")
+    await person.press("c")
+    await person.sees("example-login is unhealthy", "EXAMPLE_PASSWORD is not set")

@@ -1,0 +1,176 @@
+"""What ``entrepot doctor`` finds, each thing brought about."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from entrepot import doctor
+from entrepot.credentials import CredentialSetDraft
+from entrepot.doctor import examine
+from entrepot.engine import Engine
+from entrepot.rules import RuleDraft
+from entrepot.settings import Directories, Settings
+from entrepot.snapshots import Examination, Finding, Outcome, SignIn
+from entrepot.upstreams import DeclaredUpstream
+from tests.conftest import LOGIN_SERVER
+from tests.standin import BasicSignIn, Headers, Html, StandIn, Status
+
+
+def finding(found: Examination, check: str, about: str | None = None) -> Finding:
+    [each] = [each for each in found.findings if each.check == check and about in {None, each.about}]
+    assert each.outcome is Outcome.OK or each.advice or check == "sign-in", "it says what to do"
+    return each
+
+
+def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
+    return [each.check for each in found.findings if each.about == about]
+
+
+async def examined(directories: Directories, endpoint: str) -> Examination:
+    """What is found with a source at an endpoint, on an engine of its own."""
+    settings = Settings(listen="127.0.0.1:0", connect_timeout=5, upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),))
+    async with Engine.open(directories, settings) as engine:
+        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        return await examine(engine)
+
+
+def certificate(path: Path, *, days: float) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def served_with(path: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+async def test_all_is_well_and_nothing_counts_as_a_pull(engine: Engine, source: StandIn) -> None:
+    source.add_image("acme/api", "latest")
+    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await examine(engine)
+    assert {each.outcome for each in found.findings} == {Outcome.OK}
+    assert checks(found) == ["name", "connection", "registry", "sign-in", "manifest", "allowance"]
+    assert checks(found, "this machine") == ["space", "data directory", "open files"]
+    assert source.count("GET", "/manifests/") == 0
+    assert source.count("GET", "/blobs/") == 0
+
+
+async def test_a_name_that_is_not_known(directories: Directories) -> None:
+    found = await examined(directories, "https://registry.invalid")
+    assert finding(found, "name").outcome is Outcome.FAILED
+    assert checks(found) == ["name"], "what follows from it is not looked at"
+
+
+async def test_a_connection_that_is_refused(directories: Directories, source: StandIn) -> None:
+    await source.stop()
+    found = finding(await examined(directories, source.url), "connection")
+    assert (found.outcome, "takes no connections" in found.what) == (Outcome.FAILED, True)
+
+
+async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:
+    async with StandIn(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
+        found = finding(await examined(directories, source.url), "certificate")
+    assert found.outcome is Outcome.FAILED
+    assert found.what == "The certificate of 127.0.0.1 is not trusted: self-signed certificate."
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(90.5, Outcome.OK), (3.5, Outcome.WARNING)])
+async def test_a_certificate_that_ends_soon(directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, outcome: Outcome) -> None:
+    path = certificate(tmp_path / "own.pem", days=days)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    async with StandIn(tls=served_with(path)) as source:
+        found = finding(await examined(directories, source.url), "certificate")
+    assert (found.outcome, f"{int(days)} days" in found.what) == (outcome, True)
+
+
+@pytest.mark.parametrize(("fault", "told"), [(Html(), "web page"), (Status(404), "does not answer as a registry"), (Status(500), "fails with status 500")])
+async def test_what_answers_as_no_registry(engine: Engine, source: StandIn, fault: Html | Status, told: str) -> None:
+    source.fault("/v2/", fault)
+    found = await examine(engine)
+    assert finding(found, "registry").outcome is Outcome.FAILED
+    assert told in finding(found, "registry").what
+    assert checks(found) == ["name", "connection", "registry"]
+
+
+async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.sign_in = BasicSignIn({"ann": "right"})
+    monkeypatch.setenv("EXAMPLE_USER", "ann")
+    monkeypatch.setenv("EXAMPLE_PASSWORD", "hunter2")
+    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+    for name in ("one", "two"):
+        await engine.create_rule(RuleDraft(f"rule-{name}", f"{LOGIN_SERVER}/{name}/api", f"{name}/api", "example-login"))
+    found = await examine(engine, "rule-one")
+    sign_in = finding(found, "sign-in")
+    assert sign_in.outcome is Outcome.FAILED
+    assert sign_in.what.startswith(f"example-login: {LOGIN_SERVER} refuses")
+    assert "hunter2" not in str(found)
+    assert "manifest" not in checks(found)
+    both = await examine(engine)
+    assert [each.what.partition(":")[0] for each in both.findings if each.check == "sign-in" and "example-login" in each.what] == ["example-login"]
+
+
+async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_latest(engine: Engine, source: StandIn) -> None:
+    source.add_image("acme/api", "1.0")
+    for name in ("api", "none"):
+        await engine.create_rule(RuleDraft(f"acme-{name}", f"{LOGIN_SERVER}/acme/{name}", f"acme/{name}"))
+    assert finding(await examine(engine, "acme-api"), "manifest").outcome is Outcome.OK
+    missing = finding(await examine(engine, "acme-none"), "manifest")
+    assert (missing.outcome, "acme/none" in missing.what) == (Outcome.FAILED, True)
+
+
+@pytest.mark.parametrize(("remaining", "outcome"), [(60, Outcome.OK), (5, Outcome.WARNING), (0, Outcome.FAILED)])
+async def test_the_allowance(engine: Engine, source: StandIn, remaining: int, outcome: Outcome) -> None:
+    source.fault("/v2/", Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": f"{remaining};w=21600"}))
+    assert finding(await examine(engine), "allowance").outcome is outcome
+
+
+async def test_a_disk_without_space(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.blobs, "free", lambda: 1000)
+    found = finding(await examine(engine), "space")
+    assert (found.outcome, "is full" in found.what) == (Outcome.FAILED, True)
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(256, Outcome.FAILED), (1024, Outcome.WARNING), (65536, Outcome.OK), (resource.RLIM_INFINITY, Outcome.OK)])
+async def test_the_limit_of_open_files(engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome) -> None:
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (limit, limit))
+    assert finding(await examine(engine), "open files").outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("off", "outcome", "told"),
+    [(0, Outcome.OK, "is right"), (3700, Outcome.FAILED, "1 h slow"), (-3700, Outcome.FAILED, "1 h fast"), (120, Outcome.WARNING, "2 min slow")],
+)
+async def test_the_clock_is_held_against_what_the_sources_say(engine: Engine, source: StandIn, off: int, outcome: Outcome, told: str) -> None:
+    source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
+    found = finding(await examine(engine), "clock")
+    assert (found.outcome, told in found.what) == (outcome, True)
+
+
+async def test_behind_a_proxy_the_proxy_is_named_without_its_password(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "proxy_for", lambda _: "http://me:hunter2@proxy.example.com:3128")
+    found = await examine(engine)
+    assert finding(found, "connection").what == "goes through the proxy proxy.example.com"
+    assert "hunter2" not in str(found)
