@@ -27,6 +27,7 @@ from entrepot.snapshots import (
     EngineStatus,
     Event,
     EvictionSnapshot,
+    Examination,
     PullSnapshot,
     RefreshedTag,
     RepositoryDetail,
@@ -43,6 +44,12 @@ EVICTING = httpx.Timeout(600.0, connect=5.0)
 
 ASKING = httpx.Timeout(120.0, connect=5.0)
 """Seconds that it may take to ask a source that is slow."""
+
+SIGNING_IN = httpx.Timeout(300.0, connect=5.0)
+"""Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
+
+EXAMINING = httpx.Timeout(1800.0, connect=5.0)
+"""Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
 
 WATCH_INTERVAL = 0.25
 """Seconds between two looks at a pull."""
@@ -135,6 +142,11 @@ class CacheClient:
     async def stop(self) -> None:
         """Ask the engine to end."""
         await self._send("POST", "/entrepot/v1/stop")
+
+    async def examine(self, rule: str | None = None) -> Examination:
+        """Look at all that the rules need of their sources and of the engine's machine, or one rule."""
+        path = "/entrepot/v1/doctor" + (f"?rule={quote(rule, safe='')}" if rule is not None else "")
+        return _decoded(await self._send("POST", path, patience=EXAMINING), Examination)
 
     async def recent_events(self) -> list[Event]:
         """The last events, oldest first."""
@@ -241,6 +253,11 @@ class CacheClient:
         """What is wrong with a credential set that does not exist yet. What is None is not judged."""
         asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
         return _decoded(await self._send("POST", "/entrepot/v1/checks/credentialSet", asked), CheckedCredentialSet)
+
+    async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
+        """Really sign in with a credential set: how it went is its health."""
+        path = f"/entrepot/v1/credentialSets/{quote(name, safe='')}/check"
+        return _decoded(await self._send("POST", path, patience=SIGNING_IN), CredentialSetSnapshot)
 
     # Cached repositories
 

@@ -137,7 +137,7 @@ class CredentialBook:
     def with_identifiers(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialBook:
         """The book with other secret identifiers in a set, which is all that can change of one; None leaves one as it is.
 
-        Raises `CredentialSetNotFound`, `SecretIdentifierInvalid` or `SecretStoreNotSupported`.
+        Raises `CredentialSetNotFound` or `SecretIdentifierInvalid`.
         """
         found = self.get(name)
         username = found.username if username_id is None else SecretIdentifier.parse(username_id, field="usernameSecretIdentifier")

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
 
 from msgspec import UNSET, UnsetType
 
@@ -23,13 +22,14 @@ from entrepot.cache.fill import Fills
 from entrepot.cache.pull import Pull
 from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft
 from entrepot.documents import Documents
-from entrepot.errors import EngineError, EntrepotError, Locked, NotFound, RequestInvalid
+from entrepot.errors import EngineError, Locked, NotFound, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.freshness import NEVER, freshness_text
 from entrepot.health import Health
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import CacheRule, Route, RuleDraft
 from entrepot.settings import Directories, Settings
+from entrepot.sign_ins import SignIns
 from entrepot.snapshots import (
     CheckedCredentialSet,
     CheckedRule,
@@ -122,7 +122,13 @@ class Engine:
         self._clock = clock
         self._demo = demo
         self._started = clock()
-        self._health: dict[str, CredentialHealth] = {}
+        self.sign_ins = SignIns(
+            sets=lambda: documents.credential_sets,
+            used=lambda: {each.credential_set for each in documents.rules if each.credential_set is not None},
+            client=lambda each: sources.client(registries.find(each.login_server), each),
+            events=events,
+            clock=clock,
+        )
         self._held_size = 0
         self.health_of_engine = Health(
             directories.data,
@@ -198,8 +204,8 @@ class Engine:
                     self._tasks.start(self._keep_books(), "bookkeeping")
                     self._tasks.start(self._look_after_store(), "looking after what is held")
                     self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
-                    for each in self.documents.credential_sets:
-                        self._check_soon(each.name)
+                    self._tasks.start(self.sources.prepare(), "preparing for sources")
+                    self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
                     yield
             finally:
                 await self.cache.close()
@@ -359,7 +365,7 @@ class Engine:
         """Make a credential set and try it; an unhealthy one is made all the same, as in ACR. Raises a refusal, and then nothing is changed."""
         made = await self.documents.create_credential_set(draft)
         self.events.record("credential-set-created", f"Credential set {made.name} for {made.login_server}.", made.name)
-        self._check_soon(made.name)
+        self.sign_ins.look_now(made.name)
         return made
 
     def check_credential_set(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
@@ -371,35 +377,23 @@ class Engine:
         changed = await self.documents.update_credential_set(name, username_id=username_id, password_id=password_id)
         self.cache.forget_failures()
         self.events.record("credential-set-updated", f"Credential set {changed.name} is changed.", changed.name)
-        self._health.pop(changed.name, None)
-        self._check_soon(changed.name)
+        self.sign_ins.look_now(changed.name)
         return changed
 
     async def delete_credential_set(self, name: str) -> None:
         """Delete a credential set that no rule uses."""
         await self.documents.delete_credential_set(name)
-        self._health.pop(name, None)
         self.events.record("credential-set-deleted", f"Credential set {name} is deleted.", name)
 
     def health(self, name: str) -> CredentialHealth:
         """How the last sign-in with a credential set went."""
-        return self._health.get(name, CredentialHealth())
+        return self.sign_ins.health(name)
 
-    def _check_soon(self, name: str) -> None:
-        self._tasks.start(self.check_sign_in(name), f"sign-in with {name}")
-
-    async def check_sign_in(self, name: str) -> None:
-        """Really sign in with a credential set, and keep how it went as its health."""
-        credential_set = self.documents.credential_sets.get(name)
-        client = self.sources.client(self.registries.find(credential_set.login_server), credential_set)
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        try:
-            await client.check_sign_in()
-        except EntrepotError as error:
-            self._health[name] = CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
-            self.events.record("credential-set-unhealthy", f"{name} is unhealthy: {error.message}", name, level=logging.WARNING)
-        else:
-            self._health[name] = CredentialHealth(HealthStatus.HEALTHY, None, None, now)
+    async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
+        """Really sign in with a credential set, and keep how it went as its health; raises `CredentialSetNotFound`."""
+        await self.sign_ins.check(name)
+        name = self.documents.credential_sets.get(name).name
+        return next(each for each in self.credential_set_snapshots() if each.name == name)
 
     def credential_set_snapshots(self) -> list[CredentialSetSnapshot]:
         """All credential sets, by name, with their health."""
@@ -744,9 +738,10 @@ class Engine:
             yield _refusal(self.fills.refusal)
         if self.documents.problem is not None:
             yield self.documents.problem.message
-        for name, health in sorted(self._health.items()):
+        for each in self.documents.credential_sets:
+            health = self.health(each.name)
             if health.status is HealthStatus.UNHEALTHY:
-                yield f"{name} is unhealthy: {health.error_message}"
+                yield f"{each.name} is unhealthy: {health.error_message}"
         if self._no_room is not None:
             yield self._no_room
 

@@ -262,6 +262,7 @@ class _UpstreamTable(Struct, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     sign_in: SignIn | None = None
     endpoint: str | None = None
+    realms: Annotated[tuple[str, ...], Meta(max_length=10)] = ()
 
 
 class _SettingsTable(Struct, kw_only=True):
@@ -305,7 +306,7 @@ def _settings(text: Text, path: Path) -> Settings:
 
 
 def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:
-    example = 'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in and endpoint below it.'
+    example = 'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, endpoint and realms below it.'
     if not isinstance(tables, dict):
         raise _invalid(path, text.line_of_key("upstreams"), "The value of upstreams is not a table.", "upstreams", example)
     declared: dict[str, DeclaredUpstream] = {}
@@ -325,7 +326,7 @@ def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream
             table = converted(values, _UpstreamTable)
         except TomlInvalid as error:
             raise _invalid(path, text.line_of_key(error.key or "", below=head) or head, f"In {place}: {error.what}", error.key) from None
-        upstream = DeclaredUpstream(login_server, table.name, table.sign_in, table.endpoint)
+        upstream = DeclaredUpstream(login_server, table.name, table.sign_in, table.endpoint, table.realms)
         try:
             SourceRegistries([upstream])
             name = parse_login_server(login_server, field="login_server")

@@ -335,6 +335,33 @@ class CheckedCredentialSet(Snapshot, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
 
+class Outcome(StrEnum):
+    """How a check of ``entrepot doctor`` ended."""
+
+    OK = "ok"
+    WARNING = "warn"
+    """Nothing is broken yet."""
+    FAILED = "FAIL"
+
+
+class Finding(Snapshot, frozen=True, kw_only=True):
+    """What a check of ``entrepot doctor`` found."""
+
+    about: str
+    """A login server, or ``this machine``."""
+    check: str
+    """Of a source: ``name``, ``connection``, ``certificate``, ``registry``, ``sign-in``, ``manifest``, ``allowance``; of the machine: ``clock`` and others."""
+    outcome: Outcome
+    what: str
+    advice: str = ""
+
+
+class Examination(Snapshot, frozen=True, kw_only=True):
+    """All that ``entrepot doctor`` found. What follows from a failure was not looked at."""
+
+    findings: tuple[Finding, ...]
+
+
 class Event(Snapshot, frozen=True, kw_only=True):
     """Something that happened, for the event stream and the log."""
 

@@ -58,6 +58,7 @@ class DeclaredUpstream:
     name: str | None = None
     sign_in: SignIn | None = None
     endpoint: str | None = None
+    realms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class SourceRegistry:
     """Where it is asked: ``https://registry-1.docker.io``, without a slash at its end. Of a pattern: ``https://*.azurecr.io``."""
     declared: bool = False
     """It comes from ``settings.toml`` and is not in the table."""
+    realms: tuple[str, ...] = ()
+    """Where it may have us sign in besides hosts of its own domain: ``https://auth.docker.io``, without a path."""
 
     @property
     def pattern(self) -> bool:
@@ -86,13 +89,13 @@ class SourceRegistry:
         return Repository(path)
 
 
-def _known(name: str, login_server: str, sign_in: SignIn, endpoint: str | None = None) -> SourceRegistry:
-    return SourceRegistry(name, login_server, sign_in, endpoint or f"https://{login_server}")
+def _known(name: str, login_server: str, sign_in: SignIn, endpoint: str | None = None, realms: tuple[str, ...] = ()) -> SourceRegistry:
+    return SourceRegistry(name, login_server, sign_in, endpoint or f"https://{login_server}", realms=realms)
 
 
 TABLE: Final = (
     _known("Docker Hub", DOCKER_HUB, SignIn.REQUIRED, "https://registry-1.docker.io"),
-    _known("Docker Hardened Images", "dhi.io", SignIn.REQUIRED),
+    _known("Docker Hardened Images", "dhi.io", SignIn.REQUIRED, realms=("https://auth.docker.io",)),
     _known("Azure Container Registry", "*.azurecr.io", SignIn.REQUIRED),
     _known("Microsoft Artifact Registry", "mcr.microsoft.com", SignIn.NONE),
     _known("AWS ECR Public Gallery", "public.ecr.aws", SignIn.NONE),
@@ -101,8 +104,10 @@ TABLE: Final = (
     _known("Kubernetes", "registry.k8s.io", SignIn.OPTIONAL),
     _known("Google Artifact Registry", "*.pkg.dev", SignIn.REQUIRED),
     _known("Google Container Registry (legacy)", "gcr.io", SignIn.OPTIONAL),
-    _known("NVIDIA NGC", "nvcr.io", SignIn.OPTIONAL),
-    _known("Red Hat Registry", "registry.redhat.io", SignIn.REQUIRED),
+    # It names this realm to whoever comes with a token that has expired (NVIDIA/nvidia-container-toolkit issue 1945).
+    _known("NVIDIA NGC", "nvcr.io", SignIn.OPTIONAL, realms=("https://authn.nvidia.com",)),
+    # "Red Hat Container Registry Authentication" signs in there; the registry itself names a realm of its own host.
+    _known("Red Hat Registry", "registry.redhat.io", SignIn.REQUIRED, realms=("https://sso.redhat.com",)),
     _known("Red Hat Public Registry", "registry.access.redhat.com", SignIn.NONE),
 )
 """In the order of ACR's documentation."""
@@ -162,9 +167,10 @@ class SourceRegistries:
                     f"{name} stands for many registries, which can't share one endpoint.", "Declare each by its own name.", field="endpoint"
                 )
             endpoint = _endpoint(name, declared.endpoint, sign_in)
+        realms = tuple(dict.fromkeys((*(known.realms if known else ()), *(_realm(name, each) for each in declared.realms))))
         title = declared.name or (known.name if known else name)
         in_table = known is not None and known.login_server == name and not known.declared
-        return SourceRegistry(title, name, sign_in, endpoint, declared=not in_table)
+        return SourceRegistry(title, name, sign_in, endpoint, declared=not in_table, realms=realms)
 
 
 def parse_login_server(text: str, *, field: str = "loginServer") -> str:
@@ -190,29 +196,41 @@ def parse_login_server(text: str, *, field: str = "loginServer") -> str:
 
 def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
     """An endpoint without a slash at its end; raises `UpstreamDeclarationInvalid`."""
-    hint = "Write https:// and a host, with a port where it needs one: https://mirror.example.com:8443."
-    endpoint = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(endpoint)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if parts.username is not None or parts.password is not None:
-        raise UpstreamDeclarationInvalid(
-            f"The endpoint of {login_server} carries a user name or password.",
-            "Leave them out of the address; a credential set says where they are kept.",
-            field="endpoint",
-        )
-    if parts.scheme not in {"https", "http"} or not host or parts.path or parts.query or parts.fragment or re.search(r"\s", endpoint):
-        raise UpstreamDeclarationInvalid(f"The endpoint of {login_server} is not the address of a registry.", hint, field="endpoint")
+    endpoint, scheme, host = _origin(f"The endpoint of {login_server}", text, "the address of a registry", "https://mirror.example.com:8443", "endpoint")
     # A password must never travel in clear; on loopback nobody else listens.
-    if parts.scheme == "http" and sign_in is not SignIn.NONE and not _loopback(host):
+    if scheme == "http" and sign_in is not SignIn.NONE and not _loopback(host):
         raise UpstreamDeclarationInvalid(
             f"The endpoint of {login_server} is http, and credentials would be sent in clear.",
             'Use https, or say that it takes none: sign_in = "none".',
             field="endpoint",
         )
     return endpoint
+
+
+def _realm(login_server: str, text: str) -> str:
+    """Where tokens for a login server are given, without a path; raises `UpstreamDeclarationInvalid`."""
+    realm, scheme, host = _origin(f"A realm of {login_server}", text, "the address of a host that gives tokens", "https://auth.example.com", "realms")
+    if scheme == "http" and not _loopback(host):
+        raise UpstreamDeclarationInvalid(f"A realm of {login_server} is http, and credentials would be sent there in clear.", "Use https.", field="realms")
+    return realm
+
+
+def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tuple[str, str, str]:
+    """An address of scheme, host and port without a slash at its end, its scheme and its host; raises `UpstreamDeclarationInvalid`."""
+    origin = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(origin)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.username is not None or parts.password is not None:
+        raise UpstreamDeclarationInvalid(
+            f"{subject} carries a user name or password.", "Leave them out of the address; a credential set says where they are kept.", field=field
+        )
+    if parts.scheme not in {"https", "http"} or not host or parts.path or parts.query or parts.fragment or re.search(r"\s", origin):
+        hint = f"Write https:// and a host, with a port where it needs one and without a path: {example}."
+        raise UpstreamDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
+    return origin, parts.scheme, host
 
 
 def _loopback(host: str) -> bool:

@@ -65,7 +65,7 @@ def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
         (draft(username="somebody"), "SecretIdentifierInvalid", "usernameSecretIdentifier"),
         (draft(password=None), "SecretIdentifierInvalid", "passwordSecretIdentifier"),
         (draft(password="hunter2"), "SecretIdentifierInvalid", "passwordSecretIdentifier"),
-        (draft(password="keyring:x"), "SecretStoreNotSupported", "passwordSecretIdentifier"),
+        (draft(password="keyring:x"), "SecretIdentifierInvalid", "passwordSecretIdentifier"),
     ],
 )
 def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(wrong: CredentialSetDraft, code: str, field: str) -> None:
@@ -74,14 +74,13 @@ def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(wrong: Cre
     assert "hunter2" not in refusal.message
 
 
-def test_the_vault_of_acrs_own_example_is_refused_with_the_stores_that_work() -> None:
+def test_the_vault_of_acrs_own_example_is_taken() -> None:
     properties = EXAMPLES["CredentialSetCreate"]["body"]["properties"]
     credential = properties["authCredentials"][0]
-    refusal = refused(
-        CredentialBook(REGISTRIES),
-        CredentialSetDraft("myCredentialSet", properties["loginServer"], credential["usernameSecretIdentifier"], credential["passwordSecretIdentifier"]),
+    made = CredentialBook(REGISTRIES).check(
+        CredentialSetDraft("myCredentialSet", properties["loginServer"], credential["usernameSecretIdentifier"], credential["passwordSecretIdentifier"])
     )
-    assert (refusal.code, refusal.field) == ("SecretStoreNotSupported", "usernameSecretIdentifier")
+    assert (str(made.username), str(made.password)) == ("https://myvault.vault.azure.net/secrets/username", "https://myvault.vault.azure.net/secrets/password")
 
 
 def test_all_problems_of_a_draft_are_told_and_what_is_left_out_is_not_judged() -> None:

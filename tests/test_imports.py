@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"client", "credentials", "mapping", "rules", "secrets", "settings", "upstreams"}),
     frozenset({"documents", "source", "store"}),
     frozenset({"cache"}),
-    frozenset({"engine"}),
+    frozenset({"doctor", "engine", "health", "sign_ins"}),
     frozenset({"server"}),
     frozenset({"demo"}),
     frozenset({"cli", "__main__"}),

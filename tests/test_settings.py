@@ -49,6 +49,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         name = "Ours"
         sign_in = "required"
         endpoint = "https://mirror.example.com"
+        realms = ["https://auth.example.net"]
 
         [upstreams."docker.io"]
         endpoint = "http://127.0.0.1:5002"
@@ -64,7 +65,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         size_limit=SizeLimit(size=50 * 1024**3),
         low_water=0.85,
         upstreams=(
-            DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com"),
+            DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com", ("https://auth.example.net",)),
             DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
         ),
     )
@@ -133,6 +134,8 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ('[upstreams."r.example.com"]\nname = ""', 2, "name", "does not fit"),
         ('[upstreams."r.example.com"]\nendpoint = "mirror"', 2, "endpoint", "not the address of a registry"),
         ('[upstreams."r.example.com"]\nendpoint = "http://10.0.0.1"', 2, "endpoint", "in clear"),
+        ('[upstreams."r.example.com"]\nname = "x"\nrealms = ["https://a.example.com/jwt"]', 3, "realms", "not the address of a host"),
+        ('[upstreams."r.example.com"]\nrealms = "https://a.example.com"', 2, "realms", "does not fit"),
         ('[upstreams."https://r.example.com"]', 1, "login_server", "no https:// in front"),
         ('[upstreams."docker.io"]\n[upstreams."index.docker.io"]', 2, "upstreams", "declared twice"),
     ],

@@ -176,6 +176,27 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated() -> None:
     assert "hunter2" not in caught.value.message
 
 
+def test_declared_realms_join_those_of_the_table() -> None:
+    registries = SourceRegistries([DeclaredUpstream("registry.redhat.io", realms=("https://auth.example.com/",))])
+    assert registries.find("registry.redhat.io").realms == ("https://sso.redhat.com", "https://auth.example.com")
+    assert SourceRegistries([DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]).find("x.r.example.com").realms == (
+        "https://a.example.net",
+    )
+
+
+@pytest.mark.parametrize("realm", ["", "auth.example.com", "ftp://auth.example.com", "https://", "https://auth.example.com/jwt/auth", "https://m:x"])
+def test_a_realm_that_is_not_the_address_of_a_host_is_refused(realm: str) -> None:
+    with pytest.raises(UpstreamDeclarationInvalid, match="is not the address of a host") as caught:
+        SourceRegistries([DeclaredUpstream("registry.example.com", realms=(realm,))])
+    assert caught.value.field == "realms"
+
+
+def test_a_realm_over_http_is_allowed_on_loopback_only() -> None:
+    with pytest.raises(UpstreamDeclarationInvalid, match="in clear"):
+        SourceRegistries([DeclaredUpstream("registry.example.com", realms=("http://auth.example.com",))])
+    assert SourceRegistries([DeclaredUpstream("registry.example.com", realms=("http://127.0.0.1:5001",))])
+
+
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5001", "http://localhost:5001", "http://[::1]:5001"])
 def test_credentials_may_go_over_http_on_loopback(endpoint: str) -> None:
     assert SourceRegistries([DeclaredUpstream("docker.io", endpoint=endpoint)]).find("docker.io").endpoint == endpoint

@@ -9,6 +9,8 @@ from entrepot.snapshots import (
     CredentialSetSnapshot,
     EngineStatus,
     Event,
+    EvictedImage,
+    EvictionSnapshot,
     HealthStatus,
     LayerSnapshot,
     LayerState,
@@ -29,7 +31,8 @@ HEALTH = {HealthStatus.HEALTHY: ("healthy", "good"), HealthStatus.UNHEALTHY: ("u
 
 def status_parts(status: EngineStatus) -> tuple[str, ...]:
     """What stands at the right of the status line, the most needed first."""
-    return (f"{status.rules:,} of {status.rules_limit:,} rules", f"{size(status.blobs_size)} held", f"{size(status.space_free)} free")
+    held = f"{size(status.blobs_size)} of {size(status.space_limit)}" if status.space_limit else f"{size(status.blobs_size)} held"
+    return (f"{status.rules:,} of {status.rules_limit:,} rules", held, f"{size(status.space_free)} free")
 
 
 def rule_row(rule: RuleSnapshot, now: float) -> Row:
@@ -54,9 +57,14 @@ def rule_lines(rule: RuleSnapshot) -> tuple[str, ...]:
     return (f"{rule.name} {what}", f"{counted(rule.pulls, 'pull')}   {signs_in}   {freshness}   created {day(rule.created)}")
 
 
+def credential_set_health(found: CredentialSetSnapshot) -> tuple[str, str]:
+    """The word for its health, and the tone."""
+    return ("not known", "warn") if found.health is HealthStatus.UNKNOWN and found.checked else HEALTH[found.health]
+
+
 def credential_set_row(found: CredentialSetSnapshot) -> Row:
     """Name, login server, identifiers, health and use."""
-    word, tone = HEALTH[found.health]
+    word, tone = credential_set_health(found)
     return Row(
         found.name,
         (
@@ -72,7 +80,7 @@ def credential_set_row(found: CredentialSetSnapshot) -> Row:
 
 def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str, ...]:
     """A credential set in sentences."""
-    word, _ = HEALTH[found.health]
+    word, _ = credential_set_health(found)
     checked = f", tried {ago(found.checked, now)} ago" if found.checked else ""
     why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
     used = ", ".join(found.used_by) if found.used_by else "no rule"
@@ -84,7 +92,7 @@ def repository_row(found: RepositorySnapshot, now: float) -> Row:
     return Row(
         found.name,
         (
-            Cell(found.name, "accent"),
+            Cell(f"{found.name}  locked" if found.locked else found.name, "accent"),
             Cell(found.source_repository, "dim"),
             Cell(f"{found.tags:,}"),
             Cell(size(found.size)),
@@ -96,9 +104,10 @@ def repository_row(found: RepositorySnapshot, now: float) -> Row:
 def repository_lines(found: RepositorySnapshot, address: str) -> tuple[str, ...]:
     """A cached repository in sentences."""
     rule = f"rule {found.rule}" if found.rule else "no rule any more: what is held stays pullable"
+    locked = "locked: neither evicted nor deleted   " if found.locked else ""
     return (
         f"from {found.source_repository}   {rule}",
-        f"{counted(found.pulls, 'pull')}   {counted(found.manifests, 'manifest')}   cached {day(found.created)}",
+        f"{locked}{counted(found.pulls, 'pull')}   {counted(found.manifests, 'manifest')}   since {day(found.created)}",
     )
 
 
@@ -121,6 +130,8 @@ def tag_row(tag: TagSnapshot, now: float) -> Row:
 
 def tag_state(tag: TagSnapshot, now: float) -> tuple[str, str]:
     """How much a tag is to be believed, in words, and the tone of them."""
+    if tag.locked:
+        return ("locked, gone at source", "warn") if tag.gone else ("locked", "good")
     if tag.gone:
         return "gone at its source, kept", "warn"
     if tag.fresh_until is None:
@@ -128,6 +139,20 @@ def tag_state(tag: TagSnapshot, now: float) -> tuple[str, str]:
     if tag.fresh_until > now:
         return f"fresh, {duration(tag.fresh_until - now)} left", "good"
     return f"checked {ago(tag.checked, now)} ago", "dim"
+
+
+def eviction_lines(found: EvictionSnapshot, now: float, *, shown: int = 6) -> str:
+    """What an eviction takes, the image used least recently first."""
+    images = [f"  {evicted_image(each)}   {size(each.freed)}   {ago(each.last_used, now)} ago" for each in found.images[:shown]]
+    more = [f"  and {counted(len(found.images) - shown, 'more image')}"] if len(found.images) > shown else []
+    missed = [f"\n{size(found.shortfall)} too much stay: what is left is locked or in use."] if found.shortfall else []
+    return "\n".join([f"{size(found.held)} are held. {size(found.freed)} go, the images used least recently:", *images, *more, *missed])
+
+
+def evicted_image(found: EvictedImage) -> str:
+    """An image as one would pull it, and its platform."""
+    name = f"{found.repository}:{found.tags[0]}" if found.tags else f"{found.repository}@{found.digest[:19]}"
+    return f"{name} {(found.platform or '').removeprefix('linux/')}".rstrip()
 
 
 def pull_row(pull: PullSnapshot) -> Row:
@@ -213,7 +238,7 @@ def upstream_row(found: UpstreamSnapshot) -> Row:
 def upstream_state(found: UpstreamSnapshot) -> tuple[str, str]:
     """How a source registry is, in words, and the tone of them."""
     if found.reachable is None:
-        return "not asked yet", "dim"
+        return "not asked", "dim"
     if not found.reachable:
         return "down, serving what is held", "bad"
     if found.allowance_remaining is not None:

@@ -24,7 +24,7 @@ from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceOverAllowance, SourceRefused, SourceUnreachable
-from entrepot.store.blobs import READ_SIZE, BlobStore, NotWritten, PartialBlob
+from entrepot.store.blobs import BlobStore, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks
 
 TAIL = 64 * 1024
@@ -188,10 +188,10 @@ class Fill:
         if start >= end:
             return
         await self.wait_beyond(start)
-        with self._readers.reading(start) as reader, self._reading(start) as partial:
+        with self._store.streaming(), self._readers.reading(start) as reader, self._reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
-                wanted = min(READ_SIZE, self.available - start, end - start)
+                wanted = min(self._store.read_size, self.available - start, end - start)
                 chunk = self._window.read(start, wanted)
                 if chunk is None:
                     if start >= partial.written:

@@ -16,7 +16,18 @@ from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.reference import ImageReference
 from entrepot.settings import Directories, Settings
-from entrepot.snapshots import CredentialSetSnapshot, EvictionSnapshot, PullSnapshot, PullState, RefreshedTag, RepositoryDetail, RuleSnapshot, TagSnapshot
+from entrepot.snapshots import (
+    CredentialSetSnapshot,
+    EvictionSnapshot,
+    HealthStatus,
+    Outcome,
+    PullSnapshot,
+    PullState,
+    RefreshedTag,
+    RepositoryDetail,
+    RuleSnapshot,
+    TagSnapshot,
+)
 from entrepot.words import Column, ago, bar, counted, duration, parse_size, size
 
 PLAIN_PROGRESS = 2.0
@@ -229,7 +240,10 @@ def credential_set() -> None:
     """Credential sets: how to sign in to a source registry."""
 
 
-_SECRET = "Where it is kept: env:NAME or file:/path, never the secret itself."
+_SECRET = (
+    "Where it is kept, never the secret itself: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, "
+    "docker-config:{0}, docker-helper:HELPER/{0} or 'command:/path arguments'."
+)
 _SET_COLUMNS = (Column("Name"), Column("Login server"), Column("User name"), Column("Password"), Column("Health"), Column("Used by", right=True))
 
 
@@ -256,8 +270,8 @@ def show_set(name: str, as_json: bool) -> None:
 @credential_set.command("create")
 @_name
 @click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
-@click.option("--username-id", "-u", required=True, help=f"The user name. {_SECRET}")
-@click.option("--password-id", "-p", required=True, help=f"The password or token. {_SECRET}")
+@click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
+@click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
 @as_json
 def create_set(name: str, login_server: str, username_id: str, password_id: str, as_json: bool) -> None:
     """Make a credential set."""
@@ -271,8 +285,8 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 
 @credential_set.command("update")
 @_name
-@click.option("--username-id", "-u", help=f"The user name. {_SECRET}")
-@click.option("--password-id", "-p", help=f"The password or token. {_SECRET}")
+@click.option("--username-id", "-u", help="The user name. " + _SECRET.format("username"))
+@click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
 @as_json
 def update_set(name: str, username_id: str | None, password_id: str | None, as_json: bool) -> None:
     """Change where the secrets of a credential set are kept."""
@@ -284,6 +298,17 @@ def update_set(name: str, username_id: str | None, password_id: str | None, as_j
         return await client.credential_set(name)
 
     _print_set(ask(update), as_json=as_json)
+
+
+@credential_set.command("check")
+@_name
+@as_json
+def check_set(name: str, as_json: bool) -> None:
+    """Try to sign in with a credential set. Exit status 1 when that fails."""
+    found = ask(lambda client: client.check_sign_in(name))
+    _print_set(found, as_json=as_json)
+    if found.health is not HealthStatus.HEALTHY:
+        sys.exit(REFUSED)
 
 
 @credential_set.command("delete")
@@ -547,6 +572,23 @@ def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
         return f"{pull.image} {bar(share, cells)} {numbers}"
     line = f"{pull.image} {numbers}"
     return line if columns is None or len(line) <= columns else f"...{line[len(line) - columns + 3 :]}"
+
+
+@cli.command()
+@click.option("--rule", "-r", metavar="NAME", help="Look at what this cache rule needs only.")
+@as_json
+def doctor(rule: str | None, as_json: bool) -> None:
+    """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something fails."""
+    found = ask(lambda client: client.examine(rule)).findings
+    if as_json:
+        print_json(found)
+    else:
+        for each in found:
+            tell(f"{each.outcome.value:<4}  {each.about}: {each.check}: {each.what}" + (f" {each.advice}" if each.advice else ""))
+    failed = [each for each in found if each.outcome is Outcome.FAILED]
+    if failed:
+        click.echo(f"{counted(len(failed), 'check')} of {len(found)} failed.", err=True)
+        sys.exit(REFUSED)
 
 
 @cli.command()

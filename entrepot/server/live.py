@@ -72,6 +72,15 @@ def routes(engine: Engine) -> list[BaseRoute]:
         asked = await read_body(request, EvictionRequest, hint='Send {"dryRun": true}, and {"target": BYTES} to go below what the settings say.')
         return _json(await engine.evict(dry_run=asked.dry_run, target=asked.target))
 
+    async def check_sign_in(request: Request) -> Response:
+        return _json(await engine.check_sign_in(request.path_params["name"]))
+
+    async def doctor(request: Request) -> Response:
+        # It speaks to sources itself, with what takes a while to import.
+        from entrepot.doctor import examine
+
+        return _json(await examine(engine, request.query_params.get("rule")))
+
     async def upstreams(_: Request) -> Response:
         return _json(engine.upstream_snapshots())
 
@@ -92,6 +101,8 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
         Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
         Route("/entrepot/v1/evict", evict, methods=["POST"]),
+        Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
+        Route("/entrepot/v1/doctor", doctor, methods=["POST"]),
         Route("/entrepot/v1/upstreams", upstreams),
         Route("/entrepot/v1/events", events),
         Route("/entrepot/v1/stop", stop, methods=["POST"]),

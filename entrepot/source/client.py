@@ -239,16 +239,26 @@ class Sources:
             return self._given_transport
         found = self._transports.get(endpoint)
         if found is None:
-            # aiohttp takes 200 ms to import, and what is held can be served without it.
-            from entrepot.source.transport import SourceTransport
-
-            if self._tls is None:
-                self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                if self._settings.ca_file is not None:
-                    self._tls.load_verify_locations(self._settings.ca_file)
+            transport, tls = self._parts()
             connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
-            found = self._transports[endpoint] = SourceTransport(self._tls, connections=connections)
+            found = self._transports[endpoint] = transport(tls, connections=connections)
         return found
+
+    async def prepare(self) -> None:
+        """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
+        if self._given_transport is None:
+            await asyncio.to_thread(self._parts)
+
+    def _parts(self) -> tuple[type[SourceTransport], ssl.SSLContext]:
+        # aiohttp takes 200 ms to import.
+        from entrepot.source.transport import SourceTransport
+
+        if self._tls is None:
+            tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if self._settings.ca_file is not None:
+                tls.load_verify_locations(self._settings.ca_file)
+            self._tls = tls
+        return SourceTransport, self._tls
 
 
 class SourceClient:
@@ -507,13 +517,13 @@ class SourceClient:
         tokens = self._sources.tokens
         authorization = await tokens.known(self._login, repository, self._exchange)
         # At most three requests: without a token, with one that has just been revoked, and with a new one.
-        for _ in range(2):
+        for renewed in (False, True):
             answer = await self._exchange.open(method, url, _with(headers, authorization), about=about)
             challenges = answer.headers.get_list("www-authenticate")
             if answer.status != 401 or answer.redirected or not challenges:
                 return answer
             await answer.close()
-            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization)
+            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
         return await self._exchange.open(method, url, _with(headers, authorization), about=about)
 
     def _about(self, repository: Repository, reference: Tag | Digest) -> str:

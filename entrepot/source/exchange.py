@@ -168,10 +168,10 @@ class Exchange:
             response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTING or location is None or redirects == 0:
-                return Answer(response, self._name, about, redirected=not _same_origin(first, url))
+                return Answer(response, self._name, about, redirected=not same_origin(first, url))
             await response.aclose()
             following = self._redirect_target(url, location)
-            if not _same_origin(first, following):
+            if not same_origin(first, following):
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = following
         raise SourceAnswerInvalid(f"{self._name} redirects in circles for {about}.", f"Entrepot follows {REDIRECTS} redirects.")
@@ -267,7 +267,8 @@ def is_local(host: str) -> bool:
     return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
-def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether two addresses have the same scheme, host and port."""
     return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
 
 

@@ -21,7 +21,7 @@ import msgspec
 from entrepot.errors import EntrepotError
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
-from entrepot.source.exchange import Exchange, is_local
+from entrepot.source.exchange import Exchange, is_local, same_origin
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
@@ -39,9 +39,6 @@ TOKEN_ANSWER_LIMIT = 1024 * 1024
 
 REMEMBERED = 10_000
 """Tokens, and repositories of which it is remembered how their registry lets us in."""
-
-REALM_HOSTS = {"docker.io": frozenset({"auth.docker.io"}), "dhi.io": frozenset({"auth.docker.io"})}
-"""Hosts that give the tokens of a login server though they may lie outside its own domain."""
 
 SHARED_DOMAINS = frozenset(
     {
@@ -111,23 +108,30 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
 def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
     """The address of a realm to which credentials for *registry* may go; raises `SourceRefused`.
 
-    It must be of the registry's own host or domain, and https unless the registry's endpoint itself is http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
+    It must be of the registry's own host or domain, or one of its realms in the table and the settings, and https unless the registry's endpoint itself is
+    http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
     """
     endpoint = httpx.URL(registry.endpoint)
     try:
         url = httpx.URL(realm)
     except httpx.InvalidURL:
         url = httpx.URL("")
-    hint = "No credential was sent. If the registry really signs in there, declare an endpoint of that domain for it in settings.toml."
+    hint = "No credential was sent."
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", hint)
     if url.scheme == "http" and endpoint.scheme == "https":
         raise SourceRefused(f"{registry.login_server} wants us to sign in at {url.host} over http, where anybody could read the password.", hint)
     login_host = httpx.URL(f"//{registry.login_server}").host
-    own = {endpoint.host, login_host, *REALM_HOSTS.get(registry.login_server, ())}
+    own = {endpoint.host, login_host}
     if url.host in own or (is_local(url.host) and is_local(endpoint.host)) or registrable_domain(url.host) in {registrable_domain(each) for each in own}:
         return url
-    raise SourceRefused(f"{registry.login_server} wants us to sign in at {url.host}, which is not its own.", hint)
+    if any(same_origin(url, httpx.URL(each)) for each in registry.realms):
+        return url
+    place = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    raise SourceRefused(
+        f"{registry.login_server} wants us to sign in at {url.host}, which is not its own.",
+        f'{hint} If the registry really signs in there, declare it in settings.toml: realms = ["{place}"] below [upstreams."{registry.login_server}"].',
+    )
 
 
 def registrable_domain(host: str) -> str:
@@ -208,11 +212,14 @@ class Tokens:
 
     async def known(self, login: Login, repository: str, exchange: Exchange) -> Authorization | None:
         """What an earlier challenge for this repository asked for, renewed if it has expired; None when there was none."""
-        key = self._ways_in.get((login.registry.login_server, login.identity, repository))
-        return None if key is None else await self._get(key, login, exchange)
+        way = (login.registry.login_server, login.identity, repository)
+        key = self._ways_in.get(way)
+        return None if key is None else await self._enter(way, key, login, exchange)
 
-    async def answer(self, values: Iterable[str], login: Login, repository: str, exchange: Exchange, *, used: Authorization | None) -> Authorization:
-        """What the challenges of a 401 ask for. *used* is what the refused request carried: it is not tried again.
+    async def answer(
+        self, values: Iterable[str], login: Login, repository: str, exchange: Exchange, *, used: Authorization | None, renewed: bool = False
+    ) -> Authorization:
+        """What the challenges of a 401 ask for. *used* is what the refused request carried: it is not tried again. *renewed*: it was new.
 
         Raises `SourceRefused`, and whatever keeps a token endpoint from answering.
         """
@@ -229,17 +236,31 @@ class Tokens:
         else:
             offered = ", ".join(each.scheme for each in challenges) or "none"
             raise SourceRefused(f"{server} refuses us and offers no way to sign in that Entrepot knows (offered: {offered}).", "It must offer Bearer or Basic.")
+        way = (server, login.identity, repository)
+        earlier = self._ways_in.get(way)
+        if bearer is not None and used is not None and earlier is not None and not renewed and bearer.parameters.get("error") == "invalid_token":
+            # The token alone is bad (RFC 6750, 3.1), so another one from where it came from will do. NVIDIA NGC names a realm here that lets in users only.
+            key = earlier
         if used is not None and self._authorizations.get(key) is used:
             del self._authorizations[key]
-        self._ways_in[server, login.identity, repository] = key
+        self._ways_in[way] = key
         while len(self._ways_in) > REMEMBERED:
             del self._ways_in[next(iter(self._ways_in))]
-        return await self._get(key, login, exchange)
+        return await self._enter(way, key, login, exchange)
 
     def forget(self, login: Login) -> None:
         """Sign in anew the next time."""
         mine = (login.registry.login_server, login.identity)
         self._authorizations = {key: each for key, each in self._authorizations.items() if (key.login_server, key.identity) != mine}
+
+    async def _enter(self, way: tuple[str, str, str], key: _Key, login: Login, exchange: Exchange) -> Authorization:
+        try:
+            return await self._get(key, login, exchange)
+        except SourceRefused:
+            # The next request asks the registry anew how it lets us in.
+            if self._ways_in.get(way) == key:
+                del self._ways_in[way]
+            raise
 
     async def _get(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
         while True:

@@ -15,6 +15,7 @@ from entrepot.secrets import SecretUnavailable
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
 from entrepot.source.tokens import Challenge, check_realm, parse_challenges, registrable_domain
+from entrepot.upstreams import DeclaredUpstream, SourceRegistries
 from tests.source.conftest import Clock, registry
 from tests.standin import BasicSignIn, Headers, Html, Redirect, StandIn, Status, TokenSignIn
 
@@ -78,7 +79,6 @@ def test_a_well_formed_challenge_is_read_as_it_was_meant(parameters: dict[str, s
     [
         ("https://auth.docker.io/token", "docker.io", "https://registry-1.docker.io"),
         ("https://auth.docker.io/token", "docker.io", "https://mirror.example.com"),
-        ("https://auth.docker.io/token", "dhi.io", "https://dhi.io"),
         ("https://ghcr.io/token", "ghcr.io", "https://ghcr.io"),
         ("https://gitlab.example.co.uk/jwt/auth", "registry.example.co.uk", "https://registry.example.co.uk"),
         ("https://registry.example.com:8443/token", "registry.example.com:5000", "https://registry.example.com:5000"),
@@ -90,6 +90,44 @@ def test_a_well_formed_challenge_is_read_as_it_was_meant(parameters: dict[str, s
 )
 def test_a_realm_of_the_registrys_own_is_used(realm: str, login_server: str, endpoint: str) -> None:
     assert str(check_realm(realm, registry(endpoint, login_server))) == realm
+
+
+@pytest.mark.parametrize(
+    ("login_server", "realm"),
+    [
+        ("docker.io", "https://auth.docker.io/token"),
+        ("dhi.io", "https://dhi.io/token"),
+        ("dhi.io", "https://auth.docker.io/token"),
+        ("contoso.azurecr.io", "https://contoso.azurecr.io/oauth2/token"),
+        ("public.ecr.aws", "https://public.ecr.aws/token/"),
+        ("ghcr.io", "https://ghcr.io/token"),
+        ("quay.io", "https://quay.io/v2/auth"),
+        ("europe-docker.pkg.dev", "https://europe-docker.pkg.dev/v2/token"),
+        ("gcr.io", "https://gcr.io/v2/token"),
+        ("nvcr.io", "https://nvcr.io/proxy_auth"),
+        ("nvcr.io", "https://authn.nvidia.com/token"),
+        ("registry.redhat.io", "https://registry.redhat.io/auth/realms/rhcc/protocol/redhat-docker-v2/auth"),
+        ("registry.redhat.io", "https://sso.redhat.com/auth/realms/rhcc/protocol/redhat-docker-v2/auth"),
+    ],
+)
+def test_the_realms_of_the_table_are_known(login_server: str, realm: str) -> None:
+    assert str(check_realm(realm, SourceRegistries().find(login_server))) == realm
+
+
+def test_a_realm_elsewhere_is_used_once_the_settings_declare_it() -> None:
+    declared = DeclaredUpstream("registry.example.com", realms=("https://gitlab.example.net", "https://auth.example.org:8443"))
+    found = SourceRegistries([declared]).find("registry.example.com")
+    assert str(check_realm("https://gitlab.example.net/jwt/auth", found)) == "https://gitlab.example.net/jwt/auth"
+    assert str(check_realm("https://auth.example.org:8443/token?x=1", found)) == "https://auth.example.org:8443/token?x=1"
+    for foreign in ("https://example.net/jwt", "https://www.gitlab.example.net/jwt", "https://auth.example.org/token", "http://gitlab.example.net/jwt"):
+        with pytest.raises(SourceRefused):
+            check_realm(foreign, found)
+
+
+def test_a_foreign_realm_is_named_with_what_would_allow_it() -> None:
+    with pytest.raises(SourceRefused) as raised:
+        check_realm("https://gitlab.example.net:8443/jwt/auth", SourceRegistries([DeclaredUpstream("r.example.com")]).find("r.example.com"))
+    assert raised.value.hint.endswith('realms = ["https://gitlab.example.net:8443"] below [upstreams."r.example.com"].')
 
 
 @pytest.mark.parametrize(
@@ -249,6 +287,42 @@ async def test_a_revoked_token_is_renewed_once(sources: Sources) -> None:
         sign_in.revoke_tokens()
         assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
         assert source.count("GET", "/token") == 2
+
+
+async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the_registry_names_another_realm(sources: Sources) -> None:
+    # nvcr.io does so (NVIDIA/nvidia-container-toolkit issue 1945), and the realm that it names then gives nothing to anonymous clients.
+    sign_in = TokenSignIn()
+    async with StandIn(sign_in) as source:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        sign_in.revoke_tokens()
+        sign_in.challenge = ('Bearer realm="https://authn.example.net/token",service="registry",scope="{scope}",error="invalid_token"',)
+        assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+        assert source.count("GET", "/token") == 2
+
+
+async def test_a_registry_that_moved_its_realm_is_followed(sources: Sources) -> None:
+    async with StandIn(TokenSignIn()) as source, StandIn(TokenSignIn()) as moved:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        moved_to = TokenSignIn(realm=f"{moved.url}/token", challenge=('Bearer realm="{realm}",service="s",scope="{scope}",error="invalid_token"',))
+        source.sign_in, moved.sign_in = moved_to, moved_to
+        source.fault("/token", Status(200, body=b'{"token": "of-old-and-of-no-use"}'))
+        assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
+        assert moved.count("GET", "/token") == 1
+
+
+async def test_a_way_in_that_led_nowhere_is_not_taken_for_ever(sources: Sources) -> None:
+    sign_in = TokenSignIn(realm="https://evil.example.net/token")
+    async with StandIn(sign_in) as source:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        with pytest.raises(SourceRefused):
+            await client.head_manifest(NGINX, Tag("1.27"))
+        sign_in.realm = None
+        assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
 
 
 async def test_a_registry_that_never_accepts_its_own_tokens_is_not_asked_forever(sources: Sources) -> None:

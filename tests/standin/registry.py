@@ -24,8 +24,8 @@ class StandIn(Server):
     `files` are answered by their path without any sign-in: blobs behind a redirect, or anything else.
     """
 
-    def __init__(self, sign_in: SignIn | None = None, *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls)
+    def __init__(self, sign_in: SignIn | None = None, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(tls, address=address, port=port)
         self.sign_in = sign_in
         self.files: dict[str, bytes] = {}
         self.has_referrers = True
@@ -82,6 +82,18 @@ class StandIn(Server):
         self.add_manifest(repository, manifest)
         self._referrers.setdefault((repository, str(subject)), []).append(manifest.descriptor.document() | {"artifactType": artifact_type})
 
+    def has_repository(self, repository: str) -> bool:
+        """Whether it has a manifest in a repository."""
+        return repository in self._manifests
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """Whether it has a blob in a repository."""
+        return digest in self._blobs.get(repository, {})
+
+    def blob(self, repository: str, digest: str) -> bytes:
+        """The content of a blob that it has."""
+        return self._blobs[repository][digest].content
+
     def remove_tag(self, repository: str, tag: str) -> None:
         del self._tags[repository][tag]
 
@@ -121,38 +133,39 @@ class StandIn(Server):
         understood = request
         for fault in faults:
             understood = fault.before(understood)
-        answer = self._right_answer(understood)
+        answer = self.right_answer(understood)
         for fault in faults:
             answer = fault.spoil(understood, answer)
         return answer
 
-    def _right_answer(self, request: Request) -> Answer:
+    def right_answer(self, request: Request) -> Answer:
+        """What a request gets when nothing goes wrong."""
         if (content := self.files.get(request.path)) is not None:
             return _ranged(request, Content.of("application/octet-stream", content))
         if self.sign_in is not None and (refusal := self.sign_in.admit(request, self.url)) is not None:
             return refusal
         if request.method not in {"GET", "HEAD"}:
-            return _error(405, "UNSUPPORTED")
+            return error(405, "UNSUPPORTED")
         if request.path in {"/v2/", "/v2"}:
             return Answer(200, (("Content-Type", "application/json"), ("Docker-Distribution-API-Version", "registry/2.0")), b"{}")
         repository, reference = request.repository, request.path.rpartition("/")[2]
         if repository is None:
-            return _error(404, "NOT_FOUND")
+            return error(404, "NOT_FOUND")
         if "/blobs/" in request.path:
             blob = self._blobs.get(repository, {}).get(reference)
-            return _error(404, "BLOB_UNKNOWN") if blob is None else _ranged(request, blob)
+            return error(404, "BLOB_UNKNOWN") if blob is None else _ranged(request, blob)
         if "/referrers/" in request.path:
             return self._list_referrers(request, repository, reference)
         if "/tags/" in request.path:
             return self._list_tags(request, repository)
         manifest = self._tags.get(repository, {}).get(reference) or self._manifests.get(repository, {}).get(reference)
         if manifest is None:
-            return _error(404, "MANIFEST_UNKNOWN")
+            return error(404, "MANIFEST_UNKNOWN")
         return Answer(200, (("Content-Type", manifest.media_type), ("Docker-Content-Digest", str(manifest.digest))), manifest.content)
 
     def _list_tags(self, request: Request, repository: str) -> Answer:
         if repository not in self._tags:
-            return _error(404, "NAME_UNKNOWN")
+            return error(404, "NAME_UNKNOWN")
         query = request.query
         last = query.get("last", [""])[0]
         following = sorted(each for each in self._tags[repository] if each > last)
@@ -166,7 +179,7 @@ class StandIn(Server):
 
     def _list_referrers(self, request: Request, repository: str, subject: str) -> Answer:
         if not self.has_referrers:
-            return _error(404, "NOT_FOUND")
+            return error(404, "NOT_FOUND")
         wanted = request.query.get("artifactType")
         listed = [each for each in self._referrers.get((repository, subject), []) if wanted is None or each["artifactType"] in wanted]
         body = json.dumps({"schemaVersion": 2, "mediaType": OCI.index, "manifests": listed}).encode()
@@ -174,7 +187,8 @@ class StandIn(Server):
         return answer.with_headers(("OCI-Filters-Applied", "artifactType")) if wanted else answer
 
 
-def _error(status: int, code: str) -> Answer:
+def error(status: int, code: str) -> Answer:
+    """An error in the form of the distribution specification."""
     return Answer(status, (("Content-Type", "application/json"),), json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode())
 
 
@@ -191,6 +205,6 @@ def _ranged(request: Request, blob: Content) -> Answer:
     start = int(asked[1])
     end = min(int(asked[2]), blob.size - 1) if asked[2] else blob.size - 1
     if start >= blob.size or end < start:
-        return _error(416, "RANGE_INVALID").with_headers(("Content-Range", f"bytes */{blob.size}"))
+        return error(416, "RANGE_INVALID").with_headers(("Content-Range", f"bytes */{blob.size}"))
     part = replace(whole, status=206, body=blob.content[start : end + 1])
     return part.with_headers(("Content-Range", f"bytes {start}-{end}/{blob.size}"))

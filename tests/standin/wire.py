@@ -61,16 +61,17 @@ class Request:
 
 
 class Server(ABC):
-    """Takes requests on a port of 127.0.0.1, keeps connections alive, and sends what `answer` says."""
+    """Takes requests on a port of 127.0.0.1, or of another *address*, keeps connections alive, and sends what `answer` says. Port 0 is any that is free."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[Request] = []
         self.throttle: float | None = None
         """Bytes per second that each answer is sent at; None: as fast as it goes."""
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         """How the throttle waits."""
         self.gates: list[Gate] = []
-        self.port = 0
+        self.address = address
+        self.port = port
         self._tls = tls
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,11 +83,11 @@ class Server(ABC):
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.address}:{self.port}"
 
     async def start(self) -> None:
         """Listen; the second time on the same port as the first."""
-        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls)
+        self._listener = await asyncio.start_server(self._connected, self.address, self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -111,7 +111,7 @@ def test_a_tag_says_how_much_it_is_to_be_believed() -> None:
 
 def test_a_source_registry_is_well_or_says_what_it_serves() -> None:
     found = UpstreamSnapshot(name="Docker Hub", login_server="docker.io", sign_in=SignIn.REQUIRED)
-    assert upstream_state(found)[0] == "not asked yet"
+    assert upstream_state(found)[0] == "not asked"
     assert upstream_state(msgspec.structs.replace(found, reachable=True))[0] == "well"
     assert upstream_state(msgspec.structs.replace(found, reachable=True, allowance_remaining=73, allowance_limit=100))[0] == "well, 73 of 100 pulls left"
     assert upstream_state(msgspec.structs.replace(found, reachable=False)) == ("down, serving what is held", "bad")

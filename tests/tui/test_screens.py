@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import DropAfter, StandIn, Status
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
@@ -154,6 +154,63 @@ async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, 
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
+
+
+async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(person: Person, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27")
+    await pulled(engine, "library/nginx:1.27")
+    await person.press("4")
+    await person.sees("library/nginx")
+    await person.press("l")
+    await person.sees("library/nginx locked", "locked: neither evicted nor deleted")
+    await person.press("d")
+    await person.sees("Delete the cached repository library/nginx?")
+    await person.type("library/nginx")
+    await person.press("enter")
+    await person.sees("is locked.")
+    assert (await engine.repository_detail("library/nginx")).repository.locked
+    await person.press("l")
+    await person.sees("is unlocked.")
+    await person.until(lambda: "locked: neither evicted" not in person.seen())
+    assert not (await engine.repository_detail("library/nginx")).repository.locked
+
+
+async def test_a_tag_is_locked_and_shown_as_locked(person: Person, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27")
+    await pulled(engine, "library/nginx:1.27")
+    await person.press("4")
+    await person.sees("library/nginx")
+    await person.press("enter")
+    await person.sees("1.27", "checked")
+    await person.press("l")
+    await person.sees("180 d locked")
+    [tag] = (await engine.repository_detail("library/nginx")).tags
+    assert tag.locked
+
+
+async def test_an_eviction_is_shown_before_it_is_done(person: Person, engine: Engine, source: StandIn, clock: Clock) -> None:
+    for tag in ("1", "2"):
+        source.add_image("library/nginx", tag, layers=[100_000])
+        await pulled(engine, f"library/nginx:{tag}")
+        clock.now += 1000
+    await person.press("4")
+    await person.sees("library/nginx")
+    await person.press("v")
+    await person.sees("Evict the images that were used least recently", "How much may be held afterwards?")
+    await person.press(*["backspace"] * 12)
+    await person.type("much")
+    await person.press("enter")
+    await person.sees("'much' is not a size.")
+    await person.press("v")
+    await person.sees("How much may be held afterwards?")
+    await person.press(*["backspace"] * 12)
+    await person.type("150 kB")
+    await person.press("enter")
+    await person.sees("Evict 1 image?", "library/nginx:1 amd64")
+    assert len((await engine.repository_detail("library/nginx")).tags) == 2
+    await person.press("y")
+    await person.sees("1 image evicted:")
+    assert [tag.name for tag in (await engine.repository_detail("library/nginx")).tags] == ["2"]
 
 
 async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(person: Person, engine: Engine) -> None:

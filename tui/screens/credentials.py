@@ -10,8 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.client import ClientError
-from entrepot.snapshots import CredentialSetSnapshot
-from tui.presentation import credential_set_lines, credential_set_row
+from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from tui.presentation import credential_set_health, credential_set_lines, credential_set_row
 from tui.screens.area import ListScreen
 from tui.wizards.credential_set import CredentialSetWizard
 from widgets.dialogs import Choice, Question
@@ -26,12 +26,13 @@ class CredentialsScreen(ListScreen):
     empty_text = (
         "There is no credential set yet.\n\n"
         "A credential set says where the user name and password for a source registry are kept: in environment variables of the "
-        "engine, or in files. The secrets themselves are never stored or shown. Docker Hub needs one; most others do without.\n\n"
+        "engine, in files, or in a store of secrets. The secrets themselves are never stored or shown. Docker Hub needs one; most others do without.\n\n"
         "Press n to make the first one."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new set", tooltip="Make a credential set", id="credentials.new"),
         Binding("e", "edit", "edit", tooltip="Change where its secrets are kept", id="credentials.edit"),
+        Binding("c", "check", "check", tooltip="Try to sign in with the credential set under the cursor", id="credentials.check"),
         Binding("d", "delete", "delete", tooltip="Delete the credential set under the cursor", id="credentials.delete"),
     ]
 
@@ -64,8 +65,8 @@ class CredentialsScreen(ListScreen):
         return self._sets[row.key] if row is not None else None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without a set there is nothing to edit or delete."""
-        if action in {"edit", "delete"} and self.is_mounted and self.row_list.current is None:
+        """Without a set there is nothing to edit, check or delete."""
+        if action in {"check", "edit", "delete"} and self.is_mounted and self.row_list.current is None:
             return None
         return True
 
@@ -82,6 +83,22 @@ class CredentialsScreen(ListScreen):
         if (found := self._current) is not None:
             await self.app.push_screen_wait(CredentialSetWizard(existing=found))
             self.look()
+
+    @work(exit_on_error=False)
+    async def action_check(self) -> None:
+        """Try to sign in, and say how it went."""
+        found = self._current
+        if found is None:
+            return
+        try:
+            tried = await self.app.client.check_sign_in(found.name)
+        except ClientError as error:
+            self.app.notify(error.message, severity="error")
+        else:
+            word, _ = credential_set_health(tried)
+            why = f": {tried.error_message}" if tried.error_message else "."
+            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if tried.health is HealthStatus.HEALTHY else "warning")
+        self.look()
 
     @work(exit_on_error=False)
     async def action_delete(self) -> None:

@@ -11,11 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from entrepot.client import ClientError, EngineRefused
-from entrepot.snapshots import RepositoryDetail, RepositorySnapshot
-from entrepot.words import counted, size
-from tui.presentation import pull_command, repository_lines, repository_row, tag_row
+from entrepot.snapshots import RepositoryDetail, RepositorySnapshot, TagSnapshot
+from entrepot.words import counted, parse_size, size
+from tui.presentation import eviction_lines, pull_command, repository_lines, repository_row, tag_row
 from tui.screens.area import ListScreen
-from widgets.dialogs import Choice, Question
+from widgets.dialogs import Choice, Field, Prompt, Question
 from widgets.row_list import Column, Row, RowList
 
 
@@ -31,7 +31,9 @@ class RepositoriesScreen(ListScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="repositories.pull"),
-        Binding("y", "copy", "copy pull line", tooltip="Copy a docker pull line", id="repositories.copy"),
+        Binding("y", "copy", "copy", tooltip="Copy a docker pull line", id="repositories.copy"),
+        Binding("l", "lock", "lock", tooltip="Keep the repository from eviction and deletion, or no longer", id="repositories.lock"),
+        Binding("v", "evict", "evict", tooltip="Make room: see which images would go, then let them go", id="repositories.evict"),
         Binding("d", "delete", "delete", tooltip="Delete the repository under the cursor with all its tags", id="repositories.delete"),
     ]
 
@@ -64,8 +66,8 @@ class RepositoriesScreen(ListScreen):
         return self._repositories[row.key] if row is not None else None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without a repository there is nothing to delete or copy."""
-        if action in {"delete", "copy"} and self.is_mounted and self.row_list.current is None:
+        """Without a repository there is nothing to delete, lock, evict or copy."""
+        if action in {"delete", "copy", "lock", "evict"} and self.is_mounted and self.row_list.current is None:
             return None
         return True
 
@@ -82,6 +84,37 @@ class RepositoriesScreen(ListScreen):
         """Copy a line to pull it."""
         if (found := self._current) is not None:
             self.app.copy_line(pull_command(self.app.address, found.name, "latest"))
+
+    @work(exit_on_error=False)
+    async def action_lock(self) -> None:
+        """Lock the repository, or unlock it."""
+        if (found := self._current) is not None:
+            await toggle_lock(self, found.name, None, locked=found.locked)
+
+    @work(exit_on_error=False)
+    async def action_evict(self) -> None:
+        """Ask how much may be left, show what would go, and then let it go."""
+        status = self.app.status
+        proposed = size(int((status.blobs_size if status is not None else 0) * 0.9))
+        answers = await self.app.push_screen_wait(
+            Prompt("Evict the images that were used least recently", (Field("to", "How much may be held afterwards?", proposed, "40 GB"),), button="Show")
+        )
+        if answers is None:
+            return
+        try:
+            plan = await self.app.client.evict(dry_run=True, target=parse_size(answers["to"]))
+            if not plan.images:
+                self.app.notify("Nothing would go: less is held than that, or what is held is locked or in use.")
+                return
+            choices = (Choice("keep", "Keep all", "n"), Choice("evict", "Evict", "y", danger=True))
+            if await self.app.push_screen_wait(Question(f"Evict {counted(len(plan.images), 'image')}?", eviction_lines(plan, time.time()), choices)) == "evict":
+                done = await self.app.client.evict(target=parse_size(answers["to"]))
+                self.app.notify(f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed.")
+        except ValueError as error:
+            self.app.notify(f"{error}. Write it such as 40 GB.", severity="error")
+        except ClientError as error:
+            self.app.notify(error.message, severity="error")
+        self.look()
 
     @work(exit_on_error=False)
     async def action_delete(self) -> None:
@@ -110,9 +143,10 @@ class RepositoryScreen(ListScreen):
     empty_text = "It holds no tags, only images that were pulled by digest."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="Back to the list"),
-        Binding("p", "pull", "pull now", tooltip="Ask the source for the tag now, and pull what is missing", id="repository.pull"),
-        Binding("y", "copy", "copy pull line", tooltip="Copy a docker pull line", id="repository.copy"),
-        Binding("d", "delete", "delete tag", tooltip="Forget the tag under the cursor; the next pull fetches it again", id="repository.delete"),
+        Binding("p", "pull", "pull", tooltip="Ask the source for the tag now, and pull what is missing", id="repository.pull"),
+        Binding("y", "copy", "copy", tooltip="Copy a docker pull line", id="repository.copy"),
+        Binding("l", "lock", "lock", tooltip="Keep the tag from eviction and deletion, or no longer", id="repository.lock"),
+        Binding("d", "delete", "delete", tooltip="Forget the tag under the cursor; the next pull fetches it again", id="repository.delete"),
     ]
 
     def __init__(self, name: str) -> None:
@@ -151,14 +185,25 @@ class RepositoryScreen(ListScreen):
 
     def detail(self, row: Row | None) -> tuple[str, ...]:
         """The tag's digest, and how to pull it from here."""
-        tag = next((each for each in self._detail.tags if each.name == row.key), None) if self._detail is not None and row is not None else None
+        tag = self._current
         return (tag.digest, pull_command(self.app.address, self._repository, tag.name)) if tag is not None else ()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Without a tag there is nothing to do to it."""
-        if action in {"pull", "copy", "delete"} and self.is_mounted and self.row_list.current is None:
+        if action in {"pull", "copy", "delete", "lock"} and self.is_mounted and self.row_list.current is None:
             return None
         return True
+
+    @property
+    def _current(self) -> TagSnapshot | None:
+        row = self.row_list.current
+        return next((each for each in self._detail.tags if each.name == row.key), None) if self._detail is not None and row is not None else None
+
+    @work(exit_on_error=False)
+    async def action_lock(self) -> None:
+        """Lock the tag, or unlock it."""
+        if (tag := self._current) is not None:
+            await toggle_lock(self, self._repository, tag.name, locked=tag.locked)
 
     def action_back(self) -> None:
         """Close the filter, or go back to the list."""
@@ -191,3 +236,14 @@ class RepositoryScreen(ListScreen):
             except ClientError as error:
                 self.app.notify(error.message, severity="error")
             self.look()
+
+
+async def toggle_lock(screen: ListScreen, repository: str, tag: str | None, *, locked: bool) -> None:
+    """Lock a repository or a tag, or unlock it, and say so."""
+    name = repository if tag is None else f"{repository}:{tag}"
+    try:
+        await (screen.app.client.unlock if locked else screen.app.client.lock)(repository, tag)
+        screen.app.notify(f"{name} is unlocked." if locked else f"{name} is locked: it is neither evicted nor deleted.")
+    except ClientError as error:
+        screen.app.notify(error.message, severity="error")
+    screen.look()

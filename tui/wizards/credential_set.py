@@ -17,8 +17,12 @@ REGISTRY, SECRETS, REVIEW = range(3)
 
 _TEACH_SECRETS = (
     "An identifier says where a secret is kept; the secret itself is never stored, shown or logged.\n"
-    "  env:HUB_USER           an environment variable of the engine\n"
-    "  file:/run/secrets/hub  a file that only the engine may read (mode 600)\n"
+    "  env:HUB_USER               an environment variable of the engine\n"
+    "  file:/run/secrets/hub      a file that only the engine may read (mode 600)\n"
+    "  keyring:SERVICE/USER       an entry of the system's keyring\n"
+    "  https://VAULT.vault.azure.net/secrets/NAME   an Azure Key Vault\n"
+    "  docker-config:username     what docker login has kept; for the other, :password\n"
+    "  command:/usr/bin/hub-pass  the first line that a program prints\n"
     "The engine tries to sign in as soon as the set is made."
 )
 

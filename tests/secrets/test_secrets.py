@@ -13,7 +13,6 @@ from entrepot.secrets import (
     Secret,
     SecretIdentifier,
     SecretIdentifierInvalid,
-    SecretStoreNotSupported,
     SecretUnavailable,
     read_credential,
     read_secret,
@@ -26,7 +25,23 @@ def private_file(path: Path, content: bytes) -> SecretIdentifier:
     return SecretIdentifier.parse(f"file:{path}")
 
 
-@pytest.mark.parametrize("text", ["env:HUB_USER", "env:_x1", "file:/run/secrets/hub", "file:/a b/c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "env:HUB_USER",
+        "env:_x1",
+        "file:/run/secrets/hub",
+        "file:/a b/c",
+        "keyring:entrepot/hub-user",
+        "keyring:https://docker.io/me@example.com",
+        "https://contoso.vault.azure.net/secrets/hub-token",
+        "https://contoso.vault.azure.cn/secrets/hub",
+        "https://contoso.vault.usgovcloudapi.net/secrets/hub",
+        "docker-config:username",
+        "docker-helper:ecr-login/password",
+        "command:/usr/bin/pass show 'hub token'",
+    ],
+)
 def test_an_identifier_reads_back_as_it_was_written(text: str) -> None:
     assert str(SecretIdentifier.parse(text)) == text
 
@@ -34,6 +49,7 @@ def test_an_identifier_reads_back_as_it_was_written(text: str) -> None:
 def test_spelling_that_means_the_same_becomes_the_same_identifier() -> None:
     assert SecretIdentifier.parse(" ENV:HUB ") == SecretIdentifier("env", "HUB")
     assert str(SecretIdentifier.parse("file:///run/secrets/hub")) == "file:/run/secrets/hub"
+    assert str(SecretIdentifier.parse("HTTPS://Contoso.Vault.Azure.NET/secrets/Hub/")) == "https://contoso.vault.azure.net/secrets/Hub"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +68,26 @@ def test_spelling_that_means_the_same_becomes_the_same_identifier() -> None:
         "hub-password",
         "vault:x",
         "https://example.com/secrets/x",
+        "https://contoso.vault.azure.net.example.com/secrets/x",
+        "https://contoso.vault.azure.net/",
+        "https://contoso.vault.azure.net/keys/x",
+        "https://contoso.vault.azure.net/secrets/a_b",
+        "https://contoso.vault.azure.net:8443/secrets/x",
+        "http://contoso.vault.azure.net/secrets/x",
+        "keyring:",
+        "keyring:entrepot",
+        "keyring:entrepot/",
+        "keyring:/hub",
+        "docker-config:",
+        "docker-config:secret",
+        "docker-helper:ecr-login",
+        "docker-helper:../x/username",
+        "docker-helper:ecr-login/secret",
+        "command:",
+        "command:hub-token",
+        "command:/usr/bin/pass 'unclosed",
+        "command:/usr/bin/pass\nshow",
+        "command:/" + "x" * 1024,
     ],
 )
 def test_what_is_not_an_identifier_is_refused_for_its_field(text: str) -> None:
@@ -62,17 +98,19 @@ def test_what_is_not_an_identifier_is_refused_for_its_field(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["keyring:entrepot/hub", "https://contoso.vault.azure.net/secrets/hub"])
-def test_a_store_that_can_not_be_read_yet_is_refused_with_those_that_can(text: str) -> None:
-    with pytest.raises(SecretStoreNotSupported) as caught:
-        SecretIdentifier.parse(text)
-    assert caught.value.code == "SecretStoreNotSupported"
-    assert "env:NAME" in caught.value.hint
-    assert "file:/path" in caught.value.hint
-
-
 @pytest.mark.parametrize(
-    "text", ["hunter2-hunter2", "dckr_pat_hunter2", "env:hunter2!", "file:hunter2", "hunter2:hunter2", "https://me:hunter2@contoso.vault.azure.net/x"]
+    "text",
+    [
+        "hunter2-hunter2",
+        "dckr_pat_hunter2",
+        "env:hunter2!",
+        "file:hunter2",
+        "hunter2:hunter2",
+        "https://me:hunter2@contoso.vault.azure.net/x",
+        "keyring:hunter2",
+        "docker-config:hunter2",
+        "command:hunter2",
+    ],
 )
 def test_a_password_in_the_place_of_an_identifier_is_not_repeated(text: str) -> None:
     with pytest.raises(SecretIdentifierInvalid) as caught:
@@ -81,12 +119,24 @@ def test_a_password_in_the_place_of_an_identifier_is_not_repeated(text: str) -> 
     assert "hunter2" not in repr(caught.value)
 
 
+def test_a_version_of_a_secret_in_a_vault_is_refused_because_a_rotated_one_would_not_be_seen() -> None:
+    with pytest.raises(SecretIdentifierInvalid, match="Leave the version out"):
+        SecretIdentifier.parse(f"https://contoso.vault.azure.net/secrets/hub/{'0a' * 16}")
+
+
+def test_what_is_no_identifier_is_answered_with_all_kinds_there_are() -> None:
+    with pytest.raises(SecretIdentifierInvalid) as caught:
+        SecretIdentifier.parse("somebody")
+    for kind in ("env:", "file:/", "keyring:", "vault.azure.net/secrets/", "docker-config:", "docker-helper:", "command:/"):
+        assert kind in caught.value.hint
+
+
 async def test_a_secret_is_read_from_the_environment_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     identifier = SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET")
     monkeypatch.setenv("ENTREPOT_TEST_SECRET", "one")
-    assert (await read_secret(identifier)).reveal() == "one"
+    assert (await read_secret(identifier, "docker.io")).reveal() == "one"
     monkeypatch.setenv("ENTREPOT_TEST_SECRET", "two")
-    assert (await read_secret(identifier)).reveal() == "two"
+    assert (await read_secret(identifier, "docker.io")).reveal() == "two"
 
 
 @pytest.mark.parametrize(("value", "why"), [(None, "not set"), ("", "empty")])
@@ -95,17 +145,17 @@ async def test_a_variable_without_a_value_is_said_to_be_so(monkeypatch: pytest.M
     if value is not None:
         monkeypatch.setenv("ENTREPOT_TEST_SECRET", value)
     with pytest.raises(SecretUnavailable, match=f"ENTREPOT_TEST_SECRET is {why}") as caught:
-        await read_secret(SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET"))
+        await read_secret(SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET"), "docker.io")
     assert caught.value.code == "SecretUnavailable"
 
 
 @pytest.mark.parametrize("content", [b"pa ss", b"pa ss\n", b"pa ss\r\n"])
 async def test_a_secret_is_read_from_a_file_without_its_line_end(tmp_path: Path, content: bytes) -> None:
-    assert (await read_secret(private_file(tmp_path / "secret", content))).reveal() == "pa ss"
+    assert (await read_secret(private_file(tmp_path / "secret", content), "docker.io")).reveal() == "pa ss"
 
 
 async def test_a_secret_of_many_lines_keeps_those_inside(tmp_path: Path) -> None:
-    assert (await read_secret(private_file(tmp_path / "key.json", b'{\n"a": 1\n}\n'))).reveal() == '{\n"a": 1\n}'
+    assert (await read_secret(private_file(tmp_path / "key.json", b'{\n"a": 1\n}\n'), "docker.io")).reveal() == '{\n"a": 1\n}'
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
@@ -113,7 +163,7 @@ async def test_a_file_that_others_may_use_is_not_read(tmp_path: Path, mode: int)
     identifier = private_file(tmp_path / "secret", b"hunter2")
     (tmp_path / "secret").chmod(mode)
     with pytest.raises(SecretUnavailable, match="chmod 600") as caught:
-        await read_secret(identifier)
+        await read_secret(identifier, "docker.io")
     assert "hunter2" not in caught.value.message
     assert f"{mode:04o}" in caught.value.message
 
@@ -124,19 +174,19 @@ async def test_a_file_that_others_may_use_is_not_read(tmp_path: Path, mode: int)
 )
 async def test_a_file_without_a_usable_secret_is_said_to_be_so(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(SecretUnavailable, match=why):
-        await read_secret(private_file(tmp_path / "secret", content))
+        await read_secret(private_file(tmp_path / "secret", content), "docker.io")
 
 
 async def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(SecretUnavailable, match="No such file"):
-        await read_secret(SecretIdentifier.parse(f"file:{tmp_path}/none"))
+        await read_secret(SecretIdentifier.parse(f"file:{tmp_path}/none"), "docker.io")
 
 
 async def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(SecretUnavailable, match="is not a file"):
-            await read_secret(SecretIdentifier.parse(f"file:{path}"))
+            await read_secret(SecretIdentifier.parse(f"file:{path}"), "docker.io")
 
 
 def test_a_secret_does_not_show_itself() -> None:

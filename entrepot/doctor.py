@@ -1,0 +1,308 @@
+"""What ``entrepot doctor`` looks at: every step from this machine to a manifest at its source, and what the engine needs of the machine itself.
+
+It is the engine that looks, because it has the secrets and the network: a shell may have other proxies and other rights. Nothing of it counts as a pull:
+manifests are only asked for by HEAD, and never fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx
+import truststore
+
+from entrepot.credentials import CredentialSet
+from entrepot.engine import RESERVE, SPACE_TO_START, Engine
+from entrepot.errors import EntrepotError
+from entrepot.reference import Repository, Tag
+from entrepot.rules import CacheRule
+from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
+from entrepot.source.client import SourceClient
+from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.exchange import Exchange
+from entrepot.source.transport import SourceTransport, proxy_for
+from entrepot.upstreams import SourceRegistry
+from entrepot.words import counted, duration, size
+
+AT_ONCE = 4
+"""Source registries that are looked at at the same time, and manifests that are asked for at once of each."""
+
+CERTIFICATE_ENDS_SOON = 14
+"""Days before its end from which a certificate is worth a warning: it should have been renewed."""
+
+ALLOWANCE_LOW = 0.1
+"""The share of an allowance below which it is worth a warning."""
+
+FILES_NEEDED, FILES_WANTED = 1024, 4096
+"""Open files: a client holds one for its connection and one for each blob, and so does each fill."""
+
+CLOCK_FAILS, CLOCK_WARNS = 300.0, 30.0
+"""Seconds by which the clock may be wrong: beyond five minutes tokens and certificates are taken for expired."""
+
+_MACHINE = "this machine"
+_HTML = frozenset({"text/html", "application/xhtml+xml"})
+
+
+@dataclass(slots=True)
+class _Clocks:
+    """By how many seconds each source is ahead of this machine."""
+
+    ahead: dict[str, float]
+
+
+async def examine(engine: Engine, rule: str | None = None, *, clock: Callable[[], float] = time.time) -> Examination:
+    """Look at all that rules need, or one rule, and at the machine; raises `CacheRuleNotFound`. What is wrong is a finding and no error."""
+    rules = list(engine.documents.rules) if rule is None else [engine.documents.rules.get(rule)]
+    sets = list(engine.documents.credential_sets) if rule is None else []
+    servers = sorted({each.source.login_server for each in rules} | {each.login_server for each in sets})
+    clocks = _Clocks({})
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def look(login_server: str) -> list[Finding]:
+        async with room:
+            registry = engine.registries.find(login_server)
+            mine = [each for each in rules if each.source.login_server == login_server]
+            return [each async for each in _source(engine, registry, mine, [each for each in sets if each.login_server == login_server], clocks, clock)]
+
+    found = await asyncio.gather(*(look(each) for each in servers))
+    machine = [each async for each in _machine(engine, clocks)]
+    return Examination(findings=(*(each for source in found for each in source), *machine))
+
+
+# A source registry
+
+
+async def _source(
+    engine: Engine, registry: SourceRegistry, rules: list[CacheRule], sets: list[CredentialSet], clocks: _Clocks, clock: Callable[[], float]
+) -> AsyncIterator[Finding]:
+    """From its name to its manifests; what follows from a failure is not looked at."""
+    about, url = registry.login_server, httpx.URL(registry.endpoint)
+    tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    proxy = proxy_for(url)
+    if proxy is not None:
+        # It may carry a password: only its host is told.
+        yield _ok(about, "connection", f"goes through the proxy {httpx.URL(proxy).host}")
+    else:
+        found = await _name(engine, about, url)
+        yield found
+        if found.outcome is Outcome.FAILED:
+            return
+        found = await _connection(engine, about, url, tls, clock)
+        yield found
+        if found.outcome is Outcome.FAILED:
+            return
+    found = await _registry(engine, registry, tls, clocks, clock)
+    yield found
+    if found.outcome is Outcome.FAILED:
+        return
+    signed_in: dict[str | None, bool] = {}
+    known = {each.name: each for each in engine.documents.credential_sets}
+    for name in sorted({each.credential_set for each in rules} | {each.name for each in sets}, key=lambda each: each or ""):
+        credential_set = known[name] if name is not None else None
+        found = await _sign_in(engine, engine.sources.client(registry, credential_set), about, credential_set)
+        signed_in[name] = found.outcome is not Outcome.FAILED
+        yield found
+    limited = asyncio.Semaphore(AT_ONCE)
+
+    async def manifest(path: str, name: str | None) -> Finding:
+        async with limited:
+            return await _manifest(engine.sources.client(registry, known[name] if name is not None else None), about, path)
+
+    wanted = {(each.source.path, each.credential_set) for each in rules if not each.source.wildcard and signed_in[each.credential_set]}
+    for found in await asyncio.gather(*(manifest(*each) for each in sorted(wanted, key=str))):
+        yield found
+    yield _allowance(engine, about)
+
+
+async def _name(engine: Engine, about: str, url: httpx.URL) -> Finding:
+    try:
+        async with asyncio.timeout(engine.settings.connect_timeout):
+            found = await asyncio.get_running_loop().getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return _failed(about, "name", f"The name server does not answer for {url.host}.", "Check the name server of this machine.")
+    except OSError:
+        return _failed(about, "name", f"{url.host} is not known.", "Check the name server and the network of this machine.")
+    return _ok(about, "name", f"{url.host} has {counted(len({each[4][0] for each in found}), 'address', 'addresses')}")
+
+
+async def _connection(engine: Engine, about: str, url: httpx.URL, tls: ssl.SSLContext, clock: Callable[[], float]) -> Finding:
+    secure = url.scheme == "https"
+    port = url.port or (443 if secure else 80)
+    place = f"{url.host}, port {port},"
+    try:
+        async with asyncio.timeout(engine.settings.connect_timeout):
+            _, writer = await asyncio.open_connection(url.host, port, ssl=tls if secure else None)
+    except TimeoutError:
+        return _failed(about, "connection", f"{place} takes no connection in time.", "Check the network, a firewall or a proxy on the way.")
+    except ssl.SSLCertVerificationError as error:
+        return _failed(
+            about,
+            "certificate",
+            f"The certificate of {url.host} is not trusted: {error.verify_message}.",
+            "A company's own certificate authority must be known to this machine's system.",
+        )
+    except ssl.SSLError:
+        return _failed(about, "certificate", f"{place} does not speak TLS as we do.", "Check the endpoint, or a proxy on the way.")
+    except OSError:
+        return _failed(about, "connection", f"{place} takes no connections.", "Check the network, or whether the registry is up.")
+    certificate = writer.get_extra_info("peercert")
+    writer.transport.abort()
+    if not secure:
+        return _ok(about, "connection", f"{place} takes connections; it is plain HTTP")
+    days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - clock()) // 86_400)
+    if days < CERTIFICATE_ENDS_SOON:
+        return _warning(about, "certificate", f"The certificate of {url.host} ends in {counted(days, 'day')}.", "Whoever runs the registry must renew it.")
+    return _ok(about, "certificate", f"is trusted, and good for {counted(days, 'day')}")
+
+
+async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContext, clocks: _Clocks, clock: Callable[[], float]) -> Finding:
+    about = registry.login_server
+    timeout = httpx.Timeout(engine.settings.read_timeout, connect=engine.settings.connect_timeout, pool=None)
+    transport = SourceTransport(tls, connections=1)
+    try:
+        exchange = Exchange(transport, about, timeout=timeout, clock=clock)
+        async with await exchange.open("GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/") as answer:
+            if (told := _date(answer.headers.get("date"))) is not None:
+                clocks.ahead[about] = told - clock()
+            if answer.media_type in _HTML:
+                return _failed(
+                    about,
+                    "registry",
+                    "It answers with a web page.",
+                    "The sign-in page of a network, a proxy or a wrong endpoint can cause this: open its address in a browser.",
+                )
+            if answer.status == 200 or (answer.status == 401 and "www-authenticate" in answer.headers):
+                return _ok(about, "registry", "answers as a registry")
+            if answer.status == 429:
+                return _warning(about, "registry", "It was asked too often (status 429).", "Try again later.")
+            if answer.status >= 500:
+                return _failed(about, "registry", f"It fails with status {answer.status}.", "The fault is there; try again later.")
+            return _failed(about, "registry", f"It does not answer as a registry: status {answer.status} for /v2/.", "Check its endpoint in settings.toml.")
+    except SourceError as error:
+        return _failed(about, "registry", error.what, error.hint)
+    finally:
+        await transport.aclose()
+
+
+async def _sign_in(engine: Engine, client: SourceClient, about: str, credential_set: CredentialSet | None) -> Finding:
+    if credential_set is None:
+        try:
+            await client.check_sign_in()
+        except EntrepotError as error:
+            return _failed(about, "sign-in", error.what, error.hint)
+        return _ok(about, "sign-in", "lets us in without credentials")
+    # So that the health of the set, which is shown elsewhere, is what was found here.
+    health = await engine.sign_ins.check(credential_set.name)
+    if health.status is HealthStatus.HEALTHY:
+        return _ok(about, "sign-in", f"accepts the credentials of {credential_set.name}")
+    return _failed(about, "sign-in", f"{credential_set.name}: {health.error_message}", "")
+
+
+async def _manifest(client: SourceClient, about: str, path: str) -> Finding:
+    repository = Repository(path)
+    try:
+        try:
+            await client.head_manifest(repository, Tag("latest"))
+        except SourceNotFound:
+            # Not every repository has a tag of that name.
+            tags = (await client.tags(repository, n=1, last=None)).tags
+            if not tags:
+                return _warning(about, "manifest", f"{path} has no tags.", "Images can be pulled by digest only.")
+            await client.head_manifest(repository, Tag(tags[0]))
+    except EntrepotError as error:
+        return _failed(about, "manifest", f"{path}: {error.what}", error.hint)
+    return _ok(about, "manifest", f"{path} can be pulled")
+
+
+def _allowance(engine: Engine, about: str) -> Finding:
+    state = engine.sources.state(about)
+    left, limit = state.allowance_remaining, state.allowance_limit
+    if left is None:
+        return _ok(about, "allowance", "it tells of no limit")
+    told = f"{left:,}" + (f" of {limit:,}" if limit is not None else "") + " pulls left"
+    when = ""
+    if state.allowance_resets is not None and (wait := state.allowance_resets - engine.sources.wall_clock()) > 0:
+        when = f" for {duration(wait)}"
+    if left <= 0:
+        return _failed(
+            about, "allowance", f"It gives us nothing more{when}.", "What is held is served meanwhile. A credential set may have a larger allowance."
+        )
+    if limit is not None and left < limit * ALLOWANCE_LOW:
+        return _warning(about, "allowance", f"Only {told}{when}.", "A credential set may have a larger allowance.")
+    return _ok(about, "allowance", told)
+
+
+# The machine
+
+
+async def _machine(engine: Engine, clocks: _Clocks) -> AsyncIterator[Finding]:
+    status = await engine.status()
+    yield _space(engine, status.blobs_size, status.space_free, status.space_limit)
+    yield _data(engine)
+    yield _files()
+    if clocks.ahead:
+        yield _clock_of(clocks.ahead.values())
+
+
+def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
+    told = f"{size(held)} of {size(limit)} are held, {size(free)} free"
+    if free < SPACE_TO_START:
+        return _failed(
+            _MACHINE, "space", f"The disk of {engine.directories.data} is full ({size(free)} free).", "Free space there, or move the data to a larger disk."
+        )
+    if free < min(RESERVE, limit):
+        return _warning(_MACHINE, "space", f"Little space is left: {told}.", "Other data grows on the same file system: free space, or lower size_limit.")
+    return _ok(_MACHINE, "space", told)
+
+
+def _data(engine: Engine) -> Finding:
+    problems = engine.health_of_engine.problems()
+    if problems:
+        return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {engine.directories.data}.")
+    return _ok(_MACHINE, "data directory", f"{engine.directories.data} takes and gives")
+
+
+def _files() -> Finding:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hint = "Raise it where the engine is started: LimitNOFILE=65536 for systemd, or ulimit -n 65536."
+    if limit == resource.RLIM_INFINITY or limit >= FILES_WANTED:
+        return _ok(_MACHINE, "open files", f"{limit:,} are allowed" if limit != resource.RLIM_INFINITY else "as many as it takes")
+    if limit < FILES_NEEDED:
+        return _failed(_MACHINE, "open files", f"Only {limit:,} are allowed: some hundred clients would use them up.", hint)
+    return _warning(_MACHINE, "open files", f"Only {limit:,} are allowed: more than a thousand clients would use them up.", hint)
+
+
+def _clock_of(ahead: Iterable[float]) -> Finding:
+    # Where one source agrees with our clock, it is the others that are wrong.
+    off = min(ahead, key=abs)
+    if abs(off) < CLOCK_WARNS:
+        return _ok(_MACHINE, "clock", "is right")
+    wrong = f"The clock is {duration(abs(off))} {'slow' if off > 0 else 'fast'}, by what the sources say."
+    hint = "Set it, and let it be kept right: timedatectl set-ntp true."
+    return _failed(_MACHINE, "clock", wrong, hint) if abs(off) >= CLOCK_FAILS else _warning(_MACHINE, "clock", wrong, hint)
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value is not None else None
+    except ValueError:
+        return None
+
+
+def _ok(about: str, check: str, what: str) -> Finding:
+    return Finding(about=about, check=check, outcome=Outcome.OK, what=what)
+
+
+def _warning(about: str, check: str, what: str, advice: str) -> Finding:
+    return Finding(about=about, check=check, outcome=Outcome.WARNING, what=what, advice=advice)
+
+
+def _failed(about: str, check: str, what: str, advice: str) -> Finding:
+    return Finding(about=about, check=check, outcome=Outcome.FAILED, what=what, advice=advice)

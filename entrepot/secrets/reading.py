@@ -1,0 +1,76 @@
+"""From an identifier to the secret, whatever the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from entrepot.secrets.docker import read_from_config, read_from_helper
+from entrepot.secrets.file import read_private_file
+from entrepot.secrets.identifier import SecretIdentifier
+from entrepot.secrets.keyring import read_keyring
+from entrepot.secrets.program import read_command
+from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, decoded
+from entrepot.secrets.vault import read_vault
+
+if TYPE_CHECKING:
+    from entrepot.credentials import CredentialSet
+
+
+async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret:
+    """Read a secret; raises `SecretUnavailable`, which names the identifier and never the value.
+
+    *login_server* is that of the credential set: what docker keeps is kept by it.
+    """
+    place = identifier.place
+    match identifier.scheme:
+        case "env":
+            return _from_environment(identifier)
+        case "keyring":
+            service, _, user = place.rpartition("/")
+            return Secret(await read_keyring(service, user, identifier))
+        case "https":
+            vault, _, name = place.removeprefix("//").partition("/secrets/")
+            return Secret(await read_vault(vault, name, identifier))
+        case "docker-config" | "docker-helper":
+            kept = await _kept_by_docker(identifier, login_server)
+            return kept.username if place.rpartition("/")[2] == "username" else kept.password
+        case "command":
+            words = shlex.split(place)
+            return Secret(decoded(await read_command(words, identifier), identifier, f"the first line that {words[0]} prints"))
+        case _:
+            return Secret(decoded(await asyncio.to_thread(read_private_file, place, identifier), identifier, place))
+
+
+async def read_credential(credential_set: CredentialSet) -> Credential:
+    """Read the user name and the password of a credential set; raises `SecretUnavailable`."""
+    username, password, server = credential_set.username, credential_set.password, credential_set.login_server
+    if _is_pair(username, password):
+        # A helper gives both at once, and two answers need not belong together.
+        return await _kept_by_docker(password, server)
+    return Credential(username=await read_secret(username, server), password=await read_secret(password, server))
+
+
+def _is_pair(username: SecretIdentifier, password: SecretIdentifier) -> bool:
+    one, other = username.place.rpartition("/"), password.place.rpartition("/")
+    kept_by_docker = username.scheme == password.scheme and username.scheme in {"docker-config", "docker-helper"}
+    return kept_by_docker and one[0] == other[0] and (one[2], other[2]) == ("username", "password")
+
+
+async def _kept_by_docker(identifier: SecretIdentifier, login_server: str) -> Credential:
+    if identifier.scheme == "docker-config":
+        return await read_from_config(login_server, identifier)
+    return await read_from_helper(identifier.place.rpartition("/")[0], login_server, identifier)
+
+
+def _from_environment(identifier: SecretIdentifier) -> Secret:
+    value = os.environ.get(identifier.place)
+    if value:
+        return Secret(value)
+    state = "not set" if value is None else "empty"
+    raise SecretUnavailable(
+        f"The secret {identifier} can't be read: the environment variable {identifier.place} is {state} for the engine.",
+        "Set it where the engine is started, and start the engine again.",
+    )

@@ -1,0 +1,77 @@
+"""Secrets in memory, which do not show themselves, and what is told when one can't be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from entrepot.errors import EntrepotError
+
+SECRET_LENGTH = 64 * 1024
+"""The longest secret that is read, in bytes. A Google service-account key has about 2,400."""
+
+
+class SecretUnavailable(EntrepotError):
+    """A secret can't be read now."""
+
+    code = "SecretUnavailable"
+    status = 424
+    oci_status = 503
+
+
+class SecretForbidden(SecretUnavailable):
+    """A store refuses us the secret. The code is ACR's for it."""
+
+    code = "Forbidden"
+
+
+class VaultIdentityUnknown(SecretUnavailable):
+    """The identity of the engine is not known where it signs in for an Azure Key Vault (AADSTS700016). The code is ACR's for it."""
+
+    code = "unauthorized_client"
+
+
+def decoded(content: bytes, identifier: object, what: str) -> str:
+    """A secret as text, without the line end that follows it; raises `SecretUnavailable`, for which *what* names where it comes from."""
+    if len(content) > SECRET_LENGTH:
+        raise SecretUnavailable(f"The secret {identifier} is not read: {what} is longer than {SECRET_LENGTH:,} bytes.", "Leave nothing else there.")
+    try:
+        value = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} is not UTF-8 text.", "Give the secret as plain text.") from None
+    if not value:
+        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} is empty.", "Put the secret there.")
+    return value
+
+
+class Secret:
+    """A secret that does not show itself in logs, tracebacks or formatted text. `reveal` gives it to whoever signs in with it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A secret is not written to anything.")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a sign-in needs."""
+
+    username: Secret
+    password: Secret
