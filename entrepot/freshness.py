@@ -47,7 +47,7 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
         seconds = float(value)
     if not 0 <= seconds <= LONGEST:
         raise FreshnessInvalid(
-            f"A freshness of {quoted(str(value))} can't be used: it goes up to 365 days.",
+            f"{quoted(str(value))} is no freshness that could be used: it lies between 0 and 365 days.",
             'Write "never" for a tag that is not to be checked again.',
             field=field,
         )
