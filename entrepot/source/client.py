@@ -532,7 +532,8 @@ class SourceClient:
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
         if answer.media_type in _HTML and (unless is None or _digest_header(answer.headers) != unless):
-            raise SourceAnswerInvalid(f"{self._server} answers with a web page for {about}.", _NOT_A_REGISTRY)
+            self._upstream.problem = f"{self._server} answers with a web page for {about}."
+            raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
         status = answer.status
