@@ -1,39 +1,50 @@
+"""How long a tag is believed, as people write it."""
+
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from entrepot.freshness import ALWAYS, NEVER, FreshnessInvalid, freshness_text, parse_freshness, parse_optional_freshness
+from entrepot.freshness import ALWAYS, LONGEST, NEVER, FreshnessInvalid, freshness_text, parse_freshness, parse_optional_freshness
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds", "text"),
+    ("written", "seconds"),
     [
-        ("always", ALWAYS, "always"),
-        ("0", ALWAYS, "always"),
-        (" Never ", NEVER, "never"),
-        (300, 300.0, "5 min"),
-        (0.5, 0.5, "0.5 s"),
-        ("90", 90.0, "90 s"),
-        ("30s", 30.0, "30 s"),
-        ("10 min", 600.0, "10 min"),
-        ("90m", 5400.0, "90 min"),
-        ("1 h", 3600.0, "1 h"),
-        ("1.5 h", 5400.0, "90 min"),
-        ("2D", 172_800.0, "2 d"),
+        ("always", ALWAYS),
+        (" Never ", NEVER),
+        ("30", 30),
+        ("30 s", 30),
+        ("10min", 600),
+        ("10 min", 600),
+        ("1.5 h", 5400),
+        ("2 d", 172_800),
+        (90, 90),
+        (0.5, 0.5),
     ],
 )
-def test_a_freshness_is_read_and_written_back_as_the_same(written: str | float, seconds: float, text: str) -> None:
+def test_a_freshness_is_read(written: str | float, seconds: float) -> None:
     assert parse_freshness(written) == seconds
-    assert freshness_text(seconds) == text
-    assert parse_freshness(text) == seconds
 
 
-@pytest.mark.parametrize("written", ["", "soon", "5 weeks", "-1", -1, "1 2", "5,5 s", "inf", float("inf"), float("nan"), "366 d", "\u0665 min"])
+@pytest.mark.parametrize("written", ["", "soon", "-1", "10 weeks", "1 2", -1, LONGEST + 1, "366 d", float("nan")])
 def test_what_is_no_freshness_is_refused_with_what_to_write(written: str | float) -> None:
-    with pytest.raises(FreshnessInvalid, match="never"):
+    with pytest.raises(FreshnessInvalid) as refused:
         parse_freshness(written)
+    assert "never" in refused.value.hint
+    assert refused.value.field == "freshness"
 
 
-@pytest.mark.parametrize("written", [None, "", " default "])
-def test_what_is_left_out_is_that_of_the_settings(written: str | None) -> None:
+@pytest.mark.parametrize("written", [None, "", "default", " Default "])
+def test_it_may_be_left_to_the_settings(written: str | None) -> None:
     assert parse_optional_freshness(written) is None
+
+
+@given(st.integers(0, int(LONGEST)))
+def test_what_is_shown_is_read_back_as_the_same(seconds: int) -> None:
+    assert parse_freshness(freshness_text(float(seconds))) == seconds
+
+
+def test_the_largest_unit_that_fits_is_shown() -> None:
+    assert [freshness_text(each) for each in (ALWAYS, NEVER, 45, 300, 7200, 86_400)] == ["always", "never", "45 s", "5 min", "2 h", "1 d"]
