@@ -29,6 +29,7 @@ from entrepot.snapshots import (
     EvictionSnapshot,
     Examination,
     PullSnapshot,
+    RefreshedTag,
     RepositoryDetail,
     RepositorySnapshot,
     RuleSnapshot,
@@ -40,6 +41,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 EVICTING = httpx.Timeout(600.0, connect=5.0)
 """Seconds that an eviction may take: to remove many large files takes a while on a slow disk."""
+
+ASKING = httpx.Timeout(120.0, connect=5.0)
+"""Seconds that it may take to ask a source that is slow."""
 
 SIGNING_IN = httpx.Timeout(300.0, connect=5.0)
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
@@ -173,17 +177,27 @@ class CacheClient:
         await self._send("GET", _resource("cacheRules", name))
         return next(each for each in await self.rules() if each.name.casefold() == name.casefold())
 
-    async def create_rule(self, name: str, source_repository: str, target_repository: str, credential_set: str | None = None) -> None:
-        """Make a cache rule; refused when one of that name is there."""
+    async def create_rule(
+        self, name: str, source_repository: str, target_repository: str, credential_set: str | None = None, freshness: str | None = None
+    ) -> None:
+        """Make a cache rule; refused when one of that name is there. *freshness*: ``always``, ``never``, ``10 min``; None: as the settings say."""
         properties: dict[str, Any] = {"sourceRepository": source_repository, "targetRepository": target_repository}
         if credential_set is not None:
             properties["credentialSetResourceId"] = _resource("credentialSets", credential_set)
+        if freshness is not None:
+            properties["freshness"] = freshness
         await self._send("PUT", _resource("cacheRules", name), {"properties": properties}, must_be_new=True)
 
-    async def update_rule(self, name: str, credential_set: str | None) -> None:
-        """Give a cache rule another credential set, or none."""
-        resource = _resource("credentialSets", credential_set) if credential_set is not None else None
-        await self._send("PATCH", _resource("cacheRules", name), {"properties": {"credentialSetResourceId": resource}})
+    async def update_rule(
+        self, name: str, credential_set: str | msgspec.UnsetType | None = msgspec.UNSET, *, freshness: str | msgspec.UnsetType | None = msgspec.UNSET
+    ) -> None:
+        """Give a cache rule another credential set, or none, and another freshness, or that of the settings; what is not named stays."""
+        properties: dict[str, Any] = {}
+        if credential_set is not msgspec.UNSET:
+            properties["credentialSetResourceId"] = _resource("credentialSets", credential_set) if credential_set is not None else None
+        if freshness is not msgspec.UNSET:
+            properties["freshness"] = freshness
+        await self._send("PATCH", _resource("cacheRules", name), {"properties": properties})
 
     async def delete_rule(self, name: str) -> None:
         """Delete a cache rule; what it cached stays."""
@@ -196,9 +210,16 @@ class CacheClient:
         source_repository: str | None = None,
         target_repository: str | None = None,
         credential_set: str | None = None,
+        freshness: str | None = None,
     ) -> CheckedRule:
         """What is wrong with a cache rule that does not exist yet. What is None is not judged; an empty credential set says that there shall be none."""
-        asked = {"name": name, "sourceRepository": source_repository, "targetRepository": target_repository, "credentialSet": credential_set}
+        asked = {
+            "name": name,
+            "sourceRepository": source_repository,
+            "targetRepository": target_repository,
+            "credentialSet": credential_set,
+            "freshness": freshness,
+        }
         return _decoded(await self._send("POST", "/entrepot/v1/checks/cacheRule", asked), CheckedRule)
 
     # Credential sets
@@ -283,6 +304,10 @@ class CacheClient:
         """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless another is named."""
         asked = {"image": image, "platform": platform, "askedBy": asked_by}
         return _decoded(await self._send("POST", "/entrepot/v1/pulls", asked), PullSnapshot)
+
+    async def refresh(self, image: str) -> RefreshedTag:
+        """Ask the source where a tag points now, however fresh it is. Of what moved only the manifest is fetched."""
+        return _decoded(await self._send("POST", "/entrepot/v1/refresh", {"image": image}, patience=ASKING), RefreshedTag)
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull."""

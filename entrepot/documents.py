@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import tomli_w
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from entrepot.credentials import CredentialBook, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, to_the_second
 from entrepot.errors import EngineError, Refusal
@@ -82,6 +82,7 @@ class _RuleRow(Struct, kw_only=True):
     source_repository: str
     target_repository: str
     credential_set: str | None = None
+    freshness: str | float | None = None
     created: datetime | None = None
 
 
@@ -162,11 +163,15 @@ class Documents:
 
         return await self._change(create)
 
-    async def update_rule(self, name: str, credential_set: str | None) -> CacheRule:
-        """Give a rule another credential set, or none; raises `CacheRuleNotFound` or a `Refusal`."""
+    async def update_rule(self, name: str, credential_set: str | UnsetType | None = UNSET, *, freshness: str | float | UnsetType | None = UNSET) -> CacheRule:
+        """Give a rule another credential set, or none, and another freshness, or that of the settings; raises `CacheRuleNotFound` or a `Refusal`."""
 
         def update(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
-            rules = state.rules.with_credential_set(name, credential_set)
+            rules = state.rules
+            if credential_set is not UNSET:
+                rules = rules.with_credential_set(name, credential_set)
+            if freshness is not UNSET:
+                rules = rules.with_freshness(name, freshness)
             return rules.get(name), rules, state.credential_sets
 
         return await self._change(update)
@@ -294,7 +299,7 @@ class Documents:
                 rules = RuleBook.read(
                     (
                         (
-                            RuleDraft(row.name, row.source_repository, row.target_repository, row.credential_set),
+                            RuleDraft(row.name, row.source_repository, row.target_repository, row.credential_set, row.freshness),
                             row.created or _created(row.name, known, "rules") or now,
                         )
                         for row in rules_file.rows
@@ -394,6 +399,7 @@ def _rules_document(rules: RuleBook) -> bytes:
                     "source_repository": str(rule.source),
                     "target_repository": str(rule.target),
                     **({"credential_set": rule.credential_set} if rule.credential_set is not None else {}),
+                    **({"freshness": text} if (text := rule.freshness_text) is not None else {}),
                 },
                 rule.created,
             )

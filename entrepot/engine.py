@@ -14,14 +14,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
+from msgspec import UNSET, UnsetType
+
 from entrepot import __version__
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
 from entrepot.cache.pull import Pull
 from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft
 from entrepot.documents import Documents
-from entrepot.errors import EngineError, Locked, NotFound
+from entrepot.errors import EngineError, Locked, NotFound, RequestInvalid
 from entrepot.events import EventLog
+from entrepot.freshness import NEVER, freshness_text
 from entrepot.health import Health
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import CacheRule, Route, RuleDraft
@@ -36,12 +39,14 @@ from entrepot.snapshots import (
     EvictionSnapshot,
     HealthStatus,
     PullSnapshot,
+    RefreshedTag,
     RepositoryDetail,
     RepositorySnapshot,
     RuleSnapshot,
     TagSnapshot,
     UpstreamSnapshot,
 )
+from entrepot.source.breaker import Breaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore
@@ -107,6 +112,7 @@ class Engine:
         self.cache = ArtifactCache(
             settings=settings, catalog=catalog, blobs=blobs, fills=fills, events=events, route=self._route, client=self._client, clock=clock
         )
+        sources.on_reachability = self._reachability_changed
         self.address = settings.listen
         """Where container clients find the registry; the server sets it when it listens."""
         self.served = 0
@@ -300,17 +306,23 @@ class Engine:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which target would be free."""
         return self.documents.rules.problems(draft, existing_repositories=await self.catalog.repository_names())
 
-    async def update_rule(self, name: str, credential_set: str | None) -> CacheRule:
-        """Change the credential set of a cache rule, the only thing that can change."""
-        rule = await self.documents.update_rule(name, credential_set)
+    async def update_rule(self, name: str, credential_set: str | UnsetType | None = UNSET, *, freshness: str | float | UnsetType | None = UNSET) -> CacheRule:
+        """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
+        rule = await self.documents.update_rule(name, credential_set, freshness=freshness)
         self.cache.forget_failures()
-        signs_in = f"signs in with {rule.credential_set}" if rule.credential_set else "uses no credential set"
-        self.events.record("rule-updated", f"Cache rule {rule.name} now {signs_in}.", rule.name)
+        changes = []
+        if credential_set is not UNSET:
+            changes.append(f"signs in with {rule.credential_set}" if rule.credential_set else "uses no credential set")
+        if freshness is not UNSET:
+            changes.append(f"has the freshness {rule.freshness_text or 'of the settings'}")
+        self.events.record("rule-updated", f"Cache rule {rule.name} now {' and '.join(changes)}.", rule.name)
         return rule
 
     async def delete_rule(self, name: str) -> None:
         """Delete a cache rule. What it cached stays and stays pullable."""
-        await self.documents.delete_rule(name)
+        deleted = await self.documents.delete_rule(name)
+        await self.cache.ledger.write()
+        await self.catalog.forget_requests_of(deleted.name)
         self.cache.forget_failures()
         self.events.record("rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name)
 
@@ -326,6 +338,7 @@ class Engine:
             pulls[name] = pulls.get(name, 0) + repository.pulls
             if repository.last_pull is not None:
                 last[name] = max(last.get(name, 0.0), repository.last_pull)
+        requests = await self.catalog.requests_of_rules()
         return [
             RuleSnapshot(
                 name=rule.name,
@@ -336,8 +349,14 @@ class Engine:
                 login_server=rule.source.login_server,
                 pulls=pulls.get(rule.name, 0),
                 last_pull=last.get(rule.name),
+                freshness=rule.freshness_text,
+                freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
+                requests_made=made,
+                # A manifest that no client waited for to the end was asked for all the same.
+                requests_saved=max(0, answered - made),
             )
             for rule in self.documents.rules
+            for answered, made in (requests.get(rule.name, (0, 0)),)
         ]
 
     # Credential sets
@@ -411,7 +430,7 @@ class Engine:
         if not found:
             raise _no_repository(name)
         tags = await self.catalog.tags(Repository(name))
-        return RepositoryDetail(repository=self._repository_snapshot(found[0]), tags=tuple(self._tag_snapshot(each) for each in tags))
+        return RepositoryDetail(repository=self._repository_snapshot(found[0]), tags=tuple(self._tag_snapshot(each, self._route(name)) for each in tags))
 
     def _repository_snapshot(self, each: CachedRepository) -> RepositorySnapshot:
         route = self._route(each.name)
@@ -428,7 +447,8 @@ class Engine:
             locked=each.locked,
         )
 
-    def _tag_snapshot(self, each: CachedTag) -> TagSnapshot:
+    def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
+        freshness = self.settings.freshness if route is None else self.cache.freshness(route)
         return TagSnapshot(
             name=each.name,
             digest=str(each.entry.digest),
@@ -437,7 +457,7 @@ class Engine:
             cached=each.entry.cached,
             checked=each.entry.checked,
             last_pull=each.last_pull,
-            fresh_until=each.entry.checked + self.settings.freshness,
+            fresh_until=None if freshness == NEVER else each.entry.checked + freshness,
             gone=each.entry.gone,
             locked=each.locked,
         )
@@ -610,7 +630,36 @@ class Engine:
         pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
         return pull.snapshot()
 
+    async def refresh(self, image: str) -> RefreshedTag:
+        """Ask the source where a tag points now, however fresh it is; raises what `ArtifactCache.refresh` raises."""
+        reference = ImageReference.parse(image)
+        if reference.digest is not None or reference.tag is None:
+            raise RequestInvalid(f"{image} is named by its digest, which never changes.", "Name a tag: library/nginx:1.27.", field="image")
+        route = self._route(reference.repository)
+        done = await self.cache.refresh(reference.repository, reference.tag)
+        name = f"{reference.repository}:{reference.tag}"
+        if done.before is not None and done.before != done.digest:
+            self.events.record("tag-moved", f"{name} moved from {done.before} to {done.digest}.", name)
+        return RefreshedTag(
+            repository=reference.repository,
+            tag=reference.tag,
+            source_repository=route.source if route is not None else "",
+            digest=str(done.digest),
+            before=str(done.before) if done.before is not None else None,
+            gone=done.gone,
+            problem=done.problem,
+        )
+
     # The whole
+
+    def _reachability_changed(self, breaker: Breaker) -> None:
+        if breaker.error is not None:
+            message = f"{breaker.error.what} Until it answers again only what is held is served."
+            self.events.record("source-unreachable", message, breaker.login_server, level=logging.WARNING)
+            return
+        # What failed because nobody answered may work now.
+        self.cache.forget_failures()
+        self.events.record("source-reachable", f"{breaker.login_server} ({breaker.origin.partition('://')[2]}) can be reached again.", breaker.login_server)
 
     def upstream_snapshots(self) -> list[UpstreamSnapshot]:
         """The source registries that rules may pull from, and how they are."""
@@ -635,6 +684,9 @@ class Engine:
                     allowance_remaining=state.allowance_remaining,
                     allowance_limit=state.allowance_limit,
                     allowance_resets=state.allowance_resets,
+                    allowance_window=state.allowance_window,
+                    unreachable_since=state.unreachable_since,
+                    next_try=state.next_try,
                     declared=each.declared,
                 )
             )

@@ -107,9 +107,9 @@ def _check_host(written: str, host: str, has_path: bool, registries: SourceRegis
     field = "sourceRepository"
     if host.startswith("*.") and host in registries:
         raise RepositoryNameInvalid(f"{host} stands for many registries.", f"Write the name of yours: {written.replace('*', 'contoso', 1)}.", field=field)
-    # As docker has it: a first part with a dot or a port, or localhost, is a host.
+    # As docker has it: a first part with a dot or a port, a literal address of IPv6, or localhost, is a host.
     name, colon, port = host.partition(":")
-    if "." in name or (colon and port.isdigit() and has_path) or name.lower() == "localhost" or host.lower() in registries:
+    if host.startswith("[") or "." in name or (colon and port.isdigit() and has_path) or name.lower() == "localhost" or host.lower() in registries:
         return
     path = written.strip("/").partition(":")[0]
     example = path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"

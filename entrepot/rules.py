@@ -15,6 +15,7 @@ from typing import ClassVar, Final, TypeVar
 
 from entrepot.credentials import CredentialBook, CredentialSetInUse, parse_name, problems_of, to_the_second
 from entrepot.errors import NotFound, Refusal
+from entrepot.freshness import freshness_text, parse_optional_freshness
 from entrepot.mapping import SourceRepository as SourceRepository
 from entrepot.mapping import Target as Target
 from entrepot.reference import REPOSITORY_LENGTH, Repository
@@ -61,7 +62,7 @@ class CacheRuleTargetOverlap(Refusal):
 
 
 class CacheRuleImmutable(Refusal):
-    """Only the credential set of a rule can change."""
+    """Only the credential set and the freshness of a rule can change."""
 
     code = "CacheRuleImmutable"
     status = 409
@@ -126,11 +127,18 @@ class CacheRule:
     """Its name, as the credential set itself spells it."""
     created: datetime
     """In UTC, to the second."""
+    freshness: float | None = None
+    """How long its tags are believed, in seconds (`entrepot.freshness`); None: as the settings say."""
+
+    @property
+    def freshness_text(self) -> str | None:
+        """The freshness as a person would write it; None: as the settings say."""
+        return freshness_text(self.freshness) if self.freshness is not None else None
 
     @property
     def draft(self) -> RuleDraft:
         """As a person would type it."""
-        return RuleDraft(self.name, str(self.source), str(self.target), self.credential_set)
+        return RuleDraft(self.name, str(self.source), str(self.target), self.credential_set, self.freshness_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,8 @@ class RuleDraft:
     source_repository: str | None = None
     target_repository: str | None = None
     credential_set: str | None = None
+    freshness: str | float | None = None
+    """``always``, ``never``, ``10 min`` or seconds; None, an empty text and ``default`` leave it to the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +263,7 @@ class RuleBook:
             if given and given != kept:
                 raise CacheRuleImmutable(
                     f"The {what} of rule {rule.name} is {kept} and can't become {given}.",
-                    "Only the credential set of a rule can change. Delete the rule and create another.",
+                    "Only the credential set and the freshness of a rule can change. Delete the rule and create another.",
                     field=field,
                 )
 
@@ -278,6 +288,13 @@ class RuleBook:
         rule = self.get(name)
         registry = self._registries.find(rule.source.login_server)
         changed = replace(rule, credential_set=signing_in(registry, credential_set or None, self._credential_sets))
+        book = self._copy()
+        book._add(changed)
+        return book
+
+    def with_freshness(self, name: str, freshness: str | float | None) -> RuleBook:
+        """The book with another freshness in a rule, or that of the settings; raises `CacheRuleNotFound` or `FreshnessInvalid`."""
+        changed = replace(self.get(name), freshness=parse_optional_freshness(freshness))
         book = self._copy()
         book._add(changed)
         return book
@@ -414,6 +431,7 @@ class _Judged:
     def __init__(self, draft: RuleDraft, book: RuleBook, *, complete: bool, within_limit: bool = True) -> None:
         self.refusals: list[Refusal] = []
         self.credential_set: str | None = None
+        self.freshness: float | None = None
         self._draft = draft
         self._book = book
         self._complete = complete
@@ -429,13 +447,17 @@ class _Judged:
                 self.credential_set = signing_in(self.registry, draft.credential_set or None, book._credential_sets)
             except Refusal as refusal:
                 self.refusals.append(refusal)
+        try:
+            self.freshness = parse_optional_freshness(draft.freshness)
+        except Refusal as refusal:
+            self.refusals.append(refusal)
 
     def rule(self, created: datetime) -> CacheRule:
         """What the draft describes, when nothing is wrong with it."""
         assert self.name is not None
         assert self.source is not None
         assert self.target is not None
-        return CacheRule(self.name, self.source, self.target, self.credential_set, to_the_second(created))
+        return CacheRule(self.name, self.source, self.target, self.credential_set, to_the_second(created), self.freshness)
 
     def check_existing(self, repositories: Collection[str]) -> None:
         """Refuse a target that exists already as a repository."""
@@ -459,7 +481,7 @@ class _Judged:
                 field="targetRepository",
             )
         # What is wrong with the credential set comes after what is wrong with the target.
-        position = next((index for index, each in enumerate(self.refusals) if each.field == "credentialSet"), len(self.refusals))
+        position = next((index for index, each in enumerate(self.refusals) if each.field in {"credentialSet", "freshness"}), len(self.refusals))
         self.refusals.insert(position, refusal)
 
     def remarks(self) -> Iterator[str]:

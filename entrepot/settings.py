@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import stat
 import sys
 import warnings
@@ -15,6 +16,7 @@ import platformdirs
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EngineError, Refusal
+from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
 from entrepot.snapshots import SignIn
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
@@ -56,7 +58,7 @@ class Settings:
     listen: str = "127.0.0.1:5000"
     """Where container clients find the registry; port 0 lets the system choose."""
     freshness: float = 300.0
-    """How long a tag is believed before the source is asked again. ACR notices a moved tag after five minutes at most."""
+    """How long a tag is believed before the source is asked again, where its rule does not say. ACR notices a moved tag after five minutes at most."""
     negative_freshness: float = 10.0
     """How long a failure of a source is believed."""
     parallel_per_source: int = 6
@@ -68,6 +70,8 @@ class Settings:
     """How much may be held. Beyond it the images that were used least recently are evicted."""
     low_water: float = 0.9
     """The share of the limit down to which images are evicted, so that not every blob that comes in evicts another."""
+    ca_file: Path | None = None
+    """Certificate authorities that are trusted for all source registries besides those of the system: a file in PEM format."""
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
     @classmethod
@@ -230,6 +234,22 @@ def parse_low_water(value: str) -> float:
     return share
 
 
+def _certificates(file: Path) -> Path:
+    """The file, when certificates can be read from it; raises `SettingsInvalid`."""
+    hint = "It holds one certificate or more in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The certificates in {file} can't be read: {error.strerror}.", f"Let the engine's user read it. {hint}", field="ca_file"
+        ) from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise SettingsInvalid(f"{file} holds no certificates that can be read.", hint, field="ca_file") from None
+    return file
+
+
 def _percentage(text: str) -> float | None:
     found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", text, re.ASCII)
     return float(found[1]) / 100 if found else None
@@ -249,13 +269,14 @@ class _SettingsTable(Struct, kw_only=True):
     """The keys before the first table; their names and meanings are those of `Settings`."""
 
     listen: str | UnsetType = UNSET
-    freshness: Seconds | UnsetType = UNSET
+    freshness: float | str | UnsetType = UNSET
     negative_freshness: Seconds | UnsetType = UNSET
     parallel_per_source: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
     connect_timeout: Seconds | UnsetType = UNSET
     read_timeout: Seconds | UnsetType = UNSET
     size_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     low_water: str | UnsetType = UNSET
+    ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
 
 
 def _settings(text: Text, path: Path) -> Settings:
@@ -271,11 +292,15 @@ def _settings(text: Text, path: Path) -> Settings:
     try:
         if "size_limit" in told:
             told["size_limit"] = parse_size_limit(told["size_limit"])
+        if "freshness" in told:
+            told["freshness"] = parse_freshness(told["freshness"])
         if "low_water" in told:
             told["low_water"] = parse_low_water(told["low_water"])
+        if "ca_file" in told:
+            told["ca_file"] = _certificates(path.parent / Path(told["ca_file"]).expanduser())
         settings = Settings(upstreams=upstreams, **told)
         parse_listen(settings.listen)
-    except SettingsInvalid as refusal:
+    except (SettingsInvalid, FreshnessInvalid) as refusal:
         raise _invalid(path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint) from None
     return settings
 

@@ -118,6 +118,14 @@ class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     login_server: str
     pulls: int = 0
     last_pull: float | None = None
+    freshness: str | None = None
+    """Of its own: ``always``, ``never`` or ``10 min``; None: as the settings say."""
+    freshness_in_force: str = "5 min"
+    """Its own, or that of the settings."""
+    requests_made: int = 0
+    """Manifests that were fetched from the source: what Docker Hub counts against its limit."""
+    requests_saved: int = 0
+    """Manifests that clients got without such a request, for which they would have asked the source themselves."""
 
 
 class HealthStatus(StrEnum):
@@ -177,7 +185,8 @@ class TagSnapshot(Snapshot, frozen=True, kw_only=True):
     checked: float
     """When the source registry was last asked."""
     last_pull: float | None
-    fresh_until: float
+    fresh_until: float | None
+    """None: it is never checked again."""
     gone: bool = False
     """It is no longer at the source; kept and served all the same."""
     locked: bool = False
@@ -206,6 +215,12 @@ class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
+    allowance_window: float | None = None
+    """Seconds in which the limit is counted: 21,600 at Docker Hub."""
+    unreachable_since: float | None = None
+    """It could not be reached, and since then only what is held is served; None: it is asked as usual."""
+    next_try: float | None = None
+    """When it is next tried whether it can be reached again."""
     declared: bool = False
     """It comes from settings.toml and not from the table."""
 
@@ -271,13 +286,34 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     """Bytes by which the goal is missed, because what is left is locked or in use."""
 
 
+class RefreshedTag(Snapshot, frozen=True, kw_only=True):
+    """What the source said about a tag when it was asked on purpose."""
+
+    repository: str
+    tag: str
+    source_repository: str
+    digest: str
+    """Where the tag points here now."""
+    before: str | None
+    """Where it pointed before; None: it was not held."""
+    gone: bool = False
+    """The source has no such tag any more; what is held of it stays."""
+    problem: str | None = None
+    """Why the source could not be asked; None: it was."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether it points elsewhere than before."""
+        return self.before != self.digest
+
+
 class Problem(Snapshot, frozen=True, kw_only=True):
     """A refusal of the engine, for the field that caused it."""
 
     code: str
     message: str
     field: str | None = None
-    """One of ``name sourceRepository targetRepository credentialSet loginServer usernameSecretIdentifier passwordSecretIdentifier``."""
+    """One of ``name sourceRepository targetRepository credentialSet freshness loginServer usernameSecretIdentifier passwordSecretIdentifier``."""
 
 
 class CheckedRule(Snapshot, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -548,3 +549,28 @@ async def test_rules_written_as_inline_tables_are_read_too(directories: Director
     directories.rules.write_text('rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a:1", target_repository = "a" }]')
     with pytest.raises(DocumentInvalid, match="rule ghcr-api: Repository name 'a:1'"):
         await opened(directories)
+
+
+async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_that_of_the_settings(directories: Directories) -> None:
+    documents = await opened(directories)
+    made = await documents.create_rule(replace(GHCR_API, freshness="600"))
+    assert made.freshness == 600
+    assert tomllib.loads(directories.rules.read_text())["rules"][0]["freshness"] == "10 min"
+    assert (await opened(directories)).rules.get("ghcr-api").freshness == 600
+    assert (await documents.update_rule("ghcr-api", None)).freshness == 600
+    assert (await documents.update_rule("ghcr-api", freshness="never")).freshness == float("inf")
+    assert (await opened(directories)).rules.get("ghcr-api").freshness == float("inf")
+    assert (await documents.update_rule("ghcr-api", freshness=None)).freshness is None
+    assert "freshness" not in tomllib.loads(directories.rules.read_text())["rules"][0]
+
+
+@pytest.mark.parametrize(("written", "says"), [('"soon"', "is not a freshness"), ("-5", "lies between 0 and 365 days"), ("true", "does not fit")])
+async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(directories: Directories, written: str, says: str) -> None:
+    documents = await opened(directories)
+    await documents.create_rule(GHCR_API)
+    directories.rules.write_text(directories.rules.read_text().replace("created", f"freshness = {written}\ncreated"))
+    assert not await documents.reload_if_changed()
+    assert documents.problem is not None
+    assert "rule ghcr-api" in documents.problem.message
+    assert says in documents.problem.message
+    assert documents.rules.get("ghcr-api").freshness is None

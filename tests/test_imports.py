@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "events", "reference", "snapshots", "tasks", "toml", "words"}),
-    frozenset({"client", "credentials", "mapping", "rules", "secrets", "settings", "upstreams"}),
+    frozenset({"client", "credentials", "freshness", "mapping", "rules", "secrets", "settings", "upstreams"}),
     frozenset({"documents", "source", "store"}),
     frozenset({"cache"}),
     frozenset({"doctor", "engine", "health", "sign_ins"}),

@@ -53,7 +53,8 @@ def rule_lines(rule: RuleSnapshot) -> tuple[str, ...]:
     """A rule in sentences."""
     what = f"answers for {rule.target_repository} with {rule.source_repository}"
     signs_in = f"signs in with {rule.credential_set}" if rule.credential_set else "signs in with no credential set"
-    return (f"{rule.name} {what}", f"{counted(rule.pulls, 'pull')}   {signs_in}   created {day(rule.created)}")
+    freshness = f"freshness {rule.freshness_in_force}"
+    return (f"{rule.name} {what}", f"{counted(rule.pulls, 'pull')}   {signs_in}   {freshness}   created {day(rule.created)}")
 
 
 def credential_set_health(found: CredentialSetSnapshot) -> tuple[str, str]:
@@ -133,6 +134,8 @@ def tag_state(tag: TagSnapshot, now: float) -> tuple[str, str]:
         return ("locked, gone at source", "warn") if tag.gone else ("locked", "good")
     if tag.gone:
         return "gone at its source, kept", "warn"
+    if tag.fresh_until is None:
+        return "kept, never checked", "good"
     if tag.fresh_until > now:
         return f"fresh, {duration(tag.fresh_until - now)} left", "good"
     return f"checked {ago(tag.checked, now)} ago", "dim"
@@ -244,9 +247,24 @@ def upstream_state(found: UpstreamSnapshot) -> tuple[str, str]:
     return "well", "good"
 
 
+def upstream_lines(found: UpstreamSnapshot, now: float) -> tuple[str, ...]:
+    """A source registry in sentences."""
+    declared = "   declared in settings.toml" if found.declared else ""
+    parts = []
+    if found.unreachable_since is not None:
+        left = max(0.0, (found.next_try or now) - now)
+        parts.append(f"not asked for {ago(found.unreachable_since, now)}, next try {f'in {duration(left)}' if left else 'under way'}")
+    if found.allowance_limit is not None and found.allowance_window is not None:
+        parts.append(f"allows {found.allowance_limit:,} pulls in {duration(found.allowance_window)}")
+    if found.allowance_resets is not None and found.allowance_resets > now:
+        parts.append(f"counts anew in {duration(found.allowance_resets - now)}")
+    parts.append(found.problem or "No problem is known.")
+    return (f"{found.name} ({found.login_server}) {SIGN_IN[found.sign_in]}{declared}", "   ".join(parts))
+
+
 def event_row(event: Event, number: int) -> Row:
     """Time and message of an event."""
-    tone = "bad" if event.kind.endswith(("refused", "unhealthy")) or " failed: " in event.message else ""
+    tone = "bad" if event.kind.endswith(("refused", "unhealthy", "unreachable")) or " failed: " in event.message else ""
     return Row(str(number), (Cell(time.strftime("%H:%M:%S", time.localtime(event.time)), "dim"), Cell(event.message, tone)))
 
 

@@ -8,6 +8,7 @@ for.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,19 +19,31 @@ from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
 from entrepot.cache.holdings import Holdings, Ledger
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
-from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RepositoryUnknown
+from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
 from entrepot.source.client import SourceClient, TagPage
-from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceNotFound, SourceRefused, SourceUnreachable
+from entrepot.source.errors import (
+    SignInUnsafe,
+    SourceAnswerInvalid,
+    SourceAvoided,
+    SourceError,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, TagEntry
 from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
+
+RESOLVED_BELIEVED = 300.0
+"""Seconds for which it is believed at the most, without asking again, where a tag points that is not held: a freshness of its rule speaks of what is held."""
 
 REMEMBERED_FAILURES = 10_000
 """Repositories and tags of which it is remembered for a few seconds that their source failed or did not have them."""
@@ -55,6 +68,16 @@ class ManifestAnswer:
     manifest: Manifest
     origin: Origin
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What became of a tag of which the source was asked on purpose. *before* is where it pointed, *problem* why the source could not be asked."""
+
+    digest: Digest
+    before: Digest | None
+    gone: bool
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +159,35 @@ class ArtifactCache:
         `ManifestUnknown`, or a `SourceError` when nothing is held that could be served instead.
         """
         answer = await self._find_manifest(repository, reference, refresh=refresh)
+        if (route := self._route(repository)) is not None:
+            self.ledger.manifest_answered(route.rule.name)
         holding = await self.holdings.of(repository)
         tag = reference if not isinstance(reference, Digest) else holding.tag_of.get(reference)
         holding.was_asked(answer.manifest, tag)
         self.ledger.manifest_used(repository, answer.manifest, tag)
         return answer
+
+    async def refresh(self, repository: Repository, tag: Tag) -> Refreshed:
+        """Ask the source where a tag points, however fresh it is. A held tag costs a HEAD, and a GET of the manifest when it moved.
+
+        Raises `RepositoryUnknown`, `ManifestUnknown`, or a `SourceError` when nothing is held.
+        """
+        if self._route(repository) is None:
+            raise await self._unknown(repository, tag)
+        before = await self.holdings.tag(repository, tag)
+        answer = await self._find_manifest(repository, tag, refresh=True)
+        after = await self.holdings.tag(repository, tag)
+        return Refreshed(
+            digest=answer.manifest.digest,
+            before=before.digest if before is not None else None,
+            gone=after is not None and after.gone,
+            problem=answer.warning if answer.origin is Origin.STALE else None,
+        )
+
+    def freshness(self, route: Route) -> float:
+        """How long a tag is believed that comes through a rule, in seconds: that of the rule, else that of the settings."""
+        own = route.rule.freshness
+        return self._settings.freshness if own is None else own
 
     async def describe_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestDescription:
         """What a HEAD tells of a manifest. For one that is not held the source gets a HEAD, which Docker Hub does not count, and nothing is fetched."""
@@ -149,7 +196,7 @@ class ArtifactCache:
         held = reference in holding.manifests if isinstance(reference, Digest) else await self.holdings.tag(repository, reference) is not None
         if not held and route is not None:
             resolved = holding.resolved.get(reference)
-            if resolved is not None and self._clock() - resolved.time < self._settings.freshness:
+            if resolved is not None and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
                 return ManifestDescription(resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM)
             self._raise_remembered(repository, str(reference))
             try:
@@ -173,25 +220,36 @@ class ArtifactCache:
         if entry is None:
             if route is None:
                 raise await self._unknown(repository, reference)
-            self._raise_remembered(repository, reference)
+            if not refresh:
+                self._raise_remembered(repository, reference)
             resolved = (await self.holdings.of(repository)).resolved.get(reference)
-            if resolved is not None and not refresh and self._clock() - resolved.time < self._settings.freshness:
+            if resolved is not None and not refresh and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
                 return await self._find_by_digest(repository, route, resolved.digest)
             return await self._ask(repository, route, reference, None)
         if route is None:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE)
-        if not refresh and self._clock() - entry.checked < self._settings.freshness:
+        if not refresh and self._clock() - entry.checked < self.freshness(route):
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, reference) if entry.gone else None)
+        client = self._client(route)
         try:
-            self._raise_remembered(repository, reference)
-            async with asyncio.timeout(None if refresh else PATIENCE_WITH_COPY):
+            if not refresh:
+                self._raise_remembered(repository, reference)
+            async with asyncio.timeout(None if refresh else self._patience(client)):
                 return await self._ask(repository, route, reference, entry)
         except TimeoutError:
-            slow = SourceUnreachable(f"{route.registry.login_server} does not answer within {PATIENCE_WITH_COPY:g} s.")
+            slow = self._too_slow(client, route)
             self._remember(repository, reference, slow)
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, slow.what)
         except (SourceError, ManifestUnknown) as error:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, error.what)
+
+    def _patience(self, client: SourceClient) -> float:
+        """Seconds that somebody who could have a copy waits for the source. One that kept others waiting just now is asked, but not waited for."""
+        return 0.0 if client.is_suspected else PATIENCE_WITH_COPY
+
+    def _too_slow(self, client: SourceClient, route: Route) -> SourceUnreachable:
+        client.suspect()
+        return SourceUnreachable(f"{route.registry.login_server} does not answer within {PATIENCE_WITH_COPY:g} s. (cache rule {route.rule.name})")
 
     async def _find_by_digest(self, repository: Repository, route: Route | None, digest: Digest) -> ManifestAnswer:
         holding = await self.holdings.of(repository)
@@ -227,7 +285,15 @@ class ArtifactCache:
 
     async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestAnswer:
         try:
-            fetched = await self._client(route).manifest(route.repository, reference)
+            try:
+                fetched = await self._client(route).manifest(route.repository, reference)
+            except (SourceUnreachable, SourceOverAllowance):
+                # Nothing was counted that did not arrive or was refused for the count.
+                raise
+            except SourceError:
+                self.ledger.manifest_fetched(route.rule.name)
+                raise
+            self.ledger.manifest_fetched(route.rule.name)
             manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
         except ManifestUnreadable as error:
             invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {error}.", "Ask whoever publishes the image.")
@@ -313,7 +379,12 @@ class ArtifactCache:
             self._remember(repository, str(digest), unknown)
             raise unknown from error
         except SourceError as error:
-            raise self._failed(repository, str(digest), error, route) from error
+            raise self._failed(repository, str(digest), error, route, BlobUnknown) from error
+
+    def blob_failed(self, repository: Repository, error: SourceError) -> EntrepotError:
+        """What a client is told whose blob the source does not give."""
+        route = self._route(repository)
+        return error if route is None else self._for_client(error, route, BlobUnknown)
 
     def _not_held(self, repository: Repository, digest: Digest) -> BlobUnknown:
         return BlobUnknown(f"{repository} holds no blob {digest}, and no cache rule answers for it any more.", "Make a cache rule for it to pull more.")
@@ -398,11 +469,16 @@ class ArtifactCache:
         """A page of the tags at the source, in its order; those that are held when there is no source or it can't be asked."""
         route = self._route(repository)
         if route is not None:
+            client = self._client(route)
+            has_copy = await self._catalog.is_cached(repository)
             try:
-                return await self._client(route).tags(route.repository, n=n, last=last)
+                async with asyncio.timeout(self._patience(client) if has_copy else None):
+                    return await client.tags(route.repository, n=n, last=last)
+            except TimeoutError:
+                self._too_slow(client, route)
             except SourceError as error:
-                if not await self._catalog.is_cached(repository):
-                    raise self._for_client(error, route) from error
+                if not has_copy:
+                    raise self._for_client(error, route, RepositoryUnknown) from error
         held = [each.name for each in await self._catalog.tags(repository) if last is None or each.name > last]
         if not held and last is None:
             raise await self._unknown(repository, Tag("latest"))
@@ -416,29 +492,44 @@ class ArtifactCache:
             if not await self._catalog.is_cached(repository):
                 raise await self._unknown(repository, digest)
             return None
+        client = self._client(route)
+        has_copy = digest in (await self.holdings.of(repository)).manifests
         try:
-            return (await self._client(route).referrers(route.repository, digest, artifact_type)).content
+            async with asyncio.timeout(self._patience(client) if has_copy else None):
+                return (await client.referrers(route.repository, digest, artifact_type)).content
+        except TimeoutError:
+            self._too_slow(client, route)
+            return None
         except SourceNotFound:
             return None
         except SourceError as error:
-            if digest in (await self.holdings.of(repository)).manifests:
+            if has_copy:
                 return None
             raise self._for_client(error, route) from error
 
     # Failures
 
-    def _failed(self, repository: Repository, reference: str, error: SourceError, route: Route) -> EntrepotError:
+    def _failed(
+        self, repository: Repository, reference: str, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown
+    ) -> EntrepotError:
         """What a client is told of a source's failure; remembered for seconds, so that a storm of requests does not become a storm upstream."""
-        told = self._for_client(error, route)
-        self._remember(repository, reference, told)
+        told = self._for_client(error, route, unknown)
+        # A source that was not even asked costs nothing, and may be back at any moment.
+        if not isinstance(error, SourceAvoided):
+            self._remember(repository, reference, told)
         return told
 
-    def _for_client(self, error: SourceError, route: Route) -> EntrepotError:
+    def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown) -> EntrepotError:
+        """The same failure with the name of the rule; *unknown* is what it becomes where the source does not have what was asked for."""
         # Docker Hub and GHCR answer 401 or 403 for a repository that does not exist. To a client without credentials "unknown" is the answer that lets it
         # go on to its next registry; with a credential set it is a refusal, and must not look like a missing image.
-        if isinstance(error, SourceNotFound) or (isinstance(error, SourceRefused) and route.rule.credential_set is None):
-            return ManifestUnknown(f"{error.what} (cache rule {route.rule.name})", error.hint)
-        return error
+        named = f"{error.what} (cache rule {route.rule.name})"
+        is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
+        if isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None):
+            return unknown(named, error.hint)
+        told = copy.copy(error)
+        told.what = named
+        return told
 
     def _remember(self, repository: Repository, reference: str, error: EntrepotError) -> None:
         self._failures[repository, reference] = (self._clock() + self._settings.negative_freshness, error)

@@ -221,6 +221,17 @@ class Ledger:
         self._manifests: dict[tuple[Repository, Digest], float] = {}
         self._blobs: dict[Digest, float] = {}
         self._seen: dict[tuple[Repository, Digest], float] = {}
+        self._requests: dict[str, tuple[int, int]] = {}
+
+    def manifest_answered(self, rule: str) -> None:
+        """A client got a manifest through a rule; without the cache it would have asked the source."""
+        answered, made = self._requests.get(rule, (0, 0))
+        self._requests[rule] = (answered + 1, made)
+
+    def manifest_fetched(self, rule: str) -> None:
+        """A source was asked for a manifest (GET): what Docker Hub counts."""
+        answered, made = self._requests.get(rule, (0, 0))
+        self._requests[rule] = (answered, made + 1)
 
     def manifest_used(self, repository: Repository, manifest: Manifest, tag: Tag | None) -> None:
         """A client got a manifest. An image manifest counts as a pull; an index leads to one."""
@@ -246,8 +257,8 @@ class Ledger:
 
     async def write(self) -> None:
         """Write down what was used since the last time."""
-        if not (self._pulls or self._tags or self._manifests or self._blobs or self._seen):
+        if not (self._pulls or self._tags or self._manifests or self._blobs or self._seen or self._requests):
             return
-        usage = Usage(self._pulls, self._tags, self._manifests, self._blobs, self._seen)
-        self._pulls, self._tags, self._manifests, self._blobs, self._seen = {}, {}, {}, {}, {}
+        usage = Usage(self._pulls, self._tags, self._manifests, self._blobs, self._seen, self._requests)
+        self._pulls, self._tags, self._manifests, self._blobs, self._seen, self._requests = {}, {}, {}, {}, {}, {}
         await self._catalog.record_usage(usage)

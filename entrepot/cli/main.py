@@ -8,6 +8,7 @@ import sys
 import time
 
 import click
+from msgspec import UNSET
 
 from entrepot import __version__
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table, tell
@@ -22,6 +23,7 @@ from entrepot.snapshots import (
     Outcome,
     PullSnapshot,
     PullState,
+    RefreshedTag,
     RepositoryDetail,
     RuleSnapshot,
     TagSnapshot,
@@ -117,7 +119,15 @@ def rule() -> None:
     """Cache rules: which source repository appears here, and where."""
 
 
-_RULE_COLUMNS = (Column("Name"), Column("Source"), Column("Target"), Column("Credential set"), Column("Pulls", right=True), Column("Used", right=True))
+_RULE_COLUMNS = (
+    Column("Name"),
+    Column("Source"),
+    Column("Target"),
+    Column("Credential set"),
+    Column("Freshness"),
+    Column("Pulls", right=True),
+    Column("Used", right=True),
+)
 
 
 @rule.command("list")
@@ -130,11 +140,21 @@ def list_rules(as_json: bool) -> None:
         return
     now = time.time()
     rows = [
-        (each.name, each.source_repository, each.target_repository, each.credential_set or "-", f"{each.pulls:,}", ago(each.last_pull, now)) for each in found
+        (
+            each.name,
+            each.source_repository,
+            each.target_repository,
+            each.credential_set or "-",
+            each.freshness_in_force,
+            f"{each.pulls:,}",
+            ago(each.last_pull, now),
+        )
+        for each in found
     ]
     print_table(_RULE_COLUMNS, rows, empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create")
 
 
+_FRESHNESS = "How long its tags are believed before the source is asked again: always (asked each time), never (not again), 30s, 10min, 1h"
 _name = click.option("--name", "-n", required=True, help="5 to 50 letters, digits and dashes.")
 
 
@@ -151,12 +171,13 @@ def show_rule(name: str, as_json: bool) -> None:
 @click.option("--source-repo", "-s", required=True, help="Login server and repository: docker.io/library/nginx, or docker.io/library/*")
 @click.option("--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*")
 @click.option("--cred-set", "-c", help="Name of a credential set for the source registry.")
+@click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS} [default: that of settings.toml].")
 @as_json
-def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, as_json: bool) -> None:
+def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, freshness: str | None, as_json: bool) -> None:
     """Make a cache rule."""
 
     async def create(client: CacheClient) -> RuleSnapshot:
-        await client.create_rule(name, source_repo, target_repo, cred_set)
+        await client.create_rule(name, source_repo, target_repo, cred_set, freshness)
         return await client.rule(name)
 
     _print_rule(ask(create), as_json=as_json)
@@ -166,16 +187,17 @@ def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | N
 @_name
 @click.option("--cred-set", "-c", help="Name of another credential set for the source registry.")
 @click.option("--remove-cred-set", is_flag=True, help="Use no credential set any more.")
+@click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml.")
 @as_json
-def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, as_json: bool) -> None:
-    """Change the credential set of a cache rule, the only thing that can change."""
+def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool) -> None:
+    """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
     if cred_set is not None and remove_cred_set:
         raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
-    if cred_set is None and not remove_cred_set:
-        raise click.UsageError("There is nothing to change: give --cred-set or --remove-cred-set.")
+    if cred_set is None and not remove_cred_set and freshness is None:
+        raise click.UsageError("There is nothing to change: give --cred-set, --remove-cred-set or --freshness.")
 
     async def update(client: CacheClient) -> RuleSnapshot:
-        await client.update_rule(name, cred_set)
+        await client.update_rule(name, UNSET if cred_set is None and not remove_cred_set else cred_set, freshness=UNSET if freshness is None else freshness)
         return await client.rule(name)
 
     _print_rule(ask(update), as_json=as_json)
@@ -204,9 +226,11 @@ def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
             ("Source", found.source_repository),
             ("Target", found.target_repository),
             ("Credential set", found.credential_set or "none"),
+            ("Freshness", found.freshness_in_force + ("" if found.freshness else " (the default)")),
             ("Created", _moment(found.created)),
             ("Pulls", f"{found.pulls:,}"),
             ("Used", _moment(found.last_pull)),
+            ("Asked for manifests", f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}"),
         ]
     )
 
@@ -504,6 +528,31 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
     return latest
 
 
+@cli.command()
+@click.argument("image")
+@as_json
+def refresh(image: str, as_json: bool) -> None:
+    """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is. No layers are fetched."""
+    found = ask(lambda client: client.refresh(image))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(_refreshed(found))
+    if found.problem is not None:
+        sys.exit(REFUSED)
+
+
+def _refreshed(found: RefreshedTag) -> str:
+    name = f"{found.repository}:{found.tag}"
+    if found.problem is not None:
+        return f"{name} stays at {found.digest}, as it is held: {found.problem}"
+    if found.gone:
+        return f"{name} is gone at {found.source_repository}; {found.digest} is held and stays."
+    if found.before is None:
+        return f"{name} is new here: {found.digest}."
+    return f"{name} moved from {found.before} to {found.digest}." if found.moved else f"{name} is unchanged: {found.digest}."
+
+
 def _columns() -> int:
     """Characters that a line may have: one that reaches the last column makes some terminals go to the next, where a carriage return can't go back from."""
     try:
@@ -575,6 +624,8 @@ def _rules(count: int) -> str:
 def _tag_state(tag: TagSnapshot, now: float) -> str:
     if tag.gone:
         state = "gone at its source, kept"
+    elif tag.fresh_until is None:
+        state = "never checked again"
     else:
         state = f"fresh, {duration(tag.fresh_until - now)} left" if tag.fresh_until > now else "asks its source at the next pull"
     return f"locked, {state}" if tag.locked else state

@@ -30,6 +30,12 @@ class PullRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     asked_by: str = "api"
 
 
+class RefreshRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request to ask the source of a tag."""
+
+    image: str
+
+
 class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """The body of a request for an eviction. *target* is in bytes; None stands for the low-water mark of the settings."""
 
@@ -57,6 +63,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
         cancelled = engine.cache.pulls.cancel(request.path_params["id"])
         await cancelled.over.wait()
         return _json(cancelled.snapshot())
+
+    async def refresh(request: Request) -> Response:
+        asked = await read_body(request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.')
+        return _json(await engine.refresh(asked.image))
 
     async def evict(request: Request) -> Response:
         asked = await read_body(request, EvictionRequest, hint='Send {"dryRun": true}, and {"target": BYTES} to go below what the settings say.')
@@ -89,6 +99,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route("/entrepot/v1/pulls", start_pull, methods=["POST"]),
         Route("/entrepot/v1/pulls/{id}", pull, methods=["GET"]),
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
+        Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
         Route("/entrepot/v1/evict", evict, methods=["POST"]),
         Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
         Route("/entrepot/v1/doctor", doctor, methods=["POST"]),

@@ -39,6 +39,8 @@ class _RuleProperties(msgspec.Struct, rename="camel", forbid_unknown_fields=True
     source_repository: str | None = None
     target_repository: str | None = None
     credential_set_resource_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    freshness: str | float | msgspec.UnsetType | None = msgspec.UNSET
+    """ACR has no such property."""
     creation_date: str | None = None
     provisioning_state: str | None = None
 
@@ -80,6 +82,7 @@ class _RuleCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     source_repository: str | None = None
     target_repository: str | None = None
     credential_set: str | None = None
+    freshness: str | float | None = None
 
 
 class _SetCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -106,7 +109,8 @@ def routes(engine: Engine) -> list[BaseRoute]:
             if _must_be_new(request):
                 raise CacheRuleNameTaken(f"There is a cache rule {existing.name} already.", "Choose another name.", field="name")
             return json_response(_rule_resource(request, await _change_rule(existing, body)))
-        draft = RuleDraft(name, body.source_repository, body.target_repository, _set_name(body.credential_set_resource_id))
+        freshness = None if body.freshness is msgspec.UNSET else body.freshness
+        draft = RuleDraft(name, body.source_repository, body.target_repository, _set_name(body.credential_set_resource_id), freshness)
         return json_response(_rule_resource(request, await engine.create_rule(draft)), status=201)
 
     async def patch_rule(request: Request) -> Response:
@@ -115,9 +119,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
         engine.documents.rules.check_unchanged(rule.name, source_repository=body.source_repository, target_repository=body.target_repository)
-        if body.credential_set_resource_id is msgspec.UNSET:
+        given = body.credential_set_resource_id
+        if given is msgspec.UNSET and body.freshness is msgspec.UNSET:
             return rule
-        return await engine.update_rule(rule.name, _set_name(body.credential_set_resource_id))
+        return await engine.update_rule(rule.name, msgspec.UNSET if given is msgspec.UNSET else _set_name(given), freshness=body.freshness)
 
     async def delete_rule(request: Request) -> Response:
         # ACR answers 204 for what is not there. A caller who wants to know asks first.
@@ -174,7 +179,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
-        return json_response(await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set)))
+        return json_response(
+            await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set, asked.freshness))
+        )
 
     async def check_set(request: Request) -> Response:
         asked = await read_body(request, _SetCheck)
@@ -301,6 +308,8 @@ def _rule_resource(request: Request, rule: CacheRule) -> dict[str, Any]:
         "creationDate": _time(rule.created),
         "provisioningState": "Succeeded",
     }
+    if rule.freshness_text is not None:
+        properties["freshness"] = rule.freshness_text
     return {"type": f"{PROVIDER}/registries/cacheRules", "id": _id(request, "cacheRules", rule.name), "name": rule.name, "properties": properties}
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
@@ -23,7 +25,7 @@ from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRef
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
 from entrepot.server.ranges import ByteRange, parse_range
-from entrepot.source.errors import SourceOverAllowance
+from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
 from entrepot.store.manifests import OCI_INDEX
 
 Scope = dict[str, Any]
@@ -33,6 +35,12 @@ Headers = list[tuple[bytes, bytes]]
 
 PAGE = 1000
 """Tags or repositories in a page of a listing at the most; a client that asks for more gets this many and a link to the next page."""
+
+UNKNOWN_WAIT = 3
+"""Seconds that a client is asked to wait, at least, when a source lets us pull no more and does not say for how long."""
+
+LEAST_SPREAD = 5
+"""Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
@@ -177,7 +185,10 @@ class RegistryApp:
         start, end = (part.start, part.end) if part is not None else (0, size)
         if isinstance(found, Fill):
             # Until the first byte is here the answer can still be an error with a status of its own.
-            await found.wait_beyond(min(start, max(0, size - 1)))
+            try:
+                await found.wait_beyond(min(start, max(0, size - 1)))
+            except SourceError as error:
+                raise self._engine.cache.blob_failed(repository, error) from error
             body = found.read(start, end)
         else:
             body = self._engine.blobs.read(digest, start, end)
@@ -269,8 +280,8 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, SourceOverAllowance) and error.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+        if isinstance(error, (SourceOverAllowance, SourceAvoided)):
+            headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
     async def file(self, path: Any, headers: Headers, *, etag: str) -> None:
@@ -335,6 +346,12 @@ def _part_headers(digest: Digest, part: ByteRange, size: int, origin: Origin) ->
     headers = [(name, value) for name, value in _blob_headers(digest, size, origin) if name != b"content-length"]
     span = f"bytes {part.start}-{part.end - 1}/{size}".encode()
     return [*headers, (b"content-length", str(part.end - part.start).encode()), (b"content-range", span)]
+
+
+def _retry_after(seconds: float | None) -> int:
+    """What a client is told to wait: a little longer than the source wants, at random, so that not all come back at once."""
+    least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(seconds))
+    return least + random.randint(0, max(LEAST_SPREAD, least // 5))
 
 
 def _next_page(path: str, n: int | None, last: str | None) -> Headers:

@@ -18,16 +18,18 @@ LONGEST_PAUSE = 300.0
 _EPOCH_FROM = 1_000_000_000
 """A number of seconds from here on (September 2001) is a time and not a duration: Docker Hub and GitHub send such ones."""
 
+_WINDOW = re.compile(r";\s*w=(\d{1,9})")
 _NUMBER = re.compile(r"\s*(\d{1,15})")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many more manifests a source registry gives us. *resets* is in seconds since the epoch."""
+    """How many more manifests a source registry gives us. *resets* is in seconds since the epoch; *window* the seconds in which they are counted."""
 
     limit: int | None = None
     remaining: int | None = None
     resets: float | None = None
+    window: float | None = None
 
 
 def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
@@ -36,7 +38,8 @@ def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
     limit, remaining, reset = (_number(told.get(f"ratelimit{what}")) for what in ("limit", "remaining", "reset"))
     if limit is None and remaining is None:
         return None
-    return Allowance(limit, remaining, None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset)
+    window = next((float(found[1]) for what in ("limit", "remaining") if (found := _WINDOW.search(told.get(f"ratelimit{what}", "")))), None)
+    return Allowance(limit, remaining, None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset, window)
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -23,6 +23,7 @@ from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.secrets import read_credential
 from entrepot.source.allowance import Allowances, read_retry_after
+from entrepot.source.breaker import Breaker, Breakers
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -110,6 +111,11 @@ class UpstreamState:
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
+    allowance_window: float | None = None
+    """Seconds in which the limit is counted."""
+    unreachable_since: float | None = None
+    """Since when it is not asked because it could not be reached; None: it is asked as usual."""
+    next_try: float | None = None
 
 
 class BlobStream:
@@ -176,6 +182,10 @@ class Sources:
         self.wall_clock = wall_clock
         self.tokens = Tokens(read_credential, clock=clock, wall_clock=wall_clock)
         self.allowances = Allowances(wall_clock)
+        self.breakers = Breakers(clock, wall_clock)
+        self.breakers.on_change = self._reachability_changed
+        self.on_reachability: Callable[[Breaker], None] = lambda _: None
+        """Told when a host of a source is given up, and when it answers again."""
         self._transports: dict[str, SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
@@ -184,6 +194,7 @@ class Sources:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.breakers.close()
         transports, self._transports = list(self._transports.values()), {}
         for each in transports:
             await each.aclose()
@@ -191,20 +202,30 @@ class Sources:
     def client(self, registry: SourceRegistry, credential_set: CredentialSet | None) -> SourceClient:
         """A source registry, seen with a credential set or none. The secrets are read when a challenge asks for them."""
         transport = self._transport_to(registry.endpoint)
-        exchange = Exchange(transport, registry.login_server, timeout=self._timeout, clock=self.wall_clock, pause=self._pause)
+        exchange = Exchange(transport, registry.login_server, timeout=self._timeout, clock=self.wall_clock, pause=self._pause, breakers=self.breakers)
         return SourceClient(self, Login(registry, credential_set), exchange)
 
     def state(self, login_server: str) -> UpstreamState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
         allowance = self.allowances.get(login_server)
+        broken = self.breakers.open_of(login_server)
         return UpstreamState(
             reachable=upstream.reachable if upstream else None,
             problem=upstream.problem if upstream else None,
             allowance_remaining=allowance.remaining,
             allowance_limit=allowance.limit,
             allowance_resets=allowance.resets,
+            allowance_window=allowance.window,
+            unreachable_since=broken.since if broken else None,
+            next_try=broken.next_try if broken else None,
         )
+
+    def _reachability_changed(self, breaker: Breaker) -> None:
+        if breaker.since is None:
+            upstream = self.upstream(breaker.login_server)
+            upstream.reachable, upstream.problem = True, None
+        self.on_reachability(breaker)
 
     def upstream(self, login_server: str) -> _Upstream:
         """What all clients of a login server share."""
@@ -233,7 +254,10 @@ class Sources:
         from entrepot.source.transport import SourceTransport
 
         if self._tls is None:
-            self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if self._settings.ca_file is not None:
+                tls.load_verify_locations(self._settings.ca_file)
+            self._tls = tls
         return SourceTransport, self._tls
 
 
@@ -249,6 +273,15 @@ class SourceClient:
         self._exchange = exchange
         self._server = login.registry.login_server
         self._upstream = sources.upstream(self._server)
+
+    def suspect(self) -> None:
+        """The source keeps a client waiting that could have had a copy."""
+        self._exchange.suspect(httpx.URL(self._login.registry.endpoint))
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether the source kept somebody waiting lately and has not answered anybody since: whoever has a copy should not wait for it."""
+        return self._exchange.is_suspected(httpx.URL(self._login.registry.endpoint))
 
     # Manifests
 
@@ -499,7 +532,8 @@ class SourceClient:
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
         if answer.media_type in _HTML and (unless is None or _digest_header(answer.headers) != unless):
-            raise SourceAnswerInvalid(f"{self._server} answers with a web page for {about}.", _NOT_A_REGISTRY)
+            self._upstream.problem = f"{self._server} answers with a web page for {about}."
+            raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
         status = answer.status

@@ -4,7 +4,9 @@
 
     SourceError
     ├── SourceUnreachable       no answer: name, connection, TLS or time-out
-    ├── SourceRefused           credentials or permissions: 401, 403, or a sign-in that would give credentials away
+    │   └── SourceAvoided       it could not be reached a moment ago, and was not asked
+    ├── SourceRefused           credentials or permissions: 401, 403
+    │   └── SignInUnsafe        a sign-in that would give credentials away
     ├── SourceNotFound          it has no such manifest, blob or repository: 404
     ├── SourceOverAllowance     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
@@ -34,12 +36,24 @@ class SourceUnreachable(SourceError):
     status = oci_status = 503
 
 
+class SourceAvoided(SourceUnreachable):
+    """The source registry could not be reached a moment ago, so it was not asked again. *retry_after* is the seconds until it is next tried."""
+
+    def __init__(self, what: str, hint: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
 class SourceRefused(SourceError):
-    """The source registry does not let us in, or wants the credentials where they must not go."""
+    """The source registry does not let us in."""
 
     code = "SourceRefused"
     status = oci_status = 403
     oci_code = "DENIED"
+
+
+class SignInUnsafe(SourceRefused):
+    """The source registry wants the sign-in where no credential may go. That says nothing about what was asked for."""
 
 
 class SourceNotFound(SourceError):

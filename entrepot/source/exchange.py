@@ -21,7 +21,8 @@ import httpx
 
 from entrepot import __version__
 from entrepot.source.allowance import read_retry_after
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceError, SourceUnreachable
+from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 
 ATTEMPTS = 3
 """How often a request is made before its failure is believed."""
@@ -34,6 +35,9 @@ FIRST_PAUSE = 0.2
 
 LONGEST_RETRY_AFTER = 3.0
 """Seconds that we wait, at most, because a failing source asks us to. When it asks for more, its failure is believed at once."""
+
+USER_AGENT = f"entrepot/{__version__}"
+"""What sources see of us."""
 
 REDIRECTS = 5
 """How many redirects are followed."""
@@ -123,7 +127,9 @@ class Exchange:
         timeout: httpx.Timeout,
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        breakers: Breakers | None = None,
     ) -> None:
+        self._breakers = breakers if breakers is not None else Breakers(clock, clock)
         self._transport = transport
         self._name = name
         self._extensions = {"timeout": timeout.as_dict()}
@@ -136,12 +142,13 @@ class Exchange:
         Raises `SourceUnreachable`, or `SourceAnswerInvalid` for a redirect that must not be followed. Every status is an answer.
         """
         attempt = 1
+        answers: dict[Breaker, int] = {}
         while True:
             try:
-                answer = await self._follow(method, url, headers, about, redirects)
+                answer = await self._follow(method, url, headers, about, redirects, answers)
             except httpx.TransportError as error:
                 if attempt >= _attempts_after(error):
-                    raise self._unreachable(error) from error
+                    raise self._given_up(error, answers) from error
                 _log.info("%s: attempt %d failed: %s", about, attempt, type(error).__name__)
                 wait = 0.0
             else:
@@ -154,11 +161,11 @@ class Exchange:
             await self._pause(max(wait, random.uniform(0.5, 1.0) * FIRST_PAUSE * 2 ** (attempt - 1)))
             attempt += 1
 
-    async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int) -> Answer:
+    async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int, answers: dict[Breaker, int]) -> Answer:
         first = url
-        headers = {"User-Agent": f"entrepot/{__version__}", "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(redirects + 1):
-            response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions))
+            response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTING or location is None or redirects == 0:
                 return Answer(response, self._name, about, redirected=not same_origin(first, url))
@@ -169,14 +176,44 @@ class Exchange:
             url = following
         raise SourceAnswerInvalid(f"{self._name} redirects in circles for {about}.", f"Entrepot follows {REDIRECTS} redirects.")
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request, answers: dict[Breaker, int]) -> httpx.Response:
+        breaker = self._breakers.of(self._name, request.url)
+        breaker.check()
+        answers.setdefault(breaker, breaker.answers)
         try:
             response = await self._transport.handle_async_request(request)
         except httpx.TransportError as error:
             error.request = request
             raise
+        breaker.answered()
         response.request = request
         return response
+
+    def _given_up(self, error: httpx.TransportError, answers: Mapping[Breaker, int]) -> SourceUnreachable:
+        """What a request is told that failed with all its attempts. Unless others got an answer meanwhile, the host gets no more requests for a while."""
+        told = self._unreachable(error)
+        breaker = self._breakers.of(self._name, error.request.url)
+        if _is_of_connection(error) and breaker.answers == answers.get(breaker):
+            self._breakers.give_up(breaker, told, self._reaches)
+        return told
+
+    async def _reaches(self, origin: str) -> bool:
+        """Whether a host answers again, with whatever status."""
+        request = httpx.Request("HEAD", f"{origin}/v2/", headers={"User-Agent": USER_AGENT}, extensions=self._extensions)
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.TransportError as error:
+            return not _is_of_connection(error)
+        await response.aclose()
+        return True
+
+    def suspect(self, url: httpx.URL) -> None:
+        """The host keeps a client waiting that could have had a copy."""
+        self._breakers.of(self._name, url).suspect()
+
+    def is_suspected(self, url: httpx.URL) -> bool:
+        """Whether the host kept somebody waiting lately and has not answered since."""
+        return self._breakers.of(self._name, url).is_suspected
 
     def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
         try:
@@ -193,7 +230,7 @@ class Exchange:
             raise SourceAnswerInvalid(f"{self._name} redirects to {target.host}, an address of this machine's own surroundings.", "It is not followed.")
         return target
 
-    def _unreachable(self, error: httpx.TransportError) -> SourceError:
+    def _unreachable(self, error: httpx.TransportError) -> SourceUnreachable:
         host = error.request.url.host
         where = host if host == self._name else f"{self._name} ({host})"
         causes = list(_causes(error))
@@ -243,6 +280,11 @@ def _attempts_after(error: httpx.TransportError) -> int:
     if any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
         return 1
     return ATTEMPTS_IN_SILENCE if isinstance(error, httpx.TimeoutException) else ATTEMPTS
+
+
+def _is_of_connection(error: httpx.TransportError) -> bool:
+    """Whether no connection came about, or nothing over it. One that was taken and ended is an answer of a kind, and comes at once."""
+    return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout, httpx.WriteTimeout, httpx.ProxyError))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -20,7 +20,7 @@ import msgspec
 
 from entrepot.errors import EntrepotError
 from entrepot.source.allowance import read_retry_after
-from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
+from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
 from entrepot.source.exchange import Exchange, is_local, same_origin
 
 if TYPE_CHECKING:
@@ -306,7 +306,10 @@ class Tokens:
     async def _fetch(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
         if not key.realm:
             return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
-        realm = check_realm(key.realm, login.registry)
+        try:
+            realm = check_realm(key.realm, login.registry)
+        except SourceRefused as refusal:
+            raise SignInUnsafe(refusal.what, refusal.hint) from None
         parameters = [("service", key.service)] if key.service else []
         parameters += [("scope", each) for each in key.scope.split(" ") if each]
         headers = {"Accept": "application/json"}

@@ -118,6 +118,14 @@ _blobs = Table(
     Column("last_used", Float, nullable=False),
 )
 
+_rule_requests = Table(
+    "rule_requests",
+    _schema,
+    Column("rule", String(50), primary_key=True),
+    Column("answered", Integer, nullable=False),
+    Column("made", Integer, nullable=False),
+)
+
 _ADDED = {2: (_repositories.c.locked, _repository_manifests.c.last_used, _repository_manifests.c.locked, _tags.c.locked)}
 """The columns that came with each version of the schema: an older catalog gets them when it is opened."""
 
@@ -186,6 +194,8 @@ class Usage:
     blobs: Mapping[Digest, float]
     seen: Mapping[tuple[Repository, Digest], float] = field(default_factory=dict)
     """Manifests of which a client only asked whether they are there (HEAD): a use, and no pull."""
+    requests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By the name of the rule: manifests that clients got, and requests for them that the source got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +480,21 @@ class Catalog:
                 await connection.execute(update(_repository_manifests).where(earlier).values(last_used=last))
             for digest, last in usage.blobs.items():
                 await connection.execute(update(_blobs).where(_blobs.c.digest == str(digest)).values(last_used=last))
+
+            for rule, (answered, made) in usage.requests.items():
+                await _insert_missing(connection, _rule_requests, {"rule": rule}, {"answered": 0, "made": 0})
+                more = {"answered": _rule_requests.c.answered + answered, "made": _rule_requests.c.made + made}
+                await connection.execute(update(_rule_requests).where(_rule_requests.c.rule == rule).values(more))
+
+    async def requests_of_rules(self) -> dict[str, tuple[int, int]]:
+        """By the name of each rule: manifests that clients got, and requests for them that the source got."""
+        async with self._engine.connect() as connection:
+            return {row.rule: (row.answered, row.made) for row in await connection.execute(select(_rule_requests))}
+
+    async def forget_requests_of(self, rule: str) -> None:
+        """The rule is gone: another of its name begins at zero."""
+        async with self._write() as connection:
+            await connection.execute(delete(_rule_requests).where(_rule_requests.c.rule == rule))
 
     async def delete_tag(self, repository: Repository, tag: Tag) -> bool:
         """Forget a tag; its manifests stay until the repository or they are deleted. False when it was not there."""

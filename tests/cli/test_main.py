@@ -21,7 +21,20 @@ from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn, Status
 
-RULE_KEYS = {"name", "sourceRepository", "targetRepository", "credentialSet", "created", "loginServer", "pulls", "lastPull"}
+RULE_KEYS = {
+    "name",
+    "sourceRepository",
+    "targetRepository",
+    "credentialSet",
+    "created",
+    "loginServer",
+    "pulls",
+    "lastPull",
+    "freshness",
+    "freshnessInForce",
+    "requestsMade",
+    "requestsSaved",
+}
 SET_KEYS = {"name", "loginServer", "usernameId", "passwordId", "created", "health", "errorCode", "errorMessage", "checked", "usedBy"}
 SET = ("--login-server", LOGIN_SERVER, "--username-id", "env:EXAMPLE_USER", "--password-id", "env:EXAMPLE_PASSWORD")
 
@@ -79,7 +92,7 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, 
         (["rule", "create"], "Missing option '--name'"),
         (["rule", "create", "--name", "example"], "Missing option '--source-repo'"),
         (["rule", "show", "example"], "Missing option '--name'"),
-        (["rule", "update", "--name", "example"], "There is nothing to change: give --cred-set or --remove-cred-set."),
+        (["rule", "update", "--name", "example"], "There is nothing to change: give --cred-set, --remove-cred-set or --freshness."),
         (["rule", "update", "--name", "example", "--cred-set", "a", "--remove-cred-set"], "can't be used together"),
         (["credential-set", "update", "--name", "example"], "There is nothing to change: give --username-id, --password-id or both."),
         (["credential-set", "create", "--name", "example", "--login-server", "docker.io"], "Missing option '--username-id'"),
@@ -104,7 +117,8 @@ async def test_wrong_usage_is_told_before_an_engine_is_asked(arguments: list[str
 async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine) -> None:
     ended = await alone.done("--help")
     places = [
-        ended.output.index(f"\n  {each} ") for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "doctor", "paths")
+        ended.output.index(f"\n  {each} ")
+        for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "refresh", "doctor", "paths")
     ]
     assert places == sorted(places)
     assert (await alone.done("-h")).output == ended.output
@@ -165,13 +179,45 @@ async def test_a_rule_from_its_creation_to_its_end(entrepot: CommandLine, engine
 async def test_rules_are_listed_in_columns(entrepot: CommandLine) -> None:
     title, line = (await entrepot.done("rule", "list")).output.splitlines()
     assert title.split("  ")[0] == "Name"
-    assert line.split() == ["example-library", f"{LOGIN_SERVER}/library/*", "library/*", "-", "0", "never"]
+    assert line.split() == ["example-library", f"{LOGIN_SERVER}/library/*", "library/*", "-", "5", "min", "0", "never"]
 
 
 async def test_a_rule_is_shown_in_lines(entrepot: CommandLine) -> None:
     told = (await entrepot.done("rule", "show", "--name", "example-library")).output
-    assert f"Source          {LOGIN_SERVER}/library/*\n" in told
-    assert "Credential set  none\n" in told
+    assert f"Source               {LOGIN_SERVER}/library/*\n" in told
+    assert "Credential set       none\n" in told
+    assert "Freshness            5 min (the default)\n" in told
+
+
+async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(entrepot: CommandLine) -> None:
+    arguments = ("--source-repo", f"{LOGIN_SERVER}/acme/api", "--target-repo", "api")
+    assert (await entrepot.ask("rule", "create", "-n", "acme-api", *arguments, "--freshness", "90s"))["freshness"] == "90 s"
+    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--freshness", "never"))["freshness"] == "never"
+    changed = await entrepot.ask("rule", "update", "-n", "acme-api", "--freshness", "default")
+    assert (changed["freshness"], changed["freshnessInForce"]) == (None, "5 min")
+    refused = await entrepot.run("rule", "update", "-n", "acme-api", "--freshness", "soon")
+    assert refused.status == 1
+    assert "'soon' is not a freshness" in refused.errors
+    assert "FreshnessInvalid" in refused.errors
+
+
+async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(entrepot: CommandLine, source: StandIn) -> None:
+    old = source.add_image("library/nginx", "1", layers=[b"old"])
+    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 is new here: {old.digest}.\n"
+    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 is unchanged: {old.digest}.\n"
+    new = source.add_image("library/nginx", "1", layers=[b"new"])
+    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 moved from {old.digest} to {new.digest}.\n"
+    assert source.count("GET", "/blobs/") == 0
+    source.remove_tag("library/nginx", "1")
+    assert (
+        await entrepot.done("refresh", "library/nginx:1")
+    ).output == f"library/nginx:1 is gone at {LOGIN_SERVER}/library/nginx; {new.digest} is held and stays.\n"
+    await source.stop()
+    ended = await entrepot.run("refresh", "library/nginx:1")
+    assert ended.status == 1
+    assert f"library/nginx:1 stays at {new.digest}, as it is held: {LOGIN_SERVER} (127.0.0.1) can't be reached" in ended.output
+    by_digest = await entrepot.run("refresh", f"library/nginx@{new.digest}")
+    assert (by_digest.status, "never changes" in by_digest.errors) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -432,3 +432,21 @@ async def test_azure_s_own_sdk_steers_the_engine(engine: Engine) -> None:
     async with on_tcp(engine) as address, asyncio.timeout(60):
         await asyncio.to_thread(_use_the_sdk, address)
     assert [rule.name for rule in engine.documents.rules] == ["example-library"]
+
+
+async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(management: httpx.AsyncClient) -> None:
+    made = await management.put(f"{RULES}/acme-api", json=rule_body(freshness=90))
+    assert (made.status_code, made.json()["properties"]["freshness"]) == (201, "90 s")
+    kept = await management.patch(f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}})
+    assert kept.json()["properties"]["freshness"] == "90 s"
+    changed = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": "always"}})
+    assert changed.json()["properties"]["freshness"] == "always"
+    assert (await management.put(f"{RULES}/acme-api", json=changed.json())).json() == changed.json()
+    refused = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": "soon"}})
+    assert (refused.status_code, error(refused)["code"], error(refused)["target"]) == (400, "FreshnessInvalid", "freshness")
+    default = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": None}})
+    assert "freshness" not in default.json()["properties"]
+
+
+async def test_a_rule_without_a_freshness_has_none_in_its_shape(management: httpx.AsyncClient) -> None:
+    assert "freshness" not in (await management.put(f"{RULES}/acme-api", json=rule_body())).json()["properties"]

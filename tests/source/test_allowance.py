@@ -12,11 +12,11 @@ NOW = 1_800_000_000.0
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Allowance(100, 76, None)),
-        ({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}, Allowance(100, 0, None)),
+        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Allowance(100, 76, None, 21_600)),
+        ({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}, Allowance(100, 0, None, 21_600)),
         ({"RATELIMITLIMIT": "100", "RATELIMITREMAINING": "5"}, Allowance(100, 5, None)),
         ({"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": "1800000060"}, Allowance(5000, 4999, NOW + 60)),
-        ({"RateLimit-Limit": "10, 10;w=60", "RateLimit-Remaining": " 9", "RateLimit-Reset": "30"}, Allowance(10, 9, NOW + 30)),
+        ({"RateLimit-Limit": "10, 10;w=60", "RateLimit-Remaining": " 9", "RateLimit-Reset": "30"}, Allowance(10, 9, NOW + 30, 60)),
         ({"ratelimit-remaining": "7"}, Allowance(None, 7, None)),
         ({"ratelimit-limit": "unlimited"}, None),
         ({"content-type": "text/plain"}, None),

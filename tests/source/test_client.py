@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -339,7 +340,7 @@ async def test_the_allowance_is_told_in_the_state(client: SourceClient, sources:
     assert sources.state("docker.io") == UpstreamState()
     source.fault("/manifests/", Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}))
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(reachable=True, problem=None, allowance_remaining=76, allowance_limit=100)
+    assert sources.state("docker.io") == UpstreamState(reachable=True, problem=None, allowance_remaining=76, allowance_limit=100, allowance_window=21_600)
 
 
 async def test_the_allowance_of_storage_behind_a_redirect_is_another(client: SourceClient, sources: Sources, source: StandIn) -> None:
@@ -389,12 +390,22 @@ async def test_the_state_tells_the_last_problem_until_it_is_over(client: SourceC
     assert state.reachable is True
     assert state.problem is not None
     assert "status 500" in state.problem
+    again = asyncio.Event()
+
+    async def wait(_: float) -> None:
+        await again.wait()
+
+    sources.breakers.wait = wait
     await source.stop()
     with pytest.raises(SourceError):
         await client.head_manifest(NGINX, LATEST)
     assert sources.state("docker.io").reachable is False
     await source.start()
     source.clear_faults()
+    again.set()
+    async with asyncio.timeout(30):
+        while sources.state("docker.io").unreachable_since is not None:
+            await asyncio.sleep(0)
     await client.head_manifest(NGINX, LATEST)
     assert sources.state("docker.io") == UpstreamState(reachable=True)
 

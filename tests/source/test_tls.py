@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from entrepot.credentials import CredentialSet
 from entrepot.reference import Repository, Tag
+from entrepot.settings import Settings
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from tests.source.conftest import registry
@@ -81,3 +82,15 @@ async def test_from_https_no_redirect_leads_to_http(
         with pytest.raises(SourceAnswerInvalid, match="from https to http"):
             await opened().client(registry(source.url), None).manifest(NGINX, Tag("latest"))
         assert not storage.requests
+
+
+async def test_a_certificate_authority_of_the_settings_is_trusted_besides_those_of_the_system(
+    opened: Callable[..., Sources], tls: ssl.SSLContext, certificate: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.toml").write_text(f'ca_file = "{certificate.name}"')
+    found = Settings.load(tmp_path / "settings.toml").ca_file
+    assert found == certificate
+    async with StandIn(tls=tls) as source:
+        source.add_image("library/nginx", "latest")
+        await opened(ca_file=found).client(registry(source.url), None).manifest(NGINX, Tag("latest"))
+        assert source.count("GET", "/manifests/latest") == 1

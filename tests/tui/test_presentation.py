@@ -25,6 +25,7 @@ from tui.presentation import (
     pull_progress,
     tag_row,
     tag_state,
+    upstream_lines,
     upstream_state,
 )
 from tui.screens.overview import figures, needs, sources
@@ -115,6 +116,30 @@ def test_a_source_registry_is_well_or_says_what_it_serves() -> None:
     assert upstream_state(msgspec.structs.replace(found, reachable=True))[0] == "well"
     assert upstream_state(msgspec.structs.replace(found, reachable=True, allowance_remaining=73, allowance_limit=100))[0] == "well, 73 of 100 pulls left"
     assert upstream_state(msgspec.structs.replace(found, reachable=False)) == ("down, serving what is held", "bad")
+
+
+def test_a_source_that_can_not_be_reached_says_since_when_and_when_it_is_tried_again() -> None:
+    found = UpstreamSnapshot(
+        name="Docker Hub",
+        login_server="docker.io",
+        sign_in=SignIn.REQUIRED,
+        problem="docker.io can't be reached.",
+        unreachable_since=NOW - 120,
+        next_try=NOW + 30,
+        allowance_limit=100,
+        allowance_window=21_600,
+        allowance_resets=NOW + 600,
+    )
+    assert upstream_lines(found, NOW) == (
+        "Docker Hub (docker.io) needs credentials",
+        "not asked for 2 min, next try in 30 s   allows 100 pulls in 6 h   counts anew in 10 min   docker.io can't be reached.",
+    )
+    well = UpstreamSnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
+    assert upstream_lines(well, NOW) == ("Quay (quay.io) credentials optional", "No problem is known.")
+
+
+def test_a_tag_that_is_never_checked_again_says_so() -> None:
+    assert tag_state(msgspec.structs.replace(TAG, fresh_until=None), NOW) == ("kept, never checked", "good")
 
 
 def test_an_unhealthy_credential_set_says_why_and_who_uses_it() -> None:

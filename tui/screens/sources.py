@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from textual.app import ComposeResult
 
-from tui.presentation import SIGN_IN, upstream_row
+from tui.presentation import upstream_lines, upstream_row
 from tui.screens.area import ListScreen
 from widgets.row_list import Column, Row, RowList
 
@@ -40,5 +42,4 @@ class SourcesScreen(ListScreen):
         if row is None:
             return ()
         found = self._upstreams[row.key]
-        declared = "   declared in settings.toml" if found.declared else ""
-        return (f"{found.name} ({found.login_server}) {SIGN_IN[found.sign_in]}{declared}", found.problem or "No problem is known.")
+        return upstream_lines(found, time.time())
