@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import httpx
-import truststore
 
 from entrepot.credentials import CredentialSet
 from entrepot.engine import RESERVE, SPACE_TO_START, Engine
@@ -24,7 +23,7 @@ from entrepot.errors import EntrepotError
 from entrepot.reference import Repository, Tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
-from entrepot.source.client import SourceClient
+from entrepot.source.client import SourceClient, trusting
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.exchange import Exchange
 from entrepot.source.transport import SourceTransport, proxy_for
@@ -84,7 +83,7 @@ async def _source(
 ) -> AsyncIterator[Finding]:
     """From its name to its manifests; what follows from a failure is not looked at."""
     about, url = registry.login_server, httpx.URL(registry.endpoint)
-    tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = trusting(engine.settings)
     proxy = proxy_for(url)
     if proxy is not None:
         # It may carry a password: only its host is told.

@@ -38,9 +38,10 @@ def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
     return [each.check for each in found.findings if each.about == about]
 
 
-async def examined(directories: Directories, endpoint: str) -> Examination:
+async def examined(directories: Directories, endpoint: str, *, ca_file: Path | None = None) -> Examination:
     """What is found with a source at an endpoint, on an engine of its own."""
-    settings = Settings(listen="127.0.0.1:0", connect_timeout=5, upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),))
+    upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+    settings = Settings(listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,))
     async with Engine.open(directories, settings) as engine:
         await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
         return await examine(engine)
@@ -95,6 +96,13 @@ async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_p
         found = finding(await examined(directories, source.url), "certificate")
     assert found.outcome is Outcome.FAILED
     assert found.what == "The certificate of 127.0.0.1 is not trusted: self-signed certificate."
+
+
+async def test_a_certificate_that_the_settings_trust(directories: Directories, tmp_path: Path) -> None:
+    path = certificate(tmp_path / "own.pem", days=90)
+    async with StandIn(tls=served_with(path)) as source:
+        found = finding(await examined(directories, source.url, ca_file=path), "certificate")
+    assert found.outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(("days", "outcome"), [(90.5, Outcome.OK), (3.5, Outcome.WARNING)])

@@ -160,6 +160,14 @@ class _Upstream:
         self.problem: str | None = None
 
 
+def trusting(settings: Settings) -> ssl.SSLContext:
+    """TLS that trusts the certificate authorities of the system, and those that the settings add."""
+    tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if settings.ca_file is not None:
+        tls.load_verify_locations(settings.ca_file)
+    return tls
+
+
 class Sources:
     """The connections, tokens and limits of all source registries. Use it as ``async with``.
 
@@ -254,10 +262,7 @@ class Sources:
         from entrepot.source.transport import SourceTransport
 
         if self._tls is None:
-            tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            if self._settings.ca_file is not None:
-                tls.load_verify_locations(self._settings.ca_file)
-            self._tls = tls
+            self._tls = trusting(self._settings)
         return SourceTransport, self._tls
 
 
