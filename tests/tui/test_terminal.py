@@ -118,7 +118,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
 
 def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "serve", "--listen", "127.0.0.1:0")
-    terminal.sees("answers container clients on 127.0.0.1:")
+    terminal.sees("answers container clients on")
     terminal.keys("C-c")
     terminal.sees("Stopping.")
     terminal.run("mkdir", "-p", "config_home/entrepot")
