@@ -36,7 +36,7 @@ ATTEMPTS_WITHOUT_PROGRESS = 5
 SPEED_WINDOW = 5.0
 """Seconds over which the speed of a fill is measured."""
 
-_PASSING = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused)
+_CONTINUABLE = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused)
 """Failures after which what has come is still right, and worth continuing when the source is well again."""
 
 _log = logging.getLogger("entrepot.fill")
@@ -244,7 +244,7 @@ class Fill:
             await self._store.discard(self._partial)
         except EntrepotError as error:
             self._fail(error)
-            await (self._store.set_aside if isinstance(error, _PASSING) and not self._window.passes_on else self._store.discard)(self._partial)
+            await (self._store.set_aside if isinstance(error, _CONTINUABLE) and not self._window.passes_on else self._store.discard)(self._partial)
         finally:
             self._partial.release()
 

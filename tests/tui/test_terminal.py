@@ -49,7 +49,8 @@ class Terminal:
         self._run("resize-window", "-t", "t", "-x", str(columns), "-y", str(lines))
 
     def seen(self) -> str:
-        return self._run("capture-pane", "-t", "t", "-p")
+        # -J: a line that the edge of the terminal broke in two is one line again.
+        return self._run("capture-pane", "-t", "t", "-p", "-J")
 
     def sees(self, *texts: str, not_any_more: str | None = None) -> None:
         """Wait until all of *texts* stand on the screen."""
@@ -118,7 +119,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
 
 def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "serve", "--listen", "127.0.0.1:0")
-    terminal.sees("answers container clients on")
+    terminal.sees("answers container clients on 127.0.0.1:")
     terminal.keys("C-c")
     terminal.sees("Stopping.")
     terminal.run("mkdir", "-p", "config_home/entrepot")
