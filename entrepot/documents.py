@@ -19,11 +19,14 @@ from typing import Any, Final, TypeVar
 
 import tomli_w
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from entrepot.credentials import CredentialBook, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, to_the_second
 from entrepot.errors import EngineError, Refusal
+from entrepot.importing import CredentialSetRow, ImportRefused, RuleRow, read_import
 from entrepot.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
 from entrepot.settings import Directories
+from entrepot.snapshots import ImportPlan
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import SourceRegistries
 
@@ -77,23 +80,6 @@ class DocumentInvalid(Refusal):
         self.problems = problems
 
 
-class _RuleRow(Struct, kw_only=True):
-    name: str
-    source_repository: str
-    target_repository: str
-    credential_set: str | None = None
-    freshness: str | float | None = None
-    created: datetime | None = None
-
-
-class _CredentialSetRow(Struct, kw_only=True):
-    name: str
-    login_server: str
-    username_id: str
-    password_id: str
-    created: datetime | None = None
-
-
 Signature = tuple[int, int, int] | None
 """Time of the last change, size and inode of a file, which tell one version from another; None if there is no file."""
 
@@ -123,6 +109,8 @@ class Documents:
         credential_sets = CredentialBook(registries)
         self._state = _State(RuleBook(registries, credential_sets), credential_sets, (None, None))
         self._lock = threading.Lock()
+        self.revision = 0
+        """Grows with every change of what is in force."""
 
     @property
     def rules(self) -> RuleBook:
@@ -212,6 +200,23 @@ class Documents:
 
         return await self._change(delete)
 
+    async def plan_import(self, text: str, existing_repositories: Collection[str] = ()) -> ImportPlan:
+        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+        state = self._state
+        done = await asyncio.to_thread(read_import, text, state.rules, state.credential_sets, self._registries, existing_repositories)
+        return done.plan
+
+    async def apply_import(self, text: str, existing_repositories: Collection[str] = ()) -> ImportPlan:
+        """Make the rules and credential sets of a TOML text, all or none of them; raises `ImportRefused`, or `DocumentInvalid`."""
+
+        def bring_in(state: _State) -> tuple[ImportPlan, RuleBook, CredentialBook]:
+            read = read_import(text, state.rules, state.credential_sets, self._registries, existing_repositories)
+            if not read.plan.possible:
+                raise ImportRefused(read.plan)
+            return replace(read.plan, applied=True), read.rules, read.credential_sets
+
+        return await self._change(bring_in)
+
     async def _change(self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]) -> Made:
         return await asyncio.to_thread(self._change_now, change)
 
@@ -223,12 +228,25 @@ class Documents:
             self._refuse_to_overwrite(state)
             made, rules, credential_sets = change(state)
             rules_signature, credentials_signature = state.signatures
-            if rules != state.rules:
-                rules_signature = _replace(self._rules_file, _rules_document(rules))
-            if credential_sets != state.credential_sets:
+            # The credential sets first: should the engine be killed in between, none is missing that a rule uses.
+            new_sets = credential_sets != state.credential_sets
+            before = _contents(self._credentials_file)[0] if new_sets else None
+            if new_sets:
                 credentials_signature = _replace(self._credentials_file, _credentials_document(credential_sets))
-            self._state = _State(rules, credential_sets, (rules_signature, credentials_signature))
+            if rules != state.rules:
+                try:
+                    rules_signature = _replace(self._rules_file, _rules_document(rules))
+                except EngineError:
+                    if new_sets:
+                        kept = _replace(self._credentials_file, before or _credentials_document(state.credential_sets))
+                        self._put_in_force(_State(state.rules, state.credential_sets, (rules_signature, kept)))
+                    raise
+            self._put_in_force(_State(rules, credential_sets, (rules_signature, credentials_signature)))
             return made
+
+    def _put_in_force(self, state: _State) -> None:
+        self._state = state
+        self.revision += 1
 
     def _refuse_to_overwrite(self, state: _State) -> None:
         """An edit by hand that is not in force must not be lost to a change of ours."""
@@ -243,7 +261,7 @@ class Documents:
         with self._lock:
             read = self._read(known=None, existing_repositories=())
             if isinstance(read, _State):
-                self._state = read
+                self._put_in_force(read)
                 return
             raise DocumentInvalid(read[0], _START)
 
@@ -259,25 +277,25 @@ class Documents:
                 return False
             read = self._read(known=state, existing_repositories=existing_repositories)
             if isinstance(read, _State):
-                self._state = read
+                self._put_in_force(read)
                 return state.problem is not None or (read.rules, read.credential_sets) != (state.rules, state.credential_sets)
             problems, signatures = read
             problem = state.problem
             if problem is None or problem.problems != problems:
                 problem = DocumentInvalid(problems, _STAYS)
-            self._state = _State(state.rules, state.credential_sets, signatures, problem)
+            self._put_in_force(_State(state.rules, state.credential_sets, signatures, problem))
             return False
 
     def _read(
         self, *, known: _State | None, existing_repositories: Collection[str]
     ) -> _State | tuple[tuple[DocumentProblem, ...], tuple[Signature, Signature]]:
         """Both documents as one whole; or all that is wrong with them, and which versions of the files that was."""
-        rules_file = _Document(self._rules_file, "rules", "rule", _RuleRow, had_entries=known is not None and len(known.rules) > 0)
+        rules_file = _Document(self._rules_file, "rules", "rule", RuleRow, had_entries=known is not None and len(known.rules) > 0)
         credentials_file = _Document(
             self._credentials_file,
             "credential_sets",
             "credential set",
-            _CredentialSetRow,
+            CredentialSetRow,
             had_entries=known is not None and len(known.credential_sets) > 0,
         )
         now = to_the_second(datetime.now(UTC))

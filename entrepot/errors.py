@@ -9,6 +9,8 @@
     │   ├── ReferenceInvalid        a tag, a digest or an image reference
     │   ├── RequestInvalid          a body, a header or a parameter that can't be read
     │   ├── Locked                  a repository, tag or manifest that must not be deleted
+    │   ├── EngineReadOnly          a change that is asked of an engine, or by a client, that is read-only
+    │   ├── TokenInvalid            a request to the management API on TCP without its token
     │   └── ... (rules.py, credentials.py, upstreams.py, documents.py add theirs)
     ├── NotFound                    a rule, set, repository, tag or pull that is not there
     ├── RegistryError               an answer to a container client: repository, manifest or blob unknown, and so on
@@ -99,6 +101,20 @@ class Locked(Refusal):
 
     code = "REGISTRY_DISALLOWED_OPERATION"
     status = 405
+
+
+class EngineReadOnly(Refusal):
+    """The engine, or the client that asks, is read-only, and the request would change something."""
+
+    code = "EngineReadOnly"
+    status = 403
+
+
+class TokenInvalid(Refusal):
+    """A request to the management API on TCP has no token, or a wrong one (RFC 9110, 15.5.2)."""
+
+    code = "TokenInvalid"
+    status = 401
 
 
 class NotFound(EntrepotError):

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NewType
+
+import msgspec
 
 from entrepot.errors import DigestInvalid, ReferenceInvalid, RepositoryNameInvalid
 
@@ -31,9 +34,11 @@ _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[a-f0-9]+")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value in lower-case hexadecimal."""
+class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
+    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value in lower-case hexadecimal.
+
+    There may be a hundred thousand of them. The garbage collector looks at none, nor at a tuple of them (``gc=False``).
+    """
 
     algorithm: str
     hex: str
@@ -48,7 +53,7 @@ class Digest:
                 "A digest is sha256: followed by 64, or sha512: followed by 128 of the characters 0-9 and a-f.",
                 field="digest",
             )
-        return cls(algorithm, value)
+        return cls(sys.intern(algorithm), value)
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:

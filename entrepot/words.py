@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,8 +45,37 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago: ``2 min``, ``3 d``; ``never``."""
-    return "never" if then is None else duration(max(0.0, now - then))
+    """How long ago, for a column: ``now`` below a minute (what counts seconds is never at rest), ``2 min``, ``3 d``; ``never``."""
+    if then is None:
+        return "never"
+    return "now" if now - then < 60 else duration(now - then)
+
+
+def since(then: float | None, now: float) -> str:
+    """How long ago, in a sentence: ``just now``, ``2 min ago``; ``never``."""
+    told = ago(then, now)
+    return {"never": "never", "now": "just now"}.get(told, f"{told} ago")
+
+
+def moment(then: float, now: float) -> str:
+    """When, on this machine's clock: ``14:03``; another day ``23 Nov``, another year ``2025-11-23``."""
+    there, here = time.localtime(then), time.localtime(now)
+    if there[:3] == here[:3]:
+        return time.strftime("%H:%M", there)
+    return f"{there.tm_mday} {time.strftime('%b', there)}" if there.tm_year == here.tm_year else time.strftime("%Y-%m-%d", there)
+
+
+def rate(speed: float) -> str:
+    """Bytes a second, as precise as anybody can follow: ``5.3 MB/s``, ``31 MB/s``."""
+    number, _, unit = size(float(f"{speed:.3g}")).partition(" ")
+    return f"{float(number):.0f} {unit}/s" if float(number) >= 10 else f"{number} {unit}/s"
+
+
+def out_of(part: float, whole: float) -> str:
+    """A part of a size, its unit said once where it can be: ``41.2 of 80.0 GB``."""
+    told, all_of_it = size(part), size(whole)
+    number, _, unit = told.partition(" ")
+    return f"{number if all_of_it.endswith(f' {unit}') else told} of {all_of_it}"
 
 
 def duration(seconds: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from entrepot.words import Column, ago, bar, counted, duration, parse_size, size, table
+from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, rate, since, size, table
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,30 @@ def test_durations_have_their_largest_unit(seconds: float, told: str) -> None:
 
 
 def test_what_never_happened_is_never() -> None:
-    assert (ago(None, 100.0), ago(40.0, 100.0), ago(200.0, 100.0)) == ("never", "1 min", "0 s")
+    assert (ago(None, 100.0), ago(40.0, 100.0), ago(200.0, 100.0)) == ("never", "1 min", "now")
+    assert (since(None, 100.0), since(40.0, 100.0), since(200.0, 100.0)) == ("never", "1 min ago", "just now")
+
+
+def test_what_was_less_than_a_minute_ago_was_now_so_that_no_second_changes_it() -> None:
+    assert {ago(1000.0, 1000.0 + second) for second in range(60)} == {"now"}
+    assert ago(1000.0, 1060.0) == "1 min"
+
+
+def test_a_moment_is_told_by_the_hour_today_and_by_the_day_before() -> None:
+    noon = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
+    assert moment(noon - 7200, noon) == "10:00"
+    assert moment(noon - 86_400, noon) == "23 Nov"
+    assert moment(noon - 365 * 86_400, noon) == "2025-11-24"
+
+
+@pytest.mark.parametrize(("speed", "told"), [(0.0, "0 B/s"), (5.3e6, "5.3 MB/s"), (31.4e6, "31 MB/s"), (999.6e3, "1.0 MB/s"), (1.26e9, "1.3 GB/s")])
+def test_a_speed_has_no_more_digits_than_can_be_followed(speed: float, told: str) -> None:
+    assert rate(speed) == told
+
+
+@pytest.mark.parametrize(("part", "told"), [(41.2e9, "41.2 of 80.0 GB"), (12e6, "12.0 MB of 80.0 GB"), (0, "0 B of 80.0 GB")])
+def test_a_part_of_a_size_says_its_unit_once(part: float, told: str) -> None:
+    assert out_of(part, 80e9) == told
 
 
 def test_one_is_not_many() -> None:

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
+from entrepot.cache.history import PullHistory
 from entrepot.cache.holdings import Holdings, Ledger
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
@@ -134,8 +135,13 @@ class ArtifactCache:
         self._flights: SingleFlight[ManifestAnswer] = SingleFlight()
         self._size_flights: SingleFlight[int] = SingleFlight()
         self._failures: OrderedDict[tuple[Repository, str], tuple[float, EntrepotError]] = OrderedDict()
+        self.hits = 0
+        """Manifests and blobs that were answered from what is held, since the start. Who only asks whether something is there (HEAD) is not counted."""
+        self.misses = 0
+        """Those that had to be fetched, or were on their way already."""
         self.holdings = Holdings(catalog)
         self.ledger = Ledger(catalog, clock)
+        self.history = PullHistory(catalog, clock)
         self.pulls = Pulls(
             clock=clock,
             obtain=self._obtain,
@@ -159,6 +165,10 @@ class ArtifactCache:
         `ManifestUnknown`, or a `SourceError` when nothing is held that could be served instead.
         """
         answer = await self._find_manifest(repository, reference, refresh=refresh)
+        if answer.origin is Origin.UPSTREAM:
+            self.misses += 1
+        else:
+            self.hits += 1
         if (route := self._route(repository)) is not None:
             self.ledger.manifest_answered(route.rule.name)
         holding = await self.holdings.of(repository)
@@ -342,11 +352,13 @@ class ArtifactCache:
         descriptor, source_knows = await self._descriptor(repository, digest)
         found = await self._obtain(repository, descriptor)
         if found is None:
+            self.hits += 1
             self.ledger.blob_used(digest)
             # Whoever answers opens the file a moment later, for a range in another thread: until then it must not be evicted.
             self._blobs.hand_out(digest)
             held = self._blobs.size(digest)
             return HeldBlob(digest, descriptor.size if held is None else held)
+        self.misses += 1
         if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None:
             # On a full disk only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
@@ -440,6 +452,8 @@ class ArtifactCache:
 
     def _pull_changed(self, pull: Pull) -> None:
         snapshot = pull.snapshot()
+        if snapshot.state.ended:
+            self.history.add(snapshot)
         name = f"{snapshot.image} {snapshot.platform or ''}".rstrip()
         if not snapshot.state.ended:
             asked = f", asked by {', '.join(snapshot.asked_by)}" if snapshot.asked_by else ""

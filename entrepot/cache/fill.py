@@ -24,7 +24,7 @@ from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceOverAllowance, SourceRefused, SourceUnreachable
-from entrepot.store.blobs import BlobStore, NotWritten, PartialBlob
+from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks
 
 TAIL = 64 * 1024
@@ -183,31 +183,41 @@ class Fill:
         if self.error is not None:
             raise self.error
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes *start* (inclusive) to *end* (exclusive) as they come; raises the error with which the fill failed."""
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes | FilePart]:
+        """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts of the file that they have been written to.
+
+        Raises the error with which the fill failed.
+        """
         if start >= end:
             return
         await self.wait_beyond(start)
-        with self._store.streaming(), self._readers.reading(start) as reader, self._reading(start) as partial:
+        with self._readers.reading(start) as reader, self._reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
-                wanted = min(self._store.read_size, self.available - start, end - start)
-                chunk = self._window.read(start, wanted)
-                if chunk is None:
-                    if start >= partial.written:
-                        raise StorageFailed(
-                            "The disk is full, and this transfer was too slow to be fed from memory.", "Pull again; free space in the data directory."
-                        )
-                    chunk = await self._store.read_partial(partial, start, min(wanted, partial.written - start))
-                start += len(chunk)
-                self.served += len(chunk)
-                yield chunk
+                piece, count = self._next(partial, start, min(self.available, end) - start)
+                yield piece
+                start += count
+                self.served += count
                 reader.position = start
                 self._readers.changed()
 
+    def _next(self, partial: PartialBlob, start: int, wanted: int) -> tuple[bytes | FilePart, int]:
+        if not self._window.passes_on and start < partial.written:
+            # Within the kernel, a file costs less than memory of ours does.
+            count = min(wanted, partial.written - start, PART_SIZE)
+            return FilePart(partial, start, count), count
+        piece = self._window.read(start, min(wanted, READ_SIZE))
+        if piece is not None:
+            return piece, len(piece)
+        if start >= partial.written or not partial.is_open:
+            raise StorageFailed("The disk is full, and this transfer was too slow to be fed from memory.", "Pull again; free space in the data directory.")
+        count = min(wanted, partial.written - start, READ_SIZE)
+        return FilePart(partial, start, count), count
+
     @contextmanager
     def _reading(self, start: int) -> Iterator[PartialBlob]:
-        if self._window.passes_on and start >= self._window.start:
+        if self._window.passes_on and start >= self._window.start and not self._partial.is_open:
+            # The file is gone, and everything that is left is in memory.
             yield self._partial
             return
         try:

@@ -222,16 +222,20 @@ class Ledger:
         self._blobs: dict[Digest, float] = {}
         self._seen: dict[tuple[Repository, Digest], float] = {}
         self._requests: dict[str, tuple[int, int]] = {}
+        self.requests_saved = 0
+        """Manifests that clients got since the start, without those that sources were asked for."""
 
     def manifest_answered(self, rule: str) -> None:
         """A client got a manifest through a rule; without the cache it would have asked the source."""
         answered, made = self._requests.get(rule, (0, 0))
         self._requests[rule] = (answered + 1, made)
+        self.requests_saved += 1
 
     def manifest_fetched(self, rule: str) -> None:
         """A source was asked for a manifest (GET): what Docker Hub counts."""
         answered, made = self._requests.get(rule, (0, 0))
         self._requests[rule] = (answered, made + 1)
+        self.requests_saved -= 1
 
     def manifest_used(self, repository: Repository, manifest: Manifest, tag: Tag | None) -> None:
         """A client got a manifest. An image manifest counts as a pull; an index leads to one."""

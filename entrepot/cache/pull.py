@@ -17,8 +17,8 @@ from entrepot.snapshots import LayerSnapshot, LayerState, PullSnapshot, PullStat
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks
 
-HISTORY = 200
-"""Ended pulls that are remembered."""
+ENDED_AT_HAND = 200
+"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.history` keeps more of them."""
 
 ASKED_BY = 20
 """Addresses that a pull remembers of those who asked for it."""
@@ -129,6 +129,8 @@ class Pull:
             time_left=(size - received) / speed if speed else None,
             from_source=sum(fill.fetched for fill in self.fills()),
             to_clients=sum(fill.served for fill in self.fills()),
+            waiting_clients=0 if self.state.ended else sum(layer.waiting_clients for layer in layers),
+            layer_count=len(layers),
             asked_by=tuple(self.asked_by),
             error_code=self.error.code if self.error else None,
             error_message=self.error.message if self.error else None,
@@ -136,7 +138,7 @@ class Pull:
 
 
 class Pulls:
-    """All pulls of an engine: those under way, and the last `HISTORY` that ended. It owns their tasks.
+    """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns their tasks.
 
     *obtain* gives the fill of a blob of a repository, or None when the blob is held. *on_change* is told when a pull begins and when it has ended.
     """
@@ -167,6 +169,10 @@ class Pulls:
         async with self._owned:
             yield self
 
+    def number_from(self, last: int) -> None:
+        """Give the next pull the number after *last*: earlier engines had pulls of their own."""
+        self._numbers = itertools.count(last + 1)
+
     def all(self) -> list[Pull]:
         """Those under way and those that ended, newest first."""
         return list(reversed(self._pulls.values()))
@@ -179,7 +185,7 @@ class Pulls:
         """A pull by its id; raises `NotFound`."""
         pull = self._pulls.get(id)
         if pull is None:
-            raise NotFound(f"There is no pull {id}.", f"The last {HISTORY} pulls are remembered.")
+            raise NotFound(f"There is no pull {id}.", "It ended long ago, or there never was one.")
         return pull
 
     def of(self, repository: Repository, manifest: Digest) -> Pull | None:
@@ -278,5 +284,5 @@ class Pulls:
 
     def _forget_old(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state.ended]
-        for id in ended[: max(0, len(ended) - HISTORY)]:
+        for id in ended[: max(0, len(ended) - ENDED_AT_HAND)]:
             del self._pulls[id]

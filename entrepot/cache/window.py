@@ -1,7 +1,7 @@
-"""The bytes of a blob that are in memory while it comes in: those that the disk has yet to take, and the last that it took.
+"""The bytes of a blob that are in memory while it comes in: those that the disk has yet to take.
 
-Clients that keep up are fed from here and never touch the disk; the others read the growing file. So memory holds a few megabytes of a blob, however large it
-is and however many clients read it.
+Clients that keep up are fed from here, a little ahead of the disk; the others are sent the growing file. So memory holds a few megabytes of a blob, however
+large it is and however many clients read it.
 
 When the disk is full a blob can't be kept, but those who wait for it can still have it: what the disk did not take is *passed on* from here, at the pace of the
 slowest reader. A reader that holds up the others for too long is given up.
@@ -18,9 +18,6 @@ from entrepot.errors import EntrepotError
 
 WRITE_AHEAD = 4 * 1024 * 1024
 """Bytes that may wait in memory for the disk; beyond it the source is not read on."""
-
-KEPT = 1024 * 1024
-"""Bytes that stay in memory after the disk took them, for clients that are a little behind."""
 
 WINDOW = 8 * 1024 * 1024
 """Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be a little more."""
@@ -159,9 +156,9 @@ class Window:
         return found
 
     def take(self, count: int) -> None:
-        """So many bytes are taken: what is long on the disk is let go."""
+        """So many bytes are taken: what is on the disk is let go."""
         self.taken += count
-        while not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken - KEPT:
+        while not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken:
             self.start += len(self._pieces.popleft())
         self._changed.set()
 

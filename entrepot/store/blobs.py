@@ -18,26 +18,26 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
 from itertools import islice
 from pathlib import Path
+from threading import Barrier
 from typing import TypeVar
 
 from entrepot.reference import Digest
+from entrepot.tasks import uninterrupted
 
 T = TypeVar("T")
 
 _REMOVED = "removed-"
 
 READ_SIZE = 256 * 1024
-"""Bytes handed to a client at a time, at the most."""
+"""Bytes that are in memory for one reader at a time, at the most."""
 
-LEAST_READ_SIZE = 32 * 1024
-"""Bytes handed to a client at a time, at the least: below it every megabyte costs too many steps."""
-
-HANDED_OUT = 8 * 1024 * 1024
-"""Bytes that are handed to all clients together at a time. Each is in memory several times over on its way through the server: when 200 clients got 256 KiB at
-a time, the engine took 270 MiB."""
+PART_SIZE = 4 * 1024 * 1024
+"""Bytes of a growing file that are handed out as one part, at the most: after each it is seen how far its reader has come."""
 
 PIECES_AT_ONCE = 512
 """Pieces that are written in one call (IOV_MAX is 1,024)."""
@@ -55,7 +55,10 @@ LEFT_OVERS_LOOKED_AT = 600.0
 """Seconds between two searches for such parts."""
 
 LEASE_LINGERS = 60.0
-"""Seconds for which a blob is not removed after it was last handed out by its path: the server opens the file after the handler has returned."""
+"""Seconds for which a blob is not removed after it was last handed out: whoever was promised it opens its file a moment later, in a thread."""
+
+WRITERS = 4
+"""Threads that hash and write what comes in: for all blobs together."""
 
 
 class NotWritten(OSError):
@@ -115,8 +118,12 @@ class PartialBlob:
         return bool(content)
 
     @property
-    def descriptor(self) -> int:
-        """Of the file, for readers."""
+    def is_open(self) -> bool:
+        """Whether the writer or a reader has it open: afterwards its descriptor may be that of another file."""
+        return self._users > 0
+
+    def fileno(self) -> int:
+        """The descriptor of the file, for readers."""
         return self._descriptor
 
     def is_right(self) -> bool:
@@ -130,7 +137,7 @@ class PartialBlob:
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
         """Keep the file open for a reader, also when the writer is long done; raises FileNotFoundError for a blob that was removed meanwhile."""
-        if self._users == 0:
+        if not self.is_open:
             self._descriptor = os.open(self.path, os.O_RDONLY)
         self._users += 1
         try:
@@ -145,6 +152,15 @@ class PartialBlob:
             os.close(self._descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes that are in a file: so many from *offset* on. The file is open as long as nobody asks for the next part."""
+
+    file: PartialBlob
+    offset: int
+    count: int
+
+
 class BlobStore:
     """The blobs that are held, below *root*, and the ones on their way in, below *fills* (on the same file system)."""
 
@@ -156,9 +172,8 @@ class BlobStore:
         self._clock = clock
         self._handed_out: dict[Digest, float] = {}
         self._arriving: set[Path] = set()
-        self._streams = 0
         self._left_overs_looked_at = clock()
-        self._writers = ThreadPoolExecutor(4, "entrepot-fill")
+        self._writers = ThreadPoolExecutor(WRITERS, "entrepot-fill")
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
         # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and the others would have to wait for it.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
@@ -166,6 +181,10 @@ class BlobStore:
     async def open(self) -> None:
         """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""
         await asyncio.to_thread(self._prepare)
+        # To start a thread takes a quarter of a millisecond, for which the first clients would wait.
+        begun = Barrier(WRITERS)
+        for _ in range(WRITERS):
+            self._writers.submit(begun.wait)
 
     def _prepare(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -216,7 +235,7 @@ class BlobStore:
             return None
 
     def hand_out(self, digest: Digest) -> Path:
-        """The path of a held blob, for a server that opens it soon: it is not removed within `LEASE_LINGERS` seconds."""
+        """The path of a held blob, for somebody who opens it soon: it is not removed within `LEASE_LINGERS` seconds."""
         now = self._clock()
         self._handed_out.pop(digest, None)
         self._handed_out[digest] = now
@@ -224,32 +243,24 @@ class BlobStore:
             del self._handed_out[next(iter(self._handed_out))]
         return self.path(digest)
 
-    @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Within it one more client is being fed."""
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
-    @property
-    def read_size(self) -> int:
-        """Bytes to hand to a client at a time: less when there are many of them."""
-        return max(LEAST_READ_SIZE, min(READ_SIZE, HANDED_OUT // max(1, self._streams)))
+    @asynccontextmanager
+    async def opened(self, digest: Digest) -> AsyncIterator[FileIO]:
+        """A held blob, open for a reader who keeps it even when it is evicted meanwhile; raises FileNotFoundError."""
+        file = await uninterrupted(asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest)))
+        with file:
+            yield file
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `read_size`; raises FileNotFoundError before the first."""
+        """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
         loop = asyncio.get_running_loop()
         descriptor = await loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY)
         try:
-            with self.streaming():
-                while start < end:
-                    chunk = await self._read(descriptor, start, min(self.read_size, end - start))
-                    if not chunk:
-                        return
-                    start += len(chunk)
-                    yield chunk
+            while start < end:
+                chunk = await self._read(descriptor, start, min(READ_SIZE, end - start))
+                if not chunk:
+                    return
+                start += len(chunk)
+                yield chunk
         finally:
             os.close(descriptor)
 
@@ -278,36 +289,36 @@ class BlobStore:
 
     async def take_left_over(self, partial: PartialBlob) -> bool:
         """Hash the next piece of what an earlier fill has left, in a thread; False when there is no more. Raises OSError."""
-        return await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over))
+        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over))
 
     async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash and write *pieces* in a thread (both let go of the GIL). A full disk gets rid of what is left over of other blobs; raises `NotWritten`."""
         loop = asyncio.get_running_loop()
         try:
-            await _uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
+            await uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
         except NotWritten as full:
-            if not await _uninterrupted(loop.run_in_executor(self._writers, self._give_up_left_overs)):
+            if not await uninterrupted(loop.run_in_executor(self._writers, self._give_up_left_overs)):
                 raise
-            await _uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
+            await uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, what is not going to be written."""
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, pieces))
+        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, pieces))
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
         """Read from a growing blob; the caller is within `PartialBlob.reading`."""
-        return await self._read(partial.descriptor, offset, length)
+        return await self._read(partial.fileno(), offset, length)
 
     async def _read(self, descriptor: int, offset: int, length: int) -> bytes:
         """Read from memory if the kernel has it there, as it has nearly always, and from the disk in a thread."""
-        return _read_without_waiting(descriptor, offset, length) or await _uninterrupted(
+        return _read_without_waiting(descriptor, offset, length) or await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._readers, os.pread, descriptor, length, offset)
         )
 
     async def commit(self, partial: PartialBlob) -> None:
         """Make a blob visible whose digest is right: content to the disk, then the name, then the directory."""
         assert partial.is_right()
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial))
+        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial))
 
     def _commit(self, partial: PartialBlob) -> None:
         partial.sync()
@@ -325,7 +336,7 @@ class BlobStore:
 
     async def discard(self, partial: PartialBlob) -> None:
         """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space is free when the last one is done."""
-        await _uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial))
+        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial))
 
     def _discard(self, partial: PartialBlob) -> None:
         # Once only: a later blob of the same digest may have its file there by now.
@@ -377,15 +388,6 @@ class BlobStore:
     def free(self) -> int:
         """Bytes left on the file system."""
         return shutil.disk_usage(self._root).free
-
-
-async def _uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses an open file, also when cancelled: the file may only be closed after the thread has let go of it."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
 
 
 def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:

@@ -8,31 +8,21 @@ last use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     ColumnElement,
     Connection,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
     Table,
     bindparam,
+    create_engine,
     delete,
-    distinct,
     event,
     exists,
-    false,
     func,
     insert,
     select,
@@ -40,148 +30,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.pool import NullPool
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
+from entrepot.store import schema, tallies
+from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
+from entrepot.store.entries import CachedManifest as CachedManifest
+from entrepot.store.entries import CachedRepository as CachedRepository
+from entrepot.store.entries import CachedTag as CachedTag
+from entrepot.store.entries import TagEntry as TagEntry
 from entrepot.store.eviction import HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 
-SCHEMA_VERSION = 2
-"""Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
-
 T = TypeVar("T")
-
-_schema = MetaData()
-
-_repositories = Table(
-    "repositories",
-    _schema,
-    Column("name", String(255), primary_key=True),
-    Column("source", String(512), nullable=False),
-    Column("created", Float, nullable=False),
-    Column("last_pull", Float),
-    Column("pulls", Integer, nullable=False, default=0),
-    Column("locked", Boolean, nullable=False, server_default=false()),
-)
-_manifests = Table(
-    "manifests",
-    _schema,
-    Column("digest", String(135), primary_key=True),
-    Column("media_type", String(255), nullable=False),
-    Column("content", LargeBinary, nullable=False),
-)
-_repository_manifests = Table(
-    "repository_manifests",
-    _schema,
-    Column("repository", ForeignKey(_repositories.c.name, ondelete="CASCADE"), primary_key=True),
-    Column("digest", ForeignKey(_manifests.c.digest), primary_key=True),
-    Column("platform", String(255)),
-    Column("cached", Float, nullable=False),
-    Column("last_pull", Float),
-    Column("last_used", Float),
-    Column("locked", Boolean, nullable=False, server_default=false()),
-    Index("repository_manifests_by_digest", "digest"),
-)
-_references = Table(
-    "manifest_references",
-    _schema,
-    Column("manifest", ForeignKey(_manifests.c.digest, ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("digest", String(135), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("media_type", String(255), nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("platform", String(255)),
-    Column("optional", Boolean, nullable=False),
-    Index("manifest_references_by_digest", "digest"),
-)
-_tags = Table(
-    "tags",
-    _schema,
-    Column("repository", ForeignKey(_repositories.c.name, ondelete="CASCADE"), primary_key=True),
-    Column("name", String(128), primary_key=True),
-    Column("digest", String(135), nullable=False),
-    Column("cached", Float, nullable=False),
-    Column("checked", Float, nullable=False),
-    Column("last_pull", Float),
-    Column("gone", Boolean, nullable=False, default=False),
-    Column("locked", Boolean, nullable=False, server_default=false()),
-    Index("tags_by_digest", "repository", "digest"),
-)
-_blobs = Table(
-    "blobs",
-    _schema,
-    Column("digest", String(135), primary_key=True),
-    Column("size", Integer, nullable=False),
-    Column("cached", Float, nullable=False),
-    Column("last_used", Float, nullable=False),
-)
-
-_rule_requests = Table(
-    "rule_requests",
-    _schema,
-    Column("rule", String(50), primary_key=True),
-    Column("answered", Integer, nullable=False),
-    Column("made", Integer, nullable=False),
-)
-
-_ADDED = {2: (_repositories.c.locked, _repository_manifests.c.last_used, _repository_manifests.c.locked, _tags.c.locked)}
-"""The columns that came with each version of the schema: an older catalog gets them when it is opened."""
-
-AT_ONCE = 500
-"""Names or digests in one statement: SQLite takes 999 variables where it is old."""
-
-
-@dataclass(frozen=True, slots=True)
-class TagEntry:
-    """Where a tag points, and since when we believe it. Times are seconds since the epoch."""
-
-    digest: Digest
-    cached: float
-    checked: float
-    gone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CachedManifest:
-    """A manifest of one repository, as a listing shows it."""
-
-    digest: Digest
-    media_type: str
-    size: int
-    platform: str | None
-    tags: tuple[Tag, ...]
-    cached: float
-    last_pull: float | None
-    locked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CachedRepository:
-    """A cached repository, as a listing shows it. *size* counts each blob and manifest once, those shared with other repositories too."""
-
-    name: Repository
-    source: str
-    created: float
-    last_pull: float | None
-    pulls: int
-    tags: int
-    manifests: int
-    size: int
-    locked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CachedTag:
-    """A tag of one repository, as a listing shows it. *size* and *platforms* speak of what is held behind it."""
-
-    name: Tag
-    entry: TagEntry
-    last_pull: float | None
-    platforms: tuple[str, ...]
-    size: int
-    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +83,15 @@ class Evicted:
 class Catalog:
     """The catalog of one engine. Reads run side by side; writes wait for each other here and not in the database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, path: Path) -> None:
         self._engine = engine
+        self._reading = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+        event.listen(self._reading, "connect", _set_up_connection)
         self._writing = asyncio.Lock()
+        self.changes = 0
+        """Counts what was written that a listing of repositories or tags shows, but for their use."""
+        self.uses = 0
+        """Counts what was written that changes how often a repository or rule was used."""
 
     @classmethod
     @asynccontextmanager
@@ -234,13 +102,13 @@ class Catalog:
         try:
             try:
                 async with engine.begin() as connection:
-                    await connection.run_sync(_create_schema)
+                    await connection.run_sync(schema.create, tallies.recount())
             except DatabaseError as error:
                 raise EngineError(
                     f"The catalog {path} can't be opened: {error.orig}.",
                     "Check the disk and the file's permissions; moved out of the way, it is made anew and fills as images are pulled.",
                 ) from error
-            yield cls(engine)
+            yield cls(engine, path)
         finally:
             await engine.dispose()
 
@@ -249,32 +117,58 @@ class Catalog:
         async with self._writing, self._engine.begin() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def _change(self, *, changes: bool = True, uses: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Write what a listing shows. Where no row came, went or was written, nothing counts as changed."""
+        written = True
+        try:
+            async with self._write() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                before = raw.total_changes
+                yield connection
+                written = raw.total_changes != before
+        finally:
+            # Only now do others see it. It counts when this failed, too: whoever is cancelled here does not know whether it was written.
+            self.changes += changes and written
+            self.uses += uses and written
+
+    async def _read(self, read: Callable[[Connection], T]) -> T:
+        """Read a long answer on a connection of its own in a thread: row by row on the event loop, ten thousand rows would hold up everybody else."""
+
+        def read_now() -> T:
+            with self._reading.connect() as connection:
+                # All of it as it was in one moment, whatever is written meanwhile.
+                connection.exec_driver_sql("BEGIN")
+                return read(connection)
+
+        return await asyncio.to_thread(read_now)
+
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
-        query = select(_tags).where(_tags.c.repository == repository, _tags.c.name == tag)
+        query = select(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag)
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return _tag_entry(row) if row else None
 
     async def manifest(self, digest: Digest) -> Manifest | None:
         """A manifest's bytes; None when it is not cached."""
-        query = select(_manifests).where(_manifests.c.digest == str(digest))
+        query = select(schema.manifests).where(schema.manifests.c.digest == str(digest))
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return Manifest.of(row.content, row.media_type, digest) if row else None
 
     async def manifests_of(self, repository: Repository) -> frozenset[Digest]:
         """The manifests that belong to a repository."""
-        query = select(_repository_manifests.c.digest).where(_repository_manifests.c.repository == repository)
+        query = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == repository)
         async with self._engine.connect() as connection:
             return frozenset(Digest.parse(text) for text in (await connection.execute(query)).scalars())
 
     async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
         """The blobs that manifests of a repository refer to, held or not."""
         query = (
-            select(_references.c.digest, _references.c.kind, _references.c.media_type, _references.c.size)
-            .join(_repository_manifests, _repository_manifests.c.digest == _references.c.manifest)
-            .where(_repository_manifests.c.repository == repository, _references.c.kind != ReferenceKind.MANIFEST)
+            select(schema.references.c.digest, schema.references.c.kind, schema.references.c.media_type, schema.references.c.size)
+            .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.manifest)
+            .where(schema.repository_manifests.c.repository == repository, schema.references.c.kind != ReferenceKind.MANIFEST)
             .distinct()
         )
         async with self._engine.connect() as connection:
@@ -288,68 +182,66 @@ class Catalog:
     async def images_with(self, repository: Repository, blob: Digest) -> list[Digest]:
         """The image manifests of a repository that refer to a blob, the one cached last first."""
         query = (
-            select(_repository_manifests.c.digest)
-            .join(_references, _references.c.manifest == _repository_manifests.c.digest)
-            .where(_repository_manifests.c.repository == repository, _references.c.digest == str(blob))
-            .order_by(_repository_manifests.c.cached.desc())
+            select(schema.repository_manifests.c.digest)
+            .join(schema.references, schema.references.c.manifest == schema.repository_manifests.c.digest)
+            .where(schema.repository_manifests.c.repository == repository, schema.references.c.digest == str(blob))
+            .order_by(schema.repository_manifests.c.cached.desc())
         )
         async with self._engine.connect() as connection:
             return [Digest.parse(text) for text in (await connection.execute(query)).scalars()]
 
     async def is_cached(self, repository: Repository) -> bool:
         """Whether the repository holds anything."""
-        query = select(_repositories.c.name).where(_repositories.c.name == repository)
+        query = select(schema.repositories.c.name).where(schema.repositories.c.name == repository)
         async with self._engine.connect() as connection:
             return (await connection.execute(query)).one_or_none() is not None
 
     async def repository_names(self) -> list[Repository]:
         """All cached repositories, by name."""
         async with self._engine.connect() as connection:
-            return [Repository(name) for name in (await connection.execute(select(_repositories.c.name).order_by(_repositories.c.name))).scalars()]
+            return [Repository(name) for name in (await connection.execute(select(schema.repositories.c.name).order_by(schema.repositories.c.name))).scalars()]
 
     async def repositories_count(self) -> int:
         """How many repositories are cached."""
         async with self._engine.connect() as connection:
-            return int((await connection.execute(select(func.count()).select_from(_repositories))).scalar_one())
+            return int((await connection.execute(select(func.count()).select_from(schema.repositories))).scalar_one())
 
     async def repositories(self, name: Repository | None = None) -> list[CachedRepository]:
         """All cached repositories, or the one named, by name."""
+        if name is None:
+            return await self.listed(lambda each: each)
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(_repositories_query(name))).all()
-        return [
-            CachedRepository(
-                name=Repository(row.name),
-                source=row.source,
-                created=row.created,
-                last_pull=row.last_pull,
-                pulls=row.pulls,
-                tags=row.tags or 0,
-                manifests=row.manifests or 0,
-                size=(row.blob_size or 0) + (row.manifest_size or 0),
-                locked=row.locked,
-            )
-            for row in rows
-        ]
+            return [CachedRepository(*row) for row in await connection.execute(_repositories_query.where(schema.repositories.c.name == name))]
+
+    async def listed(self, tell: Callable[[CachedRepository], T]) -> list[T]:
+        """All cached repositories, by name, each in the words of *tell*, which is called in another thread."""
+        return await self._read(lambda connection: [tell(CachedRepository(*row)) for row in connection.execute(_repositories_query)])
+
+    async def counted_use(self, count: Callable[[Iterable[Any]], T]) -> T:
+        """What *count*, called in another thread, makes of all repositories: of each its name, its size, how often it was pulled, and when last."""
+        column = schema.repositories.c
+        query = select(column.name, column.size, column.pulls, column.last_pull)
+        return await self._read(lambda connection: count(connection.execute(query)))
 
     async def tags(self, repository: Repository) -> list[CachedTag]:
         """The tags of a repository, by name, with what is held behind each."""
         # An index leads to its children that are cached in this repository; an image manifest leads to itself.
-        tags = select(_tags).where(_tags.c.repository == repository).order_by(_tags.c.name)
+        tags = select(schema.tags).where(schema.tags.c.repository == repository).order_by(schema.tags.c.name)
         children = (
-            select(_references.c.manifest, _references.c.digest)
-            .join(_repository_manifests, _repository_manifests.c.digest == _references.c.digest)
-            .where(_references.c.kind == ReferenceKind.MANIFEST, _repository_manifests.c.repository == repository)
+            select(schema.references.c.manifest, schema.references.c.digest)
+            .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.digest)
+            .where(schema.references.c.kind == ReferenceKind.MANIFEST, schema.repository_manifests.c.repository == repository)
         )
         manifests = (
-            select(_repository_manifests.c.digest, _repository_manifests.c.platform, func.length(_manifests.c.content).label("size"))
-            .join(_manifests, _manifests.c.digest == _repository_manifests.c.digest)
-            .where(_repository_manifests.c.repository == repository)
+            select(schema.repository_manifests.c.digest, schema.repository_manifests.c.platform, func.length(schema.manifests.c.content).label("size"))
+            .join(schema.manifests, schema.manifests.c.digest == schema.repository_manifests.c.digest)
+            .where(schema.repository_manifests.c.repository == repository)
         )
         blobs = (
-            select(_references.c.manifest, _blobs.c.digest, _blobs.c.size)
-            .join(_blobs, _blobs.c.digest == _references.c.digest)
-            .join(_repository_manifests, _repository_manifests.c.digest == _references.c.manifest)
-            .where(_repository_manifests.c.repository == repository)
+            select(schema.references.c.manifest, schema.blobs.c.digest, schema.blobs.c.size)
+            .join(schema.blobs, schema.blobs.c.digest == schema.references.c.digest)
+            .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.manifest)
+            .where(schema.repository_manifests.c.repository == repository)
         )
         async with self._engine.connect() as connection:
             tag_rows = (await connection.execute(tags)).all()
@@ -376,15 +268,25 @@ class Catalog:
             )
         return found
 
+    async def behind_tag(self, repository: Repository, tag: Tag) -> TagContents | None:
+        """All that is behind a tag, and who else needs it; None when the tag is not cached."""
+        async with self._engine.connect() as connection:
+            return await behind_tag(connection, repository, tag)
+
+    async def contents(self, repository: Repository) -> RepositoryContents:
+        """What a repository holds, and how much of it others need too."""
+        async with self._engine.connect() as connection:
+            return await of_repository(connection, repository)
+
     async def manifests(self, repository: Repository) -> list[CachedManifest]:
         """The manifests of a repository, oldest first."""
         query = (
-            select(_repository_manifests, _manifests.c.media_type, func.length(_manifests.c.content).label("size"))
-            .join(_manifests, _manifests.c.digest == _repository_manifests.c.digest)
-            .where(_repository_manifests.c.repository == repository)
-            .order_by(_repository_manifests.c.cached, _repository_manifests.c.digest)
+            select(schema.repository_manifests, schema.manifests.c.media_type, func.length(schema.manifests.c.content).label("size"))
+            .join(schema.manifests, schema.manifests.c.digest == schema.repository_manifests.c.digest)
+            .where(schema.repository_manifests.c.repository == repository)
+            .order_by(schema.repository_manifests.c.cached, schema.repository_manifests.c.digest)
         )
-        tags_query = select(_tags.c.name, _tags.c.digest).where(_tags.c.repository == repository).order_by(_tags.c.name)
+        tags_query = select(schema.tags.c.name, schema.tags.c.digest).where(schema.tags.c.repository == repository).order_by(schema.tags.c.name)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
             tags: dict[str, list[Tag]] = {}
@@ -407,16 +309,16 @@ class Catalog:
     async def blobs_size(self) -> int:
         """Bytes of all blobs held."""
         async with self._engine.connect() as connection:
-            return int((await connection.execute(select(func.coalesce(func.sum(_blobs.c.size), 0)))).scalar_one())
+            return int((await connection.execute(select(func.coalesce(func.sum(schema.blobs.c.size), 0)))).scalar_one())
 
     async def add_manifest(
         self, repository: Repository, source: str, manifest: Manifest, *, platform: str | None = None, tags: Iterable[Tag] = (), now: float
     ) -> None:
         """Take in a manifest with all that it refers to, link it to a repository, and point *tags* at it: all of it or nothing."""
         digest = str(manifest.digest)
-        async with self._write() as connection:
-            await _insert_missing(connection, _repositories, {"name": repository}, {"source": source, "created": now, "pulls": 0})
-            if await _insert_missing(connection, _manifests, {"digest": digest}, {"media_type": manifest.media_type, "content": manifest.content}):
+        async with self._change() as connection:
+            await _insert_missing(connection, schema.repositories, {"name": repository}, {"source": source, "created": now, "pulls": 0})
+            if await _insert_missing(connection, schema.manifests, {"digest": digest}, {"media_type": manifest.media_type, "content": manifest.content}):
                 references = [
                     {
                         "manifest": digest,
@@ -431,89 +333,146 @@ class Catalog:
                     for position, each in enumerate(manifest.references)
                 ]
                 if references:
-                    await connection.execute(insert(_references), references)
+                    await connection.execute(insert(schema.references), references)
             if platform is None:
                 # An index that came before names the platform of its children.
-                named = select(_references.c.platform).where(_references.c.digest == digest, _references.c.platform.is_not(None)).limit(1)
+                named = select(schema.references.c.platform).where(schema.references.c.digest == digest, schema.references.c.platform.is_not(None)).limit(1)
                 platform = (await connection.execute(named)).scalar_one_or_none()
             linked = {"repository": repository, "digest": digest}
-            await _insert_missing(connection, _repository_manifests, linked, {"platform": platform, "cached": now})
+            if await _insert_missing(connection, schema.repository_manifests, linked, {"platform": platform, "cached": now}):
+                await tallies.manifest_came(connection, repository, manifest)
             for tag in tags:
                 await _point_tag(connection, repository, tag, digest, now)
 
     async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> bool:
         """Point a tag at a manifest that the repository holds: the source said so just now. False when the repository holds it no more."""
-        async with self._write() as connection:
-            if (await connection.execute(select(1).where(_is_link(repository, digest)))).first() is None:
-                return False
-            await _point_tag(connection, repository, tag, str(digest), now)
+        moved = True
+        try:
+            async with self._write() as connection:
+                if (await connection.execute(select(1).where(_is_link(repository, digest)))).first() is None:
+                    return False
+                moved = await _point_tag(connection, repository, tag, str(digest), now)
+        finally:
+            # Most often it still points there, and no listing shows when it was checked.
+            self.changes += moved
         return True
 
     async def mark_tag_gone(self, repository: Repository, tag: Tag, *, now: float) -> None:
         """The source no longer has the tag; it is kept and served all the same."""
-        async with self._write() as connection:
-            await connection.execute(update(_tags).where(_tags.c.repository == repository, _tags.c.name == tag).values(gone=True, checked=now))
+        async with self._change() as connection:
+            await connection.execute(
+                update(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag).values(gone=True, checked=now)
+            )
 
     async def set_platform(self, repository: Repository, digest: Digest, platform: str) -> None:
         """The platform of an image, known when its config is here."""
         async with self._write() as connection:
-            await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(platform=platform))
+            await connection.execute(update(schema.repository_manifests).where(_is_link(repository, digest)).values(platform=platform))
 
     async def add_blob(self, digest: Digest, size: int, *, now: float) -> None:
         """A blob is held now."""
-        async with self._write() as connection:
-            await _insert_missing(connection, _blobs, {"digest": str(digest)}, {"size": size, "cached": now, "last_used": now})
+        async with self._change() as connection:
+            if await _insert_missing(connection, schema.blobs, {"digest": str(digest)}, {"size": size, "cached": now, "last_used": now}):
+                await tallies.blob_came(connection, digest, size)
 
     async def record_usage(self, usage: Usage) -> None:
         """Write down what was used: once in a while and not with each request."""
-        async with self._write() as connection:
+        async with self._change(changes=False, uses=True) as connection:
             for repository, (count, last) in usage.pulls.items():
-                changed = {"pulls": _repositories.c.pulls + count, "last_pull": last}
-                await connection.execute(update(_repositories).where(_repositories.c.name == repository).values(changed))
+                changed = {"pulls": schema.repositories.c.pulls + count, "last_pull": last}
+                await connection.execute(update(schema.repositories).where(schema.repositories.c.name == repository).values(changed))
             for (repository, tag), last in usage.tags.items():
-                await connection.execute(update(_tags).where(_tags.c.repository == repository, _tags.c.name == tag).values(last_pull=last))
+                await connection.execute(update(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag).values(last_pull=last))
             for (repository, digest), last in usage.manifests.items():
-                await connection.execute(update(_repository_manifests).where(_is_link(repository, digest)).values(last_pull=last, last_used=last))
+                await connection.execute(update(schema.repository_manifests).where(_is_link(repository, digest)).values(last_pull=last, last_used=last))
             for (repository, digest), last in usage.seen.items():
-                before = _repository_manifests.c.last_used
+                before = schema.repository_manifests.c.last_used
                 earlier = _is_link(repository, digest) & (before.is_(None) | (before < last))
-                await connection.execute(update(_repository_manifests).where(earlier).values(last_used=last))
+                await connection.execute(update(schema.repository_manifests).where(earlier).values(last_used=last))
             for digest, last in usage.blobs.items():
-                await connection.execute(update(_blobs).where(_blobs.c.digest == str(digest)).values(last_used=last))
+                await connection.execute(update(schema.blobs).where(schema.blobs.c.digest == str(digest)).values(last_used=last))
 
             for rule, (answered, made) in usage.requests.items():
-                await _insert_missing(connection, _rule_requests, {"rule": rule}, {"answered": 0, "made": 0})
-                more = {"answered": _rule_requests.c.answered + answered, "made": _rule_requests.c.made + made}
-                await connection.execute(update(_rule_requests).where(_rule_requests.c.rule == rule).values(more))
+                await _insert_missing(connection, schema.rule_requests, {"rule": rule}, {"answered": 0, "made": 0})
+                more = {"answered": schema.rule_requests.c.answered + answered, "made": schema.rule_requests.c.made + made}
+                await connection.execute(update(schema.rule_requests).where(schema.rule_requests.c.rule == rule).values(more))
 
     async def requests_of_rules(self) -> dict[str, tuple[int, int]]:
         """By the name of each rule: manifests that clients got, and requests for them that the source got."""
         async with self._engine.connect() as connection:
-            return {row.rule: (row.answered, row.made) for row in await connection.execute(select(_rule_requests))}
+            return {row.rule: (row.answered, row.made) for row in await connection.execute(select(schema.rule_requests))}
 
     async def forget_requests_of(self, rule: str) -> None:
         """The rule is gone: another of its name begins at zero."""
+        async with self._change(changes=False, uses=True) as connection:
+            await connection.execute(delete(schema.rule_requests).where(schema.rule_requests.c.rule == rule))
+
+    async def activity(self) -> dict[int, tuple[int, ...]]:
+        """What clients got in each step of time, by its beginning: hits, misses, bytes served, bytes from sources, requests saved."""
+        async with self._engine.connect() as connection:
+            return {row[0]: tuple(row[1:]) for row in await connection.execute(select(schema.activity))}
+
+    async def record_activity(self, steps: Mapping[int, tuple[int, ...]], *, since: int) -> None:
+        """Write down what clients got in some steps of time, in the place of what stood there, and forget those that began before *since*."""
+        names = [column.name for column in schema.activity.columns]
         async with self._write() as connection:
-            await connection.execute(delete(_rule_requests).where(_rule_requests.c.rule == rule))
+            gone = schema.activity.c.began < since
+            if steps:
+                gone |= schema.activity.c.began.in_(list(steps))
+            await connection.execute(delete(schema.activity).where(gone))
+            if steps:
+                await connection.execute(insert(schema.activity), [dict(zip(names, (began, *counts), strict=True)) for began, counts in steps.items()])
+
+    async def ended_pulls(self, count: int) -> list[tuple[int, bytes]]:
+        """The pulls that ended last, by number and as they were written, the oldest first."""
+        pulls = schema.ended_pulls.c
+        query = select(pulls.number, pulls.snapshot).order_by(pulls.ended.desc(), pulls.number.desc()).limit(count)
+        async with self._engine.connect() as connection:
+            return [(row.number, row.snapshot) for row in reversed((await connection.execute(query)).all())]
+
+    async def ended_pull(self, number: int) -> bytes | None:
+        """An ended pull as it was written; None when it is not there."""
+        query = select(schema.ended_pulls.c.snapshot).where(schema.ended_pulls.c.number == number)
+        async with self._engine.connect() as connection:
+            found: bytes | None = (await connection.execute(query)).scalar_one_or_none()
+        return found
+
+    async def last_ended_pull(self) -> int:
+        """The largest number of an ended pull; 0 when there is none."""
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(select(func.coalesce(func.max(schema.ended_pulls.c.number), 0)))).scalar_one())
+
+    async def record_ended_pulls(self, pulls: Mapping[int, tuple[float, bytes]], *, keep: int, since: float) -> None:
+        """Write down ended pulls, each with the time of its end; *keep* of all stay, and none that ended before *since*."""
+        table = schema.ended_pulls
+        newest = select(table.c.number).order_by(table.c.ended.desc(), table.c.number.desc()).limit(keep)
+        async with self._write() as connection:
+            for chunk in schema.chunks(list(pulls)):
+                await connection.execute(delete(table).where(table.c.number.in_(chunk)))
+            rows = [{"number": number, "ended": ended, "snapshot": content} for number, (ended, content) in pulls.items()]
+            await connection.execute(insert(table), rows)
+            await connection.execute(delete(table).where((table.c.ended < since) | table.c.number.not_in(newest)))
 
     async def delete_tag(self, repository: Repository, tag: Tag) -> bool:
         """Forget a tag; its manifests stay until the repository or they are deleted. False when it was not there."""
-        async with self._write() as connection:
-            result = await connection.execute(delete(_tags).where(_tags.c.repository == repository, _tags.c.name == tag))
+        async with self._change() as connection:
+            result = await connection.execute(delete(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag))
+            await tallies.tags_came(connection, repository, -result.rowcount)
         return bool(result.rowcount)
 
     async def delete_manifest(self, repository: Repository, digest: Digest) -> bool:
         """Forget a manifest of a repository and the tags that point at it. False when it was not there."""
-        async with self._write() as connection:
-            await connection.execute(delete(_tags).where(_tags.c.repository == repository, _tags.c.digest == str(digest)))
-            result = await connection.execute(delete(_repository_manifests).where(_is_link(repository, digest)))
+        async with self._change(uses=True) as connection:
+            await connection.execute(delete(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.digest == str(digest)))
+            result = await connection.execute(delete(schema.repository_manifests).where(_is_link(repository, digest)))
             await _drop_empty_repository(connection, repository)
+            await tallies.recount_those(connection, [repository])
         return bool(result.rowcount)
 
     async def delete_repository(self, repository: Repository) -> bool:
         """Forget a repository with its tags and manifests. False when it was not there."""
-        async with self._write() as connection:
-            result = await connection.execute(delete(_repositories).where(_repositories.c.name == repository))
+        async with self._change(uses=True) as connection:
+            result = await connection.execute(delete(schema.repositories).where(schema.repositories.c.name == repository))
         return bool(result.rowcount)
 
     async def collect(self, take_away: Callable[[Digest], bool]) -> int:
@@ -530,26 +489,26 @@ class Catalog:
 
     async def lock_repository(self, repository: Repository, locked: bool) -> bool:
         """Lock or unlock a repository with all that it holds. False when it is not there."""
-        return await self._set(update(_repositories).where(_repositories.c.name == repository).values(locked=locked))
+        return await self._set(update(schema.repositories).where(schema.repositories.c.name == repository).values(locked=locked))
 
     async def lock_tag(self, repository: Repository, tag: Tag, locked: bool) -> bool:
         """Lock or unlock a tag. False when it is not there."""
-        return await self._set(update(_tags).where(_tags.c.repository == repository, _tags.c.name == tag).values(locked=locked))
+        return await self._set(update(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag).values(locked=locked))
 
     async def lock_manifest(self, repository: Repository, digest: Digest, locked: bool) -> bool:
         """Lock or unlock a manifest of a repository. False when it is not there."""
-        return await self._set(update(_repository_manifests).where(_is_link(repository, digest)).values(locked=locked))
+        return await self._set(update(schema.repository_manifests).where(_is_link(repository, digest)).values(locked=locked))
 
     async def _set(self, statement: Any) -> bool:
-        async with self._write() as connection:
+        async with self._change() as connection:
             result: Any = await connection.execute(statement)
         return bool(result.rowcount)
 
     async def locks(self, repository: Repository) -> Locks:
         """What of a repository is locked."""
-        whole = select(_repositories.c.locked).where(_repositories.c.name == repository)
-        tags = select(_tags.c.name).where(_tags.c.repository == repository, _tags.c.locked)
-        links = _repository_manifests.c
+        whole = select(schema.repositories.c.locked).where(schema.repositories.c.name == repository)
+        tags = select(schema.tags.c.name).where(schema.tags.c.repository == repository, schema.tags.c.locked)
+        links = schema.repository_manifests.c
         manifests = select(links.digest).where(links.repository == repository, links.locked)
         async with self._engine.connect() as connection:
             return Locks(
@@ -562,31 +521,24 @@ class Catalog:
 
     async def picture(self) -> Picture:
         """What is held, for a plan of what goes."""
-        # One row for each manifest and not for each of its blobs: with 10,000 repositories that is 20,000 rows in place of 160,000.
-        blobs_of = (
-            select(_references.c.manifest, func.aggregate_strings(_references.c.digest, " "))
-            .join(_blobs, _blobs.c.digest == _references.c.digest)
-            .where(_references.c.kind != ReferenceKind.MANIFEST)
-            .group_by(_references.c.manifest)
-        )
-        async with self._engine.connect() as connection:
-            rows = await _held_rows(connection, None)
-            references = await _rows(connection, blobs_of)
-            blobs = await _rows(connection, select(_blobs.c.digest, _blobs.c.size, _blobs.c.last_used))
-        return await asyncio.to_thread(_picture, rows, references, blobs)
+        return await self._read(_picture)
 
     async def held_manifests(self, repository: Repository) -> list[HeldManifest]:
         """The manifests of a repository with their locks, tags and children; their blobs are left out."""
         async with self._engine.connect() as connection:
-            return _held_manifests(await _held_rows(connection, [repository]))
+            return _held_manifests(await _held_rows_of(connection, [repository]))
 
     async def manifests_with(self, blobs: Iterable[Digest]) -> set[tuple[Repository, Digest]]:
         """The manifests that refer to any of some blobs, in all repositories."""
         found: set[tuple[Repository, Digest]] = set()
-        links = _repository_manifests.c
+        links = schema.repository_manifests.c
         async with self._engine.connect() as connection:
-            for chunk in _chunks([str(each) for each in blobs]):
-                query = select(links.repository, links.digest).join(_references, _references.c.manifest == links.digest).where(_references.c.digest.in_(chunk))
+            for chunk in schema.chunks([str(each) for each in blobs]):
+                query = (
+                    select(links.repository, links.digest)
+                    .join(schema.references, schema.references.c.manifest == links.digest)
+                    .where(schema.references.c.digest.in_(chunk))
+                )
                 found |= {(Repository(row.repository), Digest.parse(row.digest)) for row in await _rows(connection, query)}
         return found
 
@@ -595,42 +547,47 @@ class Catalog:
 
         *take_away* is that of `collect`.
         """
-        async with self._write() as connection:
+        async with self._change(uses=True) as connection:
             last_used: dict[Digest, float] = {}
-            for chunk in _chunks(sorted({str(blob) for each in plan.images for blob in each.telling})):
-                for row in await _rows(connection, select(_blobs.c.digest, _blobs.c.last_used).where(_blobs.c.digest.in_(chunk))):
+            for chunk in schema.chunks(sorted({str(blob) for each in plan.images for blob in each.telling})):
+                for row in await _rows(connection, select(schema.blobs.c.digest, schema.blobs.c.last_used).where(schema.blobs.c.digest.in_(chunk))):
                     last_used[Digest.parse(row.digest)] = row.last_used
 
             def is_used_since(image: PlannedImage) -> bool:
                 return any(last_used.get(blob, 0.0) > image.last_used for blob in image.telling) or is_used(image)
 
             repositories = sorted({each.manifest.repository for each in plan.images} | {repository for repository, _ in plan.empty})
-            rows = await _held_rows(connection, repositories)
+            rows = await _held_rows_of(connection, repositories)
             used = {each.manifest.key for each in plan.images if is_used_since(each)}
             going = await asyncio.to_thread(lambda: confirmed(plan, _held_manifests(rows), used=used))
             if going:
                 keys = [{"in_repository": repository, "of_digest": str(digest)} for repository, digest in sorted(going)]
-                for table in (_tags, _repository_manifests):
+                for table in (schema.tags, schema.repository_manifests):
                     same = (table.c.repository == bindparam("in_repository")) & (table.c.digest == bindparam("of_digest"))
                     await connection.execute(delete(table).where(same), keys)
-                left_in = select(_repository_manifests.c.digest).where(_repository_manifests.c.repository == _repositories.c.name)
-                for chunk in _chunks(repositories):
-                    await connection.execute(delete(_repositories).where(_repositories.c.name.in_(chunk), ~exists(left_in)))
+                left_in = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == schema.repositories.c.name)
+                for chunk in schema.chunks(repositories):
+                    await connection.execute(delete(schema.repositories).where(schema.repositories.c.name.in_(chunk), ~exists(left_in)))
+                await tallies.recount_those(connection, repositories)
             freed, left = await _collect(connection, take_away)
         return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
     async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:
         """Make the rows agree with the files, which are right: adopt files without a row, drop rows without a file. Gives both counts."""
-        async with self._write() as connection:
-            known = {row.digest: row.size for row in await connection.execute(select(_blobs.c.digest, _blobs.c.size))}
+        async with self._change() as connection:
+            known = {row.digest: row.size for row in await connection.execute(select(schema.blobs.c.digest, schema.blobs.c.size))}
             on_disk = {str(digest): size for digest, size in held.items()}
             missing = [digest for digest in known if digest not in on_disk]
             for digest in missing:
-                await connection.execute(delete(_blobs).where(_blobs.c.digest == digest))
+                await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest == digest))
             adopted = [{"digest": digest, "size": size, "cached": now, "last_used": now} for digest, size in on_disk.items() if digest not in known]
             if adopted:
-                await connection.execute(insert(_blobs), adopted)
+                await connection.execute(insert(schema.blobs), adopted)
+            await tallies.recount_with(connection, {*missing, *(str(each["digest"]) for each in adopted)})
         return len(adopted), len(missing)
+
+
+_repositories_query = select(*(schema.repositories.c[name] for name in CachedRepository.__struct_fields__)).order_by(schema.repositories.c.name)
 
 
 def _set_up_connection(connection: Any, _record: Any) -> None:
@@ -641,28 +598,6 @@ def _set_up_connection(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _create_schema(connection: Connection) -> None:
-    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version > SCHEMA_VERSION:
-        raise EngineError(
-            f"The catalog was written by a newer Entrepot (its version is {version}, this one knows {SCHEMA_VERSION}).",
-            "Run that newer Entrepot, or move the catalog out of the way: it is made anew and fills as images are pulled.",
-        )
-    if version:
-        for added in (column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]):
-            _add_column(connection, added)
-    _schema.create_all(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _add_column(connection: Connection, column: Column[Any]) -> None:
-    table = column.table.name
-    # Each column is a transaction of its own: an engine that was killed in between has added some of them.
-    if column.name in {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}:
-        return
-    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}")
-
-
 async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
     """All rows of a long answer, a thousand at a time, so that other work goes on in between."""
     found: list[Any] = []
@@ -671,20 +606,16 @@ async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
     return found
 
 
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
-
-
 def _is_link(repository: Repository, digest: Digest) -> ColumnElement[bool]:
-    return (_repository_manifests.c.repository == repository) & (_repository_manifests.c.digest == str(digest))
+    return (schema.repository_manifests.c.repository == repository) & (schema.repository_manifests.c.digest == str(digest))
 
 
 async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bool]) -> tuple[int, int]:
     """Drop what nothing refers to; gives the bytes that are free now and the number of blobs that could not go yet."""
-    linked = select(_repository_manifests.c.digest).where(_repository_manifests.c.digest == _manifests.c.digest)
-    referred = select(_references.c.digest).where(_references.c.digest == _blobs.c.digest)
-    await connection.execute(delete(_manifests).where(~exists(linked)))
-    orphans = await _rows(connection, select(_blobs.c.digest, _blobs.c.size).where(~exists(referred)))
+    linked = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.digest == schema.manifests.c.digest)
+    referred = select(schema.references.c.digest).where(schema.references.c.digest == schema.blobs.c.digest)
+    await connection.execute(delete(schema.manifests).where(~exists(linked)))
+    orphans = await _rows(connection, select(schema.blobs.c.digest, schema.blobs.c.size).where(~exists(referred)))
     gone: list[Any] = []
     for count, row in enumerate(orphans, 1):
         if take_away(Digest.parse(row.digest)):
@@ -693,45 +624,51 @@ async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bo
             # Each is a rename, done at once so that whoever looks next finds the blob gone; thousands of them in a row would keep clients waiting.
             await asyncio.sleep(0)
     if gone:
-        await connection.execute(delete(_blobs).where(_blobs.c.digest == bindparam("gone")), [{"gone": row.digest} for row in gone])
+        await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest == bindparam("gone")), [{"gone": row.digest} for row in gone])
     return sum(row.size for row in gone), len(orphans) - len(gone)
 
 
 @dataclass(frozen=True, slots=True)
 class _HeldRows:
-    links: list[Any]
-    tags: list[Any]
-    children: list[Any]
+    """The manifests of some repositories, the tags that point at them, and which of them leads to which."""
+
+    links: Iterable[Any]
+    tags: Iterable[Any]
+    children: Iterable[Any]
 
 
-async def _held_rows(connection: AsyncConnection, repositories: Collection[Repository] | None) -> _HeldRows:
-    """The manifests of some repositories (None: of all), the tags that point at them, and which of them leads to which."""
-    child = _repository_manifests.alias()
+def _held_queries() -> tuple[Any, Any, Any]:
+    child = schema.repository_manifests.alias()
     links = select(
-        _repository_manifests.c.repository,
-        _repository_manifests.c.digest,
-        _repository_manifests.c.platform,
-        _repository_manifests.c.cached,
-        _repository_manifests.c.last_pull,
-        _repository_manifests.c.last_used,
-        (_repository_manifests.c.locked | _repositories.c.locked).label("locked"),
-    ).join(_repositories, _repositories.c.name == _repository_manifests.c.repository)
-    tags = select(_tags.c.repository, _tags.c.digest, _tags.c.name, _tags.c.locked).order_by(_tags.c.name)
+        schema.repository_manifests.c.repository,
+        schema.repository_manifests.c.digest,
+        schema.repository_manifests.c.platform,
+        schema.repository_manifests.c.cached,
+        schema.repository_manifests.c.last_pull,
+        schema.repository_manifests.c.last_used,
+        (schema.repository_manifests.c.locked | schema.repositories.c.locked).label("locked"),
+    ).join(schema.repositories, schema.repositories.c.name == schema.repository_manifests.c.repository)
+    tags = select(schema.tags.c.repository, schema.tags.c.digest, schema.tags.c.name, schema.tags.c.locked).order_by(schema.tags.c.name)
     children = (
-        select(_repository_manifests.c.repository, _references.c.manifest, _references.c.digest)
-        .join(_references, _references.c.manifest == _repository_manifests.c.digest)
-        .join(child, (child.c.digest == _references.c.digest) & (child.c.repository == _repository_manifests.c.repository))
-        .where(_references.c.kind == ReferenceKind.MANIFEST)
+        select(schema.repository_manifests.c.repository, schema.references.c.manifest, schema.references.c.digest)
+        .join(schema.references, schema.references.c.manifest == schema.repository_manifests.c.digest)
+        .join(child, (child.c.digest == schema.references.c.digest) & (child.c.repository == schema.repository_manifests.c.repository))
+        .where(schema.references.c.kind == ReferenceKind.MANIFEST)
         .distinct()
     )
-    if repositories is None:
-        return _HeldRows(await _rows(connection, links), await _rows(connection, tags), await _rows(connection, children))
-    found = _HeldRows([], [], [])
-    for chunk in _chunks(list(repositories)):
-        found.links.extend(await _rows(connection, links.where(_repository_manifests.c.repository.in_(chunk))))
-        found.tags.extend(await _rows(connection, tags.where(_tags.c.repository.in_(chunk))))
-        found.children.extend(await _rows(connection, children.where(_repository_manifests.c.repository.in_(chunk))))
-    return found
+    return links, tags, children
+
+
+async def _held_rows_of(connection: AsyncConnection, repositories: Collection[Repository]) -> _HeldRows:
+    links_query, tags_query, children_query = _held_queries()
+    links: list[Any] = []
+    tags: list[Any] = []
+    children: list[Any] = []
+    for chunk in schema.chunks(list(repositories)):
+        links.extend(await _rows(connection, links_query.where(schema.repository_manifests.c.repository.in_(chunk))))
+        tags.extend(await _rows(connection, tags_query.where(schema.tags.c.repository.in_(chunk))))
+        children.extend(await _rows(connection, children_query.where(schema.repository_manifests.c.repository.in_(chunk))))
+    return _HeldRows(links, tags, children)
 
 
 class _Digests(dict[str, Digest]):
@@ -742,17 +679,17 @@ class _Digests(dict[str, Digest]):
         return digest
 
 
-def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, list[Digest]] | None = None, digests: _Digests | None = None) -> list[HeldManifest]:
+def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, tuple[Digest, ...]] | None = None, digests: _Digests | None = None) -> list[HeldManifest]:
     digests = _Digests() if digests is None else digests
-    tags: dict[tuple[str, str], list[Tag]] = {}
+    tags: dict[tuple[str, str], tuple[Tag, ...]] = {}
     locked: set[tuple[str, str]] = set()
     for repository, digest, name, is_locked in rows.tags:
-        tags.setdefault((repository, digest), []).append(Tag(name))
+        tags[repository, digest] = (*tags.get((repository, digest), ()), Tag(name))
         if is_locked:
             locked.add((repository, digest))
-    children: dict[tuple[str, str], list[Digest]] = {}
+    children: dict[tuple[str, str], tuple[Digest, ...]] = {}
     for repository, parent, child in rows.children:
-        children.setdefault((repository, parent), []).append(digests[child])
+        children[repository, parent] = (*children.get((repository, parent), ()), digests[child])
     return [
         HeldManifest(
             repository=Repository(repository),
@@ -760,19 +697,28 @@ def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, list[Digest]] | None
             platform=platform,
             asked=max(cached, last_pull or 0.0, last_used or 0.0),
             locked=bool(is_locked) or (repository, digest) in locked,
-            tags=tuple(tags.get((repository, digest), ())),
-            children=tuple(children.get((repository, digest), ())),
-            blobs=tuple(blobs_of.get(digest, ())) if blobs_of else (),
+            tags=tags.get((repository, digest), ()),
+            children=children.get((repository, digest), ()),
+            blobs=blobs_of.get(digest, ()) if blobs_of else (),
         )
         for repository, digest, platform, cached, last_pull, last_used, is_locked in rows.links
     ]
 
 
-def _picture(rows: _HeldRows, references: Sequence[Any], blobs: Sequence[Any]) -> Picture:
+def _picture(connection: Connection) -> Picture:
+    # One row for each manifest and not for each of its blobs: with 10,000 repositories that is 20,000 rows in place of 160,000.
+    together = (
+        select(schema.references.c.manifest, func.aggregate_strings(schema.references.c.digest, " "))
+        .join(schema.blobs, schema.blobs.c.digest == schema.references.c.digest)
+        .where(schema.references.c.kind != ReferenceKind.MANIFEST)
+        .group_by(schema.references.c.manifest)
+    )
+    blobs = select(schema.blobs.c.digest, schema.blobs.c.size, schema.blobs.c.last_used)
     digests = _Digests()
-    held = {digests[digest]: HeldBlobUse(size, last_used) for digest, size, last_used in blobs}
-    # A manifest may name a blob twice. The rows were read one table after the other: a blob that went in between is left out.
-    blobs_of = {manifest: [digest for text in dict.fromkeys(together.split(" ")) if (digest := digests[text]) in held] for manifest, together in references}
+    held = {digests[digest]: HeldBlobUse(size, last_used) for digest, size, last_used in connection.execute(blobs)}
+    # A manifest may name a blob twice.
+    blobs_of = {manifest: tuple(digests[each] for each in dict.fromkeys(named.split(" "))) for manifest, named in connection.execute(together)}
+    rows = _HeldRows(*(connection.execute(each) for each in _held_queries()))
     return Picture(_held_manifests(rows, blobs_of, digests), held)
 
 
@@ -785,52 +731,24 @@ async def _insert_missing(connection: AsyncConnection, table: Table, key: Mappin
     return True
 
 
-async def _point_tag(connection: AsyncConnection, repository: Repository, tag: Tag, digest: str, now: float) -> None:
-    same = (_tags.c.repository == repository) & (_tags.c.name == tag)
-    row = (await connection.execute(select(_tags.c.digest).where(same))).one_or_none()
+async def _point_tag(connection: AsyncConnection, repository: Repository, tag: Tag, digest: str, now: float) -> bool:
+    """Point a tag at a manifest; whether it is new, moved, or was gone."""
+    same = (schema.tags.c.repository == repository) & (schema.tags.c.name == tag)
+    row = (await connection.execute(select(schema.tags.c.digest, schema.tags.c.gone).where(same))).one_or_none()
     if row is None:
-        await connection.execute(insert(_tags).values(repository=repository, name=tag, digest=digest, cached=now, checked=now, gone=False))
-    elif row.digest == digest:
-        await connection.execute(update(_tags).where(same).values(checked=now, gone=False))
-    else:
-        await connection.execute(update(_tags).where(same).values(digest=digest, cached=now, checked=now, gone=False))
+        await connection.execute(insert(schema.tags).values(repository=repository, name=tag, digest=digest, cached=now, checked=now, gone=False))
+        await tallies.tags_came(connection, repository, 1)
+        return True
+    if row.digest == digest:
+        await connection.execute(update(schema.tags).where(same).values(checked=now, gone=False))
+        return bool(row.gone)
+    await connection.execute(update(schema.tags).where(same).values(digest=digest, cached=now, checked=now, gone=False))
+    return True
 
 
 async def _drop_empty_repository(connection: AsyncConnection, repository: Repository) -> None:
-    left = select(_repository_manifests.c.digest).where(_repository_manifests.c.repository == repository)
-    await connection.execute(delete(_repositories).where(_repositories.c.name == repository, ~exists(left)))
-
-
-def _repositories_query(name: Repository | None) -> Any:
-    held = (
-        select(_repository_manifests.c.repository, _blobs.c.digest, _blobs.c.size)
-        .join(_references, _references.c.manifest == _repository_manifests.c.digest)
-        .join(_blobs, _blobs.c.digest == _references.c.digest)
-        .distinct()
-    )
-    if name:
-        held = held.where(_repository_manifests.c.repository == name)
-    held_blobs = held.subquery()
-    sizes = select(held_blobs.c.repository, func.sum(held_blobs.c.size).label("blob_size")).group_by(held_blobs.c.repository).subquery()
-    manifests = (
-        select(
-            _repository_manifests.c.repository,
-            func.count(distinct(_repository_manifests.c.digest)).label("manifests"),
-            func.sum(func.length(_manifests.c.content)).label("manifest_size"),
-        )
-        .join(_manifests, _manifests.c.digest == _repository_manifests.c.digest)
-        .group_by(_repository_manifests.c.repository)
-        .subquery()
-    )
-    tags = select(_tags.c.repository, func.count().label("tags")).group_by(_tags.c.repository).subquery()
-    query = (
-        select(_repositories, sizes.c.blob_size, manifests.c.manifests, manifests.c.manifest_size, tags.c.tags)
-        .join(sizes, sizes.c.repository == _repositories.c.name, isouter=True)
-        .join(manifests, manifests.c.repository == _repositories.c.name, isouter=True)
-        .join(tags, tags.c.repository == _repositories.c.name, isouter=True)
-        .order_by(_repositories.c.name)
-    )
-    return query.where(_repositories.c.name == name) if name else query
+    left = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == repository)
+    await connection.execute(delete(schema.repositories).where(schema.repositories.c.name == repository, ~exists(left)))
 
 
 def _tag_entry(row: Any) -> TagEntry:

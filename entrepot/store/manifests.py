@@ -72,6 +72,15 @@ class _Document(msgspec.Struct):
     manifests: list[_Descriptor] | None = None
 
 
+class _AnnotatedDescriptor(msgspec.Struct):
+    digest: str
+    annotations: dict[str, str] | None = None
+
+
+class _Annotated(msgspec.Struct):
+    manifests: list[_AnnotatedDescriptor] | None = None
+
+
 _decoder = msgspec.json.Decoder(_Document)
 
 
@@ -110,6 +119,19 @@ class Manifest:
             if each.platform == platform:
                 return each
         return next((each for each in self.children if each.platform and each.platform.startswith(f"{platform}/")), None)
+
+
+def attestations(content: bytes) -> dict[str, str]:
+    """The attestations of an index, each with the image that it is about, by digest. BuildKit marks them with annotations ("Attestation storage")."""
+    try:
+        listed = msgspec.json.decode(content, type=_Annotated).manifests or ()
+    except msgspec.DecodeError:
+        return {}
+    return {
+        each.digest: annotations.get("vnd.docker.reference.digest", "")
+        for each in listed
+        if (annotations := each.annotations or {}).get("vnd.docker.reference.type") == "attestation-manifest"
+    }
 
 
 def config_platform(content: bytes) -> str | None:

@@ -11,18 +11,18 @@ import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, Fills, FillState
-from entrepot.cache.window import KEPT, WINDOW, WRITE_AHEAD, StorageFailed
+from entrepot.cache.window import WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
-from entrepot.store.blobs import BlobStore, PartialBlob
+from entrepot.store.blobs import BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
@@ -109,13 +109,19 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     store.close()
 
 
+async def fed(fill: Fill, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    """What a client gets."""
+    async for piece in fill.read(start, fill.size if end is None else end):
+        yield os.pread(piece.file.fileno(), piece.count, piece.offset) if isinstance(piece, FilePart) else piece
+
+
 async def read(fill: Fill, start: int = 0, end: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in fill.read(start, fill.size if end is None else end)])
+    return b"".join([chunk async for chunk in fed(fill, start, end)])
 
 
 async def receive(fill: Fill, received: bytearray) -> None:
     """Like `read`, for what breaks off."""
-    async for chunk in fill.read(0, fill.size):
+    async for chunk in fed(fill):
         received.extend(chunk)
 
 
@@ -329,6 +335,36 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
     assert not place.fills.under_way
 
 
+async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_file(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("entrepot.cache.window.PATIENCE", 0.01)
+    source = Source(os.urandom(WINDOW * 3))
+    gate = source.held_back[CHUNK * 8] = asyncio.Event()
+    with no_file_above(CHUNK * 4):
+        fill = await place.join(source)
+        keeping = asyncio.create_task(read(fill))
+        await until(lambda: fill.error is not None)
+        slow = fill.read(0, fill.size)
+        pieces = [await anext(slow)]
+        gate.set()
+        assert await keeping == source.content
+        await fill.finished.wait()
+    # Whoever opens a file now gets the number of the one that was closed.
+    with ExitStack() as opened:
+        for number in range(8):
+            (tmp_path / f"other-{number}").write_bytes(bytes(CHUNK * 8))
+            opened.enter_context((tmp_path / f"other-{number}").open("rb"))
+        got = bytearray()
+
+        async def take_the_rest() -> None:
+            while True:
+                piece = pieces.pop() if pieces else await anext(slow)
+                got.extend(os.pread(piece.file.fileno(), piece.count, piece.offset) if isinstance(piece, FilePart) else piece)
+
+        with pytest.raises(StorageFailed, match="too slow"):
+            await take_the_rest()
+    assert got == source.content[: len(got)]
+
+
 async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("entrepot.cache.window.PATIENCE", 0.01)
     source = Source(os.urandom(WINDOW * 3))
@@ -394,7 +430,7 @@ async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again
 async def test_a_slow_client_slows_neither_the_fill_nor_the_others(place: Place) -> None:
     source = Source(os.urandom(CHUNK * 64))
     fill = await place.join(source)
-    slow = fill.read(0, fill.size)
+    slow = fed(fill)
     first = await anext(slow)
     assert await asyncio.gather(*(read(fill) for _ in range(4))) == [source.content] * 4
     await fill.wait()
@@ -470,7 +506,7 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(place: Plac
     fill = await place.join(source)
     await fill.wait()
     assert max(waiting) <= WRITE_AHEAD + CHUNK
-    assert fill._window.end - fill._window.start <= KEPT + CHUNK
+    assert fill._window.start == fill._window.end == fill.size
 
 
 async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,19 +530,24 @@ async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(pla
     assert place.store.size(fill.digest) == fill.size
 
 
-async def test_clients_that_keep_up_never_touch_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(self: BlobStore, partial: PartialBlob, offset: int, length: int) -> bytes:
-        raise AssertionError("the disk was read")
+async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file_what_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on = threading.Semaphore(0)
+    append = PartialBlob.append
 
-    monkeypatch.setattr(BlobStore, "read_partial", refuse)
-    source = Source(os.urandom(CHUNK * 256))
-    gates = {offset: asyncio.Event() for offset in range(0, len(source.content), KEPT)}
-    source.held_back.update(gates)
+    def slow_disk(partial: PartialBlob, pieces: Sequence[bytes]) -> None:
+        going_on.acquire()
+        append(partial, pieces)
+
+    monkeypatch.setattr(PartialBlob, "append", slow_disk)
+    source = Source(os.urandom(CHUNK * 64))
     fill = await place.join(source)
-    received: list[bytearray] = [bytearray() for _ in range(5)]
-    reading = [asyncio.create_task(receive(fill, each)) for each in received]
-    for offset, gate in gates.items():
-        await until(lambda reached=offset: all(len(each) >= min(reached, fill.size - TAIL) for each in received))  # type: ignore[misc]
-        gate.set()
-    await asyncio.gather(*reading)
-    assert [bytes(each) == source.content for each in received] == [True] * 5
+    client = fill.read(0, fill.size)
+    first = await anext(client)
+    assert isinstance(first, bytes)
+    assert source.content.startswith(first)
+    going_on.release(1000)
+    await fill.wait()
+    rest = [each async for each in client]
+    assert [(type(each), each.offset, each.count) for each in rest if isinstance(each, FilePart)] == [(FilePart, len(first), fill.size - len(first))]
+    assert len(rest) == 1
+    assert await read(fill) == source.content

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from entrepot.cache.window import KEPT, PATIENCE, SMALL_PIECE, WINDOW, WRITE_AHEAD, Readers, StorageFailed, Window
+from entrepot.cache.window import PATIENCE, SMALL_PIECE, WINDOW, WRITE_AHEAD, Readers, StorageFailed, Window
 
 PIECE = bytes(1024 * 1024)
 
@@ -87,11 +87,11 @@ async def test_when_nothing_is_taken_any_more_nobody_waits_for_room(window: Wind
     assert not await waiting
 
 
-async def test_what_is_on_the_disk_stays_for_clients_that_are_a_little_behind(window: Window) -> None:
+async def test_what_is_on_the_disk_does_not_stay_in_memory(window: Window) -> None:
     for _ in range(4):
         window.add(PIECE)
     window.take(3 * len(PIECE))
-    assert (window.start, window.taken, window.end) == (3 * len(PIECE) - KEPT, 3 * len(PIECE), 4 * len(PIECE))
+    assert (window.start, window.taken, window.end) == (3 * len(PIECE), 3 * len(PIECE), 4 * len(PIECE))
 
 
 async def test_from_a_small_file_the_blob_is_whole_in_memory(window: Window) -> None:

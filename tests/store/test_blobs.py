@@ -6,16 +6,13 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from entrepot.reference import Digest
 from entrepot.store.blobs import (
-    HANDED_OUT,
     LEASE_LINGERS,
-    LEAST_READ_SIZE,
     LEFT_OVER_LASTS,
     LEFT_OVERS_LOOKED_AT,
     READ_SIZE,
@@ -305,16 +302,6 @@ async def test_what_the_kernel_does_not_have_in_memory_is_read_from_the_disk(sto
 
     monkeypatch.setattr(os, "preadv", would_block)
     assert await read_all(store, digest, 3, len(content)) == content[3:]
-
-
-async def test_the_more_clients_are_fed_the_less_each_is_handed_at_a_time(store: BlobStore) -> None:
-    assert store.read_size == READ_SIZE
-    with ExitStack() as clients:
-        for _ in range(10_000):
-            clients.enter_context(store.streaming())
-            assert store.read_size == LEAST_READ_SIZE or store.read_size * store._streams <= HANDED_OUT
-        assert store.read_size == LEAST_READ_SIZE
-    assert store.read_size == READ_SIZE
 
 
 async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, clock: Clock) -> None:

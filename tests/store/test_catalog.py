@@ -12,9 +12,10 @@ import pytest
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import SCHEMA_VERSION, Catalog, Locks, TagEntry, Usage
+from entrepot.store.catalog import Catalog, Locks, TagEntry, Usage
 from entrepot.store.eviction import HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
+from entrepot.store.schema import SCHEMA_VERSION
 
 NGINX = Repository("library/nginx")
 DEBIAN = Repository("library/debian")
@@ -192,6 +193,21 @@ async def test_the_rows_follow_the_files(catalog: Catalog) -> None:
     assert await catalog.blobs_size() == 17
 
 
+async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+    await catalog.add_blob(Digest.of(b"both"), 8, now=1.0)
+    before = catalog.changes, catalog.uses
+    assert await catalog.reconcile({Digest.of(b"both"): 8}, now=2.0) == (0, 0)
+    assert await catalog.collect(lambda _: False) == 1
+    await catalog.add_blob(Digest.of(b"both"), 8, now=2.0)
+    assert not await catalog.delete_tag(NGINX, Tag("2"))
+    assert not await catalog.delete_repository(Repository("none"))
+    await catalog.record_usage(Usage({}, {}, {}, {}))
+    assert (catalog.changes, catalog.uses) == before
+    assert await catalog.delete_repository(NGINX)
+    assert (catalog.changes, catalog.uses) == (before[0] + 1, before[1] + 1)
+
+
 async def test_a_catalog_of_a_newer_entrepot_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     with sqlite3.connect(path) as connection:
@@ -232,6 +248,7 @@ async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_p
             assert await catalog.tag(NGINX, Tag("1.27")) == TagEntry(both.digest, cached=1000.0, checked=1000.0)
             [repository] = await catalog.repositories()
             assert (repository.pulls, repository.last_pull, repository.locked) == (3, 2000.0, False)
+            assert (repository.tags, repository.manifests, repository.size) == (2, 2, 210 + len(both.content) + len(amd.content))
             assert [(tag.name, tag.locked) for tag in await catalog.tags(NGINX)] == [("1.27", False), ("latest", False)]
             asked = {each.digest: each.asked for each in (await catalog.picture()).manifests}
             assert asked == {both.digest: 2000.0, amd.digest: 2000.0}
@@ -249,6 +266,20 @@ async def test_a_take_over_that_a_kill_cut_short_is_finished(tmp_path: Path) -> 
     async with Catalog.open(path) as catalog:
         assert await catalog.lock_repository(NGINX, True)
         assert (await catalog.locks(NGINX)).repository
+
+
+async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+        await hold(catalog, image("a"))
+        told = await catalog.repositories()
+    with sqlite3.connect(path) as connection:
+        # The columns are there, and nothing was counted yet.
+        connection.executescript("UPDATE repositories SET tags = 0, manifests = 0, size = 0; PRAGMA user_version = 2;")
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert (await catalog.repositories(), told[0].size) == (told, 110 + len(image("a").content))
 
 
 async def test_locks_are_kept_over_a_restart_and_taken_away(tmp_path: Path) -> None:

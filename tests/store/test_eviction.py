@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, locked_above, plan

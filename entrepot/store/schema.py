@@ -1,0 +1,158 @@
+"""The tables of the catalog, and how an older catalog gets what came later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Boolean, Column, Connection, Executable, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, false
+from sqlalchemy.schema import CreateColumn
+
+from entrepot.errors import EngineError
+
+SCHEMA_VERSION = 3
+"""Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
+
+T = TypeVar("T")
+
+_schema = MetaData()
+
+repositories = Table(
+    "repositories",
+    _schema,
+    Column("name", String(255), primary_key=True),
+    Column("source", String(512), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("last_pull", Float),
+    Column("pulls", Integer, nullable=False, default=0),
+    Column("locked", Boolean, nullable=False, server_default=false()),
+    # What is counted of it: see entrepot.store.tallies.
+    Column("tags", Integer, nullable=False, server_default="0"),
+    Column("manifests", Integer, nullable=False, server_default="0"),
+    Column("size", Integer, nullable=False, server_default="0"),
+)
+manifests = Table(
+    "manifests",
+    _schema,
+    Column("digest", String(135), primary_key=True),
+    Column("media_type", String(255), nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+repository_manifests = Table(
+    "repository_manifests",
+    _schema,
+    Column("repository", ForeignKey(repositories.c.name, ondelete="CASCADE"), primary_key=True),
+    Column("digest", ForeignKey(manifests.c.digest), primary_key=True),
+    Column("platform", String(255)),
+    Column("cached", Float, nullable=False),
+    Column("last_pull", Float),
+    Column("last_used", Float),
+    Column("locked", Boolean, nullable=False, server_default=false()),
+    Index("repository_manifests_by_digest", "digest"),
+)
+references = Table(
+    "manifest_references",
+    _schema,
+    Column("manifest", ForeignKey(manifests.c.digest, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("digest", String(135), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("media_type", String(255), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("platform", String(255)),
+    Column("optional", Boolean, nullable=False),
+    Index("manifest_references_by_digest", "digest"),
+)
+tags = Table(
+    "tags",
+    _schema,
+    Column("repository", ForeignKey(repositories.c.name, ondelete="CASCADE"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("digest", String(135), nullable=False),
+    Column("cached", Float, nullable=False),
+    Column("checked", Float, nullable=False),
+    Column("last_pull", Float),
+    Column("gone", Boolean, nullable=False, default=False),
+    Column("locked", Boolean, nullable=False, server_default=false()),
+    Index("tags_by_digest", "repository", "digest"),
+)
+blobs = Table(
+    "blobs",
+    _schema,
+    Column("digest", String(135), primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("cached", Float, nullable=False),
+    Column("last_used", Float, nullable=False),
+)
+
+rule_requests = Table(
+    "rule_requests",
+    _schema,
+    Column("rule", String(50), primary_key=True),
+    Column("answered", Integer, nullable=False),
+    Column("made", Integer, nullable=False),
+)
+
+activity = Table(
+    "activity",
+    _schema,
+    Column("began", Integer, primary_key=True),
+    Column("hits", Integer, nullable=False),
+    Column("misses", Integer, nullable=False),
+    Column("served", Integer, nullable=False),
+    Column("from_source", Integer, nullable=False),
+    Column("requests_saved", Integer, nullable=False),
+)
+
+ended_pulls = Table(
+    "ended_pulls",
+    _schema,
+    Column("number", Integer, primary_key=True),
+    Column("ended", Float, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Index("ended_pulls_by_end", "ended"),
+)
+
+_ADDED = {
+    2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
+    3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
+}
+"""The columns that came with each version of the schema: an older catalog gets them when it is opened."""
+
+
+AT_ONCE = 500
+"""Names or digests in one statement: SQLite takes 999 variables where it is old."""
+
+
+def create(connection: Connection, count: Executable) -> None:
+    """Make the tables, or add what an older catalog lacks; raises `EngineError` for one that is newer.
+
+    *count* fills the columns of version 3, which follow from the other tables.
+    """
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version > SCHEMA_VERSION:
+        raise EngineError(
+            f"The catalog was written by a newer Entrepot (its version is {version}, this one knows {SCHEMA_VERSION}).",
+            "Run that newer Entrepot, or move the catalog out of the way: it is made anew and fills as images are pulled.",
+        )
+    if version:
+        for added in (column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]):
+            _add_column(connection, added)
+    _schema.create_all(connection)
+    if 0 < version < 3:
+        # It opens the transaction in which the version is written too: an engine that is killed here counts again.
+        connection.execute(count)
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    table = column.table.name
+    # Each column is a transaction of its own: an engine that was killed in between has added some of them.
+    if column.name in {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}:
+        return
+    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}")
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*values* in parts of `AT_ONCE`."""
+    return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
