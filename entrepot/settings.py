@@ -1,20 +1,17 @@
-"""``settings.toml``, which belongs to the administrator and is never written, and the directories where things live."""
+"""``settings.toml``, which belongs to the administrator and is never written."""
 
 from __future__ import annotations
 
 import os
 import re
-import ssl
 import stat
-import sys
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Final
 
-import platformdirs
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
+from entrepot.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.errors import EngineError, Refusal
 from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
@@ -23,13 +20,24 @@ from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries, parse_login_server
 from entrepot.words import parse_size
 
-APPLICATION: Final = "entrepot"
-
-SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
-"""The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104 on the BSDs and macOS (unix(7))."""
-
 LONGEST: Final = 365 * 24 * 3600.0
 """The longest duration that a setting may have, in seconds."""
+
+
+__all__ = [
+    "SOCKET_PATH_LENGTH",
+    "Directories",
+    "ManagementOverTcp",
+    "Settings",
+    "SettingsInvalid",
+    "SizeLimit",
+    "parse_listen",
+    "parse_low_water",
+    "parse_size_limit",
+]
+
+SHORTEST_TOKEN: Final = 20
+"""Characters of a token of the management API, at least: of random letters and digits that many can't be guessed. RFC 6750, 2.1, says which may stand in it."""
 
 
 class SettingsInvalid(EngineError):
@@ -49,6 +57,41 @@ class SizeLimit:
     def within(self, total: int) -> int:
         """The limit in bytes on a file system of *total* bytes."""
         return self.size if self.size is not None else int(total * (self.share or 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementOverTcp:
+    """The management API on TCP, besides the Unix socket: for dashboards and scripts on other machines."""
+
+    listen: str
+    token_file: Path
+    """Holds the token that every request has to send, and nothing else; only its owner may use it."""
+    certificate: Path | None = None
+    """The server's certificate with those between it and its authority, in PEM format. None is allowed on loopback only, where a proxy may speak TLS."""
+    key: Path | None = None
+    """The private key of the certificate, in PEM format."""
+
+    @property
+    def shown(self) -> str:
+        """Its address as a client would write it."""
+        return f"{'http' if self.certificate is None else 'https'}://{self.listen}"
+
+    def token(self) -> str:
+        """The token. Blocks; raises `SettingsInvalid` when the file can't be used."""
+        from entrepot.secrets.file import read_private_file
+        from entrepot.secrets.secret import SecretUnavailable
+
+        try:
+            token = read_private_file(str(self.token_file), f"file:{self.token_file}").decode("ascii", "replace").strip()
+        except SecretUnavailable as error:
+            raise SettingsInvalid(f"The management API can't be offered on {self.listen}. {error.what}", error.hint, field="token_file") from None
+        if not re.fullmatch(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}", token):
+            raise SettingsInvalid(
+                f"The management API can't be offered on {self.listen}: {self.token_file} holds no token of at least {SHORTEST_TOKEN} characters.",
+                "Make one with: entrepot management-token FILE",
+                field="token_file",
+            )
+        return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +115,9 @@ class Settings:
     """The share of the limit down to which images are evicted, so that not every blob that comes in evicts another."""
     ca_file: Path | None = None
     """Certificate authorities that are trusted for all source registries besides those of the system: a file in PEM format."""
+    read_only: bool = False
+    """Whether the management API refuses all that would change something. Container clients pull as ever."""
+    management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
     @classmethod
@@ -87,106 +133,6 @@ class Settings:
             return _settings(Text(content), path)
         except TomlInvalid as error:
             raise _invalid(path, error.line, error.what, error.key) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Directories:
-    """Where one engine keeps its things."""
-
-    config: Path
-    """``settings.toml``, ``rules.toml``, ``credentials.toml``"""
-    data: Path
-    """The catalog and the blobs."""
-    runtime: Path
-    """The socket of a running engine."""
-    log: Path
-
-    @classmethod
-    def of_user(cls) -> Directories:
-        """The platform's directories of this user.
-
-        On Linux ``XDG_CONFIG_HOME``, ``XDG_DATA_HOME``, ``XDG_RUNTIME_DIR`` and ``XDG_STATE_HOME`` are followed, for root too, so that two
-        engines can live side by side.
-        """
-        return cls(
-            config=platformdirs.user_config_path(APPLICATION, appauthor=False),
-            data=platformdirs.user_data_path(APPLICATION, appauthor=False),
-            runtime=_user_runtime(),
-            log=platformdirs.user_log_path(APPLICATION, appauthor=False),
-        )
-
-    @classmethod
-    def under(cls, root: Path) -> Directories:
-        """All of them below one directory."""
-        return cls(config=root / "config", data=root / "data", runtime=root / "run", log=root / "log")
-
-    @property
-    def settings(self) -> Path:
-        """The administrator's file."""
-        return self.config / "settings.toml"
-
-    @property
-    def rules(self) -> Path:
-        """The document of the cache rules."""
-        return self.config / "rules.toml"
-
-    @property
-    def credentials(self) -> Path:
-        """The document of the credential sets."""
-        return self.config / "credentials.toml"
-
-    @property
-    def catalog(self) -> Path:
-        """The database of what is cached."""
-        return self.data / "catalog.sqlite"
-
-    @property
-    def blobs(self) -> Path:
-        """Whole blobs."""
-        return self.data / "blobs"
-
-    @property
-    def fills(self) -> Path:
-        """Blobs on their way in."""
-        return self.data / "fills"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one engine that runs on this data."""
-        return self.data / "lock"
-
-    @property
-    def socket(self) -> Path:
-        """Where a running engine takes orders."""
-        return self.runtime / "entrepot.sock"
-
-    def make(self) -> None:
-        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long."""
-        length = len(os.fsencode(self.socket))
-        if length > SOCKET_PATH_LENGTH:
-            raise EngineError(
-                f"The path of the management socket is too long: {self.socket} has {length} bytes, and the system allows {SOCKET_PATH_LENGTH}.",
-                "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
-            )
-        for each, variable in ((self.config, "XDG_CONFIG_HOME"), (self.data, "XDG_DATA_HOME"), (self.runtime, "XDG_RUNTIME_DIR"), (self.log, "XDG_STATE_HOME")):
-            hint = f"Give this user the right to write there, or set {variable} to another directory."
-            try:
-                each.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except FileExistsError:
-                raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
-            except OSError as error:
-                raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
-            if not os.access(each, os.R_OK | os.W_OK | os.X_OK):
-                raise EngineError(f"The directory {each} can't be written.", hint)
-        self._keep_runtime_private()
-
-    def _keep_runtime_private(self) -> None:
-        """Whoever may write into the directory of the socket could put another socket in its place."""
-        status = self.runtime.stat()
-        if status.st_uid != os.geteuid():
-            raise EngineError(f"The directory {self.runtime} belongs to another user.", "Set XDG_RUNTIME_DIR to a directory of this user.")
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            self.runtime.chmod(0o700)
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -243,6 +189,8 @@ def _certificates(file: Path) -> Path:
         raise SettingsInvalid(
             f"The certificates in {file} can't be read: {error.strerror}.", f"Let the engine's user read it. {hint}", field="ca_file"
         ) from None
+    import ssl
+
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError):
@@ -277,6 +225,14 @@ class _SettingsTable(Struct, kw_only=True):
     size_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     low_water: str | UnsetType = UNSET
     ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
+    read_only: bool | UnsetType = UNSET
+
+
+class _ManagementTable(Struct, kw_only=True):
+    listen: str
+    token_file: Annotated[str, Meta(min_length=1)]
+    certificate: Annotated[str, Meta(min_length=1)] | None = None
+    key: Annotated[str, Meta(min_length=1)] | None = None
 
 
 def _settings(text: Text, path: Path) -> Settings:
@@ -284,6 +240,7 @@ def _settings(text: Text, path: Path) -> Settings:
     for key, what in unknown_keys(values, (each.name for each in fields(Settings))):
         raise _invalid(path, text.line_of_key(key) or text.line_of_table(key), what, key)
     upstreams = _upstreams(text, values.pop("upstreams", {}), path)
+    management = _management(text, values.pop("management", None), path)
     try:
         table = converted(values, _SettingsTable)
     except TomlInvalid as error:
@@ -298,11 +255,74 @@ def _settings(text: Text, path: Path) -> Settings:
             told["low_water"] = parse_low_water(told["low_water"])
         if "ca_file" in told:
             told["ca_file"] = _certificates(path.parent / Path(told["ca_file"]).expanduser())
-        settings = Settings(upstreams=upstreams, **told)
+        settings = Settings(upstreams=upstreams, management=management, **told)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
         raise _invalid(path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint) from None
     return settings
+
+
+def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | None:
+    if values is None:
+        return None
+    head = text.line_of_table("management")
+    example = "Write [management], with listen, token_file, certificate and key below it."
+    if not isinstance(values, dict):
+        raise _invalid(path, text.line_of_key("management"), "The value of management is not a table.", "management", example)
+    for key, what in unknown_keys(values, _ManagementTable.__struct_fields__):
+        raise _invalid(path, text.line_of_key(key, below=head) or head, f"In management: {what}", key)
+    try:
+        table = converted(values, _ManagementTable)
+    except TomlInvalid as error:
+        raise _invalid(path, text.line_of_key(error.key or "", below=head) or head, f"In management: {error.what}", error.key, example) from None
+    try:
+        host, _ = parse_listen(table.listen)
+        if (table.certificate is None) != (table.key is None):
+            missing, there = ("key", "certificate") if table.key is None else ("certificate", "key")
+            raise SettingsInvalid(f"There is no {missing} beside the {there}.", "TLS needs both: give both, or none.", field=there)
+        if table.certificate is None and not _is_loopback(host):
+            raise SettingsInvalid(
+                f"Without TLS the token could be read by everyone between a client and {host}.",
+                "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
+                field="listen",
+            )
+        certificate, private_key = (None if each is None else path.parent / Path(each).expanduser() for each in (table.certificate, table.key))
+        if certificate is not None and private_key is not None:
+            _check_certificate(certificate, private_key)
+    except SettingsInvalid as refusal:
+        line = text.line_of_key(refusal.field or "", below=head) or head
+        raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
+    return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key)
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    """Raises `SettingsInvalid` when no server could use them."""
+    import ssl
+
+    for each, field in ((certificate, "certificate"), (key, "key")):
+        try:
+            with each.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        except OSError as error:
+            raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
+    if mode & stat.S_IRWXO:
+        raise SettingsInvalid(f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {key}", field="key")
+    try:
+        # A key with a pass phrase would be asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
+    except (ssl.SSLError, ValueError):
+        raise SettingsInvalid(
+            f"{certificate} and {key} are no certificate and its key.", "Both are in PEM format, and the key has no pass phrase.", field="certificate"
+        ) from None
 
 
 def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:
@@ -341,18 +361,3 @@ def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream
 def _invalid(path: Path, line: int | None, what: str, key: str | None, hint: str = "") -> SettingsInvalid:
     place = f"{path}, line {line}" if line else str(path)
     return SettingsInvalid(f"{place}: {what}", hint or "Mend it and start again.", field=key)
-
-
-def _user_runtime() -> Path:
-    # platformdirs leaves XDG_RUNTIME_DIR aside while that directory is missing or has another mode than 0700, and then two engines that were meant
-    # to live apart would meet at one socket. make() creates it, and sees to it that our own directory below is private.
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if sys.platform == "linux" and os.path.isabs(given):
-        return Path(given) / APPLICATION
-    try:
-        with warnings.catch_warnings():
-            # That XDG_RUNTIME_DIR is not set, which is nothing to complain of: the directory that is used instead is a safe one, or make() says so.
-            warnings.simplefilter("ignore")
-            return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
-    except PermissionError as error:
-        raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None

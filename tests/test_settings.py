@@ -8,9 +8,10 @@ import platformdirs
 import pytest
 
 from entrepot.errors import EngineError
-from entrepot.settings import SOCKET_PATH_LENGTH, Directories, Settings, SettingsInvalid, SizeLimit, parse_listen, parse_size_limit
+from entrepot.settings import SOCKET_PATH_LENGTH, Directories, ManagementOverTcp, Settings, SettingsInvalid, SizeLimit, parse_listen, parse_size_limit
 from entrepot.snapshots import SignIn
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries
+from tests.registries.certificates import Authority
 
 
 def load(tmp_path: Path, text: str) -> Settings:
@@ -106,6 +107,15 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ('freshness = 1\nca_file = "no-such.pem"', 2, "ca_file", "can't be read: No such file or directory. Let the engine's user read it"),
         ('ca_file = "settings.toml"', 1, "ca_file", "holds no certificates that can be read. It holds one certificate or more in PEM format"),
         ("freshness = true", 1, "freshness", "expected float"),
+        ("read_only = 1", 1, "read_only", "expected bool"),
+        ("management = 1", 1, "management", "is not a table. Write [management]"),
+        ('[management]\nlisten = "127.0.0.1:1"', 1, None, "token_file"),
+        ('[management]\nlisten = "127.0.0.1:1"\ntokenfile = "x"', 3, "tokenfile", "Did you mean token_file?"),
+        ('[management]\nlisten = "here"\ntoken_file = "x"', 2, "listen", "is not an address to listen on"),
+        ('freshness = 1\n[management]\nlisten = "0.0.0.0:1"\ntoken_file = "x"', 3, "listen", "Without TLS the token could be read by everyone"),
+        ('[management]\ntoken_file = "x"\nlisten = "a.example.com:1"', 3, "listen", "Give certificate and key. Only on 127.0.0.1 and [::1]"),
+        ('[management]\nlisten = "[::]:1"\ntoken_file = "x"\nkey = "k"', 4, "key", "There is no certificate beside the key."),
+        ('[management]\nlisten = "[::]:1"\ntoken_file = "x"\ncertificate = "c"\nkey = "k"', 4, "certificate", "can't be read: No such file"),
         ('read_timeout = "5"', 1, "read_timeout", "expected float"),
         ("connect_timeout = 0", 1, "connect_timeout", "does not fit"),
         ("parallel_per_source = 0", 1, "parallel_per_source", "does not fit"),
@@ -147,6 +157,29 @@ def test_what_can_not_be_used_is_told_with_its_line_and_key(tmp_path: Path, text
     assert (error.code, error.field) == ("SettingsInvalid", key)
     assert says in error.message
     assert (f"settings.toml, line {line}:" in error.what) if line else ("settings.toml:" in error.what or ", line" in error.what)
+
+
+def test_management_over_tcp_and_reading_only_are_off_until_they_are_asked_for(tmp_path: Path) -> None:
+    assert (Settings().read_only, Settings().management) == (False, None)
+    path = tmp_path / "settings.toml"
+    path.write_text('read_only = true\n[management]\nlisten = "[::1]:5001"\ntoken_file = "~/token"\n')
+    settings = Settings.load(path)
+    assert settings == Settings(read_only=True, management=ManagementOverTcp("[::1]:5001", Path.home() / "token"))
+    assert settings.management is not None
+    assert settings.management.shown == "http://[::1]:5001"
+
+
+def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path) -> None:
+    Authority(tmp_path).server("localhost")
+    (tmp_path / "localhost.pem").chmod(0o640)
+    path = tmp_path / "settings.toml"
+    path.write_text('[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "localhost.pem"\nkey = "localhost.pem"\n')
+    found = Settings.load(path).management
+    assert found == ManagementOverTcp("0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem")
+    assert found.shown == "https://0.0.0.0:5001"
+    (tmp_path / "localhost.pem").chmod(0o644)
+    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)"):
+        Settings.load(path)
 
 
 def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from entrepot.errors import RequestInvalid
 
@@ -26,7 +27,9 @@ class Accept:
 
     media_types: frozenset[str]
 
+    # The same few programs send the same header with every request.
     @classmethod
+    @lru_cache(256)
     def parse(cls, header: bytes | None) -> Accept:
         """Read an Accept header (several joined by commas); raises `AcceptInvalid`."""
         if header is None or not header.strip():

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from entrepot.engine import Engine
+from entrepot.server.access import is_read_only
 from entrepot.server.management import read_body
 from entrepot.snapshots import Event
 
@@ -37,40 +38,48 @@ class RefreshRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True)
 
 
 class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request for an eviction. *target* is in bytes; None stands for the low-water mark of the settings."""
+    """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands for the low-water mark of the settings."""
 
-    dry_run: bool = False
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
     """What is to be seen and done live."""
+    eviction_hint = 'Send {}, or {"target": BYTES} to go below what the settings say. What would go is told at /entrepot/v1/checks/eviction.'
 
-    async def status(_: Request) -> Response:
-        return _json(await engine.status())
+    async def status(request: Request) -> Response:
+        # As it is for the client that asks, which may have bound itself.
+        return _json(msgspec.structs.replace(await engine.status(), read_only=is_read_only(engine, request.headers)))
 
-    async def pulls(_: Request) -> Response:
-        return _json([pull.snapshot() for pull in engine.cache.pulls.all()])
+    async def activity(_: Request) -> Response:
+        return _json(engine.activity.snapshot())
+
+    async def pulls(request: Request) -> Response:
+        if request.query_params.get("running") is not None:
+            return _json(engine.running_pull_snapshots())
+        return _json(engine.pull_snapshots())
 
     async def start_pull(request: Request) -> Response:
         asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
         return _json(await engine.start_pull(asked.image, asked.platform, asked.asked_by), status=201)
 
     async def pull(request: Request) -> Response:
-        return _json(engine.cache.pulls.get(request.path_params["id"]).snapshot())
+        return _json(await engine.pull_snapshot(request.path_params["id"]))
 
     async def cancel_pull(request: Request) -> Response:
-        cancelled = engine.cache.pulls.cancel(request.path_params["id"])
-        await cancelled.over.wait()
-        return _json(cancelled.snapshot())
+        return _json(await engine.cancel_pull(request.path_params["id"]))
 
     async def refresh(request: Request) -> Response:
         asked = await read_body(request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.')
         return _json(await engine.refresh(asked.image))
 
     async def evict(request: Request) -> Response:
-        asked = await read_body(request, EvictionRequest, hint='Send {"dryRun": true}, and {"target": BYTES} to go below what the settings say.')
-        return _json(await engine.evict(dry_run=asked.dry_run, target=asked.target))
+        asked = await read_body(request, EvictionRequest, hint=eviction_hint)
+        return _json(await engine.evict(target=asked.target))
+
+    async def check_eviction(request: Request) -> Response:
+        asked = await read_body(request, EvictionRequest, hint=eviction_hint)
+        return _json(await engine.evict(dry_run=True, target=asked.target))
 
     async def check_sign_in(request: Request) -> Response:
         return _json(await engine.check_sign_in(request.path_params["name"]))
@@ -79,14 +88,16 @@ def routes(engine: Engine) -> list[BaseRoute]:
         # It speaks to sources itself, with what takes a while to import.
         from entrepot.doctor import examine
 
-        return _json(await examine(engine, request.query_params.get("rule")))
+        return _json(await examine(engine, request.query_params.get("rule"), source=request.query_params.get("source")))
 
     async def upstreams(_: Request) -> Response:
         return _json(engine.upstream_snapshots())
 
     async def events(request: Request) -> Response:
         if request.query_params.get("recent") is not None:
-            return _json(engine.events.recent())
+            limit = request.query_params.get("limit", "")
+            recent = engine.events.recent()
+            return _json(recent[-int(limit) :] if limit.isdecimal() and int(limit) else recent)
         return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
     async def stop(_: Request) -> Response:
@@ -95,12 +106,14 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     return [
         Route("/entrepot/v1/status", status),
+        Route("/entrepot/v1/activity", activity),
         Route("/entrepot/v1/pulls", pulls, methods=["GET"]),
         Route("/entrepot/v1/pulls", start_pull, methods=["POST"]),
         Route("/entrepot/v1/pulls/{id}", pull, methods=["GET"]),
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
         Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
         Route("/entrepot/v1/evict", evict, methods=["POST"]),
+        Route("/entrepot/v1/checks/eviction", check_eviction, methods=["POST"]),
         Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
         Route("/entrepot/v1/doctor", doctor, methods=["POST"]),
         Route("/entrepot/v1/upstreams", upstreams),

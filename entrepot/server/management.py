@@ -21,7 +21,7 @@ from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetD
 from entrepot.engine import Engine
 from entrepot.errors import EntrepotError, NotFound, RequestInvalid
 from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
-from entrepot.snapshots import HealthStatus
+from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 
 BODY_LIMIT = 1024 * 1024
 """The largest body of a request, in bytes."""
@@ -85,11 +85,27 @@ class _RuleCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     freshness: str | float | None = None
 
 
+class _SignInTry(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request to sign in once, with what a credential set would say."""
+
+    name: str
+    login_server: str
+    username_id: str
+    password_id: str
+
+
 class _SetCheck(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     name: str | None = None
     login_server: str | None = None
     username_id: str | None = None
     password_id: str | None = None
+
+
+_IMPORT_HINT = 'Send {"text": "[[rules]] …"}.'
+
+
+class _Import(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    text: str
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -171,11 +187,14 @@ def routes(engine: Engine) -> list[BaseRoute]:
             await engine.delete_credential_set(found.name)
         return Response(status_code=204)
 
-    async def rule_snapshots(_: Request) -> Response:
-        return json_response(await engine.rule_snapshots())
+    async def rule_snapshots(request: Request) -> Response:
+        return await listing(request, engine.revisions.rules, engine.rule_snapshots)
 
-    async def set_snapshots(_: Request) -> Response:
-        return json_response(engine.credential_set_snapshots())
+    async def set_snapshots(request: Request) -> Response:
+        async def told() -> list[CredentialSetSnapshot]:
+            return engine.credential_set_snapshots()
+
+        return await listing(request, engine.revisions.credential_sets, told)
 
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
@@ -183,9 +202,32 @@ def routes(engine: Engine) -> list[BaseRoute]:
             await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set, asked.freshness))
         )
 
+    async def rule_plan(request: Request) -> Response:
+        return json_response(await engine.plan_delete_rule(_name(request)))
+
+    async def set_plan(request: Request) -> Response:
+        return json_response(engine.plan_delete_credential_set(_name(request)))
+
+    async def check_import(request: Request) -> Response:
+        return json_response(await engine.plan_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text))
+
+    async def bring_in(request: Request) -> Response:
+        return json_response(await engine.apply_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text))
+
+    async def match(request: Request) -> Response:
+        image = request.query_params.get("image", "").strip()
+        if not image:
+            raise RequestInvalid("The image is missing.", "Add it: ?image=library/nginx:1.27", field="image")
+        return json_response(await engine.match(image))
+
     async def check_set(request: Request) -> Response:
         asked = await read_body(request, _SetCheck)
         return json_response(engine.check_credential_set(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
+
+    async def try_sign_in(request: Request) -> Response:
+        hint = 'Send {"name": "hub-login", "loginServer": "docker.io", "usernameId": "env:USER", "passwordId": "env:TOKEN"}.'
+        asked = await read_body(request, _SignInTry, hint=hint)
+        return json_response(await engine.try_sign_in(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
 
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
     return [
@@ -195,8 +237,15 @@ def routes(engine: Engine) -> list[BaseRoute]:
         resource(f"{sets}/{{name}}", GET=show_set, PUT=put_set, PATCH=patch_set, DELETE=delete_set),
         Route("/entrepot/v1/rules", rule_snapshots),
         Route("/entrepot/v1/credentialSets", set_snapshots),
+        Route("/entrepot/v1/rules/{name}/plan", rule_plan),
+        Route("/entrepot/v1/credentialSets/{name}/plan", set_plan),
+        Route("/entrepot/v1/match", match),
+        Route("/entrepot/v1/imports", bring_in, methods=["POST"]),
+        Route("/entrepot/v1/checks/import", check_import, methods=["POST"]),
         Route("/entrepot/v1/checks/cacheRule", check_rule, methods=["POST"]),
         Route("/entrepot/v1/checks/credentialSet", check_set, methods=["POST"]),
+        # Not one of the checks: it reads secrets, and may run a program for it, which whoever may only read must not have done.
+        Route("/entrepot/v1/signIn", try_sign_in, methods=["POST"]),
     ]
 
 
@@ -213,7 +262,7 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     """How errors are answered: in ARM's shape, ``{"error": {"code", "message", "target"}}``."""
 
     async def refused(_: Request, error: EntrepotError) -> Response:
-        return _error(error.status, error.code, error.message, error.field)
+        return error_response(error)
 
     async def odd(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
@@ -228,9 +277,24 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
 
 
+async def listing(request: Request, revision: str, tell: Callable[[], Awaitable[object]]) -> Response:
+    """A listing that *tell* makes; 304, and it is not made, when the caller has that *revision* of it (``If-None-Match``)."""
+    tag = f'"{revision}"'
+    # The cache of a browser may keep it, but must ask.
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:
+        return Response(status_code=304, headers=headers)
+    return json_response(await tell(), headers=headers)
+
+
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON document."""
     return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
+
+
+def error_response(error: EntrepotError) -> Response:
+    """An error in ARM's shape, with the status that it has."""
+    return _error(error.status, error.code, error.message, error.field)
 
 
 def _error(status: int, code: str, message: str, target: str | None, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,7 +1,6 @@
 """``/v2/``: the pull side of the OCI distribution specification 1.1, as a plain ASGI application.
 
-Held blobs leave through the server's own file sending, outside Python; ranges and blobs that are still on their way in are streamed in chunks of 256 KiB.
-Nothing can be pushed.
+Bytes that are in a file leave through the server's ``http.response.zerocopysend`` where it has it, and so never come through Python. Nothing can be pushed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -19,18 +18,17 @@ import msgspec
 
 from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
-from entrepot.cache.fill import Fill
 from entrepot.engine import Engine
 from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
+from entrepot.server.files import OpenFile, chunks
+from entrepot.server.http import SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.ranges import ByteRange, parse_range
 from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
+from entrepot.store.blobs import FilePart
 from entrepot.store.manifests import OCI_INDEX
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 PAGE = 1000
@@ -55,7 +53,7 @@ class RegistryApp:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._answering: set[asyncio.Future[None]] = set()
+        self._answering: set[asyncio.Task[Any]] = set()
         self._ending = False
 
     def cut(self) -> None:
@@ -76,6 +74,8 @@ class RegistryApp:
                 # The promised length can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
                 raise
             await response.error(error)
+        except Disconnected:
+            raise
         except Exception:
             _log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
             if response.started:
@@ -83,16 +83,18 @@ class RegistryApp:
             await response.error(EntrepotError("The engine failed in a way that it did not foresee.", "Its log has the details."))
 
     async def _until_cut(self, answer: Coroutine[Any, Any, None]) -> None:
-        answering = asyncio.ensure_future(answer)
-        self._answering.add(answering)
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
         try:
-            await answering
+            await answer
         except asyncio.CancelledError:
             if not self._ending:
                 raise
+            task.uncancel()
             raise EngineError("The engine is stopping.", "Pull again when it runs.") from None
         finally:
-            self._answering.discard(answering)
+            self._answering.discard(task)
 
     async def _answer(self, scope: Scope, response: _Response) -> None:
         path: str = scope["path"]
@@ -177,22 +179,19 @@ class RegistryApp:
         size = found.size
         part = asked.within(size) if asked is not None and response.range_applies(str(digest)) else None
         origin = Origin.CACHE if isinstance(found, HeldBlob) else Origin.UPSTREAM
-        if isinstance(found, HeldBlob) and part is None and response.sends_files:
-            await response.file(self._engine.blobs.hand_out(digest), _blob_headers(digest, size, origin), etag=str(digest))
-            self._engine.served += size
-            return
         status, headers = (206, _part_headers(digest, part, size, origin)) if part is not None else (200, _blob_headers(digest, size, origin))
+        etag = str(digest) if part is None else None
         start, end = (part.start, part.end) if part is not None else (0, size)
-        if isinstance(found, Fill):
-            # Until the first byte is here the answer can still be an error with a status of its own.
-            try:
-                await found.wait_beyond(min(start, max(0, size - 1)))
-            except SourceError as error:
-                raise self._engine.cache.blob_failed(repository, error) from error
-            body = found.read(start, end)
-        else:
-            body = self._engine.blobs.read(digest, start, end)
-        await response.stream(status, headers, body, etag=str(digest) if part is None else None, sent=self._count)
+        if isinstance(found, HeldBlob):
+            async with self._engine.blobs.opened(digest) as file:
+                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+            return
+        # Until the first byte is here the answer can still be an error with a status of its own.
+        try:
+            await found.wait_beyond(min(start, max(0, size - 1)))
+        except SourceError as error:
+            raise self._engine.cache.blob_failed(repository, error) from error
+        await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
 
     def _count(self, sent: int) -> None:
         self._engine.served += sent
@@ -223,9 +222,10 @@ class _Response:
         self._send = send
         self.head = scope["method"] == "HEAD"
         self.headers: Mapping[bytes, bytes] = _joined(scope["headers"])
-        self.query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = scope["query_string"]
+        self.query = parse_qs(query.decode("latin-1")) if query else {}
         self.client: str | None = scope["client"][0] if scope.get("client") else None
-        self.sends_files = "http.response.pathsend" in (scope.get("extensions") or {})
+        self._sends_files = "http.response.zerocopysend" in (scope.get("extensions") or {})
         self.started = False
 
     def page(self) -> tuple[int | None, str | None]:
@@ -284,15 +284,25 @@ class _Response:
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
-    async def file(self, path: Any, headers: Headers, *, etag: str) -> None:
-        """A whole file, sent by the server itself."""
+    async def file(self, status: int, headers: Headers, file: OpenFile, start: int, end: int, *, etag: str | None, sent: Callable[[int], None]) -> None:
+        """The bytes *start* (inclusive) to *end* (exclusive) of a file; *sent* is told each number of bytes."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
             return
-        await self._start(200, headers)
-        await self._send({"type": "http.response.pathsend", "path": str(path)})
+        await self._start(status, headers)
+        await self._send_part(file, start, end, sent)
+        await self._send({"type": "http.response.body", "body": b""})
 
-    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes], *, etag: str | None, sent: Callable[[int], None]) -> None:
+    async def _send_part(self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]) -> None:
+        if self._sends_files:
+            # SENT is told while the file goes out: a client may leave in the middle of it.
+            await self._send({"type": "http.response.zerocopysend", "file": file, "offset": start, "count": end - start, "more_body": True, SENT: sent})
+            return
+        async for chunk in chunks(file, start, end - start):
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            sent(len(chunk))
+
+    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes | FilePart], *, etag: str | None, sent: Callable[[int], None]) -> None:
         """A body as it comes; *sent* is told each number of bytes. It ends early, without an error, when the client leaves."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
@@ -310,10 +320,13 @@ class _Response:
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
-    async def _send_all(self, body: AsyncIterator[bytes], sent: Callable[[int], None]) -> None:
-        async for chunk in body:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-            sent(len(chunk))
+    async def _send_all(self, body: AsyncIterator[bytes | FilePart], sent: Callable[[int], None]) -> None:
+        async for piece in body:
+            if isinstance(piece, FilePart):
+                await self._send_part(piece.file, piece.offset, piece.offset + piece.count, sent)
+            else:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                sent(len(piece))
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _left(self) -> None:

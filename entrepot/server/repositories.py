@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from entrepot.engine import Engine
 from entrepot.errors import NotFound, RequestInvalid
 from entrepot.reference import Digest, Repository, parse_repository, parse_tag
-from entrepot.server.management import json_response, read_body, resource
+from entrepot.server.management import json_response, listing, read_body, resource
 from entrepot.snapshots import RepositorySnapshot, TagSnapshot
 from entrepot.store.catalog import CachedManifest
 
@@ -134,13 +134,23 @@ def routes(engine: Engine) -> list[BaseRoute]:
             await engine.repository_detail(name)
         return sorted(found, key=lambda each: str(each.digest))
 
-    async def snapshots(_: Request) -> Response:
-        return json_response(await engine.repository_snapshots())
+    async def snapshots(request: Request) -> Response:
+        return await listing(request, engine.revisions.repositories, engine.repository_snapshots)
 
     async def detail(request: Request) -> Response:
         return json_response(await engine.repository_detail(_repository(request)))
 
-    base = "/acr/v1/{name:path}"
+    async def tag_detail(request: Request) -> Response:
+        return json_response(await engine.tag_detail(_repository(request), parse_tag(request.path_params["tag"])))
+
+    async def tag_plan(request: Request) -> Response:
+        return json_response(await engine.plan_delete_tag(_repository(request), parse_tag(request.path_params["tag"])))
+
+    async def plan(request: Request) -> Response:
+        return json_response(await engine.plan_delete_repository(_repository(request)))
+
+    # A part of a repository's name can't begin with an underscore, so what comes below a repository can't be taken for one.
+    base, own = "/acr/v1/{name:path}", "/entrepot/v1/repositories/{name:path}"
     return [
         Route("/acr/v1/_catalog", catalog),
         resource(f"{base}/_tags/{{tag}}", GET=show_tag, PATCH=change_tag, DELETE=delete_tag),
@@ -149,7 +159,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route(f"{base}/_manifests", list_manifests),
         resource(base, GET=show, PATCH=change, DELETE=delete),
         Route("/entrepot/v1/repositories", snapshots),
-        Route("/entrepot/v1/repositories/{name:path}", detail),
+        Route(f"{own}/_tags/{{tag}}/_plan", tag_plan),
+        Route(f"{own}/_tags/{{tag}}", tag_detail),
+        Route(f"{own}/_plan", plan),
+        Route(own, detail),
     ]
 
 

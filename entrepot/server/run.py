@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,29 +18,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from entrepot import __version__
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.server import live, management, repositories
+from entrepot.server.access import ReadOnly, TokenRequired
+from entrepot.server.http import HttpServer, bound, bound_unix
 from entrepot.server.registry import RegistryApp
 from entrepot.settings import Directories, Settings, parse_listen
-
-CONNECTIONS = 4096
-"""Connections that wait or are served at once: granian's backlog also caps those that it serves (its default of 128 would stall the 129th client)."""
-
-BUFFER = 64 * 1024
-"""Bytes that the server keeps for one connection, beside what it is sending: its default of 408 KiB cost 50 MB of memory for 200 slow clients."""
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
 
 CUTTING = 1.0
-"""Seconds that a server then has to end by itself. One that sends a file to a slow client does not, and is left to the end of the process."""
+"""Seconds that answers then have to end by themselves."""
 
 _log = logging.getLogger("entrepot.server")
 
@@ -48,10 +44,12 @@ def registry_app(engine: Engine) -> RegistryApp:
     return RegistryApp(engine)
 
 
-def management_app(engine: Engine) -> Starlette:
-    """What dashboard, CLI and scripts see."""
+def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
+    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix socket needs none."""
+    access = [Middleware(ReadOnly, engine)]
     return Starlette(
         routes=[*management.routes(engine), *repositories.routes(engine), *live.routes(engine)],
+        middleware=access if token is None else [Middleware(TokenRequired, token), *access],
         exception_handlers=management.exception_handlers(),
     )
 
@@ -61,6 +59,7 @@ async def serve(
     settings: Settings,
     *,
     listen: str | None = None,
+    read_only: bool = False,
     log_format: str = "plain",
     demo: bool = False,
     prepare: Callable[[Engine], Awaitable[None]] | None = None,
@@ -68,16 +67,18 @@ async def serve(
 ) -> None:
     """Run an engine in the foreground until SIGTERM, SIGINT or a request to stop.
 
-    *listen* (``HOST:PORT``, port 0 for any that is free) goes before the settings; *prepare* is awaited before clients are answered, *ready* called when
-    they are. Raises `EngineError` in one sentence when the engine can't start.
+    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings; *prepare* is awaited before clients are answered, *ready*
+    called when they are. Raises `EngineError` in one sentence when the engine can't start.
     """
     set_up_logging(log_format)
     allow_open_files()
-    settings = settings if listen is None else replace(settings, listen=listen)
+    settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
     async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
         if prepare is not None:
             await prepare(engine)
         async with listening(engine):
+            # What is there by now stays. To look through all of it for garbage takes tens of milliseconds, in which no client gets a byte.
+            gc.freeze()
             if ready is not None:
                 ready(engine)
             await engine.stopping.wait()
@@ -88,92 +89,70 @@ async def serve(
 async def listening(engine: Engine) -> AsyncIterator[None]:
     """Within it the engine answers on TCP and on its Unix socket."""
     host, port = parse_listen(engine.settings.listen)
-    port = _free_port(host, port)
+    listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
-    engine.address = f"{shown}:{port}"
+    engine.address = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
-    # Another engine would hold the data directory's lock, so a socket that is still there belongs to one that was killed.
-    path.unlink(missing_ok=True)
-    shared: dict[str, Any] = {
-        "interface": Interfaces.ASGINL,
-        "websockets": False,
-        "http": HTTPModes.http1,
-        "http1_settings": HTTP1Settings(max_buffer_size=BUFFER),
-        "log_enabled": False,
-        "backlog": CONNECTIONS,
-        "backpressure": CONNECTIONS,
-    }
     app = registry_app(engine)
-    registry = Server(app, address=host, port=port, **shared)
-    administration = Server(management_app(engine), uds=path, **shared)
-    administration.uds_permissions = 0o600
-    servers = [asyncio.create_task(each.serve(), name=name) for each, name in ((registry, "registry"), (administration, "management"))]
+    registry, administration = HttpServer(app, cut=app.cut), HttpServer(management_app(engine))
+    servers = [registry, administration]
     try:
-        await _answers(servers, host, port, path)
+        await registry.listen(listener)
+        # Another engine would hold the data directory's lock, so a socket that is still there belongs to one that was killed.
+        await administration.listen(bound_unix(path))
+        if (over_tcp := await _management_over_tcp(engine)) is not None:
+            servers.append(over_tcp)
         engine.events.record(
             "engine-started",
-            f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}.",
+            f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+            + (f" and {engine.management_address}" if engine.management_address is not None else "")
+            + (", read-only." if engine.settings.read_only else "."),
         )
         yield
     finally:
-        for each in (registry, administration):
-            each.stop()  # type: ignore[no-untyped-call]
-        _, late = await asyncio.wait(servers, timeout=GRACE)
-        if late:
-            app.cut()
-            _, late = await asyncio.wait(late, timeout=CUTTING)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*servers, return_exceptions=True)
+        await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
         path.unlink(missing_ok=True)
 
 
-def _free_port(host: str, port: int) -> int:
-    """Try the address before the server does, whose own error would be a stack of Rust; for port 0, choose one."""
+_ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
+
+
+def _listener(host: str, port: int, *, what: str = "The registry", hint: str = _ANOTHER) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
+        return bound(host, port)
     except socket.gaierror as error:
         raise EngineError(
             f"{host} is not an address of this machine: {error.strerror}.", "Give another with --listen HOST:PORT, or in settings.toml."
         ) from error
     except OSError as error:
-        raise EngineError(
-            f"The registry can't listen on {host}:{port}: {error.strerror}.",
-            "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml.",
-        ) from error
+        raise EngineError(f"{what} can't listen on {host}:{port}: {error.strerror}.", hint) from error
 
 
-async def _answers(servers: list[asyncio.Task[None]], host: str, port: int, path: Path) -> None:
-    """Wait until both servers take connections."""
-    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+async def _management_over_tcp(engine: Engine) -> HttpServer | None:
+    """The server of the management API on TCP, where the settings want one."""
+    wanted = engine.settings.management
+    if wanted is None:
+        return None
+    token = await asyncio.to_thread(wanted.token)
+    tls = _tls(wanted.certificate, wanted.key) if wanted.certificate is not None and wanted.key is not None else None
+    host, port = parse_listen(wanted.listen)
+    listener = _listener(host, port, what="The management API", hint="Stop what listens there, or choose another below [management] in settings.toml.")
+    engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
+    server = HttpServer(management_app(engine, token=token))
+    await server.listen(listener, tls=tls)
+    return server
 
-    async def connected() -> None:
-        for where in ((target, port), path):
-            while True:
-                try:
-                    _, writer = await (asyncio.open_unix_connection(where) if isinstance(where, Path) else asyncio.open_connection(*where))
-                except (ConnectionRefusedError, FileNotFoundError):
-                    await asyncio.sleep(0.01)
-                else:
-                    writer.close()
-                    await writer.wait_closed()
-                    break
 
-    connecting = asyncio.create_task(connected())
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        await asyncio.wait({connecting, *servers}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
-        for each in servers:
-            if each.done():
-                raise EngineError(f"The {each.get_name()} server ended at once: {each.exception() or 'it gave no reason'}.", "The log may say more.")
-        if not connecting.done():
-            raise EngineError("The servers do not answer after ten seconds.", "Is the machine overloaded? Try again.")
-        connecting.result()
-    finally:
-        connecting.cancel()
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise EngineError(
+            f"The certificate {certificate} and its key {key} can't be used: {error.strerror or error}.", "Mend them, or the lines below [management]."
+        ) from error
+    return context
 
 
 def allow_open_files() -> None:

@@ -37,6 +37,17 @@ async def test_the_status_is_the_engine_in_one_look(management: httpx.AsyncClien
     assert (found["pullsRunning"], found["blobsSize"], found["notices"]) == (0, 0, [])
 
 
+async def test_the_last_24_hours_in_steps_of_five_minutes(management: httpx.AsyncClient, engine: Engine, image: StandInImage) -> None:
+    started = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+    await over(engine, started["id"])
+    found = (await management.get("/entrepot/v1/activity")).json()
+    assert (found["interval"], len(found["buckets"])) == (300, 288)
+    last, total = found["buckets"][-1], found["total"]
+    assert (last["misses"], last["fromSource"]) == (2, image.platforms["linux/amd64"].size)
+    assert total == {name: last[name] for name in total}
+    assert (await management.get("/entrepot/v1/status")).json()["lastDay"] == total
+
+
 async def test_a_pull_from_its_start_to_its_end(management: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage) -> None:
     layer = image.platforms["linux/arm64"].layers[0]
     gate = source.hold(str(layer.digest), after_bytes=100_000, method="GET")
@@ -174,7 +185,7 @@ async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncC
         await pull.over.wait()
     clock.now += 3600
     size = image.platforms["linux/amd64"].size
-    planned = (await management.post("/entrepot/v1/evict", json={"dryRun": True, "target": 0})).json()
+    planned = (await management.post("/entrepot/v1/checks/eviction", json={"target": 0})).json()
     [shown] = planned["images"]
     assert shown == {
         "repository": "library/nginx",
@@ -203,3 +214,26 @@ async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncC
 async def test_an_eviction_that_can_not_be_read_is_refused(body: str, management: httpx.AsyncClient) -> None:
     answer = await management.post("/entrepot/v1/evict", content=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequest")
+
+
+@pytest.mark.usefixtures("image")
+async def test_pulls_that_go_on_can_be_asked_for_alone(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    ended = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+    await over(engine, ended["id"])
+    other = source.add_image("library/alpine", "3", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
+    gate = source.hold(str(other.layers[0].digest), after_bytes=100_000, method="GET")
+    running = (await management.post(PULLS, json={"image": "library/alpine:3", "platform": "linux/amd64"})).json()
+    await gate.reached
+    assert [each["id"] for each in (await management.get(f"{PULLS}?running=1")).json()] == [running["id"]]
+    gate.open()
+    await over(engine, running["id"])
+    assert (await management.get(f"{PULLS}?running=1")).json() == []
+
+
+@pytest.mark.parametrize(("limit", "count"), [("2", 2), ("100", 5), ("0", 5), ("many", 5)])
+async def test_the_last_events_can_be_few(management: httpx.AsyncClient, engine: Engine, limit: str, count: int) -> None:
+    for number in range(4):
+        engine.events.record("test", f"event {number}")
+    found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
+    assert len(found) == count
+    assert found[-1]["message"] == "event 3"

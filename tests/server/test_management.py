@@ -14,13 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from granian.constants import Interfaces
-from granian.server.embed import Server
 
+from entrepot import documents
+from entrepot.credentials import CredentialSetDraft
 from entrepot.engine import Engine
+from entrepot.errors import EngineError
+from entrepot.rules import RuleDraft
+from entrepot.server.http import bound, serving
 from entrepot.server.management import BODY_LIMIT
 from entrepot.server.run import management_app
-from entrepot.settings import Settings
+from entrepot.settings import Directories, Settings
 from entrepot.upstreams import DeclaredUpstream
 from tests.conftest import LOGIN_SERVER
 from tests.standin import StandIn
@@ -361,26 +364,10 @@ async def test_a_credential_set_is_checked_as_far_as_it_is_written(management: h
 @asynccontextmanager
 async def on_tcp(engine: Engine) -> AsyncIterator[str]:
     """The management API on loopback, where the SDK can reach it."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Server(management_app(engine), address="127.0.0.1", port=port, interface=Interfaces.ASGINL, log_enabled=False)
-    serving = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(10), httpx.AsyncClient() as client:
-            while True:
-                try:
-                    await client.get(f"http://127.0.0.1:{port}/entrepot/v1/status")
-                except httpx.ConnectError:
-                    await asyncio.sleep(0.01)
-                else:
-                    break
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop()  # type: ignore[no-untyped-call]
-        await serving
+    listener = bound("127.0.0.1", 0)
+    host, port = listener.getsockname()
+    async with serving(management_app(engine), listener):
+        yield f"http://{host}:{port}"
 
 
 def _use_the_sdk(address: str) -> None:
@@ -450,3 +437,122 @@ async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(management: h
 
 async def test_a_rule_without_a_freshness_has_none_in_its_shape(management: httpx.AsyncClient) -> None:
     assert "freshness" not in (await management.put(f"{RULES}/acme-api", json=rule_body())).json()["properties"]
+
+
+async def test_which_rule_answers(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64", "linux/arm64"])
+    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await pull.over.wait()
+    for image in ("library/nginx:1.27", f"{engine.address}/library/nginx:1.27", f"{LOGIN_SERVER}/library/nginx:1.27"):
+        found = (await management.get("/entrepot/v1/match", params={"image": image})).json()
+        assert (found["rule"], found["repository"], found["sourceRepository"]) == ("example-library", "library/nginx", f"{LOGIN_SERVER}/library/nginx")
+        assert (found["holding"], found["pull"], found["credentialSet"]) == ("whole", f"{engine.address}/library/nginx:1.27", None)
+    held = {}
+    for image in ("library/nginx", "library/nginx:2", "library/redis", f"library/nginx@sha256:{'0' * 64}"):
+        held[image] = (await management.get("/entrepot/v1/match", params={"image": image})).json()["holding"]
+    assert list(held.values()) == ["whole", "nothing", "nothing", "nothing"]
+    none = (await management.get("/entrepot/v1/match", params={"image": "nginx"})).json()
+    assert (none["rule"], none["pull"], none["near"][0]["name"]) == (None, None, "example-library")
+
+
+@pytest.mark.parametrize("query", ["", "?image=", "?image=Not+A+Name"])
+async def test_which_rule_answers_for_what_is_no_image(query: str, management: httpx.AsyncClient) -> None:
+    answer = await management.get(f"/entrepot/v1/match{query}")
+    assert answer.status_code == 400
+
+
+IMPORTED = f"""
+[[credential_sets]]
+name = "example-login"
+login_server = "{LOGIN_SERVER}"
+username_id = "env:USER"
+password_id = "env:TOKEN"
+
+[[rules]]
+name = "acme-app"
+source_repository = "{LOGIN_SERVER}/acme/*"
+target_repository = "acme/*"
+credential_set = "example-login"
+"""
+
+
+async def test_an_import_is_planned_and_then_done(management: httpx.AsyncClient, engine: Engine) -> None:
+    planned = (await management.post("/entrepot/v1/checks/import", json={"text": IMPORTED})).json()
+    assert [(each["kind"], each["name"], each["outcome"], each["line"]) for each in planned["entries"]] == [
+        ("credentialSet", "example-login", "create", 2),
+        ("rule", "acme-app", "create", 8),
+    ]
+    assert (planned["applied"], len(engine.documents.rules), len(engine.documents.credential_sets)) == (False, 1, 0)
+    done = await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
+    assert (done.status_code, done.json()["applied"]) == (200, True)
+    assert engine.documents.rules.get("acme-app").credential_set == "example-login"
+    again = (await management.post("/entrepot/v1/checks/import", json={"text": IMPORTED})).json()
+    assert {each["outcome"] for each in again["entries"]} == {"unchanged"}
+    assert [each.message for each in engine.events.recent() if each.kind == "imported"] == ["Imported 1 cache rule and 1 credential set."]
+
+
+async def test_of_an_import_with_a_conflict_nothing_is_done(management: httpx.AsyncClient, engine: Engine) -> None:
+    text = f'{IMPORTED}\n[[rules]]\nname = "second-acme"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
+    answer = await management.post("/entrepot/v1/imports", json={"text": text})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ImportRefused")
+    assert "Line 14: second-acme: " in answer.json()["error"]["message"]
+    assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
+
+
+async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
+    management: httpx.AsyncClient, engine: Engine, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = documents._replace
+
+    def refuse_rules(file: Path, content: bytes) -> documents.Signature:
+        if file == directories.rules:
+            raise EngineError("rules.toml can't be written: No space left on device.", "Free space.")
+        return write(file, content)
+
+    monkeypatch.setattr(documents, "_replace", refuse_rules)
+    assert (await management.post("/entrepot/v1/imports", json={"text": IMPORTED})).status_code == 503
+    assert b"example-login" not in directories.credentials.read_bytes()
+    assert len(engine.documents.credential_sets) == 0
+    monkeypatch.undo()
+    assert (await management.post("/entrepot/v1/imports", json={"text": IMPORTED})).status_code == 200
+
+
+async def test_a_plan_for_a_rule_names_the_repositories_that_stay(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    await engine.create_rule(RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx"))
+    await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
+    for repository, image in (("library/nginx", "library/nginx:1"), ("acme/app", "app:1")):
+        source.add_image(repository, "1", platforms=["linux/amd64"])
+        pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+        async with asyncio.timeout(30):
+            await pull.over.wait()
+    inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
+    assert (inside["kind"], inside["repositories"], inside["fetchedAgainBy"]) == ("rule", [], "example-library")
+    alone = (await management.get("/entrepot/v1/rules/Acme-App/plan")).json()
+    assert (alone["name"], alone["repositories"], alone["repositoryCount"], alone["fetchedAgainBy"]) == ("acme-app", ["app"], 1, None)
+    assert (await management.get("/entrepot/v1/rules/none-such/plan")).status_code == 404
+    assert len(engine.documents.rules) == 3
+
+
+async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(management: httpx.AsyncClient, engine: Engine) -> None:
+    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:A", "env:B"))
+    assert (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()["refused"] is None
+    await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/*", "acme/*", "example-login"))
+    used = (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()
+    assert (used["refusedCode"], used["usedBy"]) == ("CredentialSetInUse", ["acme-app"])
+    assert (await management.get("/entrepot/v1/credentialSets/none-such/plan")).status_code == 404
+
+
+async def test_a_sign_in_is_tried_without_a_credential_set_and_nothing_is_kept_of_it(
+    management: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"name": "example-set", "loginServer": LOGIN_SERVER, "usernameId": "env:TRIED_USER", "passwordId": "env:TRIED_PASSWORD"}
+    monkeypatch.setenv("TRIED_USER", "ann")
+    failed = (await management.post("/entrepot/v1/signIn", json=asked)).json()
+    assert (failed["health"], failed["errorCode"]) == ("Unhealthy", "SecretUnavailable")
+    assert "TRIED_PASSWORD" in failed["errorMessage"]
+    monkeypatch.setenv("TRIED_PASSWORD", "s3cret")
+    assert (await management.post("/entrepot/v1/signIn", json=asked)).json() == {"health": "Healthy", "errorCode": None, "errorMessage": None}
+    assert len(engine.documents.credential_sets) == 0
+    refused = await management.post("/entrepot/v1/signIn", json=asked | {"loginServer": "mcr.microsoft.com"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "UpstreamTakesNoCredentials")

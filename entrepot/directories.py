@@ -1,0 +1,135 @@
+"""The directories where things live. A module of its own, because every command needs it and must not read all that `settings` needs for that."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from entrepot.errors import EngineError
+
+APPLICATION: Final = "entrepot"
+
+SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
+"""The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104 on the BSDs and macOS (unix(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where one engine keeps its things."""
+
+    config: Path
+    """``settings.toml``, ``rules.toml``, ``credentials.toml``"""
+    data: Path
+    """The catalog and the blobs."""
+    runtime: Path
+    """The socket of a running engine."""
+    log: Path
+
+    @classmethod
+    def of_user(cls) -> Directories:
+        """The platform's directories of this user.
+
+        On Linux ``XDG_CONFIG_HOME``, ``XDG_DATA_HOME``, ``XDG_RUNTIME_DIR`` and ``XDG_STATE_HOME`` are followed, for root too, so that two
+        engines can live side by side.
+        """
+        return cls(
+            config=platformdirs.user_config_path(APPLICATION, appauthor=False),
+            data=platformdirs.user_data_path(APPLICATION, appauthor=False),
+            runtime=_user_runtime(),
+            log=platformdirs.user_log_path(APPLICATION, appauthor=False),
+        )
+
+    @classmethod
+    def under(cls, root: Path) -> Directories:
+        """All of them below one directory."""
+        return cls(config=root / "config", data=root / "data", runtime=root / "run", log=root / "log")
+
+    @property
+    def settings(self) -> Path:
+        """The administrator's file."""
+        return self.config / "settings.toml"
+
+    @property
+    def rules(self) -> Path:
+        """The document of the cache rules."""
+        return self.config / "rules.toml"
+
+    @property
+    def credentials(self) -> Path:
+        """The document of the credential sets."""
+        return self.config / "credentials.toml"
+
+    @property
+    def catalog(self) -> Path:
+        """The database of what is cached."""
+        return self.data / "catalog.sqlite"
+
+    @property
+    def blobs(self) -> Path:
+        """Whole blobs."""
+        return self.data / "blobs"
+
+    @property
+    def fills(self) -> Path:
+        """Blobs on their way in."""
+        return self.data / "fills"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one engine that runs on this data."""
+        return self.data / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """Where a running engine takes orders."""
+        return self.runtime / "entrepot.sock"
+
+    def make(self) -> None:
+        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long."""
+        length = len(os.fsencode(self.socket))
+        if length > SOCKET_PATH_LENGTH:
+            raise EngineError(
+                f"The path of the management socket is too long: {self.socket} has {length} bytes, and the system allows {SOCKET_PATH_LENGTH}.",
+                "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
+            )
+        for each, variable in ((self.config, "XDG_CONFIG_HOME"), (self.data, "XDG_DATA_HOME"), (self.runtime, "XDG_RUNTIME_DIR"), (self.log, "XDG_STATE_HOME")):
+            hint = f"Give this user the right to write there, or set {variable} to another directory."
+            try:
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except FileExistsError:
+                raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
+            except OSError as error:
+                raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
+            if not os.access(each, os.R_OK | os.W_OK | os.X_OK):
+                raise EngineError(f"The directory {each} can't be written.", hint)
+        self._keep_runtime_private()
+
+    def _keep_runtime_private(self) -> None:
+        """Whoever may write into the directory of the socket could put another socket in its place."""
+        status = self.runtime.stat()
+        if status.st_uid != os.geteuid():
+            raise EngineError(f"The directory {self.runtime} belongs to another user.", "Set XDG_RUNTIME_DIR to a directory of this user.")
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            self.runtime.chmod(0o700)
+
+
+def _user_runtime() -> Path:
+    # platformdirs leaves XDG_RUNTIME_DIR aside while that directory is missing or has another mode than 0700, and then two engines that were meant
+    # to live apart would meet at one socket. make() creates it, and sees to it that our own directory below is private.
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if sys.platform == "linux" and os.path.isabs(given):
+        return Path(given) / APPLICATION
+    try:
+        with warnings.catch_warnings():
+            # That XDG_RUNTIME_DIR is not set, which is nothing to complain of: the directory that is used instead is a safe one, or make() says so.
+            warnings.simplefilter("ignore")
+            return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
+    except PermissionError as error:
+        raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None
