@@ -56,10 +56,16 @@ class _Clocks:
     ahead: dict[str, float]
 
 
-async def examine(engine: Engine, rule: str | None = None, *, clock: Callable[[], float] = time.time) -> Examination:
-    """Look at all that rules need, or one rule, and at the machine; raises `CacheRuleNotFound`. What is wrong is a finding and no error."""
+async def examine(engine: Engine, rule: str | None = None, *, source: str | None = None, clock: Callable[[], float] = time.time) -> Examination:
+    """Look at all that rules need, or one rule, or the rules of one *source* (a login server), and at the machine; raises `CacheRuleNotFound`.
+
+    What is wrong is a finding and no error.
+    """
     rules = list(engine.documents.rules) if rule is None else [engine.documents.rules.get(rule)]
     sets = list(engine.documents.credential_sets) if rule is None else []
+    if source is not None:
+        rules = [each for each in rules if each.source.login_server == source]
+        sets = [each for each in sets if each.login_server == source]
     servers = sorted({each.source.login_server for each in rules} | {each.login_server for each in sets})
     clocks = _Clocks({})
     room = asyncio.Semaphore(AT_ONCE)

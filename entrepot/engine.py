@@ -11,39 +11,50 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from entrepot import __version__
+from entrepot.activity import ActivityRecord
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
 from entrepot.cache.pull import Pull
-from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft
+from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
 from entrepot.documents import Documents
 from entrepot.errors import EngineError, Locked, NotFound, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.freshness import NEVER, freshness_text
 from entrepot.health import Health
+from entrepot.matching import match
 from entrepot.reference import Digest, ImageReference, Repository, Tag
-from entrepot.rules import CacheRule, Route, RuleDraft
+from entrepot.revision import Revisions
+from entrepot.rules import CacheRule, Route, RuleBook, RuleDraft
 from entrepot.settings import Directories, Settings
 from entrepot.sign_ins import SignIns
 from entrepot.snapshots import (
+    ActivityCounts,
     CheckedCredentialSet,
     CheckedRule,
     CredentialSetSnapshot,
+    DeletionPlan,
     EngineStatus,
     EvictedImage,
     EvictionSnapshot,
     HealthStatus,
+    Holding,
+    ImportOutcome,
+    ImportPlan,
     PullSnapshot,
     RefreshedTag,
     RepositoryDetail,
     RepositorySnapshot,
+    RuleMatch,
     RuleSnapshot,
+    TagDetail,
     TagSnapshot,
+    TriedSignIn,
     UpstreamSnapshot,
 )
 from entrepot.source.breaker import Breaker
@@ -54,7 +65,7 @@ from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.store.eviction import Plan, PlannedImage, locked_above, plan
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
-from entrepot.words import ago, counted, size
+from entrepot.words import counted, duration, size
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
@@ -77,7 +88,11 @@ RESERVE = 2**30
 SPACE_TO_START = 16 * 1024 * 1024
 """Bytes that must be free in the data directory for the engine to start."""
 
+NAMED = 100
+"""Names in a plan of a deletion; the rest is counted."""
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+
 
 _log = logging.getLogger("entrepot.engine")
 
@@ -115,6 +130,8 @@ class Engine:
         sources.on_reachability = self._reachability_changed
         self.address = settings.listen
         """Where container clients find the registry; the server sets it when it listens."""
+        self.management_address: str | None = None
+        """Where the management API is offered on TCP; the server sets it when it listens."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -129,6 +146,7 @@ class Engine:
             events=events,
             clock=clock,
         )
+        self.activity = ActivityRecord(catalog, clock=clock, grown=self._grown)
         self._held_size = 0
         self.health_of_engine = Health(
             directories.data,
@@ -146,8 +164,18 @@ class Engine:
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
-        self._no_room: str | None = None
-        """Why more is held than may be, while that cannot be mended."""
+        self.revisions = Revisions(
+            documents=lambda: documents.revision,
+            health=lambda: tuple(self.health(each.name) for each in documents.credential_sets),
+            held=lambda: catalog.changes,
+            usage=lambda: catalog.uses,
+            clock=time.monotonic,
+        )
+        """By which a client knows whether a listing would show something else."""
+        self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
+        """Of which rules, changes and pulls the last count is."""
+        self._full_at: int | None = None
+        """Bytes that may be held, while more are held and nothing more can be evicted."""
 
     @classmethod
     @asynccontextmanager
@@ -169,7 +197,7 @@ class Engine:
                         await catalog.add_blob(digest, count, now=clock())
                         engine._held_size += count
                         # Where nothing could go a moment ago, another look for each blob would only cost time.
-                        if engine._no_room is None:
+                        if engine._full_at is None:
                             engine._room_wanted.set()
 
                     def refused(error: OSError) -> None:
@@ -198,17 +226,30 @@ class Engine:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         self._held_size = await self.catalog.blobs_size()
-        async with self.fills.running(), self.cache.pulls.running():
-            try:
-                async with self._tasks:
-                    self._tasks.start(self._keep_books(), "bookkeeping")
-                    self._tasks.start(self._look_after_store(), "looking after what is held")
-                    self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
-                    self._tasks.start(self.sources.prepare(), "preparing for sources")
-                    self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
-                    yield
-            finally:
-                await self.cache.close()
+        await self.activity.load()
+        self.cache.pulls.number_from(await self.cache.history.load())
+        try:
+            async with self.fills.running(), self.cache.pulls.running():
+                try:
+                    async with self._tasks:
+                        self._tasks.start(self._keep_books(), "bookkeeping")
+                        self._tasks.start(self._look_after_store(), "looking after what is held")
+                        self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
+                        self._tasks.start(self.sources.prepare(), "preparing for sources")
+                        self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
+                        yield
+                finally:
+                    await self.cache.close()
+        finally:
+            await self._write_history()
+
+    async def _write_history(self) -> None:
+        """Keep for the next engine what happened in this one."""
+        try:
+            await self.cache.history.write()
+            await self.activity.write()
+        except Exception:
+            _log.exception("What happened lately could not be written down; it is missing in the history")
 
     async def _keep_books(self) -> None:
         """Notice hand edits of the documents, and write down what was used."""
@@ -222,6 +263,8 @@ class Engine:
 
     async def _keep_books_once(self) -> None:
         await self.cache.ledger.write()
+        await self.cache.history.write()
+        await self.activity.write_if_due()
         if not await self.documents.edited():
             return
         problem = self.documents.problem
@@ -256,20 +299,22 @@ class Engine:
             if not done.images and done.goal + done.shortfall > limit:
                 self._can_not_make_room(limit)
                 return
-        self._no_room = None
+        self._full_at = None
         if self._clock() - self._tidied >= TIDYING:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
     def _can_not_make_room(self, limit: int) -> None:
         """Tell it once, and show it for as long as it lasts."""
-        before = self._no_room
-        self._no_room = (
+        before, self._full_at = self._full_at, limit
+        if before is None:
+            self.events.record("eviction-impossible", self._room_wanting(limit), level=logging.WARNING)
+
+    def _room_wanting(self, limit: int) -> str:
+        return (
             f"{size(self._held_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
             "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
         )
-        if before is None:
-            self.events.record("eviction-impossible", self._no_room, level=logging.WARNING)
 
     async def _space_limit(self) -> int:
         """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
@@ -326,18 +371,105 @@ class Engine:
         self.cache.forget_failures()
         self.events.record("rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name)
 
+    async def plan_delete_rule(self, name: str) -> DeletionPlan:
+        """What stays when a cache rule is deleted, and which rule answers for it then; raises `CacheRuleNotFound`."""
+        rules = self.documents.rules
+        rule, left, names = rules.get(name), rules.without(name), await self.catalog.repository_names()
+
+        def judge() -> tuple[list[str], str | None]:
+            of_rule = [each for each in names if (route := rules.route(each)) is not None and route.rule is rule]
+            taken_over = {each: route.rule.name for each in of_rule if (route := left.route(each)) is not None}
+            return [each for each in of_rule if each not in taken_over], min(taken_over.values(), default=None)
+
+        alone, other = await asyncio.to_thread(judge)
+        problem = self.documents.problem
+        return DeletionPlan(
+            kind="rule",
+            name=rule.name,
+            refused_code=problem.code if problem is not None else None,
+            refused=problem.message if problem is not None else None,
+            fetched_again_by=other,
+            repositories=tuple(alone[:NAMED]),
+            repository_count=len(alone),
+        )
+
+    def plan_delete_credential_set(self, name: str) -> DeletionPlan:
+        """What stands in the way when a credential set is to be deleted; raises `CredentialSetNotFound`."""
+        sets, rules = self.documents.credential_sets, self.documents.rules
+        found, refusal = sets.get(name), self.documents.problem or _in_use(rules, sets.without(name))
+        return DeletionPlan(
+            kind="credentialSet",
+            name=found.name,
+            refused_code=refusal.code if refusal is not None else None,
+            refused=refusal.message if refusal is not None else None,
+            used_by=tuple(each.name for each in rules.using(found.name))[:NAMED],
+        )
+
+    async def plan_import(self, text: str) -> ImportPlan:
+        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+        return await self.documents.plan_import(text, await self.catalog.repository_names())
+
+    async def apply_import(self, text: str) -> ImportPlan:
+        """Make the rules and credential sets of a TOML text, all or none of them; raises `ImportRefused`, and then nothing is changed."""
+        done = await self.documents.apply_import(text, await self.catalog.repository_names())
+        made = [each for each in done.entries if each.outcome is ImportOutcome.CREATE]
+        if made:
+            self.cache.forget_failures()
+            sets = [each.name for each in made if each.kind == "credentialSet"]
+            what = f"{counted(len(made) - len(sets), 'cache rule')} and {counted(len(sets), 'credential set')}"
+            self.events.record("imported", f"Imported {what}.")
+            for each in sets:
+                self.sign_ins.look_now(each)
+        return done
+
+    async def match(self, image: str) -> RuleMatch:
+        """Which rule answers for an image as a person types it, and where it leads; raises a `Refusal` when it is none."""
+        _, _, port = self.address.rpartition(":")
+        own = {self.address.lower(), f"localhost:{port}", f"127.0.0.1:{port}"}
+        found = await asyncio.to_thread(match, image, self.documents.rules, self.registries, own)
+        name = found.repository
+        reference = f"@{found.digest}" if found.digest is not None else f":{found.tag}" if found.tag is not None else ""
+        return RuleMatch(
+            image=image,
+            repository=name,
+            tag=found.tag,
+            digest=str(found.digest) if found.digest is not None else None,
+            rule=found.route.rule.name if found.route is not None else None,
+            source_repository=found.route.source if found.route is not None else None,
+            credential_set=found.route.rule.credential_set if found.route is not None else None,
+            pull=f"{self.address}/{name}{reference}" if name is not None and found.route is not None else None,
+            holding=await self._holding(name, found.digest or found.tag) if name is not None else Holding.NOTHING,
+            why_not=found.why_not,
+            others=found.others,
+            near=found.near,
+        )
+
+    async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> Holding:
+        """How much of an image is held: whole as soon as the image of one platform is."""
+        if reference is None:
+            return Holding.WHOLE if await self.catalog.is_cached(repository) else Holding.NOTHING
+        if not isinstance(reference, Digest):
+            entry = await self.catalog.tag(repository, reference)
+            if entry is None:
+                return Holding.NOTHING
+            reference = entry.digest
+        held = await self.catalog.manifests_of(repository)
+        ahead, found = [reference], Holding.NOTHING
+        while ahead:
+            digest = ahead.pop()
+            manifest = await self.catalog.manifest(digest) if digest in held else None
+            if manifest is None:
+                continue
+            found = Holding.PART
+            ahead += [each.digest for each in manifest.children]
+            if not manifest.is_index and all(each.optional or self.blobs.size(each.digest) is not None for each in manifest.blobs):
+                return Holding.WHOLE
+        return found
+
     async def rule_snapshots(self) -> list[RuleSnapshot]:
         """All cache rules, by name, and how they are used."""
-        pulls: dict[str, int] = {}
-        last: dict[str, float] = {}
-        for repository in await self.catalog.repositories():
-            route = self._route(repository.name)
-            if route is None:
-                continue
-            name = route.rule.name
-            pulls[name] = pulls.get(name, 0) + repository.pulls
-            if repository.last_pull is not None:
-                last[name] = max(last.get(name, 0.0), repository.last_pull)
+        rules = self.documents.rules
+        use = await self._use_of_rules(rules)
         requests = await self.catalog.requests_of_rules()
         return [
             RuleSnapshot(
@@ -347,17 +479,29 @@ class Engine:
                 credential_set=rule.credential_set,
                 created=rule.created.timestamp(),
                 login_server=rule.source.login_server,
-                pulls=pulls.get(rule.name, 0),
-                last_pull=last.get(rule.name),
+                repositories=used.repositories,
+                size=used.size,
+                pulls=used.pulls,
+                last_pull=used.last_pull,
                 freshness=rule.freshness_text,
                 freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
                 requests_made=made,
                 # A manifest that no client waited for to the end was asked for all the same.
                 requests_saved=max(0, answered - made),
             )
-            for rule in self.documents.rules
+            for rule in rules
             for answered, made in (requests.get(rule.name, (0, 0)),)
+            for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def _use_of_rules(self, rules: RuleBook) -> dict[str, _RuleUse]:
+        """What is cached through each rule, and how it was pulled; counted when something of it has changed since the last time."""
+        counted_for, use = self._use_counted
+        now = (rules, self.catalog.changes, self.catalog.uses)
+        if counted_for is None or counted_for[0] is not rules or counted_for[1:] != now[1:]:
+            use = await self.catalog.counted_use(lambda rows: _count_use(rules, rows))
+            self._use_counted = now, use
+        return use
 
     # Credential sets
 
@@ -371,6 +515,13 @@ class Engine:
     def check_credential_set(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
         return self.documents.credential_sets.problems(draft)
+
+    async def try_sign_in(self, draft: CredentialSetDraft) -> TriedSignIn:
+        """Sign in as a credential set would that is not made yet, or not like this; nothing is kept of it. Raises a refusal when there can be no such set."""
+        # In a book without others every name is free, that of the set which is to be changed too.
+        tried = CredentialBook(self.registries).check(draft)
+        found = await self.sign_ins.outcome(tried)
+        return TriedSignIn(health=found.status, error_code=found.error_code, error_message=found.error_message)
 
     async def update_credential_set(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialSet:
         """Change where a credential set's secrets are kept, and try it."""
@@ -422,7 +573,8 @@ class Engine:
 
     async def repository_snapshots(self) -> list[RepositorySnapshot]:
         """All cached repositories, by name."""
-        return [self._repository_snapshot(each) for each in await self.catalog.repositories()]
+        rules = self.documents.rules
+        return await self.catalog.listed(lambda each: _repository_snapshot(each, rules))
 
     async def repository_detail(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags; raises `NotFound`."""
@@ -430,22 +582,31 @@ class Engine:
         if not found:
             raise _no_repository(name)
         tags = await self.catalog.tags(Repository(name))
-        return RepositoryDetail(repository=self._repository_snapshot(found[0]), tags=tuple(self._tag_snapshot(each, self._route(name)) for each in tags))
-
-    def _repository_snapshot(self, each: CachedRepository) -> RepositorySnapshot:
-        route = self._route(each.name)
-        return RepositorySnapshot(
-            name=each.name,
-            rule=route.rule.name if route else None,
-            source_repository=each.source,
-            tags=each.tags,
-            manifests=each.manifests,
-            size=each.size,
-            created=each.created,
-            last_pull=each.last_pull,
-            pulls=each.pulls,
-            locked=each.locked,
+        return RepositoryDetail(
+            repository=_repository_snapshot(found[0], self.documents.rules), tags=tuple(self._tag_snapshot(each, self._route(name)) for each in tags)
         )
+
+    async def tag_detail(self, name: str, tag: str) -> TagDetail:
+        """A tag of a cached repository with all that is behind it; raises `NotFound`."""
+        repository = Repository(name)
+        found = await self.catalog.behind_tag(repository, Tag(tag))
+        if found is None:
+            raise await self._no_tag(repository, tag)
+        return TagDetail(
+            repository=name,
+            tag=self._tag_snapshot(found.tag, self._route(name)),
+            media_type=found.media_type,
+            is_index=found.is_index,
+            images=found.images,
+            own_size=found.own_size,
+            shared_size=found.shared_size,
+            also_tagged=found.also_tagged,
+        )
+
+    async def _no_tag(self, repository: Repository, tag: str) -> NotFound:
+        if not await self.catalog.is_cached(repository):
+            return _no_repository(repository)
+        return NotFound(f"{repository} holds no tag {tag}.", f"See its tags with: entrepot repository show {repository}")
 
     def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
         freshness = self.settings.freshness if route is None else self.cache.freshness(route)
@@ -465,12 +626,7 @@ class Engine:
     async def delete_repository(self, name: str) -> None:
         """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`, or `Locked` when it or a part of it is locked."""
         repository = Repository(name)
-        locks = await self.catalog.locks(repository)
-        if locks.repository:
-            raise _locked(name, name)
-        if locks.tags or locks.manifests:
-            part = f"{name}:{min(locks.tags)}" if locks.tags else f"{name}@{min(locks.manifests)}"
-            raise _locked(f"A part of {name}, {part},", part)
+        await self._check_unlocked(repository)
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self.catalog.delete_repository(repository):
             raise _no_repository(name)
@@ -479,14 +635,64 @@ class Engine:
         self.events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
         await self.collect()
 
+    async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
+        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when a part of the repository is."""
+        locks = await self.catalog.locks(repository)
+        if locks.repository:
+            raise _locked(repository, repository)
+        if tag is not None:
+            if tag in locks.tags:
+                raise _locked(f"{repository}:{tag}", f"{repository}:{tag}")
+        elif locks.tags or locks.manifests:
+            part = f"{repository}:{min(locks.tags)}" if locks.tags else f"{repository}@{min(locks.manifests)}"
+            raise _locked(f"A part of {repository}, {part},", part)
+
+    async def plan_delete_repository(self, name: str) -> DeletionPlan:
+        """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
+        repository = Repository(name)
+        if not await self.catalog.is_cached(repository):
+            raise _no_repository(name)
+        refusal = await _refusal_of(self._check_unlocked(repository))
+        found = await self.catalog.contents(repository)
+        route = self._route(name)
+        return DeletionPlan(
+            kind="repository",
+            name=name,
+            refused_code=refusal.code if refusal else None,
+            refused=refusal.message if refusal else None,
+            tags=found.tags[:NAMED],
+            tag_count=len(found.tags),
+            manifest_count=found.manifests,
+            freed=found.own,
+            shared=found.shared,
+            pulls=sum(not pull.state.ended and pull.repository == repository for pull in self.cache.pulls.all()),
+            fetched_again_by=route.rule.name if route is not None else None,
+        )
+
+    async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
+        """What goes and what stays when a tag is deleted: all but the tag stays until it is evicted. Raises `NotFound`."""
+        repository = Repository(name)
+        found = await self.catalog.behind_tag(repository, Tag(tag))
+        if found is None:
+            raise await self._no_tag(repository, tag)
+        refusal = await _refusal_of(self._check_unlocked(repository, tag))
+        route = self._route(name)
+        return DeletionPlan(
+            kind="tag",
+            name=f"{name}:{tag}",
+            refused_code=refusal.code if refusal else None,
+            refused=refusal.message if refusal else None,
+            tags=(tag,),
+            tag_count=1,
+            shared=found.shared_size,
+            untagged=found.own_size,
+            fetched_again_by=route.rule.name if route is not None else None,
+        )
+
     async def delete_tag(self, name: str, tag: str) -> None:
         """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or its repository is locked."""
         repository = Repository(name)
-        locks = await self.catalog.locks(repository)
-        if locks.repository:
-            raise _locked(name, name)
-        if tag in locks.tags:
-            raise _locked(f"{name}:{tag}", f"{name}:{tag}")
+        await self._check_unlocked(repository, tag)
         if not await self.catalog.delete_tag(repository, Tag(tag)):
             raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
         self.cache.holdings.forget(repository)
@@ -591,9 +797,10 @@ class Engine:
             picture = await self.catalog.picture()
             made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
             if dry_run or not (made.images or made.empty):
-                return _eviction_snapshot(made.images, made, limit, freed=sum(each.freed for each in made.images), dry_run=dry_run)
+                freed = sum(each.freed for each in made.images)
+                return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
             images, freed = await self._carry_out(made)
-        return _eviction_snapshot(images, made, limit, freed=freed, dry_run=False)
+        return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
 
     async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""
@@ -611,7 +818,7 @@ class Engine:
             freed += done.freed
         if images:
             repositories = len({each.manifest.repository for each in images})
-            oldest = ago(min(each.last_used for each in images), self._clock())
+            oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
             self.events.record(
                 "evicted",
                 f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
@@ -629,6 +836,28 @@ class Engine:
         """Begin a pull of an image, for this machine's platform unless another is named."""
         pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
         return pull.snapshot()
+
+    def pull_snapshots(self) -> list[PullSnapshot]:
+        """The pulls under way, and those that ended, without their layers; newest first."""
+        return sorted((*self.running_pull_snapshots(), *self.cache.history.all()), key=lambda each: int(each.id), reverse=True)
+
+    def running_pull_snapshots(self) -> list[PullSnapshot]:
+        """The pulls under way, newest first."""
+        return [pull.snapshot() for pull in self.cache.pulls.all() if not pull.state.ended]
+
+    async def pull_snapshot(self, id: str) -> PullSnapshot:
+        """A pull with its layers, one of an earlier engine too; raises `NotFound`."""
+        ended = await self.cache.history.get(id)
+        return ended if ended is not None else self.cache.pulls.get(id).snapshot()
+
+    async def cancel_pull(self, id: str) -> PullSnapshot:
+        """Stop a pull, and wait for its end; one that has ended stays as it is. Raises `NotFound`."""
+        ended = await self.cache.history.get(id)
+        if ended is not None:
+            return ended
+        cancelled = self.cache.pulls.cancel(id)
+        await cancelled.over.wait()
+        return cancelled.snapshot()
 
     async def refresh(self, image: str) -> RefreshedTag:
         """Ask the source where a tag points now, however fresh it is; raises what `ArtifactCache.refresh` raises."""
@@ -651,6 +880,15 @@ class Engine:
         )
 
     # The whole
+
+    def _grown(self) -> ActivityCounts:
+        return ActivityCounts(
+            hits=self.cache.hits,
+            misses=self.cache.misses,
+            served=self.served,
+            from_source=self.fills.fetched,
+            requests_saved=self.cache.ledger.requests_saved,
+        )
 
     def _reachability_changed(self, breaker: Breaker) -> None:
         if breaker.error is not None:
@@ -709,8 +947,12 @@ class Engine:
             speed=self.fills.speed,
             served=self.served,
             from_source=self.fills.fetched,
+            last_day=self.activity.total(),
+            revision=self.revisions.whole,
             notices=tuple(self._notices()),
+            freshness=freshness_text(self.settings.freshness),
             demo=self._demo,
+            read_only=self.settings.read_only,
         )
 
     def _space_free(self) -> int:
@@ -742,14 +984,73 @@ class Engine:
             health = self.health(each.name)
             if health.status is HealthStatus.UNHEALTHY:
                 yield f"{each.name} is unhealthy: {health.error_message}"
-        if self._no_room is not None:
-            yield self._no_room
+        if self._full_at is not None:
+            yield self._room_wanting(self._full_at)
+
+
+async def _refusal_of(check: Awaitable[None]) -> Locked | None:
+    try:
+        await check
+    except Locked as refusal:
+        return refusal
+    return None
+
+
+def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
+    try:
+        rules.with_credential_sets(sets)
+    except CredentialSetInUse as refusal:
+        return refusal
+    return None
 
 
 def own_platform() -> str:
     """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
     machine = platform.machine()
     return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+
+
+class _RuleUse(Struct):
+    """What came through a rule."""
+
+    repositories: int = 0
+    size: int = 0
+    pulls: int = 0
+    last_pull: float | None = None
+
+
+_NEVER_USED = _RuleUse()
+
+
+def _count_use(rules: RuleBook, repositories: Iterable[tuple[str, int, int, float | None]]) -> dict[str, _RuleUse]:
+    use: dict[str, _RuleUse] = {}
+    for repository, held, pulls, last_pull in repositories:
+        rule = rules.rule_of(repository)
+        if rule is None:
+            continue
+        used = use.setdefault(rule.name, _RuleUse())
+        used.repositories += 1
+        used.size += held
+        used.pulls += pulls
+        if last_pull is not None:
+            used.last_pull = max(used.last_pull or 0.0, last_pull)
+    return use
+
+
+def _repository_snapshot(each: CachedRepository, rules: RuleBook) -> RepositorySnapshot:
+    rule = rules.rule_of(each.name)
+    return RepositorySnapshot(
+        name=each.name,
+        rule=rule.name if rule is not None else None,
+        source_repository=each.source,
+        tags=each.tags,
+        manifests=each.manifests,
+        size=each.size,
+        created=each.created,
+        last_pull=each.last_pull,
+        pulls=each.pulls,
+        locked=each.locked,
+    )
 
 
 def _refusal(error: OSError) -> str:

@@ -84,7 +84,8 @@ class Health:
     async def look(self) -> None:
         """Look at disk and catalog once."""
         self._disk = await self._look_at_disk()
-        self._catalog = await self._look_at_catalog()
+        # The catalog is on that disk: that it fails with it, nobody needs to be told.
+        self._catalog = await self._look_at_catalog() if self._disk is None else None
         problems = self.problems()
         if problems != self._told:
             self._told = problems
@@ -132,7 +133,8 @@ class Health:
         except TimeoutError:
             return f"The catalog has not answered for {PATIENCE:.0f} s."
         except Exception as error:
-            return f"The catalog fails: {error}"
+            # SQLAlchemy wraps what the database says in the statement and an address of its documentation.
+            return f"The catalog fails: {getattr(error, 'orig', None) or error}"
         return None
 
     def _stuck_fill(self) -> str | None:

@@ -330,21 +330,26 @@ class RuleBook:
         return self._names.get(name.casefold())
 
     def route(self, repository: str) -> Route | None:
-        """The rule that answers for a repository of ours, and where it leads; None if none does.
+        """The rule that answers for a repository of ours, and where it leads; None if none does."""
+        rule = self.rule_of(repository)
+        if rule is None:
+            return None
+        if not rule.target.wildcard:
+            return self._route(rule, rule.source.path)
+        prefix = rule.target.path
+        return self._route(rule, _joined(rule.source.path, repository[len(prefix) + 1 :] if prefix else repository))
+
+    def rule_of(self, repository: str) -> CacheRule | None:
+        """The rule that answers for a repository of ours; None if none does.
 
         A static rule wins. No two wildcard targets match one repository, so its prefixes are looked up one by one: the cost grows with the number of its
         parts and not with the number of rules.
         """
         rule = self._static.get(repository)
-        if rule is not None:
-            return self._route(rule, rule.source.path)
         end = len(repository)
-        while (end := repository.rfind("/", 0, end)) > 0:
+        while rule is None and (end := repository.rfind("/", 0, end)) > 0:
             rule = self._wildcards.get(repository[:end])
-            if rule is not None:
-                return self._route(rule, _joined(rule.source.path, repository[end + 1 :]))
-        rule = self._wildcards.get("")
-        return self._route(rule, _joined(rule.source.path, repository)) if rule is not None else None
+        return rule if rule is not None else self._wildcards.get("")
 
     def __iter__(self) -> Iterator[CacheRule]:
         """By name."""

@@ -130,19 +130,22 @@ class SignIns:
         await self._try(each)
         return each.health
 
+    async def outcome(self, credential_set: CredentialSet) -> CredentialHealth:
+        """How a sign-in goes right now with a set that need not be among those that are kept; nothing is kept of it here."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        try:
+            await self._client(credential_set).check_sign_in()
+        except (SourceRefused, SecretUnavailable) as error:
+            return CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
+        except EntrepotError as error:
+            # The bad day of a source says nothing about the credentials.
+            return CredentialHealth(HealthStatus.UNKNOWN, error.code, error.message, now)
+        return CredentialHealth(HealthStatus.HEALTHY, None, None, now)
+
     async def _try(self, each: _Tried) -> None:
         each.at = self._timer()
         each.share = random.uniform(1 - JITTER, 1 + JITTER)
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        try:
-            await self._client(each.credential_set).check_sign_in()
-        except (SourceRefused, SecretUnavailable) as error:
-            found = CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
-        except EntrepotError as error:
-            # The bad day of a source says nothing about the credentials.
-            found = CredentialHealth(HealthStatus.UNKNOWN, error.code, error.message, now)
-        else:
-            found = CredentialHealth(HealthStatus.HEALTHY, None, None, now)
+        found = await self.outcome(each.credential_set)
         before, each.health = each.health, found
         if self._sets().find(each.credential_set.name) == each.credential_set:
             self._tell(each.credential_set.name, before, found)

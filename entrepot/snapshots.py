@@ -93,6 +93,10 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     time_left: float | None = None
     from_source: int = 0
     to_clients: int = 0
+    waiting_clients: int = 0
+    """Clients that read along now, on all its blobs together."""
+    layer_count: int = 0
+    """Layers and the config; a listing leaves ``layers`` of an ended pull empty."""
     asked_by: tuple[str, ...] = ()
     """Addresses of clients, ``cli`` or ``dashboard``."""
     error_code: str | None = None
@@ -116,6 +120,10 @@ class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     credential_set: str | None
     created: float
     login_server: str
+    repositories: int = 0
+    """Cached ones for which it answers."""
+    size: int = 0
+    """Bytes held for them; what several of them share is counted for each."""
     pulls: int = 0
     last_pull: float | None = None
     freshness: str | None = None
@@ -200,6 +208,68 @@ class RepositoryDetail(Snapshot, frozen=True, kw_only=True):
     tags: tuple[TagSnapshot, ...]
 
 
+class Holding(StrEnum):
+    """How much of something is held."""
+
+    WHOLE = "whole"
+    PART = "part"
+    NOTHING = "nothing"
+
+
+class ImageBlob(Snapshot, frozen=True, kw_only=True):
+    """A layer or the config of an image, and who else needs it."""
+
+    digest: str
+    media_type: str
+    size: int
+    held: bool
+    shared_images: int = 0
+    """Images of other repositories, and of this one behind other tags, that have it too. Images behind the same tag are not among them."""
+    shared_repositories: int = 0
+    """Other repositories that have it too."""
+    shared_with: tuple[str, ...] = ()
+    """One or two of them as examples: ``library/nginx:1.27``, or ``library/nginx`` where no tag points there."""
+
+
+class TagImage(Snapshot, frozen=True, kw_only=True):
+    """A manifest behind a tag: one image of one platform, or an attestation about one."""
+
+    digest: str
+    media_type: str
+    platform: str | None
+    size: int | None
+    """Bytes of the manifest and all that it needs; None as long as the manifest itself is not held."""
+    held_size: int
+    """Bytes that are held of it."""
+    holding: Holding
+    last_used: float | None
+    """None: it was not asked for since it came in, or is not held."""
+    locked: bool = False
+    attests: str | None = None
+    """The digest of the image about which this is an attestation (a bill of materials, or where it was built); None: it is an image."""
+    config: ImageBlob | None = None
+    layers: tuple[ImageBlob, ...] = ()
+
+
+class TagDetail(Snapshot, frozen=True, kw_only=True):
+    """A tag, and all that is behind it."""
+
+    repository: str
+    tag: TagSnapshot
+    media_type: str
+    """Of what the tag points at."""
+    is_index: bool
+    """It leads to images of several platforms; else it is one image itself, the only one of ``images``."""
+    images: tuple[TagImage, ...]
+    """In the order of the index."""
+    own_size: int
+    """Bytes held that nothing but this tag needs."""
+    shared_size: int
+    """Bytes held that other tags, images or repositories need too."""
+    also_tagged: tuple[str, ...] = ()
+    """Other tags of the repository that point at the very same, twenty at the most."""
+
+
 class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     """A source registry that rules may pull from."""
 
@@ -223,6 +293,44 @@ class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     """When it is next tried whether it can be reached again."""
     declared: bool = False
     """It comes from settings.toml and not from the table."""
+
+
+class ActivityCounts(Snapshot, frozen=True, kw_only=True):
+    """What clients got, and what it took."""
+
+    hits: int = 0
+    """Manifests and blobs that were answered from what is held."""
+    misses: int = 0
+    """Manifests and blobs that had to be fetched for the answer."""
+    served: int = 0
+    """Bytes of blobs that went to clients."""
+    from_source: int = 0
+    """Bytes of blobs that came from sources."""
+    requests_saved: int = 0
+    """Manifests that clients got without a request that Docker Hub would have counted."""
+
+    @property
+    def hit_share(self) -> float | None:
+        """Hits among all answers, from 0 to 1; None before the first."""
+        answers = self.hits + self.misses
+        return self.hits / answers if answers else None
+
+
+class ActivityBucket(ActivityCounts, frozen=True, kw_only=True):
+    """What clients got within a few minutes."""
+
+    began: float
+
+
+class Activity(Snapshot, frozen=True, kw_only=True):
+    """What clients got in the last 24 hours."""
+
+    interval: float
+    """Seconds of a bucket: 300."""
+    buckets: tuple[ActivityBucket, ...]
+    """288 of them without a gap, oldest first; the last one is under way."""
+    total: ActivityCounts
+    """Of all buckets together."""
 
 
 class EngineStatus(Snapshot, frozen=True, kw_only=True):
@@ -249,8 +357,14 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """Bytes sent to clients since the start."""
     from_source: int = 0
     """Bytes fetched from sources since the start."""
+    last_day: ActivityCounts = ActivityCounts()
+    """Of the last 24 hours, those before the start too."""
+    revision: int = 0
+    """Another number whenever a listing of rules, credential sets or repositories would show something else, and after each start."""
     notices: tuple[str, ...] = ()
     """What an administrator should know now: a document with an error, an unhealthy credential set, a full disk."""
+    freshness: str = "5 min"
+    """How long tags are believed where their rule does not say: ``always``, ``never`` or ``5 min``."""
     demo: bool = False
     read_only: bool = False
 
@@ -333,6 +447,141 @@ class CheckedCredentialSet(Snapshot, frozen=True, kw_only=True):
     """A credential set that does not exist yet, as the engine sees it."""
 
     problems: tuple[Problem, ...] = ()
+
+
+class TriedSignIn(Snapshot, frozen=True, kw_only=True):
+    """How a sign-in went with a user name and a password that belong to no credential set yet."""
+
+    health: HealthStatus
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class NearRule(Snapshot, frozen=True, kw_only=True):
+    """A rule that does not answer for an image, though it nearly does."""
+
+    name: str
+    source_repository: str
+    target_repository: str
+    why: str
+    """``Its target is library/nginx, without what follows.``"""
+
+
+class RuleMatch(Snapshot, frozen=True, kw_only=True):
+    """Which cache rule answers for an image."""
+
+    image: str
+    """As it was asked for."""
+    repository: str | None
+    """Under which it is found here; None: a source reference to which no rule leads."""
+    tag: str | None
+    digest: str | None
+    rule: str | None
+    """None: no rule answers."""
+    source_repository: str | None
+    """Where the rule pulls it from, with the login server: ``docker.io/library/nginx``."""
+    credential_set: str | None
+    pull: str | None
+    """What a client writes to get it: ``127.0.0.1:5000/library/nginx:1.27``."""
+    holding: Holding
+    """How much of the named tag or digest is held, or of the repository when neither was named (then ``whole`` stands for: it holds something)."""
+    why_not: str | None = None
+    """Why no rule answers, and what to do."""
+    others: tuple[str, ...] = ()
+    """Other repositories here that come from the same source repository through other rules."""
+    near: tuple[NearRule, ...] = ()
+    """Where no rule answers: up to five that come near, the nearest first."""
+
+
+class ImportOutcome(StrEnum):
+    """What becomes of one entry of an import."""
+
+    CREATE = "create"
+    UNCHANGED = "unchanged"
+    """The very same is in force already."""
+    CONFLICT = "conflict"
+    """It can't be: see its problems."""
+
+
+class ImportEntry(Snapshot, frozen=True, kw_only=True):
+    """A rule or credential set of an import."""
+
+    kind: str
+    """``rule`` or ``credentialSet``"""
+    name: str
+    outcome: ImportOutcome
+    line: int | None
+    """Where it begins in the text, counted from 1."""
+    source_repository: str | None = None
+    """Of a rule, in its normal form where it is valid."""
+    target_repository: str | None = None
+    credential_set: str | None = None
+    login_server: str | None = None
+    """Of a credential set."""
+    problems: tuple[Problem, ...] = ()
+
+
+class ImportProblem(Snapshot, frozen=True, kw_only=True):
+    """Something that is wrong with the text of an import or with all of it together."""
+
+    code: str
+    message: str
+    line: int | None = None
+
+
+class ImportPlan(Snapshot, frozen=True, kw_only=True):
+    """What an import would do, or did. It is carried out as a whole or not at all."""
+
+    entries: tuple[ImportEntry, ...]
+    """Credential sets first, then rules, each in the order of the text."""
+    problems: tuple[ImportProblem, ...] = ()
+    """Those that belong to no entry."""
+    applied: bool = False
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be carried out."""
+        return not self.problems and all(each.outcome is not ImportOutcome.CONFLICT for each in self.entries)
+
+    def count(self, outcome: ImportOutcome) -> int:
+        """How many entries have an outcome."""
+        return sum(each.outcome is outcome for each in self.entries)
+
+
+class DeletionPlan(Snapshot, frozen=True, kw_only=True):
+    """What goes and what stays when something is deleted. Lists hold a hundred names at the most; counts are of all."""
+
+    kind: str
+    """``repository``, ``tag``, ``rule`` or ``credentialSet``"""
+    name: str
+    refused_code: str | None = None
+    refused: str | None = None
+    """Why it can't be deleted, and what to do; None: it can be."""
+    tags: tuple[str, ...] = ()
+    """That go."""
+    tag_count: int = 0
+    manifest_count: int = 0
+    """Manifests that go."""
+    freed: int = 0
+    """Bytes."""
+    shared: int = 0
+    """Bytes of it that stay, because others need them too."""
+    untagged: int = 0
+    """Bytes that stay although no tag leads to them any more: until they are evicted, deleted by digest, or tagged again."""
+    pulls: int = 0
+    """Pulls under way that are ended."""
+    fetched_again_by: str | None = None
+    """The cache rule through which the next pull fetches it again."""
+    repositories: tuple[str, ...] = ()
+    """That stay cached, with no rule for them any more."""
+    repository_count: int = 0
+    used_by: tuple[str, ...] = ()
+    """Rules that use the credential set."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be deleted."""
+        return self.refused is None
 
 
 class Outcome(StrEnum):

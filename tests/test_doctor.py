@@ -6,6 +6,7 @@ import ipaddress
 import resource
 import ssl
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -66,6 +67,15 @@ def served_with(path: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     return context
+
+
+async def test_one_source_can_be_looked_at_alone(directories: Directories, settings: Settings, source: StandIn) -> None:
+    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
+    async with Engine.open(directories, replace(settings, upstreams=(*settings.upstreams, other))) as engine:
+        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(RuleDraft("other-things", "other.example.com/things/*", "things/*"))
+        assert {each.about for each in (await examine(engine, source="other.example.com")).findings} == {"other.example.com", "this machine"}
+        assert {each.about for each in (await examine(engine)).findings} == {LOGIN_SERVER, "other.example.com", "this machine"}
 
 
 async def test_all_is_well_and_nothing_counts_as_a_pull(engine: Engine, source: StandIn) -> None:

@@ -287,6 +287,15 @@ async def test_use_is_written_down_by_the_end(directories: Directories, settings
         assert (rule.pulls, rule.last_pull) == (3, clock.now)
 
 
+async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: StandIn) -> None:
+    for name in ("nginx", "alpine"):
+        source.add_image(f"library/{name}", "1")
+        await ended(engine, await engine.start_pull(f"library/{name}:1", None, "cli"))
+    [rule] = await engine.rule_snapshots()
+    assert rule.repositories == 2
+    assert rule.size == sum(each.size for each in await engine.repository_snapshots()) > 0
+
+
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module.platform, "machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"

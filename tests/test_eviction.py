@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
@@ -22,9 +23,11 @@ from entrepot.engine import Engine
 from entrepot.errors import Locked
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.rules import RuleDraft
+from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings, SizeLimit
 from entrepot.snapshots import PullState
 from entrepot.store import blobs as blobs_module
+from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
 from tests.standin.images import PlatformImage
@@ -318,7 +321,7 @@ async def test_eviction_beside_fills_leaves_every_pull_whole(directories: Direct
             await pull(engine, f"library/{name}:1")
             for blob in made[name].platforms["linux/amd64"].blobs:
                 found = await engine.cache.blob(Repository(f"library/{name}"), blob.digest)
-                body = found.read(0, blob.size) if isinstance(found, Fill) else engine.blobs.read(blob.digest, 0, blob.size)
+                body = fed(found) if isinstance(found, Fill) else engine.blobs.read(blob.digest, 0, blob.size)
                 assert b"".join([chunk async for chunk in body]) == blob.content
             clock.now += 40
 
@@ -333,7 +336,7 @@ async def test_eviction_beside_fills_leaves_every_pull_whole(directories: Direct
 
 
 async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
-    """F32, for a range or a client behind a server that does not send files."""
+    """F32."""
     content = os.urandom(2_000_000)
     [image] = await cached(engine, source, clock, "a", layers=[content])
     body = engine.blobs.read(Digest.of(content), 0, len(content))
@@ -355,7 +358,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine:
     await engine.cache.manifest(repository, index.manifest.children[0].digest)
     fill = await engine.cache.blob(repository, Digest.of(content))
     assert isinstance(fill, Fill)
-    body = fill.read(0, fill.size)
+    body = fed(fill)
     got = await anext(body)
     async with asyncio.timeout(30):
         await fill.finished.wait()
@@ -399,6 +402,39 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
     await engine.collect()
     assert (await engine.cache.manifest(repository, image.digest)).manifest.content == image.manifest.content
     assert image.digest in await engine.catalog.manifests_of(repository)
+
+
+async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_while_it_is_sent(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel sends the file, and only its name goes."""
+    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    content = os.urandom(16_000_000)
+    source.add_image("library/large", "1", layers=[content])
+    await pull(engine, "library/large:1")
+    [layer] = (await engine.tag_detail("library/large", "1")).images[0].layers
+    async with listening(engine):
+        host, _, port = engine.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=65536)
+        writer.write(f"GET /v2/library/large/blobs/{layer.digest} HTTP/1.1\r\nHost: {engine.address}\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 OK" in head
+        hasher, left = hashlib.sha256(), layer.size
+        # So far the network takes only a part of it.
+        path = engine.blobs.path(Digest.parse(layer.digest))
+        assert path.exists()
+        await engine.cache.ledger.write()
+        clock.now += HOUR
+        await engine.evict(target=0)
+        assert not path.exists()
+        assert await names(engine) == []
+        while left:
+            piece = await reader.read(min(left, 65536))
+            assert piece
+            hasher.update(piece)
+            left -= len(piece)
+        writer.close()
+    assert f"sha256:{hasher.hexdigest()}" == layer.digest
 
 
 async def test_what_was_read_before_an_eviction_is_not_believed_after_it(

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from granian.constants import HTTPModes, Interfaces
-from granian.server.embed import Server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -24,6 +21,7 @@ from starlette.routing import Route
 
 from entrepot.demo.images import OCI, Descriptor, Layer, LayerRecipe, build_config, build_index, build_manifest
 from entrepot.reference import Digest
+from entrepot.server.http import bound, serving
 
 SPEED = 2_000_000.0
 """Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8 seconds."""
@@ -300,27 +298,6 @@ def _error(status: int, code: str, message: str) -> Response:
 @asynccontextmanager
 async def served_on_loopback(app: Starlette) -> AsyncIterator[int]:
     """Serve *app* on a free port of 127.0.0.1 in the running event loop, and give that port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Server(app, address="127.0.0.1", port=port, interface=Interfaces.ASGINL, http=HTTPModes.http1, websockets=False, log_enabled=False, backlog=1024)
-    serving = asyncio.create_task(server.serve(), name="demo registry")
-    try:
-        await _until_it_listens(serving, port)
-        yield port
-    finally:
-        server.stop()  # type: ignore[no-untyped-call]
-        await serving
-
-
-async def _until_it_listens(serving: asyncio.Task[None], port: int) -> None:
-    while not serving.done():
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.01)
-        else:
-            writer.close()
-            await writer.wait_closed()
-            return
-    await serving
+    listener = bound("127.0.0.1", 0)
+    async with serving(app, listener):
+        yield listener.getsockname()[1]
