@@ -1,60 +1,73 @@
-"""How dashboard, CLI and scripts speak to a running engine: `CacheClient`, over its Unix socket.
+"""How dashboard, CLI and scripts speak to a running engine: `CacheClient`, over its Unix socket or over HTTPS.
 
 ::
 
     ClientError
     ├── EngineUnreachable      no engine answers
+    ├── EngineUntrusted        what answers over HTTPS could not prove who it is
     ├── EngineRefused          the engine said no, in its own words
     └── EngineAnswerInvalid    what answers is no engine, or one of another version
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from entrepot.snapshots import (
+    Activity,
     CheckedCredentialSet,
     CheckedRule,
     CredentialSetSnapshot,
+    DeletionPlan,
     EngineStatus,
     Event,
     EvictionSnapshot,
     Examination,
+    ImportPlan,
     PullSnapshot,
     RefreshedTag,
     RepositoryDetail,
     RepositorySnapshot,
+    RuleMatch,
     RuleSnapshot,
+    TagDetail,
+    TriedSignIn,
     UpstreamSnapshot,
 )
+from entrepot.wire import BlockingWire, HttpxWire, Wire, WireAnswer, WireBroken, WireSilent, WireUntrusted
 
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+TIMEOUT = 30.0
 """Seconds that the engine may take: it asks the source of nobody while it answers here, but it may be busy."""
 
-EVICTING = httpx.Timeout(600.0, connect=5.0)
+EVICTING = 600.0
 """Seconds that an eviction may take: to remove many large files takes a while on a slow disk."""
 
-ASKING = httpx.Timeout(120.0, connect=5.0)
+ASKING = 120.0
 """Seconds that it may take to ask a source that is slow."""
 
-SIGNING_IN = httpx.Timeout(300.0, connect=5.0)
+SIGNING_IN = 300.0
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
 
-EXAMINING = httpx.Timeout(1800.0, connect=5.0)
+EXAMINING = 1800.0
 """Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
+
+LISTENING = 60.0
+"""Seconds that the event stream may be silent; the engine says every 15 that it is still there."""
 
 WATCH_INTERVAL = 0.25
 """Seconds between two looks at a pull."""
 
 _REGISTRY = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local/providers/Microsoft.ContainerRegistry/registries/entrepot"
+
+NO_ENGINE = "No engine is running. Start one with: entrepot serve"
+"""What is told when nobody answers on the socket of this user."""
 
 T = TypeVar("T")
 
@@ -73,6 +86,12 @@ class EngineUnreachable(ClientError):
     """No engine answers on the socket."""
 
     code = "EngineUnreachable"
+
+
+class EngineUntrusted(ClientError):
+    """What answers over HTTPS could not prove who it is, or speaks no TLS. Nothing was sent to it."""
+
+    code = "EngineUntrusted"
 
 
 class EngineAnswerInvalid(ClientError):
@@ -104,20 +123,45 @@ class _ErrorBody(msgspec.Struct):
 class CacheClient:
     """The one way to a running engine. Use it as ``async with``. Every method raises a `ClientError` of the kind that fits."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
+    def __init__(self, wire: Wire, *, token: str | None = None, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> None:
+        self._wire = wire
+        self._absent = absent
+        self._listings: dict[str, tuple[str, Any]] = {}
+        """By path: the entity tag of the listing that the engine sent last, and what it held."""
+        self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        self.read_only = False
+        """Whether this client bound itself: the engine refuses all that it asks for and that would change something."""
+        if read_only:
+            self.only_read()
+
+    def only_read(self) -> None:
+        """Bind this client to reading, for good."""
+        self.read_only = True
+        self._headers["Entrepot-Read-Only"] = "1"
 
     @classmethod
-    def at(cls, socket: Path) -> CacheClient:
-        """A client of the engine that answers on a Unix socket."""
-        # No TLS is spoken on the socket, and to read the certificates for it would take longer than most answers.
-        transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)
-        return cls(httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=TIMEOUT))
+    def at(cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> CacheClient:
+        """A client of the engine that answers on a Unix socket. *absent* is what is told when none does."""
+        return cls(HttpxWire.at(socket), read_only=read_only, absent=absent)
 
     @classmethod
-    def of_app(cls, app: Any) -> CacheClient:
+    def blocking_at(cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> CacheClient:
+        """The same, for a command that asks one thing and ends: it blocks while the engine works, and starts faster."""
+        return cls(BlockingWire(socket), read_only=read_only, absent=absent)
+
+    @classmethod
+    def over_https(cls, address: str, token: str, *, ca_file: Path | None = None, read_only: bool = False) -> CacheClient:
+        """A client of the engine that offers its management at *address* (``https://host:port``).
+
+        Trusted are the certificate authorities of the system and those in *ca_file* (PEM); raises OSError when it can't be used.
+        """
+        absent = f"No engine answers at {address}. Does it run there, with [management] in its settings.toml?"
+        return cls(HttpxWire.over_https(address, ca_file), token=token, read_only=read_only, absent=absent)
+
+    @classmethod
+    def of_app(cls, app: Any, *, read_only: bool = False) -> CacheClient:
         """A client of an engine in the same process: its management application, an ASGI callable."""
-        return cls(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://entrepot", timeout=TIMEOUT))
+        return cls(HttpxWire.of_app(app), read_only=read_only)
 
     async def __aenter__(self) -> CacheClient:
         return self
@@ -127,13 +171,17 @@ class CacheClient:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._http.aclose()
+        await self._wire.close()
 
     # The whole
 
     async def status(self) -> EngineStatus:
         """The engine in one look."""
         return await self._get("/entrepot/v1/status", EngineStatus)
+
+    async def activity(self) -> Activity:
+        """What clients got in the last 24 hours, in steps of five minutes."""
+        return await self._get("/entrepot/v1/activity", Activity)
 
     async def upstreams(self) -> list[UpstreamSnapshot]:
         """The source registries that rules may pull from."""
@@ -143,34 +191,40 @@ class CacheClient:
         """Ask the engine to end."""
         await self._send("POST", "/entrepot/v1/stop")
 
-    async def examine(self, rule: str | None = None) -> Examination:
-        """Look at all that the rules need of their sources and of the engine's machine, or one rule."""
-        path = "/entrepot/v1/doctor" + (f"?rule={quote(rule, safe='')}" if rule is not None else "")
+    async def examine(self, rule: str | None = None, *, source: str | None = None) -> Examination:
+        """Look at all that the rules need of their sources and of the engine's machine, or one rule, or the rules of one *source* (a login server)."""
+        asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in (("rule", rule), ("source", source)) if value is not None)
+        path = "/entrepot/v1/doctor" + (f"?{asked}" if asked else "")
         return _decoded(await self._send("POST", path, patience=EXAMINING), Examination)
 
-    async def recent_events(self) -> list[Event]:
-        """The last events, oldest first."""
-        return await self._get("/entrepot/v1/events?recent=1", list[Event])
+    async def recent_events(self, limit: int | None = None) -> list[Event]:
+        """The last events, oldest first, *limit* of them at the most."""
+        return await self._get("/entrepot/v1/events?recent=1" + (f"&limit={limit}" if limit is not None else ""), list[Event])
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the engine ends."""
+        left, refused = b"", None
         try:
-            async with self._http.stream("GET", "/entrepot/v1/events", timeout=httpx.Timeout(60.0, connect=5.0)) as response:
-                if not response.is_success:
-                    raise _refused(await response.aread(), response.status_code)
-                async for line in _lines(response):
-                    if line.startswith(b"data: "):
-                        yield _decoded(line[6:], Event)
-        except httpx.RemoteProtocolError:
-            return
-        except httpx.TransportError as error:
-            raise _unreachable() from error
+            async with aclosing(self._wire.stream("/entrepot/v1/events", self._headers, LISTENING)) as pieces:
+                async for status, piece in pieces:
+                    if status != 200:
+                        left, refused = left + piece, status
+                        continue
+                    # Lines end with a line feed and nothing else: in JSON characters such as U+2028 may stand unescaped.
+                    *lines, left = (left + piece).split(b"\n")
+                    for line in lines:
+                        if line.startswith(b"data: "):
+                            yield _decoded(line[6:], Event)
+        except WireBroken as error:
+            raise self._failed(error) from error
+        if refused is not None:
+            raise _refused(left, refused)
 
     # Cache rules
 
     async def rules(self) -> list[RuleSnapshot]:
-        """All cache rules, by name."""
-        return await self._get("/entrepot/v1/rules", list[RuleSnapshot])
+        """All cache rules, by name; the very same list as long as nothing has changed."""
+        return await self._listing("/entrepot/v1/rules", list[RuleSnapshot])
 
     async def rule(self, name: str) -> RuleSnapshot:
         """One cache rule, its name without regard to case."""
@@ -222,11 +276,27 @@ class CacheClient:
         }
         return _decoded(await self._send("POST", "/entrepot/v1/checks/cacheRule", asked), CheckedRule)
 
+    async def plan_delete_rule(self, name: str) -> DeletionPlan:
+        """What goes and what stays when a cache rule is deleted; nothing is changed."""
+        return await self._get(f"/entrepot/v1/rules/{quote(name, safe='')}/plan", DeletionPlan)
+
+    async def match(self, image: str) -> RuleMatch:
+        """Which rule answers for ``library/nginx:1.27``; with the engine's address in front, or a source such as ``docker.io/library/nginx``, too."""
+        return await self._get(f"/entrepot/v1/match?image={quote(image, safe='')}", RuleMatch)
+
+    async def plan_import(self, text: str) -> ImportPlan:
+        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+        return _decoded(await self._send("POST", "/entrepot/v1/checks/import", {"text": text}), ImportPlan)
+
+    async def apply_import(self, text: str) -> ImportPlan:
+        """Make the rules and credential sets of a TOML text, all of them or none: refused (``ImportRefused``) when one can't be made."""
+        return _decoded(await self._send("POST", "/entrepot/v1/imports", {"text": text}), ImportPlan)
+
     # Credential sets
 
     async def credential_sets(self) -> list[CredentialSetSnapshot]:
-        """All credential sets, by name, with their health."""
-        return await self._get("/entrepot/v1/credentialSets", list[CredentialSetSnapshot])
+        """All credential sets, by name, with their health; the very same list as long as nothing has changed."""
+        return await self._listing("/entrepot/v1/credentialSets", list[CredentialSetSnapshot])
 
     async def credential_set(self, name: str) -> CredentialSetSnapshot:
         """One credential set, its name without regard to case."""
@@ -247,12 +317,21 @@ class CacheClient:
         await self._send("GET", _resource("credentialSets", name))
         await self._send("DELETE", _resource("credentialSets", name))
 
+    async def plan_delete_credential_set(self, name: str) -> DeletionPlan:
+        """What stands in the way when a credential set is to be deleted; nothing is changed."""
+        return await self._get(f"/entrepot/v1/credentialSets/{quote(name, safe='')}/plan", DeletionPlan)
+
     async def check_credential_set(
         self, name: str | None = None, login_server: str | None = None, username_id: str | None = None, password_id: str | None = None
     ) -> CheckedCredentialSet:
         """What is wrong with a credential set that does not exist yet. What is None is not judged."""
         asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
         return _decoded(await self._send("POST", "/entrepot/v1/checks/credentialSet", asked), CheckedCredentialSet)
+
+    async def try_sign_in(self, name: str, login_server: str, username_id: str, password_id: str) -> TriedSignIn:
+        """Really sign in as a credential set would that does not exist yet, or not like this; nothing is kept of it."""
+        asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
+        return _decoded(await self._send("POST", "/entrepot/v1/signIn", asked, patience=SIGNING_IN), TriedSignIn)
 
     async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
         """Really sign in with a credential set: how it went is its health."""
@@ -262,12 +341,24 @@ class CacheClient:
     # Cached repositories
 
     async def repositories(self) -> list[RepositorySnapshot]:
-        """All cached repositories, by name."""
-        return await self._get("/entrepot/v1/repositories", list[RepositorySnapshot])
+        """All cached repositories, by name; the very same list as long as nothing has changed."""
+        return await self._listing("/entrepot/v1/repositories", list[RepositorySnapshot])
 
     async def repository(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags."""
-        return await self._get(f"/entrepot/v1/repositories/{quote(name)}", RepositoryDetail)
+        return await self._get(_repository(name), RepositoryDetail)
+
+    async def tag(self, repository: str, tag: str) -> TagDetail:
+        """A tag with all that is behind it: images, their layers, and who shares these."""
+        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}", TagDetail)
+
+    async def plan_delete_repository(self, name: str) -> DeletionPlan:
+        """What goes and what stays when a cached repository is deleted; nothing is changed."""
+        return await self._get(f"{_repository(name)}/_plan", DeletionPlan)
+
+    async def plan_delete_tag(self, repository: str, tag: str) -> DeletionPlan:
+        """What goes and what stays when a tag is deleted; nothing is changed."""
+        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}/_plan", DeletionPlan)
 
     async def delete_repository(self, name: str) -> None:
         """Delete a cached repository with all that only it holds."""
@@ -287,17 +378,21 @@ class CacheClient:
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the images used least recently until at most *target* bytes are held (None: the low-water mark of the settings), or only say which."""
-        asked = {"dryRun": dry_run, "target": target}
-        return _decoded(await self._send("POST", "/entrepot/v1/evict", asked, patience=EVICTING), EvictionSnapshot)
+        path = "/entrepot/v1/checks/eviction" if dry_run else "/entrepot/v1/evict"
+        return _decoded(await self._send("POST", path, {"target": target}, patience=EVICTING), EvictionSnapshot)
 
     # Pulls
 
     async def pulls(self) -> list[PullSnapshot]:
-        """The pulls under way and those that ended lately, newest first."""
+        """The pulls under way, with their layers, and those that ended in the last 30 days (1,000 at the most), without; newest first."""
         return await self._get("/entrepot/v1/pulls", list[PullSnapshot])
 
+    async def running_pulls(self) -> list[PullSnapshot]:
+        """The pulls under way only, newest first: what is worth asking twice a second."""
+        return await self._get("/entrepot/v1/pulls?running=1", list[PullSnapshot])
+
     async def pull(self, id: str) -> PullSnapshot:
-        """One pull."""
+        """One pull, with its layers."""
         return await self._get(f"/entrepot/v1/pulls/{quote(id, safe='')}", PullSnapshot)
 
     async def start_pull(self, image: str, platform: str | None = None, asked_by: str = "cli") -> PullSnapshot:
@@ -315,6 +410,8 @@ class CacheClient:
 
     async def watch_pull(self, id: str, *, interval: float = WATCH_INTERVAL) -> AsyncIterator[PullSnapshot]:
         """A pull again and again, every *interval* seconds, until it has ended."""
+        import asyncio
+
         while True:
             pull = await self.pull(id)
             yield pull
@@ -327,41 +424,49 @@ class CacheClient:
     async def _get(self, path: str, kind: type[T]) -> T:
         return _decoded(await self._send("GET", path), kind)
 
-    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False, patience: httpx.Timeout = TIMEOUT) -> bytes:
-        headers = {"If-None-Match": "*"} if must_be_new else {}
+    async def _listing(self, path: str, kind: type[T]) -> T:
+        """A listing, fetched and read only when the engine says that it is another than the last time."""
+        known = self._listings.get(path)
+        answer = await self._ask("GET", path, {"If-None-Match": known[0]} if known is not None else {})
+        if answer.status == 304 and known is not None:
+            unchanged: T = known[1]
+            return unchanged
+        found = _decoded(_accepted(answer), kind)
+        if answer.etag is not None:
+            self._listings[path] = answer.etag, found
+        return found
+
+    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False, patience: float = TIMEOUT) -> bytes:
+        return _accepted(await self._ask(method, path, {"If-None-Match": "*"} if must_be_new else {}, body, patience=patience))
+
+    async def _ask(self, method: str, path: str, headers: dict[str, str], body: object = None, *, patience: float = TIMEOUT) -> WireAnswer:
+        headers = self._headers | headers
         content = None
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
         try:
-            response = await self._http.request(method, path, content=content, headers=headers, timeout=patience)
-        except httpx.ReadTimeout as error:
-            raise EngineUnreachable(
-                "The engine took the question but does not answer.",
-            ) from error
-        except (httpx.TransportError, OSError) as error:
-            raise _unreachable() from error
-        if response.is_success:
-            return response.content
-        raise _refused(response.content, response.status_code)
+            return await self._wire.ask(method, path, headers, content, patience)
+        except WireBroken as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: WireBroken) -> ClientError:
+        if isinstance(error, WireUntrusted):
+            return EngineUntrusted(f"{error}. Nothing was sent. Certificate authorities of your own are named with --ca-file.")
+        if isinstance(error, WireSilent):
+            return EngineUnreachable("The engine took the question but does not answer.")
+        return EngineUnreachable(self._absent if isinstance(self._absent, str) else self._absent())
 
 
-def _unreachable() -> EngineUnreachable:
-    return EngineUnreachable("No engine is running. Start one with: entrepot serve")
+def _accepted(answer: WireAnswer) -> bytes:
+    if 200 <= answer.status < 300:
+        return answer.body
+    raise _refused(answer.body, answer.status)
 
 
 def _refused(content: bytes, status: int) -> EngineRefused:
     told = _decoded(content, _ErrorBody).error
     return EngineRefused(told.code, told.message, field=told.target, status=status)
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The whole lines of a stream. httpx would also break them at characters that may stand unescaped in JSON, such as U+2028."""
-    left = b""
-    async for chunk in response.aiter_bytes():
-        *whole, left = (left + chunk).split(b"\n")
-        for line in whole:
-            yield line
 
 
 def _decoded(content: bytes, kind: type[T]) -> T:
@@ -374,6 +479,10 @@ def _decoded(content: bytes, kind: type[T]) -> T:
 def _odd(content: bytes) -> EngineAnswerInvalid:
     shown = content[:60].decode("utf-8", "replace")
     return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
+
+
+def _repository(name: str) -> str:
+    return f"/entrepot/v1/repositories/{quote(name)}"
 
 
 def _cached(repository: str, tag: str | None, digest: str | None) -> str:

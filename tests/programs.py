@@ -20,6 +20,9 @@ _PACKAGES = {
     "ip": "iproute2",
     "mount": "mount",
     "setpriv": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
     "umount": "mount",
     "unshare": "util-linux",
 }

@@ -16,6 +16,7 @@ from entrepot.client import CacheClient, EngineAnswerInvalid, EngineRefused, Eng
 from entrepot.engine import Engine
 from entrepot.server.run import listening, management_app
 from entrepot.snapshots import Event, HealthStatus, LayerState, PullState, SignIn
+from entrepot.wire import HttpxWire
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
 
@@ -28,7 +29,7 @@ async def client(engine: Engine) -> AsyncIterator[CacheClient]:
 
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
     """A client of something that answers as a test says."""
-    return CacheClient(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot"))
+    return CacheClient(HttpxWire(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")))
 
 
 # Round trips
@@ -43,6 +44,76 @@ async def test_source_registries(client: CacheClient, engine: Engine) -> None:
     found = await client.upstreams()
     assert found == engine.upstream_snapshots()
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
+
+
+async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    async for _ in client.watch_pull(started.id, interval=0.0):
+        pass
+    assert await client.tag("library/nginx", "1.27") == await engine.tag_detail("library/nginx", "1.27")
+    with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
+        await client.tag("library/nginx", "2")
+
+
+async def test_a_listing_that_did_not_change_is_the_very_same(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD")
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    async for _ in client.watch_pull(started.id, interval=0.0):
+        pass
+    await engine.cache.ledger.write()
+    [repository], revision = await client.repositories(), (await client.status()).revision
+    assert await client.repositories() is await client.repositories()
+    assert await client.rules() is await client.rules()
+    rules = await client.rules()
+    await client.lock("library/nginx", "1.27")
+    await client.lock("library/nginx")
+    assert (await client.status()).revision != revision
+    assert await client.rules() == rules
+    assert await client.repositories() == [msgspec.structs.replace(repository, locked=True)]
+    await client.create_rule("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
+    assert len(await client.rules()) == len(rules) + 1
+    assert len(await client.credential_sets()) == 1
+    assert await client.rules() == await engine.rule_snapshots()
+
+
+async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
+    assert await client.activity() == engine.activity.snapshot()
+
+
+async def test_a_listing_is_fetched_again_only_when_something_has_changed(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    async def listings() -> tuple[list[Any], ...]:
+        return await client.rules(), await client.credential_sets(), await client.repositories()
+
+    async def changed() -> bool:
+        nonlocal before, revision
+        now, after = (await client.status()).revision, await listings()
+        same = [one is other for one, other in zip(before, after, strict=True)]
+        # Whoever follows the revision misses nothing, and does not ask in vain.
+        assert all(same) == (revision == now)
+        assert after == (await engine.rule_snapshots(), engine.credential_set_snapshots(), await engine.repository_snapshots())
+        before, revision = after, now
+        return not all(same)
+
+    await engine.cache.ledger.write()
+    revision, before = (await client.status()).revision, await listings()
+    assert not await changed()
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
+    await client.check_sign_in("example-set")
+    assert await changed()
+    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api")
+    assert await changed()
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    async for _ in client.watch_pull((await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0):
+        pass
+    await engine.cache.ledger.write()
+    assert await changed()
+    await client.delete_tag("library/nginx", "1.27")
+    assert await changed()
+    await engine.activity.write()
+    await engine.cache.history.write()
+    assert not await changed()
 
 
 async def test_a_rule(client: CacheClient, engine: Engine) -> None:
@@ -124,7 +195,9 @@ async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -
     assert all(not pull.state.ended for pull in seen[:-1])
     assert {layer.state for layer in seen[-1].layers} == {LayerState.VERIFIED}
     assert seen[-1].asked_by == ("test",)
-    assert await client.pulls() == [seen[-1]]
+    # Once it has ended, its layers are told only to whoever asks for it alone.
+    assert await client.pulls() == [msgspec.structs.replace(seen[-1], layers=())]
+    assert await client.pull(seen[-1].id) == seen[-1]
     assert [each.name for each in await client.repositories()] == ["library/nginx"]
     detail = await client.repository("library/nginx")
     assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [("1.27", str(image.digest), ("linux/arm64",))]

@@ -4,6 +4,11 @@ What a script reads goes to standard output, what a person reads besides to stan
 answers.
 """
 
-from entrepot.cli.main import main
+import sys
+
+# httpx imports its own command line, and pygments and rich with it: a third of what a command of ours takes to start. It does without where there is none.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+from entrepot.cli.main import main  # noqa: E402
 
 __all__ = ["main"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,15 +12,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
-from entrepot.cli.session import REFUSED, ask, fail
+from entrepot.cli.connection import Connection
+from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, tell, without_waiting
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
+from entrepot.directories import Directories
 from entrepot.errors import EngineError, EntrepotError
-from entrepot.settings import Directories
 from entrepot.snapshots import EngineStatus
 
 START_PATIENCE = 15.0
@@ -33,41 +32,62 @@ LOG_LINES = 5
 _ELSEWHERE = "Set TMPDIR to another directory, with room in it and a short path."
 
 
-def require_terminal() -> None:
-    """Refuse in one sentence where nothing can be drawn. Textual itself would draw on standard error, whatever that is."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        click.echo("Error: the dashboard needs a terminal. Without one, use the commands: entrepot --help", err=True)
+def require_terminal(instead: str) -> None:
+    """Refuse in one sentence where nothing can be drawn, and name what does without: *instead*. Textual draws on standard error, whatever that is."""
+    if not all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)):
+        click.echo(f"Error: the dashboard needs a terminal. Without one: {instead}", err=True)
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
-        click.echo("Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Use the commands: entrepot --help", err=True)
+        click.echo(f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}", err=True)
         sys.exit(2)
 
 
-def open_dashboard() -> None:
-    """Open the dashboard on this user's engine; start one when none answers."""
-    require_terminal()
+def open_dashboard(connection: Connection, chosen: Mapping[str, Any]) -> None:
+    """Open the dashboard on the engine that the connection leads to, with the options *chosen* on the command line.
+
+    On this user's own one is started when none answers.
+    """
+    require_terminal("entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help")
     try:
-        directories = Directories.of_user()
-        directories.make()
-        started = not _answers(directories.socket)
-        if started:
-            start_engine(directories)
+        if connection.is_elsewhere:
+            _open_elsewhere(connection, chosen)
+        else:
+            _open_here(connection, chosen)
     except (ClientError, EntrepotError) as error:
         fail(error)
-    if not _run(directories.socket, started_engine=started) and started:
-        ask(CacheClient.stop)
+
+
+def _open_elsewhere(connection: Connection, chosen: Mapping[str, Any]) -> None:
+    with connection.link(keep=True) as link:
+        asyncio.run(_status(link.client()))
+        _run(link.client(), chosen, started_engine=False)
+
+
+def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
+    directories = Directories.of_user()
+    directories.make()
+    process = None
+    if not _answers(directories.socket):
+        if connection.read_only:
+            raise EngineUnreachable("No engine is running, and with --read-only none is started. Start one with: entrepot serve")
+        process = start_engine(directories)
+    client = CacheClient.at(directories.socket, read_only=connection.read_only)
+    stays = _run(client, chosen, started_engine=process is not None)
+    if process is not None and not stays:
+        # By its own signal: a read-only engine takes no orders, not even this one.
+        process.terminate()
         click.echo("The engine is stopped.", err=True)
-    elif started:
+    elif process is not None:
         click.echo("The engine goes on. See it with: entrepot status", err=True)
 
 
-def open_demo(*, headless: bool) -> None:
-    """Open the dashboard on a demo that leaves nothing behind."""
+def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
+    """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the command line."""
     if not headless:
-        require_terminal()
+        require_terminal("entrepot demo --headless; all commands: entrepot --help")
     click.echo("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.", err=True)
     with ExitStack() as stack:
-        stack.enter_context(_cleans_up_when_ended())
+        stack.enter_context(cleans_up_when_ended())
         # Short, because the path of a Unix socket has to be.
         try:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)))
@@ -89,28 +109,8 @@ def open_demo(*, headless: bool) -> None:
             except KeyboardInterrupt:
                 click.echo(err=True)
         else:
-            _run(directories.socket, started_engine=False, demo=True)
+            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, demo=True)
     click.echo("The demo is over, and all of it is removed. The real thing: entrepot", err=True)
-
-
-@contextmanager
-def _cleans_up_when_ended() -> Iterator[None]:
-    """Within it a SIGTERM or a lost terminal ends the program as an exception does, so that what was begun is also removed; Python would just end."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        # A second one must not interrupt the cleaning up.
-        for each in caught:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    # Whoever started it with nohup wants it to stay.
-    wanted = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
-    caught = {each: signal.signal(each, end) for each in wanted}
-    try:
-        yield
-    finally:
-        for each, before in caught.items():
-            signal.signal(each, before)
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def _explain(status: EngineStatus) -> None:
     click.echo("ctrl+c ends it.")
 
 
-def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> None:
+def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start an engine in a session of its own, so that it outlives this terminal, and wait until it answers; raises `EngineError`."""
     log = directories.log / "engine.log"
     with _opened(log, "Free space there, let this user write it, or set XDG_STATE_HOME to another directory.") as output:
@@ -153,6 +153,7 @@ def start_engine(directories: Directories, environment: Mapping[str, str] | None
             env={**os.environ, **(environment or {})},
         )
     _wait_for(directories.socket, process, log, since=since)
+    return process
 
 
 def _opened(log: Path, hint: str) -> BinaryIO:
@@ -167,7 +168,7 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path, *, sinc
     until = time.monotonic() + START_PATIENCE
     while time.monotonic() < until:
         try:
-            return asyncio.run(_status(socket))
+            return _status_at(socket)
         except EngineUnreachable:
             if process.poll() is not None:
                 raise EngineError(f"The engine did not come up. {_last_words(log, since)}", f"Its log: {log}") from None
@@ -189,27 +190,58 @@ def _last_words(log: Path, since: int) -> str:
     return "\n".join(["It wrote:", *(f"  {line}" for line in lines[-LOG_LINES:]), ""])
 
 
-async def _status(socket: Path) -> EngineStatus:
-    async with CacheClient.at(socket) as client:
+async def _status(client: CacheClient) -> EngineStatus:
+    async with client:
         return await client.status()
+
+
+def _status_at(socket: Path) -> EngineStatus:
+    return without_waiting(CacheClient.blocking_at(socket).status())
 
 
 def _answers(socket: Path) -> bool:
     try:
-        asyncio.run(_status(socket))
+        _status_at(socket)
     except EngineUnreachable:
         return False
     return True
 
 
-def _run(socket: Path, *, started_engine: bool, demo: bool = False) -> bool:
-    """Run the dashboard; whether the engine shall go on afterwards."""
+def show_keys(*, markdown: bool, check: bool) -> None:
+    """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with those."""
+    try:
+        told, problems = _dashboard().keys_told(Directories.of_user().config, markdown=markdown)
+    except EntrepotError as error:
+        fail(error)
+    for each in problems:
+        click.echo(f"! {each}", err=True)
+    if not check:
+        tell(told)
+    elif problems:
+        sys.exit(REFUSED)
+    else:
+        click.echo("All keys of keymap.toml can be used.", err=True)
+
+
+def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, demo: bool = False) -> bool:
+    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard."""
+    # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one that runs elsewhere.
+    own = Directories.of_user()
+    try:
+        outcome = _dashboard().run_dashboard(client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, demo=demo)
+    except EntrepotError as error:
+        fail(error)
+    if outcome.status:
+        sys.exit(outcome.status)
+    return bool(outcome.keep_engine)
+
+
+def _dashboard() -> Any:
     # The dashboard is a client of the engine like any other: the engine's package knows it only here, by name, and only when it is opened.
     from importlib import import_module
 
     try:
-        run_dashboard = import_module("tui.app").run_dashboard
+        return import_module("tui.run")
     except ModuleNotFoundError as error:
         click.echo(f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says.", err=True)
         sys.exit(REFUSED)
-    return bool(run_dashboard(socket, started_engine=started_engine, demo=demo).keep_engine)

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
+from pathlib import Path
+from typing import BinaryIO
 
 import click
 from msgspec import UNSET
 
 from entrepot import __version__
+from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, confirm, fail, print_fields, print_json, print_table, tell
-from entrepot.client import CacheClient
+from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
+from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
-from entrepot.reference import ImageReference
-from entrepot.settings import Directories, Settings
 from entrepot.snapshots import (
+    ActivityCounts,
     CredentialSetSnapshot,
+    DeletionPlan,
     EvictionSnapshot,
     HealthStatus,
+    Holding,
+    ImageBlob,
+    ImportOutcome,
     Outcome,
     PullSnapshot,
     PullState,
     RefreshedTag,
     RepositoryDetail,
     RuleSnapshot,
+    TagDetail,
+    TagImage,
     TagSnapshot,
 )
-from entrepot.words import Column, ago, bar, counted, duration, parse_size, size
+from entrepot.words import Column, ago, bar, counted, duration, parse_size, since, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
@@ -40,6 +48,14 @@ SHORTEST_BAR = 6
 """With fewer cells a bar says nothing that the per cent beside it does not say."""
 
 
+_LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
+"""Commands that speak to no engine, or to that of this machine only."""
+
+
+_LOOKS = "entrepot.dashboard"
+"""Where the options of the dashboard are in click's context."""
+
+
 class _Commands(click.Group):
     """Commands in the order in which a newcomer needs them."""
 
@@ -48,42 +64,80 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--connect",
+    metavar="URL",
+    envvar="ENTREPOT_CONNECT",
+    help="The engine of another machine: ssh://[USER@]HOST[:PORT], or https://HOST:PORT where it offers its management. [env: ENTREPOT_CONNECT]",
+)
+@click.option("--read-only", is_flag=True, help="Change nothing: the engine refuses all changes that this command or dashboard asks for.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"The token for https://, in a file that only you may use [default: in the environment variable {TOKEN_VARIABLE}].",
+)
+@click.option("--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificate authorities for https:// besides the system's, in PEM format.")
 @click.version_option(__version__, prog_name="entrepot")
+@click.option("--theme", metavar="NAME", help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
+@click.option("--ascii", is_flag=True, help="Draw the dashboard with ASCII characters only.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(
+    context: click.Context,
+    connect: str | None,
+    read_only: bool,
+    token_file: Path | None,
+    ca_file: Path | None,
+    theme: str | None,
+    ascii: bool,
+    no_mouse: bool,
+) -> None:
     """A self-hosted artifact cache for container registries.
 
     Without a command it opens the dashboard, and starts an engine if none is running.
     """
+    context.obj = Connection(connect or None, read_only, token_file, ca_file)
+    looks = {"theme": theme, "ascii": ascii or None, "mouse": False if no_mouse else None}
+    context.meta[_LOOKS] = chosen = {name: value for name, value in looks.items() if value is not None}
     if context.invoked_subcommand is None:
         from entrepot.cli.dashboard import open_dashboard
 
-        open_dashboard()
+        open_dashboard(context.obj, chosen)
+    elif context.invoked_subcommand in _LOCAL and connect and context.get_parameter_source("connect") is not click.core.ParameterSource.ENVIRONMENT:
+        raise click.UsageError(f"entrepot {context.invoked_subcommand} is about this machine, and can't be used with --connect.")
+    elif chosen and context.invoked_subcommand != "demo":
+        raise click.UsageError("--theme, --ascii and --no-mouse are for the dashboard, and no command takes them but demo.")
 
 
 @cli.command()
 @click.option("--headless", is_flag=True, help="Without the dashboard: print how to pull, and run until ctrl+c.")
-def demo(headless: bool) -> None:
+@click.pass_context
+def demo(context: click.Context, headless: bool) -> None:
     """Show Entrepot with a make-believe source registry, in a temporary directory. It needs no internet."""
     from entrepot.cli.dashboard import open_demo
 
-    open_demo(headless=headless)
+    open_demo(context.meta[_LOOKS], read_only=context.obj.read_only, headless=headless)
 
 
 @cli.command()
 @click.option("--listen", metavar="HOST:PORT", help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].")
+@click.option("--read-only", is_flag=True, help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.")
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True, help="Lines for people or for programs.")
-def serve(listen: str | None, log_format: str) -> None:
+@click.pass_obj
+def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str) -> None:
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
+    import asyncio
+
     from entrepot.server.run import serve as run
-    from entrepot.settings import parse_listen
+    from entrepot.settings import Settings, parse_listen
 
     try:
         directories = Directories.of_user()
         settings = Settings.load(directories.settings)
         if listen is not None:
             parse_listen(listen)
-        asyncio.run(run(directories, settings, listen=listen, log_format=log_format))
+        asyncio.run(run(directories, settings, listen=listen, read_only=read_only or connection.read_only, log_format=log_format))
     except EntrepotError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -100,7 +154,12 @@ def status(as_json: bool) -> None:
         return
     print_fields(
         [
-            ("Engine", f"entrepot {found.version}, up {duration(time.time() - found.started)}" + (" (demo)" if found.demo else "")),
+            (
+                "Engine",
+                f"entrepot {found.version}, up {duration(time.time() - found.started)}"
+                + (" (demo)" if found.demo else "")
+                + (", read-only" if found.read_only else ""),
+            ),
             ("Registry", found.address),
             ("Cache rules", f"{found.rules:,} of {found.rules_limit:,}"),
             ("Credential sets", f"{found.credential_sets:,}"),
@@ -108,10 +167,19 @@ def status(as_json: bool) -> None:
             ("Held", f"{size(found.blobs_size)} of {size(found.space_limit)}, {size(found.space_free)} free on the file system"),
             ("Pulling", f"{found.pulls_running:,} at {size(found.speed)}/s"),
             ("Since the start", f"{size(found.served)} served, {size(found.from_source)} from sources"),
+            ("Last 24 hours", _last_day(found.last_day)),
         ]
     )
     for notice in found.notices:
         click.echo(f"! {notice}", err=True)
+
+
+def _last_day(counts: ActivityCounts) -> str:
+    share = counts.hit_share
+    if share is None:
+        return "nothing was pulled"
+    answers, saved = counted(counts.hits + counts.misses, "answer"), counted(counts.requests_saved, "request")
+    return f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, {size(counts.from_source)} from sources, {saved} to them saved"
 
 
 @cli.group()
@@ -203,17 +271,119 @@ def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, freshnes
     _print_rule(ask(update), as_json=as_json)
 
 
+_dry_run = click.option("--dry-run", is_flag=True, help="Only show what goes and what stays. Exit status 1 when it can't be deleted.")
 _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def _print_plan(plan: DeletionPlan) -> None:
+    stay = ", ".join(plan.repositories[:3]) + (f" and {plan.repository_count - 3:,} more" if plan.repository_count > 3 else "")
+    goes = f"{counted(plan.tag_count, 'tag')}, {counted(plan.manifest_count, 'manifest')}, {size(plan.freed)}"
+    print_fields(
+        [
+            ("Would be deleted", plan.name),
+            ("Goes", goes if plan.kind in {"repository", "tag"} else None),
+            ("Stays", f"{size(plan.shared)} that others need too" if plan.shared else None),
+            ("Left without a tag", size(plan.untagged) if plan.untagged else None),
+            ("Pulls that end", plan.pulls or None),
+            ("Fetched again by", plan.fetched_again_by),
+            ("Left without a rule", stay),
+            ("Used by", ", ".join(plan.used_by)),
+            ("Refused", plan.refused),
+        ]
+    )
+    if not plan.possible:
+        sys.exit(REFUSED)
 
 
 @rule.command("delete")
 @_name
+@_dry_run
 @_yes
-def delete_rule(name: str, yes: bool) -> None:
+def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a cache rule. What it cached stays, and stays pullable."""
+    if dry_run:
+        _print_plan(ask(lambda client: client.plan_delete_rule(name)))
+        return
     confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
     ask(lambda client: client.delete_rule(name))
     click.echo(f"The cache rule {name} is deleted.", err=True)
+
+
+@rule.command("match")
+@click.argument("image")
+@as_json
+def match_rule(image: str, as_json: bool) -> None:
+    """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1 when none does."""
+    found = ask(lambda client: client.match(image))
+    if as_json:
+        print_json(found)
+    elif found.rule is None:
+        tell(found.why_not or f"No cache rule answers for {image}.")
+        for each in found.near:
+            tell(f"  {each.name}: {each.target_repository} from {each.source_repository}. {each.why}")
+    else:
+        held = {Holding.WHOLE: "yes", Holding.PART: "in part", Holding.NOTHING: "no"}[found.holding]
+        print_fields(
+            [
+                ("Rule", found.rule),
+                ("Source", found.source_repository),
+                ("Here", found.repository),
+                ("Credential set", found.credential_set or "none"),
+                ("Held", held),
+                ("Pull it as", found.pull),
+                ("Also here", ", ".join(found.others)),
+            ]
+        )
+    if found.rule is None:
+        sys.exit(REFUSED)
+
+
+_IMPORT_COLUMNS = (Column("Line", right=True), Column("What"), Column("Name"), Column("Source"), Column("Target"), Column("Becomes"))
+_KINDS = {"rule": "rule", "credentialSet": "credential set"}
+_OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", ImportOutcome.CONFLICT: "can't be"}
+
+
+@rule.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Only show what would become of each.")
+@as_json
+def import_rules(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
+    """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{file.name} is not UTF-8 text.") from None
+    planned = ask(lambda client: client.plan_import(text))
+    done = planned if dry_run or not planned.possible else ask(lambda client: client.apply_import(text))
+    if as_json:
+        print_json(done)
+    else:
+        rows = [
+            (
+                str(each.line or "-"),
+                _KINDS.get(each.kind, each.kind),
+                each.name,
+                each.source_repository or each.login_server or "-",
+                each.target_repository or "-",
+                _OUTCOMES[each.outcome],
+            )
+            for each in done.entries
+        ]
+        print_table(_IMPORT_COLUMNS, rows, empty="There is nothing to import.")
+    for each in done.problems:
+        click.echo(f"Error: {_at_line(each.line)}{each.message} ({each.code})", err=True)
+    for entry in done.entries:
+        for problem in entry.problems:
+            click.echo(f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})", err=True)
+    if not done.possible:
+        click.echo("Nothing is imported.", err=True)
+        sys.exit(REFUSED)
+    new, same = done.count(ImportOutcome.CREATE), done.count(ImportOutcome.UNCHANGED)
+    click.echo(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.", err=True)
+
+
+def _at_line(line: int | None) -> str:
+    return f"line {line}: " if line is not None else ""
 
 
 def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
@@ -313,9 +483,13 @@ def check_set(name: str, as_json: bool) -> None:
 
 @credential_set.command("delete")
 @_name
+@_dry_run
 @_yes
-def delete_set(name: str, yes: bool) -> None:
+def delete_set(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
+    if dry_run:
+        _print_plan(ask(lambda client: client.plan_delete_credential_set(name)))
+        return
     confirm(f"Delete the credential set {name}?", yes=yes)
     ask(lambda client: client.delete_credential_set(name))
     click.echo(f"The credential set {name} is deleted.", err=True)
@@ -374,10 +548,16 @@ def list_repositories(as_json: bool) -> None:
 
 
 @repository.command("show")
-@click.argument("name")
+@click.argument("image", metavar="NAME[:TAG]")
 @as_json
-def show_repository(name: str, as_json: bool) -> None:
-    """Show a cached repository and its tags."""
+def show_repository(image: str, as_json: bool) -> None:
+    """Show a cached repository and its tags, or what is behind one tag: images, their layers, and who shares them."""
+    name, tag, digest = _named_thing(image)
+    if digest is not None:
+        raise click.UsageError(f"{image} is named by its digest. Name a repository, or a tag of it.")
+    if tag is not None:
+        _show_tag(name, tag, as_json=as_json)
+        return
     detail: RepositoryDetail = ask(lambda client: client.repository(name))
     if as_json:
         print_json(detail)
@@ -401,11 +581,78 @@ def show_repository(name: str, as_json: bool) -> None:
     print_table(_TAG_COLUMNS, rows, empty="It holds no tags, only images that were pulled by digest.")
 
 
+_IMAGE_COLUMNS = (Column("Platform"), Column("Digest"), Column("Size", right=True), Column("Held"), Column("Used", right=True))
+_BLOB_COLUMNS = (Column("Digest"), Column("Size", right=True), Column("Held"), Column("What"), Column("Shared with"))
+_HOLDING = {Holding.WHOLE: "whole", Holding.PART: "in part", Holding.NOTHING: "no"}
+
+
+def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
+    detail: TagDetail = ask(lambda client: client.tag(name, tag))
+    if as_json:
+        print_json(detail)
+        return
+    found, now = detail.tag, time.time()
+    print_fields(
+        [
+            ("Tag", f"{detail.repository}:{found.name}"),
+            ("Digest", found.digest),
+            ("Type", detail.media_type),
+            ("Held", f"{size(found.size)}, {size(detail.own_size)} of it for this tag alone"),
+            ("Cached", _moment(found.cached)),
+            ("Pulled", _moment(found.last_pull)),
+            ("State", _tag_state(found, now)),
+            ("Also tagged", ", ".join(detail.also_tagged)),
+        ]
+    )
+    tell()
+    rows = [
+        (
+            _image_name(each),
+            _short(each.digest),
+            "-" if each.size is None else size(each.size),
+            _HOLDING[each.holding],
+            ago(each.last_used, now),
+        )
+        for each in detail.images
+    ]
+    print_table(_IMAGE_COLUMNS, rows, empty="It leads to no image.")
+    for image in detail.images:
+        blobs = [*([image.config] if image.config is not None else []), *image.layers]
+        if blobs:
+            tell(f"\n{_image_name(image)}  {image.digest}")
+            rows = [
+                (_short(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
+                for each in blobs
+            ]
+            print_table(_BLOB_COLUMNS, rows, empty="")
+
+
+def _image_name(image: TagImage) -> str:
+    if image.attests is not None:
+        return "attestation of " + (_short(image.attests) or "nothing that is named")
+    return image.platform or "-"
+
+
+def _shared(blob: ImageBlob) -> str:
+    if not blob.shared_images:
+        return "-"
+    more = blob.shared_images - len(blob.shared_with)
+    return ", ".join(blob.shared_with) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12]
+
+
 @repository.command("delete")
 @click.argument("name")
+@_dry_run
 @_yes
-def delete_repository(name: str, yes: bool) -> None:
+def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a cached repository with all that only it holds. A rule for it stays, and the next pull caches it anew."""
+    if dry_run:
+        _print_plan(ask(lambda client: client.plan_delete_repository(name)))
+        return
     confirm(f"Delete the cached repository {name} with all its tags?", yes=yes)
     ask(lambda client: client.delete_repository(name))
     click.echo(f"The cached repository {name} is deleted.", err=True)
@@ -415,7 +662,7 @@ def delete_repository(name: str, yes: bool) -> None:
 @click.argument("image", metavar="NAME[:TAG]")
 def lock(image: str) -> None:
     """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from eviction and deletion."""
-    name, tag, digest = _locked_thing(image)
+    name, tag, digest = _named_thing(image)
     ask(lambda client: client.lock(name, tag, digest))
     click.echo(f"{image} is locked: it is not evicted and can't be deleted.", err=True)
 
@@ -424,13 +671,15 @@ def lock(image: str) -> None:
 @click.argument("image", metavar="NAME[:TAG]")
 def unlock(image: str) -> None:
     """Take away the lock of a cached repository or tag. Each is locked for itself."""
-    name, tag, digest = _locked_thing(image)
+    name, tag, digest = _named_thing(image)
     ask(lambda client: client.unlock(name, tag, digest))
     click.echo(f"{image} is unlocked.", err=True)
 
 
-def _locked_thing(image: str) -> tuple[str, str | None, str | None]:
-    """Repository, tag and digest of what is to be locked. A name alone is the repository, and not its tag ``latest``."""
+def _named_thing(image: str) -> tuple[str, str | None, str | None]:
+    """Repository, tag and digest of what a command is about. A name alone is the repository, and not its tag ``latest``."""
+    from entrepot.reference import ImageReference
+
     try:
         found = ImageReference.parse(image)
     except EntrepotError as error:
@@ -476,7 +725,7 @@ def _print_eviction(done: EvictionSnapshot) -> None:
             each.platform or "-",
             each.digest.partition(":")[2][:12],
             size(each.freed),
-            f"{ago(each.last_used, now)} ago",
+            since(each.last_used, now),
         )
         for each in done.images
     ]
@@ -494,7 +743,7 @@ def _print_eviction(done: EvictionSnapshot) -> None:
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:
     """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""
-    ended = ask(lambda client: _pull(client, image, platform))
+    ended = ask(lambda client: _pull(client, image, platform), waits=True)
     if as_json:
         print_json(ended)
     if ended.state is not PullState.COMPLETED:
@@ -504,6 +753,8 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
 
 
 async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
+    import asyncio
+
     started = await client.start_pull(image, platform)
     in_terminal = sys.stderr.isatty()
     told = time.monotonic()
@@ -592,6 +843,16 @@ def doctor(rule: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--markdown", is_flag=True, help="As tables of Markdown.")
+@click.option("--check", is_flag=True, help="Print only what is wrong with keymap.toml. Exit status 1 when something is.")
+def keys(markdown: bool, check: bool) -> None:
+    """Show all keys of the dashboard, with your own of keymap.toml."""
+    from entrepot.cli.dashboard import show_keys
+
+    show_keys(markdown=markdown, check=check)
+
+
+@cli.command()
 @as_json
 def paths(as_json: bool) -> None:
     """Show where rules, data and the socket live."""
@@ -611,6 +872,43 @@ def paths(as_json: bool) -> None:
         print_json(found)
     else:
         print_fields(list(found.items()))
+
+
+@cli.command("management-token")
+@click.argument("file", type=click.Path(path_type=Path))
+def management_token(file: Path) -> None:
+    """Make a token for the management API over HTTPS, and write it into FILE, which must not be there yet and which only you may use."""
+    import secrets
+
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as written:
+            written.write(f"{secrets.token_urlsafe(32)}\n")
+    except OSError as error:
+        click.echo(f"Error: The token can't be written to {file}: {error.strerror}.", err=True)
+        sys.exit(REFUSED)
+    click.echo(f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file.", err=True)
+
+
+@cli.command(hidden=True)
+def dial() -> None:
+    """Tell where the socket of the running engine is, and stay until standard input ends: what --connect ssh:// runs at the far side."""
+    import socket
+
+    from entrepot.cli.tunnel import ANNOUNCEMENT
+
+    try:
+        path = Directories.of_user().socket
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(5)
+            tried.connect(str(path))
+    except OSError:
+        fail(EngineUnreachable(NO_ENGINE))
+    except EntrepotError as error:
+        fail(error)
+    click.echo(f"{ANNOUNCEMENT}{path}")
+    sys.stdout.flush()
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
 
 
 def _moment(seconds: float | None) -> str:

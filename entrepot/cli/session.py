@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from entrepot.cli.connection import link
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.errors import EntrepotError
-from entrepot.settings import Directories
 from entrepot.words import Column, table
 
 REFUSED = 1
@@ -32,17 +34,53 @@ def fail(error: ClientError | EntrepotError) -> NoReturn:
     sys.exit(UNREACHABLE if isinstance(error, EngineUnreachable) else REFUSED)
 
 
-def ask(work: Callable[[CacheClient], Awaitable[T]]) -> T:
-    """Run *work* with a client of this user's engine, and end with its error if it has one."""
+def ask(work: Callable[[CacheClient], Awaitable[T]], *, waits: bool = False) -> T:
+    """Run *work* with a client of the engine, and end with its error if it has one. *waits* says that it does more than to ask, such as to sleep."""
 
-    async def session() -> T:
-        async with CacheClient.at(Directories.of_user().socket) as client:
+    async def session(blocking: bool) -> T:
+        async with way.client(blocking=blocking) as client:
             return await work(client)
 
     try:
-        return asyncio.run(session())
+        way = link()
+        if way.blocks and not waits:
+            return without_waiting(session(True))
+        import asyncio
+
+        return asyncio.run(session(False))
     except (ClientError, EntrepotError) as error:
         fail(error)
+
+
+def without_waiting(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits, because what it asks blocks: it needs no event loop, and the command starts in half the time."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError("It waits for something, and nobody would wake it.")
+
+
+@contextmanager
+def cleans_up_when_ended() -> Iterator[None]:
+    """Within it a SIGTERM or a lost terminal ends the program as an exception does, so that what was begun is also removed; Python would just end."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        # A second one must not interrupt the cleaning up.
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    # Whoever started it with nohup wants it to stay.
+    wanted = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    caught = {each: signal.signal(each, end) for each in wanted}
+    try:
+        yield
+    finally:
+        for each, before in caught.items():
+            signal.signal(each, before)
 
 
 def tell(text: str = "") -> None:

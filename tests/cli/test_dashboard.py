@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from pathlib import Path
@@ -15,13 +16,29 @@ from entrepot.errors import EngineError
 from entrepot.settings import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
 
+INSTEAD = "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help\n"
+INSTEAD_OF_A_DEMO = "entrepot demo --headless; all commands: entrepot --help\n"
+REFUSALS = [([], INSTEAD), (["--read-only"], INSTEAD), (["--connect", "ssh://localhost"], INSTEAD), (["demo"], INSTEAD_OF_A_DEMO)]
 
-@pytest.mark.parametrize("arguments", [[], ["demo"]])
-async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(arguments: list[str], alone: CommandLine) -> None:
+
+@pytest.mark.parametrize(("arguments", "instead"), REFUSALS)
+async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(arguments: list[str], instead: str, alone: CommandLine) -> None:
     ended = await alone.run(*arguments)
     assert (ended.status, ended.output) == (2, "")
-    assert ended.errors == "Error: the dashboard needs a terminal. Without one, use the commands: entrepot --help\n"
+    assert ended.errors == f"Error: the dashboard needs a terminal. Without one: {instead}"
     assert not (alone.root / "c").exists()
+
+
+@pytest.mark.parametrize("missing", ["stdin", "stdout", "stderr"])
+async def test_a_terminal_is_needed_to_type_and_to_see(missing: str, alone: CommandLine) -> None:
+    keyboard, terminal = os.openpty()
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal} | {missing: asyncio.subprocess.DEVNULL}
+    alone.environment["TERM"] = "xterm"
+    process = await alone.start(**streams)
+    os.close(terminal)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 2
+    os.close(keyboard)
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -51,11 +68,19 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])
-@pytest.mark.parametrize("arguments", [[], ["demo"]])
-async def test_a_terminal_that_can_not_place_characters_is_none(arguments: list[str], term: str, alone: CommandLine) -> None:
+@pytest.mark.parametrize(("arguments", "instead"), REFUSALS)
+async def test_a_terminal_that_can_not_place_characters_is_none(arguments: list[str], instead: str, term: str, alone: CommandLine) -> None:
     status, told = await alone.in_terminal(*arguments, term=term)
     assert status == 2
-    assert told == "Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Use the commands: entrepot --help\n"
+    assert told == f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+
+
+async def test_where_no_engine_runs_a_read_only_dashboard_starts_none(alone: CommandLine, directories: Directories) -> None:
+    status, told = await alone.in_terminal("--read-only")
+    assert status == 3
+    assert told.startswith("Error: No engine is running, and with --read-only none is started. Start one with: entrepot serve")
+    assert not directories.socket.exists()
+    assert not (directories.log / "engine.log").exists()
 
 
 # An engine that does not come up

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from entrepot.snapshots import PullSnapshot, PullState
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn, Status
+from tests.test_imports import COMMAND, HEAVY
 
 RULE_KEYS = {
+    "repositories",
+    "size",
     "name",
     "sourceRepository",
     "targetRepository",
@@ -96,7 +100,8 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, 
         (["rule", "update", "--name", "example", "--cred-set", "a", "--remove-cred-set"], "can't be used together"),
         (["credential-set", "update", "--name", "example"], "There is nothing to change: give --username-id, --password-id or both."),
         (["credential-set", "create", "--name", "example", "--login-server", "docker.io"], "Missing option '--username-id'"),
-        (["repository", "show"], "Missing argument 'NAME'"),
+        (["repository", "show"], "Missing argument 'NAME[:TAG]'"),
+        (["repository", "show", f"library/nginx@sha256:{'0' * 64}"], "is named by its digest. Name a repository, or a tag of it."),
         (["repository", "lock"], "Missing argument 'NAME[:TAG]'"),
         (["evict", "--to", "a lot"], "'a lot' is not a size. Write 50GB, 50GiB, or a number of bytes."),
         (["pull"], "Missing argument 'IMAGE'"),
@@ -149,6 +154,18 @@ async def test_status_shows_the_engine(entrepot: CommandLine, engine: Engine) ->
     told = (await entrepot.done("status")).output
     assert f"Registry         {engine.address}\n" in told
     assert "Cache rules      1 of 1,000\n" in told
+    assert "Last 24 hours    nothing was pulled\n" in told
+
+
+async def test_status_says_what_the_cache_did_in_the_last_day(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    for _ in range(2):
+        await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
+    found = (await entrepot.ask("status"))["lastDay"]
+    assert (found["hits"], found["misses"], found["requestsSaved"]) == (2, 2, 2)
+    told = (await entrepot.done("status")).output
+    assert "Last 24 hours    50% of 4 answers from the cache, 0 B served, " in told
+    assert told.splitlines()[-1].endswith(" from sources, 2 requests to them saved")
 
 
 async def test_what_an_administrator_should_know_goes_to_standard_error(entrepot: CommandLine, engine: Engine) -> None:
@@ -296,6 +313,59 @@ async def test_a_credential_set_from_its_creation_to_its_end(entrepot: CommandLi
 
 
 # Pulls and cached repositories
+
+
+async def test_rules_are_imported_all_or_none(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+    good = f'[[rules]]\nname = "acme-app"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
+    file = tmp_path / "rules.toml"
+    file.write_text(good + good.replace("acme-app", "acme-two"))
+    refused = await entrepot.run("rule", "import", str(file))
+    assert (refused.status, len(engine.documents.rules)) == (1, 1)
+    assert "Error: line 5: acme-two: " in refused.errors
+    assert refused.errors.endswith("Nothing is imported.\n")
+    file.write_text(good)
+    assert (await entrepot.done("rule", "import", "--dry-run", str(file))).errors == "1 would be imported, 0 unchanged.\n"
+    assert len(engine.documents.rules) == 1
+    assert (await entrepot.done("rule", "import", str(file))).errors == "1 imported, 0 unchanged.\n"
+    assert [each["outcome"] for each in (await entrepot.ask("rule", "import", str(file)))["entries"]] == ["unchanged"]
+    assert len(engine.documents.rules) == 2
+
+
+async def test_which_rule_answers_for_an_image(entrepot: CommandLine) -> None:
+    told = (await entrepot.done("rule", "match", "library/nginx:1.27")).output
+    assert f"Rule            example-library\nSource          {LOGIN_SERVER}/library/nginx\n" in told
+    none = await entrepot.run("rule", "match", "nginx")
+    assert (none.status, "example-library: library/* from" in none.output) == (1, True)
+
+
+async def test_a_dry_run_of_a_deletion_deletes_nothing(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
+    told = (await entrepot.done("repository", "delete", "library/nginx", "--dry-run")).output
+    assert "Would be deleted  library/nginx\nGoes              1 tag, 2 manifests, " in told
+    assert (await entrepot.done("rule", "delete", "--name", "example-library", "--dry-run")).output.endswith("Left without a rule  library/nginx\n")
+    await entrepot.done("repository", "lock", "library/nginx")
+    refused = await entrepot.run("repository", "delete", "library/nginx", "--dry-run")
+    assert (refused.status, "Refused " in refused.output) == (1, True)
+    assert ([each.name for each in engine.documents.rules], await engine.catalog.repository_names()) == (["example-library"], ["library/nginx"])
+
+
+async def test_a_tag_with_its_images_and_layers(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+    shared = b"shared" * 1000
+    image = source.add_image("library/nginx", "1.27", layers=[shared, b"own"])
+    source.add_image("library/debian", "12", layers=[shared], platforms=["linux/arm64"])
+    for each in ("library/nginx:1.27", "library/debian:12"):
+        await entrepot.done("pull", each, "--platform", "linux/arm64")
+    found = await entrepot.ask("repository", "show", "library/nginx:1.27")
+    assert [(each["platform"], each["holding"]) for each in found["images"]] == [("linux/amd64", "nothing"), ("linux/arm64", "whole")]
+    assert found["sharedSize"] == len(shared)
+    told = (await entrepot.done("repository", "show", "library/nginx:1.27")).output
+    assert "Tag     library/nginx:1.27\n" in told
+    arm = image.platforms["linux/arm64"]
+    assert re.search(rf"^linux/arm64  {arm.digest.short}  .* whole ", told, re.MULTILINE)
+    assert re.search(r"^linux/amd64  .* no ", told, re.MULTILINE)
+    assert re.search(rf"^{arm.layers[0].digest.short}  6\.0 kB  yes   layer   library/debian:12$", told, re.MULTILINE)
+    assert re.search(rf"^{arm.layers[1].digest.short}     3 B  yes   layer   -$", told, re.MULTILINE)
 
 
 async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLine, source: StandIn) -> None:
@@ -641,3 +711,41 @@ async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_f
     assert f"FAIL  {LOGIN_SERVER}: connection: " in ended.output
     assert "takes no connections. Check the network" in ended.output
     assert ended.errors.startswith("1 check of ")
+
+
+# Read-only, and fast
+
+
+async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine: Engine) -> None:
+    ended = await entrepot.run("--read-only", "rule", "delete", "--name", "example-library", "--yes")
+    assert (ended.status, ended.output) == (1, "")
+    assert ended.errors == (
+        "Error: Nothing was changed: this client bound itself to reading. Start it without --read-only to change something. (EngineReadOnly)\n"
+    )
+    assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith("Nothing goes")
+    assert "read-only" in (await entrepot.done("--read-only", "status")).output
+    assert len(engine.documents.rules) == 1
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--read-only"], ["--read-only", "serve"]])
+async def test_an_engine_is_started_read_only(arguments: list[str], alone: CommandLine, directories: Directories) -> None:
+    process = await alone.start(*arguments, "--listen", "127.0.0.1:0")
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE):
+        await process.stderr.readuntil(f"management on {directories.socket}, read-only.".encode())
+        ended = await alone.run("rule", "create", "-n", "acme-api", "-s", "mcr.microsoft.com/dotnet/sdk", "-t", "sdk")
+        assert (ended.status, "this engine is read-only" in ended.errors) == (1, True)
+        process.terminate()
+        await process.wait()
+
+
+async def test_a_question_loads_neither_an_event_loop_nor_what_draws(entrepot: CommandLine) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", COMMAND, "rule", "list", "--json", env=entrepot.environment, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    *document, told = output.decode().splitlines()
+    assert json.loads("\n".join(document))[0]["name"] == "example-library"
+    status, loaded = json.loads(told)
+    assert status == 0
+    assert not set(loaded) & (HEAVY | {"asyncio", "httpx", "ssl", "logging"})
