@@ -2,83 +2,122 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events, on, work
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.driver import Driver
 from textual.screen import Screen
+from textual.widgets import Input
 
-from entrepot.client import CacheClient, ClientError
-from entrepot.snapshots import EngineStatus
-from entrepot.words import counted
+from entrepot.client import CacheClient
 from tui import terminal
-from tui.screens.area import AREAS, INTERVAL, QUIET_INTERVAL
-from tui.screens.credentials import CredentialsScreen
-from tui.screens.events import EventsScreen
-from tui.screens.overview import OverviewScreen
-from tui.screens.pulls import PullsScreen
-from tui.screens.repositories import RepositoriesScreen
-from tui.screens.rules import RulesScreen
-from tui.screens.sources import SourcesScreen
+from tui.faults import kept, named
+from tui.leaving import DashboardOutcome, outcome_of_leaving
+from tui.options import Options, keep_theme, suitable_theme
+from tui.screens.area import AREAS, EngineScreen, ListScreen
 from tui.screens.too_small import TooSmall
-from tui.theme import DARK, LIGHT, first_theme
-from tui.wizards.wizard import Wizard
-from widgets.dialogs import Choice, Field, KeyHelp, Prompt, Question
+from tui.theme import DARK, LIGHT
+from tui.type_ahead import HoldsKeys, TypingApp
+from tui.watch import EngineWatch
+from widgets.lines import action_name, key_name
 
-RETRY_INTERVAL = 2.0
-"""Seconds between two tries to reach an engine that was lost."""
+if TYPE_CHECKING:
+    from tui.commands import Command
+    from tui.keymap import Keymap
+    from tui.wizards.wizard import Wizard
 
-
-@dataclass(frozen=True, slots=True)
-class DashboardOutcome:
-    """What the user wants to become of the engine."""
-
-    keep_engine: bool
+__all__ = ["Dashboard", "DashboardOutcome"]
 
 
-class Dashboard(App[DashboardOutcome]):
+def _made_when_visited(area: str) -> Callable[[], Screen[Any]]:
+    """A screen's module with all that it needs is imported when somebody goes there: the first picture does not wait for it."""
+
+    def make() -> Screen[Any]:
+        screen: type[Screen[Any]] = getattr(import_module(f"tui.screens.{area.lower()}"), f"{area}Screen")
+        return screen()
+
+    return make
+
+
+def _look_for_garbage_again() -> None:
+    """Once the first picture is there (see `tui.run`). What was imported until then is not looked through any more."""
+    gc.freeze()
+    gc.enable()
+
+
+class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
     """Screens and wizards around one `CacheClient`. *started_engine* says that the engine was started for this dashboard."""
 
     TITLE = "entrepot"
-    ENABLE_COMMAND_PALETTE = True
-    COMMAND_PALETTE_BINDING = "colon,ctrl+p"
+    ENABLE_COMMAND_PALETTE = False
     INLINE_PADDING = 0
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
-        "overview": OverviewScreen,
-        "rules": RulesScreen,
-        "credentials": CredentialsScreen,
-        "repositories": RepositoriesScreen,
-        "pulls": PullsScreen,
-        "sources": SourcesScreen,
-        "events": EventsScreen,
-    }
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {area.lower(): _made_when_visited(area) for area in AREAS}
     DEFAULT_MODE = "overview"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(number), f"area({number})", area, show=False, tooltip=f"Go to {area}", id=f"area.{area.lower()}")
             for number, area in enumerate(AREAS, 1)
         ),
-        Binding("question_mark", "help", "help", tooltip="Show these keys", id="help"),
+        Binding("colon,ctrl+p", "commands", "commands", tooltip="Find a command by typing", id="commands"),
+        Binding("question_mark,f1", "help", "help", tooltip="Show these keys", id="help"),
         Binding("q", "leave", "leave", tooltip="Leave the dashboard", id="leave"),
-        Binding("ctrl+q", "leave_anywhere", show=False, system=True, priority=True),
-        Binding("ctrl+z", "suspend_process", show=False, tooltip="Suspend; fg brings the dashboard back"),
+        Binding("ctrl+q", "leave_anywhere", "leave at once", show=False, priority=True, tooltip="Leave from a wizard or a dialog too", id="leave-anywhere"),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False, priority=True, tooltip="Suspend; fg brings the dashboard back", id="suspend"),
+        Binding("ctrl+l", "paint", "paint anew", show=False, priority=True, tooltip="Paint the screen anew, when something else wrote on it", id="paint"),
     ]
 
-    def __init__(self, client: CacheClient, *, started_engine: bool = False, mode: str = DEFAULT_MODE) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        client: CacheClient,
+        *,
+        started_engine: bool = False,
+        options: Options | None = None,
+        keymap: Keymap | None = None,
+        keeps_theme_in: Path | None = None,
+        log: Path | None = None,
+        driver_class: type[Driver] | None = None,
+    ) -> None:
+        # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless it is told that the terminal's own colours are used.
+        super().__init__(driver_class=driver_class, ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.client = client
-        self.status: EngineStatus | None = None
-        self.is_lost = False
+        self.options = options or Options()
+        self.fault: BaseException | None = None
+        """What has ended the dashboard, where it was a fault of its own."""
+        self.faults: list[str] = []
+        self._faults_in = log
+        self._copied = ""
+        self._is_too_small = False
+        self._keymap = dict(keymap.keys) if keymap is not None else {}
+        self._keymap_problems = keymap.problems if keymap is not None else ()
+        self._keeps_theme_in = keeps_theme_in
         self._started_engine = started_engine
-        self._first_mode = mode
-        self._next_look = 0.0
         self.animation_level = "none"
+        self._has_terminal = driver_class is not None
+        self._dress()
+
+    def _dress(self) -> None:
+        """Put the colours on before the first widget is styled: Textual styles all of them a second time when the theme changes later.
+
+        Only where it is like the one that Textual begins with. For another it has more to change, which it does when the theme changes.
+        """
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        if self._theme_wanted == DARK.name:
+            self.set_reactive(App.theme, DARK.name)
+            self.stylesheet.set_variables(self.get_css_variables())
+
+    @property
+    def _theme_wanted(self) -> str:
+        return suitable_theme(self.options.theme, DARK.name, self._color_system)
 
     @property
     def address(self) -> str:
@@ -86,39 +125,45 @@ class Dashboard(App[DashboardOutcome]):
         return self.status.address if self.status is not None else "127.0.0.1:5000"
 
     async def on_mount(self) -> None:
-        """Dress, and take care of the terminal."""
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = first_theme()
+        """Dress, if that is not done yet, and take care of the terminal."""
+        self.theme = self._theme_wanted
+        self.set_class(self.options.ascii, "-ascii")
+        self.screen_change_signal.subscribe(self, self._mind_the_size)
+        self.call_after_refresh(_look_for_garbage_again)
         if not self.is_headless:
-            terminal.end_on_signals(self)  # type: ignore[arg-type]
-            terminal.repaint_on_resume(self)  # type: ignore[arg-type]
+            terminal.end_on_signals(self)
+            terminal.repaint_on_resume(self)
+        for problem in (*self.options.problems, *self._keymap_problems):
+            self.notify(problem, severity="warning", timeout=20, markup=False)
 
-    # The engine, found and lost
+    # What can't be done now
 
-    def seen(self, status: EngineStatus) -> None:
-        """The engine has answered."""
-        if self.is_lost:
-            self.notify("The engine answers again.")
-        self.status = status
-        self.is_lost = False
-        # Where nothing moves, there is no need to look twice a second.
-        self._next_look = time.monotonic() + (QUIET_INTERVAL - INTERVAL / 2 if not status.pulls_running else 0.0)
+    @property
+    def only_reads(self) -> bool:
+        """Whether this dashboard, or its engine, was opened with ``--read-only``."""
+        return self.options.read_only or (self.status is not None and self.status.read_only)
 
-    def lost(self, error: ClientError) -> None:
-        """The engine has not answered; the last picture stays on the screen."""
-        if not self.is_lost:
-            self.notify(error.message, severity="error")
-        self.is_lost = True
-        self._next_look = time.monotonic() + RETRY_INTERVAL
+    async def run_action(self, action: Any, default_namespace: DOMNode | None = None, namespaces: Mapping[str, DOMNode] | None = None) -> bool:
+        """Run an action, or say why it can't be taken now. Textual just goes past a binding whose action is disabled."""
+        if await super().run_action(action, default_namespace, namespaces):
+            return True
+        reason = self.reason_against(action, default_namespace) if isinstance(action, str) else ""
+        if reason:
+            self.notify(reason, severity="warning", markup=False)
+        return bool(reason)
 
-    def skips_look(self) -> bool:
-        """Whether it is too early to ask again."""
-        return time.monotonic() < self._next_look
+    def reason_against(self, action: str, node: DOMNode | None) -> str:
+        """Why an action, as a binding of *node* names it, can't be taken now; empty: it can."""
+        name = action_name(action)
+        if isinstance(node, EngineScreen):
+            return node.reason_against(name)
+        if not self.check_action(name, ()) and node is self:
+            return "Leave the wizard first: ctrl+c does, and nothing is made."
+        return ""
 
-    def look_now(self) -> None:
-        """Ask at the next occasion, however quiet it was."""
-        self._next_look = 0.0
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves it first."""
+        return not (action in {"area", "leave"} and isinstance(self.screen, HoldsKeys))
 
     # Getting about
 
@@ -129,58 +174,107 @@ class Dashboard(App[DashboardOutcome]):
             self.pop_screen()
         await self.switch_mode(AREAS[number - 1].lower())
 
+    async def show_filtered(self, number: int, text: str) -> None:
+        """Go to an area, and show there only the rows with these words."""
+        await self.action_area(number)
+        if isinstance(self.screen, ListScreen):
+            self.screen.filter_for(text)
+
     def action_help(self) -> None:
         """Show the keys."""
+        from widgets.dialogs import KeyHelp
+
         self.push_screen(KeyHelp(self.screen))
+
+    def action_commands(self) -> None:
+        """Find a command by typing, and run it."""
+        from tui.commands import CommandPalette, commands_of
+
+        async def run(command: Command | None) -> None:
+            if command is not None:
+                await self.run_action(command.action, command.node)
+
+        self.push_screen(CommandPalette(commands_of(self)), run)
+
+    def action_choose_theme(self, name: str) -> None:
+        """Use other colours, now and the next time."""
+        self.theme = suitable_theme(name, DARK.name, self._color_system)
+        if self.theme != name:
+            self.notify(f"This terminal shows no colours for {name}, or NO_COLOR forbids them.", severity="warning")
+        if self._keeps_theme_in is not None:
+            try:
+                keep_theme(self._keeps_theme_in, name, instead_of=self.options.theme_in_file)
+            except OSError as error:
+                self.notify(f"The theme can't be kept for the next time: {error.strerror}.", severity="warning")
+
+    @property
+    def _color_system(self) -> str | None:
+        return self.console.color_system if self._has_terminal else "truecolor"
+
+    def action_paint(self) -> None:
+        """Send the whole screen again."""
+        terminal.forget(self._driver)
+        self.refresh(layout=True)
+
+    def action_help_quit(self) -> None:
+        """ctrl+c, which a reflex presses, leaves nothing and copies nothing here."""
+        leave = next((key for key, active in self.active_bindings.items() if active.binding.action == "leave"), "")
+        self.notify(f"{key_name(leave)} leaves, and ctrl+q from anywhere." if leave else "ctrl+q leaves.")
 
     def on_resize(self, event: events.Resize) -> None:
         """Below the floor nothing can be shown, and keys must not act unseen."""
-        too_small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
+        terminal.forget(self._driver)
+        self._is_too_small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
+        self._mind_the_size()
+
+    def _mind_the_size(self, _: object = None) -> None:
+        too_small = self._is_too_small
         if too_small and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
         elif not too_small and isinstance(self.screen, TooSmall):
             self.pop_screen()
 
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A cursor that blinks would be sent twice a second, all night."""
+        if isinstance(event.widget, Input):
+            event.widget.cursor_blink = False
+
     # What several screens do
 
     @work(exit_on_error=False)
-    async def ask_for_pull(self, image: str) -> None:
-        """Ask which image, then pull it and show how it comes."""
-        fields = (Field("image", "Image", image, "library/nginx:1.27"), Field("platform", "Platform", "", "that of the engine's machine, such as linux/amd64"))
-        answers = await self.push_screen_wait(Prompt("Pull an image into the cache", fields, button="Pull"))
-        if answers is not None and answers["image"]:
-            await self.pull(answers["image"], answers["platform"] or None)
+    async def ask_for_pull(self, image: str, platform: str | None = None) -> None:
+        """Ask which image of which platform, then pull it and show how it comes."""
+        from tui.screens.pull_dialog import PullDialog
 
-    async def pull(self, image: str, platform: str | None) -> None:
-        """Begin a pull and go where it can be watched."""
-        try:
-            await self.client.start_pull(image, platform, asked_by="dashboard")
-        except ClientError as error:
-            self.notify(error.message, severity="error", timeout=10)
-            return
-        await self.show_pulls()
+        if await self.push_screen_wait(PullDialog(image, platform)):
+            await self.show_pulls()
 
     async def show_pulls(self) -> None:
         """Go where pulls can be watched."""
         await self.action_area(AREAS.index("Pulls") + 1)
 
-    def copy_line(self, line: str) -> None:
-        """Copy a line for another terminal."""
-        if terminal.copy(self, line):  # type: ignore[arg-type]
-            self.notify(f"Sent to the terminal's clipboard: {line}")
-        else:
-            self.notify("Too long for the terminal's clipboard.", severity="warning")
+    async def show_row(self, area: str, key: str) -> None:
+        """Go to an area, and there to the row with *key* when it has come."""
+        await self.action_area(AREAS.index(area) + 1)
+        if isinstance(self.screen, ListScreen):
+            self.screen.go_to(key)
 
-    @on(Wizard.Onward)
-    def _onward(self) -> None:
-        if isinstance(self.screen, Wizard):
-            self.screen.go_on()
+    def copy_line(self, line: str) -> None:
+        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a second time for the same one, the line is shown."""
+        if line == self._copied or not terminal.copy(self, line):
+            from widgets.dialogs import Shown
+
+            self._copied = ""
+            self.push_screen(Shown("Copy it by hand", line, "Mark it with the mouse; most terminals want shift held down for that. esc closes"))
+            return
+        self._copied = line
+        self.notify(f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand.", markup=False)
+
+    def on_wizard_onward(self, event: Wizard.Onward) -> None:
+        """Enter in a wizard, behind the keys that were pressed before."""
+        event.wizard.go_on()
 
     # Leaving
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves it first."""
-        return not (action in {"area", "leave"} and isinstance(self.screen, Wizard))
 
     def action_leave_anywhere(self) -> None:
         """Leave, from a wizard too."""
@@ -188,26 +282,23 @@ class Dashboard(App[DashboardOutcome]):
 
     @work(exit_on_error=False, exclusive=True, group="leave")
     async def action_leave(self) -> None:
-        """Leave. Where pulls run, or an engine was started for this dashboard, ask what shall become of it."""
-        running = self.status.pulls_running if self.status is not None and not self.is_lost else 0
-        pulling = f"{counted(running, 'pull is', 'pulls are')} still running. " if running else ""
-        if self._started_engine and not self.is_lost:
-            text = f"{pulling}The engine was started for this dashboard. Left running, it serves container clients on {self.address} without it."
-            choices = [Choice("stay", "Stay", "n"), Choice("leave-running", "Leave it running", "l"), Choice("stop", "Stop it", "s", danger=True)]
-            answer = await self.push_screen_wait(Question("Leave the dashboard?", text, choices))
-            if answer in {"leave-running", "stop"}:
-                self.exit(DashboardOutcome(keep_engine=answer == "leave-running"))
-        elif running:
-            choices = [Choice("stay", "Stay", "n"), Choice("leave-running", "Leave", "y")]
-            text = f"{pulling}The engine goes on with {'it' if running == 1 else 'them'}."
-            if await self.push_screen_wait(Question("Leave the dashboard?", text, choices)) == "leave-running":
-                self.exit(DashboardOutcome(keep_engine=True))
+        """Leave, perhaps after a question."""
+        if (outcome := await outcome_of_leaving(self, started_engine=self._started_engine)) is not None:
+            self.exit(outcome)
+
+    # Faults of its own
+
+    def failed_in_part(self, error: BaseException) -> None:
+        """Something that a screen did on its own has failed: say so and go on. The same is told once, however often it comes."""
+        if named(error) not in self.faults:
+            self.faults.append(named(error))
+            where = kept(self._faults_in, error) if self._faults_in is not None else ""
+            self.notify(f"Something went wrong in the dashboard itself: {named(error)}. {where}", severity="error", timeout=20, markup=False)
+
+    def _fatal_error(self) -> None:
+        # A private name of Textual, which would print pages of source and local variables, perhaps secrets among them. In tests it may.
+        if self.is_headless:
+            super()._fatal_error()
         else:
-            self.exit(DashboardOutcome(keep_engine=True))
-
-
-def run_dashboard(socket: Path, *, started_engine: bool, demo: bool = False) -> DashboardOutcome:
-    """Show the dashboard of the engine that answers on *socket*; gives what shall become of the engine."""
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    app = Dashboard(CacheClient.at(socket), started_engine=started_engine and not demo)
-    return app.run() or DashboardOutcome(keep_engine=True)
+            self.fault = sys.exception()
+            self._close_messages_no_wait()

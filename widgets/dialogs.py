@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Static
 
-from widgets.lines import key_name
+from widgets.lines import in_place, key_name
 
-HELP_WIDTH = 40
+HELP_WIDTH = 38
 """Columns for what a key does."""
+
+HELP = Binding("question_mark,f1", "app.help", "help", show=False, tooltip="Show these keys")
+"""Dialogs hide the keys of the application; the one for help goes on working. In a field f1 is for whoever wants to type the other one."""
 
 DIALOG_CSS = """
     align: center middle;
-    background: $background 60%;
+    background: transparent;
     & > .dialog {
         width: 68;
         max-width: 96%;
@@ -31,12 +34,21 @@ DIALOG_CSS = """
         background: $surface;
         border: round $accent;
     }
+    &.-low > .dialog { padding: 0 1; max-height: 100%; }
+    &.-low .dialog--text { margin: 0; }
     & .dialog--title { text-style: bold; color: $accent; }
     & .dialog--text { margin: 1 0; height: auto; }
     & .dialog--buttons { height: auto; align-horizontal: right; }
     & Button { margin-left: 2; min-width: 10; }
     & Input { background: $panel; margin-bottom: 1; }
 """
+
+
+SCROLLS = "& > .dialog { overflow-y: auto; scrollbar-size-vertical: 1; }"
+"""For a dialog whose text may be longer than the terminal is high."""
+
+LOW = [(0, "-low"), (20, "-high")]
+"""On a low terminal a dialog does without its margins, so that its keys stay on the screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +67,13 @@ class Question(ModalScreen[str | None]):
     With *typed* the dangerous choices work only after that word has been typed.
     """
 
-    DEFAULT_CSS = f"Question {{ {DIALOG_CSS} }}"
+    DEFAULT_CSS = f"Question {{ {DIALOG_CSS} {SCROLLS} }}"
+    VERTICAL_BREAKPOINTS = LOW
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "cancel", "cancel"),
-        Binding("left", "app.focus_previous", show=False),
-        Binding("right", "app.focus_next", show=False),
+        Binding("escape", "cancel", "cancel", tooltip="Change nothing"),
+        Binding("left", "app.focus_previous", show=False, tooltip="Go to the choice before"),
+        Binding("right", "app.focus_next", show=False, tooltip="Go to the next choice"),
+        HELP,
     ]
 
     def __init__(self, title: str, text: str, choices: Sequence[Choice], *, typed: str | None = None) -> None:
@@ -104,27 +118,12 @@ class Question(ModalScreen[str | None]):
     def _pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id)
 
-    def key_y(self) -> None:
-        """Answer with the letter y."""
-        self._by_letter("y")
-
-    def key_n(self) -> None:
-        """Answer with the letter n."""
-        self._by_letter("n")
-
-    def key_l(self) -> None:
-        """Answer with the letter l."""
-        self._by_letter("l")
-
-    def key_s(self) -> None:
-        """Answer with the letter s."""
-        self._by_letter("s")
-
-    def _by_letter(self, key: str) -> None:
-        if self._typed is not None:
-            return
-        for choice in self._choices:
-            if choice.key == key:
+    def on_key(self, event: events.Key) -> None:
+        """Answer with the letter of a choice, unless a word has to be typed."""
+        for choice in self._choices if self._typed is None else ():
+            if choice.key == event.key:
+                # Once this dialog is gone, the same key would be taken for one of the screen below.
+                event.stop()
                 self.dismiss(choice.id)
 
     def action_cancel(self) -> None:
@@ -146,7 +145,7 @@ class Prompt(ModalScreen[dict[str, str] | None]):
     """A few lines of text, asked for at once; enter in the last one takes them."""
 
     DEFAULT_CSS = f"Prompt {{ {DIALOG_CSS} & .dialog--hint {{ color: $text-muted; }} }}"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel", tooltip="Ask for nothing"), HELP]
 
     def __init__(self, title: str, fields: Sequence[Field], *, button: str) -> None:
         super().__init__()
@@ -185,11 +184,45 @@ class Prompt(ModalScreen[dict[str, str] | None]):
         self.dismiss(None)
 
 
-class KeyHelp(ModalScreen[None]):
-    """Every key that works now and what it does, from the bindings of the screen below."""
+class Shown(ModalScreen[None]):
+    """A text to be read, or to be marked with the mouse; nothing is asked."""
 
-    DEFAULT_CSS = f"KeyHelp {{ {DIALOG_CSS} & VerticalScroll {{ height: auto; max-height: 1fr; margin: 1 0; scrollbar-size-vertical: 1; }} }}"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "close", "close")]
+    DEFAULT_CSS = f"Shown {{ {DIALOG_CSS} }}"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "close", "close", tooltip="Back to the screen"), HELP]
+
+    def __init__(self, title: str, text: str, note: str = "esc closes") -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._note = note
+
+    def compose(self) -> ComposeResult:
+        """Title, text, and what to do with it."""
+        with Vertical(classes="dialog"):
+            yield Static(self._title, classes="dialog--title", markup=False)
+            yield Static(self._text, classes="dialog--text", markup=False)
+            yield Static(self._note, markup=False)
+
+    def action_close(self) -> None:
+        """Back to the screen."""
+        self.dismiss()
+
+
+class KeyHelp(ModalScreen[None]):
+    """Every key that works now and what it does, from the bindings of the screen below: its own, those of what has the focus, those that work everywhere."""
+
+    DEFAULT_CSS = f"""
+    KeyHelp {{
+        {DIALOG_CSS}
+        & > .dialog {{ height: 90%; padding: 0 2; }}
+        & VerticalScroll {{ height: 1fr; margin: 1 0; scrollbar-size-vertical: 1; }}
+    }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,f1", "close", "close"),
+        Binding("j,down", "scroll(1)", show=False),
+        Binding("k,up", "scroll(-1)", show=False),
+    ]
 
     def __init__(self, below: Screen[object]) -> None:
         super().__init__()
@@ -197,24 +230,35 @@ class KeyHelp(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The keys in one column, what they do in the other."""
-        entries: dict[str, tuple[list[str], str]] = {}
-        # The screen's own keys come before those of the list that has the focus.
-        for _, binding, _, tooltip in sorted(self._below.active_bindings.values(), key=lambda active: active.node is self._below.focused):
-            # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not here.
-            text = tooltip or binding.tooltip
-            if text and not binding.system:
-                keys = entries.setdefault(binding.action, ([], text))[0]
-                keys.append(key_name(binding.key))
-        lines = []
-        for keys, text in entries.values():
-            first, *others = textwrap.wrap(f"{text[:1].upper()}{text[1:]}", HELP_WIDTH)
-            lines.append(f"{' '.join(dict.fromkeys(keys)):<18}  {first}")
-            lines.extend(f"{'':<20}{each}" for each in others)
+        lines: list[str] = []
+        for head, entries in self._groups().items():
+            lines += ["", head] if lines else [head]
+            for keys, text in entries.values():
+                first, *others = textwrap.wrap(f"{text[:1].upper()}{text[1:]}", HELP_WIDTH)
+                lines.append(f"  {' '.join(dict.fromkeys(keys)):<18}  {first}")
+                lines.extend(f"{'':<22}{each}" for each in others)
         with Vertical(classes="dialog"):
             yield Static("Keys", classes="dialog--title")
             with VerticalScroll():
                 yield Static("\n".join(lines), markup=False)
             yield Static("esc closes", classes="dialog--title")
+
+    def _groups(self) -> dict[str, dict[str, tuple[list[str], str]]]:
+        """By the place where they work: for each action its keys and what it does."""
+        groups: dict[str, dict[str, tuple[list[str], str]]] = {"This screen": {}, "The list": {}, "Everywhere": {}}
+        for node, binding, _, tooltip in self._below.active_bindings.values():
+            # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not here.
+            text = tooltip or binding.tooltip
+            if text and not binding.system:
+                head = "This screen" if node is self._below else "Everywhere" if node is self.app else "The list"
+                groups[head].setdefault(binding.action, ([], text))[0].append(key_name(binding.key))
+        own = groups["This screen"]
+        groups["This screen"] = {action: own[action] for action in in_place(self._below, list(own))}
+        return {head: entries for head, entries in groups.items() if entries}
+
+    def action_scroll(self, by: int) -> None:
+        """Move through the keys."""
+        self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
 
     def action_close(self) -> None:
         """Back to the screen."""

@@ -3,22 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import events
 from textual.app import RenderResult
 from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.keys import key_to_character
 from textual.reactive import reactive
+from textual.screen import Screen
 from textual.widget import Widget
 
-_KEY_NAMES = {"slash": "/", "question_mark": "?", "colon": ":", "escape": "esc", "ctrl+c": "ctrl+c", "enter": "enter", "space": "space"}
+_KEY_NAMES = {"escape": "esc", "space": "space", "pagedown": "pgdn", "pageup": "pgup"}
+_SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+", "underscore": "_"}
+"""Signs for which Textual has shorter names than Unicode."""
+
+KEY_GAP = 3
+"""Columns between two entries of the line of keys."""
+
+
+def action_name(action: str) -> str:
+    """``area`` for ``app.area(1)``."""
+    return action.partition("(")[0].rpartition(".")[2]
 
 
 def key_name(keys: str) -> str:
     """A binding's first key as a person reads it: ``/`` for ``slash``."""
-    key = keys.split(",")[0]
-    return _KEY_NAMES.get(key, key)
+    key = keys.split(",")[0].strip()
+    return _KEY_NAMES.get(key) or sign_of(key) or key
+
+
+def sign_of(key: str) -> str | None:
+    """The sign that a key types; None for one that types none, such as ``f1``."""
+    sign = key if len(key) == 1 else _SIGNS.get(key) or key_to_character(key)
+    # A tab, say, is typed too, and nothing to look at.
+    return sign if sign is not None and sign.isprintable() else None
+
+
+def in_place(screen: Screen[Any], actions: Sequence[str]) -> list[str]:
+    """*actions* of *screen* in their order, but one that a key of the user's own was given stands where it was declared: Textual puts it last."""
+    declared = [each for each in screen.BINDINGS if isinstance(each, Binding)]
+    places = {each.action: place for place, each in enumerate(declared)}
+    shown = {active.binding.action: active.binding.key for active in screen.active_bindings.values()}
+    moved = [each.action for each in declared if each.action in actions and shown.get(each.action) not in each.key.split(",")]
+    order = [each for each in actions if each not in moved]
+    for action in moved:
+        following = (place for place, each in enumerate(order) if places.get(each, -1) > places[action])
+        order.insert(next(following, len(order)), action)
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """A key in the line of keys, what it does, and for whom."""
+
+    key: str
+    text: str
+    action: str
+    enabled: bool
+    node: DOMNode
+
+    @property
+    def width(self) -> int:
+        """Columns, with the gap behind it."""
+        return len(self.key) + 1 + len(self.text) + KEY_GAP
 
 
 class TwoSided(Widget):
@@ -110,9 +160,12 @@ class TabLine(Widget):
 
 
 class KeyLine(Widget):
-    """The keys of the moment, read from the bindings themselves: what has a place in it is bound with ``show=True``."""
+    """The keys of the moment, read from the bindings themselves: what has a place in it is bound with ``show=True``.
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"key-line--key", "key-line--text"}
+    What can't be done now stands there dimmed, so that it is always found at the same place. A click on an entry does what its key does.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"key-line--key", "key-line--text", "key-line--dim"}
     DEFAULT_CSS = """
     KeyLine {
         dock: bottom;
@@ -121,40 +174,66 @@ class KeyLine(Widget):
         background: $surface;
         & > .key-line--key { color: $accent; text-style: bold; }
         & > .key-line--text { color: $foreground; }
+        & > .key-line--dim { color: $text-muted; }
     }
     """
+    LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "leave")
+    """Entries that always fit, at the right end."""
+    GIVES_WAY: ClassVar[tuple[str, ...]] = ("commands",)
+    """Entries that stand before those, where there is room left."""
 
     def on_mount(self) -> None:
         """Follow the bindings of the screen."""
         self.screen.bindings_updated_signal.subscribe(self, self._bindings_changed)
+        self._shown: tuple[KeyEntry, ...] = ()
 
     def _bindings_changed(self, _: object) -> None:
-        self.refresh()
+        if self._entries() != self._shown:
+            self.refresh()
 
-    def _shown(self) -> list[tuple[Binding, bool]]:
-        seen: dict[str, tuple[Binding, bool]] = {}
-        for _, binding, enabled, _ in self.screen.active_bindings.values():
+    def _entries(self) -> tuple[KeyEntry, ...]:
+        seen: dict[str, KeyEntry] = {}
+        for node, binding, enabled, _ in self.screen.active_bindings.values():
             if binding.show and binding.action not in seen:
-                seen[binding.action] = (binding, enabled)
-        return list(seen.values())
+                seen[binding.action] = KeyEntry(key_name(binding.key), binding.description, binding.action, enabled, node)
+        return tuple(seen[action] for action in in_place(self.screen, list(seen)))
+
+    def _placed(self) -> list[tuple[int, KeyEntry]]:
+        """The entries that fit, each with the column where it begins."""
+        entries = self._entries()
+        last = [entry for word in self.LAST for entry in entries if entry.text == word]
+        giving_way = [entry for entry in entries if entry.text in self.GIVES_WAY]
+        # The last entry needs no gap behind it.
+        room = self.size.width - sum(entry.width for entry in last) + (KEY_GAP if last else 0)
+        column, placed = 0, []
+        for entry in [*(each for each in entries if each not in last and each not in giving_way), *giving_way]:
+            if entry.width > room:
+                continue
+            if entry in giving_way:
+                last.insert(0, entry)
+            else:
+                placed.append((column, entry))
+                column += entry.width
+            room -= entry.width
+        column += max(0, room)
+        for entry in last:
+            placed.append((column, entry))
+            column += entry.width
+        return placed
 
     def render(self) -> RenderResult:
-        """The line; what works everywhere comes last and always fits."""
-        key_style = self.get_component_rich_style("key-line--key", partial=True)
-        text_style = self.get_component_rich_style("key-line--text", partial=True)
+        """The line; what works everywhere comes last."""
+        key, text, dim = (self.get_component_rich_style(f"key-line--{each}", partial=True) for each in ("key", "text", "dim"))
+        self._shown = self._entries()
         line = Text(no_wrap=True)
-        entries = [(key_name(binding.key), binding.description) for binding, enabled in self._shown() if enabled]
-        last = [entry for word in ("filter", "help", "leave") for entry in entries if entry[1] == word]
-        room = self.size.width - sum(len(key) + len(text) + 4 for key, text in last)
-        for key, text in [entry for entry in entries if entry not in last]:
-            needed = len(key) + len(text) + 4
-            if needed > room:
-                continue
-            room -= needed
-            line.append(key, key_style).append(f" {text}   ", text_style)
-        if last:
-            line.append(" " * max(0, room))
-        for key, text in last:
-            line.append(key, key_style).append(f" {text}   ", text_style)
-        line.right_crop(3 if last else 0)
+        for column, entry in self._placed():
+            line.append(" " * (column - len(line)))
+            line.append(entry.key, key if entry.enabled else dim).append(f" {entry.text}", text if entry.enabled else dim)
         return line
+
+    async def on_click(self, event: events.Click) -> None:
+        """Do what the entry's key does."""
+        for column, entry in self._placed():
+            if column <= event.x - 1 < column + entry.width - KEY_GAP:
+                await self.app.run_action(entry.action, entry.node)
+                return

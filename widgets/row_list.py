@@ -6,9 +6,9 @@ left edge on, so columns that change all the time belong into a list of their ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -32,30 +32,101 @@ class Cell:
     tone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Row:
-    """A row: its *key* keeps the cursor in place when rows come and go. *search* is what a filter looks in; empty for all cells."""
+    """A row: its *key* keeps the cursor in place when rows come and go.
 
-    key: str
-    cells: tuple[Cell, ...]
-    search: str = ""
+    *cells* may be a function: of ten thousand rows only those on the screen are then ever put into words. *search* is what a filter looks in (empty for all
+    cells), *order* one value for each column, or a function of them, by which a list is sorted (empty for the texts of the cells). Where ten thousand of each
+    would take up too much memory, `tell`, `search` and `values` are those of another class.
+    """
+
+    __slots__ = ("_cells", "_given", "_order", "_search", "key")
+
+    def __init__(
+        self,
+        key: str,
+        cells: tuple[Cell, ...] | Callable[[], tuple[Cell, ...]],
+        search: str = "",
+        order: Sequence[Any] | Callable[[], Sequence[Any]] = (),
+    ) -> None:
+        self.key = key
+        self._given = cells
+        self._search = search
+        self._order = order
+        self._cells: tuple[Cell, ...] | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Texts with their tones, one for each column."""
+        if self._cells is None:
+            self._cells = self.tell()
+        return self._cells
+
+    def tell(self) -> tuple[Cell, ...]:
+        """Put it into words, as it is now."""
+        return self._given() if callable(self._given) else self._given
+
+    def search(self) -> str:
+        """What a filter looks in."""
+        return self._search or " ".join(cell.text for cell in self.cells)
+
+    def values(self) -> Sequence[Any]:
+        """What a list is sorted by, for each column; empty for the texts of the cells."""
+        return self._order() if callable(self._order) else self._order
+
+    def forget_words(self) -> None:
+        """Put the row into words again when it is next looked at: what it says may depend on the time."""
+        self._cells = None
 
     def matches(self, words: Sequence[str]) -> bool:
         """Whether every one of *words* (in lower case) is to be found."""
-        text = self.search or " ".join(cell.text for cell in self.cells)
-        lowered = text.lower()
+        lowered = self.search().lower()
         return all(word in lowered for word in words)
+
+    def order(self, column: int) -> Any:
+        """What a list is sorted by in a column."""
+        values = self.values()
+        return values[column] if values else self.cells[column].text.lower()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a person would see the same."""
+        return isinstance(other, Row) and self.key == other.key and self.cells == other.cells
+
+    def __hash__(self) -> int:
+        """By the key."""
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        """The key and the texts."""
+        return f"Row({self.key!r}, {[cell.text for cell in self.cells]})"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the list below which it is left out."""
+    """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the list below which it is left out.
+
+    What is too long loses its middle, because names differ at their ends; a *sentence* loses its end.
+    """
 
     title: str
     width: int | None = None
     weight: int = 1
     right: bool = False
     needs: int = 0
+    sentence: bool = False
+
+    @property
+    def sorts(self) -> bool:
+        """Whether a list can be sorted by it: what has no title has no order."""
+        return bool(self.title)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The column that a list is sorted by."""
+
+    column: int
+    descending: bool = False
 
 
 class RowList(ScrollView, can_focus=True):
@@ -76,20 +147,22 @@ class RowList(ScrollView, can_focus=True):
         & > .row-list--bad { color: $error; text-style: bold; }
         & > .row-list--accent { color: $accent; }
         & > .row-list--cursor { background: $surface; }
-        &:focus > .row-list--cursor { background: $panel; text-style: bold; }
+        &:focus > .row-list--cursor, &.-led > .row-list--cursor { background: $panel; text-style: bold; }
         &:nocolor > .row-list--cursor, &:ansi > .row-list--cursor { text-style: reverse; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "move(1)", "Down", show=False, tooltip="Move down"),
-        Binding("up,k", "move(-1)", "Up", show=False, tooltip="Move up"),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False, tooltip="A page down"),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False, tooltip="A page up"),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False, tooltip="Half a page down"),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False, tooltip="Half a page up"),
-        Binding("home,g", "first", "First", show=False, tooltip="The first row"),
-        Binding("end,G", "last", "Last", show=False, tooltip="The last row"),
-        Binding("enter", "open", "Open", show=False, tooltip="Open the row"),
+        Binding("down,j", "move(1)", "Down", show=False, tooltip="Move down", id="list.down"),
+        Binding("up,k", "move(-1)", "Up", show=False, tooltip="Move up", id="list.up"),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False, tooltip="A page down", id="list.page-down"),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False, tooltip="A page up", id="list.page-up"),
+        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False, tooltip="Half a page down", id="list.half-page-down"),
+        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False, tooltip="Half a page up", id="list.half-page-up"),
+        Binding("home,g", "first", "First", show=False, tooltip="The first row", id="list.first"),
+        Binding("end,G", "last", "Last", show=False, tooltip="The last row", id="list.last"),
+        Binding("enter", "open", "Open", show=False, tooltip="Open the row", id="list.open"),
+        Binding("o", "order", "order", show=False, tooltip="Sort by the next column; after the last one in the order of the engine", id="list.order"),
+        Binding("O", "turn", "turn", show=False, tooltip="Turn the order around", id="list.turn"),
     ]
 
     cursor: reactive[int] = reactive(0, repaint=False)
@@ -132,7 +205,9 @@ class RowList(ScrollView, can_focus=True):
         self._rows: tuple[Row, ...] = ()
         self._words: tuple[str, ...] = ()
         self._widths: tuple[int, ...] = ()
+        self._order: Order | None = None
         self._follower: RowList | None = None
+        self._leader: RowList | None = None
         self._styles: dict[str, Style] = {}
 
     # What is in it
@@ -155,17 +230,69 @@ class RowList(ScrollView, can_focus=True):
     def follow(self, other: RowList) -> None:
         """Scroll and move the cursor as *other* does: this list shows the volatile columns of the same rows."""
         other._follower = self
+        # Both are one list to whoever looks at them, and its scroll bar stands at the right edge.
+        other.styles.scrollbar_size_vertical = 0
+        self._leader = other
         self.can_focus = False
+
+    @property
+    def order(self) -> Order | None:
+        """What it is sorted by; None: the rows stand as they were given."""
+        return self._order
 
     def set_rows(self, rows: Sequence[Row]) -> None:
         """Show other rows. The cursor stays on its row; only what has changed is painted."""
         self._all = tuple(rows)
-        self._show(tuple(row for row in self._all if row.matches(self._words)) if self._words else self._all)
+        self._arrange()
+
+    def reword(self) -> None:
+        """Put the same rows into words again, because it is later now; only lines on the screen that say something else are painted."""
+        shown = [(line, row, row.cells) for line, row in self._lines_on_screen()]
+        for row in self._all:
+            row.forget_words()
+        for line, row, before in shown:
+            if row.cells != before:
+                self._refresh_line(line)
+
+    def _lines_on_screen(self) -> Iterator[tuple[int, Row]]:
+        top = self.scroll_offset.y - self._header
+        for line in range(self._header, self.size.height):
+            if 0 <= top + line < len(self._rows):
+                yield line, self._rows[top + line]
 
     def set_filter(self, text: str) -> None:
         """Show only rows in which every word of *text* is found."""
         self._words = tuple(text.lower().split())
-        self._show(tuple(row for row in self._all if row.matches(self._words)) if self._words else self._all)
+        self._arrange()
+
+    def set_order(self, order: Order | None) -> None:
+        """Sort by a column, or show the rows as they were given."""
+        self._order = order
+        self._arrange()
+        if self._header:
+            self._refresh_line(0)
+
+    def on_focus(self) -> None:
+        """The list that follows shows the row under the cursor as this one does."""
+        if self._follower is not None:
+            self._follower.add_class("-led")
+
+    def on_blur(self) -> None:
+        """Without the focus too."""
+        if self._follower is not None:
+            self._follower.remove_class("-led")
+
+    def _arrange(self) -> None:
+        if self._leader is not None:
+            by_key = {row.key: row for row in self._all}
+            self._show(tuple(by_key[row.key] for row in self._leader.rows if row.key in by_key))
+            return
+        rows = tuple(row for row in self._all if row.matches(self._words)) if self._words else self._all
+        if (order := self._order) is not None:
+            rows = tuple(sorted(rows, key=lambda row: row.order(order.column), reverse=order.descending))
+        self._show(rows)
+        if self._follower is not None:
+            self._follower._arrange()
 
     def _show(self, rows: tuple[Row, ...]) -> None:
         before, kept = self._rows, self.current
@@ -200,7 +327,8 @@ class RowList(ScrollView, can_focus=True):
             return
         top = self.scroll_offset.y
         for index in (before, after):
-            self._refresh_line(index - top + self._header)
+            if index >= top:
+                self._refresh_line(index - top + self._header)
         self._bring_into_view()
         if self._follower is not None:
             self._follower.cursor = after
@@ -243,6 +371,19 @@ class RowList(ScrollView, can_focus=True):
         if self.current is not None:
             self.post_message(self.Opened(self, self.current))
 
+    def action_order(self) -> None:
+        """Sort by the next column that is shown, and after the last one not at all."""
+        widths = self._layout(self.size.width)
+        begin = self._order.column + 1 if self._order is not None else 0
+        following = (index for index in range(begin, len(self.columns)) if self.columns[index].sorts and widths[index])
+        found = next(following, None)
+        self.set_order(Order(found, descending=self.columns[found].right) if found is not None else None)
+
+    def action_turn(self) -> None:
+        """Turn the order around."""
+        if self._order is not None:
+            self.set_order(Order(self._order.column, not self._order.descending))
+
     def move_to(self, key: str) -> None:
         """Move to the row with a key, if it is there."""
         for index, row in enumerate(self._rows):
@@ -253,16 +394,27 @@ class RowList(ScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         """Move to the row that was clicked; a second click opens it."""
         index = self.scroll_offset.y + event.y - self._header
-        if event.y < self._header or index >= len(self._rows):
+        if event.y < self._header:
+            self._sort_by_click(event.x)
+            return
+        if index >= len(self._rows):
             return
         if index == self.cursor and event.chain > 1:
             self.action_open()
         self.cursor = index
 
+    def _sort_by_click(self, x: int) -> None:
+        start = 2 if self._marker else 0
+        for index, (column, width) in enumerate(zip(self.columns, self._layout(self.size.width), strict=True)):
+            if width and start <= x < start + width and column.sorts:
+                again = self._order is not None and self._order.column == index
+                self.set_order(Order(index, not self._order.descending if again and self._order is not None else column.right))
+            start += width + 2 if width else 0
+
     # Drawing
 
     def _refresh_line(self, line: int) -> None:
-        if self._header <= line < self.size.height:
+        if 0 <= line < self.size.height:
             self.refresh(Region(0, line, self.size.width, 1))
 
     def on_resize(self) -> None:
@@ -279,8 +431,8 @@ class RowList(ScrollView, can_focus=True):
     def _layout(self, width: int) -> tuple[int, ...]:
         if self._widths:
             return self._widths
-        # One column stays free at the right, where a scroll bar or the edge of the terminal would touch the text.
-        usable = width - 1 - (2 if self._marker else 0)
+        # One column stays free at the right, where a scroll bar or the edge of the terminal would touch the text, and two before the list that follows.
+        usable = width - (2 if self._follower is not None else 1) - (2 if self._marker else 0)
         shown = [column.needs <= width for column in self.columns]
         gaps = 2 * max(0, sum(shown) - 1)
         fixed = sum(column.width or 0 for column, here in zip(self.columns, shown, strict=True) if here)
@@ -311,7 +463,7 @@ class RowList(ScrollView, can_focus=True):
         width = self.size.width
         base = self.rich_style
         if self._header and y == 0:
-            titles = [Cell(column.title, "header") for column in self.columns]
+            titles = [Cell(self._title(index), "header") for index in range(len(self.columns))]
             return self._strip(titles, width, base, marker="  ")
         index = self.scroll_offset.y + y - self._header
         if index >= len(self._rows):
@@ -320,24 +472,42 @@ class RowList(ScrollView, can_focus=True):
         style = base + self._style("cursor") if here else base
         return self._strip(self._rows[index].cells, width, style, marker="> " if here else "  ")
 
+    def _title(self, index: int) -> str:
+        title = self.columns[index].title
+        if self._order is None or self._order.column != index:
+            return title
+        return f"{title} {'v' if self._order.descending else '^'}"
+
     def _strip(self, cells: Sequence[Cell], width: int, base: Style, *, marker: str) -> Strip:
-        segments = [Segment(marker, base)] if self._marker else []
-        first = True
+        # Every change of style costs some forty bytes of escapes, and blanks show only their ground: they take the style of what stands before them.
+        runs = [(marker, "plain")] if self._marker else []
+        gap = ""
         for cell, column, cell_width in zip(cells, self.columns, self._layout(width), strict=False):
             if cell_width == 0:
                 continue
-            if not first:
-                segments.append(Segment("  ", base))
-            first = False
-            segments.append(Segment(fitted(cell.text, cell_width, right=column.right), base + self._style(cell.tone or "plain")))
-        return Strip(segments).adjust_cell_length(width, base)
+            tone = (cell.tone or "plain") if cell.text else runs[-1][1] if runs else "plain"
+            text = fitted(cell.text, cell_width, right=column.right, sentence=column.sentence)
+            if runs and runs[-1][1] == tone:
+                runs[-1] = (f"{runs[-1][0]}{gap}{text}", tone)
+            else:
+                if runs:
+                    runs[-1] = (f"{runs[-1][0]}{gap}", runs[-1][1])
+                runs.append((text, tone))
+            gap = "  "
+        if not runs:
+            return Strip.blank(width, base)
+        last, tone = runs[-1]
+        runs[-1] = (last.ljust(width - sum(len(text) for text, _ in runs[:-1])), tone)
+        return Strip([Segment(text, base + self._style(tone)) for text, tone in runs]).adjust_cell_length(width, base)
 
 
-def fitted(text: str, width: int, *, right: bool = False) -> str:
-    """*text* in exactly *width* cells; what is too long loses its middle, because names differ at their ends."""
+def fitted(text: str, width: int, *, right: bool = False, sentence: bool = False) -> str:
+    """*text* in exactly *width* cells; what is too long loses its middle, or as a *sentence* its end."""
     if len(text) <= width:
         return text.rjust(width) if right else text.ljust(width)
     if width < 5:
         return text[:width]
+    if sentence:
+        return f"{text[: width - 2].rstrip()}..".ljust(width)
     head = (width - 2) // 2
     return f"{text[:head]}..{text[len(text) - (width - 2 - head) :]}"

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from entrepot.client import CacheClient
 from entrepot.engine import Engine
-from entrepot.server.run import management_app
+from entrepot.server.run import listening, management_app
+from entrepot.settings import Directories
+from entrepot.snapshots import EngineStatus
+from tests.conftest import Clock
 from tests.tui.grid import grid
+from tests.tui.pty import Program
 from tui.app import Dashboard, DashboardOutcome
+from tui.keymap import Keymap
+from tui.options import Options
 
 _KEYS = {"/": "slash", "*": "asterisk", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore", " ": "space"}
 
@@ -34,7 +45,7 @@ class Person:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what the screen is expected to come to."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not condition():
                     await self.pilot.pause()
                     await asyncio.sleep(0)
@@ -49,14 +60,29 @@ class Person:
         return grid(self.app)
 
 
+async def pulled(engine: Engine, image: str, platform: str = "linux/amd64") -> None:
+    """Have an image in the cache."""
+    started = await engine.start_pull(image, platform, "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+
+
 @asynccontextmanager
-async def dashboard(engine: Engine, *, size: tuple[int, int] = (80, 24), started_engine: bool = False) -> AsyncIterator[Person]:
+async def dashboard(
+    engine: Engine,
+    *,
+    size: tuple[int, int] = (80, 24),
+    started_engine: bool = False,
+    options: Options | None = None,
+    keymap: Keymap | None = None,
+    keeps_theme_in: Path | None = None,
+) -> AsyncIterator[Person]:
     async with CacheClient.of_app(management_app(engine)) as client:
-        app = Dashboard(client, started_engine=started_engine)
+        app = Dashboard(client, started_engine=started_engine, options=options, keymap=keymap, keeps_theme_in=keeps_theme_in)
         async with app.run_test(size=size, notifications=True) as pilot:
             person = Person(app, pilot)
             await person.sees("entrepot  127.0.0.1")
             yield person
+            assert app.faults == []
 
 
 @pytest.fixture
@@ -64,3 +90,97 @@ async def person(engine: Engine) -> AsyncIterator[Person]:
     """At 80x24, on an engine with one rule, example-library."""
     async with dashboard(engine) as person:
         yield person
+
+
+@pytest.fixture
+def fixed_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Clock]:
+    """For the dashboard too it is what *clock* says, in UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        patched.setattr(time, "time", clock)
+        yield clock
+    time.tzset()
+
+
+# The real program on a terminal of its own, and the engine of the test
+
+
+class Looks:
+    """Counts how often a dashboard has looked at the engine, so that a test can wait for a number of looks instead of for time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._one = asyncio.Event()
+
+    def another(self) -> None:
+        self.count += 1
+        self._one.set()
+
+    async def more(self, number: int) -> None:
+        """Wait for a number of further looks."""
+        wanted = self.count + number
+        async with asyncio.timeout(60):
+            while self.count < wanted:
+                self._one.clear()
+                await self._one.wait()
+
+
+Opened = Callable[..., Awaitable[Program]]
+
+
+@pytest.fixture
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
+    """Those that the program finds for its user. The path of a Unix socket has to be short."""
+    root = tmp_path_factory.mktemp("u")
+    return Directories(root / "c/entrepot", root / "d/entrepot", root / "r/entrepot", root / "s/entrepot/log")
+
+
+@pytest.fixture
+def environment(directories: Directories) -> dict[str, str]:
+    root = directories.config.parents[1]
+    (root / "h").mkdir(exist_ok=True)
+    names = {"CONFIG_HOME": "c", "DATA_HOME": "d", "RUNTIME_DIR": "r", "STATE_HOME": "s"}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(root / "h"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        **{f"XDG_{name}": str(root / short) for name, short in names.items()},
+    }
+
+
+@pytest.fixture
+async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Looks]:
+    """The engine answers on its socket, looked at twice a second, and its free space is always the same."""
+    counted, status = Looks(), engine.status
+
+    async def steady() -> EngineStatus:
+        counted.another()
+        return msgspec.structs.replace(await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1)
+
+    monkeypatch.setattr(engine, "status", steady)
+    async with listening(engine):
+        yield counted
+
+
+@pytest.fixture
+async def opened(environment: dict[str, str]) -> AsyncIterator[Opened]:
+    """Opens dashboards in terminals: ``await opened("--ascii", NO_COLOR="1")``."""
+    programs: list[Program] = []
+
+    async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
+        made = Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])
+        programs.append(made)
+        return made
+
+    yield open
+    for each in programs:
+        await asyncio.to_thread(each.close)
+
+
+ENTREPOT = (sys.executable, "-m", "entrepot")
+
+
+async def sees(program: Program, *texts: str, gone: str | None = None) -> None:
+    await asyncio.to_thread(program.sees, *texts, gone=gone)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 from textual.app import App
@@ -15,3 +18,21 @@ def lines(app: App[Any]) -> list[str]:
 def grid(app: App[Any]) -> str:
     """The whole screen."""
     return "\n".join(lines(app))
+
+
+def looks_like(app: App[Any], name: str) -> None:
+    """The screen is what the file ``grids/<name>-<columns>x<lines>.txt`` holds. With ENTREPOT_WRITE_GRIDS set the file is written instead, to be reviewed."""
+    _is_as_in(Path(__file__).parent / "grids" / f"{name}-{app.size.width}x{app.size.height}.txt", grid(app) + "\n")
+
+
+def is_drawn_as(app: App[Any], name: str) -> None:
+    """The same for the whole picture, with every colour and style: ``drawings/<name>-<columns>x<lines>.svg``, which a browser shows."""
+    drawn = re.sub(r"@font-face\s*{[^}]*}\s*", "", app.export_screenshot(title="entrepot"))
+    _is_as_in(Path(__file__).parent / "drawings" / f"{name}-{app.size.width}x{app.size.height}.svg", drawn + "\n")
+
+
+def _is_as_in(file: Path, seen: str) -> None:
+    if os.environ.get("ENTREPOT_WRITE_GRIDS"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(seen)
+    assert file.read_text() == seen

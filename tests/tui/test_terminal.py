@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import pty
+import re
+import select
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cli.secure_shell import FarMachine
+from tests.clients.processes import Process
 from tests.programs import require_program
 
 PATIENCE = 60.0
@@ -66,6 +73,39 @@ class Terminal:
         """Whether the terminal is in the alternate screen, hides its cursor, or reports the mouse."""
         return self._run("display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}").strip()
 
+    def set(self, option: str, value: str) -> None:
+        self._run("set-option", "-g", option, value)
+
+    def clipboard(self) -> str:
+        """What tmux itself would paste."""
+        done = subprocess.run([self._tmux, "-S", self._socket, "show-buffer"], capture_output=True, text=True, timeout=20, check=False)
+        return done.stdout
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], str]]:
+        """Somebody sits before it, in a terminal of his own; gives a function that waits for what comes into the clipboard of that."""
+        keyboard, terminal = pty.openpty()
+        environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+        command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
+        watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
+        os.close(terminal)
+        sent = bytearray()
+
+        def copied() -> str:
+            until = time.monotonic() + PATIENCE
+            while (found := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", sent)) is None:
+                assert time.monotonic() < until, f"nothing was copied: {bytes(sent)!r}"
+                if select.select([keyboard], [], [], 1.0)[0]:
+                    sent.extend(os.read(keyboard, 65536))
+            return base64.b64decode(found[1]).decode()
+
+        try:
+            yield copied
+        finally:
+            watching.terminate()
+            watching.wait(20)
+            os.close(keyboard)
+
     def close(self) -> None:
         subprocess.run([self._tmux, "-S", self._socket, "kill-server"], capture_output=True, timeout=20, check=False)
 
@@ -101,12 +141,16 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("Enter")
     terminal.sees("Without credentials it lets nobody pull", "> hub-login")
     terminal.keys("Enter")
+    terminal.sees("How long is a tag believed", "> as the settings say")
+    terminal.keys("Enter")
     terminal.sees("Fine: the name is free.", "--cred-set hub-login")
     terminal.keys("Enter")
     terminal.sees("The cache rule docker-io-library-nginx is made.", "web/nginx:latest")
     terminal.keys("C-u")
     terminal.sees("The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest")
     terminal.keys("-l", "web/nginx:1.27")
+    terminal.keys("Enter")
+    terminal.sees("enter pull it")
     terminal.keys("Enter")
     terminal.sees("Pulls", "web/nginx:1.27", "MB/s")
     terminal.sees("web/nginx:1.27", "complete")
@@ -154,3 +198,61 @@ def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -
     terminal.sees("entrepot DEMO", "2 Rules", not_any_more="too small")
     terminal.keys("q")
     terminal.sees("The demo is over")
+
+
+@pytest.mark.parametrize("way", ["set-clipboard on", "allow-passthrough on"])
+def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(terminal: Terminal, way: str) -> None:
+    terminal.set(*way.split())
+    terminal.run("export", "TMUX=here")
+    with terminal.watched() as copied:
+        terminal.run(*ENTREPOT, "demo")
+        terminal.sees("entrepot DEMO", "All is well.")
+        terminal.keys("7")
+        terminal.sees("Events", "> ")
+        terminal.keys("G", "y")
+        terminal.sees("Sent to the terminal's clipboard:")
+        text = copied()
+    assert text
+    assert text in " ".join(terminal.seen().split())
+    assert terminal.clipboard() == (text if way == "set-clipboard on" else "")
+    terminal.keys("q")
+    terminal.sees("The demo is over")
+
+
+# On another machine
+
+
+@pytest.fixture
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMachine]:
+    """A machine with an engine, to which the shell in the terminal knows a way."""
+    root = tmp_path_factory.mktemp("f")
+    there = {f"XDG_{name}": str(root / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")}
+    machine = FarMachine(root, there)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONPATH": str(Path(__file__).parents[2]), **there}
+    engine, _ = Process.until("answers container clients on", [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
+    yield machine
+    engine.stop()
+    machine.close()
+
+
+def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(terminal: Terminal, far: FarMachine) -> None:
+    terminal.run("export", f"PATH={far.programs}:{os.environ['PATH']}")
+    terminal.run(*ENTREPOT, "--connect", "ssh://far-and-unknown", "--read-only")
+    terminal.sees("Are you sure you want to continue connecting")
+    terminal.keys("-l", "yes")
+    terminal.keys("Enter")
+    terminal.sees("To begin", "0 of 1,000 rules")
+    (far.root / "key").rename(far.root / "hidden")
+    far.cut()
+    terminal.sees("no answer from the engine since")
+    (far.root / "hidden").rename(far.root / "key")
+    terminal.sees("The engine answers again.")
+    terminal.keys("q")
+    terminal.sees("continue connecting (yes/no", not_any_more="To begin")
+    assert terminal.modes() == "0 1 0"
+    terminal.run(*ENTREPOT, "--connect", "ssh://far-and-unknown", "--read-only")
+    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.close()
+    until = time.monotonic() + PATIENCE
+    while far.connections():
+        assert time.monotonic() < until, "A lost terminal leaves a connection behind."

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Horizontal
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Static
+from textual.worker import Worker, WorkerState
 
 from entrepot.client import ClientError, EngineRefused
-from tui.presentation import status_parts
+from tui.presentation.status import status_parts
+from tui.watch import INTERVAL, SILENCE
+from widgets.detail import Detail, DetailPane
 from widgets.lines import KeyLine, TabLine, TwoSided
 from widgets.row_list import Row, RowList
 
@@ -23,11 +27,8 @@ if TYPE_CHECKING:
 
 AREAS = ("Overview", "Rules", "Credentials", "Repositories", "Pulls", "Sources", "Events")
 
-INTERVAL = 0.5
-"""Seconds between two looks at the engine while something moves: twice a second is enough to watch, and costs little over ssh."""
-
-QUIET_INTERVAL = 2.0
-"""Seconds between two looks when nothing is being pulled."""
+WIDE = 110
+"""Columns from which on details stand beside a list and not below it."""
 
 
 class EngineScreen(Screen[None]):
@@ -41,14 +42,22 @@ class EngineScreen(Screen[None]):
         & .title--count { width: auto; color: $text-muted; }
         & .filter { display: none; height: 1; padding: 0 1; background: $surface; border: none; }
         & .filter.-open { display: block; }
-        & .detail { height: auto; max-height: 6; padding: 0 2; border-top: solid $border; color: $foreground; }
+        & .content { height: 1fr; layout: vertical; }
+        &.-wide .content { layout: horizontal; }
         & .empty { display: none; height: 1fr; padding: 1 3; color: $text-muted; }
         & .empty.-shown { display: block; }
-        & .lists { height: 1fr; }
+        & .lists { width: 1fr; height: 1fr; }
+        &.-short .detail { max-height: 3; }
         & .-hidden { display: none; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = []
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual declares it so)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
+    CHANGES: ClassVar[frozenset[str]] = frozenset()
+    """Actions that change something in the engine: a dashboard that only reads offers none of them."""
+    FOLLOWS_REVISION: ClassVar[bool] = False
+    """It shows nothing but what the engine's revision counts: as long as that stays, there is no need to ask for the list."""
     area: ClassVar[int] = 0
 
     app: Dashboard
@@ -56,7 +65,9 @@ class EngineScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._timer: Timer | None = None
-        self._asking = False
+        self._asked: float | None = None
+        self._asks_again = False
+        self._revision = 0
 
     def compose(self) -> ComposeResult:
         """Status, tabs, the body, keys."""
@@ -87,27 +98,73 @@ class EngineScreen(Screen[None]):
 
     def look(self) -> None:
         """Ask the engine, unless the last question is still open."""
-        if not self._asking:
+        if self._asked is None:
+            # Now and not when it has its turn: whoever looks meanwhile would ask a second time.
+            self._asked = time.time()
             self.run_worker(self._look(), group="look", exit_on_error=False)
+        elif time.time() - self._asked > SILENCE:
+            self.app.waits_since(self._asked)
+            self._show_status()
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """What a screen does on its own must not fail in silence."""
+        if event.state is WorkerState.ERROR and event.worker.error is not None:
+            self.app.failed_in_part(event.worker.error)
+
+    def look_now(self) -> None:
+        """Ask the engine, however quiet it was, and again if it is being asked: something has just been changed."""
+        self._asks_again = self._asked is not None
+        self.app.look_now()
+        self.look()
 
     async def _look(self) -> None:
-        self._asking = True
         try:
             if self.app.skips_look():
                 return
             status = await self.app.client.status()
-            await self.fetch()
+            self.app.status = status
+            if self.FOLLOWS_REVISION and status.revision and status.revision == self._revision:
+                self.show_again()
+            else:
+                await self.fetch()
+                self._revision = status.revision
             self.app.seen(status)
         except EngineRefused as error:
             self.refused(error)
         except ClientError as error:
             self.app.lost(error)
         finally:
-            self._asking = False
+            self._asked = None
             self._show_status()
+            if self._asks_again:
+                self.look_now()
 
     async def fetch(self) -> None:
         """Ask for this screen's part and show it."""
+
+    def show_again(self) -> None:
+        """The engine would return the same as before."""
+
+    def why_not(self, action: str) -> str:
+        """Why *action* can't be taken now, in a sentence for whoever presses its key; empty: it can."""
+        return ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What can't be taken now is shown dimmed; its key says why (see `why_not`)."""
+        return None if self.reason_against(action) else True
+
+    def reason_against(self, action: str) -> str:
+        """Why *action* can't be taken: because of this screen, or because this dashboard only reads."""
+        if action in self.CHANGES and self.app.only_reads:
+            return "This dashboard only reads: it was opened with --read-only, or its engine was."
+        return self.why_not(action) if self.is_mounted else ""
+
+    def allows(self, action: str) -> bool:
+        """Whether *action* can be taken; where it can't, say why."""
+        reason = self.reason_against(action)
+        if reason:
+            self.app.notify(reason, severity="warning")
+        return not reason
 
     def refused(self, error: EngineRefused) -> None:
         """What this screen shows is not there any more."""
@@ -119,9 +176,9 @@ class EngineScreen(Screen[None]):
         if status is None:
             line.left, line.right = "entrepot", ()
         else:
-            line.left = f"entrepot{'  DEMO' if status.demo else ''}  {status.address}"
+            line.left = "  ".join(["entrepot", *(["DEMO"] if status.demo else []), status.address, *(["read-only"] if self.app.only_reads else [])])
             line.right = status_parts(status)
-        line.alert = "the engine does not answer" if self.app.is_lost else ""
+        line.alert = self.app.loss
 
 
 class ListScreen(EngineScreen):
@@ -131,20 +188,32 @@ class ListScreen(EngineScreen):
         Binding("slash", "filter", "filter", tooltip="Show only rows with these words; esc clears", id="list.filter"),
         Binding("escape", "clear_filter", show=False, tooltip="Clear the filter"),
     ]
+    # Not the hidden line of the filter, where a key that is pressed while the screen comes up would be lost.
+    AUTO_FOCUS = "#list"
     title_text: ClassVar[str] = ""
     empty_text: ClassVar[str] = ""
+    thing: ClassVar[str] = "row"
+    """What a row stands for, in the sentence that says why an action can't be taken."""
+    FOR_A_ROW: ClassVar[frozenset[str]] = frozenset()
+    """Actions that are done to the row under the cursor."""
+    _wanted: str | None = None
 
     def body(self) -> ComposeResult:
         """Title and count, filter, list, words when empty, details."""
         with Horizontal(classes="title"):
             yield Static(self.title_text, classes="title--name")
             yield Static("", classes="title--count", markup=False)
+        yield from self.below_title()
         yield Input(classes="filter", compact=True, placeholder="words that must be found; enter keeps them, esc clears")
-        with Horizontal(classes="lists"):
-            yield from self.lists()
-        yield Static(self.empty_text, classes="empty", markup=False)
-        with Vertical(classes="detail"):
-            yield Static("", id="detail", markup=False)
+        with Container(classes="content"):
+            with Horizontal(classes="lists"):
+                yield from self.lists()
+            yield Static(self.empty_text, classes="empty", markup=False)
+            yield DetailPane()
+
+    def below_title(self) -> ComposeResult:
+        """Lines between the title and the list."""
+        yield from ()
 
     def lists(self) -> ComposeResult:
         """The list, with id ``list``, and what stands beside it."""
@@ -162,6 +231,7 @@ class ListScreen(EngineScreen):
     def show_rows(self, rows: list[Row]) -> None:
         """Show the rows, or the words for an empty list."""
         self.row_list.set_rows(rows)
+        self._find_wanted()
         empty = not rows
         self.query_one(".empty").set_class(empty, "-shown")
         self.query_one(".lists").set_class(empty, "-hidden")
@@ -169,23 +239,50 @@ class ListScreen(EngineScreen):
         self._show_count()
         self._show_detail()
 
+    def show_again(self) -> None:
+        """The engine returned the same as before, or would: no row is made anew, only what depends on the time is told again."""
+        self.row_list.reword()
+        self._show_detail()
+
+    def why_not(self, action: str) -> str:
+        """An action that is done to a row needs one."""
+        return f"There is no {self.thing} under the cursor." if action in self.FOR_A_ROW and self.row_list.current is None else ""
+
+    def go_to(self, key: str) -> None:
+        """Put the cursor on the row with *key*, as soon as it is there; a filter must not hide it."""
+        self._wanted = key
+        self.action_clear_filter()
+        self._find_wanted()
+
+    def _find_wanted(self) -> None:
+        if self._wanted is not None and any(row.key == self._wanted for row in self.row_list.rows):
+            self.row_list.move_to(self._wanted)
+            self._wanted = None
+
+    def count_text(self) -> str:
+        """What stands at the right of the title while nothing is filtered."""
+        return f"{self.row_list.total:,}" if self.row_list.total else ""
+
     def _show_count(self) -> None:
         found, total = len(self.row_list.rows), self.row_list.total
         text = self.query_one(".filter", Input).value
-        told = f"{found:,} of {total:,} match   / {text}" if text else f"{total:,}" if total else ""
+        told = f"{found:,} of {total:,} match   / {text}" if text else self.count_text()
         count = self.query_one(".title--count", Static)
-        if str(count.content) != told:
-            count.update(told)
+        before = str(count.content)
+        if before != told:
+            count.update(told, layout=len(before) != len(told))
 
     def _show_detail(self) -> None:
-        told = "\n".join(self.detail(self.row_list.current)) if self.row_list.current is not None else ""
-        detail = self.query_one("#detail", Static)
-        if str(detail.content) != told:
-            detail.update(told)
+        row = self.row_list.current
+        self.query_one(DetailPane).show(self.detail(row) if row is not None else Detail(), beside=self.size.width >= WIDE)
 
-    def detail(self, row: Row | None) -> tuple[str, ...]:
-        """Lines about the row under the cursor."""
-        return ()
+    def on_resize(self) -> None:
+        """Details go beside the list or below it."""
+        self._show_detail()
+
+    def detail(self, row: Row) -> Detail:
+        """What is known about the row under the cursor."""
+        return Detail()
 
     @on(RowList.Moved, "#list")
     def _moved(self) -> None:
@@ -196,13 +293,23 @@ class ListScreen(EngineScreen):
         """Open the filter."""
         line = self.query_one(".filter", Input)
         line.add_class("-open")
-        line.focus()
+        # At once, without waiting for styles: no key that is pressed now may be lost.
+        line.display = True
+        self.set_focus(line)
+
+    def filter_for(self, text: str) -> None:
+        """Show only the rows with these words, with the focus on the list."""
+        line = self.query_one(".filter", Input)
+        line.value = text
+        line.add_class("-open")
+        self.row_list.focus()
 
     def action_clear_filter(self) -> None:
         """Clear and close the filter."""
         line = self.query_one(".filter", Input)
         line.value = ""
         line.remove_class("-open")
+        line.display = False
         self.row_list.focus()
 
     @on(Input.Changed, ".filter")

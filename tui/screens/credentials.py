@@ -11,9 +11,17 @@ from textual.binding import Binding, BindingType
 
 from entrepot.client import ClientError
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
-from tui.presentation import credential_set_health, credential_set_lines, credential_set_row
+from tui.presentation.credentials import (
+    credential_set_command,
+    credential_set_facts,
+    credential_set_health,
+    credential_set_lines,
+    credential_set_row,
+)
+from tui.presentation.deletion import refused_text
 from tui.screens.area import ListScreen
 from tui.wizards.credential_set import CredentialSetWizard
+from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
@@ -22,6 +30,10 @@ class CredentialsScreen(ListScreen):
     """How to sign in to source registries."""
 
     area = 2
+    FOLLOWS_REVISION = True
+    thing = "credential set"
+    FOR_A_ROW = frozenset({"check", "edit", "delete", "copy"})
+    CHANGES = frozenset({"new", "edit", "delete"})
     title_text = "Credential sets"
     empty_text = (
         "There is no credential set yet.\n\n"
@@ -30,11 +42,17 @@ class CredentialsScreen(ListScreen):
         "Press n to make the first one."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new set", tooltip="Make a credential set", id="credentials.new"),
+        Binding("n", "new", "new", tooltip="Make a credential set", id="credentials.new"),
         Binding("e", "edit", "edit", tooltip="Change where its secrets are kept", id="credentials.edit"),
         Binding("c", "check", "check", tooltip="Try to sign in with the credential set under the cursor", id="credentials.check"),
         Binding("d", "delete", "delete", tooltip="Delete the credential set under the cursor", id="credentials.delete"),
+        Binding("y", "copy", "copy", tooltip="Copy the command that makes the same credential set", id="credentials.copy"),
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sets: dict[str, CredentialSetSnapshot] = {}
+        self._seen: list[CredentialSetSnapshot] | None = None
 
     def lists(self) -> ComposeResult:
         """Name, login server, identifiers, health, use."""
@@ -52,37 +70,47 @@ class CredentialsScreen(ListScreen):
 
     async def fetch(self) -> None:
         """All credential sets."""
-        self._sets = {each.name: each for each in await self.app.client.credential_sets()}
-        self.show_rows([credential_set_row(each) for each in self._sets.values()])
+        found = await self.app.client.credential_sets()
+        if found == self._seen:
+            self.show_again()
+            return
+        self._seen = found
+        self._sets = {each.name: each for each in found}
+        self.show_rows([credential_set_row(each) for each in found])
 
-    def detail(self, row: Row | None) -> tuple[str, ...]:
-        """The set in sentences."""
-        return credential_set_lines(self._sets[row.key], time.time()) if row is not None else ()
+    def detail(self, row: Row) -> Detail:
+        """The set in sentences and facts."""
+        found, now = self._sets[row.key], time.time()
+        return Detail(found.name, credential_set_lines(found, now), credential_set_facts(found, now), ("The secrets themselves are never stored or shown.",))
 
     @property
     def _current(self) -> CredentialSetSnapshot | None:
         row = self.row_list.current
         return self._sets[row.key] if row is not None else None
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without a set there is nothing to edit, check or delete."""
-        if action in {"check", "edit", "delete"} and self.is_mounted and self.row_list.current is None:
-            return None
-        return True
-
     @work(exit_on_error=False)
     async def action_new(self) -> None:
         """Open the wizard."""
         await self.app.push_screen_wait(CredentialSetWizard())
-        self.look()
+        self.look_now()
 
     @on(RowList.Opened, "#list")
+    def _open(self) -> None:
+        """Edit it."""
+        if self.allows("edit"):
+            self.action_edit()
+
+    def action_copy(self) -> None:
+        """Copy the command that makes the same set."""
+        if (found := self._current) is not None:
+            self.app.copy_line(credential_set_command(found))
+
     @work(exit_on_error=False)
     async def action_edit(self) -> None:
         """Open the wizard on what is there."""
         if (found := self._current) is not None:
             await self.app.push_screen_wait(CredentialSetWizard(existing=found))
-            self.look()
+            self.look_now()
 
     @work(exit_on_error=False)
     async def action_check(self) -> None:
@@ -93,12 +121,13 @@ class CredentialsScreen(ListScreen):
         try:
             tried = await self.app.client.check_sign_in(found.name)
         except ClientError as error:
-            self.app.notify(error.message, severity="error")
+            self.app.notify(error.message, severity="error", markup=False)
         else:
             word, _ = credential_set_health(tried)
             why = f": {tried.error_message}" if tried.error_message else "."
-            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if tried.health is HealthStatus.HEALTHY else "warning")
-        self.look()
+            well = tried.health is HealthStatus.HEALTHY
+            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning", markup=False)
+        self.look_now()
 
     @work(exit_on_error=False)
     async def action_delete(self) -> None:
@@ -106,9 +135,16 @@ class CredentialsScreen(ListScreen):
         found = self._current
         if found is None:
             return
-        text = "The secrets themselves stay where they are." + (
-            f"\n\nIt is used by {', '.join(found.used_by)}: the engine will refuse." if found.used_by else ""
-        )
+        try:
+            plan = await self.app.client.plan_delete_credential_set(found.name)
+        except ClientError as error:
+            self.app.notify(error.message, severity="error", markup=False)
+            return
+        if plan.refused is not None:
+            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),))
+            await self.app.push_screen_wait(question)
+            return
+        text = f"No rule uses it.\n\nThe secrets themselves stay where they are: {found.username_id} and {found.password_id}."
         answer = await self.app.push_screen_wait(
             Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it", "n"), Choice("delete", "Delete", "y", danger=True)))
         )
@@ -117,5 +153,5 @@ class CredentialsScreen(ListScreen):
                 await self.app.client.delete_credential_set(found.name)
                 self.app.notify(f"The credential set {found.name} is deleted.")
             except ClientError as error:
-                self.app.notify(error.message, severity="error")
-            self.look()
+                self.app.notify(error.message, severity="error", markup=False)
+            self.look_now()

@@ -3,129 +3,177 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from entrepot.snapshots import EngineStatus, PullSnapshot, UpstreamSnapshot
-from entrepot.words import duration, size
-from tui.presentation import pull_progress, pull_row, upstream_state
-from tui.screens.area import EngineScreen
-from tui.screens.pulls import PROGRESS_COLUMNS
+from entrepot.snapshots import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
+from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, sources, space
+from tui.presentation.pulls import PROGRESS_COLUMNS, PROGRESS_WIDTH, STEADY_COLUMNS, pull_progress, pull_row, running_told
+from tui.screens.area import WIDE, EngineScreen
+from tui.watch import QUIET_INTERVAL
 from widgets.row_list import Column, RowList
+from widgets.sparkline import Sparkline
 
-PULLS_SHOWN = 6
+HISTORY_INTERVAL = 30.0
+"""Seconds between two looks at the 24 hours: they are kept in steps of five minutes."""
 
+EVENTS_ASKED = 40
+"""Events that are asked for: more than any terminal has lines for."""
 
-def figures(status: EngineStatus, now: float) -> str:
-    """What was served, and what of it from the cache."""
-    from_cache = max(0, status.served - status.from_source)
-    share = f"{from_cache / status.served:.0%}" if status.served else "-"
-    lines = (
-        ("served", size(status.served), ""),
-        ("from the cache", size(from_cache), share),
-        ("from sources", size(status.from_source), ""),
-        ("", "", ""),
-        ("held", size(status.blobs_size), ""),
-        ("repositories", f"{status.repositories:,}", ""),
-        ("cache rules", f"{status.rules:,}", f"of {status.rules_limit:,}"),
-        ("credential sets", f"{status.credential_sets:,}", ""),
-    )
-    head = f"Since the start, {duration(now - status.started)} ago"
-    return "\n".join([head, *(f"  {name:<16}{value:>10}  {more}".rstrip() for name, value, more in lines)])
+LABEL = 10
+"""Cells before the bars of the history, with the two that indent it."""
 
 
-def sources(upstreams: list[UpstreamSnapshot]) -> str:
-    """The source registries that rules use, and how they are."""
-    used = [each for each in upstreams if each.rules]
-    if not used:
-        return "Sources\n  No rule uses one yet."
-    return "\n".join(["Sources", *(f"  {each.login_server:<20}{upstream_state(each)[0]}" for each in used)])
-
-
-def needs(status: EngineStatus) -> str:
-    """What an administrator should know now."""
-    if status.notices:
-        return "\n".join(["Needs you", *(f"  ! {notice}" for notice in status.notices)])
-    if not status.rules:
-        return "To begin\n  Press 2 and then n to make the first cache rule."
-    return "All is well."
-
-
-def headed(text: str) -> Text:
-    """The first line of a paragraph as its heading."""
-    head, newline, rest = text.partition("\n")
-    return Text(head, "bold") if not newline else Text().append(head, "bold").append(newline + rest)
+def _block(id: str, *columns: Column) -> RowList:
+    """Lines that are only looked at."""
+    block = RowList(columns, id=id, header=False, cursor=False)
+    block.can_focus = False
+    return block
 
 
 class OverviewScreen(EngineScreen):
     """The whole in one look."""
 
     area = 0
-    DEFAULT_CSS = """
-    OverviewScreen {
-        & .section { height: 1; padding: 0 1; margin-top: 0; }
-        & .pulls { height: 8; }
-        & #progress { width: 44; }
-        & .halves { height: 10; }
-        & .halves Static { padding: 0 1; }
-        & #figures { width: 44; }
-        & #sources { width: 1fr; }
-        & #needs { padding: 0 1; height: auto; color: $foreground; }
-        & #idle { height: 8; padding: 0 3; color: $text-muted; display: none; }
-    }
+    CHANGES = frozenset({"new", "pull"})
+    DEFAULT_CSS = f"""
+    OverviewScreen {{
+        & #progress {{ width: {PROGRESS_WIDTH}; }}
+        & #idle {{ height: 1; padding: 0 2; color: $text-muted; }}
+        & .head {{ height: 1; padding: 0 1; text-style: bold; }}
+        & #right {{ width: 1fr; }}
+        & #figures {{ height: 4; }}
+        & .space, & #needs, & #events {{ height: 1; }}
+        & .space > .head {{ width: 7; }}
+        & #needs-head {{ color: $warning; &.-begin {{ color: $accent; }} &.-well {{ color: $success; }} }}
+        & .gap {{ height: 1; }}
+    }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new rule", tooltip="Make a cache rule", id="overview.new"),
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="overview.pull"),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._pulls: Sequence[PullSnapshot] = ()
+        self._upstreams: Sequence[UpstreamSnapshot] = ()
+        self._events: Sequence[Event] = ()
+        self._activity: Activity | None = None
+        self._counted: ActivityCounts | None = None
+        self._next_rest = 0.0
+        self._next_history = 0.0
+
     def body(self) -> ComposeResult:
-        """Pulls, figures and sources, what needs attention."""
+        """Pulls, figures beside sources, space, what needs attention, events."""
         with Horizontal(classes="title"):
             yield Static("Pulling now", classes="title--name")
             yield Static("", classes="title--count", markup=False)
-        with Horizontal(classes="pulls"):
-            steady = RowList(
-                (Column("Image", weight=3), Column("", 5, needs=48), Column("Source", weight=1, needs=60)), id="pulling", header=False, cursor=False
-            )
+        with Horizontal(id="pulls"):
+            steady = _block("pulling", *STEADY_COLUMNS)
             volatile = RowList(PROGRESS_COLUMNS, id="progress", header=False, marker=False, cursor=False)
             volatile.follow(steady)
-            steady.can_focus = False
             yield steady
             yield volatile
         yield Static("Nothing is being pulled.", id="idle")
-        with Horizontal(classes="halves"):
-            yield Static("", id="figures", markup=False)
-            yield Static("", id="sources", markup=False)
-        with Vertical():
-            yield Static("", id="needs", markup=False)
+        yield Static("", classes="gap")
+        with Horizontal(id="halves"):
+            with Vertical(id="left"):
+                yield Static("Last 24 hours", classes="head")
+                yield _block("figures", Column("", weight=1))
+                yield Sparkline("  hits", label_width=LABEL, id="hits")
+                yield Sparkline("  misses", label_width=LABEL, id="misses")
+            with Vertical(id="right"):
+                yield Static("Sources", classes="head")
+                yield _block("sources", Column("", SERVER, needs=BESIDE), Column("", weight=1, sentence=True))
+        yield Static("", classes="gap")
+        with Horizontal(classes="space"):
+            yield Static("Space", classes="head")
+            yield _block("space", Column("", weight=1))
+        yield Static("", classes="gap")
+        yield Static("", classes="head", id="needs-head", markup=False)
+        yield _block("needs", Column("", weight=1))
+        yield Static("", classes="gap", id="before-events")
+        yield Static("Last events", classes="head", id="events-head")
+        yield _block("events", Column("", 12), Column("", weight=1, sentence=True))
+
+    def on_screen_resume(self) -> None:
+        """Ask for all of it again."""
+        self._next_rest = self._next_history = 0.0
+
+    def on_resize(self) -> None:
+        """Share the height out anew."""
+        self.call_after_refresh(self._show)
 
     async def fetch(self) -> None:
-        """Status, pulls, sources."""
-        status = await self.app.client.status()
-        pulls = await self.app.client.pulls()
-        upstreams = await self.app.client.upstreams()
-        now = time.time()
-        self._show_pulls([pull for pull in pulls if not pull.state.ended][:PULLS_SHOWN] or pulls[:3], status, now)
-        for name, told in (("figures", figures(status, now)), ("sources", sources(upstreams)), ("needs", needs(status))):
-            widget = self.query_one(f"#{name}", Static)
-            if str(widget.content) != told:
-                widget.update(headed(told))
+        """The pulls as long as any goes on, at every look; the rest every two seconds; the history when it has changed."""
+        client, status = self.app.client, self.app.status
+        assert status is not None
+        self._pulls = await client.running_pulls() if status.pulls_running else ()
+        if time.monotonic() >= self._next_rest:
+            self._upstreams = await client.upstreams()
+            self._events = await client.recent_events(EVENTS_ASKED)
+            self._next_rest = time.monotonic() + QUIET_INTERVAL * 0.9
+        if time.monotonic() >= self._next_history or (self._activity is None and status.last_day != self._counted):
+            self._activity = await client.activity()
+            self._counted = status.last_day
+            self._next_history = time.monotonic() + HISTORY_INTERVAL
+        self._show()
 
-    def _show_pulls(self, shown: list[PullSnapshot], status: EngineStatus, now: float) -> None:
-        self.query_one(".pulls").display = bool(shown)
-        self.query_one("#idle").display = not shown
+    def _show(self) -> None:
+        status = self.app.status
+        if status is None or not self.is_mounted:
+            return
+        now = time.time()
+        width, height = self.size.width, self.size.height - 3
+        head, tone, wanted = needs(status, width)
+        left = 38 if 76 <= width < WIDE else width // 2
+        right = width - left
+        told_sources = sources(self._upstreams, now, right - 3, lines=height)
+        heights = shared_out(height, running=len(self._pulls), needs=1 + len(wanted), sources=len(told_sources), events=len(self._events))
+        if (side := self.query_one("#left")).styles.width is None or side.styles.width.cells != left:
+            side.styles.width = left
+        self._lay_out(heights.pulls, heights.halves, heights.history, heights.needs, heights.events, heights.gaps)
+        shown = self._pulls[: heights.pulls]
         self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in shown])
         self.query_one("#progress", RowList).set_rows([pull_progress(pull, now) for pull in shown])
-        told = f"{status.pulls_running:,} running   {size(status.speed)}/s" if status.pulls_running else ("the last ones" if shown else "")
-        count = self.query_one(".title--count", Static)
-        if str(count.content) != told:
-            count.update(told)
+        running = running_told(self._pulls)
+        self._tell(".title--count", f"{pulls_told(len(self._pulls), len(shown))}{running}" if running else "")
+        self.query_one("#figures", RowList).set_rows(figures(status, left - 3))
+        self.query_one("#sources", RowList).set_rows(sources(self._upstreams, now, right - 3, lines=heights.halves - 1))
+        self.query_one("#space", RowList).set_rows([space(status, width - 7)])
+        self._tell("#needs-head", head)
+        self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(tone == "good", "-well")
+        self.query_one("#needs", RowList).set_rows(wanted[: heights.needs - 1])
+        self.query_one("#events", RowList).set_rows(last_events(self._events, now, heights.events))
+        if self._activity is not None and heights.history:
+            hits, misses, most = history(self._activity, left - LABEL - 1)
+            self.query_one("#hits", Sparkline).show(hits, most)
+            self.query_one("#misses", Sparkline).show(misses, most)
+
+    def _lay_out(self, pulls: int, halves: int, has_history: bool, needed: int, events: int, gaps: bool) -> None:
+        self.query_one("#pulls").display = bool(self._pulls)
+        self.query_one("#idle").display = not self._pulls
+        for name, lines in (("pulls", pulls), ("halves", halves), ("needs", needed - 1), ("events", events)):
+            widget = self.query_one(f"#{name}")
+            if widget.styles.height is None or widget.styles.height.cells != lines:
+                widget.styles.height = lines
+        for gap in self.query(".gap"):
+            gap.display = gaps
+        for name, is_shown in (("hits", has_history), ("misses", has_history), ("needs", needed > 1), ("events-head", events > 0), ("events", events > 0)):
+            self.query_one(f"#{name}").display = is_shown
+        self.query_one("#before-events").display = gaps and events > 0
+
+    def _tell(self, selector: str, told: str) -> None:
+        widget = self.query_one(selector, Static)
+        before = str(widget.content)
+        if before != told:
+            widget.update(told, layout=len(before) != len(told))
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""

@@ -1,8 +1,9 @@
-"""Live pulls, and one of them opened into its layers."""
+"""Live pulls and those that ended, and one of them opened into its layers."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import on, work
@@ -11,68 +12,130 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from entrepot.client import ClientError
-from entrepot.snapshots import PullSnapshot
-from entrepot.words import size
-from tui.presentation import asked_by, layer_progress, layer_row, pull_lines, pull_progress, pull_row
-from tui.screens.area import ListScreen
+from entrepot.snapshots import PullSnapshot, PullState
+from tui.presentation.copies import pull_command
+from tui.presentation.pulls import (
+    PROGRESS_COLUMNS,
+    PROGRESS_WIDTH,
+    STEADY_COLUMNS,
+    asked_by,
+    how_it_ended,
+    layer_progress,
+    layer_row,
+    opened_pull_detail,
+    pull_detail,
+    pull_progress,
+    pull_row,
+    pull_summary,
+    running_told,
+    under_way_first,
+)
+from tui.screens.area import WIDE, ListScreen
+from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
-PROGRESS_COLUMNS = (Column("Progress", 14), Column("", 4, right=True), Column("Speed", 10, right=True), Column("Left", 9, right=True))
+ALL_INTERVAL = 4.0
+"""Seconds between two looks at the pulls that ended, while the same ones go on."""
 
 
 class PullsScreen(ListScreen):
-    """What is on its way in, and what came lately."""
+    """What is on its way in, and what came."""
 
     area = 4
+    thing = "pull"
+    FOR_A_ROW = frozenset({"cancel", "again", "copy"})
+    CHANGES = frozenset({"pull", "cancel", "again"})
     title_text = "Pulls"
     empty_text = (
-        "Nothing has been pulled since the engine started.\n\n"
-        "A pull begins when a container client asks for an image that is not held yet, or when you press p."
+        "Nothing has been pulled yet.\n\n"
+        "A pull begins when a container client asks for an image that is not held yet, or when you press p. "
+        "It is shown here while it goes on, layer by layer, and afterwards with how it ended."
     )
-    DEFAULT_CSS = """
-    PullsScreen { & #progress { width: 44; } }
+    DEFAULT_CSS = f"""
+    PullsScreen {{
+        & #progress {{ width: {PROGRESS_WIDTH}; }}
+        & .detail.-beside {{ width: 40; }}
+    }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="pulls.pull"),
         Binding("x", "cancel", "cancel", tooltip="Cancel the pull under the cursor", id="pulls.cancel"),
+        Binding("r", "again", "again", tooltip="Pull again what failed or was cancelled", id="pulls.again"),
+        Binding("y", "copy", "copy", tooltip="Copy the command that pulls the image under the cursor", id="pulls.copy"),
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pulls: dict[str, PullSnapshot] = {}
+        self._acts_on: tuple[str, PullState] | None = None
+        self._next_all = 0.0
+        self._ended: dict[str, tuple[PullSnapshot, Row, Row]] = {}
+        self._day = 0
 
     def lists(self) -> ComposeResult:
         """The steady columns, and the volatile ones in a list of their own."""
-        steady = RowList(
-            (Column("Image", weight=3), Column("", 5, needs=48), Column("Source", weight=1, needs=60), Column("Asked by", 18, needs=80)), id="list"
-        )
+        steady = RowList(STEADY_COLUMNS, id="list")
         volatile = RowList(PROGRESS_COLUMNS, id="progress", marker=False)
         volatile.follow(steady)
         yield steady
         yield volatile
 
+    def on_screen_resume(self) -> None:
+        """Ask for those that ended too: some may have come and gone meanwhile."""
+        self._next_all = 0.0
+
     async def fetch(self) -> None:
-        """All pulls."""
-        self._pulls = {pull.id: pull for pull in await self.app.client.pulls()}
+        """The pulls under way; all of them only when others go on than before, and now and then, because up to a thousand that ended are remembered."""
+        running = await self.app.client.running_pulls() if time.monotonic() < self._next_all else None
+        if running is None or {pull.id for pull in running} != {pull.id for pull in self._pulls.values() if not pull.state.ended}:
+            pulls = await self.app.client.pulls()
+            self._next_all = time.monotonic() + ALL_INTERVAL
+        else:
+            pulls = [*running, *(pull for pull in self._pulls.values() if pull.state.ended)]
+        self.show_pulls(pulls)
+
+    def show_pulls(self, pulls: Sequence[PullSnapshot]) -> None:
+        """Show these."""
         now = time.time()
-        self.show_rows([pull_row(pull) for pull in self._pulls.values()])
-        self._show_progress(now)
+        shown = under_way_first(pulls)
+        self._pulls = {pull.id: pull for pull in shown}
+        rows = [self._rows_of(pull, now) for pull in shown]
+        self._ended = {pull.id: (pull, *both) for pull, both in zip(shown, rows, strict=True) if pull.state.ended}
+        self.show_rows([steady for steady, _ in rows])
+        self.query_one("#progress", RowList).set_rows([volatile for _, volatile in rows])
+        current = self._current
+        acts_on = (current.id, current.state) if current is not None else None
+        if acts_on != self._acts_on:
+            self._acts_on = acts_on
+            self.refresh_bindings()
 
-    def _show_progress(self, now: float) -> None:
-        self.query_one("#progress", RowList).set_rows([pull_progress(self._pulls[row.key], now) for row in self.row_list.rows])
+    def _rows_of(self, pull: PullSnapshot, now: float) -> tuple[Row, Row]:
+        """The steady and the volatile columns. What has ended is put into words once a day: there may be a thousand, and its date is all that changes."""
+        if (day := time.localtime(now).tm_yday) != self._day:
+            self._day, self._ended = day, {}
+        known = self._ended.get(pull.id)
+        if known is not None and (known[0] is pull or known[0] == pull):
+            return known[1], known[2]
+        return pull_row(pull), _lazy_progress(pull, now)
 
-    @on(RowList.Moved, "#list")
-    def _follow(self) -> None:
-        self._show_progress(time.time())
+    def count_text(self) -> str:
+        """What goes on, or how many are known."""
+        return running_told(tuple(self._pulls.values())) or super().count_text()
 
-    def detail(self, row: Row | None) -> tuple[str, ...]:
+    @property
+    def _current(self) -> PullSnapshot | None:
+        row = self.row_list.current
+        return self._pulls.get(row.key) if row is not None else None
+
+    def detail(self, row: Row) -> Detail:
         """The pull in sentences."""
-        return pull_lines(self._pulls[row.key], time.time()) if row is not None else ()
+        return pull_detail(self._pulls[row.key], time.time())
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a pull that goes on can be cancelled."""
-        if action == "cancel" and self.is_mounted:
-            row = self.row_list.current
-            if row is None or self._pulls[row.key].state.ended:
-                return None
-        return True
+    def why_not(self, action: str) -> str:
+        """Only a pull that goes on can be cancelled, and only what did not come can be pulled again."""
+        pull = self._current
+        return super().why_not(action) or (_why_not(action, pull) if pull is not None else "")
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:
@@ -82,26 +145,48 @@ class PullsScreen(ListScreen):
         """Pull an image."""
         self.app.ask_for_pull("")
 
+    def action_copy(self) -> None:
+        """Copy the command of the pull under the cursor."""
+        if (pull := self._current) is not None:
+            copy_command(self, pull)
+
+    @work(exit_on_error=False)
+    async def action_again(self) -> None:
+        """Pull again, and follow the new pull."""
+        if (pull := self._current) is not None and (started := await pull_again(self, pull)) is not None:
+            self.go_to(started.id)
+            self.app.look_now()
+            self.look()
+
     @work(exit_on_error=False)
     async def action_cancel(self) -> None:
         """Cancel a pull, after a question."""
-        row = self.row_list.current
-        if row is not None:
-            await cancel_pull(self.app, self._pulls[row.key])
-            self.look()
+        if (pull := self._current) is not None:
+            await cancel_pull(self, pull)
 
 
 class PullScreen(ListScreen):
     """One pull and its layers."""
 
     area = 4
-    empty_text = "Asking the source for the image..."
+    thing = "pull"
+    CHANGES = frozenset({"cancel", "again"})
+    empty_text = "The source is being asked for the image. Its layers are shown as soon as its manifest is here."
+    HORIZONTAL_BREAKPOINTS = [(0, "-small"), (80, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual declares it so)
     DEFAULT_CSS = """
-    PullScreen { & #progress { width: 45; } }
+    PullScreen {
+        & #progress { width: 54; }
+        &.-small #progress { width: 34; }
+        & .detail.-beside { width: 40; }
+        & #summary { height: 1; padding: 0 1; color: $accent; }
+        & .content { margin-top: 1; }
+    }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", tooltip="Back to the list"),
+        Binding("escape", "back", "back", tooltip="Back to the list", id="pull.back"),
         Binding("x", "cancel", "cancel", tooltip="Cancel this pull", id="pull.cancel"),
+        Binding("r", "again", "again", tooltip="Pull again what failed or was cancelled", id="pull.again"),
+        Binding("y", "copy", "copy", tooltip="Copy the command that pulls this image", id="pull.copy"),
     ]
 
     def __init__(self, id_: str) -> None:
@@ -109,60 +194,121 @@ class PullScreen(ListScreen):
         self._pull_id = id_
         self._pull: PullSnapshot | None = None
 
+    def below_title(self) -> ComposeResult:
+        """A line on the whole pull."""
+        yield Static("", id="summary", markup=False)
+
     def lists(self) -> ComposeResult:
         """Digest, kind and size; progress in a list of its own."""
-        steady = RowList((Column("Blob", 12), Column("", 6), Column("Size", 9, right=True)), id="list")
-        volatile = RowList((Column("Progress", 16), Column("", 4, right=True), Column("", weight=1)), id="progress", marker=False)
+        steady = RowList((Column("Blob", 12), Column("", 6, needs=33), Column("Size", 8, right=True)), id="list")
+        volatile = RowList(
+            (Column("Progress", 13), Column("", 4, right=True), Column("", 19, needs=40), Column("", 9, right=True, needs=53)), id="progress", marker=False
+        )
         volatile.follow(steady)
         yield steady
         yield volatile
 
     async def fetch(self) -> None:
         """The pull with its layers."""
-        self._pull = pull = await self.app.client.pull(self._pull_id)
-        title = self.query_one(".title--name", Static)
-        told = f"{pull.image}   {pull.platform or ''}   {pull.login_server}   asked by {asked_by(pull.asked_by)}"
-        if str(title.content) != told:
-            title.update(told)
+        self.show_pull(await self.app.client.pull(self._pull_id))
+
+    def show_pull(self, pull: PullSnapshot) -> None:
+        """Show it."""
+        before, self._pull = self._pull, pull
+        _tell(self.query_one(".title--name", Static), self._title())
+        _tell(self.query_one("#summary", Static), pull_summary(pull, self.size.width))
+        _tell(self.query_one(".empty", Static), how_it_ended(pull) if pull.state.ended else self.empty_text)
         self.show_rows([layer_row(layer) for layer in pull.layers])
         self.query_one("#progress", RowList).set_rows([layer_progress(layer) for layer in pull.layers])
-        self.refresh_bindings()
+        if before is None or (before.id, before.state) != (pull.id, pull.state):
+            self.refresh_bindings()
 
-    def detail(self, row: Row | None) -> tuple[str, ...]:
-        """The whole pull in sentences."""
+    def count_text(self) -> str:
+        """Where it comes from, and who asked."""
         if self._pull is None:
-            return ()
-        speed = f"   {size(self._pull.speed)}/s" if self._pull.speed else ""
-        first, *others = pull_lines(self._pull, time.time())
-        return (first + speed, *others)
+            return ""
+        asked = f"   asked by {asked_by(self._pull.asked_by)}"
+        room = self.size.width - len(self._title()) - len(self._pull.login_server) - 4
+        return f"{self._pull.login_server}{asked if len(asked) <= room else ''}"
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a pull that goes on can be cancelled."""
-        if action == "cancel" and (self._pull is None or self._pull.state.ended):
-            return None
-        return True
+    def _title(self) -> str:
+        return f"{self._pull.image}   {(self._pull.platform or '').removeprefix('linux/')}" if self._pull is not None else ""
+
+    def detail(self, row: Row) -> Detail:
+        """The whole pull in sentences."""
+        return opened_pull_detail(self._pull, time.time()) if self._pull is not None else Detail()
+
+    def why_not(self, action: str) -> str:
+        """As in the list."""
+        if self._pull is not None:
+            return _why_not(action, self._pull)
+        return "The engine has not told about this pull yet." if action in {"cancel", "again", "copy"} else ""
 
     def action_back(self) -> None:
         """Back to the list."""
         self.dismiss()
 
+    def action_copy(self) -> None:
+        """Copy the command of this pull."""
+        if self._pull is not None:
+            copy_command(self, self._pull)
+
+    @work(exit_on_error=False)
+    async def action_again(self) -> None:
+        """Pull again, and show the new pull in place of this one."""
+        if self._pull is not None and (started := await pull_again(self, self._pull)) is not None:
+            self._pull_id = started.id
+            self.app.look_now()
+            self.look()
+
     @work(exit_on_error=False)
     async def action_cancel(self) -> None:
         """Cancel this pull, after a question."""
         if self._pull is not None:
-            await cancel_pull(self.app, self._pull)
-            self.look()
+            await cancel_pull(self, self._pull)
 
 
-async def cancel_pull(app: object, pull: PullSnapshot) -> None:
+def _lazy_progress(pull: PullSnapshot, now: float) -> Row:
+    return Row(pull.id, lambda: pull_progress(pull, now).cells)
+
+
+def _tell(line: Static, told: str) -> None:
+    if str(line.content) != told:
+        line.update(told, layout=False)
+
+
+def _why_not(action: str, pull: PullSnapshot) -> str:
+    if action == "cancel" and pull.state.ended:
+        return "This pull has ended."
+    if action == "again" and not pull.state.ended:
+        return "This pull goes on; x cancels it."
+    if action == "again" and pull.state is PullState.COMPLETED:
+        return "This pull is complete: what it brought is held."
+    return ""
+
+
+def copy_command(screen: ListScreen, pull: PullSnapshot) -> None:
+    """Send the command that pulls the image to the terminal's clipboard."""
+    screen.app.copy_line(pull_command(screen.app.address, pull.repository, pull.tag or pull.digest or "latest"))
+
+
+async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | None:
+    """Begin a pull of the same image and platform; None: the engine said no, and that was shown."""
+    try:
+        return await screen.app.client.start_pull(pull.image, pull.platform, asked_by="dashboard")
+    except ClientError as error:
+        screen.app.notify(error.message, severity="error", timeout=10)
+        return None
+
+
+async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
     """Ask, then cancel."""
-    from tui.app import Dashboard
-
-    assert isinstance(app, Dashboard)
     text = "Blobs that are whole stay. What a client waits for itself goes on."
     choices = (Choice("keep", "Go on", "n"), Choice("cancel-pull", "Cancel it", "y", danger=True))
-    if await app.push_screen_wait(Question(f"Cancel the pull of {pull.image}?", text, choices)) == "cancel-pull":
+    if await screen.app.push_screen_wait(Question(f"Cancel the pull of {pull.image}?", text, choices)) == "cancel-pull":
         try:
-            await app.client.cancel_pull(pull.id)
+            await screen.app.client.cancel_pull(pull.id)
         except ClientError as error:
-            app.notify(error.message, severity="error")
+            screen.app.notify(error.message, severity="error")
+        screen.app.look_now()
+        screen.look()

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rich.text import Text
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input, Static
+from textual.worker import Worker, WorkerState
 
 from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import Problem
+from tui.presentation.drafts import COMMAND_WIDTH
+from tui.type_ahead import HoldsKeys
+from widgets.dialogs import Choice, Question
 from widgets.lines import KeyLine
-from widgets.row_list import RowList
+from widgets.row_list import Row, RowList
 from widgets.step_trail import StepTrail
 
 if TYPE_CHECKING:
+    from textual.binding import ActiveBinding
+
     from tui.app import Dashboard
 
 PAUSE = 0.12
 """Seconds of silence after which what was typed is shown to the engine."""
+
+RETRY = 2.0
+"""Seconds after which an engine that did not answer is asked again."""
+
+TALL = 20
+"""Lines from which on there is room between the parts of a step."""
+
+LOST = "Nothing that you entered is lost; it is asked again every 2 seconds."
 
 Result = TypeVar("Result")
 
@@ -36,58 +51,145 @@ class Feedback(Static):
     DEFAULT_CSS = """
     Feedback { height: auto; min-height: 2; margin: 1 0 0 2; color: $text-muted; }
     Feedback.-problem { color: $error; }
+    Feedback.-warning { color: $warning; }
     Feedback.-fine { color: $success; }
+    Feedback.-close { min-height: 0; margin: 0 0 0 2; }
+    Feedback.-close.-silent { display: none; }
     """
 
-    def show(self, problem: Problem | None, fine: str = "", remarks: Iterable[str] = ()) -> None:
-        """Show a problem, or that all is well."""
+    def on_mount(self) -> None:
+        """Nothing is said yet."""
+        self.show(None)
+
+    def show(self, problem: Problem | None, fine: str = "", remarks: Iterable[str] = (), *, warning: str = "") -> None:
+        """Show a problem, a warning, or that all is well."""
+        remarks = tuple(remarks)
+        self.set_class(not (problem or fine or warning or remarks), "-silent")
         self.set_class(problem is not None, "-problem")
-        self.set_class(problem is None and bool(fine), "-fine")
+        self.set_class(problem is None and bool(warning), "-warning")
+        self.set_class(problem is None and bool(fine) and not warning, "-fine")
         if problem is not None:
-            self.update(Text(f"Not possible: {problem.message}  ").append(problem.code, "dim"))
+            self.update(Text(f"Not possible: {problem.message}  ").append(problem.code, self._quiet()))
         else:
-            self.update(Text("\n".join([*([fine] if fine else []), *remarks])))
+            self.update(Text("\n".join([*([warning] if warning else []), *([fine] if fine else []), *remarks])))
+
+    def _quiet(self) -> str:
+        """The style of a code: grey, so that the sentence is what is read. Where the terminal's own colours are used there is no such grey."""
+        grey = self.app.theme_variables.get("text-muted", "")
+        return grey if grey.startswith("#") else "dim"
 
 
-class Step(Vertical):
+class Entry(Input):
+    """A line to be typed into. What is pasted may have come with blanks and line ends around it, and loses them."""
+
+    def __init__(self, value: str = "", *, id: str, placeholder: str = "", max_length: int = 0, disabled: bool = False) -> None:
+        super().__init__(value, id=id, placeholder=placeholder, max_length=max_length, disabled=disabled, compact=True, select_on_focus=False)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Take the first line that holds something. (Textual takes the first line, even an empty one.)"""
+        event.prevent_default()
+        event.stop()
+        text = next((line.strip() for line in event.text.splitlines() if line.strip()), "")
+        if text:
+            self.replace(text, *self.selection)
+
+
+class Step(VerticalScroll, can_focus=False):
     """One step of a wizard; its texts teach the rule behind it."""
 
     DEFAULT_CSS = """
-    Step { height: 1fr; padding: 1 2 0 2; display: none; }
-    Step .question { text-style: bold; margin-bottom: 1; }
+    Step { height: 1fr; padding: 0 2 0 2; display: none; scrollbar-size-vertical: 1; }
+    Step .question { text-style: bold; margin-bottom: 1; height: auto; }
     Step .teach { color: $text-muted; margin: 1 0 0 2; height: auto; }
     Step .entry { height: 1; margin-left: 2; }
     Step .entry Static { width: auto; color: $text-muted; }
-    Step .label { margin-left: 2; color: $text-muted; }
+    Step .label { margin-left: 2; color: $text-muted; height: auto; }
     Step Input { width: 1fr; background: $surface; }
     Step Input:focus { background: $panel; }
-    Step RowList { height: auto; max-height: 15; }
+    Step RowList { height: 1fr; min-height: 3; }
     """
 
 
-class Wizard(Screen[Result]):
+class Told(VerticalScroll, can_focus=True):
+    """The review: a text that can be read with the cursor keys while the keys of the review work."""
+
+    DEFAULT_CSS = """
+    Told { height: 1fr; min-height: 4; margin: 1 0 0 2; scrollbar-size-vertical: 1; }
+    Told Static { height: auto; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", show=False, tooltip="Read on"),
+        Binding("k", "scroll_up", show=False, tooltip="Read back"),
+    ]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._text = Static("", markup=False)
+
+    def compose(self) -> ComposeResult:
+        """The text."""
+        yield self._text
+
+    def tell(self, text: Text | str) -> None:
+        """Show a text."""
+        self._text.update(text)
+
+    @property
+    def told(self) -> str:
+        """What it says."""
+        return str(self._text.content)
+
+
+class Wizard(HoldsKeys, Screen[Result]):
     """A few questions on a screen of their own."""
 
     DEFAULT_CSS = """
-    Wizard { background: $background; }
+    Wizard {
+        background: $background;
+        & .wizard--lost { display: none; dock: bottom; height: auto; padding: 0 2; margin-bottom: 1; color: $warning; background: $background; }
+        & .wizard--lost.-shown { display: block; }
+        & Step, & Told { scrollbar-color: $panel; scrollbar-background: $background; scrollbar-corner-color: $background; }
+        & Step .teach, & Step .entry, & Feedback { max-width: 96; }
+        & Step RowList { max-width: 100; }
+        &.-short {
+            & Feedback { min-height: 0; margin: 0 0 0 2; }
+            & Step .question { margin-bottom: 0; }
+            & Step .roomy { display: none; }
+            & Step .teach { margin: 0 0 0 2; }
+            & Told { margin: 0 0 0 2; }
+        }
+    }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "next", "next", priority=True, tooltip="Take this and go on"),
-        Binding("escape", "back", "back (nothing is lost)", tooltip="One step back; what was entered is kept"),
-        Binding("ctrl+c", "leave_wizard", "leave", priority=True, tooltip="Leave the wizard; nothing is made"),
+        Binding("enter", "next", "next", priority=True, tooltip="Take this and go on", id="wizard.next"),
+        Binding("tab", "next_field", "next field", tooltip="Go to the next field", id="wizard.field"),
+        Binding("escape", "back", "back", tooltip="One step back; what was entered is kept", id="wizard.back"),
+        Binding("pagedown,shift+down", "read(1)", show=False, tooltip="Read on, where a step is longer than the terminal", id="wizard.read-on"),
+        Binding("pageup,shift+up", "read(-1)", show=False, tooltip="Read back", id="wizard.read-back"),
+        Binding("ctrl+c", "leave_wizard", "leave", priority=True, tooltip="Leave the wizard; nothing is made", id="wizard.leave"),
     ]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 (Textual declares it so)
     wizard_title: ClassVar[str] = ""
     steps: ClassVar[tuple[str, ...]] = ()
 
     class Onward(Message):
         """Enter was pressed; the app calls `go_on` when this arrives there, behind the keys that were pressed before."""
 
+        def __init__(self, wizard: Wizard[Any]) -> None:
+            super().__init__()
+            self.wizard = wizard
+
     app: Dashboard
 
     def __init__(self) -> None:
         super().__init__()
-        self.current = 0
+        self.current = self.first = 0
+        self.furthest = 0
+        """The last step that was seen: what stands in those up to it has been entered."""
         self._going = False
+        self._lost = False
+        self._at_first: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         """The trail, all steps of which one is shown, and the keys."""
@@ -95,6 +197,7 @@ class Wizard(Screen[Result]):
         for number, _ in enumerate(self.steps):
             with Step(id=f"step-{number}"):
                 yield from self.compose_step(number)
+        yield Static("", classes="wizard--lost", markup=False)
         yield KeyLine()
 
     def compose_step(self, number: int) -> ComposeResult:
@@ -103,20 +206,30 @@ class Wizard(Screen[Result]):
 
     async def on_mount(self) -> None:
         """Begin at the first step."""
-        await self.go_to(self.current)
+        self._at_first = {each.id or "": each.value for each in self.query(Input)}
+        self.query_one(StepTrail).begins_at = self.first
+        await self.go_to(self.first)
 
     async def go_to(self, number: int) -> None:
-        """Show a step and put the focus into it."""
-        await self.prepare(number)
+        """Show a step and put the focus into it. When the engine does not answer, what it should have told is asked for again."""
+        lost: ClientError | None = None
+        try:
+            await self.prepare(number)
+        except ClientError as error:
+            lost = error
         # Shown and ready to be typed into in the same moment, without waiting for styles or messages: no key that is pressed now may be lost.
         self.current = number
+        self.furthest = max(self.furthest, number)
         for index in range(len(self.steps)):
             self.query_one(f"#step-{index}").display = index == number
         self.query_one(StepTrail).current = number
         target = self.focus_of(number)
         self.set_focus(self.query_one(target) if target is not None else None)
-        self.check_soon()
         self.refresh_bindings()
+        if lost is not None:
+            self.engine_lost(lost)
+        else:
+            self.check_soon()
 
     async def prepare(self, number: int) -> None:
         """Fill a step in before it is shown."""
@@ -132,6 +245,50 @@ class Wizard(Screen[Result]):
     async def take(self) -> None:
         """The last step has been confirmed."""
 
+    @property
+    def text_width(self) -> int:
+        """Columns for a line of a command in the review: without what stands around it, and never wider than is good to read."""
+        return min(COMMAND_WIDTH, self.size.width - 8)
+
+    # The keys, in the words of the moment
+
+    def enter_word(self) -> str:
+        """What enter does now."""
+        return "next"
+
+    def back_word(self) -> str:
+        """What escape does now."""
+        return "back"
+
+    def tab_word(self) -> str:
+        """Where tab goes; empty where that need not be said."""
+        return ""
+
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        """The bindings, those that every step has with the words for what they do there."""
+        words = {"next": self.enter_word(), "back": self.back_word(), "next_field": self.tab_word(), "help": ""} if self.is_mounted else {}
+
+        def in_words(each: ActiveBinding) -> ActiveBinding:
+            word = words.get(each.binding.action)
+            return each if word is None else each._replace(binding=replace(each.binding, description=word, show=bool(word)))
+
+        # In a narrow terminal the last ones are left out of the line of keys.
+        order = {"next": 0, "next_field": 1, "try": 2, "back": 3}
+        found = sorted(super().active_bindings.items(), key=lambda item: order.get(item[1].binding.action, len(order)))
+        return {key: in_words(each) for key, each in found}
+
+    def action_next_field(self) -> None:
+        """Go to the next field of the step."""
+        self.focus_next()
+
+    def action_read(self, way: int) -> None:
+        """Scroll the step by half of what is seen of it: in a low terminal not all of its words fit."""
+        step = self.query_one(f"#step-{self.current}")
+        step.scroll_relative(y=way * max(1, step.size.height // 2), animate=False, force=True)
+
+    # The engine's word
+
     @work(exclusive=True, group="check", exit_on_error=False)
     async def check_soon(self) -> None:
         """Check when the typing pauses. Only the newest answer counts: an older question is cancelled."""
@@ -140,28 +297,64 @@ class Wizard(Screen[Result]):
 
     async def _checked(self) -> bool:
         try:
-            return await self.check()
+            fine = await self.check()
         except EngineRefused as error:
             self.app.notify(error.message, severity="error")
         except ClientError as error:
-            self.app.lost(error)
+            self.engine_lost(error)
+        else:
+            self._found()
+            return fine
         return False
+
+    def engine_lost(self, error: ClientError) -> None:
+        """Say that the engine does not answer, for as long as it does not, and ask again."""
+        line = self.query_one(".wizard--lost", Static)
+        line.update(f"{error.message} {LOST}")
+        line.add_class("-shown")
+        self._lost = True
+        self.set_timer(RETRY, self._ask_again)
+
+    def _found(self) -> None:
+        if self._lost:
+            self._lost = False
+            self.query_one(".wizard--lost", Static).remove_class("-shown")
+
+    @work(exclusive=True, group="check", exit_on_error=False)
+    async def _ask_again(self) -> None:
+        try:
+            await self.prepare(self.current)
+        except ClientError as error:
+            self.engine_lost(error)
+        else:
+            await self._checked()
 
     @on(Input.Changed)
     @on(RowList.Moved)
     def _something_changed(self) -> None:
         self.check_soon()
 
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """What a wizard does on its own must not fail in silence."""
+        if event.state is WorkerState.ERROR and event.worker.error is not None:
+            self.app.failed_in_part(event.worker.error)
+
+    # Going on and back
+
     def action_next(self) -> None:
         """Go on, after the keys that were pressed before have done their work: a key that means something takes a longer way than one with priority."""
-        (self.focused or self).post_message(self.Onward())
+        if not self._going:
+            self._going = True
+            (self.focused or self).post_message(self.Onward(self))
+
+    @property
+    def holds_keys(self) -> bool:
+        """What is typed behind enter is meant for the next field: it waits until the engine has said whether that comes, and is not lost if it does not."""
+        return self._going
 
     @work(exclusive=True, group="go", exit_on_error=False)
     async def go_on(self) -> None:
         """Go on if the engine has nothing against it."""
-        if self._going:
-            return
-        self._going = True
         try:
             if await self.goes_on_within(self.current) or not await self._checked():
                 return
@@ -169,8 +362,13 @@ class Wizard(Screen[Result]):
                 await self.go_to(self.current + 1)
             else:
                 await self.take()
+        except EngineRefused as error:
+            self.app.notify(error.message, severity="error")
+        except ClientError as error:
+            self.engine_lost(error)
         finally:
             self._going = False
+            self.app.take_held_keys()
 
     async def goes_on_within(self, number: int) -> bool:
         """Whether enter goes to another field of the same step first."""
@@ -182,16 +380,45 @@ class Wizard(Screen[Result]):
 
     async def action_back(self) -> None:
         """One step back, or out of the first."""
-        if self.current == 0:
-            self.dismiss()
+        if self.current == self.first:
+            self.action_leave_wizard()
         else:
             await self.go_to(self.current - 1)
 
-    def action_leave_wizard(self) -> None:
-        """Leave; nothing is made."""
-        self.dismiss()
+    @on(StepTrail.Chosen)
+    async def _step_chosen(self, event: StepTrail.Chosen) -> None:
+        if self.may_return_to(event.step):
+            await self.go_to(event.step)
+
+    def may_return_to(self, number: int) -> bool:
+        """Whether a click may go back to a step."""
+        return True
+
+    def has_entries(self) -> bool:
+        """Whether something would be lost by leaving."""
+        return self.furthest > self.first or any(each.value.strip() != self._at_first.get(each.id or "", "") for each in self.query(Input))
+
+    def outcome(self) -> Result | None:
+        """What leaving gives back."""
+        return None
+
+    @work(exclusive=True, group="leave", exit_on_error=False)
+    async def action_leave_wizard(self) -> None:
+        """Leave; nothing is made. Where something was entered, ask first."""
+        if self.has_entries():
+            text = "What you entered here is lost. Nothing has been made."
+            choices = (Choice("stay", "Stay", "n"), Choice("leave", "Leave", "y", danger=True))
+            if await self.app.push_screen_wait(Question("Leave the wizard?", text, choices)) != "leave":
+                return
+        self.dismiss(self.outcome())
 
 
-def first_problem(problems: Sequence[Problem], fields: Sequence[str]) -> Problem | None:
+def show_few(rows: Sequence[Row], row_list: RowList) -> None:
+    """Show a few rows, all of them at once."""
+    row_list.set_rows(rows)
+    row_list.styles.height = row_list.styles.min_height = max(1, len(rows))
+
+
+def first_problem(problems: Sequence[Problem], fields: Sequence[str | None]) -> Problem | None:
     """The first problem of one of *fields*, in the order of the engine."""
     return next((problem for problem in problems if problem.field in fields), None)

@@ -1,0 +1,109 @@
+"""Source registries in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrepot.snapshots import Examination, Finding, Outcome, RuleSnapshot, SignIn, UpstreamSnapshot
+from tests.tui.scripted import NOW, UPSTREAM, changed
+from tui.presentation.sources import allowance, examination_told, rules_told, upstream_detail, upstream_in_short, upstream_row, upstream_state, used_first
+from widgets.row_list import Cell
+
+DOWN = changed(UPSTREAM, reachable=False, problem="docker.io can't be reached.", unreachable_since=NOW - 180, next_try=NOW + 20)
+LIMITED = changed(UPSTREAM, allowance_remaining=73, allowance_limit=100, allowance_window=21_600.0, allowance_resets=NOW + 4 * 3600)
+RULE = RuleSnapshot(
+    name="hub-library",
+    source_repository="docker.io/library/*",
+    target_repository="library/*",
+    credential_set="hub-login",
+    created=NOW,
+    login_server="docker.io",
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (changed(UPSTREAM, reachable=None), ("not asked yet", "dim")),
+        (UPSTREAM, ("well", "good")),
+        (LIMITED, ("well", "good")),
+        (DOWN, ("down 3 min", "bad")),
+        (changed(DOWN, unreachable_since=NOW - 20), ("down", "bad")),
+        (changed(UPSTREAM, reachable=False), ("down", "bad")),
+        (changed(UPSTREAM, problem="docker.io answers with a web page."), ("has a problem", "warn")),
+        (changed(LIMITED, allowance_remaining=0), ("allowance spent", "bad")),
+    ],
+)
+def test_a_source_registry_is_well_or_says_by_word_what_it_is(found: UpstreamSnapshot, told: tuple[str, str]) -> None:
+    assert upstream_state(found, NOW) == told
+
+
+def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
+    assert allowance(LIMITED, NOW) == "73 of 100 left, 4 h"
+    assert allowance(changed(LIMITED, allowance_resets=None), NOW) == "73 of 100 left"
+    assert allowance(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW) == "73 left"
+    assert allowance(UPSTREAM, NOW) == ""
+
+
+def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
+    assert upstream_in_short(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
+    assert upstream_in_short(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
+    assert upstream_in_short(changed(DOWN, allowance_remaining=3), NOW) == Cell("down 3 min, serving what is held", "bad")
+    assert upstream_in_short(UPSTREAM, NOW) == Cell("well", "good")
+
+
+@pytest.mark.usefixtures("fixed_time")
+def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_and_what_happens_meanwhile() -> None:
+    told = upstream_detail(DOWN, [RULE], NOW)
+    assert told.lines == (
+        "Docker Hub: needs credentials, used by hub-library.",
+        "It went out of reach 3 min ago and is tried again at 20:27:00. Until then what is held is served. docker.io can't be reached.",
+    )
+    assert ("Since", "20:23") in told.facts
+    assert ("Next try", "20:27:00") not in told.facts
+    assert ("Next try", "at 20:27:00") in told.facts
+
+
+@pytest.mark.usefixtures("fixed_time")
+def test_a_limit_is_told_with_its_window() -> None:
+    told = upstream_detail(LIMITED, [changed(RULE, name=name) for name in "abcde"], NOW)
+    assert told.lines == (
+        "Docker Hub: needs credentials, used by a, b, c and 2 more.",
+        "It answers as it should.",
+        "73 of 100 pulls left, it allows 100 in 6 h, it counts anew at 29 May.",
+    )
+
+
+def test_nothing_that_is_told_of_a_source_changes_with_the_seconds() -> None:
+    for found in (DOWN, LIMITED, UPSTREAM):
+        assert {(upstream_row(found, NOW + second), upstream_detail(found, [RULE], NOW + second)) for second in range(15)} == {
+            (upstream_row(found, NOW), upstream_detail(found, [RULE], NOW))
+        }
+
+
+def test_sources_that_rules_use_come_first() -> None:
+    quay = UpstreamSnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
+    assert [each.login_server for each in used_first([quay, UPSTREAM])] == ["docker.io", "quay.io"]
+
+
+def test_rules_are_told_with_where_they_lead() -> None:
+    assert rules_told([RULE]) == [Cell("hub-library  docker.io/library/* as library/*")]
+
+
+def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
+    found = Examination(
+        findings=(
+            Finding(about="docker.io", check="name", outcome=Outcome.OK, what="registry-1.docker.io has 3 addresses"),
+            Finding(about="docker.io", check="sign-in", outcome=Outcome.FAILED, what="hub-login is refused.", advice="Check the password."),
+            Finding(about="this machine", check="space", outcome=Outcome.WARNING, what="80 % of the space is used."),
+        )
+    )
+    assert examination_told(found) == [
+        Cell("ok    name: registry-1.docker.io has 3 addresses"),
+        Cell("FAIL  sign-in: hub-login is refused.", "bad"),
+        Cell("      Check the password.", "dim"),
+        Cell("warn  this machine, space: 80 % of the space is used.", "warn"),
+        Cell(""),
+        Cell("2 findings to look at.", "warn"),
+    ]
+    assert examination_told(Examination(findings=()))[-1] == Cell("All is well.", "good")

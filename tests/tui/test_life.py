@@ -1,0 +1,339 @@
+"""The dashboard's life in a terminal: suspended, resized, without colours, in ASCII, ended from outside, and with an engine that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entrepot.engine import Engine
+from entrepot.settings import Directories
+from tests.standin import StandIn
+from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
+from tests.tui.pty import Program
+
+ESCAPE = "\x1b"
+PLACES: tuple[tuple[str, str, str], ...] = (
+    ("1", "Pulling now", ""),
+    ("2", "Cache rules", ""),
+    ("3", "There is no credential set yet.", ""),
+    ("4", "Cached repositories", ""),
+    ("5", "x cancel", ""),
+    ("6", "Source registries", ""),
+    ("7", "What happened", ""),
+    ("2", "example-library", ""),
+    ("?", "This screen", ESCAPE),
+    (":", "Make a cache rule", ESCAPE),
+    ("d", "Delete the cache rule", ESCAPE),
+    ("p", "Pull an image into the cache", ESCAPE),
+    ("n", "Which source registry does it pull from?", ""),
+    ("\r", "Which repository of", ""),
+    ("\x03", "Leave the wizard?", "y"),
+    ("3", "There is no credential set yet.", ""),
+    ("n", "Which source registry does it sign in to?", "\x03"),
+)
+"""Keys that lead to a place, what is seen there, and the key that leads back."""
+
+ENDED = {"7", "25"}
+"""What a terminal has been told when a program has left it in order: lines are wrapped, and the cursor is shown."""
+
+
+async def visit(program: Program, places: tuple[tuple[str, str, str], ...] = PLACES) -> None:
+    """Go everywhere and back."""
+    for keys, text, back in places:
+        for key in keys:
+            program.type(key)
+        await sees(program, text)
+        if back:
+            program.type(back)
+            await sees(program, "? help", gone=text)
+
+
+async def test_suspended_anywhere_it_comes_back_whole(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    for keys, text, back in PLACES:
+        for key in keys:
+            program.type(key)
+        await sees(program, text)
+        program.type("\x1a")
+        await asyncio.to_thread(program.stopped)
+        await asyncio.to_thread(program.until, lambda: "1049" not in program.picture.modes, "the way out of the alternate screen")
+        program.signal(signal.SIGCONT)
+        await sees(program, text)
+        if back:
+            program.type(back)
+            await sees(program, "? help", gone=text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_with_the_terminal_in_order(opened: Opened, looks: Looks, number: signal.Signals) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    program.type("2n")
+    await sees(program, "Which source registry")
+    program.signal(number)
+    assert await asyncio.to_thread(program.ended) == 128 + number
+    assert program.picture.modes == ENDED
+    assert "Traceback" not in program.picture.text()
+
+
+async def test_it_ends_when_its_terminal_is_gone(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
+
+
+async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    program.type("\x11")
+    await sees(program, "Leave the dashboard?")
+    program.type("y")
+    assert await asyncio.to_thread(program.ended) == 0
+    assert program.picture.modes == ENDED
+
+
+async def test_without_colours_it_sends_none(opened: Opened, looks: Looks) -> None:
+    program = await opened(NO_COLOR="1")
+    await sees(program, "All is well.")
+    await visit(program)
+    numbers = {int(each) for style in program.picture.styles for each in style.split(";") if each}
+    assert numbers <= {0, 1, 2, 3, 4, 7}
+    assert 7 in numbers  # the cursor of a list
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        ((), {"TERM": "xterm", "COLORTERM": ""}),
+        ((), {"TERM": "linux", "COLORTERM": ""}),
+        (("--theme", "ansi-dark"), {}),
+        (("--theme", "ansi-light"), {}),
+    ],
+    ids=str,
+)
+async def test_a_terminal_of_sixteen_colours_and_an_ansi_theme_get_no_others(
+    opened: Opened, looks: Looks, arguments: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    program = await opened(*arguments, **variables)
+    await sees(program, "All is well.")
+    await visit(program, PLACES[:11])
+    assert not [style for style in program.picture.styles if "38;" in style or "48;" in style]
+
+
+async def test_a_terminal_of_256_colours_gets_no_more(opened: Opened, looks: Looks) -> None:
+    program = await opened(TERM="xterm-256color", COLORTERM="")
+    await sees(program, "All is well.")
+    await visit(program, PLACES[:11])
+    assert any("38;5;" in style for style in program.picture.styles)
+    assert not any("38;2;" in style or "48;2;" in style for style in program.picture.styles)
+
+
+async def test_in_ascii_not_one_other_byte_is_sent(opened: Opened, looks: Looks, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27")
+    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+    engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
+    program = await opened("--ascii")
+    await sees(program, "All is well.")
+    await visit(program)
+    program.type("4")
+    await sees(program, "library/nginx")
+    program.type("\r")
+    await sees(program, "Platforms")
+    program.type("5")
+    await sees(program, "library/nginx:1.27")
+    program.type("\r")
+    await sees(program, "verified")
+    program.type("7")
+    await sees(program, "spricht K?se")
+    assert program.sent.isascii()
+    assert "+--" in program.picture.text() or "---" in program.picture.text()
+
+
+async def test_where_the_language_has_no_unicode_ascii_is_used(opened: Opened, looks: Looks) -> None:
+    program = await opened(PYTHONIOENCODING="latin-1")
+    await sees(program, "All is well.")
+    program.type("2")
+    await sees(program, "> example-library")
+    program.type("d")
+    await sees(program, "Delete the cache rule", "+---")
+    assert program.sent.isascii()
+
+
+@pytest.mark.parametrize(("arguments", "reports"), [((), True), (("--no-mouse",), False)])
+async def test_the_mouse_can_be_left_to_the_terminal(opened: Opened, looks: Looks, arguments: tuple[str, ...], reports: bool) -> None:
+    program = await opened(*arguments)
+    await sees(program, "All is well.")
+    assert ("1000" in program.picture.modes) is reports
+    assert (b"\x1b[?1003h" in program.sent) is reports
+
+
+async def test_the_users_file_chooses_and_the_command_line_goes_before_it(opened: Opened, looks: Looks, directories: Directories) -> None:
+    (directories.config / "dashboard.toml").write_text('ascii = true\nmouse = false\ntheme = "entrepot-light"\nthem = "x"\n')
+    program = await opened("--theme", "ansi-dark")
+    await sees(program, "All is well.", "them.")
+    assert program.sent.isascii()
+    assert "1000" not in program.picture.modes
+    assert not any("38;2" in style for style in program.picture.styles)
+
+
+async def test_a_theme_that_there_is_not_is_refused_with_the_nearest(opened: Opened, looks: Looks) -> None:
+    program = await opened("--theme", "entrepot-drak")
+    assert await asyncio.to_thread(program.ended) == 1
+    assert "There is no theme entrepot-drak. Did you mean entrepot-dark?" in program.picture.text().replace("\n", "")
+    assert "1049" not in program.picture.modes
+
+
+@pytest.mark.parametrize("size", [(59, 15), (60, 14)])
+async def test_below_the_floor_nothing_can_be_done(opened: Opened, looks: Looks, engine: Engine, size: tuple[int, int]) -> None:
+    program = await opened(size=size)
+    await sees(program, "This terminal is too small.", "60 columns and 15 lines")
+    for key in ("2", "n", "d", "y", "\r", ":", "?"):
+        program.type(key)
+    program.resize(60, 15)
+    await sees(program, "Pulling now", "? help", gone="too small")
+    assert len(engine.documents.rules) == 1
+
+
+async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(opened: Opened, looks: Looks, engine: Engine) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    program.type("2")
+    await sees(program, "> example-library")
+    program.type("d")
+    await sees(program, "Delete the cache rule example-library?")
+    program.resize(50, 12)
+    await sees(program, "too small")
+    program.type("y")
+    program.resize(100, 30)
+    await sees(program, "Delete the cache rule example-library?", gone="too small")
+    assert len(engine.documents.rules) == 1
+    program.type("n")
+    await sees(program, "? help", gone="Delete the cache rule")
+    program.type("n")
+    await sees(program, "Which source registry")
+    program.type("\r")
+    await sees(program, "Which repository of")
+    program.type("nginx")
+    await sees(program, "library/nginx")
+    program.resize(40, 10)
+    await sees(program, "too small")
+    program.type("x")
+    program.resize(80, 24)
+    await sees(program, "Which repository of", "nginx", gone="too small")
+    assert "nginxx" not in program.picture.text()
+
+
+async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(opened: Opened, looks: Looks, directories: Directories) -> None:
+    broken = "import widgets.lines as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
+    program = await opened(command=(sys.executable, "-c", broken))
+    assert await asyncio.to_thread(program.ended) == 1
+    told = program.picture.text().replace("\n", "")
+    log = directories.log / "dashboard.log"
+    assert "Error: The dashboard met a fault of its own and has ended; the engine goes on. What happened is in" in told
+    assert "Traceback" not in told
+    assert program.picture.modes == ENDED
+    assert "ZeroDivisionError" in log.read_text()
+
+
+async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_screen(opened: Opened, looks: Looks, directories: Directories) -> None:
+    # As asyncio does where a callback fails: here when Textual is gone, and Python's own way would be the terminal.
+    warned = (
+        "import logging, textual.app as t; r = t.App.run; t.App.run = lambda *a, **k: (r(*a, **k), logging.getLogger('asyncio').error('A callback failed'))[0]"
+    )
+    program = await opened(command=(sys.executable, "-c", f"{warned}; from entrepot.cli import main; main()"))
+    await sees(program, "All is well.")
+    program.type("\x11")
+    await sees(program, "Leave the dashboard?")
+    program.type("y")
+    assert await asyncio.to_thread(program.ended) == 0
+    assert "A callback failed" not in program.picture.text()
+    assert "asyncio: A callback failed" in (directories.log / "dashboard.log").read_text()
+
+
+def serve(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(opened: Opened, environment: dict[str, str], directories: Directories) -> None:
+    directories.make()
+    process = serve(environment)
+    try:
+        await until(lambda: directories.socket.exists())
+        program = await opened()
+        await sees(program, "To begin")
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        await sees(program, "no answer from the engine since", "To begin")
+        # Nothing is frozen: the keys work, and what was seen last stays.
+        program.type("2?")
+        await sees(program, "This screen")
+        program.type(ESCAPE)
+        await sees(program, "? help", gone="This screen")
+        program.type("1")
+        await sees(program, "no answer from the engine since", "To begin")
+        process = serve(environment)
+        await sees(program, "0 of 1,000 rules", gone="no answer")
+        program.type("q")
+        assert await asyncio.to_thread(program.ended) == 0
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 30)
+
+
+async def test_an_engine_that_is_stopped_half_way_is_missed_too(opened: Opened, environment: dict[str, str], directories: Directories) -> None:
+    directories.make()
+    process = serve(environment)
+    try:
+        await until(lambda: directories.socket.exists())
+        program = await opened()
+        await sees(program, "To begin")
+        os.kill(process.pid, signal.SIGSTOP)
+        await sees(program, "no answer from the engine since")
+        program.type("?")
+        await sees(program, "This screen")
+        program.type(ESCAPE)
+        os.kill(process.pid, signal.SIGCONT)
+        await sees(program, "To begin", gone="no answer")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        process.terminate()
+        await asyncio.to_thread(process.wait, 30)
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path) -> None:
+    source.add_image("library/nginx", "1.27")
+    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+    program = await opened()
+    await sees(program, "All is well.")
+    await visit(program)
+    for key, text in (("2", "example-library"), ("1", "Pulling now"), ("5", "x cancel"), ("4", "library/nginx"), ("7", "What happened")):
+        program.type(key)
+        await sees(program, text)
+        await looks.more(3)
+        before, mark = program.picture.looks(), program.mark()
+        program.type("\x0c")
+        await asyncio.to_thread(program.until, lambda: len(program.sent) > mark + 500, "a picture")  # noqa: B023
+        await looks.more(2)
+        differ = [
+            (line, column, old, new)
+            for line, (one, other) in enumerate(zip(before, program.picture.looks(), strict=True))
+            for column, (old, new) in enumerate(zip(one, other, strict=True))
+            if old != new
+        ]
+        assert differ == [], text

@@ -1,0 +1,106 @@
+"""Keys that come faster than the screens: all in one read, as over a slow line, or from somebody who knows the wizard by heart."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from textual import events
+from textual.keys import _character_to_key
+
+from entrepot.engine import Engine
+from entrepot.rules import RuleDraft
+from tests.conftest import LOGIN_SERVER
+from tests.tui.conftest import Person
+
+NAMED = {"\r": "enter", "\x1b": "escape"}
+
+
+def type_at_once(person: Person, text: str) -> None:
+    """All keys lie ready before the first is looked at."""
+    for letter in text:
+        person.app.post_message(events.Key(NAMED.get(letter) or _character_to_key(letter), letter if letter.isprintable() else None))
+
+
+@pytest.fixture
+async def rules(engine: Engine) -> None:
+    for name in ("nginx", "ginger", "quiet"):
+        await engine.create_rule(RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
+
+
+async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(rules: None, person: Person) -> None:
+    # Each of them is a key of this screen too: n makes a rule, g moves, q leaves.
+    type_at_once(person, "2/ngq")
+    await person.sees("0 of 4 match   / ngq")
+    type_at_once(person, "\x1b/nginx\r")
+    await person.sees("1 of 4 match   / nginx", "> example-nginx")
+
+
+async def test_enter_opens_the_row_that_the_keys_before_it_went_to_and_the_keys_behind_it_are_for_what_opens(rules: None, person: Person) -> None:
+    type_at_once(person, "2jj/q\r\x1bG/ginger\r")
+    await person.sees("1 of 4 match   / ginger", "> example-ginger")
+    type_at_once(person, "5pother/thing:1\r\r")
+    await person.sees("Pull an image into the cache", "No cache rule answers", "other/thing")
+
+
+async def test_letters_behind_the_key_of_the_palette_are_typed_into_it(person: Person) -> None:
+    type_at_once(person, "2:new rule")
+    await person.sees("new rule")
+    await person.until(lambda: getattr(person.app.focused, "value", "") == "new rule")
+
+
+async def test_escape_closes_what_is_just_being_opened(person: Person) -> None:
+    type_at_once(person, "2?\x1b:\x1b5p\x1b")
+    await person.sees("Nothing has been pulled yet.")
+    await person.until(lambda: not person.app._held_keys and len(person.app.screen_stack) == 1)
+    type_at_once(person, "p\x1bp")
+    await person.sees("Pull an image into the cache")
+
+
+async def test_letters_behind_the_key_of_a_wizard_reach_it(person: Person) -> None:
+    type_at_once(person, "2nG\rghcr.example/team/app")
+    await person.until(lambda: getattr(person.app.focused, "value", "") == "ghcr.example/team/app")
+
+
+async def test_a_whole_wizard_typed_by_heart(person: Person, engine: Engine) -> None:
+    type_at_once(person, "2nGk\rteam/app\r-two\rg\rg\r")
+    await person.sees("Nothing is made yet.", "Fine: the name is free.", "--target-repo team/app-two")
+    assert len(engine.documents.rules) == 1
+
+
+async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_to(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_at_once(person, "2nGk\rteam/app")
+    await person.sees("Fine:")
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    check = engine.check_rule
+
+    async def slowly(*arguments: object, **options: object) -> object:
+        asked.set()
+        await may_answer.wait()
+        return await check(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "check_rule", slowly)
+    # Enter four times more: a key that was leant on.
+    type_at_once(person, "\r\r\r\r\r-more")
+    await asyncio.wait_for(asked.wait(), 30)
+    await person.sees("Which repository of Example?")
+    assert getattr(person.app.focused, "value", "") == "team/app"
+    may_answer.set()
+    await person.sees("Where does it appear here?")
+    await person.until(lambda: getattr(person.app.focused, "value", "") == "team/app-more")
+
+
+async def test_escape_waits_for_nothing(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_at_once(person, "2nGk\rteam/app")
+    await person.sees("Fine:")
+    asked = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "check_rule", never)
+    type_at_once(person, "\rmore")
+    await asyncio.wait_for(asked.wait(), 30)
+    type_at_once(person, "\x1b")
+    await person.sees("Which source registry does it pull from?")

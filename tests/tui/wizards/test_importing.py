@@ -1,0 +1,179 @@
+"""The wizard that makes rules from a TOML file, driven by keys against a real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual import events
+
+from entrepot.engine import Engine
+from entrepot.snapshots import PullState
+from tests.conftest import LOGIN_SERVER
+from tests.standin import StandIn
+from tests.tui.conftest import Person, dashboard
+from tui.wizards.importing import LONGEST, offered, read_text
+
+TEXT = f"""
+[[credential_sets]]
+name = "example-login"
+login_server = "{LOGIN_SERVER}"
+username_id = "env:EXAMPLE_USER"
+password_id = "env:EXAMPLE_PASSWORD"
+
+[[rules]]
+name = "team-apps"
+source_repository = "{LOGIN_SERVER}/team/*"
+target_repository = "team/*"
+
+[[rules]]
+name = "example-library"
+source_repository = "{LOGIN_SERVER}/library/*"
+target_repository = "library/*"
+"""
+CONFLICT = f"""
+[[rules]]
+name = "team-more"
+source_repository = "{LOGIN_SERVER}/more/*"
+target_repository = "team/more/*"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory in which the dashboard was started."""
+    folder = tmp_path / "home"
+    (folder / "rules").mkdir(parents=True)
+    (folder / "rules" / "team.toml").write_text(TEXT)
+    (folder / "notes.txt").write_text("no rules")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+async def begin(person: Person) -> None:
+    await person.press("2")
+    await person.sees("Cache rules", "example-library", "i import")
+    await person.press("i")
+    await person.sees("Which file holds the rules?")
+
+
+async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_rule(folder: Path, person: Person, engine: Engine, source: StandIn) -> None:
+    source.add_image("team/app", "1")
+    await begin(person)
+    await person.sees("rules/ directory", "tab files")
+    assert "notes.txt" not in person.seen()
+    await person.press("tab", "enter")
+    await person.sees("File rules/", "> team.toml")
+    await person.press("enter")
+    await person.sees("1 cache rule and 1 credential set will be made; 1 entry is there already.", "> make example-login", "there example-library")
+    assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
+    await person.sees("enter make all of it")
+    await person.press("enter")
+    await person.sees("1 cache rule and 1 credential set are made.", "enter close")
+    await person.press("enter")
+    await person.sees("Cache rules", "team-apps", "example-library")
+    await person.app.client.start_pull("team/app:1", "linux/amd64")
+    await person.press("5")
+    await person.sees("team/app:1", "complete")
+    assert [each.state for each in engine.cache.pulls.all()] == [PullState.COMPLETED]
+
+
+async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read_again(folder: Path, person: Person, engine: Engine) -> None:
+    wrong = folder / "wrong.toml"
+    wrong.write_text(TEXT + CONFLICT)
+    await begin(person)
+    await person.type("~/wro")
+    await person.sees("> wrong.toml")
+    await person.press("right")
+    await person.sees("File ~/wrong.toml", "Fine: 21 lines.")
+    await person.press("enter")
+    await person.sees(
+        "Nothing can be made: there is 1 conflict.", "> conflict team-more", "Line 18: The target team/more/* lies inside", "CacheRuleTargetOverlap"
+    )
+    assert "enter" not in person.seen().split("\n")[-1]
+    await person.press("enter")
+    await person.sees("step 2 of 3", "r read again")
+    assert len(engine.documents.rules) == 1
+    wrong.write_text(TEXT)
+    await person.press("r")
+    await person.sees("1 cache rule and 1 credential set will be made")
+
+
+async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine: Engine) -> None:
+    await begin(person)
+    person.app.screen.focused.post_message(events.Paste(TEXT))  # type: ignore[union-attr]
+    await person.sees("Fine: a pasted text of 16 lines.")
+    await person.press("enter")
+    await person.sees("1 cache rule and 1 credential set will be made")
+    await person.press("escape")
+    await person.sees("Fine: a pasted text of 16 lines.")
+    await person.press("ctrl+c")
+    await person.sees("Leave the wizard?", "Nothing has been made.")
+    await person.press("y")
+    await person.sees("Cache rules")
+    assert len(engine.documents.rules) == 1
+
+
+async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made(folder: Path, person: Person, engine: Engine) -> None:
+    await begin(person)
+    await person.type("rules/team.toml")
+    await person.sees("Fine: 16 lines.")
+    await person.press("enter")
+    await person.sees("enter make all of it")
+    await engine.apply_import(f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n')
+    await person.press("enter")
+    await person.sees("Nothing can be made: there is 1 conflict.", "is the target of rule somebody-else already")
+    assert len(engine.documents.credential_sets) == 0
+
+
+async def test_a_text_that_is_not_toml_is_refused_with_its_line(folder: Path, person: Person) -> None:
+    (folder / "bad.toml").write_text('[[rules]]\nname = "team-apps\n')
+    await begin(person)
+    await person.type("bad.toml")
+    await person.sees("Fine: 2 lines.")
+    await person.press("enter")
+    await person.sees("Nothing can be made: there is 1 conflict.", "the text", "Line 2: It is not TOML")
+
+
+async def test_a_file_that_is_not_there_is_told(folder: Path, person: Person) -> None:
+    await begin(person)
+    await person.type("nowhere.toml")
+    await person.sees("Not possible: nowhere.toml can't be read: No such file or directory.")
+    await person.press("enter")
+    await person.sees("step 1 of 3")
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24)])
+async def test_each_step_has_its_question_and_its_next_key(folder: Path, engine: Engine, size: tuple[int, int]) -> None:
+    async with dashboard(engine, size=size) as person:
+        await person.press("2")
+        await person.sees("example-library")
+        await person.press("i")
+        await person.sees("step 1 of 3", "Which file holds the rules?", "rules/", "enter next", "tab files", "esc back", "ctrl+c leave")
+        await person.type("rules/team.toml")
+        await person.press("enter")
+        await person.sees("step 2 of 3", "will be made", "make example-login", "enter make all of it", "esc back", "ctrl+c leave")
+        await person.press("enter")
+        await person.sees("step 3 of 3", "are made.", "enter close")
+
+
+# Without a screen
+
+
+def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folder: Path) -> None:
+    (folder / ".hidden.toml").write_text("")
+    assert [each.path for each in offered("")] == ["rules/"]
+    assert [each.path for each in offered("~/rules/te")] == ["~/rules/team.toml"]
+    assert [each.path for each in offered(".hid")] == [".hidden.toml"]
+    assert offered("nowhere/") == []
+
+
+def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
+    (folder / "long.toml").write_bytes(b"#" * (LONGEST + 1))
+    (folder / "odd.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(OSError, match="is longer than"):
+        read_text("long.toml")
+    with pytest.raises(OSError, match="is not UTF-8 text"):
+        read_text("~/odd.toml")
+    assert read_text("rules/team.toml") == TEXT

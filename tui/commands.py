@@ -1,0 +1,142 @@
+"""The command palette: every action of the present screen, all areas, all themes, and the way out, found by typing.
+
+It is a dialog of our own and not Textual's palette, which sends 50 kB to open at 80x24, animates while it searches, draws signs that many fonts lack, and can't
+show what is not possible now with the reason. The commands are made from the bindings of the screen below, as the line of keys and the help are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.dom import DOMNode
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from widgets.dialogs import DIALOG_CSS, HELP
+from widgets.lines import action_name, key_name
+from widgets.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+MOVES = ("move", "page", "first", "last", "read", "clear_filter")
+"""Actions that are of no use but by their key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that can be done now, or the *reason* why not. *action* is run in the name of *node*."""
+
+    name: str
+    action: str
+    node: DOMNode
+    key: str = ""
+    reason: str = ""
+    also: str = ""
+    """Another name by which it is found: what the line of keys calls it."""
+
+
+def commands_of(app: Dashboard) -> list[Command]:
+    """The commands of the screen that is on top: its own, the areas, then what works everywhere, and the themes."""
+    own: list[Command] = []
+    focused: list[Command] = []
+    everywhere: list[Command] = []
+    areas: list[Command] = []
+    seen: set[str] = set()
+    for node, binding, enabled, _ in app.screen.active_bindings.values():
+        name = action_name(binding.action)
+        if binding.action in seen or binding.system or not binding.tooltip or name in MOVES or name == "commands":
+            continue
+        seen.add(binding.action)
+        reason = "" if enabled else app.reason_against(binding.action, node)
+        command = Command(binding.tooltip, binding.action, node, key_name(binding.key), reason, binding.description)
+        (areas if name == "area" else everywhere if node is app else own if node is app.screen else focused).append(command)
+    themes = [Command(f"Theme {name}{', in use now' if name == app.theme else ''}", f"choose_theme('{name}')", app) for name in app.available_themes]
+    return [*own, *focused, *areas, *everywhere, *themes]
+
+
+class CommandPalette(ModalScreen[Command | None]):
+    """Type to find a command; enter runs it."""
+
+    DEFAULT_CSS = f"""
+    CommandPalette {{
+        {DIALOG_CSS}
+        & > .dialog {{ width: 74; padding: 0 1; height: 20; }}
+        & Input {{ margin: 0 1 1 1; }}
+        & RowList {{ background: $surface; }}
+        & .hint {{ height: 2; margin: 1 1 0 1; color: $text-muted; }}
+    }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "close", tooltip="Run nothing"),
+        Binding("down,ctrl+n", "move(1)", show=False, tooltip="The next command"),
+        Binding("up,ctrl+p", "move(-1)", show=False, tooltip="The command before"),
+        Binding("pagedown", "move(10)", show=False, tooltip="Ten commands on"),
+        Binding("pageup", "move(-10)", show=False, tooltip="Ten commands back"),
+        HELP,
+    ]
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        super().__init__()
+        self._commands = tuple(commands)
+
+    def compose(self) -> ComposeResult:
+        """The line to type into, and the commands."""
+        with Vertical(classes="dialog"):
+            yield Input(compact=True, placeholder="what do you want to do? enter runs it, esc closes")
+            yield RowList((Column("", weight=1), Column("", 7, right=True)), id="commands", header=False)
+            yield Static("", classes="hint", markup=False)
+
+    def on_mount(self) -> None:
+        """Show all of them."""
+        rows = [
+            Row(
+                str(number),
+                (Cell(each.name, "dim" if each.reason else ""), Cell(each.key, "dim" if each.reason else "accent")),
+                f"{each.name} {each.also} {each.key}",
+            )
+            for number, each in enumerate(self._commands)
+        ]
+        found = self.query_one(RowList)
+        found.can_focus = False
+        found.set_rows(rows)
+        self.query_one(Input).focus()
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        found = self.query_one(RowList)
+        found.set_filter(event.value)
+        found.action_first()
+
+    @on(RowList.Moved)
+    def _moved(self) -> None:
+        row = self.query_one(RowList).current
+        command = self._commands[int(row.key)] if row is not None else None
+        self.query_one(".hint", Static).update(command.reason if command is not None else "")
+
+    @on(Input.Submitted)
+    @on(RowList.Opened)
+    def _chosen(self) -> None:
+        row = self.query_one(RowList).current
+        if row is None:
+            self.app.notify("No command has these words.", severity="warning")
+            return
+        command = self._commands[int(row.key)]
+        if command.reason:
+            self.app.notify(command.reason, severity="warning")
+        else:
+            self.dismiss(command)
+
+    def action_move(self, by: int) -> None:
+        """Go to another command."""
+        self.query_one(RowList).action_move(by)
+
+    def action_close(self) -> None:
+        """Run nothing."""
+        self.dismiss(None)

@@ -1,0 +1,62 @@
+"""Lines for other terminals: how container clients pull an image from a registry that speaks plain HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DOCKER_NEEDS = 'docker takes plain HTTP from there only when its daemon.json says so: "insecure-registries": ["{}"]'
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLine:
+    """A line for a *tool*, and what it needs besides."""
+
+    tool: str
+    line: str
+    needs: str = ""
+
+
+def image_name(address: str, repository: str, reference: str) -> str:
+    """What a client writes to get an image from here."""
+    joint = "@" if reference.startswith("sha") and ":" in reference else ":"
+    return f"{address}/{repository}{joint}{reference}"
+
+
+def pull_command(address: str, repository: str, reference: str) -> str:
+    """A line to pull an image from here with docker."""
+    return f"docker pull {image_name(address, repository, reference)}"
+
+
+def copy_lines(address: str, repository: str, reference: str, platform: str | None = None, digest: str | None = None) -> tuple[CopyLine, ...]:
+    """A line for each client that may stand in the next terminal; *platform* where another than that of the client's machine is wanted.
+
+    docker takes plain HTTP from 127.0.0.1 as it is, and from other addresses where daemon.json lists them under ``insecure-registries``; the others are told
+    so by an option. skopeo's options for a platform stand before its command.
+    """
+    image = image_name(address, repository, reference)
+    for_platform = f"--platform {platform} " if platform else ""
+    archive = f"{repository.rpartition('/')[2]}:{reference}" if ":" not in reference else repository.rpartition("/")[2]
+    lines = [
+        CopyLine("docker", f"docker pull {for_platform}{image}", "" if _is_loopback(address) else _DOCKER_NEEDS.format(address)),
+        CopyLine("podman", f"podman pull --tls-verify=false {for_platform}{image}"),
+        CopyLine("skopeo", f"skopeo {_skopeo_platform(platform)}copy --src-tls-verify=false docker://{image} oci:{archive}"),
+        CopyLine("containerd", f"ctr images pull --plain-http {for_platform}{image}"),
+        CopyLine("nerdctl", f"nerdctl pull --insecure-registry {for_platform}{image}"),
+        CopyLine("the name", image),
+    ]
+    if digest is not None and digest != reference:
+        lines.append(CopyLine("by digest", image_name(address, repository, digest)))
+    return tuple(lines)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "localhost:", "[::1]"))
+
+
+def _skopeo_platform(platform: str | None) -> str:
+    if not platform:
+        return ""
+    system, _, rest = platform.partition("/")
+    architecture, _, variant = rest.partition("/")
+    options = f"--override-os {system} --override-arch {architecture} "
+    return f"{options}--override-variant {variant} " if variant else options

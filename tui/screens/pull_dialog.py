@@ -1,0 +1,153 @@
+"""Asks which image to pull and of which platform, and says on the way which rule it comes through and which platforms there are."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from entrepot.client import ClientError
+from entrepot.snapshots import TagDetail
+from tui.presentation.images import HELD
+from tui.presentation.matches import holding_text
+from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
+from widgets.inquiry import PAUSE
+from widgets.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+SHOWN = 6
+"""Platforms that are shown at once; the list scrolls."""
+
+
+class PullDialog(ModalScreen[bool]):
+    """Gives whether a pull has begun. A refusal of the engine is shown in place."""
+
+    DEFAULT_CSS = f"""
+    PullDialog {{ {DIALOG_CSS} {SCROLLS}
+        & RowList {{ background: $surface; display: none; }}
+        & RowList.-shown {{ display: block; }}
+        & .label {{ height: 1; }}
+        & .pull--word {{ height: auto; min-height: 1; margin-top: 1; color: $text-muted; }}
+        & .pull--word.-refused {{ color: $error; }}
+        & .pull--keys {{ margin-top: 1; color: $text-muted; }}
+        &.-low .pull--keys, &.-low .pull--word, &.-low Input {{ margin: 0; }}
+    }}
+    """
+    VERTICAL_BREAKPOINTS = LOW
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
+
+    app: Dashboard
+
+    def __init__(self, image: str, platform: str | None = None) -> None:
+        super().__init__()
+        self._image = image
+        self._platform = platform or ""
+        self._asked = ""
+        self._pulling = False
+
+    def compose(self) -> ComposeResult:
+        """Image, platform, the platforms that are known, and a word."""
+        with Vertical(classes="dialog"):
+            yield Static("Pull an image into the cache", classes="dialog--title", markup=False)
+            yield Static("")
+            yield Static("Image", classes="label")
+            yield Input(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=False)
+            yield Static("Platform", classes="label", id="platform-label", markup=False)
+            yield Input(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
+            yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
+            yield Static("", classes="pull--word", markup=False)
+            yield Static("enter pulls   down: platforms   esc pulls nothing", classes="pull--keys", markup=False)
+
+    def on_mount(self) -> None:
+        """Begin at the image, or at the platform where the image is named whole."""
+        self.query_one("#platform" if self._image and not self._image.endswith(("/", ":", "*")) else "#image").focus()
+        self._look()
+
+    @property
+    def _named(self) -> str:
+        return self.query_one("#image", Input).value.strip()
+
+    @on(Input.Changed, "#image")
+    def _image_changed(self) -> None:
+        self._look()
+
+    @work(exclusive=True, group="match", exit_on_error=False)
+    async def _look(self) -> None:
+        """Say which rule answers for what is named so far, and which platforms its index has."""
+        await asyncio.sleep(PAUSE)
+        image = self._named
+        if image == self._asked or not image:
+            return
+        self._asked = image
+        try:
+            found = await self.app.client.match(image)
+            held = await self.app.client.tag(found.repository, found.tag) if found.repository is not None and found.tag is not None else None
+        except ClientError:
+            # What is typed only half, and what is not held, has no platforms; the pull itself says what is wrong.
+            found, held = None, None
+        self._show_platforms(held)
+        if found is None:
+            self._say("")
+        elif found.rule is None:
+            self._say(found.why_not or "", refused=True)
+        else:
+            self._say(f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}.")
+
+    def _show_platforms(self, detail: TagDetail | None) -> None:
+        rows = []
+        for each in detail.images if detail is not None else ():
+            if each.attests is None and each.platform:
+                word, tone = HELD[each.holding]
+                rows.append(Row(each.platform, (Cell(each.platform), Cell(word, tone))))
+        shown = self.query_one("#platforms", RowList)
+        shown.styles.height = max(1, min(SHOWN, len(rows)))
+        shown.set_class(bool(rows), "-shown")
+        shown.set_rows(rows)
+
+    def _say(self, text: str, *, refused: bool = False) -> None:
+        word = self.query_one(".pull--word", Static)
+        word.set_class(refused, "-refused")
+        word.update(text)
+
+    def key_down(self) -> None:
+        """From the platform that is typed to those that are known."""
+        if self.query_one("#platform").has_focus and self.query_one("#platforms", RowList).total:
+            self.query_one("#platforms").focus()
+
+    @on(Input.Submitted, "#image")
+    def _on_to_platform(self) -> None:
+        self.query_one("#platform").focus()
+
+    @on(Input.Submitted, "#platform")
+    def _typed(self, event: Input.Submitted) -> None:
+        self._pull(event.value.strip())
+
+    @on(RowList.Opened, "#platforms")
+    def _chosen(self, event: RowList.Opened) -> None:
+        self._pull(event.row.key)
+
+    @work(exit_on_error=False)
+    async def _pull(self, platform: str) -> None:
+        if self._pulling or not self._named:
+            return
+        self._pulling = True
+        try:
+            await self.app.client.start_pull(self._named, platform or None, asked_by="dashboard")
+        except ClientError as error:
+            self._say(error.message, refused=True)
+        else:
+            self.dismiss(True)
+        finally:
+            self._pulling = False
+
+    def action_cancel(self) -> None:
+        """Pull nothing."""
+        self.dismiss(False)

@@ -1,0 +1,350 @@
+"""The wizard that makes several rules and credential sets from a TOML file: read here, judged by the engine as a whole, and made all together or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input, Static
+
+from entrepot.client import ClientError, EngineRefused
+from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
+from entrepot.words import counted, size
+from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary
+from tui.wizards.wizard import Entry, Feedback, Wizard
+from widgets.row_list import Cell, Column, Row, RowList
+
+FILE, PLAN, DONE = range(3)
+
+LONGEST = 900_000
+"""Bytes of a file: the engine takes a request of 1 MiB. A thousand rules have about 200 kB."""
+
+SHOWN = 200
+"""So many files of a directory are offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A TOML file, or a directory in which there may be some."""
+
+    path: str
+    """As it would be typed."""
+    name: str
+    size: int | None
+    """None: it is a directory."""
+
+
+def offered(typed: str) -> list[Found]:
+    """What may be meant by a path that is being typed: directories and TOML files whose names begin with its last part. It asks the file system."""
+    before, slash, begin = typed.rpartition("/")
+    directory = Path(f"{before}{slash}").expanduser() if slash else Path()
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not entry.name.startswith(begin) or (entry.name.startswith(".") and not begin.startswith(".")):
+                    continue
+                if entry.is_dir():
+                    found.append(Found(f"{before}{slash}{entry.name}/", f"{entry.name}/", None))
+                elif entry.name.endswith(".toml"):
+                    found.append(Found(f"{before}{slash}{entry.name}", entry.name, entry.stat().st_size))
+    except OSError:
+        return []
+    # Files first: they are what is looked for.
+    return sorted(found, key=lambda each: (each.size is None, each.name))[:SHOWN]
+
+
+def is_directory(typed: str) -> bool:
+    """Whether a path leads to a directory. It asks the file system."""
+    return Path(typed).expanduser().is_dir()
+
+
+def read_text(typed: str) -> str:
+    """The text of a file; raises OSError with a sentence for a person."""
+    path = Path(typed).expanduser()
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(LONGEST + 1)
+    except OSError as error:
+        raise OSError(f"{typed} can't be read: {error.strerror}.") from None
+    if len(content) > LONGEST:
+        raise OSError(f"{typed} is longer than {size(LONGEST)}. Import it in parts.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise OSError(f"{typed} is not UTF-8 text.") from None
+
+
+class PathSuggester(Suggester):
+    """Completes a path by what there is; the right arrow takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The first that fits."""
+        if not value:
+            return None
+        found = await asyncio.to_thread(offered, value)
+        return found[0].path if found else None
+
+
+class PathEntry(Entry):
+    """Takes a path; a pasted document of several lines is taken as the text itself."""
+
+    class Document(Message):
+        """A document was pasted."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Tell a document from a path: it has several lines, and a table."""
+        if "[[" in event.text and len(event.text.strip().splitlines()) > 1:
+            event.prevent_default()
+            event.stop()
+            self.post_message(self.Document(event.text))
+        else:
+            super().on_paste(event)
+
+
+class ImportWizard(Wizard[bool | None]):
+    """File, plan, done. It gives whether something was made."""
+
+    wizard_title = "Import cache rules"
+    steps = ("File", "Plan", "Done")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "again", "read again", tooltip="Read the file again, after it was mended", id="wizard.import.again"),
+    ]
+    _TEACH = (
+        "It holds [[rules]] and [[credential_sets]] as rules.toml and credentials.toml do. It is read on this machine; a pasted text will do too.\n"
+        "All of it is checked together, with the rules that there are, and shown before anything is made."
+    )
+
+    DEFAULT_CSS = """
+    ImportWizard #plan { max-width: 100%; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._text = ""
+        self._pasted = False
+        self._plan: ImportPlan | None = None
+        self._done: ImportPlan | None = None
+
+    def compose_step(self, number: int) -> ComposeResult:
+        """The widgets of a step."""
+        if number == FILE:
+            yield Static("Which file holds the rules?", classes="question")
+            with Horizontal(classes="entry"):
+                yield Static("File  ", markup=False)
+                entry = PathEntry(id="file", placeholder="~/rules.toml")
+                entry.suggester = PathSuggester()
+                yield entry
+            yield Feedback(id="file-feedback")
+            yield RowList((Column("", weight=1), Column("", 10, right=True)), id="files", header=False)
+            yield Static(self._TEACH, classes="teach", markup=False)
+        elif number == PLAN:
+            yield Static("", classes="question", id="plan-summary", markup=False)
+            yield RowList((Column("", 8), Column("Name", 18), Column("What it says", weight=1), Column("Line", 5, right=True)), id="plan")
+            yield Feedback(id="plan-detail")
+            yield Static("It is made as a whole or not at all. Rules that are there already stay as they are.", classes="teach roomy", markup=False)
+        else:
+            yield Static("", classes="question", id="done-summary", markup=False)
+            yield Static(
+                "Nothing is cached by that: the first pull of an image leaves a copy here. Credential sets are tried now; Credentials shows how it went.",
+                classes="teach",
+                markup=False,
+            )
+
+    def focus_of(self, number: int) -> str | None:
+        """What has the focus in a step."""
+        return ("#file", "#plan", None)[number]
+
+    # The keys, in the words of the moment
+
+    def enter_word(self) -> str:
+        """What enter does now."""
+        if self.current == FILE:
+            return "open" if self.focused is not None and self.focused.id == "files" else "next"
+        if self.current == DONE:
+            return "close"
+        plan = self._plan
+        if plan is None or not plan.possible:
+            return ""
+        return "make all of it" if plan.count(ImportOutcome.CREATE) else "close"
+
+    def tab_word(self) -> str:
+        """Where tab goes."""
+        if self.current != FILE:
+            return ""
+        return "path" if self.focused is not None and self.focused.id == "files" else "files"
+
+    def back_word(self) -> str:
+        """What escape does now; what is made can't be taken back here."""
+        return "" if self.current == DONE else super().back_word()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A file can be read again where its plan is shown."""
+        return self.current == PLAN and not self._pasted if action == "again" else True
+
+    # The file
+
+    @property
+    def _typed(self) -> str:
+        return self.query_one("#file", Input).value.strip()
+
+    async def prepare(self, number: int) -> None:
+        """Fill a step in with what follows from those before it."""
+        if number == FILE:
+            await self._offer_files()
+        elif number == PLAN:
+            self._show_plan(await self.app.client.plan_import(self._text))
+        elif self._done is not None:
+            self.query_one("#done-summary", Static).update(done_summary(self._done))
+
+    async def _offer_files(self) -> None:
+        typed = self._typed
+        found = await asyncio.to_thread(offered, typed)
+        if typed == self._typed:
+            rows = [Row(each.path, (Cell(each.name, "accent"), Cell("directory" if each.size is None else size(each.size), "dim"))) for each in found]
+            self.query_one("#files", RowList).set_rows(rows)
+
+    @on(PathEntry.Document)
+    def _document_pasted(self, event: PathEntry.Document) -> None:
+        self.query_one("#file", Input).value = ""
+        self._text, self._pasted = event.text, True
+        self.check_soon()
+
+    async def check(self) -> bool:
+        """Read the file, or look at the plan."""
+        if self.current == PLAN:
+            self._show_entry()
+            return self._plan is not None and self._plan.possible
+        if self.current == DONE:
+            return True
+        return await self._check_file()
+
+    async def _check_file(self) -> bool:
+        feedback, typed = self.query_one("#file-feedback", Feedback), self._typed
+        await self._offer_files()
+        if not typed and self._pasted:
+            feedback.show(None, f"Fine: a pasted text of {counted(len(self._text.splitlines()), 'line', 'lines')}.")
+            return True
+        self._text, self._pasted = "", False
+        if not typed or await asyncio.to_thread(is_directory, typed):
+            feedback.show(None)
+            return False
+        try:
+            self._text = await asyncio.to_thread(read_text, typed)
+        except OSError as error:
+            # As long as something fits, the path is only half typed.
+            half = bool(self.query_one("#files", RowList).rows)
+            feedback.show(None if half else Problem(code="", message=str(error)))
+            return False
+        feedback.show(None, f"Fine: {counted(len(self._text.splitlines()), 'line', 'lines')}.")
+        return True
+
+    async def goes_on_within(self, number: int) -> bool:
+        """Enter on a directory looks into it; on a file takes it."""
+        files = self.query_one("#files", RowList)
+        if number != FILE or self.focused is not files or files.current is None:
+            return False
+        path = files.current.key
+        entry = self.query_one("#file", Input)
+        entry.value = path
+        entry.cursor_position = len(path)
+        if not path.endswith("/"):
+            return False
+        await self._offer_files()
+        files.action_first()
+        return True
+
+    @on(RowList.Opened, "#files")
+    def _file_opened(self) -> None:
+        self.action_next()
+
+    # The plan
+
+    def _show_plan(self, plan: ImportPlan) -> None:
+        self._plan = plan
+        self.query_one("#plan-summary", Static).update(plan_summary(plan))
+        rows = self.query_one("#plan", RowList)
+        rows.set_rows(plan_rows(plan))
+        if (conflict := first_conflict(plan)) is not None:
+            rows.move_to(conflict)
+        self._show_entry()
+        self.refresh_bindings()
+
+    def _show_entry(self) -> None:
+        row, plan, detail = self.query_one("#plan", RowList).current, self._plan, self.query_one("#plan-detail", Feedback)
+        if row is None or plan is None:
+            detail.show(None)
+            return
+        told, problems = entry_lines(plan, row.key)
+        if not problems:
+            detail.show(None, remarks=told)
+            return
+        message, code = problems[0]
+        others = f" And {counted(len(problems) - 1, 'thing', 'things')} more." if len(problems) > 1 else ""
+        detail.show(Problem(code=code, message=f"{message}{others}"))
+
+    @work(exclusive=True, group="again", exit_on_error=False)
+    async def action_again(self) -> None:
+        """Read the file again and plan anew."""
+        try:
+            self._text = await asyncio.to_thread(read_text, self._typed)
+            self._show_plan(await self.app.client.plan_import(self._text))
+        except OSError as error:
+            self.app.notify(str(error), severity="error")
+        except ClientError as error:
+            self.engine_lost(error)
+        else:
+            self.app.notify("The file is read again.")
+
+    def is_last(self, number: int) -> bool:
+        """The plan makes what it says; the end closes the wizard."""
+        return number >= PLAN
+
+    async def take(self) -> None:
+        """Make all of it, or close."""
+        if self.current == DONE or self._plan is None or not self._plan.count(ImportOutcome.CREATE):
+            self.dismiss(self._done is not None)
+            return
+        try:
+            self._done = await self.app.client.apply_import(self._text)
+        except EngineRefused as error:
+            # Something has changed since it was planned.
+            self._show_plan(await self.app.client.plan_import(self._text))
+            self.app.notify(f"Nothing is made. {error.message}", severity="error")
+            return
+        await self.go_to(DONE)
+
+    async def action_back(self) -> None:
+        """One step back; once all is made, out."""
+        if self.current == DONE:
+            self.dismiss(True)
+        else:
+            await super().action_back()
+
+    def may_return_to(self, number: int) -> bool:
+        """What is made is made."""
+        return self._done is None
+
+    def has_entries(self) -> bool:
+        """A path that was typed is no loss; a pasted text may be one."""
+        return self._done is None and (self._pasted or super().has_entries())
+
+    def outcome(self) -> bool | None:
+        """Whether something was made."""
+        return self._done is not None
