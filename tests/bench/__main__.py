@@ -16,6 +16,7 @@ import pytest
 
 from tests.bench import scenarios
 from tests.bench.aims import report
+from tests.bench.dashboard import dashboard
 from tests.bench.measurement import summary
 from tests.bench.scenarios import MEGABYTE, Bench
 
@@ -30,6 +31,7 @@ FULL: dict[str, Scenario] = {
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 200 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 100 * MEGABYTE, blobs=8),
     "large-cache": lambda bench: scenarios.large_cache(bench, 10_000, 1_000),
+    "dashboard": lambda bench: dashboard(bench, 10_000),
 }
 
 QUICK: dict[str, Scenario] = {
@@ -41,6 +43,7 @@ QUICK: dict[str, Scenario] = {
     "crowd": lambda bench: scenarios.cold_blobs(bench, 50, 20 * MEGABYTE),
     "transfers": lambda bench: scenarios.cold_blobs(bench, 200, 10 * MEGABYTE, blobs=8),
     "large-cache": lambda bench: scenarios.large_cache(bench, 1_000, 1_000),
+    "dashboard": lambda bench: dashboard(bench, 1_000),
 }
 
 
@@ -59,10 +62,12 @@ def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
                     scenario(bench)
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             raise click.ClickException(str(missing)) from None
-    click.echo(f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n")
-    click.echo(summary(bench.found))
-    click.echo()
-    click.echo(report(bench.found))
+        finally:
+            # What was measured until then took a quarter of an hour.
+            click.echo(f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n")
+            click.echo(summary(bench.found))
+            click.echo()
+            click.echo(report(bench.found))
 
 
 if __name__ == "__main__":

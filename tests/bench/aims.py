@@ -49,6 +49,14 @@ def _seconds_per_request(of: Measurement) -> float | None:
     return 1 / answered if answered else None
 
 
+def _sent_per_second(of: Measurement) -> float:
+    return of.load.received / of.load.seconds
+
+
+def _share_of_a_processor(of: Measurement) -> float:
+    return of.processor_seconds / of.load.seconds
+
+
 AIMS = (
     Aim("warm blob", "throughput", throughput, 1.0, over=NGINX, at_least=True),
     Aim("warm blob", "CPU per GB", processor_seconds_per_gigabyte, 1.0, over=PROXY),
@@ -64,7 +72,22 @@ AIMS = (
     Aim("8 cold blobs", "peak memory", peak_memory, 200.0, unit="MiB", times=1 / 2**20),
     Aim("8 cold blobs", "bytes from the source", source_share, 1.005, unit="x"),
     Aim("start with", "first answer", seconds, 1.0, unit="s"),
+    Aim("listing of", "answer", seconds, 0.25, unit="s"),
+    Aim("listing again", "answer when nothing changed", seconds, 0.02, unit="s"),
+    Aim("plan of an eviction", "answer", seconds, 3.0, unit="s"),
     Aim("routing among", "for each request", _seconds_per_request, 10.0, unit="us", times=1e6),
+    Aim("dashboard opens", "on the screen", seconds, 300.0, unit="ms", times=1e3),
+    Aim("dashboard opens with", "memory", peak_memory, 60.0, unit="MB", times=1e-6),
+    Aim("dashboard at rest", "sent", _sent_per_second, 0.0, unit="B/s"),
+    Aim("dashboard at rest", "processor", _share_of_a_processor, 1.0, unit="%", times=100),
+    Aim("dashboard with 20 live pulls", "sent", _sent_per_second, 5.0, unit="kB/s", times=1e-3),
+    Aim("dashboard with 20 live pulls", "processor", _share_of_a_processor, 3.0, unit="%", times=100),
+    Aim("dashboard shows", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Aim("dashboard filters", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Aim("dashboard sorts", "on the screen", seconds, 150.0, unit="ms", times=1e3),
+    Aim("dashboard sorts", "memory", peak_memory, 60.0, unit="MB", times=1e-6),
+    Aim("dashboard key", "first byte", seconds, 20.0, unit="ms", times=1e3),
+    Aim("dashboard aside", "answered", seconds, 200.0, unit="ms", times=1e3),
 )
 
 COLUMNS = (Column("Scenario"), Column("Figure"), Column("Aim", right=True), Column("Measured", right=True), Column(""))

@@ -7,13 +7,14 @@ import hashlib
 import http.client
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from entrepot.client import CacheClient
 from entrepot.credentials import CredentialBook
 from entrepot.demo.images import Descriptor, build_manifest
 from entrepot.reference import Digest, Repository, Tag
@@ -61,6 +62,12 @@ class Bench:
         """A contender with empty storage."""
         with tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh, start(Path(fresh), source, image) as contender:
             yield contender
+
+    @contextmanager
+    def directory(self) -> Iterator[Path]:
+        """An empty directory with a short path."""
+        with tempfile.TemporaryDirectory(prefix="d-", dir=self.root) as fresh:
+            yield Path(fresh)
 
     @property
     def home(self) -> Path:
@@ -201,7 +208,7 @@ def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Me
 
 
 def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement]:
-    """An engine with many repositories and rules: from its start to its first answer, and how long it takes to find the rule of a repository."""
+    """An engine with many repositories and rules: its start until its first answer, what a dashboard asks, and how long it takes to find a rule."""
     since = len(bench.found)
     what = f"{repositories:,} repositories, {rules:,} rules"
     names = [f"team-{number % rules}/app-{number // rules}" for number in range(repositories)]
@@ -210,7 +217,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
     with tempfile.TemporaryDirectory(prefix="l-", dir=bench.root) as fresh, bench.source(image) as source:
         engine = Entrepot(Path(fresh), source.url)
         write_rules(engine, drafts)
-        asyncio.run(_fill_catalog(engine.directories, names))
+        asyncio.run(fill_catalog(engine.directories, names))
         # It takes in the blobs, and learns its port, which stays, so that the first request may come before the engine says where it answers.
         engine.start().process.wait_for_line("The catalog was brought in line with the disk", timeout=120)
         engine.stop()
@@ -222,6 +229,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
                 seconds, peak_memory = time.perf_counter() - started, ProcessMeter(process.pid).peak_memory
                 gets = len(source.accesses(before))
                 process.wait_for_line("answers container clients")
+                asyncio.run(_ask_as_a_dashboard(bench, engine.directories, what))
                 process.stop()
             bench.found_out(Measurement(f"start with {what}", ENTREPOT, Load(seconds), source_gets=gets, peak_memory=peak_memory))
         registries = SourceRegistries(Settings.load(engine.directories.settings).upstreams)
@@ -236,7 +244,24 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
     return bench.ended(since)
 
 
-async def _fill_catalog(directories: Directories, names: Sequence[str]) -> None:
+async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str) -> None:
+    """What a dashboard asks every two seconds, once when it comes and once when nothing has changed since; and what an eviction of everything would take."""
+    async with CacheClient.at(directories.socket) as client:
+        await client.status()
+        questions: dict[str, Callable[[], Awaitable[object]]] = {
+            "listing of the rules": client.rules,
+            "listing of the repositories": client.repositories,
+            "listing again of the rules": client.rules,
+            "listing again of the repositories": client.repositories,
+            "plan of an eviction": lambda: client.evict(dry_run=True, target=0),
+        }
+        for name, ask in questions.items():
+            started = time.perf_counter()
+            await ask()
+            bench.found_out(Measurement(f"{name}, {what}", ENTREPOT, Load(time.perf_counter() - started)))
+
+
+async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
     """A cached image of three small blobs in each repository, as if all of them had been pulled; the engine takes in the blobs when it starts."""
     directories.make()
     store = BlobStore(directories.blobs, directories.fills)

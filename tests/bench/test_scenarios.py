@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ SMALL = 300_000
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path, rounds=1)
+def bench() -> Iterator[Bench]:
+    # The path of a Unix socket has to be short, and that of pytest's own directories is not where tests run side by side.
+    with tempfile.TemporaryDirectory(prefix="b-") as root:
+        yield Bench(Path(root), rounds=1)
 
 
 def by_name(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
@@ -68,7 +72,14 @@ def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once
 
 
 def test_a_large_cache_starts_with_all_that_it_held_and_finds_a_rule_for_every_repository(bench: Bench) -> None:
-    start, routing = large_cache(bench, repositories=12, rules=4)
+    *asked, start, routing = large_cache(bench, repositories=12, rules=4)
     assert (start.scenario, routing.scenario) == ("start with 12 repositories, 4 rules", "routing among 4 rules")
+    assert [each.scenario for each in asked] == [
+        "listing of the rules, 12 repositories, 4 rules",
+        "listing of the repositories, 12 repositories, 4 rules",
+        "listing again of the rules, 12 repositories, 4 rules",
+        "listing again of the repositories, 12 repositories, 4 rules",
+        "plan of an eviction, 12 repositories, 4 rules",
+    ]
     assert (start.source_gets, routing.load.requests) == (0, 12)
     assert start.load.seconds > 0
