@@ -11,13 +11,14 @@ import asyncio
 import re
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import cairosvg
 import httpx
 from textual.pilot import Pilot
+from textual.worker import WorkerCancelled
 
 from entrepot.client import CacheClient
 from entrepot.demo import run as demo
@@ -59,7 +60,9 @@ class Camera:
         """Let the engine answer."""
         asking = [worker for worker in self.app.workers if worker.group in {"look", "check"}]
         if asking:
-            await self.app.workers.wait_for_complete(asking)
+            # A question whose screen was left is taken back.
+            with suppress(WorkerCancelled):
+                await self.app.workers.wait_for_complete(asking)
         await self.pilot.pause(seconds)
 
     async def area(self, name: str) -> None:
@@ -129,8 +132,15 @@ async def take(engine: Engine) -> None:
         at.picture("pulls-light")
     async with camera(engine, size=WIDE) as at:
         at.picture("overview-wide")
+        await at.area("Rules")
+        at.picture("rules-wide")
         await at.area("Repositories")
         at.picture("repositories-wide")
+        await at.press("enter", "enter")
+        at.picture("tag-wide")
+    async with camera(engine, size=WIDE, theme=LIGHT.name) as at:
+        await at.area("Repositories")
+        at.picture("repositories-light-wide")
     async with camera(engine) as at:
         await at.area("Rules")
         at.picture("rules")
@@ -140,19 +150,35 @@ async def take(engine: Engine) -> None:
         await at.press("d")
         at.picture("delete-rule")
         await at.press("escape")
+        await at.press("w")
+        await at.type("library/nginx:1.27")
+        at.picture("which-rule")
+        await at.press("escape")
+        await at.press("colon")
+        await at.type("pull")
+        at.picture("commands")
+        await at.press("escape")
         await at.area("Credentials")
         at.picture("credentials")
         await at.area("Repositories")
         at.picture("repositories")
-        await at.press("down")
+        await at.press("d")
+        at.picture("delete-repository")
+        await at.press("escape")
         await at.press("enter")
         at.picture("repository")
+        await at.press("enter")
+        at.picture("tag")
+        await at.press("y")
+        at.picture("copy")
+        await at.press("escape")
         await at.area("Sources")
         at.picture("sources")
         await at.area("Events")
         at.picture("events")
         await rule_wizard(at)
         await credential_wizard(at)
+        await import_wizard(at)
 
 
 async def rule_wizard(at: Camera) -> None:
@@ -170,6 +196,8 @@ async def rule_wizard(at: Camera) -> None:
     at.picture("wizard-target")
     await at.press("enter")
     at.picture("wizard-sign-in")
+    await at.press("enter")
+    at.picture("wizard-freshness")
     await at.press("enter")
     at.picture("wizard-review")
     await at.press("enter")
@@ -191,7 +219,36 @@ async def credential_wizard(at: Camera) -> None:
     await at.type("env:GHCR_TOKEN")
     await at.press("enter")
     at.picture("wizard-credential-review")
-    await at.press("ctrl+c")
+    await at.press("ctrl+c", "y")
+
+
+IMPORTED = """\
+[[rules]]
+name = "hub-bitnami"
+source_repository = "docker.io/bitnami/*"
+target_repository = "bitnami/*"
+credential_set = "hub-login"
+
+[[rules]]
+name = "quay-prometheus"
+source_repository = "quay.io/prometheus/*"
+target_repository = "prometheus/*"
+freshness = "1 h"
+"""
+
+
+async def import_wizard(at: Camera) -> None:
+    """A file of rules, and the plan for it."""
+    with tempfile.TemporaryDirectory(prefix="e-") as folder:
+        file = Path(folder) / "rules.toml"
+        file.write_text(IMPORTED)
+        await at.area("Rules")
+        await at.press("i")
+        await at.type(str(file))
+        at.picture("wizard-import-file")
+        await at.press("enter")
+        at.picture("wizard-import-plan")
+        await at.press("ctrl+c", "y")
 
 
 async def main() -> None:
