@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events, work
+from textual import events
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -26,7 +26,7 @@ from tui.options import Options, keep_theme, suitable_theme
 from tui.screens.area import AREAS, EngineScreen, ListScreen
 from tui.screens.too_small import TooSmall
 from tui.theme import DARK, LIGHT
-from tui.type_ahead import HoldsKeys, TypingApp
+from tui.type_ahead import HoldsKeys, TypingApp, brings_screen
 from tui.watch import EngineWatch
 from widgets.lines import action_name, key_name
 
@@ -163,7 +163,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves it first."""
-        return not (action in {"area", "leave"} and isinstance(self.screen, HoldsKeys))
+        return not (action in {"area", "leave"} and isinstance(self.screen, HoldsKeys) and not isinstance(self.screen, EngineScreen))
 
     # Getting about
 
@@ -229,9 +229,12 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def _mind_the_size(self, _: object = None) -> None:
         too_small = self._is_too_small
-        if too_small and not isinstance(self.screen, TooSmall):
+        if too_small == isinstance(self.screen, TooSmall):
+            return
+        self.forget_held_keys()
+        if too_small:
             self.push_screen(TooSmall())
-        elif not too_small and isinstance(self.screen, TooSmall):
+        else:
             self.pop_screen()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
@@ -241,7 +244,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     # What several screens do
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def ask_for_pull(self, image: str, platform: str | None = None) -> None:
         """Ask which image of which platform, then pull it and show how it comes."""
         from tui.screens.pull_dialog import PullDialog
@@ -280,7 +283,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Leave, from a wizard too."""
         self.action_leave()
 
-    @work(exit_on_error=False, exclusive=True, group="leave")
+    @brings_screen("leave")
     async def action_leave(self) -> None:
         """Leave, perhaps after a question."""
         if (outcome := await outcome_of_leaving(self, started_engine=self._started_engine)) is not None:

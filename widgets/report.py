@@ -12,11 +12,12 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from widgets.answers import OneAnswer
 from widgets.dialogs import DIALOG_CSS
 from widgets.row_list import Cell
 
 
-class Report(ModalScreen[bool]):
+class Report(ModalScreen[bool], OneAnswer[bool]):
     """Lines to read. Enter goes *onward* where there is somewhere to go (the dialog's answer is then True), escape closes it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"report--dim", "report--good", "report--warn", "report--bad", "report--accent"}

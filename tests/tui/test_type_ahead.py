@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 from textual import events
+from textual.geometry import Size
 from textual.keys import _character_to_key
 
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
-from tests.conftest import LOGIN_SERVER
-from tests.tui.conftest import Person
+from tests.conftest import LOGIN_SERVER, Clock
+from tests.standin import StandIn
+from tests.tui.conftest import Person, pulled
 
 NAMED = {"\r": "enter", "\x1b": "escape"}
 
@@ -104,3 +106,81 @@ async def test_escape_waits_for_nothing(person: Person, engine: Engine, monkeypa
     await asyncio.wait_for(asked.wait(), 30)
     type_at_once(person, "\x1b")
     await person.sees("Which source registry does it pull from?")
+
+
+async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(person: Person, engine: Engine) -> None:
+    # Both lie there before the question has heard of the first.
+    type_at_once(person, "2dnn")
+    await person.sees("Which source registry does it pull from?")
+    assert len(engine.documents.rules) == 1
+    type_at_once(person, "\x1bdyn")
+    await person.sees("Which source registry does it pull from?")
+    await person.until(lambda: not engine.documents.rules)
+
+
+async def test_a_name_that_has_to_be_typed_can_be_typed_ahead(person: Person, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27")
+    await pulled(engine, "library/nginx:1.27")
+    type_at_once(person, "4")
+    await person.sees("> library/nginx")
+    type_at_once(person, "dlibrary/nginx\r")
+    await person.sees("Nothing is cached yet.")
+    assert await engine.repository_snapshots() == []
+
+
+async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    start = engine.start_pull
+
+    async def told(*arguments: object) -> object:
+        asked.append(arguments)
+        return await start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "start_pull", told)
+    type_at_once(person, "5plibrary/nginx:1.27\rlinux/amd64\r")
+    await person.until(lambda: bool(asked))
+    assert asked[0][:2] == ("library/nginx:1.27", "linux/amd64")
+
+
+async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_later(person: Person, engine: Engine) -> None:
+    type_at_once(person, "2d")
+    await person.sees("Delete the cache rule example-library?")
+    person.app.post_message(events.Resize(Size(50, 12), Size(50, 12)))
+    type_at_once(person, "y")
+    person.app.post_message(events.Resize(Size(80, 24), Size(80, 24)))
+    # It is written where what comes last is known to have come.
+    person.app.post_message(events.Key("f1", None))
+    await person.sees("Keys", "Change nothing")
+    type_at_once(person, "\x1bn/zz")
+    await person.sees("0 of 1 match   / zz")
+    assert len(engine.documents.rules) == 1
+
+
+async def test_an_eviction_typed_by_heart(person: Person, engine: Engine, source: StandIn, clock: Clock) -> None:
+    source.add_image("library/nginx", "1.27")
+    await pulled(engine, "library/nginx:1.27")
+    clock.now += 1000
+    type_at_once(person, "4")
+    await person.sees("> library/nginx")
+    # The line is proposed; it is written anew from its begin. Behind it comes the word that the eviction wants typed.
+    person.app.post_message(events.Key("v", "v"))
+    person.app.post_message(events.Key("ctrl+u", None))
+    type_at_once(person, "0 B\revict\r")
+    await person.sees("1 image evicted")
+
+
+async def test_escape_gives_up_what_the_engine_is_slow_to_answer(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_at_once(person, "2")
+    await person.sees("> example-library")
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "plan_delete_rule", never)
+    type_at_once(person, "dn/x")
+    await asyncio.wait_for(asked.wait(), 30)
+    type_at_once(person, "\x1b/lib")
+    await person.sees("1 of 1 match   / lib")
+    assert not any(worker.name == "action_delete" and not worker.is_finished for worker in person.app.workers)

@@ -9,7 +9,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Static
@@ -17,7 +16,9 @@ from textual.worker import Worker, WorkerState
 
 from entrepot.client import ClientError, EngineRefused
 from tui.presentation.status import status_parts
+from tui.type_ahead import HoldsKeys
 from tui.watch import INTERVAL, SILENCE
+from widgets.answers import OneAnswer
 from widgets.detail import Detail, DetailPane
 from widgets.lines import KeyLine, TabLine, TwoSided
 from widgets.row_list import Row, RowList
@@ -31,7 +32,7 @@ WIDE = 110
 """Columns from which on details stand beside a list and not below it."""
 
 
-class EngineScreen(Screen[None]):
+class EngineScreen(HoldsKeys, OneAnswer[None]):
     """A screen that shows a part of the engine and asks for it again and again while it is on top."""
 
     DEFAULT_CSS = """
@@ -66,6 +67,7 @@ class EngineScreen(Screen[None]):
         super().__init__()
         self._timer: Timer | None = None
         self._asked: float | None = None
+        self._has_looked = False
         self._asks_again = False
         self._revision = 0
 
@@ -105,6 +107,7 @@ class EngineScreen(Screen[None]):
         elif time.time() - self._asked > SILENCE:
             self.app.waits_since(self._asked)
             self._show_status()
+            self._looked()
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """What a screen does on its own must not fail in silence."""
@@ -136,8 +139,19 @@ class EngineScreen(Screen[None]):
         finally:
             self._asked = None
             self._show_status()
+            self._looked()
             if self._asks_again:
                 self.look_now()
+
+    def _looked(self) -> None:
+        if not self._has_looked:
+            self._has_looked = True
+            self.app.take_held_keys()
+
+    @property
+    def holds_keys(self) -> bool:
+        """Until it shows something: what is typed ahead of that is meant for the row which it will show."""
+        return not self._has_looked
 
     async def fetch(self) -> None:
         """Ask for this screen's part and show it."""

@@ -15,6 +15,7 @@ from tui.presentation.copies import copy_lines
 from tui.presentation.deletion import refused_text, repository_plan_text, tag_plan_text
 from tui.presentation.repositories import refreshed_text, short
 from tui.screens.area import ListScreen
+from tui.type_ahead import brings_screen
 from widgets.dialogs import Choice, Question
 from widgets.pick import Option, Pick
 
@@ -67,7 +68,7 @@ class CachedScreen(ListScreen):
             self.app.notify(f"{subject.name} is unlocked." if subject.locked else f"{subject.name} is locked: it is neither evicted nor deleted.")
         self.look_now()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_pull(self) -> None:
         """Pull it, or another image."""
         subject = self.subject
@@ -129,7 +130,7 @@ class CachedScreen(ListScreen):
             self.app.notify(error.message, severity="error", markup=False)
             return None
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_copy(self) -> None:
         """Copy a line for another terminal."""
         subject = self.subject
@@ -143,7 +144,7 @@ class CachedScreen(ListScreen):
         if chosen is not None:
             self.app.copy_line(next(each.line for each in lines if each.tool == chosen))
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_delete(self) -> None:
         """Delete it, after what goes and what stays was shown. What takes data from the disk wants its name typed."""
         subject = self.subject

@@ -20,6 +20,7 @@ from tui.presentation.credentials import (
 )
 from tui.presentation.deletion import refused_text
 from tui.screens.area import ListScreen
+from tui.type_ahead import brings_screen
 from tui.wizards.credential_set import CredentialSetWizard
 from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
@@ -88,7 +89,7 @@ class CredentialsScreen(ListScreen):
         row = self.row_list.current
         return self._sets[row.key] if row is not None else None
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
         await self.app.push_screen_wait(CredentialSetWizard())
@@ -105,7 +106,7 @@ class CredentialsScreen(ListScreen):
         if (found := self._current) is not None:
             self.app.copy_line(credential_set_command(found))
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_edit(self) -> None:
         """Open the wizard on what is there."""
         if (found := self._current) is not None:
@@ -129,7 +130,7 @@ class CredentialsScreen(ListScreen):
             self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning", markup=False)
         self.look_now()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_delete(self) -> None:
         """Delete the set, after a question."""
         found = self._current

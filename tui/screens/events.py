@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
@@ -15,6 +15,7 @@ from entrepot.snapshots import Event
 from entrepot.words import counted
 from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of
 from tui.screens.area import ListScreen
+from tui.type_ahead import brings_screen
 from widgets.detail import Detail
 from widgets.report import Report
 from widgets.row_list import Column, Row, RowList
@@ -80,7 +81,7 @@ class EventsScreen(ListScreen):
             self.app.copy_line(self._events[row.key].message)
 
     @on(RowList.Opened, "#list")
-    @work(exit_on_error=False)
+    @brings_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The whole message, and from there what it is about."""
         opened = self._events[event.row.key]

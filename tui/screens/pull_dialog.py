@@ -16,6 +16,7 @@ from entrepot.client import ClientError
 from entrepot.snapshots import TagDetail
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
+from widgets.answers import OneAnswer
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 from widgets.inquiry import PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
@@ -27,7 +28,7 @@ SHOWN = 6
 """Platforms that are shown at once; the list scrolls."""
 
 
-class PullDialog(ModalScreen[bool]):
+class PullDialog(ModalScreen[bool], OneAnswer[bool]):
     """Gives whether a pull has begun. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""

@@ -31,6 +31,7 @@ from tui.presentation.pulls import (
     under_way_first,
 )
 from tui.screens.area import WIDE, ListScreen
+from tui.type_ahead import brings_screen
 from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
 from widgets.row_list import Column, Row, RowList
@@ -158,7 +159,7 @@ class PullsScreen(ListScreen):
             self.app.look_now()
             self.look()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_cancel(self) -> None:
         """Cancel a pull, after a question."""
         if (pull := self._current) is not None:
@@ -261,7 +262,7 @@ class PullScreen(ListScreen):
             self.app.look_now()
             self.look()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_cancel(self) -> None:
         """Cancel this pull, after a question."""
         if self._pull is not None:

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 from typing import ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.worker import get_current_worker
 
 from entrepot.client import ClientError
 from entrepot.snapshots import RepositorySnapshot
@@ -16,6 +17,7 @@ from entrepot.words import counted, parse_size, size
 from tui.presentation.repositories import RepositoryRow, eviction_lines, repository_facts, repository_lines
 from tui.screens.cached import CachedScreen, Subject
 from tui.screens.repository import RepositoryScreen
+from tui.type_ahead import brings_screen
 from widgets.detail import Detail
 from widgets.dialogs import Choice, Field, Prompt, Question
 from widgets.row_list import Column, Row, RowList
@@ -88,7 +90,7 @@ class RepositoriesScreen(CachedScreen):
     def _open(self, event: RowList.Opened) -> None:
         self.app.push_screen(RepositoryScreen(event.row.key))
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_evict(self) -> None:
         """Ask how much may be left, show what would go, and then let it go."""
         status = self.app.status
@@ -98,6 +100,7 @@ class RepositoriesScreen(CachedScreen):
         )
         if answers is None:
             return
+        self.app.let_keys_wait(get_current_worker())
         try:
             plan = await self.app.client.evict(dry_run=True, target=parse_size(answers["to"]))
             if not plan.images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
@@ -16,6 +16,7 @@ from tui.presentation.deletion import rule_plan_text
 from tui.presentation.matches import match_lines, rule_to_show
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
 from tui.screens.area import AREAS, ListScreen
+from tui.type_ahead import brings_screen
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
 from widgets.detail import Detail
@@ -93,7 +94,7 @@ class RulesScreen(ListScreen):
         row = self.row_list.current
         return self._rules[row.key] if row is not None else None
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
         made = await self.app.push_screen_wait(RuleWizard())
@@ -102,7 +103,7 @@ class RulesScreen(ListScreen):
             if made.pulling:
                 await self.app.show_pulls()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_import_rules(self) -> None:
         """Open the wizard for a file of rules."""
         if await self.app.push_screen_wait(ImportWizard()):
@@ -119,7 +120,7 @@ class RulesScreen(ListScreen):
             target = rule.target_repository
             self.app.ask_for_pull(target.removesuffix("*") if target.endswith("*") else f"{target}:latest")
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_sign_in(self) -> None:
         """Choose another credential set for the rule, or none."""
         rule = self._current
@@ -158,7 +159,7 @@ class RulesScreen(ListScreen):
             self.app.notify(f"{rule.name} signs in with {taken}." if taken else f"{rule.name} signs in with no credential set.")
             self.look_now()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_which(self) -> None:
         """Which rule answers for an image or a repository? Enter goes to that rule."""
         answers: dict[str, RuleMatch] = {}
@@ -185,7 +186,7 @@ class RulesScreen(ListScreen):
             self.action_clear_filter()
             self.row_list.move_to(name)
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_freshness(self) -> None:
         """Say how long tags are believed before the source is asked again."""
         rule = self._current
@@ -224,7 +225,7 @@ class RulesScreen(ListScreen):
             self.app.notify(f"{rule.name} has the freshness {taken or 'of the settings'}.")
             self.look_now()
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_copy(self) -> None:
         """Copy the rule for another engine or a script."""
         if (rule := self._current) is not None:
@@ -237,7 +238,7 @@ class RulesScreen(ListScreen):
             if chosen is not None:
                 self.app.copy_line(lines[chosen])
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_delete(self) -> None:
         """Delete the rule, after a question."""
         rule = self._current

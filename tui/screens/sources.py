@@ -13,6 +13,7 @@ from entrepot.client import ClientError
 from entrepot.snapshots import RuleSnapshot, UpstreamSnapshot
 from tui.presentation.sources import examination_told, rules_told, upstream_detail, upstream_row, used_first
 from tui.screens.area import ListScreen
+from tui.type_ahead import brings_screen
 from widgets.detail import Detail
 from widgets.report import Report
 from widgets.row_list import Cell, Column, Row, RowList
@@ -82,7 +83,7 @@ class SourcesScreen(ListScreen):
         return super().why_not(action)
 
     @on(RowList.Opened, "#list")
-    @work(exit_on_error=False)
+    @brings_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The rules that use it."""
         rules = self._rules.get(event.row.key, [])

@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
@@ -21,6 +20,7 @@ from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import Problem
 from tui.presentation.drafts import COMMAND_WIDTH
 from tui.type_ahead import HoldsKeys
+from widgets.answers import OneAnswer
 from widgets.dialogs import Choice, Question
 from widgets.lines import KeyLine
 from widgets.row_list import Row, RowList
@@ -141,7 +141,7 @@ class Told(VerticalScroll, can_focus=True):
         return str(self._text.content)
 
 
-class Wizard(HoldsKeys, Screen[Result]):
+class Wizard(HoldsKeys, OneAnswer[Result]):
     """A few questions on a screen of their own."""
 
     DEFAULT_CSS = """
@@ -161,6 +161,7 @@ class Wizard(HoldsKeys, Screen[Result]):
         }
     }
     """
+    MAY_TAKE_LONG = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "next", "next", priority=True, tooltip="Take this and go on", id="wizard.next"),
         Binding("tab", "next_field", "next field", tooltip="Go to the next field", id="wizard.field"),

@@ -1,0 +1,27 @@
+"""Screens that give an answer to whoever has shown them."""
+
+from __future__ import annotations
+
+from textual.await_complete import AwaitComplete
+from textual.screen import Screen, ScreenResultType
+
+
+class OneAnswer(Screen[ScreenResultType]):
+    """The first answer counts, and takes no screen away but this one.
+
+    Textual takes the topmost one, whichever that is: after two keys in one read, a second click, or an engine that answers while the terminal is too small, it
+    was another, and without another the dashboard ended. An answer that is given below another screen is kept until that has gone.
+    """
+
+    _given: tuple[ScreenResultType | None] | None = None
+
+    def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
+        """Give the answer, and leave."""
+        if self._given is None:
+            self._given = (result,)
+        return super().dismiss(self._given[0]) if self.app.screen is self else AwaitComplete()
+
+    def on_screen_resume(self) -> None:
+        """On top again: leave, if the answer has been given."""
+        if self._given is not None:
+            self.dismiss()
