@@ -192,7 +192,7 @@ def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Beg
         @wraps(method)
         def begin(node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs) -> Worker[None]:
             work = partial(shown, node, *arguments, **options)
-            worker = node.run_worker(work, method.__name__, exclusive_group or "default", exclusive=bool(exclusive_group), exit_on_error=False)
+            worker: Worker[None] = node.run_worker(work, method.__name__, exclusive_group or "default", exclusive=bool(exclusive_group), exit_on_error=False)
             _typing(node).let_keys_wait(worker)
             return worker
 

@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -228,6 +229,17 @@ class Program:
     def type(self, keys: str) -> None:
         """Send keys as a terminal does."""
         os.write(self._keyboard, keys.encode())
+
+    def keys_read(self) -> None:
+        """Wait until the program has read all that was typed."""
+        deadline = time.monotonic() + PATIENCE
+        terminal = os.open(os.ptsname(self._keyboard), os.O_RDONLY | os.O_NOCTTY)
+        try:
+            while int.from_bytes(fcntl.ioctl(terminal, termios.TIOCINQ, bytes(4)), sys.byteorder):
+                assert time.monotonic() < deadline, "the program never read its keys"
+                threading.Event().wait(0.01)
+        finally:
+            os.close(terminal)
 
     def mark(self) -> int:
         with self._changed:

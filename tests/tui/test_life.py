@@ -197,6 +197,7 @@ async def test_below_the_floor_nothing_can_be_done(opened: Opened, looks: Looks,
     await sees(program, "This terminal is too small.", "60 columns and 15 lines")
     for key in ("2", "n", "d", "y", "\r", ":", "?"):
         program.type(key)
+    await asyncio.to_thread(program.keys_read)
     program.resize(60, 15)
     await sees(program, "Pulling now", "? help", gone="too small")
     assert len(engine.documents.rules) == 1
@@ -212,6 +213,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(open
     program.resize(50, 12)
     await sees(program, "too small")
     program.type("y")
+    await asyncio.to_thread(program.keys_read)
     program.resize(100, 30)
     await sees(program, "Delete the cache rule example-library?", gone="too small")
     assert len(engine.documents.rules) == 1
@@ -226,6 +228,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(open
     program.resize(40, 10)
     await sees(program, "too small")
     program.type("x")
+    await asyncio.to_thread(program.keys_read)
     program.resize(80, 24)
     await sees(program, "Which repository of", "nginx", gone="too small")
     assert "nginxx" not in program.picture.text()
