@@ -149,6 +149,7 @@ class Program:
         self.started = time.monotonic()
         self._synchronised = synchronised
         self._keyboard, terminal = os.openpty()
+        self._terminal = os.ttyname(terminal)
         self._taken_away, self._take_away = os.pipe()
         termios.tcsetwinsize(terminal, (lines, columns))
 
@@ -233,7 +234,7 @@ class Program:
     def keys_read(self) -> None:
         """Wait until the program has read all that was typed."""
         deadline = time.monotonic() + PATIENCE
-        terminal = os.open(os.ptsname(self._keyboard), os.O_RDONLY | os.O_NOCTTY)
+        terminal = os.open(self._terminal, os.O_RDONLY | os.O_NOCTTY)
         try:
             while int.from_bytes(fcntl.ioctl(terminal, termios.TIOCINQ, bytes(4)), sys.byteorder):
                 assert time.monotonic() < deadline, "the program never read its keys"
