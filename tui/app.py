@@ -33,7 +33,6 @@ from widgets.lines import action_name, key_name
 if TYPE_CHECKING:
     from tui.commands import Command
     from tui.keymap import Keymap
-    from tui.wizards.wizard import Wizard
 
 __all__ = ["Dashboard", "DashboardOutcome"]
 
@@ -272,10 +271,6 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             return
         self._copied = line
         self.notify(f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand.", markup=False)
-
-    def on_wizard_onward(self, event: Wizard.Onward) -> None:
-        """Enter in a wizard, behind the keys that were pressed before."""
-        event.wizard.go_on()
 
     # Leaving
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from rich.text import Text
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.message import Message
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
@@ -173,13 +172,6 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 (Textual declares it so)
     wizard_title: ClassVar[str] = ""
     steps: ClassVar[tuple[str, ...]] = ()
-
-    class Onward(Message):
-        """Enter was pressed; the app calls `go_on` when this arrives there, behind the keys that were pressed before."""
-
-        def __init__(self, wizard: Wizard[Any]) -> None:
-            super().__init__()
-            self.wizard = wizard
 
     app: Dashboard
 
@@ -343,10 +335,10 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     # Going on and back
 
     def action_next(self) -> None:
-        """Go on, after the keys that were pressed before have done their work: a key that means something takes a longer way than one with priority."""
+        """Go on, unless that is under way."""
         if not self._going:
             self._going = True
-            (self.focused or self).post_message(self.Onward(self))
+            self._go_on()
 
     @property
     def holds_keys(self) -> bool:
@@ -354,7 +346,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         return self._going
 
     @work(exclusive=True, group="go", exit_on_error=False)
-    async def go_on(self) -> None:
+    async def _go_on(self) -> None:
         """Go on if the engine has nothing against it."""
         try:
             if await self.goes_on_within(self.current) or not await self._checked():
