@@ -18,8 +18,10 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from entrepot.credentials import CredentialSet
-from entrepot.engine import RESERVE, SPACE_TO_START, Engine
+from entrepot.data_directory import SPACE_TO_START
+from entrepot.engine import Engine
 from entrepot.errors import EntrepotError
+from entrepot.housekeeping import RESERVE
 from entrepot.reference import Repository, Tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome

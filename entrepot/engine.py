@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import logging
-import os
 import platform
-import shutil
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -20,15 +15,17 @@ from entrepot import __version__
 from entrepot.activity import ActivityRecord
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
-from entrepot.cache.pull import Pull
 from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
+from entrepot.data_directory import only_engine
 from entrepot.documents import Documents
-from entrepot.errors import EngineError, Locked, NotFound, RequestInvalid
+from entrepot.errors import RequestInvalid
 from entrepot.events import EventLog
-from entrepot.freshness import NEVER, freshness_text
+from entrepot.freshness import freshness_text
 from entrepot.health import Health
+from entrepot.housekeeping import Housekeeping
 from entrepot.matching import match
 from entrepot.reference import Digest, ImageReference, Repository, Tag
+from entrepot.repositories import NAMED, CachedRepositories
 from entrepot.revision import Revisions
 from entrepot.rules import CacheRule, Route, RuleBook, RuleDraft
 from entrepot.settings import Directories, Settings
@@ -40,56 +37,31 @@ from entrepot.snapshots import (
     CredentialSetSnapshot,
     DeletionPlan,
     EngineStatus,
-    EvictedImage,
-    EvictionSnapshot,
     HealthStatus,
     Holding,
     ImportOutcome,
     ImportPlan,
     PullSnapshot,
     RefreshedTag,
-    RepositoryDetail,
-    RepositorySnapshot,
     RuleMatch,
     RuleSnapshot,
-    TagDetail,
-    TagSnapshot,
     TriedSignIn,
     UpstreamSnapshot,
 )
 from entrepot.source.breaker import Breaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
-from entrepot.store.blobs import LEASE_LINGERS, BlobStore
-from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
-from entrepot.store.eviction import Plan, PlannedImage, locked_above, plan
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import Catalog
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
-from entrepot.words import counted, duration, size
+from entrepot.words import counted
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
-
-ROOM = 60.0
-"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
-
-EVICTED_AT_ONCE = 200
-"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some tenths of a second on a slow machine."""
-
-TIDYING = 86_400.0
-"""Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
-
-RESERVE = 2**30
-"""Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for blobs on their way in, the catalog, and other programs."""
-
-SPACE_TO_START = 16 * 1024 * 1024
-"""Bytes that must be free in the data directory for the engine to start."""
-
-NAMED = 100
-"""Names in a plan of a deletion; the rest is counted."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
 
@@ -147,7 +119,6 @@ class Engine:
             clock=clock,
         )
         self.activity = ActivityRecord(catalog, clock=clock, grown=self._grown)
-        self._held_size = 0
         self.health_of_engine = Health(
             directories.data,
             fills=lambda: fills.under_way,
@@ -158,12 +129,20 @@ class Engine:
             clock=time.monotonic,
         )
         self._tasks = OwnedTasks()
-        self._collecting = asyncio.Lock()
-        self._evicting = asyncio.Lock()
-        self._room_wanted = asyncio.Event()
-        # An engine that starts has better things to do.
-        self._tidied = clock() - TIDYING + ROOM
-        self._rest: asyncio.Task[None] | None = None
+        self.housekeeping = Housekeeping(
+            directories=directories,
+            settings=settings,
+            catalog=catalog,
+            blobs=blobs,
+            fills=fills,
+            cache=self.cache,
+            events=events,
+            tasks=self._tasks,
+            clock=clock,
+        )
+        self.repositories = CachedRepositories(
+            settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
+        )
         self.revisions = Revisions(
             documents=lambda: documents.revision,
             health=lambda: tuple(self.health(each.name) for each in documents.credential_sets),
@@ -174,16 +153,13 @@ class Engine:
         """By which a client knows whether a listing would show something else."""
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
-        self._full_at: int | None = None
-        """Bytes that may be held, while more are held and nothing more can be evicted."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, directories: Directories, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> AsyncIterator[Engine]:
         """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't."""
         directories.make()
-        with _only_engine(directories):
-            _check_space(directories)
+        with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
             documents = Documents(directories, registries)
             await documents.load()
@@ -193,18 +169,13 @@ class Engine:
                 async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
 
-                    async def held(digest: Digest, count: int) -> None:
-                        await catalog.add_blob(digest, count, now=clock())
-                        engine._held_size += count
-                        # Where nothing could go a moment ago, another look for each blob would only cost time.
-                        if engine._full_at is None:
-                            engine._room_wanted.set()
+                    async def kept(digest: Digest, count: int) -> None:
+                        await engine.housekeeping.kept(digest, count)
 
                     def refused(error: OSError) -> None:
-                        events.record("disk-refuses", _refusal(error), level=logging.ERROR)
-                        engine._room_wanted.set()
+                        engine.housekeeping.disk_refused(error)
 
-                    fills = Fills(blobs, clock=time.monotonic, on_held=held, on_refusal=refused)
+                    fills = Fills(blobs, clock=time.monotonic, on_held=kept, on_refusal=refused)
                     engine = cls(
                         directories=directories,
                         settings=settings,
@@ -225,7 +196,7 @@ class Engine:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        self._held_size = await self.catalog.blobs_size()
+        await self.housekeeping.begin()
         await self.activity.load()
         self.cache.pulls.number_from(await self.cache.history.load())
         try:
@@ -233,7 +204,7 @@ class Engine:
                 try:
                     async with self._tasks:
                         self._tasks.start(self._keep_books(), "bookkeeping")
-                        self._tasks.start(self._look_after_store(), "looking after what is held")
+                        self._tasks.start(self.housekeeping.watch(), "looking after what is held")
                         self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
                         self._tasks.start(self.sources.prepare(), "preparing for sources")
                         self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
@@ -273,61 +244,6 @@ class Engine:
             self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
         elif self.documents.problem is not None and self.documents.problem is not problem:
             self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
-
-    async def _look_after_store(self) -> None:
-        """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
-        try:
-            await self.heal()
-        except Exception:
-            _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
-        while True:
-            self._room_wanted.clear()
-            try:
-                await self._keep_room()
-            except Exception:
-                # A disk that fails for a moment must not end this for good.
-                _log.exception("Eviction failed; it is tried again within %g s", ROOM)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ROOM):
-                    await self._room_wanted.wait()
-
-    async def _keep_room(self) -> None:
-        """Evict what is too much."""
-        limit = await self._space_limit()
-        if self._held_size > limit:
-            done = await self._evict()
-            if not done.images and done.goal + done.shortfall > limit:
-                self._can_not_make_room(limit)
-                return
-        self._full_at = None
-        if self._clock() - self._tidied >= TIDYING:
-            self._tidied = self._clock()
-            await self._evict(target=sys.maxsize)
-
-    def _can_not_make_room(self, limit: int) -> None:
-        """Tell it once, and show it for as long as it lasts."""
-        before, self._full_at = self._full_at, limit
-        if before is None:
-            self.events.record("eviction-impossible", self._room_wanting(limit), level=logging.WARNING)
-
-    def _room_wanting(self, limit: int) -> str:
-        return (
-            f"{size(self._held_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
-            "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
-        )
-
-    async def _space_limit(self) -> int:
-        """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
-        usage = await asyncio.to_thread(shutil.disk_usage, self.directories.data)
-        room = self._held_size + usage.free - min(RESERVE, usage.total // 50)
-        return max(0, min(self.settings.size_limit.within(usage.total), room))
-
-    async def heal(self) -> None:
-        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
-        adopted, dropped = await self.catalog.reconcile(await self.blobs.held(), now=self._clock())
-        if adopted or dropped:
-            self.events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
-        await self.collect()
 
     # Routing
 
@@ -569,267 +485,6 @@ class Engine:
             for health in (self.health(each.name),)
         ]
 
-    # Cached repositories
-
-    async def repository_snapshots(self) -> list[RepositorySnapshot]:
-        """All cached repositories, by name."""
-        rules = self.documents.rules
-        return await self.catalog.listed(lambda each: _repository_snapshot(each, rules))
-
-    async def repository_detail(self, name: str) -> RepositoryDetail:
-        """A cached repository with its tags; raises `NotFound`."""
-        found = await self.catalog.repositories(Repository(name))
-        if not found:
-            raise _no_repository(name)
-        tags = await self.catalog.tags(Repository(name))
-        return RepositoryDetail(
-            repository=_repository_snapshot(found[0], self.documents.rules), tags=tuple(self._tag_snapshot(each, self._route(name)) for each in tags)
-        )
-
-    async def tag_detail(self, name: str, tag: str) -> TagDetail:
-        """A tag of a cached repository with all that is behind it; raises `NotFound`."""
-        repository = Repository(name)
-        found = await self.catalog.behind_tag(repository, Tag(tag))
-        if found is None:
-            raise await self._no_tag(repository, tag)
-        return TagDetail(
-            repository=name,
-            tag=self._tag_snapshot(found.tag, self._route(name)),
-            media_type=found.media_type,
-            is_index=found.is_index,
-            images=found.images,
-            own_size=found.own_size,
-            shared_size=found.shared_size,
-            also_tagged=found.also_tagged,
-        )
-
-    async def _no_tag(self, repository: Repository, tag: str) -> NotFound:
-        if not await self.catalog.is_cached(repository):
-            return _no_repository(repository)
-        return NotFound(f"{repository} holds no tag {tag}.", f"See its tags with: entrepot repository show {repository}")
-
-    def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
-        freshness = self.settings.freshness if route is None else self.cache.freshness(route)
-        return TagSnapshot(
-            name=each.name,
-            digest=str(each.entry.digest),
-            platforms=each.platforms,
-            size=each.size,
-            cached=each.entry.cached,
-            checked=each.entry.checked,
-            last_pull=each.last_pull,
-            fresh_until=None if freshness == NEVER else each.entry.checked + freshness,
-            gone=each.entry.gone,
-            locked=each.locked,
-        )
-
-    async def delete_repository(self, name: str) -> None:
-        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`, or `Locked` when it or a part of it is locked."""
-        repository = Repository(name)
-        await self._check_unlocked(repository)
-        await self._end_pulls(lambda pull: pull.repository == repository)
-        if not await self.catalog.delete_repository(repository):
-            raise _no_repository(name)
-        self.cache.holdings.forget(repository)
-        self.cache.forget_failures()
-        self.events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
-        await self.collect()
-
-    async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
-        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when a part of the repository is."""
-        locks = await self.catalog.locks(repository)
-        if locks.repository:
-            raise _locked(repository, repository)
-        if tag is not None:
-            if tag in locks.tags:
-                raise _locked(f"{repository}:{tag}", f"{repository}:{tag}")
-        elif locks.tags or locks.manifests:
-            part = f"{repository}:{min(locks.tags)}" if locks.tags else f"{repository}@{min(locks.manifests)}"
-            raise _locked(f"A part of {repository}, {part},", part)
-
-    async def plan_delete_repository(self, name: str) -> DeletionPlan:
-        """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
-        repository = Repository(name)
-        if not await self.catalog.is_cached(repository):
-            raise _no_repository(name)
-        refusal = await _refusal_of(self._check_unlocked(repository))
-        found = await self.catalog.contents(repository)
-        route = self._route(name)
-        return DeletionPlan(
-            kind="repository",
-            name=name,
-            refused_code=refusal.code if refusal else None,
-            refused=refusal.message if refusal else None,
-            tags=found.tags[:NAMED],
-            tag_count=len(found.tags),
-            manifest_count=found.manifests,
-            freed=found.own,
-            shared=found.shared,
-            pulls=sum(not pull.state.ended and pull.repository == repository for pull in self.cache.pulls.all()),
-            fetched_again_by=route.rule.name if route is not None else None,
-        )
-
-    async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
-        """What goes and what stays when a tag is deleted: all but the tag stays until it is evicted. Raises `NotFound`."""
-        repository = Repository(name)
-        found = await self.catalog.behind_tag(repository, Tag(tag))
-        if found is None:
-            raise await self._no_tag(repository, tag)
-        refusal = await _refusal_of(self._check_unlocked(repository, tag))
-        route = self._route(name)
-        return DeletionPlan(
-            kind="tag",
-            name=f"{name}:{tag}",
-            refused_code=refusal.code if refusal else None,
-            refused=refusal.message if refusal else None,
-            tags=(tag,),
-            tag_count=1,
-            shared=found.shared_size,
-            untagged=found.own_size,
-            fetched_again_by=route.rule.name if route is not None else None,
-        )
-
-    async def delete_tag(self, name: str, tag: str) -> None:
-        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or its repository is locked."""
-        repository = Repository(name)
-        await self._check_unlocked(repository, tag)
-        if not await self.catalog.delete_tag(repository, Tag(tag)):
-            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
-        self.cache.holdings.forget(repository)
-        self.events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
-
-    async def delete_manifest(self, name: str, digest: Digest) -> None:
-        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed.
-
-        Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it is locked.
-        """
-        repository = Repository(name)
-        locks = await self.catalog.locks(repository)
-        if locks.repository:
-            raise _locked(name, name)
-        for above in locked_above(await self.catalog.held_manifests(repository), (repository, digest)):
-            tag = next((each for each in above.tags if each in locks.tags), None)
-            part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
-            raise _locked(part if above.digest == digest else f"{part}, which needs the manifest {digest},", part)
-        await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
-        if not await self.catalog.delete_manifest(repository, digest):
-            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
-        self.cache.holdings.forget(repository)
-        self.events.record("manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}")
-        await self.collect()
-
-    async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
-        ending = [pull for pull in self.cache.pulls.all() if not pull.state.ended and concerns(pull)]
-        for pull in ending:
-            self.cache.pulls.cancel(pull.id)
-        for pull in ending:
-            await pull.over.wait()
-
-    async def collect(self) -> None:
-        """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
-        async with self._collecting:
-            left = await self.catalog.collect(self._take_away)
-            self.cache.holdings.forget_manifests()
-            await self._count_what_is_left()
-        if left:
-            self._collect_soon()
-
-    async def _count_what_is_left(self) -> None:
-        await self.blobs.sweep()
-        self._held_size = await self.catalog.blobs_size()
-
-    def _collect_soon(self) -> None:
-        """Collect the rest when nobody can be about to open it any more; once, however often there was a rest."""
-        if self._tasks.open and (self._rest is None or self._rest.done()):
-            self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
-
-    async def _collect_later(self) -> None:
-        await asyncio.sleep(LEASE_LINGERS)
-        self._rest = None
-        await self.collect()
-
-    def _take_away(self, digest: Digest) -> bool:
-        return self.fills.get(digest) is None and self.blobs.take_away(digest)
-
-    # Locks
-
-    async def lock_repository(self, name: str, *, locked: bool = True) -> None:
-        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is evicted or deleted. Raises `NotFound`."""
-        if not await self.catalog.lock_repository(Repository(name), locked):
-            raise _no_repository(name)
-        self._lock_changed(name, locked)
-
-    async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
-        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when that moves at its source. Raises `NotFound`."""
-        if not await self.catalog.lock_tag(Repository(name), Tag(tag), locked):
-            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
-        self._lock_changed(f"{name}:{tag}", locked)
-
-    async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
-        """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
-        if not await self.catalog.lock_manifest(Repository(name), digest, locked):
-            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
-        self._lock_changed(f"{name}@{digest}", locked)
-
-    def _lock_changed(self, what: str, locked: bool) -> None:
-        self._room_wanted.set()
-        self.events.record("locked" if locked else "unlocked", f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.", what)
-
-    # Eviction
-
-    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
-        done = await self._evict(dry_run=dry_run, target=target)
-        if not dry_run:
-            self._room_wanted.set()
-        return done
-
-    async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        async with self._evicting:
-            # What clients used in the last moments is in memory only.
-            await self.cache.ledger.write()
-            if not dry_run:
-                await self.collect()
-            limit = await self._space_limit()
-            goal = int(limit * self.settings.low_water) if target is None else target
-            in_use = {(pull.repository, pull.manifest.digest) for pull in self.cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
-            in_use |= await self.catalog.manifests_with([fill.digest for fill in self.fills.under_way])
-            picture = await self.catalog.picture()
-            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
-            if dry_run or not (made.images or made.empty):
-                freed = sum(each.freed for each in made.images)
-                return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
-            images, freed = await self._carry_out(made)
-        return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
-
-    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
-        """The images that went, and the bytes that are free now."""
-        images: list[PlannedImage] = []
-        freed = 0
-        for part in made.parts(EVICTED_AT_ONCE):
-            await self.cache.ledger.write()
-            async with self._collecting:
-                done = await self.catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
-                self.cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
-                await self._count_what_is_left()
-            if done.left:
-                self._collect_soon()
-            images += done.images
-            freed += done.freed
-        if images:
-            repositories = len({each.manifest.repository for each in images})
-            oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
-            self.events.record(
-                "evicted",
-                f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
-                f"least recently used {oldest} ago.",
-            )
-        return images, freed
-
-    def _is_used_now(self, image: PlannedImage) -> bool:
-        repository, digest = image.manifest.key
-        return self.cache.ledger.is_unwritten(repository, digest, image.telling) or self.cache.pulls.of(repository, digest) is not None
-
     # Pulls
 
     async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
@@ -940,7 +595,7 @@ class Engine:
             rules_limit=self.documents.rules.RULES_LIMIT,
             credential_sets=len(self.documents.credential_sets),
             repositories=await self.catalog.repositories_count(),
-            blobs_size=self._held_size,
+            blobs_size=self.housekeeping.held_size,
             space_free=self._space_free(),
             space_limit=await self._space_limit_told(),
             pulls_running=self.cache.pulls.running_count(),
@@ -964,7 +619,7 @@ class Engine:
 
     async def _space_limit_told(self) -> int:
         try:
-            return await self._space_limit()
+            return await self.housekeeping.limit()
         except OSError:
             return 0
 
@@ -976,24 +631,13 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
-        if self.fills.refusal is not None:
-            yield _refusal(self.fills.refusal)
+        yield from self.housekeeping.notices()
         if self.documents.problem is not None:
             yield self.documents.problem.message
         for each in self.documents.credential_sets:
             health = self.health(each.name)
             if health.status is HealthStatus.UNHEALTHY:
                 yield f"{each.name} is unhealthy: {health.error_message}"
-        if self._full_at is not None:
-            yield self._room_wanting(self._full_at)
-
-
-async def _refusal_of(check: Awaitable[None]) -> Locked | None:
-    try:
-        await check
-    except Locked as refusal:
-        return refusal
-    return None
 
 
 def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
@@ -1035,95 +679,3 @@ def _count_use(rules: RuleBook, repositories: Iterable[tuple[str, int, int, floa
         if last_pull is not None:
             used.last_pull = max(used.last_pull or 0.0, last_pull)
     return use
-
-
-def _repository_snapshot(each: CachedRepository, rules: RuleBook) -> RepositorySnapshot:
-    rule = rules.rule_of(each.name)
-    return RepositorySnapshot(
-        name=each.name,
-        rule=rule.name if rule is not None else None,
-        source_repository=each.source,
-        tags=each.tags,
-        manifests=each.manifests,
-        size=each.size,
-        created=each.created,
-        last_pull=each.last_pull,
-        pulls=each.pulls,
-        locked=each.locked,
-    )
-
-
-def _refusal(error: OSError) -> str:
-    return f"The disk takes no more ({error.strerror}): blobs that are not held are passed on to clients and not kept. Free space in the data directory."
-
-
-def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:
-    return EvictionSnapshot(
-        dry_run=dry_run,
-        images=tuple(
-            EvictedImage(
-                repository=each.manifest.repository,
-                tags=tuple(each.tags),
-                digest=str(each.manifest.digest),
-                platform=each.manifest.platform,
-                freed=each.freed,
-                last_used=each.last_used,
-            )
-            for each in images
-        ),
-        freed=freed,
-        held=made.size,
-        goal=made.goal,
-        limit=limit,
-        shortfall=max(0, made.left - made.goal),
-    )
-
-
-def _locked(what: str, unlock: str) -> Locked:
-    return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
-
-
-def _no_repository(name: str) -> NotFound:
-    return NotFound(f"There is no cached repository {name}.", "See them with: entrepot repository list")
-
-
-@contextmanager
-def _only_engine(directories: Directories) -> Iterator[None]:
-    """Hold the data directory's lock: two engines on the same data would each believe in their own catalog."""
-    try:
-        descriptor = os.open(directories.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _no_room(directories, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EngineError(
-                f"Another engine runs on the data in {directories.data}.",
-                "Use that one (entrepot status), or stop it first. With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side.",
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_space(directories: Directories) -> None:
-    probe = directories.data / "probe"
-    try:
-        with probe.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, SPACE_TO_START)
-    except OSError as error:
-        raise _no_room(directories, error) from error
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _no_room(directories: Directories, error: OSError) -> EngineError:
-    if error.errno == errno.ENOSPC:
-        return EngineError(
-            f"The disk is full: {directories.data} has no {SPACE_TO_START // 2**20} MiB left.", "Free space there, or move the data to a larger disk."
-        )
-    return EngineError(
-        f"The data directory {directories.data} can't be written: {error.strerror}.",
-        "Give this user the right to write there, or set XDG_DATA_HOME to another directory.",
-    )

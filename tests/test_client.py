@@ -51,7 +51,7 @@ async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source:
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
         pass
-    assert await client.tag("library/nginx", "1.27") == await engine.tag_detail("library/nginx", "1.27")
+    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag("library/nginx", "1.27")
     with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
         await client.tag("library/nginx", "2")
 
@@ -92,7 +92,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(client
         same = [one is other for one, other in zip(before, after, strict=True)]
         # Whoever follows the revision misses nothing, and does not ask in vain.
         assert all(same) == (revision == now)
-        assert after == (await engine.rule_snapshots(), engine.credential_set_snapshots(), await engine.repository_snapshots())
+        assert after == (await engine.rule_snapshots(), engine.credential_set_snapshots(), await engine.repositories.all())
         before, revision = after, now
         return not all(same)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from entrepot.cache.pull import Pull
 from entrepot.credentials import CredentialSetDraft
 from entrepot.documents import DocumentInvalid
 from entrepot.engine import Engine, own_platform
-from entrepot.errors import EngineError, NotFound, RepositoryUnknown
+from entrepot.errors import NotFound, RepositoryUnknown
 from entrepot.reference import Digest, Repository
 from entrepot.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.settings import Directories, Settings
@@ -30,37 +28,6 @@ async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:
     return running.snapshot()
 
 
-async def test_a_second_engine_on_the_same_data_is_told_so(engine: Engine, settings: Settings) -> None:
-    with pytest.raises(EngineError, match=r"Another engine runs on the data in .*entrepot status"):
-        async with Engine.open(engine.directories, settings):
-            pass
-
-
-async def test_after_the_end_of_one_engine_another_may_begin(directories: Directories, settings: Settings) -> None:
-    for _ in range(2):
-        async with Engine.open(directories, settings):
-            pass
-
-
-async def test_a_full_disk_at_the_start_is_one_sentence(directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(EngineError, match=r"The disk is full: .*Free space there"):
-        async with Engine.open(directories, settings):
-            pass
-    assert list(directories.data.glob("probe")) == []
-
-
-async def test_a_data_directory_that_is_a_file_is_one_sentence(directories: Directories, settings: Settings) -> None:
-    directories.data.parent.mkdir(parents=True)
-    directories.data.write_text("in the way")
-    with pytest.raises(EngineError, match="is not a directory"):
-        async with Engine.open(directories, settings):
-            pass
-
-
 async def test_rules_and_cached_images_are_there_after_a_restart(directories: Directories, settings: Settings, source: StandIn) -> None:
     image = source.add_image("library/nginx", "1.27")
     async with Engine.open(directories, settings) as engine:
@@ -74,7 +41,7 @@ async def test_rules_and_cached_images_are_there_after_a_restart(directories: Di
         assert answer.manifest.content == image.platforms["linux/amd64"].manifest.content
         status = await engine.status()
         assert (status.rules, status.repositories, status.blobs_size) == (1, 1, image.platforms["linux/amd64"].size)
-        detail = await engine.repository_detail("library/nginx")
+        detail = await engine.repositories.detail("library/nginx")
         assert [(tag.name, tag.platforms) for tag in detail.tags] == [("1.27", ("linux/amd64",))]
         assert detail.repository.pulls == 1
 
@@ -149,7 +116,7 @@ async def test_the_platform_of_an_image_without_an_index_comes_from_its_config(e
     source.add_image("library/nginx", "1", platforms=["linux/riscv64"], index=False)
     pull = await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     assert pull.platform == "linux/riscv64"
-    [tag] = (await engine.repository_detail("library/nginx")).tags
+    [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.platforms == ("linux/riscv64",)
 
 
@@ -171,7 +138,7 @@ async def test_a_rule_over_a_cached_repository_is_refused_until_that_is_deleted(
     draft = RuleDraft("again", f"{LOGIN_SERVER}/library/*", "library/*")
     with pytest.raises(TargetPrefixPresent, match="library/nginx"):
         await engine.create_rule(draft)
-    await engine.delete_repository("library/nginx")
+    await engine.repositories.delete("library/nginx")
     await engine.create_rule(draft)
 
 
@@ -181,37 +148,6 @@ async def test_a_refused_rule_changes_nothing(engine: Engine) -> None:
         await engine.create_rule(RuleDraft("everything", f"{LOGIN_SERVER}/*", "*"))
     assert engine.directories.rules.read_bytes() == before
     assert [rule.name for rule in await engine.rule_snapshots()] == ["example-library"]
-
-
-async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(engine: Engine, source: StandIn) -> None:
-    base = os.urandom(5_000)
-    source.add_image("library/a", "1", layers=[base, 10_000])
-    other = source.add_image("library/b", "1", layers=[base, 20_000]).platforms["linux/amd64"]
-    for name in ("a", "b"):
-        await ended(engine, await engine.start_pull(f"library/{name}:1", "linux/amd64", "cli"))
-    await engine.delete_repository("library/a")
-    assert set(await engine.blobs.held()) == {blob.digest for blob in other.blobs}
-    assert (await engine.status()).blobs_size == other.size
-
-
-async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
-    gate = source.hold(str(image.layers[0].digest), after_bytes=100_000)
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
-    async with asyncio.timeout(30):
-        await gate.reached
-    await engine.delete_repository("library/nginx")
-    assert (await ended(engine, started)).state is PullState.CANCELLED
-    assert await engine.repository_snapshots() == []
-
-
-async def test_what_is_not_there_can_not_be_deleted(engine: Engine) -> None:
-    with pytest.raises(NotFound, match="no cached repository library/nginx"):
-        await engine.delete_repository("library/nginx")
-    with pytest.raises(NotFound, match="holds no tag 1"):
-        await engine.delete_tag("library/nginx", "1")
-    with pytest.raises(NotFound, match="holds no manifest"):
-        await engine.delete_manifest("library/nginx", Digest.of(b""))
 
 
 async def test_a_credential_set_is_tried_when_it_is_made(
@@ -293,14 +229,9 @@ async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: Sta
         await ended(engine, await engine.start_pull(f"library/{name}:1", None, "cli"))
     [rule] = await engine.rule_snapshots()
     assert rule.repositories == 2
-    assert rule.size == sum(each.size for each in await engine.repository_snapshots()) > 0
+    assert rule.size == sum(each.size for each in await engine.repositories.all()) > 0
 
 
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module.platform, "machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"
-
-
-def test_the_lock_is_in_the_data_directory(tmp_path: Path) -> None:
-    directories = Directories.under(tmp_path)
-    assert directories.lock.parent == directories.data

@@ -75,11 +75,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def evict(request: Request) -> Response:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.evict(target=asked.target))
+        return _json(await engine.housekeeping.evict(target=asked.target))
 
     async def check_eviction(request: Request) -> Response:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.evict(dry_run=True, target=asked.target))
+        return _json(await engine.housekeeping.evict(dry_run=True, target=asked.target))
 
     async def check_sign_in(request: Request) -> Response:
         return _json(await engine.check_sign_in(request.path_params["name"]))

@@ -63,30 +63,30 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response({"repositories": page}, headers=headers)
 
     async def show(request: Request) -> Response:
-        detail = await engine.repository_detail(_repository(request))
+        detail = await engine.repositories.detail(_repository(request))
         return json_response(_repository_document(request, detail.repository, detail.tags))
 
     async def delete(request: Request) -> Response:
         name = _repository(request)
         manifests = await engine.catalog.manifests(name)
-        await engine.delete_repository(name)
+        await engine.repositories.delete(name)
         tags = [tag for each in manifests for tag in each.tags]
         return json_response({"manifestsDeleted": [str(each.digest) for each in manifests], "tagsDeleted": tags}, status=202)
 
     async def change(request: Request) -> Response:
         name, locked = _repository(request), await _lock_asked(request)
         if locked is not None:
-            await engine.lock_repository(name, locked=locked)
+            await engine.repositories.lock(name, locked=locked)
         return await show(request)
 
     async def list_tags(request: Request) -> Response:
-        detail = await engine.repository_detail(_repository(request))
+        detail = await engine.repositories.detail(_repository(request))
         page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
         document = {"registry": _registry(request), "imageName": detail.repository.name, "tags": [_tag_document(tag) for tag in page]}
         return json_response(document, headers=headers)
 
     async def show_tag(request: Request) -> Response:
-        detail = await engine.repository_detail(_repository(request))
+        detail = await engine.repositories.detail(_repository(request))
         name = parse_tag(request.path_params["tag"])
         tag = next((each for each in detail.tags if each.name == name), None)
         if tag is None:
@@ -96,11 +96,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
     async def change_tag(request: Request) -> Response:
         name, tag, locked = _repository(request), parse_tag(request.path_params["tag"]), await _lock_asked(request)
         if locked is not None:
-            await engine.lock_tag(name, tag, locked=locked)
+            await engine.repositories.lock_tag(name, tag, locked=locked)
         return await show_tag(request)
 
     async def delete_tag(request: Request) -> Response:
-        await engine.delete_tag(_repository(request), parse_tag(request.path_params["tag"]))
+        await engine.repositories.delete_tag(_repository(request), parse_tag(request.path_params["tag"]))
         return Response(status_code=202)
 
     async def list_manifests(request: Request) -> Response:
@@ -121,33 +121,33 @@ def routes(engine: Engine) -> list[BaseRoute]:
     async def change_manifest(request: Request) -> Response:
         name, digest, locked = _repository(request), Digest.parse(request.path_params["digest"]), await _lock_asked(request)
         if locked is not None:
-            await engine.lock_manifest(name, digest, locked=locked)
+            await engine.repositories.lock_manifest(name, digest, locked=locked)
         return await show_manifest(request)
 
     async def delete_manifest(request: Request) -> Response:
-        await engine.delete_manifest(_repository(request), Digest.parse(request.path_params["digest"]))
+        await engine.repositories.delete_manifest(_repository(request), Digest.parse(request.path_params["digest"]))
         return Response(status_code=202)
 
     async def _manifests(name: Repository) -> list[CachedManifest]:
         found = await engine.catalog.manifests(name)
         if not found:
-            await engine.repository_detail(name)
+            await engine.repositories.detail(name)
         return sorted(found, key=lambda each: str(each.digest))
 
     async def snapshots(request: Request) -> Response:
-        return await listing(request, engine.revisions.repositories, engine.repository_snapshots)
+        return await listing(request, engine.revisions.repositories, engine.repositories.all)
 
     async def detail(request: Request) -> Response:
-        return json_response(await engine.repository_detail(_repository(request)))
+        return json_response(await engine.repositories.detail(_repository(request)))
 
     async def tag_detail(request: Request) -> Response:
-        return json_response(await engine.tag_detail(_repository(request), parse_tag(request.path_params["tag"])))
+        return json_response(await engine.repositories.tag(_repository(request), parse_tag(request.path_params["tag"])))
 
     async def tag_plan(request: Request) -> Response:
-        return json_response(await engine.plan_delete_tag(_repository(request), parse_tag(request.path_params["tag"])))
+        return json_response(await engine.repositories.plan_delete_tag(_repository(request), parse_tag(request.path_params["tag"])))
 
     async def plan(request: Request) -> Response:
-        return json_response(await engine.plan_delete_repository(_repository(request)))
+        return json_response(await engine.repositories.plan_delete(_repository(request)))
 
     # A part of a repository's name can't begin with an underscore, so what comes below a repository can't be taken for one.
     base, own = "/acr/v1/{name:path}", "/entrepot/v1/repositories/{name:path}"

@@ -182,7 +182,7 @@ async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(registry: 
 async def test_f25_a_repository_that_was_deleted_here_fills_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
-    await engine.delete_repository("library/nginx")
+    await engine.repositories.delete("library/nginx")
     response = await registry.get(TAG)
     assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "upstream")
 
@@ -301,7 +301,7 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
     async with Engine.open(directories, settings, clock=clock) as engine:
         assert await rule_of(engine) == found
         await engine.delete_rule(RULE)
-        await engine.delete_repository("library/nginx")
+        await engine.repositories.delete("library/nginx")
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await rule_of(engine)).requests_saved == 0
 
@@ -667,6 +667,6 @@ async def test_a_tag_that_is_never_checked_again_says_so(registry: httpx.AsyncCl
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness="never")
     await registry.get(TAG)
-    [tag] = (await engine.repository_detail("library/nginx")).tags
+    [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.fresh_until is None
     assert (await engine.cache.holdings.tag(Repository("library/nginx"), Tag("1.27"))) is not None

@@ -288,12 +288,12 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.heal()
-        assert (await engine.repository_detail(REPOSITORY)).repository.size < SIZE
+        await engine.housekeeping.heal()
+        assert (await engine.repositories.detail(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.heal()
-        assert (await engine.repository_detail(REPOSITORY)).repository.size > SIZE
+        await engine.housekeeping.heal()
+        assert (await engine.repositories.detail(REPOSITORY)).repository.size > SIZE
         assert (await engine.status()).blobs_size == SIZE
 
 
@@ -307,7 +307,7 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(client: httpx.Asyn
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repository_detail(REPOSITORY)
+    detail = await served.repositories.detail(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {(image.tag, str(image.digest)) for image in images}
 
 

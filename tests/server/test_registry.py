@@ -64,7 +64,7 @@ async def test_only_the_platform_that_was_asked_for_is_fetched(registry: httpx.A
     for blob in image.platforms["linux/arm64"].blobs:
         assert source.count("GET", str(blob.digest)) == 0
     assert source.count("GET", str(image.platforms["linux/arm64"].digest)) == 0
-    assert (await engine.repository_detail("library/nginx")).tags[0].platforms == (AMD64,)
+    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (AMD64,)
 
 
 async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
@@ -115,7 +115,7 @@ async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_w
     await source.stop()
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
-    assert [tag.name for tag in (await engine.repository_detail("library/nginx")).tags] == ["1.27"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["1.27"]
 
 
 async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(registry: httpx.AsyncClient, source: StandIn) -> None:
@@ -164,7 +164,7 @@ async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(regis
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
     assert "gone at its source" in response.headers["warning"]
-    [tag] = (await engine.repository_detail("library/nginx")).tags
+    [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.gone
 
 
@@ -306,8 +306,8 @@ async def test_a_deleted_repository_is_gone_and_fills_again(registry: httpx.Asyn
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
-    await engine.delete_repository("library/nginx")
-    assert await engine.repository_snapshots() == []
+    await engine.repositories.delete("library/nginx")
+    assert await engine.repositories.all() == []
     await pull_all(registry, image)
 
 

@@ -276,7 +276,7 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(management: htt
 
 async def test_a_plan_for_what_is_locked_says_so(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
     await cache(engine, source, "library/nginx:1")
-    await engine.lock_tag("library/nginx", "1")
+    await engine.repositories.lock_tag("library/nginx", "1")
     for path in ("library/nginx/_plan", "library/nginx/_tags/1/_plan"):
         plan = (await management.get(f"/entrepot/v1/repositories/{path}")).json()
         assert "library/nginx:1, is locked" in plan["refused"] or "library/nginx:1 is locked" in plan["refused"]
@@ -312,7 +312,7 @@ async def test_a_listing_is_sent_again_when_something_was_pulled_or_deleted(mana
 
     await cache(engine, source, "library/nginx:2")
     assert await news() == {"library/nginx": 2}
-    await engine.delete_tag("library/nginx", "1")
+    await engine.repositories.delete_tag("library/nginx", "1")
     assert await news() == {"library/nginx": 1}
-    await engine.delete_repository("library/nginx")
+    await engine.repositories.delete("library/nginx")
     assert await news() == {}

@@ -125,7 +125,7 @@ async def test_a_name_that_has_to_be_typed_can_be_typed_ahead(person: Person, en
     await person.sees("> library/nginx")
     type_at_once(person, "dlibrary/nginx\r")
     await person.sees("Nothing is cached yet.")
-    assert await engine.repository_snapshots() == []
+    assert await engine.repositories.all() == []
 
 
 async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

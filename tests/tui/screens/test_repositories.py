@@ -87,7 +87,7 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
         await person.pilot.pause()
         await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
     assert made == []
-    await engine.lock_repository("library/nginx")
+    await engine.repositories.lock("library/nginx")
     person.app.look_now()
     await person.until(lambda: len(made) == 1)
 
@@ -108,7 +108,7 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(person: Pers
     await person.type("x")
     await person.press("enter")
     await person.sees("Nothing is cached yet.")
-    assert await engine.repository_snapshots() == []
+    assert await engine.repositories.all() == []
 
 
 async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(person: Person, engine: Engine, nginx: None) -> None:
@@ -121,11 +121,11 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(perso
     assert "Type library/nginx" not in person.seen()
     await person.press("enter")
     await person.until(lambda: "can't be deleted now" not in person.seen())
-    assert (await engine.repository_detail("library/nginx")).repository.locked
+    assert (await engine.repositories.detail("library/nginx")).repository.locked
     await person.press("l")
     await person.sees("is unlocked.")
     await person.until(lambda: "locked: neither evicted" not in person.seen())
-    assert not (await engine.repository_detail("library/nginx")).repository.locked
+    assert not (await engine.repositories.detail("library/nginx")).repository.locked
 
 
 async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, source: StandIn) -> None:
@@ -142,7 +142,7 @@ async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, 
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
-    assert [tag.name for tag in (await engine.repository_detail("library/nginx")).tags] == ["1.27"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["1.27"]
 
 
 async def test_a_tag_is_locked_and_shown_as_locked(fixed_time: Clock, person: Person, engine: Engine, nginx: None) -> None:
@@ -153,14 +153,14 @@ async def test_a_tag_is_locked_and_shown_as_locked(fixed_time: Clock, person: Pe
     await person.sees("1.27", "checked")
     await person.press("l")
     await person.sees("180 d  locked")
-    [tag] = (await engine.repository_detail("library/nginx")).tags
+    [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.locked
     await person.press("d")
     await person.sees("library/nginx:1.27 can't be deleted now")
 
 
 async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_it(person: Person, engine: Engine, source: StandIn, nginx: None) -> None:
-    before = (await engine.repository_detail("library/nginx")).tags[0].digest
+    before = (await engine.repositories.detail("library/nginx")).tags[0].digest
     moved = source.add_image("library/nginx", "1.27", layers=[30_000])
     await person.press("4")
     await person.sees("library/nginx")
@@ -171,7 +171,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     await person.type("linux/amd64")
     await person.press("enter")
     await person.sees("5 Pulls", "complete")
-    assert (await engine.repository_detail("library/nginx")).tags[0].digest == str(moved.digest)
+    assert (await engine.repositories.detail("library/nginx")).tags[0].digest == str(moved.digest)
 
 
 async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(person: Person, engine: Engine, source: StandIn, nginx: None) -> None:
@@ -231,11 +231,11 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: P
     await person.type("150 kB")
     await person.press("enter")
     await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on:")
-    assert len((await engine.repository_detail("library/nginx")).tags) == 2
+    assert len((await engine.repositories.detail("library/nginx")).tags) == 2
     await person.type("evict")
     await person.press("enter")
     await person.sees("1 image evicted:")
-    assert [tag.name for tag in (await engine.repository_detail("library/nginx")).tags] == ["2"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["2"]
 
 
 async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) -> None:
@@ -256,7 +256,7 @@ async def test_where_the_index_is_known_its_platforms_are_offered(person: Person
     await person.sees("Pull an image into the cache", "library/nginx:1.27", "example-library gets it from", "linux/amd64  held", "linux/arm64  not here")
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
-    assert (await engine.repository_detail("library/nginx")).tags[0].platforms == ("linux/amd64", "linux/arm64")
+    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == ("linux/amd64", "linux/arm64")
 
 
 async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(person: Person) -> None:
@@ -293,7 +293,7 @@ async def test_a_repository_that_is_deleted_elsewhere_closes_itself(person: Pers
     await person.sees("library/nginx")
     await person.press("enter")
     await person.sees("1.27", "checked")
-    await engine.delete_repository("library/nginx")
+    await engine.repositories.delete("library/nginx")
     person.app.look_now()
     async with asyncio.timeout(10):
         await person.sees("Cached repositories", "Nothing is cached yet.")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot import engine as engine_module
+from entrepot import housekeeping as housekeeping_module
 from entrepot.cache.cache import HeldBlob
 from entrepot.cache.fill import Fill
 from entrepot.engine import Engine
@@ -105,7 +105,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engi
     """F31."""
     base = os.urandom(2 * LAYER)
     old, new = await cached(engine, source, clock, "old", "new", layers=[base])
-    done = await engine.evict(target=4 * LAYER - 1)
+    done = await engine.housekeeping.evict(target=4 * LAYER - 1)
     assert [each.repository for each in done.images] == ["library/old"]
     assert done.freed == old.size - len(base)
     assert set(await engine.blobs.held()) == {blob.digest for blob in new.blobs}
@@ -117,10 +117,10 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engi
 
 
 async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "EVICTED_AT_ONCE", 1)
+    monkeypatch.setattr(housekeeping_module, "EVICTED_AT_ONCE", 1)
     base = os.urandom(LAYER)
     images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
-    done = await engine.evict(target=0)
+    done = await engine.housekeeping.evict(target=0)
     assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
     assert done.freed == sum(image.size for image in images) - 2 * len(base)
     assert (await engine.blobs.held(), (await engine.status()).blobs_size) == ({}, 0)
@@ -130,11 +130,11 @@ async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: C
 
 async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine, source: StandIn, clock: Clock) -> None:
     [image] = await cached(engine, source, clock, "a")
-    await engine.evict(target=0)
+    await engine.housekeeping.evict(target=0)
     assert (await names(engine), await engine.blobs.held()) == ([], {})
     await pull(engine, "library/a:1")
     assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
-    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["1"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
 
 async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: StandIn, clock: Clock) -> None:
@@ -145,8 +145,8 @@ async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: S
         await pull(engine, f"library/a:{tag}")
         clock.now += HOUR
     old, new = images
-    await engine.evict(target=LAYER + 5000)
-    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["2"]
+    await engine.housekeeping.evict(target=LAYER + 5000)
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["2"]
     holding = await engine.cache.holdings.of(repository)
     assert new.digest in holding.manifests
     assert old.digest not in holding.manifests
@@ -173,12 +173,12 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine
     await cached(engine, source, clock, "a", "b", "c")
     held = (await engine.status()).blobs_size
     total, reserve = 50 * LAYER, LAYER
-    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(housekeeping_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
     assert (await engine.status()).space_limit == held - reserve
-    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held))
+    monkeypatch.setattr(housekeeping_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held))
     assert (await engine.status()).space_limit == int(total * 0.8)
-    monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
-    done = await engine.evict()
+    monkeypatch.setattr(housekeeping_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    done = await engine.housekeeping.evict()
     assert [each.repository for each in done.images] == ["library/a", "library/b"]
     assert done.goal == int((held - reserve) * 0.9)
 
@@ -186,23 +186,23 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine
 async def test_a_dry_run_shows_what_would_go_and_changes_nothing(engine: Engine, source: StandIn, clock: Clock) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
     before = await engine.blobs.held()
-    planned = await engine.evict(dry_run=True, target=LAYER + 5000)
+    planned = await engine.housekeeping.evict(dry_run=True, target=LAYER + 5000)
     assert [(each.repository, each.tags, each.digest, each.platform) for each in planned.images] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
     assert (planned.dry_run, planned.freed, planned.images[0].freed, planned.held, planned.shortfall) == (True, a.size, a.size, a.size + b.size, 0)
     assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
     assert await engine.blobs.held() == before
     assert await names(engine) == ["a", "b"]
-    assert (await engine.evict(target=LAYER + 5000)).images == planned.images
+    assert (await engine.housekeeping.evict(target=LAYER + 5000)).images == planned.images
 
 
 async def test_manifests_that_clients_only_looked_at_do_not_pile_up(engine: Engine, source: StandIn, clock: Clock) -> None:
     source.add_image("library/looked-at", "1")
     await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
     clock.now += 29 * 24 * HOUR
-    await engine.evict()
+    await engine.housekeeping.evict()
     assert await names(engine) == ["looked-at"]
     clock.now += 2 * 24 * HOUR
-    await engine.evict()
+    await engine.housekeeping.evict()
     assert await names(engine) == []
 
 
@@ -219,7 +219,7 @@ async def test_a_hit_of_any_kind_keeps_an_image(engine: Engine, registry: httpx.
     answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
     assert answer.is_success
     clock.now += HOUR
-    done = await engine.evict(target=LAYER + 5000)
+    done = await engine.housekeeping.evict(target=LAYER + 5000)
     assert [each.repository for each in done.images] == ["library/b"]
     assert await names(engine) == ["a"]
 
@@ -228,15 +228,15 @@ async def test_what_was_used_within_the_last_minute_stays(engine: Engine, source
     await cached(engine, source, clock, "a", "b")
     await engine.cache.manifest(Repository("library/a"), Tag("1"))
     clock.now += 59
-    assert [each.repository for each in (await engine.evict(target=0)).images] == ["library/b"]
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/b"]
     clock.now += 2
-    assert [each.repository for each in (await engine.evict(target=0)).images] == ["library/a"]
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/a"]
 
 
 LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
-    "repository": lambda engine, _: engine.lock_repository("library/a"),
-    "tag": lambda engine, _: engine.lock_tag("library/a", "1"),
-    "manifest": lambda engine, image: engine.lock_manifest("library/a", image.digest),
+    "repository": lambda engine, _: engine.repositories.lock("library/a"),
+    "tag": lambda engine, _: engine.repositories.lock_tag("library/a", "1"),
+    "manifest": lambda engine, image: engine.repositories.lock_manifest("library/a", image.digest),
 }
 
 
@@ -244,26 +244,26 @@ LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
 async def test_what_is_locked_is_neither_evicted_nor_deleted(engine: Engine, source: StandIn, clock: Clock, kind: str) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
-    done = await engine.evict(target=0)
+    done = await engine.housekeeping.evict(target=0)
     assert [each.repository for each in done.images] == ["library/b"]
     assert done.shortfall == a.size
     assert set(await engine.blobs.held()) == {blob.digest for blob in a.blobs}
     with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
-        await engine.delete_repository("library/a")
+        await engine.repositories.delete("library/a")
     with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
-        await engine.delete_manifest("library/a", a.digest)
+        await engine.repositories.delete_manifest("library/a", a.digest)
     if kind != "manifest":
         with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
-            await engine.delete_tag("library/a", "1")
-    assert [tag.name for tag in (await engine.repository_detail("library/a")).tags] == ["1"]
+            await engine.repositories.delete_tag("library/a", "1")
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
 
 async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, clock: Clock) -> None:
     await cached(engine, source, clock, "a")
-    await engine.lock_tag("library/a", "1")
-    assert (await engine.evict(target=0)).images == ()
-    await engine.lock_tag("library/a", "1", locked=False)
-    assert len((await engine.evict(target=0)).images) == 1
+    await engine.repositories.lock_tag("library/a", "1")
+    assert (await engine.housekeeping.evict(target=0)).images == ()
+    await engine.repositories.lock_tag("library/a", "1", locked=False)
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
     assert [each.kind for each in engine.events.recent()].count("locked") == 1
 
 
@@ -272,17 +272,17 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(director
     async with limited(directories, settings, clock, LAYER) as engine:
         source.add_image("library/a", "1", layers=[os.urandom(LAYER // 2)])
         await pull(engine, "library/a:1")
-        await engine.lock_repository("library/a")
+        await engine.repositories.lock("library/a")
         source.add_image("library/b", "1", layers=[os.urandom(LAYER // 2)])
         clock.now += HOUR
         async with event(engine, "eviction-impossible"):
             await pull(engine, "library/b:1")
-            await engine.lock_repository("library/b")
+            await engine.repositories.lock("library/b")
         [notice] = (await engine.status()).notices
         assert notice.startswith("100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use.")
         clock.now += HOUR
         async with event(engine, "evicted"):
-            await engine.lock_repository("library/a", locked=False)
+            await engine.repositories.lock("library/a", locked=False)
         assert await names(engine) == ["b"]
         async with asyncio.timeout(30):
             while (await engine.status()).notices:
@@ -302,7 +302,7 @@ async def test_an_image_that_is_being_pulled_stays(engine: Engine, source: Stand
         while Digest.of(first) not in await engine.blobs.held() or await engine.catalog.blobs_size() < LAYER:
             await asyncio.sleep(0)
     clock.now += HOUR
-    done = await engine.evict(target=0)
+    done = await engine.housekeeping.evict(target=0)
     assert (done.images, done.shortfall > 0) == ((), True)
     gate.open()
     async with asyncio.timeout(30):
@@ -341,7 +341,7 @@ async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine:
     [image] = await cached(engine, source, clock, "a", layers=[content])
     body = engine.blobs.read(Digest.of(content), 0, len(content))
     got = await anext(body)
-    await engine.evict(target=0)
+    await engine.housekeeping.evict(target=0)
     assert not engine.blobs.path(Digest.of(content)).exists()
     async for chunk in body:
         got += chunk
@@ -365,7 +365,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine:
         for each in engine.cache.pulls.all():
             await each.over.wait()
     clock.now += HOUR
-    await engine.evict(target=0)
+    await engine.housekeeping.evict(target=0)
     assert await engine.blobs.held() == {}
     async for chunk in body:
         got += chunk
@@ -376,13 +376,13 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32: the image may go between the decision to serve its blob and the opening of the file, which goes a minute later."""
-    monkeypatch.setattr(engine_module, "LEASE_LINGERS", 0.05)
+    monkeypatch.setattr(housekeeping_module, "LEASE_LINGERS", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
     assert isinstance(found, HeldBlob)
     await engine.cache.ledger.write()
     clock.now += HOUR
-    done = await engine.evict(target=0)
+    done = await engine.housekeeping.evict(target=0)
     assert len(done.images) == 1
     assert b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)]) == image.layers[0].content
     assert list(await engine.blobs.held()) == [found.digest]
@@ -399,7 +399,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
     assert image.digest in holding.manifests
     # What a request sees that looked at the holding just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
-    await engine.collect()
+    await engine.housekeeping.collect()
     assert (await engine.cache.manifest(repository, image.digest)).manifest.content == image.manifest.content
     assert image.digest in await engine.catalog.manifests_of(repository)
 
@@ -412,7 +412,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
     content = os.urandom(16_000_000)
     source.add_image("library/large", "1", layers=[content])
     await pull(engine, "library/large:1")
-    [layer] = (await engine.tag_detail("library/large", "1")).images[0].layers
+    [layer] = (await engine.repositories.tag("library/large", "1")).images[0].layers
     async with listening(engine):
         host, _, port = engine.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=65536)
@@ -425,7 +425,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
         assert path.exists()
         await engine.cache.ledger.write()
         clock.now += HOUR
-        await engine.evict(target=0)
+        await engine.housekeeping.evict(target=0)
         assert not path.exists()
         assert await names(engine) == []
         while left:
@@ -455,7 +455,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     monkeypatch.setattr(engine.catalog, "manifests_of", slow)
     asking = asyncio.create_task(engine.cache.holdings.of(repository))
     await read.wait()
-    await engine.evict(target=0)
+    await engine.housekeeping.evict(target=0)
     go_on.set()
     assert image.digest not in (await asking).manifests
 
@@ -465,7 +465,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
     await cached(engine, source, clock, "a")
     newer = source.add_image("library/a", "2").platforms["linux/amd64"]
     told = await engine.cache.describe_manifest(repository, Tag("2"))
-    await engine.evict(target=0)
+    await engine.housekeeping.evict(target=0)
     await engine.cache.manifest(repository, told.digest)
     assert await engine.catalog.tag(repository, Tag("2")) is not None
     assert newer.digest not in await engine.catalog.manifests_of(repository)
@@ -474,7 +474,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
 async def test_an_engine_whose_eviction_fails_once_goes_on(
     directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine_module, "ROOM", 0.01)
+    monkeypatch.setattr(housekeeping_module, "ROOM", 0.01)
     async with limited(directories, settings, clock, 2 * LAYER) as engine:
         await cached(engine, source, clock, "a")
         really, failures = engine.catalog.picture, 0

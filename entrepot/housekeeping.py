@@ -1,0 +1,262 @@
+"""Housekeeping: what is held agrees with the disk and stays within its limit, and what nothing refers to any more goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from entrepot.cache.cache import ArtifactCache
+from entrepot.cache.fill import Fills
+from entrepot.directories import Directories
+from entrepot.events import EventLog
+from entrepot.reference import Digest
+from entrepot.settings import Settings
+from entrepot.snapshots import EvictedImage, EvictionSnapshot
+from entrepot.store.blobs import LEASE_LINGERS, BlobStore
+from entrepot.store.catalog import Catalog
+from entrepot.store.eviction import Plan, PlannedImage, plan
+from entrepot.tasks import OwnedTasks
+from entrepot.words import counted, duration, size
+
+ROOM = 60.0
+"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
+
+EVICTED_AT_ONCE = 200
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some tenths of a second on a slow machine."""
+
+TIDYING = 86_400.0
+"""Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
+
+RESERVE = 2**30
+"""Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for blobs on their way in, the catalog, and other programs."""
+
+_log = logging.getLogger("entrepot.housekeeping")
+
+
+class Housekeeping:
+    """Of one engine, which runs `watch` in one of *tasks*."""
+
+    def __init__(
+        self,
+        *,
+        directories: Directories,
+        settings: Settings,
+        catalog: Catalog,
+        blobs: BlobStore,
+        fills: Fills,
+        cache: ArtifactCache,
+        events: EventLog,
+        tasks: OwnedTasks,
+        clock: Callable[[], float],
+    ) -> None:
+        self.held_size = 0
+        """Bytes of all blobs that are held."""
+        self._directories = directories
+        self._settings = settings
+        self._catalog = catalog
+        self._blobs = blobs
+        self._fills = fills
+        self._cache = cache
+        self._events = events
+        self._tasks = tasks
+        self._clock = clock
+        self._collecting = asyncio.Lock()
+        self._evicting = asyncio.Lock()
+        self._room_wanted = asyncio.Event()
+        # An engine that starts has better things to do.
+        self._tidied = clock() - TIDYING + ROOM
+        self._rest: asyncio.Task[None] | None = None
+        self._full_at: int | None = None
+        """Bytes that may be held, while more are held and nothing more can be evicted."""
+
+    async def begin(self) -> None:
+        """Count what is held."""
+        self.held_size = await self._catalog.blobs_size()
+
+    async def kept(self, digest: Digest, count: int) -> None:
+        """A blob of *count* bytes has come and is held."""
+        await self._catalog.add_blob(digest, count, now=self._clock())
+        self.held_size += count
+        # Where nothing could go a moment ago, another look for each blob would only cost time.
+        if self._full_at is None:
+            self.look_now()
+
+    def disk_refused(self, error: OSError) -> None:
+        """The disk did not take a blob."""
+        self._events.record("disk-refuses", _refusal(error), level=logging.ERROR)
+        self.look_now()
+
+    def look_now(self) -> None:
+        """See whether there is room enough: something has changed."""
+        self._room_wanted.set()
+
+    async def watch(self) -> None:
+        """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
+        try:
+            await self.heal()
+        except Exception:
+            _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
+        while True:
+            self._room_wanted.clear()
+            try:
+                await self._keep_room()
+            except Exception:
+                # A disk that fails for a moment must not end this for good.
+                _log.exception("Eviction failed; it is tried again within %g s", ROOM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROOM):
+                    await self._room_wanted.wait()
+
+    async def _keep_room(self) -> None:
+        """Evict what is too much."""
+        limit = await self.limit()
+        if self.held_size > limit:
+            done = await self._evict()
+            if not done.images and done.goal + done.shortfall > limit:
+                self._can_not_make_room(limit)
+                return
+        self._full_at = None
+        if self._clock() - self._tidied >= TIDYING:
+            self._tidied = self._clock()
+            await self._evict(target=sys.maxsize)
+
+    def notices(self) -> Iterator[str]:
+        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go."""
+        if self._fills.refusal is not None:
+            yield _refusal(self._fills.refusal)
+        if self._full_at is not None:
+            yield self._room_wanting(self._full_at)
+
+    def _can_not_make_room(self, limit: int) -> None:
+        """Tell it once, and show it for as long as it lasts."""
+        before, self._full_at = self._full_at, limit
+        if before is None:
+            self._events.record("eviction-impossible", self._room_wanting(limit), level=logging.WARNING)
+
+    def _room_wanting(self, limit: int) -> str:
+        return (
+            f"{size(self.held_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
+            "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
+        )
+
+    async def limit(self) -> int:
+        """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
+        usage = await asyncio.to_thread(shutil.disk_usage, self._directories.data)
+        room = self.held_size + usage.free - min(RESERVE, usage.total // 50)
+        return max(0, min(self._settings.size_limit.within(usage.total), room))
+
+    async def heal(self) -> None:
+        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
+        adopted, dropped = await self._catalog.reconcile(await self._blobs.held(), now=self._clock())
+        if adopted or dropped:
+            self._events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
+        await self.collect()
+
+    async def collect(self) -> None:
+        """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
+        async with self._collecting:
+            left = await self._catalog.collect(self._take_away)
+            self._cache.holdings.forget_manifests()
+            await self._count_what_is_left()
+        if left:
+            self._collect_soon()
+
+    async def _count_what_is_left(self) -> None:
+        await self._blobs.sweep()
+        self.held_size = await self._catalog.blobs_size()
+
+    def _collect_soon(self) -> None:
+        """Collect the rest when nobody can be about to open it any more; once, however often there was a rest."""
+        if self._tasks.open and (self._rest is None or self._rest.done()):
+            self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
+
+    async def _collect_later(self) -> None:
+        await asyncio.sleep(LEASE_LINGERS)
+        self._rest = None
+        await self.collect()
+
+    def _take_away(self, digest: Digest) -> bool:
+        return self._fills.get(digest) is None and self._blobs.take_away(digest)
+
+    async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+        """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
+        done = await self._evict(dry_run=dry_run, target=target)
+        if not dry_run:
+            self.look_now()
+        return done
+
+    async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+        async with self._evicting:
+            # What clients used in the last moments is in memory only.
+            await self._cache.ledger.write()
+            if not dry_run:
+                await self.collect()
+            limit = await self.limit()
+            goal = int(limit * self._settings.low_water) if target is None else target
+            in_use = {(pull.repository, pull.manifest.digest) for pull in self._cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
+            in_use |= await self._catalog.manifests_with([fill.digest for fill in self._fills.under_way])
+            picture = await self._catalog.picture()
+            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
+            if dry_run or not (made.images or made.empty):
+                freed = sum(each.freed for each in made.images)
+                return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
+            images, freed = await self._carry_out(made)
+        return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
+
+    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
+        """The images that went, and the bytes that are free now."""
+        images: list[PlannedImage] = []
+        freed = 0
+        for part in made.parts(EVICTED_AT_ONCE):
+            await self._cache.ledger.write()
+            async with self._collecting:
+                done = await self._catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
+                self._cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
+                await self._count_what_is_left()
+            if done.left:
+                self._collect_soon()
+            images += done.images
+            freed += done.freed
+        if images:
+            repositories = len({each.manifest.repository for each in images})
+            oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
+            self._events.record(
+                "evicted",
+                f"Evicted {counted(len(images), 'image')} of {counted(repositories, 'repository', 'repositories')}: {size(freed)} freed, "
+                f"least recently used {oldest} ago.",
+            )
+        return images, freed
+
+    def _is_used_now(self, image: PlannedImage) -> bool:
+        repository, digest = image.manifest.key
+        return self._cache.ledger.is_unwritten(repository, digest, image.telling) or self._cache.pulls.of(repository, digest) is not None
+
+
+def _refusal(error: OSError) -> str:
+    return f"The disk takes no more ({error.strerror}): blobs that are not held are passed on to clients and not kept. Free space in the data directory."
+
+
+def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:
+    return EvictionSnapshot(
+        dry_run=dry_run,
+        images=tuple(
+            EvictedImage(
+                repository=each.manifest.repository,
+                tags=tuple(each.tags),
+                digest=str(each.manifest.digest),
+                platform=each.manifest.platform,
+                freed=each.freed,
+                last_used=each.last_used,
+            )
+            for each in images
+        ),
+        freed=freed,
+        held=made.size,
+        goal=made.goal,
+        limit=limit,
+        shortfall=max(0, made.left - made.goal),
+    )
