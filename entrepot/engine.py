@@ -151,6 +151,7 @@ class Engine:
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
+        self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
 
@@ -594,7 +595,7 @@ class Engine:
             rules=len(self.documents.rules),
             rules_limit=self.documents.rules.RULES_LIMIT,
             credential_sets=len(self.documents.credential_sets),
-            repositories=await self.catalog.repositories_count(),
+            repositories=await self._repositories_told(),
             blobs_size=self.housekeeping.held_size,
             space_free=self._space_free(),
             space_limit=await self._space_limit_told(),
@@ -609,6 +610,14 @@ class Engine:
             demo=self._demo,
             read_only=self.settings.read_only,
         )
+
+    async def _repositories_told(self) -> int:
+        try:
+            self._repositories_count = await self.catalog.repositories_count()
+        except Exception as error:
+            # A disk or a catalog that fails is told in the notices, and these must be seen.
+            _log.debug("The cached repositories can't be counted: %s", error)
+        return self._repositories_count
 
     def _space_free(self) -> int:
         try:

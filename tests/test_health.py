@@ -16,6 +16,8 @@ from entrepot.engine import Engine
 from entrepot.health import Health, probe_disk
 from entrepot.reference import Digest
 from entrepot.store.blobs import BlobStore
+from tests.standin import StandIn
+from tests.test_engine import ended
 
 
 class Watched:
@@ -120,6 +122,22 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
     assert watched.health.problems() == ()
     watched.now = 61
     assert watched.health.problems() == (f"The fill of {watched.fills[0].digest} has made no step for 61 s.",)
+
+
+async def test_where_the_catalog_fails_the_status_still_tells_it(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.add_image("library/nginx", "1")
+    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    assert (await engine.status()).repositories == 1
+
+    async def fails() -> int:
+        raise OSError("unable to open database file")
+
+    monkeypatch.setattr(engine.catalog, "repositories_count", fails)
+    monkeypatch.setattr(engine.health_of_engine, "_ask_catalog", fails)
+    await engine.health_of_engine.look()
+    status = await engine.status()
+    assert status.notices == ("The catalog fails: unable to open database file",)
+    assert status.repositories == 1
 
 
 async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(engine: Engine, registry: httpx.AsyncClient) -> None:

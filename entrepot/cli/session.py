@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +16,8 @@ import click
 from entrepot.cli.connection import link
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.errors import EntrepotError
-from entrepot.words import Column, table
+from entrepot.snapshots import DeletionPlan
+from entrepot.words import Column, counted, size, table
 
 REFUSED = 1
 """Exit status: the engine refused, or what was asked for failed."""
@@ -26,6 +28,9 @@ UNREACHABLE = 3
 T = TypeVar("T")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+name_option = click.option("--name", "-n", required=True, help="5 to 50 letters, digits and dashes.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what goes and what stays. Exit status 1 when it can't be deleted.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def fail(error: ClientError | EntrepotError) -> NoReturn:
@@ -136,3 +141,29 @@ def broken_pipe() -> NoReturn:
 def _forget_output() -> None:
     """Python tries once more to write what is left when it ends, and would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_plan(plan: DeletionPlan) -> None:
+    """Print what a deletion would do; where it is refused, end with its exit status."""
+    stay = ", ".join(plan.repositories[:3]) + (f" and {plan.repository_count - 3:,} more" if plan.repository_count > 3 else "")
+    goes = f"{counted(plan.tag_count, 'tag')}, {counted(plan.manifest_count, 'manifest')}, {size(plan.freed)}"
+    print_fields(
+        [
+            ("Would be deleted", plan.name),
+            ("Goes", goes if plan.kind in {"repository", "tag"} else None),
+            ("Stays", f"{size(plan.shared)} that others need too" if plan.shared else None),
+            ("Left without a tag", size(plan.untagged) if plan.untagged else None),
+            ("Pulls that end", plan.pulls or None),
+            ("Fetched again by", plan.fetched_again_by),
+            ("Left without a rule", stay),
+            ("Used by", ", ".join(plan.used_by)),
+            ("Refused", plan.refused),
+        ]
+    )
+    if not plan.possible:
+        sys.exit(REFUSED)
+
+
+def moment(seconds: float | None) -> str:
+    """A time in seconds since the epoch, as the clock on the wall shows it."""
+    return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

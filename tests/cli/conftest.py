@@ -17,8 +17,12 @@ import pytest
 from entrepot.engine import Engine
 from entrepot.server.run import listening
 from entrepot.settings import Directories
+from tests.conftest import LOGIN_SERVER
 
 CHECKOUT = Path(__file__).parents[2]
+
+SET = ("--login-server", LOGIN_SERVER, "--username-id", "env:EXAMPLE_USER", "--password-id", "env:EXAMPLE_PASSWORD")
+"""How the credential set of a test is described."""
 
 PATIENCE = 60.0
 """Seconds that a command may take on a machine that is busy with other tests."""

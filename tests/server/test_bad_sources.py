@@ -319,10 +319,10 @@ async def test_f41_collecting_while_a_fill_goes_on_takes_nothing_from_it(
     transfer = Transfer()
     reading = asyncio.create_task(transfer.get(client, layer))
     await transfer.begun.wait()
-    await served.collect()
+    await served.housekeeping.collect()
     gate.open()
     await reading
     assert transfer.is_whole(layer)
     await filled(served, layer)
-    await served.collect()
+    await served.housekeeping.collect()
     assert served.blobs.size(layer.digest) == layer.size

@@ -1,0 +1,137 @@
+"""``entrepot credential-set``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from entrepot.cli.session import (
+    REFUSED,
+    as_json,
+    ask,
+    confirm,
+    dry_run_option,
+    moment,
+    name_option,
+    print_fields,
+    print_json,
+    print_plan,
+    print_table,
+    yes_option,
+)
+from entrepot.client import CacheClient
+from entrepot.snapshots import (
+    CredentialSetSnapshot,
+    HealthStatus,
+)
+from entrepot.words import Column, counted
+
+
+@click.group("credential-set")
+def credential_set() -> None:
+    """Credential sets: how to sign in to a source registry."""
+
+
+_SECRET = (
+    "Where it is kept, never the secret itself: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, "
+    "docker-config:{0}, docker-helper:HELPER/{0} or 'command:/path arguments'."
+)
+_SET_COLUMNS = (Column("Name"), Column("Login server"), Column("User name"), Column("Password"), Column("Health"), Column("Used by", right=True))
+
+
+@credential_set.command("list")
+@as_json
+def list_sets(as_json: bool) -> None:
+    """List all credential sets."""
+    found = ask(CacheClient.credential_sets)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each.name, each.login_server, each.username_id, each.password_id, each.health.value, counted(len(each.used_by), "rule")) for each in found]
+    print_table(_SET_COLUMNS, rows, empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create")
+
+
+@credential_set.command("show")
+@name_option
+@as_json
+def show_set(name: str, as_json: bool) -> None:
+    """Show a credential set and its health."""
+    _print_set(ask(lambda client: client.credential_set(name)), as_json=as_json)
+
+
+@credential_set.command("create")
+@name_option
+@click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
+@click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
+@click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
+@as_json
+def create_set(name: str, login_server: str, username_id: str, password_id: str, as_json: bool) -> None:
+    """Make a credential set."""
+
+    async def create(client: CacheClient) -> CredentialSetSnapshot:
+        await client.create_credential_set(name, login_server, username_id, password_id)
+        return await client.credential_set(name)
+
+    _print_set(ask(create), as_json=as_json)
+
+
+@credential_set.command("update")
+@name_option
+@click.option("--username-id", "-u", help="The user name. " + _SECRET.format("username"))
+@click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
+@as_json
+def update_set(name: str, username_id: str | None, password_id: str | None, as_json: bool) -> None:
+    """Change where the secrets of a credential set are kept."""
+    if username_id is None and password_id is None:
+        raise click.UsageError("There is nothing to change: give --username-id, --password-id or both.")
+
+    async def update(client: CacheClient) -> CredentialSetSnapshot:
+        await client.update_credential_set(name, username_id, password_id)
+        return await client.credential_set(name)
+
+    _print_set(ask(update), as_json=as_json)
+
+
+@credential_set.command("check")
+@name_option
+@as_json
+def check_set(name: str, as_json: bool) -> None:
+    """Try to sign in with a credential set. Exit status 1 when that fails."""
+    found = ask(lambda client: client.check_sign_in(name))
+    _print_set(found, as_json=as_json)
+    if found.health is not HealthStatus.HEALTHY:
+        sys.exit(REFUSED)
+
+
+@credential_set.command("delete")
+@name_option
+@dry_run_option
+@yes_option
+def delete_set(name: str, dry_run: bool, yes: bool) -> None:
+    """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
+    if dry_run:
+        print_plan(ask(lambda client: client.plan_delete_credential_set(name)))
+        return
+    confirm(f"Delete the credential set {name}?", yes=yes)
+    ask(lambda client: client.delete_credential_set(name))
+    click.echo(f"The credential set {name} is deleted.", err=True)
+
+
+def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("Name", found.name),
+            ("Login server", found.login_server),
+            ("User name", found.username_id),
+            ("Password", found.password_id),
+            ("Health", found.health.value),
+            ("Why", found.error_message),
+            ("Checked", moment(found.checked) if found.checked else None),
+            ("Created", moment(found.created)),
+            ("Used by", ", ".join(found.used_by) or "no rule"),
+        ]
+    )

@@ -1,0 +1,231 @@
+"""``entrepot rule``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import BinaryIO
+
+import click
+from msgspec import UNSET
+
+from entrepot.cli.session import (
+    REFUSED,
+    as_json,
+    ask,
+    confirm,
+    dry_run_option,
+    moment,
+    name_option,
+    print_fields,
+    print_json,
+    print_plan,
+    print_table,
+    tell,
+    yes_option,
+)
+from entrepot.client import CacheClient
+from entrepot.snapshots import (
+    Holding,
+    ImportOutcome,
+    RuleSnapshot,
+)
+from entrepot.words import Column, ago, counted
+
+
+@click.group()
+def rule() -> None:
+    """Cache rules: which source repository appears here, and where."""
+
+
+_RULE_COLUMNS = (
+    Column("Name"),
+    Column("Source"),
+    Column("Target"),
+    Column("Credential set"),
+    Column("Freshness"),
+    Column("Pulls", right=True),
+    Column("Used", right=True),
+)
+
+
+@rule.command("list")
+@as_json
+def list_rules(as_json: bool) -> None:
+    """List all cache rules."""
+    found = ask(CacheClient.rules)
+    if as_json:
+        print_json(found)
+        return
+    now = time.time()
+    rows = [
+        (
+            each.name,
+            each.source_repository,
+            each.target_repository,
+            each.credential_set or "-",
+            each.freshness_in_force,
+            f"{each.pulls:,}",
+            ago(each.last_pull, now),
+        )
+        for each in found
+    ]
+    print_table(_RULE_COLUMNS, rows, empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create")
+
+
+_FRESHNESS = "How long its tags are believed before the source is asked again: always (asked each time), never (not again), 30s, 10min, 1h"
+
+
+@rule.command("show")
+@name_option
+@as_json
+def show_rule(name: str, as_json: bool) -> None:
+    """Show a cache rule."""
+    _print_rule(ask(lambda client: client.rule(name)), as_json=as_json)
+
+
+@rule.command("create")
+@name_option
+@click.option("--source-repo", "-s", required=True, help="Login server and repository: docker.io/library/nginx, or docker.io/library/*")
+@click.option("--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*")
+@click.option("--cred-set", "-c", help="Name of a credential set for the source registry.")
+@click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS} [default: that of settings.toml].")
+@as_json
+def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, freshness: str | None, as_json: bool) -> None:
+    """Make a cache rule."""
+
+    async def create(client: CacheClient) -> RuleSnapshot:
+        await client.create_rule(name, source_repo, target_repo, cred_set, freshness)
+        return await client.rule(name)
+
+    _print_rule(ask(create), as_json=as_json)
+
+
+@rule.command("update")
+@name_option
+@click.option("--cred-set", "-c", help="Name of another credential set for the source registry.")
+@click.option("--remove-cred-set", is_flag=True, help="Use no credential set any more.")
+@click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml.")
+@as_json
+def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool) -> None:
+    """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
+    if cred_set is not None and remove_cred_set:
+        raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
+    if cred_set is None and not remove_cred_set and freshness is None:
+        raise click.UsageError("There is nothing to change: give --cred-set, --remove-cred-set or --freshness.")
+
+    async def update(client: CacheClient) -> RuleSnapshot:
+        await client.update_rule(name, UNSET if cred_set is None and not remove_cred_set else cred_set, freshness=UNSET if freshness is None else freshness)
+        return await client.rule(name)
+
+    _print_rule(ask(update), as_json=as_json)
+
+
+@rule.command("delete")
+@name_option
+@dry_run_option
+@yes_option
+def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
+    """Delete a cache rule. What it cached stays, and stays pullable."""
+    if dry_run:
+        print_plan(ask(lambda client: client.plan_delete_rule(name)))
+        return
+    confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
+    ask(lambda client: client.delete_rule(name))
+    click.echo(f"The cache rule {name} is deleted.", err=True)
+
+
+@rule.command("match")
+@click.argument("image")
+@as_json
+def match_rule(image: str, as_json: bool) -> None:
+    """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1 when none does."""
+    found = ask(lambda client: client.match(image))
+    if as_json:
+        print_json(found)
+    elif found.rule is None:
+        tell(found.why_not or f"No cache rule answers for {image}.")
+        for each in found.near:
+            tell(f"  {each.name}: {each.target_repository} from {each.source_repository}. {each.why}")
+    else:
+        held = {Holding.WHOLE: "yes", Holding.PART: "in part", Holding.NOTHING: "no"}[found.holding]
+        print_fields(
+            [
+                ("Rule", found.rule),
+                ("Source", found.source_repository),
+                ("Here", found.repository),
+                ("Credential set", found.credential_set or "none"),
+                ("Held", held),
+                ("Pull it as", found.pull),
+                ("Also here", ", ".join(found.others)),
+            ]
+        )
+    if found.rule is None:
+        sys.exit(REFUSED)
+
+
+_IMPORT_COLUMNS = (Column("Line", right=True), Column("What"), Column("Name"), Column("Source"), Column("Target"), Column("Becomes"))
+_KINDS = {"rule": "rule", "credentialSet": "credential set"}
+_OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", ImportOutcome.CONFLICT: "can't be"}
+
+
+@rule.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Only show what would become of each.")
+@as_json
+def import_rules(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
+    """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{file.name} is not UTF-8 text.") from None
+    planned = ask(lambda client: client.plan_import(text))
+    done = planned if dry_run or not planned.possible else ask(lambda client: client.apply_import(text))
+    if as_json:
+        print_json(done)
+    else:
+        rows = [
+            (
+                str(each.line or "-"),
+                _KINDS.get(each.kind, each.kind),
+                each.name,
+                each.source_repository or each.login_server or "-",
+                each.target_repository or "-",
+                _OUTCOMES[each.outcome],
+            )
+            for each in done.entries
+        ]
+        print_table(_IMPORT_COLUMNS, rows, empty="There is nothing to import.")
+    for each in done.problems:
+        click.echo(f"Error: {_at_line(each.line)}{each.message} ({each.code})", err=True)
+    for entry in done.entries:
+        for problem in entry.problems:
+            click.echo(f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})", err=True)
+    if not done.possible:
+        click.echo("Nothing is imported.", err=True)
+        sys.exit(REFUSED)
+    new, same = done.count(ImportOutcome.CREATE), done.count(ImportOutcome.UNCHANGED)
+    click.echo(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.", err=True)
+
+
+def _at_line(line: int | None) -> str:
+    return f"line {line}: " if line is not None else ""
+
+
+def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("Name", found.name),
+            ("Source", found.source_repository),
+            ("Target", found.target_repository),
+            ("Credential set", found.credential_set or "none"),
+            ("Freshness", found.freshness_in_force + ("" if found.freshness else " (the default)")),
+            ("Created", moment(found.created)),
+            ("Pulls", f"{found.pulls:,}"),
+            ("Used", moment(found.last_pull)),
+            ("Asked for manifests", f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}"),
+        ]
+    )

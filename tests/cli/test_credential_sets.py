@@ -1,0 +1,49 @@
+"""``entrepot credential-set`` on a real engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrepot.engine import Engine
+from tests.cli.conftest import SET, CommandLine
+from tests.conftest import LOGIN_SERVER
+
+SET_KEYS = {"name", "loginServer", "usernameId", "passwordId", "created", "health", "errorCode", "errorMessage", "checked", "usedBy"}
+
+
+async def test_a_credential_set_from_its_creation_to_its_end(entrepot: CommandLine, engine: Engine) -> None:
+    made = await entrepot.ask("credential-set", "create", "--name", "example-set", *SET)
+    assert made.keys() == SET_KEYS
+    assert (made["loginServer"], made["usernameId"], made["passwordId"]) == (LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD")
+    assert [each["name"] for each in await entrepot.ask("credential-set", "list")] == ["example-set"]
+    changed = await entrepot.ask("credential-set", "update", "-n", "example-set", "-u", "env:OTHER_USER")
+    assert (changed["usernameId"], changed["passwordId"]) == ("env:OTHER_USER", "env:EXAMPLE_PASSWORD")
+    await entrepot.done("rule", "update", "-n", "example-library", "-c", "example-set")
+    refused = await entrepot.run("credential-set", "delete", "-n", "example-set", "--yes")
+    assert refused.status == 1
+    assert "example-library" in refused.errors
+    assert refused.errors.endswith("(CredentialSetInUse)\n")
+    await engine.check_sign_in("example-set")
+    told = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
+    assert "Used by       example-library\n" in told
+    assert "Health        Unhealthy\n" in told
+    assert (await entrepot.done("credential-set", "list")).output.splitlines()[1].split()[-2:] == ["1", "rule"]
+    await entrepot.done("rule", "update", "-n", "example-library", "--remove-cred-set")
+    ended = await entrepot.done("credential-set", "delete", "-n", "example-set", "--yes")
+    assert ended.errors == "The credential set example-set is deleted.\n"
+    assert list(engine.documents.credential_sets) == []
+
+
+async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(entrepot: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
+    found = await entrepot.ask("credential-set", "check", "--name", "Example-Set")
+    assert (found["name"], found["health"]) == ("example-set", "Healthy")
+    monkeypatch.delenv("EXAMPLE_PASSWORD")
+    ended = await entrepot.run("credential-set", "check", "--name", "example-set")
+    assert ended.status == 1
+    assert "Health        Unhealthy\n" in ended.output
+    assert "EXAMPLE_PASSWORD is not set" in ended.output
+    missing = await entrepot.run("credential-set", "check", "--name", "none-such")
+    assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
