@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from entrepot.client import ClientError
-from entrepot.snapshots import TagDetail
+from entrepot.snapshots import Holding, RuleMatch, TagDetail
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
 from widgets.answers import OneAnswer
@@ -90,17 +90,25 @@ class PullDialog(ModalScreen[bool], OneAnswer[bool]):
         self._asked = image
         try:
             found = await self.app.client.match(image)
-            held = await self.app.client.tag(found.repository, found.tag) if found.repository is not None and found.tag is not None else None
         except ClientError:
-            # What is typed only half, and what is not held, has no platforms; the pull itself says what is wrong.
-            found, held = None, None
-        self._show_platforms(held)
+            # It is typed only half; the pull itself says what is wrong.
+            found = None
+        self._show_platforms(await self._held(found))
         if found is None:
             self._say("")
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
             self._say(f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}.")
+
+    async def _held(self, found: RuleMatch | None) -> TagDetail | None:
+        if found is None or found.repository is None or found.tag is None or found.holding is Holding.NOTHING:
+            return None
+        try:
+            return await self.app.client.tag(found.repository, found.tag)
+        except ClientError:
+            # It went meanwhile.
+            return None
 
     def _show_platforms(self, detail: TagDetail | None) -> None:
         rows = []

@@ -238,6 +238,13 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: P
     assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["2"]
 
 
+async def test_which_rule_answers_is_told_for_an_image_that_is_not_held(person: Person) -> None:
+    await person.press("5", "p")
+    await person.sees("Pull an image into the cache")
+    await person.type("library/nginx:1.27")
+    await person.sees("example-library gets it from", "registry.example.com/library/nginx; not held yet.")
+
+
 async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) -> None:
     source.add_image("library/nginx", "1.27")
     await person.press("4", "p")
