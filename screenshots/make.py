@@ -11,7 +11,7 @@ import asyncio
 import re
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,12 +239,12 @@ freshness = "1 h"
 
 async def import_wizard(at: Camera) -> None:
     """A file of rules, and the plan for it."""
-    with tempfile.TemporaryDirectory(prefix="e-") as folder:
-        file = Path(folder) / "rules.toml"
-        file.write_text(IMPORTED)
+    # Named as from the user's own directory: a picture is of no machine in particular.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        await asyncio.to_thread(Path("rules-of-the-team.toml").write_text, IMPORTED)
         await at.area("Rules")
         await at.press("i")
-        await at.type(str(file))
+        await at.type("rules-of-the-team.toml")
         at.picture("wizard-import-file")
         await at.press("enter")
         at.picture("wizard-import-plan")

@@ -105,7 +105,8 @@ class Row:
 class Column:
     """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the list below which it is left out.
 
-    What is too long loses its middle, because names differ at their ends; a *sentence* loses its end.
+    What its texts leave of its share goes to columns that need more, those with a *width* among them unless they stand at the *right*, as numbers do. What is
+    still too long loses its middle, because names differ at their ends; a *sentence* loses its end.
     """
 
     title: str
@@ -205,6 +206,8 @@ class RowList(ScrollView, can_focus=True):
         self._rows: tuple[Row, ...] = ()
         self._words: tuple[str, ...] = ()
         self._widths: tuple[int, ...] = ()
+        # Of each column the longest text that was on the screen so far. It only grows, so that nothing moves to and fro.
+        self._longest = [len(column.title) for column in self.columns]
         self._order: Order | None = None
         self._follower: RowList | None = None
         self._leader: RowList | None = None
@@ -253,6 +256,7 @@ class RowList(ScrollView, can_focus=True):
         for line, row, before in shown:
             if row.cells != before:
                 self._refresh_line(line)
+        self._measure()
 
     def _lines_on_screen(self) -> Iterator[tuple[int, Row]]:
         top = self.scroll_offset.y - self._header
@@ -309,6 +313,7 @@ class RowList(ScrollView, can_focus=True):
                 index = top + line - self._header
                 if index < len(rows) and rows[index] != before[index]:
                     self._refresh_line(line)
+        self._measure()
         changed = (rows[cursor] if rows else None) != kept
         self.set_reactive(RowList.cursor, cursor)
         self._bring_into_view()
@@ -347,6 +352,7 @@ class RowList(ScrollView, can_focus=True):
     def watch_scroll_y(self, before: float, after: float) -> None:
         """Take the follower along."""
         super().watch_scroll_y(before, after)
+        self._measure()
         if self._follower is not None:
             self._follower.scroll_to(y=after, animate=False, force=True)
 
@@ -422,11 +428,24 @@ class RowList(ScrollView, can_focus=True):
         self._widths = ()
         self.virtual_size = Size(self.size.width, len(self._rows) + self._header)
         self._bring_into_view()
+        self._measure()
 
     def notify_style_update(self) -> None:
         """Read the colours of another theme."""
         self._styles.clear()
         super().notify_style_update()
+
+    def _measure(self) -> None:
+        """Look for longer texts among those on the screen; where that changes the columns, all of it is painted."""
+        longest = self._longest[:]
+        for _, row in self._lines_on_screen():
+            for index, cell in enumerate(row.cells[: len(longest)]):
+                longest[index] = max(longest[index], len(cell.text))
+        if longest != self._longest:
+            self._longest = longest
+            before, self._widths = self._widths, ()
+            if before and self._layout(self.size.width) != before:
+                self.refresh()
 
     def _layout(self, width: int) -> tuple[int, ...]:
         if self._widths:
@@ -449,8 +468,29 @@ class RowList(ScrollView, can_focus=True):
                 left -= share
                 weights -= column.weight
                 widths.append(share)
-        self._widths = tuple(widths)
+        self._widths = tuple(self._evened(widths))
         return self._widths
+
+    def _evened(self, widths: list[int]) -> list[int]:
+        """Give what columns do not need to those that need more, from the left to the right."""
+        spare = {}
+        for index, (column, width) in enumerate(zip(self.columns, widths, strict=True)):
+            # The title needs room for the sign of the order too.
+            left = width - max(self._longest[index], len(column.title) + 2)
+            if column.width is None and left > 0:
+                spare[index] = left
+        for index, column in enumerate(self.columns):
+            lacks = 0 if column.right or not widths[index] else self._longest[index] - widths[index]
+            while lacks > 0 and spare:
+                giver = max(spare, key=spare.__getitem__)
+                given = min(lacks, spare[giver])
+                widths[index] += given
+                widths[giver] -= given
+                lacks -= given
+                spare[giver] -= given
+                if not spare[giver]:
+                    del spare[giver]
+        return widths
 
     def _style(self, name: str) -> Style:
         found = self._styles.get(name)

@@ -169,3 +169,54 @@ async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_o
         assert len(painted) == 1
         assert found.rows[3].cells[1].text == "7"
         assert app.moved == ["0"]
+
+
+class EvenApp(App[None]):
+    """A list whose columns have more to say, or less, than their shares."""
+
+    def compose(self) -> ComposeResult:
+        yield RowList((Column("Name", 6), Column("Source", weight=1), Column("Target", weight=1), Column("Used", 5, right=True)), id="list")
+
+
+async def test_a_column_gets_what_another_does_not_need() -> None:
+    app = EvenApp()
+    async with app.run_test(size=(60, 5)) as pilot:
+        found = app.query_one("#list", RowList)
+        short = Row("1", (Cell("a"), Cell("registry/a"), Cell("a"), Cell("now")))
+        found.set_rows([short])
+        await pilot.pause()
+        before = lines(app)[0]
+        assert before.index("Target") - before.index("Source") == 22
+        long = Row("2", (Cell("nginx-of-us"), Cell("registry.example.com/library/nginx"), Cell("b"), Cell("1,234,567")))
+        found.set_rows([short, long])
+        await pilot.pause()
+        # Not the numbers at the right, whose column keeps its width.
+        assert lines(app)[2].split() == ["nginx-of-us", "registry.exa..library/nginx", "b", "1..67"]
+        wide = lines(app)[0]
+        # What was needed once is kept: nothing moves to and fro.
+        found.set_rows([short])
+        await pilot.pause()
+        assert lines(app)[0] == wide
+
+
+async def test_columns_that_all_need_more_keep_their_shares() -> None:
+    app = EvenApp()
+    async with app.run_test(size=(60, 5)) as pilot:
+        found = app.query_one("#list", RowList)
+        found.set_rows([Row("1", (Cell("name"), Cell("s" * 40), Cell("t" * 40), Cell("now")))])
+        await pilot.pause()
+        _, source, target, _ = lines(app)[1].split()[-4:]
+        assert (len(source), len(target)) == (20, 20)
+
+
+async def test_a_longer_text_that_is_scrolled_to_gets_its_room() -> None:
+    app = EvenApp()
+    async with app.run_test(size=(60, 5)) as pilot:
+        found = app.query_one("#list", RowList)
+        rows = [Row(str(number), (Cell("a"), Cell("s"), Cell("t"), Cell("now"))) for number in range(20)]
+        found.set_rows([*rows, Row("long", (Cell("a"), Cell("s" * 25), Cell("t"), Cell("now")))])
+        await pilot.pause()
+        assert not any("s" * 25 in line for line in lines(app))
+        found.action_last()
+        await pilot.pause()
+        assert any("s" * 25 in line for line in lines(app))

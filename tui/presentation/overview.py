@@ -121,7 +121,7 @@ def space(status: EngineStatus, width: int) -> Row:
     share = status.blobs_size / status.space_limit
     told = f"{int(share * 100):>3} %   {out_of(status.blobs_size, status.space_limit)}"
     if width >= 70:
-        told += "   eviction begins when it is full"
+        told += "   evicts when it is full"
     return Row("space", (Cell(f"{bar(share, max(6, min(40, width - len(told) - 7)))}  {told}", "warn" if share >= SPACE_LOW else ""),))
 
 

@@ -75,11 +75,12 @@ def test_what_needs_somebody_is_told_in_whole_sentences() -> None:
 
 
 def test_the_space_is_a_bar_with_the_limit() -> None:
-    assert texts([space(STATUS, 73)]) == ["[#####----]   51 %   41.2 of 80.0 GB   eviction begins when it is full"]
+    assert texts([space(STATUS, 73)]) == ["[#########---------]   51 %   41.2 of 80.0 GB   evicts when it is full"]
     assert space(changed(STATUS, blobs_size=73_000_000_000), 80).cells[0].tone == "warn"
     assert "41.2 GB" in texts([space(changed(STATUS, space_limit=0), 80)])[0]
     for width in (60, 80, 120):
-        assert len(texts([space(STATUS, width - 7)])[0]) <= width - 10
+        for held in (41_200_000_000, 130_900_000):
+            assert len(texts([space(changed(STATUS, blobs_size=held), width - 7)])[0]) <= width - 10
 
 
 def upstream(login_server: str, **changes: object) -> UpstreamSnapshot:
