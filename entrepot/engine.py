@@ -52,7 +52,7 @@ from entrepot.source.breaker import Breaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog
+from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
 from entrepot.words import counted
@@ -614,7 +614,7 @@ class Engine:
     async def _repositories_told(self) -> int:
         try:
             self._repositories_count = await self.catalog.repositories_count()
-        except Exception as error:
+        except CatalogFailed as error:
             # A disk or a catalog that fails is told in the notices, and these must be seen.
             _log.debug("The cached repositories can't be counted: %s", error)
         return self._repositories_count

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from entrepot.cache.fill import Fill, FillState
+from entrepot.errors import EntrepotError
 
 INTERVAL = 15.0
 """Seconds between two looks at disk and catalog."""
@@ -133,8 +134,7 @@ class Health:
         except TimeoutError:
             return f"The catalog has not answered for {PATIENCE:.0f} s."
         except Exception as error:
-            # SQLAlchemy wraps what the database says in the statement and an address of its documentation.
-            return f"The catalog fails: {getattr(error, 'orig', None) or error}"
+            return error.what if isinstance(error, EntrepotError) else f"The catalog fails: {error}"
         return None
 
     def _stuck_fill(self) -> str | None:

@@ -16,6 +16,7 @@ from entrepot.engine import Engine
 from entrepot.health import Health, probe_disk
 from entrepot.reference import Digest
 from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import CatalogFailed
 from tests.standin import StandIn
 from tests.test_engine import ended
 
@@ -130,13 +131,13 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(engine: Engine,
     assert (await engine.status()).repositories == 1
 
     async def fails() -> int:
-        raise OSError("unable to open database file")
+        raise CatalogFailed("The catalog fails: unable to open database file.")
 
     monkeypatch.setattr(engine.catalog, "repositories_count", fails)
     monkeypatch.setattr(engine.health_of_engine, "_ask_catalog", fails)
     await engine.health_of_engine.look()
     status = await engine.status()
-    assert status.notices == ("The catalog fails: unable to open database file",)
+    assert status.notices == ("The catalog fails: unable to open database file.",)
     assert status.repositories == 1
 
 
@@ -152,7 +153,12 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
         assert unready.status_code == 503
         assert unready.json() == {"status": "unready", "problems": [f"The disk of {data} fails: No such file or directory."]}
         assert (await registry.get("/healthz")).status_code == 200
+        # No connection to the catalog is open any more, as in an engine that rested.
+        await engine.catalog._engine.dispose()
         assert (await engine.status()).notices[0] == f"The disk of {data} fails: No such file or directory."
+        refused = await registry.get("/v2/library/nginx/manifests/1")
+        assert refused.status_code == 503
+        assert refused.json()["errors"][0]["message"].startswith("The catalog fails: unable to open database file.")
     finally:
         os.rename(elsewhere, data)
     await engine.health_of_engine.look()

@@ -8,6 +8,7 @@ last use.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    ExceptionContext,
     Table,
     bindparam,
     create_engine,
@@ -44,6 +46,12 @@ from entrepot.store.eviction import HeldBlobUse, HeldManifest, Picture, Plan, Pl
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 
 T = TypeVar("T")
+
+
+class CatalogFailed(EngineError):
+    """The database can't be read or written: its disk is gone, full, or damaged."""
+
+    code = "CatalogFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ class Catalog:
         self._engine = engine
         self._reading = create_engine(f"sqlite:///{path}", poolclass=NullPool)
         event.listen(self._reading, "connect", _set_up_connection)
+        event.listen(self._reading, "handle_error", _tell_failure)
         self._writing = asyncio.Lock()
         self.changes = 0
         """Counts what was written that a listing of repositories or tags shows, but for their use."""
@@ -108,6 +117,7 @@ class Catalog:
                     f"The catalog {path} can't be opened: {error.orig}.",
                     "Check the disk and the file's permissions; moved out of the way, it is made anew and fills as images are pulled.",
                 ) from error
+            event.listen(engine.sync_engine, "handle_error", _tell_failure)
             yield cls(engine, path)
         finally:
             await engine.dispose()
@@ -588,6 +598,13 @@ class Catalog:
 
 
 _repositories_query = select(*(schema.repositories.c[name] for name in CachedRepository.__struct_fields__)).order_by(schema.repositories.c.name)
+
+
+def _tell_failure(context: ExceptionContext) -> None:
+    """Put what the database says into words; SQLAlchemy would add the statement, and an address of its documentation."""
+    error = context.original_exception
+    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+        raise CatalogFailed(f"The catalog fails: {error}.", "Look at the disk of the data directory; entrepot doctor examines it.") from error
 
 
 def _set_up_connection(connection: Any, _record: Any) -> None:

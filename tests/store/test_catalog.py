@@ -12,7 +12,7 @@ import pytest
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, Locks, TagEntry, Usage
+from entrepot.store.catalog import Catalog, CatalogFailed, Locks, TagEntry, Usage
 from entrepot.store.eviction import HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 from entrepot.store.schema import SCHEMA_VERSION
@@ -225,6 +225,27 @@ async def test_a_file_that_is_no_catalog_is_named_with_what_to_do(tmp_path: Path
         async with Catalog.open(path):
             pass
     assert path.read_bytes().startswith(b"this is not")
+
+
+async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    async with Catalog.open(folder / "catalog.sqlite") as catalog:
+        folder.rename(tmp_path / "unplugged")
+        # No connection is open any more, as in an engine that rested.
+        await catalog._engine.dispose()
+        for ask in (catalog.repositories_count(), catalog.listed(lambda each: each), catalog.add_blob(Digest.of(b""), 0, now=1.0)):
+            with pytest.raises(CatalogFailed, match=r"The catalog fails: unable to open database file\. .*entrepot doctor"):
+                await ask
+
+
+async def test_a_catalog_that_is_damaged_while_it_is_used_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog._engine.dispose()
+        path.write_bytes(b"this is not a database" * 1000)
+        with pytest.raises(CatalogFailed, match="file is not a database"):
+            await catalog.repositories_count()
 
 
 VERSION_1 = Path(__file__).parents[1] / "data/catalog-version-1.sql"
