@@ -17,7 +17,7 @@ from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
 from entrepot.snapshots import SignIn
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
-from entrepot.upstreams import DeclaredUpstream, SourceRegistries, parse_login_server
+from entrepot.upstreams import DeclaredUpstream, SourceRegistries, is_loopback, parse_login_server
 from entrepot.words import parse_size
 
 LONGEST: Final = 365 * 24 * 3600.0
@@ -280,7 +280,7 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
         if (table.certificate is None) != (table.key is None):
             missing, there = ("key", "certificate") if table.key is None else ("certificate", "key")
             raise SettingsInvalid(f"There is no {missing} beside the {there}.", "TLS needs both: give both, or none.", field=there)
-        if table.certificate is None and not _is_loopback(host):
+        if table.certificate is None and not is_loopback(host):
             raise SettingsInvalid(
                 f"Without TLS the token could be read by everyone between a client and {host}.",
                 "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
@@ -293,15 +293,6 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
         line = text.line_of_key(refusal.field or "", below=head) or head
         raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
     return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key)
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_certificate(certificate: Path, key: Path) -> None:

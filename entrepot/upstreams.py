@@ -198,7 +198,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
     """An endpoint without a slash at its end; raises `UpstreamDeclarationInvalid`."""
     endpoint, scheme, host = _origin(f"The endpoint of {login_server}", text, "the address of a registry", "https://mirror.example.com:8443", "endpoint")
     # A password must never travel in clear; on loopback nobody else listens.
-    if scheme == "http" and sign_in is not SignIn.NONE and not _loopback(host):
+    if scheme == "http" and sign_in is not SignIn.NONE and not is_loopback(host):
         raise UpstreamDeclarationInvalid(
             f"The endpoint of {login_server} is http, and credentials would be sent in clear.",
             'Use https, or say that it takes none: sign_in = "none".',
@@ -210,7 +210,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
 def _realm(login_server: str, text: str) -> str:
     """Where tokens for a login server are given, without a path; raises `UpstreamDeclarationInvalid`."""
     realm, scheme, host = _origin(f"A realm of {login_server}", text, "the address of a host that gives tokens", "https://auth.example.com", "realms")
-    if scheme == "http" and not _loopback(host):
+    if scheme == "http" and not is_loopback(host):
         raise UpstreamDeclarationInvalid(f"A realm of {login_server} is http, and credentials would be sent there in clear.", "Use https.", field="realms")
     return realm
 
@@ -233,7 +233,8 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
     return origin, parts.scheme, host
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself: an address of 127.0.0.0/8 or ::1, or a name below ``localhost`` (RFC 6761, section 6.3)."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -109,11 +109,6 @@ class Plan:
         for start in range(0, max(1, len(self.images)), count):
             yield replace(self, images=self.images[start : start + count], empty=self.empty if start == 0 else ())
 
-    @property
-    def is_enough(self) -> bool:
-        """Whether the goal is reached."""
-        return self.left <= self.goal
-
 
 def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = ()) -> Plan:
     """Decide which images go until at most *goal* bytes are held; *in_use* are the manifests that are being pulled or of which a blob is on its way in."""
