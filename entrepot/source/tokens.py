@@ -249,7 +249,11 @@ class Tokens:
         return await self._enter(way, key, login, exchange)
 
     def forget(self, login: Login) -> None:
-        """Sign in anew the next time."""
+        """Sign in anew the next time. As soon as it is known how the sign-in itself is asked for, what was given for repositories stays."""
+        key = self._ways_in.get((login.registry.login_server, login.identity, ""))
+        if key is not None:
+            self._authorizations.pop(key, None)
+            return
         mine = (login.registry.login_server, login.identity)
         self._authorizations = {key: each for key, each in self._authorizations.items() if (key.login_server, key.identity) != mine}
 

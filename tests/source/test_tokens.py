@@ -487,6 +487,19 @@ async def test_a_sign_in_is_checked_anew_each_time(sources: Sources, credential_
             await client.check_sign_in()
 
 
+async def test_a_sign_in_that_is_checked_again_leaves_the_tokens_of_repositories_alone(sources: Sources, credential_set: CredentialSet) -> None:
+    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+        source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), credential_set)
+        await client.check_sign_in()
+        await client.head_manifest(NGINX, Tag("1.27"))
+        for _ in range(3):
+            await client.check_sign_in()
+            await client.head_manifest(NGINX, Tag("1.27"))
+        # One for the repository, and one for each check.
+        assert source.count("GET", "/token") == 1 + 4
+
+
 async def test_a_set_made_anew_under_its_old_name_signs_in_anew(sources: Sources, credential_set: CredentialSet) -> None:
     async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
