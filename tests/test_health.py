@@ -125,12 +125,14 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
     assert watched.health.problems() == (f"The fill of {watched.fills[0].digest} has made no step for 61 s.",)
 
 
-async def test_where_the_catalog_fails_the_status_still_tells_it(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_the_catalog_fails_the_status_still_tells_it(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     assert (await engine.status()).repositories == 1
 
-    async def fails() -> int:
+    async def fails(*_: object) -> int:
         raise CatalogFailed("The catalog fails: unable to open database file.")
 
     monkeypatch.setattr(engine.catalog, "repositories_count", fails)
@@ -139,6 +141,10 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(engine: Engine,
     status = await engine.status()
     assert status.notices == ("The catalog fails: unable to open database file.",)
     assert status.repositories == 1
+    monkeypatch.setattr(engine.catalog, "tag", fails)
+    refused = await registry.get("/v2/library/nginx/manifests/2")
+    assert refused.status_code == 503
+    assert refused.json()["errors"][0]["message"].startswith("The catalog fails: unable to open database file.")
 
 
 async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(engine: Engine, registry: httpx.AsyncClient) -> None:
@@ -153,12 +159,7 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
         assert unready.status_code == 503
         assert unready.json() == {"status": "unready", "problems": [f"The disk of {data} fails: No such file or directory."]}
         assert (await registry.get("/healthz")).status_code == 200
-        # No connection to the catalog is open any more, as in an engine that rested.
-        await engine.catalog._engine.dispose()
         assert (await engine.status()).notices[0] == f"The disk of {data} fails: No such file or directory."
-        refused = await registry.get("/v2/library/nginx/manifests/1")
-        assert refused.status_code == 503
-        assert refused.json()["errors"][0]["message"].startswith("The catalog fails: unable to open database file.")
     finally:
         os.rename(elsewhere, data)
     await engine.health_of_engine.look()

@@ -609,10 +609,15 @@ def _tell_failure(context: ExceptionContext) -> None:
 
 def _set_up_connection(connection: Any, _record: Any) -> None:
     # WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves the database whole.
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        # SQLAlchemy would leave it open, and with it a thread.
+        connection.close()
+        raise
 
 
 async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.programs import require_program
@@ -95,7 +96,9 @@ class FarMachine:
         """Break all connections, as a network does that fails."""
         for each in self.connections():
             for process in (*_children(each), each):
-                os.kill(process, signal.SIGKILL)
+                # It may have ended by itself meanwhile.
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def close(self) -> None:
         """Switch the machine off."""

@@ -168,7 +168,8 @@ async def test_killed_a_hundred_times_it_never_serves_a_short_or_wrong_blob(engi
         stand_in.requests.clear()
         before = image
         await asyncio.to_thread(engine.start)
-        # What is left over is at most one layer, and the next life uses it up.
-        assert len(engine.unfinished()) <= 1
+        # What is left over is one layer at the most, which the next life uses up; and layers that had come whole, but were not safe on the disk yet.
+        left = [each for each in engine.unfinished() if each.stat().st_size < layer.size]
+        assert [layer.digest.hex in each.name for each in left] in ([], [True])
     assert continued > 10
     assert all("failed in an unforeseen way" not in line for line in engine.process.lines())

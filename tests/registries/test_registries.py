@@ -123,7 +123,8 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(engin
 def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source) -> None:
     manner = source.manner
     source.add_image(manner.public, "there")
-    answer = engine.ask_for(f"/v2/{manner.name}/anonymous/manifests/1")
+    engine.manage(lambda client: client.create_rule(f"{manner.name}-nothing", f"{manner.login_server}/policy/nothing", f"{manner.name}/nothing"))
+    answer = engine.ask_for(f"/v2/{manner.name}/nothing/manifests/1")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
 
 
