@@ -15,6 +15,7 @@ from entrepot.snapshots import (
     Activity,
     ActivityBucket,
     ActivityCounts,
+    CheckedRule,
     EngineStatus,
     Event,
     Examination,
@@ -33,6 +34,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 NOW = 1_780_000_000.0
 """Thursday, 28 May 2026, 20:26:40 UTC."""
+
+NOTHING_WRONG = CheckedRule(source_repository=None, login_server=None, sign_in=None, proposed_target=None)
+"""Of a rule of which nothing is written yet."""
 
 LAYER = LayerSnapshot(digest="sha256:" + "a" * 64, media_type="application/vnd.oci.image.layer.v1.tar+gzip", size=1000, received=500, state=LayerState.RUNNING)
 PULL = PullSnapshot(
@@ -116,6 +120,8 @@ class ScriptedEngine:
             return self.events
         if path.startswith("doctor"):
             return self.examination
+        if path == "checks/cacheRule":
+            return NOTHING_WRONG
         return {"pulls": self.pulls, "upstreams": self.upstreams, "activity": self.activity, "rules": self.rules}[path]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

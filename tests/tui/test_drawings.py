@@ -46,6 +46,6 @@ async def test_the_keys_above_a_screen() -> None:
 async def test_the_first_step_of_a_wizard() -> None:
     async with scripted_dashboard(busy()) as person:
         await person.press("2", "n")
-        await person.sees("Which source registry does it pull from?", "> Docker Hub")
+        await person.sees("Which source registry does it pull from?", "> Docker Hub", "12 are made.")
         await settled(person)
         is_drawn_as(person.app, "wizard")
