@@ -164,7 +164,7 @@ class CachedRepositories:
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
-            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
+            raise holds_no(name, f"tag {tag}")
         self._cache.holdings.forget(repository)
         self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
@@ -183,7 +183,7 @@ class CachedRepositories:
             raise _locked(part if above.digest == digest else f"{part}, which needs the manifest {digest},", part)
         await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
         if not await self._catalog.delete_manifest(repository, digest):
-            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+            raise holds_no(name, f"manifest {digest}")
         self._cache.holdings.forget(repository)
         self._events.record("manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}")
         await self._housekeeping.collect()
@@ -204,13 +204,13 @@ class CachedRepositories:
     async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
         """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when that moves at its source. Raises `NotFound`."""
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
-            raise NotFound(f"{name} holds no tag {tag}.", "See its tags with: entrepot repository show")
+            raise holds_no(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
 
     async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
         """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
         if not await self._catalog.lock_manifest(Repository(name), digest, locked):
-            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+            raise holds_no(name, f"manifest {digest}")
         self._lock_changed(f"{name}@{digest}", locked)
 
     def _lock_changed(self, what: str, locked: bool) -> None:
@@ -244,6 +244,11 @@ def _repository_snapshot(each: CachedRepository, rules: RuleBook) -> RepositoryS
 
 def _locked(what: str, unlock: str) -> Locked:
     return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
+
+
+def holds_no(name: str, what: str) -> NotFound:
+    """A repository holds no such tag or manifest: *what* names it."""
+    return NotFound(f"{name} holds no {what}.", "See its tags with: entrepot repository show")
 
 
 def _no_repository(name: str) -> NotFound:

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from entrepot.engine import Engine
-from entrepot.errors import NotFound, RequestInvalid
+from entrepot.errors import RequestInvalid
 from entrepot.reference import Digest, Repository, parse_repository, parse_tag
+from entrepot.repositories import holds_no
 from entrepot.server.management import json_response, listing, read_body, resource
 from entrepot.snapshots import RepositorySnapshot, TagSnapshot
 from entrepot.store.catalog import CachedManifest
@@ -90,7 +91,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         name = parse_tag(request.path_params["tag"])
         tag = next((each for each in detail.tags if each.name == name), None)
         if tag is None:
-            raise NotFound(f"{detail.repository.name} holds no tag {name}.", "See its tags with: entrepot repository show")
+            raise holds_no(detail.repository.name, f"tag {name}")
         return json_response({"registry": _registry(request), "imageName": detail.repository.name, "tag": _tag_document(tag)})
 
     async def change_tag(request: Request) -> Response:
@@ -115,7 +116,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         digest = Digest.parse(request.path_params["digest"])
         found = next((each for each in await _manifests(name) if each.digest == digest), None)
         if found is None:
-            raise NotFound(f"{name} holds no manifest {digest}.", "See its tags with: entrepot repository show")
+            raise holds_no(name, f"manifest {digest}")
         return json_response({"registry": _registry(request), "imageName": name, "manifest": _manifest_document(found)})
 
     async def change_manifest(request: Request) -> Response:
