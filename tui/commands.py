@@ -15,10 +15,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.dom import DOMNode
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, HELP
 from widgets.lines import action_name, key_name
 from widgets.row_list import Cell, Column, Row, RowList
@@ -62,7 +61,7 @@ def commands_of(app: Dashboard) -> list[Command]:
     return [*own, *focused, *areas, *everywhere, *themes]
 
 
-class CommandPalette(ModalScreen[Command | None], OneAnswer[Command | None]):
+class CommandPalette(Dialog[Command | None]):
     """Type to find a command; enter runs it."""
 
     DEFAULT_CSS = f"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textual.await_complete import AwaitComplete
-from textual.screen import Screen, ScreenResultType
+from textual.screen import ModalScreen, Screen, ScreenResultType
 
 
 class OneAnswer(Screen[ScreenResultType]):
@@ -25,3 +25,7 @@ class OneAnswer(Screen[ScreenResultType]):
         """On top again: leave, if the answer has been given."""
         if self._given is not None:
             self.dismiss()
+
+
+class Dialog(ModalScreen[ScreenResultType], OneAnswer[ScreenResultType]):
+    """One over another screen. (Textual takes the styles of the first base class only, so that has to be its own.)"""

@@ -11,10 +11,10 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Button, Input, Static
 
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.lines import in_place, key_name
 
 HELP_WIDTH = 38
@@ -62,7 +62,7 @@ class Choice:
     danger: bool = False
 
 
-class Question(ModalScreen[str | None], OneAnswer[str | None]):
+class Question(Dialog[str | None]):
     """A question with choices. The first choice, which changes nothing, has the focus; escape takes it too and gives None.
 
     With *typed* the dangerous choices work only after that word has been typed.
@@ -142,7 +142,7 @@ class Field:
     hint: str = ""
 
 
-class Prompt(ModalScreen[dict[str, str] | None], OneAnswer[dict[str, str] | None]):
+class Prompt(Dialog[dict[str, str] | None]):
     """A few lines of text, asked for at once; enter in the last one takes them."""
 
     DEFAULT_CSS = f"Prompt {{ {DIALOG_CSS} & .dialog--hint {{ color: $text-muted; }} }}"
@@ -185,7 +185,7 @@ class Prompt(ModalScreen[dict[str, str] | None], OneAnswer[dict[str, str] | None
         self.dismiss(None)
 
 
-class Shown(ModalScreen[None], OneAnswer[None]):
+class Shown(Dialog[None]):
     """A text to be read, or to be marked with the mouse; nothing is asked."""
 
     DEFAULT_CSS = f"Shown {{ {DIALOG_CSS} }}"
@@ -209,7 +209,7 @@ class Shown(ModalScreen[None], OneAnswer[None]):
         self.dismiss()
 
 
-class KeyHelp(ModalScreen[None], OneAnswer[None]):
+class KeyHelp(Dialog[None]):
     """Every key that works now and what it does, from the bindings of the screen below: its own, those of what has the focus, those that work everywhere."""
 
     DEFAULT_CSS = f"""

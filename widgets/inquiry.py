@@ -11,10 +11,9 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 
 PAUSE = 0.12
@@ -29,7 +28,7 @@ class Answer:
     refused: bool = False
 
 
-class Inquiry(ModalScreen[str | None], OneAnswer[str | None]):
+class Inquiry(Dialog[str | None]):
     """Asks for a line; gives it, or None. *answer* judges what was typed so far; *take* does what enter is for, and its refusal is shown in place."""
 
     DEFAULT_CSS = f"""

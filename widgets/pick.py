@@ -10,10 +10,9 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 from widgets.row_list import Cell, Column, Row, RowList
 
@@ -35,7 +34,7 @@ class Option:
     preview: str = ""
 
 
-class Pick(ModalScreen[str | None], OneAnswer[str | None]):
+class Pick(Dialog[str | None]):
     """One of several; gives its id, or None. *take* does what was chosen and gives the refusal, which is shown in place, or nothing when all is well."""
 
     DEFAULT_CSS = f"""

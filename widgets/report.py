@@ -9,15 +9,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS
 from widgets.row_list import Cell
 
 
-class Report(ModalScreen[bool], OneAnswer[bool]):
+class Report(Dialog[bool]):
     """Lines to read. Enter goes *onward* where there is somewhere to go (the dialog's answer is then True), escape closes it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"report--dim", "report--good", "report--warn", "report--bad", "report--accent"}

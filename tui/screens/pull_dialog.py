@@ -9,14 +9,13 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from entrepot.client import ClientError
 from entrepot.snapshots import Holding, RuleMatch, TagDetail
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
-from widgets.answers import OneAnswer
+from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 from widgets.inquiry import PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
@@ -28,7 +27,7 @@ SHOWN = 6
 """Platforms that are shown at once; the list scrolls."""
 
 
-class PullDialog(ModalScreen[bool], OneAnswer[bool]):
+class PullDialog(Dialog[bool]):
     """Gives whether a pull has begun. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""
