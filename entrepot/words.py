@@ -102,3 +102,8 @@ def bar(share: float, width: int) -> str:
     """A progress bar of plain characters: ``[####----]``."""
     filled = round(min(1.0, max(0.0, share)) * width)
     return f"[{'#' * filled}{'-' * (width - filled)}]"
+
+
+def short_digest(digest: str) -> str:
+    """The beginning of a digest's value, as docker and podman show it; empty for what is no digest."""
+    return digest.partition(":")[2][:12]

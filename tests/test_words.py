@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, rate, since, size, table
+from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, rate, short_digest, since, size, table
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,8 @@ def test_a_table_aligns_and_cuts_nothing() -> None:
 @pytest.mark.parametrize(("share", "told"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")])
 def test_a_bar_is_plain_characters(share: float, told: str) -> None:
     assert bar(share, 4) == told
+
+
+def test_a_digest_is_shown_by_its_beginning() -> None:
+    assert short_digest("sha256:" + "0123456789abcdef" * 4) == "0123456789ab"
+    assert short_digest("") == ""

@@ -15,6 +15,7 @@ from textual.keys import key_to_character
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Static
 
 _KEY_NAMES = {"escape": "esc", "space": "space", "pagedown": "pgdn", "pageup": "pgup"}
 _SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+", "underscore": "_"}
@@ -22,6 +23,13 @@ _SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+",
 
 KEY_GAP = 3
 """Columns between two entries of the line of keys."""
+
+
+def tell(line: Static, told: str, *, resizes: bool = True) -> None:
+    """Write a line if it says something else now. Only where it *resizes* with its length is all around it laid out anew."""
+    before = str(line.content)
+    if before != told:
+        line.update(told, layout=resizes and len(before) != len(told))
 
 
 def action_name(action: str) -> str:

@@ -21,10 +21,7 @@ from entrepot.cli.session import (
     yes_option,
 )
 from entrepot.client import CacheClient
-from entrepot.snapshots import (
-    CredentialSetSnapshot,
-    HealthStatus,
-)
+from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from entrepot.words import Column, counted
 
 

@@ -19,10 +19,7 @@ from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, print
 from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
-from entrepot.snapshots import (
-    ActivityCounts,
-    Outcome,
-)
+from entrepot.snapshots import ActivityCounts, Outcome
 from entrepot.words import counted, duration, size
 
 _LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})

@@ -8,18 +8,9 @@ import time
 
 import click
 
-from entrepot.cli.session import (
-    REFUSED,
-    as_json,
-    ask,
-    print_json,
-)
+from entrepot.cli.session import REFUSED, as_json, ask, print_json
 from entrepot.client import CacheClient
-from entrepot.snapshots import (
-    PullSnapshot,
-    PullState,
-    RefreshedTag,
-)
+from entrepot.snapshots import PullSnapshot, PullState, RefreshedTag
 from entrepot.words import bar, duration, size
 
 PLAIN_PROGRESS = 2.0

@@ -6,32 +6,11 @@ import time
 
 import click
 
-from entrepot.cli.session import (
-    as_json,
-    ask,
-    confirm,
-    dry_run_option,
-    fail,
-    moment,
-    print_fields,
-    print_json,
-    print_plan,
-    print_table,
-    tell,
-    yes_option,
-)
+from entrepot.cli.session import as_json, ask, confirm, dry_run_option, fail, moment, print_fields, print_json, print_plan, print_table, tell, yes_option
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
-from entrepot.snapshots import (
-    EvictionSnapshot,
-    Holding,
-    ImageBlob,
-    RepositoryDetail,
-    TagDetail,
-    TagImage,
-    TagSnapshot,
-)
-from entrepot.words import Column, ago, counted, duration, parse_size, since, size
+from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
+from entrepot.words import Column, ago, counted, duration, parse_size, short_digest, since, size
 
 
 @click.group()
@@ -128,7 +107,7 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
     rows = [
         (
             _image_name(each),
-            _short(each.digest),
+            short_digest(each.digest),
             "-" if each.size is None else size(each.size),
             _HOLDING[each.holding],
             ago(each.last_used, now),
@@ -141,7 +120,7 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
         if blobs:
             tell(f"\n{_image_name(image)}  {image.digest}")
             rows = [
-                (_short(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
+                (short_digest(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
                 for each in blobs
             ]
             print_table(_BLOB_COLUMNS, rows, empty="")
@@ -149,7 +128,7 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
 
 def _image_name(image: TagImage) -> str:
     if image.attests is not None:
-        return "attestation of " + (_short(image.attests) or "nothing that is named")
+        return "attestation of " + (short_digest(image.attests) or "nothing that is named")
     return image.platform or "-"
 
 
@@ -158,10 +137,6 @@ def _shared(blob: ImageBlob) -> str:
         return "-"
     more = blob.shared_images - len(blob.shared_with)
     return ", ".join(blob.shared_with) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _short(digest: str) -> str:
-    return digest.partition(":")[2][:12]
 
 
 @repository.command("delete")
@@ -243,7 +218,7 @@ def _print_eviction(done: EvictionSnapshot) -> None:
         (
             f"{each.repository}:{each.tags[0]}" + (f" and {len(each.tags) - 1} more" if len(each.tags) > 1 else "") if each.tags else each.repository,
             each.platform or "-",
-            each.digest.partition(":")[2][:12],
+            short_digest(each.digest),
             size(each.freed),
             since(each.last_used, now),
         )

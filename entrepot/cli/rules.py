@@ -25,11 +25,7 @@ from entrepot.cli.session import (
     yes_option,
 )
 from entrepot.client import CacheClient
-from entrepot.snapshots import (
-    Holding,
-    ImportOutcome,
-    RuleSnapshot,
-)
+from entrepot.snapshots import Holding, ImportOutcome, RuleSnapshot
 from entrepot.words import Column, ago, counted
 
 

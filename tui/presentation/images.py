@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from entrepot.snapshots import Holding, ImageBlob, TagDetail, TagImage
-from entrepot.words import ago, counted, since, size
-from tui.presentation.repositories import short, tag_state
+from entrepot.words import ago, counted, short_digest, since, size
+from tui.presentation.repositories import tag_state
 from tui.presentation.status import named
 from widgets.row_list import Cell, Row
 
@@ -20,7 +20,7 @@ def image_name(image: TagImage, detail: TagDetail) -> str:
     if image.attests is None:
         return image.platform or "no platform named"
     about = next((each.platform for each in detail.images if each.digest == image.attests), None)
-    return f"attestation of {about or short(image.attests)}"
+    return f"attestation of {about or short_digest(image.attests)}"
 
 
 def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) -> Row:
@@ -106,7 +106,7 @@ def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
     """Digest, kind, size, whether it is held, and who shares it."""
     kind = blob_kind(blob, image)
     cells = (
-        Cell(short(blob.digest), "accent"),
+        Cell(short_digest(blob.digest), "accent"),
         Cell(kind, "dim"),
         Cell(size(blob.size)),
         Cell("held" if blob.held else "not here", "good" if blob.held else "dim"),

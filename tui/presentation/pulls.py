@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from entrepot.snapshots import LayerSnapshot, LayerState, PullSnapshot, PullState
-from entrepot.words import bar, counted, duration, moment, out_of, rate, size
+from entrepot.words import bar, counted, duration, moment, out_of, rate, short_digest, size
 from widgets.detail import Detail
 from widgets.row_list import Cell, Column, Row
 
@@ -143,7 +143,7 @@ def layer_row(layer: LayerSnapshot) -> Row:
     kind = "config" if "config" in layer.media_type or layer.media_type.endswith("container.image.v1+json") else "layer"
     return Row(
         layer.digest,
-        (Cell(layer.digest.partition(":")[2][:12]), Cell(kind, "dim"), Cell(size(layer.size))),
+        (Cell(short_digest(layer.digest)), Cell(kind, "dim"), Cell(size(layer.size))),
         search=f"{layer.digest} {kind} {layer.state.value}",
         order=(layer.digest, kind, layer.size),
     )

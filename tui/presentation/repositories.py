@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from entrepot.snapshots import EvictedImage, EvictionSnapshot, RefreshedTag, RepositorySnapshot, TagSnapshot
-from entrepot.words import ago, counted, duration, since, size
+from entrepot.words import ago, counted, duration, short_digest, since, size
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
 
@@ -154,12 +154,7 @@ def refreshed_text(done: RefreshedTag) -> tuple[str, bool]:
     if done.gone:
         return f"{name} is gone at {server}. What is held of it stays.", False
     if done.before is None:
-        return f"{name} is new here: it points to {short(done.digest)}.", True
+        return f"{name} is new here: it points to {short_digest(done.digest)}.", True
     if done.moved:
-        return f"{name} has moved from {short(done.before)} to {short(done.digest)}.", True
+        return f"{name} has moved from {short_digest(done.before)} to {short_digest(done.digest)}.", True
     return f"{name} is unchanged at {server}.", False
-
-
-def short(digest: str) -> str:
-    """The beginning of a digest, as tools show it."""
-    return digest.partition(":")[2][:12]

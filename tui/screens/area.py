@@ -20,7 +20,7 @@ from tui.type_ahead import HoldsKeys
 from tui.watch import INTERVAL, SILENCE
 from widgets.answers import OneAnswer
 from widgets.detail import Detail, DetailPane
-from widgets.lines import KeyLine, TabLine, TwoSided
+from widgets.lines import KeyLine, TabLine, TwoSided, tell
 from widgets.row_list import Row, RowList
 
 if TYPE_CHECKING:
@@ -281,10 +281,7 @@ class ListScreen(EngineScreen):
         found, total = len(self.row_list.rows), self.row_list.total
         text = self.query_one(".filter", Input).value
         told = f"{found:,} of {total:,} match   / {text}" if text else self.count_text()
-        count = self.query_one(".title--count", Static)
-        before = str(count.content)
-        if before != told:
-            count.update(told, layout=len(before) != len(told))
+        tell(self.query_one(".title--count", Static), told)
 
     def _show_detail(self) -> None:
         row = self.row_list.current

@@ -8,12 +8,12 @@ from typing import ClassVar
 from textual import work
 from textual.binding import Binding
 
-from entrepot.client import ClientError
+from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import RepositoryDetail, TagSnapshot
-from entrepot.words import size
+from entrepot.words import short_digest, size
 from tui.presentation.copies import copy_lines
 from tui.presentation.deletion import refused_text, repository_plan_text, tag_plan_text
-from tui.presentation.repositories import refreshed_text, short
+from tui.presentation.repositories import refreshed_text
 from tui.screens.area import ListScreen
 from tui.type_ahead import brings_screen
 from widgets.dialogs import Choice, Question
@@ -114,7 +114,7 @@ class CachedScreen(ListScreen):
         if not detail.tags:
             self.app.notify(f"{subject.repository} holds no tag, only manifests that were asked for by their digests.", severity="warning")
             return None
-        options = [Option(each.name, each.name, short(each.digest)) for each in detail.tags]
+        options = [Option(each.name, each.name, short_digest(each.digest)) for each in detail.tags]
         used = _used_last(detail.tags)
         return await self.app.push_screen_wait(Pick(f"Which tag of {subject.repository}?", "", options, chosen=used.name if used is not None else None))
 
@@ -178,6 +178,16 @@ class CachedScreen(ListScreen):
             freed = f": {size(plan.freed)} freed" if plan.freed else ""
             self.app.notify(f"The {what} {subject.name} is deleted{freed}.")
         self.look_now()
+
+
+class OpenedScreen(CachedScreen):
+    """What is behind a row of such a list. It leaves when that is not there any more."""
+
+    def refused(self, error: EngineRefused) -> None:
+        """It was deleted meanwhile. What stands above this screen is finished first."""
+        if self.app.screen is self:
+            self.app.notify(error.message, markup=False)
+            self.dismiss()
 
 
 def _used_last(tags: tuple[TagSnapshot, ...]) -> TagSnapshot | None:

@@ -16,6 +16,7 @@ from tui.presentation.overview import BESIDE, SERVER, figures, history, last_eve
 from tui.presentation.pulls import PROGRESS_COLUMNS, PROGRESS_WIDTH, STEADY_COLUMNS, pull_progress, pull_row, running_told
 from tui.screens.area import WIDE, EngineScreen
 from tui.watch import QUIET_INTERVAL
+from widgets.lines import tell
 from widgets.row_list import Column, RowList
 from widgets.sparkline import Sparkline
 
@@ -170,10 +171,7 @@ class OverviewScreen(EngineScreen):
         self.query_one("#before-events").display = gaps and events > 0
 
     def _tell(self, selector: str, told: str) -> None:
-        widget = self.query_one(selector, Static)
-        before = str(widget.content)
-        if before != told:
-            widget.update(told, layout=len(before) != len(told))
+        tell(self.query_one(selector, Static), told)
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""

@@ -34,6 +34,7 @@ from tui.screens.area import WIDE, ListScreen
 from tui.type_ahead import brings_screen
 from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
+from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
 
 ALL_INTERVAL = 4.0
@@ -216,9 +217,9 @@ class PullScreen(ListScreen):
     def show_pull(self, pull: PullSnapshot) -> None:
         """Show it."""
         before, self._pull = self._pull, pull
-        _tell(self.query_one(".title--name", Static), self._title())
-        _tell(self.query_one("#summary", Static), pull_summary(pull, self.size.width))
-        _tell(self.query_one(".empty", Static), how_it_ended(pull) if pull.state.ended else self.empty_text)
+        tell(self.query_one(".title--name", Static), self._title(), resizes=False)
+        tell(self.query_one("#summary", Static), pull_summary(pull, self.size.width), resizes=False)
+        tell(self.query_one(".empty", Static), how_it_ended(pull) if pull.state.ended else self.empty_text, resizes=False)
         self.show_rows([layer_row(layer) for layer in pull.layers])
         self.query_one("#progress", RowList).set_rows([layer_progress(layer) for layer in pull.layers])
         if before is None or (before.id, before.state) != (pull.id, pull.state):
@@ -271,11 +272,6 @@ class PullScreen(ListScreen):
 
 def _lazy_progress(pull: PullSnapshot, now: float) -> Row:
     return Row(pull.id, lambda: pull_progress(pull, now).cells)
-
-
-def _tell(line: Static, told: str) -> None:
-    if str(line.content) != told:
-        line.update(told, layout=False)
 
 
 def _why_not(action: str, pull: PullSnapshot) -> str:

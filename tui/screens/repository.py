@@ -11,18 +11,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from entrepot.client import EngineRefused
 from entrepot.snapshots import RepositoryDetail, TagSnapshot
 from entrepot.words import size
 from tui.presentation.copies import pull_command
 from tui.presentation.repositories import tag_facts, tag_lines, tag_row
-from tui.screens.cached import CachedScreen, Subject
+from tui.screens.cached import CachedScreen, OpenedScreen, Subject
 from tui.screens.tag import TagScreen
 from widgets.detail import Detail
+from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
 
 
-class RepositoryScreen(CachedScreen):
+class RepositoryScreen(OpenedScreen):
     """The tags of one repository."""
 
     area = 3
@@ -66,18 +66,10 @@ class RepositoryScreen(CachedScreen):
             return
         self._seen = detail
         found = detail.repository
-        title = self.query_one(".title--name", Static)
         told = f"{found.name}   {'rule ' + found.rule if found.rule else 'no rule'}   {size(found.size)}{'   locked' if found.locked else ''}"
-        if str(title.content) != told:
-            title.update(told)
+        tell(self.query_one(".title--name", Static), told)
         self._tags = {tag.name: tag for tag in detail.tags}
         self.show_rows([tag_row(tag, time.time) for tag in detail.tags])
-
-    def refused(self, error: EngineRefused) -> None:
-        """It was deleted meanwhile. What stands above this screen is finished first."""
-        if self.app.screen is self:
-            self.app.notify(error.message, markup=False)
-            self.dismiss()
 
     def detail(self, row: Row) -> Detail:
         """The tag's digest, how much it is to be believed, and how to pull it from here."""

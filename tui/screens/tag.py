@@ -12,19 +12,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from entrepot.client import EngineRefused
 from entrepot.snapshots import TagDetail, TagImage
+from entrepot.words import short_digest
 from tui.presentation.images import blob_facts, blob_kind, blob_lines, blob_row, blobs, image_facts, image_lines, image_name, image_row, tag_title
-from tui.presentation.repositories import short
-from tui.screens.cached import CachedScreen, Subject
+from tui.screens.cached import CachedScreen, OpenedScreen, Subject
 from widgets.detail import Detail
+from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
 
 LOW = 20
 """Lines below which a terminal has no room for long details."""
 
 
-class TagScreen(CachedScreen):
+class TagScreen(OpenedScreen):
     """The platforms of one tag, and the layers of the one under the cursor."""
 
     area = 3
@@ -87,19 +87,10 @@ class TagScreen(CachedScreen):
             self.show_again()
             return
         self._seen = detail
-        title = self.query_one(".title--name", Static)
-        told = tag_title(detail)
-        if str(title.content) != told:
-            title.update(told)
+        tell(self.query_one(".title--name", Static), tag_title(detail))
         self.show_rows([image_row(each, detail, time.time) for each in detail.images])
         self._fit()
         self._show_layers()
-
-    def refused(self, error: EngineRefused) -> None:
-        """It was deleted meanwhile. What stands above this screen is finished first."""
-        if self.app.screen is self:
-            self.app.notify(error.message, markup=False)
-            self.dismiss()
 
     @property
     def _image(self) -> TagImage | None:
@@ -119,15 +110,13 @@ class TagScreen(CachedScreen):
 
     def _show_layers(self) -> None:
         image = self._image
-        title = self.query_one("#layers-title", Static)
         told, rows = "", list[Row]()
         if image is not None and self._seen is not None and not image.layers:
             told = f"The layers of {image_name(image, self._seen)} are not known: its manifest is not here. p pulls it."
         elif image is not None and self._seen is not None:
             told = f"Layers of {image_name(image, self._seen)}"
             rows = [blob_row(each, image, number) for number, each in enumerate(blobs(image))]
-        if str(title.content) != told:
-            title.update(told)
+        tell(self.query_one("#layers-title", Static), told)
         self.layer_list.set_rows(rows)
 
     @on(RowList.Moved, "#list")
@@ -150,7 +139,7 @@ class TagScreen(CachedScreen):
         layer = self.layer_list.current
         if self.layer_list.has_focus and layer is not None and int(layer.key) < len(blobs(image)):
             blob = blobs(image)[int(layer.key)]
-            return Detail(f"{blob_kind(blob, image)} {short(blob.digest)}", self._fitting(blob_lines(blob, image)), blob_facts(blob, image))
+            return Detail(f"{blob_kind(blob, image)} {short_digest(blob.digest)}", self._fitting(blob_lines(blob, image)), blob_facts(blob, image))
         lines = self._fitting(image_lines(image, self._seen, now))
         return Detail(image_name(image, self._seen), lines, image_facts(image, self._seen, now))
 

@@ -10,12 +10,12 @@ from sqlalchemy import text
 from entrepot import words
 from entrepot.client import CacheClient
 from entrepot.engine import Engine
+from entrepot.words import short_digest
 from tests.conftest import Clock
 from tests.standin import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 from tui.presentation import repositories
-from tui.presentation.repositories import short
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("r")
-    await person.sees("Pull library/nginx:1.27 now?", f"moved from {short(before)} to", short(str(moved.digest)))
+    await person.sees("Pull library/nginx:1.27 now?", f"moved from {short_digest(before)} to", short_digest(str(moved.digest)))
     await person.press("y")
     await person.sees("Pull an image into the cache", "library/nginx:1.27")
     await person.type("linux/amd64")
