@@ -11,8 +11,8 @@ from entrepot.cli.session import (
     as_json,
     ask,
     confirm,
+    date_and_time,
     dry_run_option,
-    moment,
     name_option,
     print_fields,
     print_json,
@@ -127,8 +127,8 @@ def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:
             ("Password", found.password_id),
             ("Health", found.health.value),
             ("Why", found.error_message),
-            ("Checked", moment(found.checked) if found.checked else None),
-            ("Created", moment(found.created)),
+            ("Checked", date_and_time(found.checked) if found.checked else None),
+            ("Created", date_and_time(found.created)),
             ("Used by", ", ".join(found.used_by) or "no rule"),
         ]
     )

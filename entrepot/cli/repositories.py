@@ -6,7 +6,7 @@ import time
 
 import click
 
-from entrepot.cli.session import as_json, ask, confirm, dry_run_option, fail, moment, print_fields, print_json, print_plan, print_table, tell, yes_option
+from entrepot.cli.session import as_json, ask, confirm, date_and_time, dry_run_option, fail, print_fields, print_json, print_plan, print_table, tell, yes_option
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
@@ -69,7 +69,7 @@ def show_repository(image: str, as_json: bool) -> None:
             ("Rule", found.rule or "none any more"),
             ("Size", size(found.size)),
             ("Pulls", f"{found.pulls:,}"),
-            ("Pulled", moment(found.last_pull)),
+            ("Pulled", date_and_time(found.last_pull)),
             ("Locked", "yes: nothing of it is evicted or deleted" if found.locked else None),
         ]
     )
@@ -97,8 +97,8 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
             ("Digest", found.digest),
             ("Type", detail.media_type),
             ("Held", f"{size(found.size)}, {size(detail.own_size)} of it for this tag alone"),
-            ("Cached", moment(found.cached)),
-            ("Pulled", moment(found.last_pull)),
+            ("Cached", date_and_time(found.cached)),
+            ("Pulled", date_and_time(found.last_pull)),
             ("State", _tag_state(found, now)),
             ("Also tagged", ", ".join(detail.also_tagged)),
         ]

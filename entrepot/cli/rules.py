@@ -14,8 +14,8 @@ from entrepot.cli.session import (
     as_json,
     ask,
     confirm,
+    date_and_time,
     dry_run_option,
-    moment,
     name_option,
     print_fields,
     print_json,
@@ -219,9 +219,9 @@ def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
             ("Target", found.target_repository),
             ("Credential set", found.credential_set or "none"),
             ("Freshness", found.freshness_in_force + ("" if found.freshness else " (the default)")),
-            ("Created", moment(found.created)),
+            ("Created", date_and_time(found.created)),
             ("Pulls", f"{found.pulls:,}"),
-            ("Used", moment(found.last_pull)),
+            ("Used", date_and_time(found.last_pull)),
             ("Asked for manifests", f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}"),
         ]
     )

@@ -164,6 +164,6 @@ def print_plan(plan: DeletionPlan) -> None:
         sys.exit(REFUSED)
 
 
-def moment(seconds: float | None) -> str:
+def date_and_time(seconds: float | None) -> str:
     """A time in seconds since the epoch, as the clock on the wall shows it."""
     return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
