@@ -65,7 +65,7 @@ def places(app: type[App[Any]]) -> list[Place]:
                 continue
             seen.add(value)
             is_screen = issubclass(value, Screen)
-            if not any("BINDINGS" in base.__dict__ for base in value.__mro__ if not base.__module__.startswith("textual.")):
+            if "BINDINGS" not in value.__dict__:
                 continue
             # What others are made from is no screen itself: it has no title of its own.
             title = _title(value) if is_screen else LISTS if issubclass(value, Widget) else ""
@@ -82,7 +82,7 @@ def _modules(*packages: ModuleType) -> Iterator[ModuleType]:
 
 def _title(screen: type) -> str:
     """What a screen is called: its title, that of a wizard, or its name in words."""
-    if "__abstract__" in screen.__dict__ or screen.__name__ in {"EngineScreen", "ListScreen", "Wizard"}:
+    if screen.__name__ in {"EngineScreen", "ListScreen", "Wizard"}:
         return ""
     words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in screen.__name__.removesuffix("Screen")).strip()
     return str(getattr(screen, "wizard_title", "") or getattr(screen, "title_text", "") or words.capitalize())
