@@ -104,6 +104,18 @@ def bar(share: float, width: int) -> str:
     return f"[{'#' * filled}{'-' * (width - filled)}]"
 
 
+def printable(text: str, limit: int | None = None) -> str:
+    """Foreign text as one line that no terminal and no log obeys: white space becomes single spaces, the rest escapes such as ``\\x1b``.
+
+    What can't be printed are control characters (C0 and C1), formats such as those that turn the direction of writing, lone surrogates, and what has no meaning
+    in Unicode. *limit* is the most characters that are given; what is longer ends in an ellipsis.
+    """
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    return line if limit is None or len(line) <= limit else f"{line[: max(0, limit - 1)]}…"
+
+
 def short_digest(digest: str) -> str:
     """The beginning of a digest's value, as docker and podman show it; empty for what is no digest."""
     return digest.partition(":")[2][:12]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, rate, short_digest, since, size, table
+from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, printable, rate, short_digest, since, size, table
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,26 @@ def test_a_bar_is_plain_characters(share: float, told: str) -> None:
 def test_a_digest_is_shown_by_its_beginning() -> None:
     assert short_digest("sha256:" + "0123456789abcdef" * 4) == "0123456789ab"
     assert short_digest("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("linux/arm64", "linux/arm64"),
+        ("two\r\nlines\tand\x0bmore", "two lines and more"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\x9d52;c;ZXZpbA==\x9c", "\\x9d52;c;ZXZpbA==\\x9c"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\ud800\x00", "\\ud800\\x00"),
+        ("no\u00a0break\u2028 ", "no break"),
+        ("層 日本", "層 日本"),
+    ],
+)
+def test_foreign_text_becomes_one_printable_line(text: str, line: str) -> None:
+    assert printable(text) == line
+    assert printable(line).isprintable()
+
+
+def test_foreign_text_is_cut_where_a_limit_is_named() -> None:
+    assert printable("x" * 10, 10) == "x" * 10
+    assert printable("x" * 11, 10) == "x" * 9 + "…"
