@@ -101,7 +101,9 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     engine.address = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
     app = registry_app(engine)
-    registry = HttpServer(_answering_locally(app, host, engine), cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
+    # What is offered on this machine alone is not shown to the web pages of others.
+    answering = LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
+    registry = HttpServer(answering, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
     administration = _management_server(management_app(engine))
     servers = [registry, administration]
     try:
@@ -146,14 +148,10 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     host, port = parse_listen(wanted.listen)
     listener = _listener(host, port, what="The management API", hint="Stop what listens there, or choose another below [management] in settings.toml.")
     engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
-    server = _management_server(_answering_locally(management_app(engine, token=token), host, engine))
+    # No web page knows the token, so here a name that its owner lets point to this machine opens nothing.
+    server = _management_server(management_app(engine, token=token))
     await server.listen(listener, tls=tls)
     return server
-
-
-def _answering_locally(app: Application, host: str, engine: Engine) -> Application:
-    """What is offered on a *host* of this machine alone is not shown to web pages of others."""
-    return LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
 
 
 def _management_server(app: Application) -> HttpServer:

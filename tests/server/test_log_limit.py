@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from entrepot.server import run
 from entrepot.server.log_limit import INTERVAL, KINDS, LINES, TRACEBACKS, LogLimit
 from tests.conftest import Clock
 
@@ -81,3 +82,12 @@ def test_what_is_remembered_of_kinds_is_bounded(logger: tuple[logging.Logger, li
         log.info(f"Kind {number}")
     limit = next(each for each in log.handlers[0].filters if isinstance(each, LogLimit))
     assert len(limit._counts) <= KINDS + 1
+
+
+def test_s10_the_engine_and_the_libraries_without_a_handler_share_the_limit() -> None:
+    run.set_up_logging("plain")
+    [handler] = logging.getLogger("entrepot").handlers
+    last_resort = logging.lastResort
+    assert last_resort is not None
+    assert [type(each) for each in handler.filters] == [LogLimit]
+    assert handler.filters == last_resort.filters
