@@ -51,6 +51,9 @@ CONNECTIONS = 4096
 
 One more takes the place of an idle one, or of the one whose client has not taken anything for the longest time."""
 
+EXTRA = 32
+"""Connections beyond all limits that get an answer at once, and then are closed: health is told, everything else gets 503."""
+
 BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted, at the most."""
 
@@ -132,6 +135,8 @@ class _Connection:
     handler: web.RequestHandler
     socket: socket.socket
     address: str | None
+    is_extra: bool = False
+    """Whether it is one of `EXTRA`."""
     transport: asyncio.Transport | None = None
     """None until the TLS handshake is over."""
     arriving: asyncio.Task[None] | None = None
@@ -198,6 +203,7 @@ class HttpServer:
         self._stalled: list[_Connection] = []
         """Those whose clients have not taken anything for `STALLED` seconds at the last look, the one that has waited longest last."""
         self._per_address: Counter[str] = Counter()
+        self._extra = 0
         self._answering: dict[web.RequestHandler, _Exchange] = {}
         self._watching: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -251,14 +257,16 @@ class HttpServer:
     # What happens on the connections
 
     def accepted(self, connected: socket.socket, address: object, factory: _Connections, tls: ssl.SSLContext | None) -> None:
-        """A client has connected: it is let in, or its connection is reset where there is no room."""
+        """A client has connected: it is let in, or it is told that there is no room, or its connection is reset."""
         client = _counted_address(address)
-        if self._stopping or not self._has_room(connected, client):
+        is_extra = not self._has_room(connected, client)
+        if self._stopping or (is_extra and self._extra >= EXTRA):
             with connected:
                 _drop_unsent(connected)
             return
         handler = factory()
-        connection = self._arriving[handler] = _Connection(handler, connected, client)
+        connection = self._arriving[handler] = _Connection(handler, connected, client, is_extra)
+        self._extra += is_extra
         if client is not None:
             self._per_address[client] += 1
         connection.arriving = asyncio.get_running_loop().create_task(self._arrive(connection, tls))
@@ -284,7 +292,7 @@ class HttpServer:
         if address is not None and self._per_address[address] >= self._share and not self._close_one(address):
             return False
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        is_full = len(self._connections) + len(self._arriving) >= self._most
+        is_full = len(self._connections) + len(self._arriving) - self._extra >= self._most
         is_last = most != resource.RLIM_INFINITY and connected.fileno() >= most - LAST_DESCRIPTORS
         return not (is_full or is_last) or self._close_one()
 
@@ -332,6 +340,7 @@ class HttpServer:
             self._answering[handler].leave()
 
     def _released(self, connection: _Connection) -> None:
+        self._extra -= connection.is_extra
         if connection.address is not None:
             self._per_address[connection.address] -= 1
             if not self._per_address[connection.address]:
@@ -360,9 +369,9 @@ class HttpServer:
         if connection is None:
             return _CLOSES
         app = self._app
-        if len(self._answering) >= self._most_requests and request.path not in self._always:
+        if (connection.is_extra or len(self._answering) >= self._most_requests) and request.path not in self._always:
             app = self._busy
-        exchange = self._answering[handler] = _Exchange(request, connection, ends=self._stopping)
+        exchange = self._answering[handler] = _Exchange(request, connection, ends=self._stopping or connection.is_extra)
         try:
             await app(exchange.scope(), exchange.receive, exchange.send)
             if not exchange.complete:

@@ -528,6 +528,39 @@ async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks
         await server.stop(grace=5)
 
 
+async def test_s06_when_all_connections_wait_health_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS", 2)
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/wait":
+            await gate.wait()
+        await send(start(content_length="2"))
+        await send(body(b"ok"))
+
+    listener = bound("127.0.0.1", 0)
+    server = HttpServer(app, always=("/healthz",))
+    await server.listen(listener)
+    async with asyncio.timeout(30):
+        clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
+        for _, writer in clients:
+            writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        while len(server._answering) < 2:
+            await asyncio.sleep(0)
+        for path, expected in ((b"/healthz", 200), (b"/v2/", 503)) * 3:
+            clients.append(await asyncio.open_connection(*listener.getsockname()))
+            clients[-1][1].write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            status, headers, _ = await answer(clients[-1][0])
+            assert (status, headers["connection"]) == (expected, "close")
+            assert await clients[-1][0].read() == b""
+        gate.set()
+        for reader, _ in clients[:2]:
+            assert (await answer(reader))[0] == 200
+        for _, writer in clients:
+            writer.close()
+        await server.stop(grace=5)
+
+
 @asynccontextmanager
 async def stalled(app: Application, clients: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[HttpServer, list[Connection], tuple[str, int]]]:
     """Clients that have begun to read an answer and then stop, until the server can't send more."""
@@ -651,9 +684,12 @@ async def first_line(listener: socket.socket) -> bytes:
 
 
 async def is_refused(listener: socket.socket) -> None:
-    """The server resets a new connection."""
-    with pytest.raises(ConnectionResetError):
-        await first_line(listener)
+    """The server has no room for a new connection, and none for one that is told so."""
+    assert (await first_line(listener)).split()[1] == b"503"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "EXTRA", 0)
+        with pytest.raises(ConnectionResetError):
+            await first_line(listener)
 
 
 async def test_s09_one_address_has_a_share_of_the_connections_and_loopback_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,7 +706,7 @@ async def test_s09_one_address_has_a_share_of_the_connections_and_loopback_all(m
         return reader, writer
 
     monkeypatch.setattr(http, "CONNECTIONS", 8)
-    addresses = iter(["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"])
+    addresses = iter(["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"])
     monkeypatch.setattr(http, "_counted_address", lambda _: next(addresses))
     listener = bound("127.0.0.1", 0)
     async with serving(app, listener, grace=5) as server, asyncio.timeout(30):
@@ -758,7 +794,9 @@ async def test_s36_tls_handshakes_count_as_connections(tmp_path: Path, monkeypat
         silent = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
         while len(server._arriving) < 2:
             await asyncio.sleep(0)
-        await is_refused(listener)
+        monkeypatch.setattr(http, "EXTRA", 0)
+        with pytest.raises(ConnectionResetError):
+            await first_line(listener)
         for _, each in silent:
             each.transport.abort()
         while server._arriving:
