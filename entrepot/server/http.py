@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 import struct
@@ -20,7 +19,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -81,7 +79,7 @@ class HttpServer:
         self._changed = asyncio.Event()
 
     async def listen(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
-        """Answer on a socket that is bound: see `bound` and `bound_unix`. With *tls*, behind TLS."""
+        """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With *tls*, behind TLS."""
         loop = asyncio.get_running_loop()
         connections = _Connections(self)
         handshake = HANDSHAKE if tls is not None else None
@@ -511,20 +509,6 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def bound_unix(path: Path) -> socket.socket:
-    """A Unix socket at *path* that only its owner can connect to; what is there already is removed. Raises OSError."""
-    path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.bind(str(path))
-        # Nobody can connect before it listens.
-        os.chmod(path, 0o600)
     except OSError:
         made.close()
         raise

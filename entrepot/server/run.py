@@ -6,13 +6,14 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +27,9 @@ from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.http import HttpServer, bound, bound_unix
+from entrepot.server.http import HttpServer, bound
 from entrepot.server.registry import RegistryApp
+from entrepot.server.unix_socket import owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
 
 GRACE = 10.0
@@ -73,6 +75,28 @@ async def serve(
     set_up_logging(log_format)
     allow_open_files()
     settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
+    with _private_files():
+        await _serve(directories, settings, demo=demo, prepare=prepare, ready=ready)
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Within it whatever is made is for this user only: SQLite makes its files with the rights that the umask leaves."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+async def _serve(
+    directories: Directories,
+    settings: Settings,
+    *,
+    demo: bool,
+    prepare: Callable[[Engine], Awaitable[None]] | None,
+    ready: Callable[[Engine], None] | None,
+) -> None:
     async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
         if prepare is not None:
             await prepare(engine)
@@ -96,22 +120,21 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     app = registry_app(engine)
     registry, administration = HttpServer(app, cut=app.cut), HttpServer(management_app(engine))
     servers = [registry, administration]
-    try:
-        await registry.listen(listener)
-        # Another engine would hold the data directory's lock, so a socket that is still there belongs to one that was killed.
-        await administration.listen(bound_unix(path))
-        if (over_tcp := await _management_over_tcp(engine)) is not None:
-            servers.append(over_tcp)
-        engine.events.record(
-            "engine-started",
-            f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
-            + (f" and {engine.management_address}" if engine.management_address is not None else "")
-            + (", read-only." if engine.settings.read_only else "."),
-        )
-        yield
-    finally:
-        await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
-        path.unlink(missing_ok=True)
+    with listener, owned_socket(path) as management_listener:
+        try:
+            await registry.listen(listener)
+            await administration.listen(management_listener)
+            if (over_tcp := await _management_over_tcp(engine)) is not None:
+                servers.append(over_tcp)
+            engine.events.record(
+                "engine-started",
+                f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+                + (f" and {engine.management_address}" if engine.management_address is not None else "")
+                + (", read-only." if engine.settings.read_only else "."),
+            )
+            yield
+        finally:
+            await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
 
 
 _ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
