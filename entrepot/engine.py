@@ -374,7 +374,7 @@ class Engine:
         ahead, found = [reference], Holding.NOTHING
         while ahead:
             digest = ahead.pop()
-            manifest = await self.catalog.manifest(digest) if digest in held else None
+            manifest = await self.catalog.manifest(digest, repository) if digest in held else None
             if manifest is None:
                 continue
             found = Holding.PART

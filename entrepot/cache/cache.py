@@ -316,7 +316,7 @@ class ArtifactCache:
         return ManifestAnswer(manifest, Origin.UPSTREAM)
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
-        manifest = await self.holdings.manifest(digest)
+        manifest = await self.holdings.manifest_of(repository, digest)
         if manifest is not None:
             return manifest
         # It was evicted or deleted since somebody looked.
@@ -444,7 +444,7 @@ class ArtifactCache:
         manifest = holding.last_asked_with(layer)
         if manifest is None:
             images = await self._catalog.images_with(repository, layer)
-            manifest = await self.holdings.manifest(images[0]) if images else None
+            manifest = await self.holdings.manifest_of(repository, images[0]) if images else None
         if route is None or manifest is None:
             return
         subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))

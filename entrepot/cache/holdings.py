@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, TagEntry, Usage
@@ -40,7 +40,8 @@ class Resolved:
 class Holding:
     """What one repository holds and what was asked of it lately."""
 
-    manifests: set[Digest]
+    manifests: dict[Digest, str]
+    """Each with the media type that the source of this repository gave: another source may call the same bytes something else."""
     blobs: dict[Digest, Descriptor]
     vouched: dict[Digest, Descriptor] = field(default_factory=dict)
     """Blobs that the source says belong to the repository, though no manifest that we hold does."""
@@ -55,7 +56,7 @@ class Holding:
 
     def takes(self, manifest: Manifest) -> None:
         """The manifest belongs to the repository now, and so do its blobs."""
-        self.manifests.add(manifest.digest)
+        self.manifests[manifest.digest] = manifest.media_type
         for each in manifest.blobs:
             self.blobs[each.digest] = each
             self.vouched.pop(each.digest, None)
@@ -111,13 +112,13 @@ class Holdings:
             return holding
         while True:
             before = self._forgotten
-            manifests = await self._catalog.manifests_of(repository)
+            manifests = await self._catalog.media_types_of(repository)
             blobs = await self._catalog.blobs_of(repository)
             if before == self._forgotten:
                 break
-        holding = self._holdings.setdefault(repository, Holding(set(manifests), blobs))
+        holding = self._holdings.setdefault(repository, Holding(manifests, blobs))
         if not holding.is_current:
-            holding.manifests, holding.blobs, holding.is_current = set(manifests), blobs, True
+            holding.manifests, holding.blobs, holding.is_current = manifests, blobs, True
         while len(self._holdings) > REPOSITORIES:
             self._holdings.popitem(last=False)
         return holding
@@ -135,7 +136,7 @@ class Holdings:
         return entry
 
     async def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest that is cached in any repository; the caller knows that it may be shown."""
+        """A manifest that is cached in any repository, with the media type of any; for clients there is `manifest_of`."""
         manifest = self._manifests.get(digest)
         if manifest is not None:
             self._manifests.move_to_end(digest)
@@ -145,6 +146,14 @@ class Holdings:
         if manifest is not None and before == self._forgotten:
             self._keep_manifest(manifest)
         return manifest
+
+    async def manifest_of(self, repository: Repository, digest: Digest) -> Manifest | None:
+        """A manifest of a repository, with the media type that its own source gave; None when the repository does not hold it."""
+        media_type = (await self.of(repository)).manifests.get(digest)
+        manifest = await self.manifest(digest) if media_type is not None else None
+        if manifest is None or media_type is None or manifest.media_type == media_type:
+            return manifest
+        return replace(manifest, media_type=media_type)
 
     async def add_manifest(self, repository: Repository, source: str, manifest: Manifest, *, tags: Iterable[Tag], now: float) -> None:
         """Take a manifest into a repository and point *tags* at it."""
