@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
 from entrepot.cache.history import PullHistory
@@ -45,9 +46,6 @@ PATIENCE_WITH_COPY = 2.0
 
 RESOLVED_BELIEVED = 300.0
 """Seconds for which it is believed at the most, without asking again, where a tag points that is not held: a freshness of its rule speaks of what is held."""
-
-REMEMBERED_FAILURES = 10_000
-"""Repositories and tags of which it is remembered for a few seconds that their source failed or did not have them."""
 
 CONFIG_LIMIT = 8 * 1024 * 1024
 """The largest image config that is read for its platform, in bytes."""
@@ -123,7 +121,9 @@ class ArtifactCache:
         route: Callable[[str], Route | None],
         client: Callable[[Route], SourceClient],
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """*clock* is in seconds since the epoch, for what is written down; *monotonic*, in seconds, measures what lasts within one run."""
         self._settings = settings
         self._catalog = catalog
         self._blobs = blobs
@@ -132,9 +132,10 @@ class ArtifactCache:
         self._route = route
         self._client = client
         self._clock = clock
+        self._monotonic = monotonic
         self._flights: SingleFlight[ManifestAnswer] = SingleFlight()
         self._size_flights: SingleFlight[int] = SingleFlight()
-        self._failures: OrderedDict[tuple[Repository, str], tuple[float, EntrepotError]] = OrderedDict()
+        self._failures = Failures(lifetime=settings.negative_freshness, clock=monotonic)
         self.hits = 0
         """Manifests and blobs that were answered from what is held, since the start. Who only asks whether something is there (HEAD) is not counted."""
         self.misses = 0
@@ -201,18 +202,20 @@ class ArtifactCache:
 
     async def describe_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestDescription:
         """What a HEAD tells of a manifest. For one that is not held the source gets a HEAD, which Docker Hub does not count, and nothing is fetched."""
-        holding = await self.holdings.of(repository)
         route = self._route(repository)
+        if route is not None:
+            self._raise_remembered_without_copy(repository, reference)
+        holding = await self.holdings.of(repository)
         held = reference in holding.manifests if isinstance(reference, Digest) else await self.holdings.tag(repository, reference) is not None
         if not held and route is not None:
             resolved = holding.resolved.get(reference)
             if resolved is not None and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
                 return ManifestDescription(resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM)
-            self._raise_remembered(repository, str(reference))
+            self._raise_remembered(repository, _of_manifest(reference))
             try:
                 head = await self._client(route).head_manifest(route.repository, reference)
             except SourceError as error:
-                raise self._failed(repository, str(reference), error, route) from error
+                raise self._failed(repository, _of_manifest(reference), error, route) from error
             if head.digest is not None and head.media_type is not None and head.size is not None:
                 if not isinstance(reference, Digest):
                     holding.resolves(reference, head.digest, head.media_type, head.size, self._clock())
@@ -226,6 +229,8 @@ class ArtifactCache:
         route = self._route(repository)
         if isinstance(reference, Digest):
             return await self._find_by_digest(repository, route, reference)
+        if route is not None and not refresh:
+            self._raise_remembered_without_copy(repository, reference)
         entry = await self.holdings.tag(repository, reference)
         if entry is None:
             if route is None:
@@ -248,7 +253,7 @@ class ArtifactCache:
                 return await self._ask(repository, route, reference, entry)
         except TimeoutError:
             slow = self._too_slow(client, route)
-            self._remember(repository, reference, slow)
+            self._remember(repository, reference, slow, has_copy=True)
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, slow.what)
         except (SourceError, ManifestUnknown) as error:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, error.what)
@@ -262,12 +267,14 @@ class ArtifactCache:
         return SourceUnreachable(f"{route.registry.login_server} does not answer within {PATIENCE_WITH_COPY:g} s. (cache rule {route.rule.name})")
 
     async def _find_by_digest(self, repository: Repository, route: Route | None, digest: Digest) -> ManifestAnswer:
+        if route is not None:
+            self._raise_remembered_without_copy(repository, digest)
         holding = await self.holdings.of(repository)
         if digest in holding.manifests:
             return ManifestAnswer(await self._held_manifest(repository, digest), Origin.CACHE)
         if route is None:
             raise await self._unknown(repository, digest)
-        self._raise_remembered(repository, str(digest))
+        self._raise_remembered(repository, _of_manifest(digest))
         return await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))
 
     async def _ask(self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None) -> ManifestAnswer:
@@ -285,15 +292,17 @@ class ArtifactCache:
             self._events.record("tag-gone", f"{route.source}:{tag} is gone at its source; what is held of it stays and is served.", f"{repository}:{tag}")
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, tag))
         except SourceError as error:
-            raise self._failed(repository, tag, error, route) from error
+            raise self._failed(repository, tag, error, route, has_copy=True) from error
         holding = await self.holdings.of(repository)
         if head.digest is None or head.digest not in holding.manifests:
-            return await self._fetch(repository, route, tag)
+            return await self._fetch(repository, route, tag, has_copy=True)
         if not await self.holdings.point_tag(repository, tag, head.digest, now=self._clock()):
-            return await self._fetch(repository, route, tag)
+            return await self._fetch(repository, route, tag, has_copy=True)
+        self._failures.forget(repository, tag)
         return ManifestAnswer(await self._held_manifest(repository, head.digest), Origin.CACHE)
 
-    async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestAnswer:
+    async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest, *, has_copy: bool = False) -> ManifestAnswer:
+        """Fetch a manifest and keep it. With *has_copy* another one is cached, which is served when this fails."""
         try:
             try:
                 fetched = await self._client(route).manifest(route.repository, reference)
@@ -305,15 +314,27 @@ class ArtifactCache:
                 raise
             self.ledger.manifest_fetched(route.rule.name)
             manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
-        except ManifestUnreadable as error:
-            invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {error}.", "Ask whoever publishes the image.")
-            raise self._failed(repository, str(reference), invalid, route) from error
+        except (ManifestUnreadable, RecursionError) as error:
+            raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
         except SourceError as error:
-            raise self._failed(repository, str(reference), error, route) from error
+            raise self._failed(repository, _of_manifest(reference), error, route, has_copy=has_copy) from error
         holding = await self.holdings.of(repository)
         tags = holding.resolved_to(manifest.digest) if isinstance(reference, Digest) else [reference]
-        await self.holdings.add_manifest(repository, route.source, manifest, tags=tags, now=self._clock())
+        try:
+            await self.holdings.add_manifest(repository, route.source, manifest, tags=tags, now=self._clock())
+        except (OverflowError, UnicodeError) as error:
+            # A number or a text that no database takes: nothing of it was written.
+            raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
+        self._failures.forget(repository, _of_manifest(manifest.digest))
+        for tag in tags:
+            self._failures.forget(repository, tag)
         return ManifestAnswer(manifest, Origin.UPSTREAM)
+
+    def _invalid(self, repository: Repository, reference: Tag | Digest, error: Exception, route: Route, *, has_copy: bool) -> EntrepotError:
+        """A manifest that can't be read or stored. It is remembered as every failure is: not one GET at the source for each request (F67)."""
+        reason = str(error) if isinstance(error, ManifestUnreadable) else "it has a number, a text or a depth beyond all bounds"
+        invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {reason}.", "Ask whoever publishes the image.")
+        return self._failed(repository, _of_manifest(reference), invalid, route, has_copy=has_copy)
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
         manifest = await self.holdings.manifest_of(repository, digest)
@@ -524,13 +545,20 @@ class ArtifactCache:
     # Failures
 
     def _failed(
-        self, repository: Repository, reference: str, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown
+        self,
+        repository: Repository,
+        reference: str,
+        error: SourceError,
+        route: Route,
+        unknown: type[RegistryError] = ManifestUnknown,
+        *,
+        has_copy: bool = False,
     ) -> EntrepotError:
         """What a client is told of a source's failure; remembered for seconds, so that a storm of requests does not become a storm upstream."""
         told = self._for_client(error, route, unknown)
         # A source that was not even asked costs nothing, and may be back at any moment.
         if not isinstance(error, SourceAvoided):
-            self._remember(repository, reference, told)
+            self._remember(repository, reference, told, has_copy=has_copy)
         return told
 
     def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown) -> EntrepotError:
@@ -545,19 +573,20 @@ class ArtifactCache:
         told.what = named
         return told
 
-    def _remember(self, repository: Repository, reference: str, error: EntrepotError) -> None:
-        self._failures[repository, reference] = (self._clock() + self._settings.negative_freshness, error)
-        while len(self._failures) > REMEMBERED_FAILURES:
-            self._failures.popitem(last=False)
+    def _remember(self, repository: Repository, reference: str, error: EntrepotError, *, has_copy: bool = False) -> None:
+        self._failures.remember(repository, reference, error, has_copy=has_copy)
 
     def _raise_remembered(self, repository: Repository, reference: str) -> None:
-        remembered = self._failures.get((repository, reference))
-        if remembered is None:
-            return
-        until, error = remembered
-        if self._clock() < until:
-            raise error.with_traceback(None)
-        del self._failures[repository, reference]
+        self._failures.check(repository, reference)
+
+    def _raise_remembered_without_copy(self, repository: Repository, reference: Tag | Digest) -> None:
+        """The same for a manifest of which nothing is cached: that is known without a question to the catalog, which costs ten times as much."""
+        if isinstance(reference, Digest) or not self.holdings.has_tag_at_hand(repository, reference):
+            self._failures.check(repository, _of_manifest(reference), without_copy=True)
+
+    def drop_expired(self) -> None:
+        """Let go of what is remembered for some time only, and whose time is over. The engine calls it every few seconds."""
+        self._failures.drop_expired()
 
     def forget_failures(self) -> None:
         """A rule or credential set has changed: what failed before may work now."""
@@ -566,6 +595,11 @@ class ArtifactCache:
 
 def _pull_origin(route: Route) -> PullOrigin:
     return PullOrigin(route.rule.name, route.registry.login_server, route.source)
+
+
+def _of_manifest(reference: Tag | Digest) -> str:
+    """Under which name a failure of a manifest is remembered. A blob of the same digest is something else: a client may ask for either."""
+    return f"manifests/{reference}" if isinstance(reference, Digest) else reference
 
 
 def _gone_warning(route: Route, tag: Tag) -> str:

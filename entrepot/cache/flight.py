@@ -21,7 +21,11 @@ class SingleFlight(Generic[Answer]):
         if flight is None:
             flight = self._flights[key] = asyncio.ensure_future(fetch())
             flight.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(flight)
+        try:
+            return await asyncio.shield(flight)
+        finally:
+            # An error refers to this frame, which must not refer to it in turn: what failed would stay until a collection of garbage.
+            del flight
 
     def _landed(self, key: Hashable, flight: asyncio.Future[Answer]) -> None:
         del self._flights[key]
