@@ -19,7 +19,7 @@ from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
 from entrepot.cache.history import PullHistory
-from entrepot.cache.holdings import Holdings, Ledger
+from entrepot.cache.holdings import Holdings, Ledger, Resolved
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
@@ -200,6 +200,13 @@ class ArtifactCache:
         own = route.rule.freshness
         return self._settings.freshness if own is None else own
 
+    def _is_fresh(self, entry: TagEntry, route: Route) -> bool:
+        # A tag that was checked in the future was never checked: the clock was wrong then, or is now (RFC 9111, 4.2.3).
+        return 0 <= self._clock() - entry.checked < self.freshness(route)
+
+    def _is_trusted(self, resolved: Resolved, route: Route) -> bool:
+        return self._monotonic() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED)
+
     async def describe_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestDescription:
         """What a HEAD tells of a manifest. For one that is not held the source gets a HEAD, which Docker Hub does not count, and nothing is fetched."""
         route = self._route(repository)
@@ -209,7 +216,7 @@ class ArtifactCache:
         held = reference in holding.manifests if isinstance(reference, Digest) else await self.holdings.tag(repository, reference) is not None
         if not held and route is not None:
             resolved = holding.resolved.get(reference)
-            if resolved is not None and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
+            if resolved is not None and self._is_trusted(resolved, route):
                 return ManifestDescription(resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM)
             self._raise_remembered(repository, _of_manifest(reference))
             try:
@@ -218,7 +225,7 @@ class ArtifactCache:
                 raise self._failed(repository, _of_manifest(reference), error, route) from error
             if head.digest is not None and head.media_type is not None and head.size is not None:
                 if not isinstance(reference, Digest):
-                    holding.resolves(reference, head.digest, head.media_type, head.size, self._clock())
+                    holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
@@ -238,12 +245,12 @@ class ArtifactCache:
             if not refresh:
                 self._raise_remembered(repository, reference)
             resolved = (await self.holdings.of(repository)).resolved.get(reference)
-            if resolved is not None and not refresh and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
+            if resolved is not None and not refresh and self._is_trusted(resolved, route):
                 return await self._find_by_digest(repository, route, resolved.digest)
             return await self._ask(repository, route, reference, None)
         if route is None:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE)
-        if not refresh and self._clock() - entry.checked < self.freshness(route):
+        if not refresh and self._is_fresh(entry, route):
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, reference) if entry.gone else None)
         client = self._client(route)
         try:
@@ -482,7 +489,7 @@ class ArtifactCache:
         elif pull.error is not None:
             self._events.record("pull-ended", f"The pull of {name} failed: {pull.error.message}", pull.id, level=logging.WARNING)
         else:
-            seconds = (snapshot.ended or snapshot.started) - snapshot.started
+            seconds = max(0.0, (snapshot.ended or snapshot.started) - snapshot.started)
             self._events.record("pull-ended", f"The pull of {name} is {snapshot.state}: {snapshot.from_source:,} bytes in {seconds:.1f} s.", pull.id)
 
     async def _pull_completed(self, pull: Pull) -> None:

@@ -28,7 +28,7 @@ RECENT_IMAGES = 100
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds since the epoch."""
+    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds of a monotonic clock."""
 
     digest: Digest
     media_type: str
