@@ -469,10 +469,10 @@ class ArtifactCache:
     async def _begin_pull(self, repository: Repository, layer: Digest, asked_by: str | None) -> None:
         route = self._route(repository)
         holding = await self.holdings.of(repository)
-        manifest = holding.last_asked_with(layer)
-        if manifest is None:
-            images = await self._catalog.images_with(repository, layer)
-            manifest = await self.holdings.manifest_of(repository, images[0]) if images else None
+        digest = holding.last_asked_with(layer)
+        if digest is None:
+            digest = next(iter(await self._catalog.images_with(repository, layer)), None)
+        manifest = await self.holdings.manifest_of(repository, digest) if digest is not None else None
         if route is None or manifest is None:
             return
         subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from entrepot.cache.bounded import BoundedMap, Tally
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, TagEntry, Usage
 from entrepot.store.manifests import Descriptor, Manifest
@@ -22,8 +24,20 @@ TAGS = 50_000
 MANIFEST_BYTES = 32 * 1024 * 1024
 """Manifests that stay in memory, those used last, in bytes."""
 
-RECENT_IMAGES = 100
-"""Images of one repository that are remembered as asked for lately, to tell which of them a layer is wanted for."""
+REFERENCE_BYTES = 500
+"""What the view of one reference of a manifest takes beside its content, in bytes."""
+
+RESOLVED_TAGS = 500
+"""Tags of one repository that are not cached and of which it is remembered where the source said they point."""
+
+DIGESTS = 1_000
+"""Digests of one repository of which it is remembered under which tag, or for which platform, a client asked for them; and blobs that its source confirmed."""
+
+RECENT_BLOBS = 2_000
+"""Blobs of the images of one repository that clients asked for lately, by which it is known which image a layer is wanted for."""
+
+REMEMBERED = 50_000
+"""All of these together, over all repositories: some 600 bytes each. Beyond it the repositories that were asked longest ago are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +57,20 @@ class Holding:
     manifests: dict[Digest, str]
     """Each with the media type that the source of this repository gave: another source may call the same bytes something else."""
     blobs: dict[Digest, Descriptor]
-    vouched: dict[Digest, Descriptor] = field(default_factory=dict)
-    """Blobs that the source says belong to the repository, though no manifest that we hold does."""
-    resolved: dict[Tag | Digest, Resolved] = field(default_factory=dict)
-    tag_of: dict[Digest, Tag] = field(default_factory=dict)
-    """The tag under which a manifest, or the index above it, was asked for last."""
-    platform_of: dict[Digest, str] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally, repr=False)
+    """What is remembered of requests, in all repositories together."""
     is_current: bool = True
     """False when something of it was evicted: manifests and blobs are read anew when it is next asked for."""
-    _recent: OrderedDict[Digest, frozenset[Digest]] = field(default_factory=OrderedDict)
-    _images: dict[Digest, Manifest] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vouched: BoundedMap[Digest, Descriptor] = BoundedMap(DIGESTS, self.tally)
+        """Blobs that the source says belong to the repository, though no manifest that we hold does."""
+        self.resolved: BoundedMap[Tag | Digest, Resolved] = BoundedMap(RESOLVED_TAGS, self.tally)
+        self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
+        """The tag under which a manifest, or the index above it, was asked for last."""
+        self.platform_of: BoundedMap[Digest, str] = BoundedMap(DIGESTS, self.tally)
+        self._recent: BoundedMap[Digest, frozenset[Digest]] = BoundedMap(RECENT_BLOBS, self.tally, lambda blobs: 1 + len(blobs))
+        """The blobs of each image that was asked for lately. Not the images themselves: some are megabytes."""
 
     def takes(self, manifest: Manifest) -> None:
         """The manifest belongs to the repository now, and so do its blobs."""
@@ -71,16 +89,26 @@ class Holding:
             if child.platform is not None:
                 self.platform_of[child.digest] = child.platform
         if not manifest.is_index:
-            self._images[manifest.digest] = manifest
-            self._recent.pop(manifest.digest, None)
-            self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs)
-            while len(self._recent) > RECENT_IMAGES:
-                oldest, _ = self._recent.popitem(last=False)
-                del self._images[oldest]
+            blobs = self._recent.get(manifest.digest)
+            self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
 
-    def last_asked_with(self, blob: Digest) -> Manifest | None:
-        """The image asked for last that has this blob."""
-        return next((self._images[digest] for digest, blobs in reversed(self._recent.items()) if blob in blobs), None)
+    def last_asked_with(self, blob: Digest) -> Digest | None:
+        """The manifest of the image asked for last that has this blob."""
+        return next((digest for digest in reversed(self._recent) if blob in self._recent[digest]), None)
+
+    def forget_requests(self) -> None:
+        """Forget what clients asked for lately, and what the source said to it."""
+        for remembered in self._remembered:
+            remembered.clear()
+
+    def release(self) -> None:
+        """It is no longer one of the holdings that count together."""
+        for remembered in self._remembered:
+            remembered.release()
+
+    @property
+    def _remembered(self) -> tuple[BoundedMap[Any, Any], ...]:
+        return self.vouched, self.resolved, self.tag_of, self.platform_of, self._recent
 
     def resolves(self, tag: Tag, digest: Digest, media_type: str, size: int, now: float) -> None:
         """The source said where a tag points."""
@@ -101,11 +129,14 @@ class Holdings:
         self._tags: OrderedDict[tuple[Repository, Tag], TagEntry] = OrderedDict()
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         self._manifest_bytes = 0
+        self._tally = Tally()
         self._forgotten = 0
         """Counts what was forgotten: an answer of the catalog that was asked for before that must not be kept after it."""
 
     async def of(self, repository: Repository) -> Holding:
         """What a repository holds."""
+        if self._tally.count > REMEMBERED:
+            self._forget_oldest_requests(repository)
         holding = self._holdings.get(repository)
         if holding is not None and holding.is_current:
             self._holdings.move_to_end(repository)
@@ -116,12 +147,21 @@ class Holdings:
             blobs = await self._catalog.blobs_of(repository)
             if before == self._forgotten:
                 break
-        holding = self._holdings.setdefault(repository, Holding(manifests, blobs))
+        holding = self._holdings.setdefault(repository, Holding(manifests, blobs, self._tally))
         if not holding.is_current:
             holding.manifests, holding.blobs, holding.is_current = manifests, blobs, True
         while len(self._holdings) > REPOSITORIES:
-            self._holdings.popitem(last=False)
+            _, oldest = self._holdings.popitem(last=False)
+            oldest.release()
         return holding
+
+    def _forget_oldest_requests(self, asking: Repository) -> None:
+        """Make room for what is remembered of requests: where it is longest ago that somebody asked, but not in the repository that is asked now."""
+        for repository, holding in self._holdings.items():
+            if self._tally.count <= REMEMBERED * 3 // 4:
+                break
+            if repository != asking:
+                holding.forget_requests()
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
@@ -187,7 +227,8 @@ class Holdings:
     def forget(self, repository: Repository) -> None:
         """Read a repository anew from the catalog when it is next asked for."""
         self._forgotten += 1
-        self._holdings.pop(repository, None)
+        if (holding := self._holdings.pop(repository, None)) is not None:
+            holding.release()
         for key in [key for key in self._tags if key[0] == repository]:
             del self._tags[key]
 
@@ -217,10 +258,14 @@ class Holdings:
         if manifest.digest in self._manifests:
             return
         self._manifests[manifest.digest] = manifest
-        self._manifest_bytes += len(manifest.content)
+        self._manifest_bytes += _weight(manifest)
         while self._manifest_bytes > MANIFEST_BYTES:
             _, oldest = self._manifests.popitem(last=False)
-            self._manifest_bytes -= len(oldest.content)
+            self._manifest_bytes -= _weight(oldest)
+
+
+def _weight(manifest: Manifest) -> int:
+    return len(manifest.content) + REFERENCE_BYTES * len(manifest.references)
 
 
 class Ledger:
