@@ -11,22 +11,25 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
 
 from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
 from entrepot.cache.history import PullHistory
 from entrepot.cache.holdings import Holdings, Ledger, Resolved
+from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
-from entrepot.source.client import SourceClient, TagPage
+from entrepot.source.client import EMPTY_INDEX, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -39,7 +42,7 @@ from entrepot.source.errors import (
 )
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, TagEntry
-from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
@@ -107,6 +110,15 @@ class BlobDescription:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class ListAnswer:
+    """A list of tags, or an index of referrers, for a client. *warning* says why it may be stale."""
+
+    listing: SourceList
+    origin: Origin
+    warning: str | None = None
+
+
 class ArtifactCache:
     """The heart of the engine: manifests, blobs, tags and referrers for clients, and pulls for everyone. It is told the rules and the clients of sources."""
 
@@ -135,6 +147,9 @@ class ArtifactCache:
         self._monotonic = monotonic
         self._flights: SingleFlight[ManifestAnswer] = SingleFlight()
         self._size_flights: SingleFlight[int] = SingleFlight()
+        self._head_flights: SingleFlight[ManifestHead] = SingleFlight()
+        self._list_flights: SingleFlight[SourceList] = SingleFlight()
+        self._lists = SourceLists(monotonic)
         self._failures = Failures(lifetime=settings.negative_freshness, clock=monotonic)
         self.hits = 0
         """Manifests and blobs that were answered from what is held, since the start. Who only asks whether something is there (HEAD) is not counted."""
@@ -153,8 +168,8 @@ class ArtifactCache:
 
     async def close(self) -> None:
         """Give up what is being asked of sources, and write down what was used."""
-        await self._flights.close()
-        await self._size_flights.close()
+        for flights in (self._flights, self._size_flights, self._head_flights, self._list_flights):
+            await flights.close()
         await self.ledger.write()
 
     # Manifests
@@ -219,10 +234,9 @@ class ArtifactCache:
             if resolved is not None and self._is_trusted(resolved, route):
                 return ManifestDescription(resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM)
             self._raise_remembered(repository, _of_manifest(reference))
-            try:
-                head = await self._client(route).head_manifest(route.repository, reference)
-            except SourceError as error:
-                raise self._failed(repository, _of_manifest(reference), error, route) from error
+            head = await self._head_flights.join(
+                (repository, _of_manifest(reference)), lambda: self._head(repository, route, reference), group=route.registry.login_server
+            )
             if head.digest is not None and head.media_type is not None and head.size is not None:
                 if not isinstance(reference, Digest):
                     holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
@@ -231,6 +245,12 @@ class ArtifactCache:
         manifest = answer.manifest
         self.ledger.manifest_seen(repository, manifest.digest)
         return ManifestDescription(manifest.digest, manifest.media_type, len(manifest.content), answer.origin, answer.warning)
+
+    async def _head(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestHead:
+        try:
+            return await self._client(route).head_manifest(route.repository, reference)
+        except SourceError as error:
+            raise self._failed(repository, _of_manifest(reference), error, route) from error
 
     async def _find_manifest(self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False) -> ManifestAnswer:
         route = self._route(repository)
@@ -282,10 +302,10 @@ class ArtifactCache:
         if route is None:
             raise await self._unknown(repository, digest)
         self._raise_remembered(repository, _of_manifest(digest))
-        return await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))
+        return await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
 
     async def _ask(self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None) -> ManifestAnswer:
-        return await self._flights.join((repository, tag), lambda: self._check(repository, route, tag, entry))
+        return await self._flights.join((repository, tag), lambda: self._check(repository, route, tag, entry), group=route.registry.login_server)
 
     async def _check(self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None) -> ManifestAnswer:
         """Ask the source where a tag points. With a copy at hand a HEAD does: Docker Hub counts GETs of manifests, not HEADs."""
@@ -352,7 +372,8 @@ class ArtifactCache:
         route = self._route(repository)
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
-        return (await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))).manifest
+        fetched = self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
+        return (await fetched).manifest
 
     async def _unknown(self, repository: Repository, reference: Tag | Digest) -> EntrepotError:
         if await self._catalog.is_cached(repository):
@@ -507,47 +528,107 @@ class ArtifactCache:
 
     # Tags and referrers
 
-    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> TagPage:
-        """A page of the tags at the source, in its order; those that are held when there is no source or it can't be asked."""
-        route = self._route(repository)
-        if route is not None:
-            client = self._client(route)
-            has_copy = await self._catalog.is_cached(repository)
-            try:
-                async with asyncio.timeout(self._patience(client) if has_copy else None):
-                    return await client.tags(route.repository, n=n, last=last)
-            except TimeoutError:
-                self._too_slow(client, route)
-            except SourceError as error:
-                if not has_copy:
-                    raise self._for_client(error, route, RepositoryUnknown) from error
-        held = [each.name for each in await self._catalog.tags(repository) if last is None or each.name > last]
-        if not held and last is None:
-            raise await self._unknown(repository, Tag("latest"))
-        page = tuple(held if n is None else held[:n])
-        return TagPage(page, page[-1] if page and len(page) < len(held) else None)
+    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> ListAnswer:
+        """A page of the tags at the source, in its order: *n* of them, those after *last*. Raises `RepositoryUnknown` or a `SourceError`.
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes | None:
-        """The referrers of a manifest as the source lists them, an index; None when there is no source that could be asked."""
+        All clients share one request, and its answer for a minute at the most. Where there is no source or it can't be asked, the last list that is
+        known, else the cached tags.
+        """
         route = self._route(repository)
         if route is None:
-            if not await self._catalog.is_cached(repository):
-                raise await self._unknown(repository, digest)
-            return None
-        client = self._client(route)
-        has_copy = digest in (await self.holdings.of(repository)).manifests
+            return await self._cached_tags(repository, n, last, _without_rule(repository))
+        if n == 0:
+            return ListAnswer(_tag_list(repository, ()), Origin.CACHE)
+        key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
+
+        async def fetch() -> SourceList:
+            page = await self._client(route).tags(route.repository, n=n, last=last)
+            return _tag_list(repository, page.tags, page.next_last)
+
+        has_copy = self._lists.last_known(key) is not None or await self._catalog.is_cached(repository)
         try:
+            return await self._list(route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown)
+        except (SourceError, RepositoryUnknown) as error:
+            if not has_copy:
+                raise
+            return await self._cached_tags(repository, n, last, error.what)
+
+    async def _cached_tags(self, repository: Repository, n: int | None, last: str | None, warning: str) -> ListAnswer:
+        names = await self._catalog.tag_names(repository, after=last, limit=None if n is None else n + 1)
+        if not names and last is None and n != 0:
+            raise await self._unknown(repository, Tag("latest"))
+        page = names if n is None else names[:n]
+        return ListAnswer(_tag_list(repository, page, page[-1] if page and len(page) < len(names) else None), Origin.STALE, warning)
+
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> ListAnswer:
+        """The referrers of a manifest as the source lists them, an index; only those of *artifact_type* where one is given.
+
+        Shared and kept as `tags` are. Where the source can't be asked, the last answer that is known; where none is, its failure: an empty index would say
+        that there are none. Raises `RepositoryUnknown` or a `SourceError`.
+        """
+        route = self._route(repository)
+        if route is None:
+            return await self._cached_referrers(repository, digest, artifact_type)
+        whole = ListKey(route.source, repository, f"referrers/{digest}")
+        key = whole._replace(selection=artifact_type)
+        if artifact_type is not None:
+            self._lists.derive(key, whole, lambda listing: of_artifact_type(listing, artifact_type))
+
+        async def fetch() -> SourceList:
+            index = await self._client(route).referrers(route.repository, digest, artifact_type)
+            return _selected(SourceList(index.content, filtered=getattr(index, "filtered", False)), artifact_type)
+
+        return await self._list(route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None)
+
+    async def _cached_referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> ListAnswer:
+        """Without a rule there is only what was cached: the index behind the fallback tag (distribution specification 1.1, "Referrers Tag Schema")."""
+        if not await self._catalog.is_cached(repository):
+            raise await self._unknown(repository, digest)
+        entry = await self.holdings.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+        manifest = await self.holdings.manifest_of(repository, entry.digest) if entry is not None else None
+        is_index = manifest is not None and manifest.media_type in INDEXES
+        index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
+        return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
+
+    async def _list(
+        self, route: Route, key: ListKey, fetch: Callable[[], Awaitable[SourceList]], *, has_copy: bool, unknown: type[RegistryError] | None
+    ) -> ListAnswer:
+        """A list that is fresh, else that of the source, else the last that is known; raises what a client is told when there is none of them.
+
+        With *has_copy* something can be served in its place, and the source is not waited for longer than that is worth.
+        """
+        listing = self._lists.fresh(key, self.freshness(route))
+        if listing is not None:
+            return ListAnswer(listing, Origin.CACHE)
+        client = self._client(route)
+        try:
+            self._raise_remembered(key.repository, key.what)
             async with asyncio.timeout(self._patience(client) if has_copy else None):
-                return (await client.referrers(route.repository, digest, artifact_type)).content
+                fetched = self._list_flights.join(key, lambda: self._fetch_list(route, key, fetch, unknown), group=route.registry.login_server)
+                return ListAnswer(await fetched, Origin.UPSTREAM)
         except TimeoutError:
-            self._too_slow(client, route)
-            return None
-        except SourceNotFound:
-            return None
+            slow = self._too_slow(client, route)
+            self._remember(key.repository, key.what, slow, has_copy=True)
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise slow from None
+            return ListAnswer(listing, Origin.STALE, slow.what)
+        except (SourceError, RegistryError) as error:
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise
+            return ListAnswer(listing, Origin.STALE, error.what)
+
+    async def _fetch_list(self, route: Route, key: ListKey, fetch: Callable[[], Awaitable[SourceList]], unknown: type[RegistryError] | None) -> SourceList:
+        try:
+            listing = await fetch()
         except SourceError as error:
-            if has_copy:
-                return None
-            raise self._for_client(error, route) from error
+            if isinstance(error, SourceNotFound):
+                self._lists.discard(key)
+            raise self._failed(key.repository, key.what, error, route, unknown) from error
+        self._lists.keep(key, listing)
+        self._failures.forget(key.repository, key.what)
+        return listing
 
     # Failures
 
@@ -557,7 +638,7 @@ class ArtifactCache:
         reference: str,
         error: SourceError,
         route: Route,
-        unknown: type[RegistryError] = ManifestUnknown,
+        unknown: type[RegistryError] | None = ManifestUnknown,
         *,
         has_copy: bool = False,
     ) -> EntrepotError:
@@ -568,13 +649,16 @@ class ArtifactCache:
             self._remember(repository, reference, told, has_copy=has_copy)
         return told
 
-    def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown) -> EntrepotError:
-        """The same failure with the name of the rule; *unknown* is what it becomes where the source does not have what was asked for."""
+    def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] | None = ManifestUnknown) -> EntrepotError:
+        """The same failure with the name of the rule; *unknown* is what it becomes where the source does not have what was asked for.
+
+        With None it stays what it is: where "there is none" must not be said of what could not be seen.
+        """
         # Docker Hub and GHCR answer 401 or 403 for a repository that does not exist. To a client without credentials "unknown" is the answer that lets it
         # go on to its next registry; with a credential set it is a refusal, and must not look like a missing image.
         named = f"{error.what} (cache rule {route.rule.name})"
         is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
-        if isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None):
+        if unknown is not None and (isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None)):
             return unknown(named, error.hint)
         told = copy.copy(error)
         told.what = named
@@ -594,10 +678,12 @@ class ArtifactCache:
     def drop_expired(self) -> None:
         """Let go of what is remembered for some time only, and whose time is over. The engine calls it every few seconds."""
         self._failures.drop_expired()
+        self._lists.drop_expired()
 
     def forget_failures(self) -> None:
-        """A rule or credential set has changed: what failed before may work now."""
+        """A rule or credential set has changed: what failed before may work now, and what was listed before may be another list."""
         self._failures.clear()
+        self._lists.distrust()
 
 
 def _pull_origin(route: Route) -> PullOrigin:
@@ -607,6 +693,21 @@ def _pull_origin(route: Route) -> PullOrigin:
 def _of_manifest(reference: Tag | Digest) -> str:
     """Under which name a failure of a manifest is remembered. A blob of the same digest is something else: a client may ask for either."""
     return f"manifests/{reference}" if isinstance(reference, Digest) else reference
+
+
+def _tag_list(repository: Repository, tags: Sequence[str], next_last: str | None = None) -> SourceList:
+    return SourceList(msgspec.json.encode({"name": repository, "tags": tags}), next_last)
+
+
+def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
+    """What a source did not filter is filtered here: clients then know that they need not do it."""
+    if artifact_type is None or index.filtered:
+        return replace(index, filtered=artifact_type is not None)
+    return of_artifact_type(index, artifact_type) or index
+
+
+def _without_rule(repository: Repository) -> str:
+    return f"No cache rule answers for {repository} any more: its source was not asked."
 
 
 def _gone_warning(route: Route, tag: Tag) -> str:

@@ -295,6 +295,15 @@ class Catalog:
             )
         return found
 
+    async def tag_names(self, repository: Repository, *, after: str | None = None, limit: int | None = None) -> list[str]:
+        """The names of a repository's tags in their order, those after one, at most *limit* of them."""
+        column = schema.tags.c
+        query = select(column.name).where(column.repository == repository).order_by(column.name).limit(limit)
+        if after is not None:
+            query = query.where(column.name > after)
+        async with self._engine.connect() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def behind_tag(self, repository: Repository, tag: Tag) -> TagContents | None:
         """All that is behind a tag, and who else needs it; None when the tag is not cached."""
         async with self._engine.connect() as connection:
