@@ -85,6 +85,7 @@ class Engine:
         fills: Fills,
         events: EventLog,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         demo: bool,
     ) -> None:
         self.directories = directories
@@ -97,7 +98,15 @@ class Engine:
         self.fills = fills
         self.events = events
         self.cache = ArtifactCache(
-            settings=settings, catalog=catalog, blobs=blobs, fills=fills, events=events, route=self._route, client=self._client, clock=clock
+            settings=settings,
+            catalog=catalog,
+            blobs=blobs,
+            fills=fills,
+            events=events,
+            route=self._route,
+            client=self._client,
+            clock=clock,
+            monotonic=monotonic,
         )
         sources.on_reachability = self._reachability_changed
         self.address = settings.listen
@@ -157,8 +166,21 @@ class Engine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directories: Directories, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> AsyncIterator[Engine]:
-        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't."""
+    async def open(
+        cls,
+        directories: Directories,
+        settings: Settings,
+        *,
+        demo: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] | None = None,
+    ) -> AsyncIterator[Engine]:
+        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't.
+
+        *clock* gives seconds since the epoch; *monotonic* measures spans within this run. A clock that is given alone serves for both.
+        """
+        if monotonic is None:
+            monotonic = time.monotonic if clock is time.time else clock
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
@@ -188,6 +210,7 @@ class Engine:
                         fills=fills,
                         events=events,
                         clock=clock,
+                        monotonic=monotonic,
                         demo=demo,
                     )
                     async with engine._running():
@@ -234,6 +257,7 @@ class Engine:
                 _log.exception("Keeping the books failed; it is tried again in %g s", BOOKKEEPING)
 
     async def _keep_books_once(self) -> None:
+        self.cache.drop_expired()
         await self.cache.ledger.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
@@ -374,7 +398,7 @@ class Engine:
         ahead, found = [reference], Holding.NOTHING
         while ahead:
             digest = ahead.pop()
-            manifest = await self.catalog.manifest(digest) if digest in held else None
+            manifest = await self.catalog.manifest(digest, repository) if digest in held else None
             if manifest is None:
                 continue
             found = Holding.PART

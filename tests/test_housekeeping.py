@@ -444,15 +444,15 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     repository = Repository("library/a")
     engine.cache.holdings.forget(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
-    really = engine.catalog.manifests_of
+    really = engine.catalog.media_types_of
 
-    async def slow(name: Repository) -> frozenset[Digest]:
+    async def slow(name: Repository) -> dict[Digest, str]:
         found = await really(name)
         read.set()
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(engine.catalog, "manifests_of", slow)
+    monkeypatch.setattr(engine.catalog, "media_types_of", slow)
     asking = asyncio.create_task(engine.cache.holdings.of(repository))
     await read.wait()
     await engine.housekeeping.evict(target=0)

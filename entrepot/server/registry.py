@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.engine import Engine
 from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
@@ -28,6 +28,7 @@ from entrepot.server.ranges import ByteRange, parse_range
 from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
 from entrepot.store.blobs import FilePart
 from entrepot.store.manifests import OCI_INDEX
+from entrepot.words import printable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -40,10 +41,12 @@ UNKNOWN_WAIT = 3
 LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
+WARNING_LIMIT = 500
+"""Characters of a warning that says why an answer may be stale."""
+
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
 _PUSH = re.compile(r"/v2/.+/blobs/uploads/?.*")
-_EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"' + OCI_INDEX.encode() + b'","manifests":[]}'
 
 _log = logging.getLogger("entrepot.registry")
 
@@ -160,12 +163,8 @@ class RegistryApp:
             (b"content-length", str(size).encode()),
             (b"docker-content-digest", str(digest).encode()),
             (b"etag", f'"{digest}"'.encode()),
-            (b"entrepot-origin", answer.origin.value.encode()),
+            *_origin_headers(answer),
         ]
-        if answer.warning is not None:
-            # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
-            text = answer.warning.replace("\\", "").replace('"', "'").encode("latin-1", "replace").decode("latin-1")
-            headers.append((b"warning", f'110 entrepot "{text}"'.encode("latin-1")))
         return headers
 
     async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
@@ -198,9 +197,9 @@ class RegistryApp:
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
-        page = await self._engine.cache.tags(repository, n=n, last=last)
-        body = msgspec.json.encode({"name": repository, "tags": page.tags})
-        await response.json(body, _next_page(f"/v2/{repository}/tags/list", n, page.next_last))
+        answer = await self._engine.cache.tags(repository, n=n, last=last)
+        headers = [*_origin_headers(answer), *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last)]
+        await response.json(answer.listing.body, headers)
 
     async def _catalog(self, response: _Response) -> None:
         n, last = response.page()
@@ -210,8 +209,14 @@ class RegistryApp:
 
     async def _referrers(self, repository: Repository, digest: Digest, response: _Response) -> None:
         artifact_type = response.query.get("artifactType", [None])[0]
-        index = await self._engine.cache.referrers(repository, digest, artifact_type)
-        await response.json(index or _EMPTY_INDEX, [(b"content-type", OCI_INDEX.encode())])
+        if artifact_type is not None:
+            # A "+" that was not quoted: no media type has a blank, and "none of this type" would be the wrong answer.
+            artifact_type = artifact_type.replace(" ", "+")
+        answer = await self._engine.cache.referrers(repository, digest, artifact_type)
+        headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
+        if answer.listing.filtered:
+            headers.append((b"oci-filters-applied", b"artifactType"))
+        await response.json(answer.listing.body, headers)
 
 
 class _Response:
@@ -340,6 +345,16 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
     return joined
+
+
+def _origin_headers(answer: ManifestAnswer | ManifestDescription | ListAnswer) -> Headers:
+    """Where an answer came from, and why it may be stale."""
+    headers: Headers = [(b"entrepot-origin", answer.origin.value.encode())]
+    if answer.warning is not None:
+        # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
+        text = printable(answer.warning, WARNING_LIMIT).replace("\\", "").replace('"', "'").encode("latin-1", "replace")
+        headers.append((b"warning", b'110 entrepot "' + text + b'"'))
+    return headers
 
 
 def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:

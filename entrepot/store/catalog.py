@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -160,9 +161,17 @@ class Catalog:
             row = (await connection.execute(query)).one_or_none()
         return _tag_entry(row) if row else None
 
-    async def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest's bytes; None when it is not cached."""
-        query = select(schema.manifests).where(schema.manifests.c.digest == str(digest))
+    async def manifest(self, digest: Digest, repository: Repository | None = None) -> Manifest | None:
+        """A manifest's bytes; None when it is not cached.
+
+        With *repository*, only when it belongs to it, and with the media type that its source gave. Without, the media type is that of whichever source
+        brought the bytes first: nothing that a client may be told.
+        """
+        content, links = schema.manifests.c, schema.repository_manifests.c
+        query = select(content.content, content.media_type).where(content.digest == str(digest))
+        if repository is not None:
+            joined = select(content.content, links.media_type).join(schema.repository_manifests, links.digest == content.digest)
+            query = joined.where(_is_link(repository, digest))
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return Manifest.of(row.content, row.media_type, digest) if row else None
@@ -172,6 +181,14 @@ class Catalog:
         query = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == repository)
         async with self._engine.connect() as connection:
             return frozenset(Digest.parse(text) for text in (await connection.execute(query)).scalars())
+
+    async def media_types_of(self, repository: Repository) -> dict[Digest, str]:
+        """The manifests that belong to a repository, each with the media type that its source gave."""
+        links = schema.repository_manifests.c
+        query = select(links.digest, links.media_type).where(links.repository == repository)
+        async with self._engine.connect() as connection:
+            # A few texts that stand in many rows.
+            return {Digest.parse(row.digest): sys.intern(row.media_type) for row in await connection.execute(query)}
 
     async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
         """The blobs that manifests of a repository refer to, held or not."""
@@ -278,6 +295,15 @@ class Catalog:
             )
         return found
 
+    async def tag_names(self, repository: Repository, *, after: str | None = None, limit: int | None = None) -> list[str]:
+        """The names of a repository's tags in their order, those after one, at most *limit* of them."""
+        column = schema.tags.c
+        query = select(column.name).where(column.repository == repository).order_by(column.name).limit(limit)
+        if after is not None:
+            query = query.where(column.name > after)
+        async with self._engine.connect() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def behind_tag(self, repository: Repository, tag: Tag) -> TagContents | None:
         """All that is behind a tag, and who else needs it; None when the tag is not cached."""
         async with self._engine.connect() as connection:
@@ -291,7 +317,7 @@ class Catalog:
     async def manifests(self, repository: Repository) -> list[CachedManifest]:
         """The manifests of a repository, oldest first."""
         query = (
-            select(schema.repository_manifests, schema.manifests.c.media_type, func.length(schema.manifests.c.content).label("size"))
+            select(schema.repository_manifests, func.length(schema.manifests.c.content).label("size"))
             .join(schema.manifests, schema.manifests.c.digest == schema.repository_manifests.c.digest)
             .where(schema.repository_manifests.c.repository == repository)
             .order_by(schema.repository_manifests.c.cached, schema.repository_manifests.c.digest)
@@ -345,12 +371,15 @@ class Catalog:
                 if references:
                     await connection.execute(insert(schema.references), references)
             if platform is None:
-                # An index that came before names the platform of its children.
-                named = select(schema.references.c.platform).where(schema.references.c.digest == digest, schema.references.c.platform.is_not(None)).limit(1)
-                platform = (await connection.execute(named)).scalar_one_or_none()
+                platform = (await connection.execute(_named_platform(repository, digest))).scalar_one_or_none()
             linked = {"repository": repository, "digest": digest}
-            if await _insert_missing(connection, schema.repository_manifests, linked, {"platform": platform, "cached": now}):
+            values = {"platform": platform, "cached": now, "media_type": manifest.media_type}
+            if await _insert_missing(connection, schema.repository_manifests, linked, values):
                 await tallies.manifest_came(connection, repository, manifest)
+            else:
+                # The source of this repository says now what it is; what another source says of the same bytes is nothing to it.
+                other = _is_link(repository, manifest.digest) & (schema.repository_manifests.c.media_type != manifest.media_type)
+                await connection.execute(update(schema.repository_manifests).where(other).values(media_type=manifest.media_type))
             for tag in tags:
                 await _point_tag(connection, repository, tag, digest, now)
 
@@ -630,6 +659,17 @@ async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
 
 def _is_link(repository: Repository, digest: Digest) -> ColumnElement[bool]:
     return (schema.repository_manifests.c.repository == repository) & (schema.repository_manifests.c.digest == str(digest))
+
+
+def _named_platform(repository: Repository, digest: str) -> Any:
+    """The platform that an index of the same repository, which came before, names for a manifest. An index of another repository names nothing."""
+    links, refers = schema.repository_manifests.c, schema.references.c
+    return (
+        select(refers.platform)
+        .join(schema.repository_manifests, links.digest == refers.manifest)
+        .where(refers.digest == digest, refers.platform.is_not(None), links.repository == repository)
+        .limit(1)
+    )
 
 
 async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bool]) -> tuple[int, int]:

@@ -55,8 +55,9 @@ async def behind_tag(connection: AsyncConnection, repository: Repository, tag: T
     """What is behind a tag; None when it is not cached."""
     tags = schema.tags.c
     top_query = (
-        select(schema.tags, schema.manifests.c.media_type, schema.manifests.c.content)
+        select(schema.tags, _links.media_type, schema.manifests.c.content)
         .join(schema.manifests, schema.manifests.c.digest == tags.digest)
+        .join(schema.repository_manifests, (_links.digest == tags.digest) & (_links.repository == tags.repository))
         .where(tags.repository == repository, tags.name == tag)
     )
     top = (await connection.execute(top_query)).one_or_none()
@@ -143,7 +144,7 @@ def _reached(digest: str) -> Any:
 def _links_query(repository: Repository, below: Any) -> Any:
     content = schema.manifests.c
     return (
-        select(schema.repository_manifests, content.media_type, func.length(content.content).label("size"))
+        select(schema.repository_manifests, func.length(content.content).label("size"))
         .join(schema.manifests, content.digest == _links.digest)
         .where(_links.repository == repository, _links.digest.in_(below))
     )

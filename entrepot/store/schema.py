@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Boolean, Column, Connection, Executable, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, false
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Executable,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    false,
+    select,
+    update,
+)
 from sqlalchemy.schema import CreateColumn
 
 from entrepot.errors import EngineError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
 
 T = TypeVar("T")
@@ -35,6 +51,7 @@ manifests = Table(
     "manifests",
     _schema,
     Column("digest", String(135), primary_key=True),
+    # What the source gave that brought it first. Each repository has its own: see repository_manifests.
     Column("media_type", String(255), nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
@@ -48,6 +65,8 @@ repository_manifests = Table(
     Column("last_pull", Float),
     Column("last_used", Float),
     Column("locked", Boolean, nullable=False, server_default=false()),
+    # As the source of this repository gave it; another source may call the same bytes something else.
+    Column("media_type", String(255), nullable=False, server_default=""),
     Index("repository_manifests_by_digest", "digest"),
 )
 references = Table(
@@ -116,6 +135,7 @@ ended_pulls = Table(
 _ADDED = {
     2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
+    4: (repository_manifests.c.media_type,),
 }
 """The columns that came with each version of the schema: an older catalog gets them when it is opened."""
 
@@ -142,7 +162,16 @@ def create(connection: Connection, count: Executable) -> None:
     if 0 < version < 3:
         # It opens the transaction in which the version is written too: an engine that is killed here counts again.
         connection.execute(count)
+    if 0 < version < 4:
+        connection.execute(_media_type_of_each_repository())
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _media_type_of_each_repository() -> Executable:
+    """The statement that gives each repository, as its own, the media type that was one for all repositories before version 4."""
+    links = repository_manifests.c
+    common = select(manifests.c.media_type).where(manifests.c.digest == links.digest).scalar_subquery()
+    return update(repository_manifests).where(links.media_type == "").values(media_type=common)
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:
