@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Boolean, Column, Connection, Executable, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, false
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Executable,
+    Float,
+    ForeignKey,
+    Index,
+    Insert,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    false,
+    func,
+    insert,
+    select,
+    true,
+)
 from sqlalchemy.schema import CreateColumn
 
 from entrepot.errors import EngineError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
 
 T = TypeVar("T")
@@ -84,6 +103,13 @@ blobs = Table(
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
 )
+blob_origins = Table(
+    "blob_origins",
+    _schema,
+    Column("digest", ForeignKey(blobs.c.digest, ondelete="CASCADE"), primary_key=True),
+    Column("login_server", String(255), primary_key=True),
+    Column("with_credentials", Boolean, nullable=False),
+)
 
 rule_requests = Table(
     "rule_requests",
@@ -116,6 +142,7 @@ ended_pulls = Table(
 _ADDED = {
     2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
+    4: (),
 }
 """The columns that came with each version of the schema: an older catalog gets them when it is opened."""
 
@@ -142,7 +169,32 @@ def create(connection: Connection, count: Executable) -> None:
     if 0 < version < 3:
         # It opens the transaction in which the version is written too: an engine that is killed here counts again.
         connection.execute(count)
+    if 0 < version < 4:
+        connection.execute(origins_by_repository())
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def origins_by_repository(digests: Sequence[str] | None = None, *, only_if_single: bool = False) -> Insert:
+    """The statement that derives who gave each cached blob from the repositories whose manifests refer to it.
+
+    *digests* limits it to some blobs, *only_if_single* to those to which the repositories of one login
+    server refer and no others. Nobody knows whether credentials were used, so it says that they were.
+    """
+    source = repositories.c.source
+    login_server = func.substr(source, 1, func.instr(source, "/") - 1)
+    query = (
+        select(blobs.c.digest, func.min(login_server) if only_if_single else login_server, true())
+        .join(references, references.c.digest == blobs.c.digest)
+        .join(repository_manifests, repository_manifests.c.digest == references.c.manifest)
+        .join(repositories, repositories.c.name == repository_manifests.c.repository)
+        .where(func.instr(source, "/") > 1)
+    )
+    if digests is not None:
+        query = query.where(blobs.c.digest.in_(digests))
+    is_single = func.count(login_server.distinct()) == 1
+    query = query.group_by(blobs.c.digest).having(is_single) if only_if_single else query.distinct()
+    # An engine that was killed in between has inserted some of them.
+    return insert(blob_origins).prefix_with("OR IGNORE").from_select(["digest", "login_server", "with_credentials"], query)
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:
