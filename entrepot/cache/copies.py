@@ -79,7 +79,7 @@ class BlobCopies:
         self._now = now
         self._monotonic = monotonic
         self.on_removed: Callable[[int], None] = lambda size: None
-        """Called with the recorded size of each damaged copy that was removed."""
+        """Called with the recorded size of each copy that was dropped because it was damaged or missing."""
         self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
         self._forgotten = 0
         """Counts what was forgotten: a row that was read before that must not be kept after it."""
@@ -219,8 +219,10 @@ class BlobCopies:
 
     async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> bool:
         """Hash a copy; a wrong one is removed, and told. False when it is wrong or gone. Raises OSError where it can't be read."""
-        # A client does not wait for a hash that takes its time.
-        return await self._checks.join((digest, pace is None), lambda: self._check(digest, pace))
+        if pace is not None:
+            # Nobody else waits for a hash that takes its time, and its caller may give it up.
+            return await self._check(digest, pace)
+        return await self._checks.join(digest, lambda: self._check(digest, None))
 
     async def _check(self, digest: Digest, pace: Callable[[int], Awaitable[None]] | None) -> bool:
         try:
@@ -244,18 +246,23 @@ class BlobCopies:
             return
         self.removed_damaged(digest, what)
         try:
-            await self._catalog.remove_blob(digest)
+            await self.drop(digest)
         except CatalogFailed as error:
             _log.warning("The row of the damaged blob %s could not be removed: %s", digest, error.message)
         await self._blobs.sweep()
 
+    async def drop(self, digest: Digest) -> None:
+        """The file of a copy is gone: drop its row. Raises `CatalogFailed`."""
+        self.forget(digest)
+        recorded_size = await self._catalog.remove_blob(digest)
+        # It may have been read while it was dropped.
+        self.forget(digest)
+        self.on_removed(recorded_size)
+
     def removed_damaged(self, digest: Digest, what: str) -> None:
         """A damaged copy was moved away: forget it, and tell *what* was wrong with it."""
-        record = self._records.get(digest)
         self.forget(digest)
         _remember(self._damaged, digest, None, DAMAGED)
-        if record is not None:
-            self.on_removed(record.size)
         self._events.record(
             "blob-damaged",
             f"The cached copy of {digest} is damaged: {what}. It was removed and is fetched again when a client asks for it. Look at the disk.",

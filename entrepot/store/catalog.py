@@ -430,12 +430,16 @@ class Catalog:
         async with self._engine.connect() as connection:
             return int((await connection.execute(select(func.count()).select_from(schema.blobs))).scalar_one())
 
-    async def remove_blob(self, digest: Digest) -> None:
-        """The copy of a blob is gone, or was damaged and removed."""
+    async def remove_blob(self, digest: Digest) -> int:
+        """The copy of a blob is gone, or was damaged and removed: drop its row. Gives the size that it had there, 0 without a row."""
         async with self._change() as connection:
-            result = await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest == str(digest)))
-            if result.rowcount:
-                await tallies.recount_with(connection, {str(digest)})
+            same = schema.blobs.c.digest == str(digest)
+            size = (await connection.execute(select(schema.blobs.c.size).where(same))).scalar_one_or_none()
+            if size is None:
+                return 0
+            await connection.execute(delete(schema.blobs).where(same))
+            await tallies.recount_with(connection, {str(digest)})
+        return int(size)
 
     async def source_of(self, repository: Repository) -> str | None:
         """The source repository of a cached repository, with its login server; None when it is not cached."""
