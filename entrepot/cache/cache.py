@@ -617,7 +617,7 @@ class ArtifactCache:
         """
         manifest = pull.manifest
         if manifest is not None:
-            self._check_complete(manifest)
+            await self._check_complete(manifest)
         if pull.platform is not None or manifest is None:
             return
         config = next((each for each in manifest.references if each.kind is ReferenceKind.CONFIG), None)
@@ -634,9 +634,9 @@ class ArtifactCache:
         if pull.platform is not None:
             await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
 
-    def _check_complete(self, manifest: Manifest) -> None:
+    async def _check_complete(self, manifest: Manifest) -> None:
         for descriptor in manifest.blobs:
-            if not descriptor.optional and self._blobs.size(descriptor.digest) is None:
+            if not descriptor.optional and await self.copies.size(descriptor.digest, descriptor.size) is None:
                 raise _incomplete(descriptor.digest)
 
     # Tags and referrers

@@ -287,7 +287,12 @@ class BlobCopies:
         if delivery is None or now - delivery > ASKED_AGAIN:
             return
         identity, checked = self._checked.get(digest, (None, 0.0))
-        if (identity is not None and now - checked < CHECK_VALID) or digest in self._background or len(self._background) >= CHECKS_AT_ONCE:
+        if identity is None or now - checked >= CHECK_VALID:
+            self.suspect(digest)
+
+    def suspect(self, digest: Digest) -> None:
+        """Hash a copy in the background, unless that or too much else is being hashed already."""
+        if digest in self._background or len(self._background) >= CHECKS_AT_ONCE:
             return
         self._background.add(digest)
         self._tasks.start(self._check_in_background(digest), f"hashing {digest}")
@@ -296,7 +301,7 @@ class BlobCopies:
         try:
             await self.check(digest)
         except OSError as error:
-            _log.warning("The cached copy of %s, which a client asked for again, can't be read: %s.", digest, error.strerror)
+            _log.warning("The cached copy of %s, which a client had trouble with, can't be read: %s.", digest, error.strerror)
         finally:
             self._background.discard(digest)
 

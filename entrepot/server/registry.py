@@ -168,7 +168,7 @@ class RegistryApp:
             headers.append((b"warning", f'110 entrepot "{text}"'.encode("latin-1")))
         return headers
 
-    async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
+    async def _blob(self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True) -> None:
         if response.head:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
@@ -183,7 +183,13 @@ class RegistryApp:
         etag = str(digest) if part is None else None
         start, end = (part.start, part.end) if part is not None else (0, size)
         if isinstance(found, HeldBlob):
-            await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+            try:
+                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+            except FileNotFoundError:
+                if not retry:
+                    raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
+                # It was evicted or damaged a moment ago: now it is fetched.
+                await self._blob(repository, digest, response, retry=False)
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
@@ -200,11 +206,15 @@ class RegistryApp:
         try:
             async with self._engine.blobs.opened(blob.digest, blob.size) as file:
                 await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
-        except FileNotFoundError as error:
-            raise EngineError(f"The cached copy of {blob.digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from error
         except FileCutShort as error:
             _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
             raise error.with_traceback(None) from None
+        except (FileNotFoundError, ConnectionError):
+            raise
+        except OSError as error:
+            _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
+            copies.suspect(blob.digest)
+            raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
         if is_whole:
             copies.delivered(response.client, blob.digest)
 

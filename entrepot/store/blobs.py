@@ -71,7 +71,7 @@ CHECK_SIZE = 2 * 1024 * 1024
 CHECKERS = 2
 """Threads that hash cached blobs, apart from those that clients wait for."""
 
-REFUSALS_LOGGED = 60.0
+REFUSALS_LOGGED = 600.0
 """Seconds between two log lines that a file can't be removed: on a read-only disk there would be one for each blob."""
 
 FOREIGN_SHOWN = 3

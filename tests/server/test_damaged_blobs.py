@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from entrepot.cache import copies as copies_module
 from entrepot.engine import Engine
 from entrepot.reference import Digest
 from entrepot.rules import RuleDraft
+from entrepot.server import files as files_module
 from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import PullState
@@ -267,3 +269,46 @@ async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
     assert response.content == layer.content
     await pulls_end(engine)
     assert engine.blobs.size(layer.digest) == LAYER
+
+
+async def test_a_blob_whose_file_is_gone_is_fetched_again_and_counts_once(
+    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+) -> None:
+    before = (await engine.status()).blobs_size
+    engine.blobs.path(layer.digest).unlink()
+    assert (await registry.get(path_of(layer))).content == layer.content
+    await pulls_end(engine)
+    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before
+    assert events_of(engine, "blob-damaged") == []
+
+
+async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_fetched_again(
+    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = engine.cache.blob
+
+    async def cut_after(*arguments: object, **options: object) -> object:
+        found = await blob(*arguments, **options)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        os.truncate(engine.blobs.path(layer.digest), 5)
+        return found
+
+    monkeypatch.setattr(engine.cache, "blob", cut_after)
+    response = await registry.get(path_of(layer))
+    assert (response.status_code, response.content == layer.content, response.headers["entrepot-origin"]) == (200, True, "upstream")
+
+
+async def test_f90_a_file_that_the_disk_can_not_read_is_removed_without_a_traceback(
+    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failed(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(files_module, "_is_there", lambda *_: False)
+        disk.setattr(files_module, "_fetch", failed)
+        disk.setattr(blobs_module.BlobStore, "check", failed)
+        async with event(engine, "blob-damaged"):
+            assert (await registry.get(path_of(layer))).content == b""
+    assert [each for each in caplog.records if each.exc_info] == []
+    assert (await registry.get(path_of(layer))).content == layer.content
