@@ -16,6 +16,7 @@ from entrepot.cli.pulls import pull, refresh
 from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, print_fields, print_json, tell
+from entrepot.cli.verify import verify
 from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
@@ -156,7 +157,7 @@ def _last_day(counts: ActivityCounts) -> str:
     return f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, {size(counts.from_source)} from sources, {saved} to them saved"
 
 
-for _each in (rule, credential_set, repository, evict, pull, refresh):
+for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
     cli.add_command(_each)
 
 

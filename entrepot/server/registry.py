@@ -22,7 +22,7 @@ from entrepot.engine import Engine
 from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
-from entrepot.server.files import OpenFile, chunks
+from entrepot.server.files import FileCutShort, OpenFile, chunks
 from entrepot.server.http import SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.ranges import ByteRange, parse_range
 from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
@@ -167,7 +167,7 @@ class RegistryApp:
         ]
         return headers
 
-    async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
+    async def _blob(self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True) -> None:
         if response.head:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
@@ -182,8 +182,13 @@ class RegistryApp:
         etag = str(digest) if part is None else None
         start, end = (part.start, part.end) if part is not None else (0, size)
         if isinstance(found, HeldBlob):
-            async with self._engine.blobs.opened(digest) as file:
-                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+            try:
+                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+            except FileNotFoundError:
+                if not retry:
+                    raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
+                # It was evicted or damaged a moment ago: now it is fetched.
+                await self._blob(repository, digest, response, retry=False)
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
@@ -191,6 +196,26 @@ class RegistryApp:
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
         await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
+
+    async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
+        copies = self._engine.cache.copies
+        is_whole = etag is not None
+        if is_whole:
+            copies.requested(response.client, blob.digest)
+        try:
+            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+        except FileCutShort as error:
+            _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
+            raise error.with_traceback(None) from None
+        except (FileNotFoundError, ConnectionError):
+            raise
+        except OSError as error:
+            _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
+            copies.suspect(blob.digest)
+            raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
+        if is_whole:
+            copies.delivered(response.client, blob.digest)
 
     def _count(self, sent: int) -> None:
         self._engine.served += sent
