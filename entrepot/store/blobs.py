@@ -334,7 +334,8 @@ class BlobStore:
 
         Raises FileNotFoundError, also for a file that has no longer *size* bytes.
         """
-        file = await uninterrupted(asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest)))
+        opening = asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest))
+        file = await uninterrupted(opening, discard=FileIO.close)
         with file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
                 raise FileNotFoundError(f"The cached file of {digest} has no longer {size:,} bytes.")
@@ -343,7 +344,7 @@ class BlobStore:
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
         loop = asyncio.get_running_loop()
-        descriptor = await loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY)
+        descriptor = await uninterrupted(loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY), discard=os.close)
         try:
             while start < end:
                 chunk = await self._read(descriptor, start, min(READ_SIZE, end - start))
@@ -485,7 +486,7 @@ class BlobStore:
     async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
         """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
         loop = asyncio.get_running_loop()
-        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)))
+        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=FileIO.close)
         with file:
             status = os.fstat(file.fileno())
             hasher = digest.hasher()
