@@ -38,7 +38,7 @@ from entrepot.source.errors import (
 )
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, TagEntry
-from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform, parse_manifest
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
@@ -304,7 +304,7 @@ class ArtifactCache:
                 self.ledger.manifest_fetched(route.rule.name)
                 raise
             self.ledger.manifest_fetched(route.rule.name)
-            manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
+            manifest = await parse_manifest(fetched.content, fetched.media_type, fetched.digest)
         except ManifestUnreadable as error:
             invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {error}.", "Ask whoever publishes the image.")
             raise self._failed(repository, str(reference), invalid, route) from error
