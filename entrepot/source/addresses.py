@@ -34,6 +34,9 @@ from entrepot.upstreams import TABLE, SourceRegistry
 ADDRESS_LENGTH = 8 * 1024
 """The longest address that a source may name, in characters: presigned ones reach some 4 kB."""
 
+HOST_LENGTH = 253
+"""The longest name of a host, in characters (RFC 1035, section 2.3.4)."""
+
 METADATA = frozenset(
     {
         # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others are link-local.
@@ -71,7 +74,7 @@ def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
     if ":" in raw_host:
         return url if literal_address(raw_host) is not None else None
     labels = raw_host.removesuffix(".").split(".")
-    if len(raw_host) > 253 or not all(0 < len(label) < 64 and _is_label(label) for label in labels):
+    if len(raw_host) > HOST_LENGTH or not all(0 < len(label) < 64 and _is_label(label) for label in labels):
         return None
     return url
 
@@ -83,6 +86,8 @@ def _is_label(label: str) -> bool:
 def literal_address(host: str) -> IPv4Address | IPv6Address | None:
     """The address that *host* is, in any form that the system reads; None for a name."""
     host = host.removesuffix(".")
+    if len(host) > HOST_LENGTH:
+        return None
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -178,6 +179,13 @@ async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(client: Sourc
         await client.manifest(NGINX, LATEST)
     await source.requests[0].ended.wait()
     assert source.bytes_sent < 6 * MANIFEST_LIMIT
+
+
+async def test_a_larger_manifest_is_read_where_the_settings_say_so(opened: Callable[..., Sources], source: StandIn) -> None:
+    """S10, S23: 4 MiB are what registries take, and a setting raises it."""
+    client = opened(manifest_limit=5 * 1024 * 1024).client(registry(source.url), None)
+    large = source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * MANIFEST_LIMIT + b'"}'), "latest")
+    assert (await client.manifest(NGINX, LATEST)).digest == large.digest
 
 
 async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source: StandIn) -> None:
