@@ -32,9 +32,10 @@ def size(count: float) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of bytes; raises ValueError."""
-    found = re.fullmatch(r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text, re.IGNORECASE | re.ASCII)
-    if found is None or (found["binary"] and not found["prefix"]):
-        raise ValueError(f"{text!r} is not a size")
+    # What is longer is none; the number is one of at most 30 digits, so that it is not infinite.
+    found = re.fullmatch(r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text[:100], re.IGNORECASE | re.ASCII)
+    if found is None or len(text) > 100 or (found["binary"] and not found["prefix"]):
+        raise ValueError(f"{text[:100]!r} is not a size")
     base = 1024.0 if found["binary"] else 1000.0
     return round(float(found["number"]) * base ** _POWERS[(found["prefix"] or "").lower()])
 

@@ -45,7 +45,7 @@ from entrepot.source.errors import (
 )
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
-from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform, parse_manifest
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
@@ -381,8 +381,8 @@ class ArtifactCache:
                 self.ledger.manifest_fetched(route.rule.name)
                 raise
             self.ledger.manifest_fetched(route.rule.name)
-            manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
-        except (ManifestUnreadable, RecursionError) as error:
+            manifest = await parse_manifest(fetched.content, fetched.media_type, fetched.digest)
+        except ManifestUnreadable as error:
             raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
         except SourceError as error:
             raise self._failed(repository, _of_manifest(reference), error, route, has_copy=has_copy) from error

@@ -6,6 +6,7 @@ image manifest version 2, schema 2.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -15,6 +16,7 @@ import msgspec
 
 from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest
+from entrepot.words import printable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -23,6 +25,18 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+LAYERS_LIMIT = 1_000
+"""The most layers of a manifest that is taken from a source: docker makes at most 127, and each layer of a pull is a request and an open file."""
+
+REFERENCES_LIMIT = 10_000
+"""The most manifests of an index that is taken from a source. With a platform and annotations one takes about 400 bytes, so 4 MiB hold no more than these."""
+
+LARGEST_SIZE = 2**53
+"""The largest size of a descriptor in bytes: what every JSON reader holds exactly (RFC 8259, section 6), and the catalog can store."""
+
+PARSED_IN_THREAD = 128 * 1024
+"""Bytes from which a manifest is parsed in a thread: one of 4 MiB takes a tenth of a second, in which nobody else would be served."""
 
 
 class ReferenceKind(StrEnum):
@@ -83,6 +97,9 @@ class _Annotated(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Document)
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, or that is nested deeper than Python's stack."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -95,7 +112,7 @@ class Manifest:
 
     @classmethod
     def of(cls, content: bytes, media_type: str, digest: Digest) -> Self:
-        """Read a view of *content*; raises `ManifestUnreadable`."""
+        """Read a view of *content*, which may be one that was stored by an earlier version; raises `ManifestUnreadable`."""
         return cls(content, media_type, digest, tuple(_references(content)))
 
     @property
@@ -121,11 +138,38 @@ class Manifest:
         return next((each for each in self.children if each.platform and each.platform.startswith(f"{platform}/")), None)
 
 
+async def parse_manifest(content: bytes, media_type: str, digest: Digest) -> Manifest:
+    """Read a manifest that comes from a source, without holding up the event loop.
+
+    Raises `ManifestUnreadable`, also for more layers, references or bytes of a descriptor than are
+    taken from a source: `LAYERS_LIMIT`, `REFERENCES_LIMIT`, `LARGEST_SIZE`.
+    """
+    if len(content) < PARSED_IN_THREAD:
+        return _bounded(content, media_type, digest)
+    return await asyncio.to_thread(_bounded, content, media_type, digest)
+
+
+def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
+    manifest = Manifest.of(content, media_type, digest)
+    indexed = len(manifest.children)
+    layers = sum(each.kind is ReferenceKind.LAYER for each in manifest.references)
+    for count, limit, kind in (
+        (indexed, REFERENCES_LIMIT, "manifests"),
+        (layers, LAYERS_LIMIT, "layers"),
+    ):
+        if count > limit:
+            raise ManifestUnreadable(f"it lists {count:,} {kind}, and at most {limit:,} are taken")
+    largest = max((each.size for each in manifest.references), default=0)
+    if largest > LARGEST_SIZE:
+        raise ManifestUnreadable(f"it has a descriptor of {largest:,} bytes")
+    return manifest
+
+
 def attestations(content: bytes) -> dict[str, str]:
     """The attestations of an index, each with the image that it is about, by digest. BuildKit marks them with annotations ("Attestation storage")."""
     try:
         listed = msgspec.json.decode(content, type=_Annotated).manifests or ()
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         return {}
     return {
         each.digest: annotations.get("vnd.docker.reference.digest", "")
@@ -138,7 +182,7 @@ def config_platform(content: bytes) -> str | None:
     """The platform that an image's config names; None when it names none (other artifacts than images)."""
     try:
         return _platform(msgspec.json.decode(content, type=_Platform))
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         return None
 
 
@@ -151,8 +195,8 @@ def _references(content: bytes) -> list[Descriptor]:
         if document.config is not None:
             found.append(_descriptor(document.config, ReferenceKind.CONFIG))
         found.extend(_descriptor(each, ReferenceKind.LAYER) for each in document.layers or ())
-    except (msgspec.DecodeError, DigestInvalid) as error:
-        raise ManifestUnreadable(str(error)) from error
+    except (*_UNDECODABLE, DigestInvalid) as error:
+        raise ManifestUnreadable(printable(str(error), 200)) from error
     return found
 
 
