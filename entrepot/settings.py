@@ -126,6 +126,8 @@ class Settings:
     """Certificate authorities that are trusted for all source registries besides those of the system: a file in PEM format."""
     read_only: bool = False
     """Whether the management API refuses all that would change something. Container clients pull as ever."""
+    hosts: tuple[str, ...] = ()
+    """Names under which browsers may ask a registry that listens on loopback, besides localhost and addresses: those of a proxy in front of it."""
     management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
@@ -248,6 +250,7 @@ class _SettingsTable(Struct, kw_only=True):
     manifest_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
+    hosts: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=100)] | UnsetType = UNSET
 
 
 class _ManagementTable(Struct, kw_only=True):

@@ -700,7 +700,8 @@ class ArtifactCache:
         if route is None:
             return await self._cached_tags(repository, n, last, _without_rule(repository))
         if n == 0:
-            return ListAnswer(_tag_list(repository, ()), Origin.CACHE)
+            # The source is asked for one tag all the same: a repository that is not there has no empty list.
+            return replace(await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ()))
         key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
 
         async def fetch() -> SourceList:

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from entrepot.engine import Engine
 from entrepot.server.access import is_read_only
 from entrepot.server.management import read_body
+from entrepot.server.paging import parse_count
 from entrepot.snapshots import Event
 from entrepot.verification import DEFAULT_SPEED
 
@@ -112,9 +113,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def events(request: Request) -> Response:
         if request.query_params.get("recent") is not None:
-            limit = request.query_params.get("limit", "")
+            limit = parse_count(request.query_params.get("limit"))
             recent = engine.events.recent()
-            return _json(recent[-int(limit) :] if limit.isdecimal() and int(limit) else recent)
+            return _json(recent[-limit:] if limit else recent)
         return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
     async def stop(_: Request) -> Response:

@@ -21,22 +21,29 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 from entrepot import __version__
 from entrepot.engine import Engine
-from entrepot.errors import EngineError
+from entrepot.errors import EngineBusy, EngineError
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.http import HttpServer, bound
-from entrepot.server.registry import RegistryApp
+from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
+from entrepot.server.local_hosts import LocalHosts
+from entrepot.server.log_limit import LogLimit
+from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.unix_socket import owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
+from entrepot.upstreams import is_loopback
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
 
 CUTTING = 1.0
 """Seconds that answers then have to end by themselves."""
+
+MANAGEMENT_CONNECTIONS = 512
+"""Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
 
 _log = logging.getLogger("entrepot.server")
 
@@ -118,7 +125,8 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     engine.address = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
     app = registry_app(engine)
-    registry, administration = HttpServer(app, cut=app.cut), HttpServer(management_app(engine))
+    registry = HttpServer(_answering_locally(app, host, engine), cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
+    administration = _management_server(management_app(engine))
     servers = [registry, administration]
     with listener, owned_socket(path) as management_listener:
         try:
@@ -161,9 +169,25 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     host, port = parse_listen(wanted.listen)
     listener = _listener(host, port, what="The management API", hint="Stop what listens there, or choose another below [management] in settings.toml.")
     engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
-    server = HttpServer(management_app(engine, token=token))
+    server = _management_server(_answering_locally(management_app(engine, token=token), host, engine))
     await server.listen(listener, tls=tls)
     return server
+
+
+def _answering_locally(app: Application, host: str, engine: Engine) -> Application:
+    """What is offered on a *host* of this machine alone is not shown to web pages of others."""
+    return LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
+
+
+def _management_server(app: Application) -> HttpServer:
+    busy = EngineBusy("Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER)
+
+    async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
+        response = management.error_response(busy)
+        response.headers["retry-after"] = str(busy.retry_after)
+        await response(scope, receive, send)
+
+    return HttpServer(app, busy=refuse_busy, connections=MANAGEMENT_CONNECTIONS)
 
 
 def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -228,6 +252,11 @@ def set_up_logging(log_format: str) -> None:
     """Log to standard error, in ``plain`` or ``json`` lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
+    limit = LogLimit()
+    handler.addFilter(limit)
+    if logging.lastResort is not None:
+        # asyncio and other libraries have no handler of their own.
+        logging.lastResort.filters[:] = [limit]
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
