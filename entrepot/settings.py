@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -333,7 +334,9 @@ def _check_certificate(certificate: Path, key: Path) -> None:
         except OSError as error:
             raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
     if mode & stat.S_IRWXO:
-        raise SettingsInvalid(f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {key}", field="key")
+        raise SettingsInvalid(
+            f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {shlex.quote(str(key))}", field="key"
+        )
     try:
         # A key with a pass phrase would be asked for on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")

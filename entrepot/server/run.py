@@ -35,6 +35,7 @@ from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
 from entrepot.server.unix_socket import owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
 from entrepot.upstreams import is_loopback
+from entrepot.words import escaped, printable, printable_json
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
@@ -44,6 +45,9 @@ CUTTING = 1.0
 
 MANAGEMENT_CONNECTIONS = 512
 """Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
+
+LOG_LINE = 16_384
+"""Characters of a message in the plain log; what is longer is cut."""
 
 _log = logging.getLogger("entrepot.server")
 
@@ -222,13 +226,18 @@ async def _signals(stopping: asyncio.Event) -> AsyncIterator[None]:
 
 
 class _PlainFormatter(logging.Formatter):
-    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable."""
+    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no terminal obeys (S04).
+
+    Only a traceback adds lines; they are indented, so that none can pass for a record of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        text = f"{moment} {level}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        lines = [f"{moment} {level}{printable(record.getMessage(), LOG_LINE)}"]
+        for below in (self.formatException(record.exc_info) if record.exc_info else "", record.stack_info or ""):
+            lines += [f"    {escaped(line)}" for line in below.split("\n") if line]
+        return "\n".join(lines)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -245,18 +254,20 @@ class _JsonFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(json.dumps(line, ensure_ascii=False))
 
 
 def set_up_logging(log_format: str) -> None:
     """Log to standard error, in ``plain`` or ``json`` lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
+    formatter = _JsonFormatter() if log_format == "json" else _PlainFormatter()
+    handler.setFormatter(formatter)
     limit = LogLimit()
     handler.addFilter(limit)
     if logging.lastResort is not None:
-        # asyncio and other libraries have no handler of their own.
+        # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
         logging.lastResort.filters[:] = [limit]
+        logging.lastResort.setFormatter(formatter)
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

@@ -7,6 +7,7 @@ image manifest version 2, schema 2.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -22,6 +23,13 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+PLATFORM_PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What the operating system, the architecture and the variant of a platform may be. Whoever writes a manifest chooses them: a platform with another part is
+dropped where the manifest is read (S03), so that no log, no terminal and no shell sees it."""
+
+MEDIA_TYPE_LENGTH = 255
+"""Characters of a media type that are kept and shown: RFC 6838 (4.2) allows 127 on either side of the slash."""
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
@@ -166,16 +174,26 @@ def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
 
 
 def attestations(content: bytes) -> dict[str, str]:
-    """The attestations of an index, each with the image that it is about, by digest. BuildKit marks them with annotations ("Attestation storage")."""
+    """The attestations of an index, each with the image that it is about, by digest; empty where the annotation names no digest.
+
+    BuildKit marks them with annotations ("Attestation storage").
+    """
     try:
         listed = msgspec.json.decode(content, type=_Annotated).manifests or ()
     except _UNDECODABLE:
         return {}
     return {
-        each.digest: annotations.get("vnd.docker.reference.digest", "")
+        each.digest: _digest_or_nothing(annotations.get("vnd.docker.reference.digest", ""))
         for each in listed
         if (annotations := each.annotations or {}).get("vnd.docker.reference.type") == "attestation-manifest"
     }
+
+
+def _digest_or_nothing(text: str) -> str:
+    try:
+        return str(Digest.parse(text))
+    except DigestInvalid:
+        return ""
 
 
 def config_platform(content: bytes) -> str | None:
@@ -205,7 +223,8 @@ def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
     return Descriptor(
         digest=Digest.parse(each.digest),
         kind=kind,
-        media_type=each.media_type,
+        # It is shown, and compared only with types that are printable.
+        media_type=printable(each.media_type, MEDIA_TYPE_LENGTH),
         size=each.size,
         platform=_platform(each.platform) if each.platform else None,
         optional=optional,
@@ -213,6 +232,9 @@ def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
 
 
 def _platform(platform: _Platform) -> str | None:
+    """``os/architecture[/variant]``; None for one that names no such parts, or parts beyond `PLATFORM_PART`."""
     parts = [part for part in (platform.os, platform.architecture, platform.variant) if part]
     # Attestations of BuildKit stand in an index as "unknown/unknown": they are no platform that anyone runs.
-    return "/".join(parts) if len(parts) > 1 and parts[0] != "unknown" else None
+    if len(parts) < 2 or parts[0] == "unknown" or not all(map(PLATFORM_PART.fullmatch, parts)):
+        return None
+    return "/".join(parts)

@@ -6,6 +6,7 @@ import json
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from entrepot.reference import Digest
@@ -156,3 +157,56 @@ def test_why_a_manifest_is_unreadable_is_one_short_printable_line(name: str) -> 
         Manifest.of(content, OCI_MANIFEST, Digest.of(content))
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) <= 200
+
+
+HOSTILE = (
+    "v1$(touch${IFS}here)",
+    "v8\nrm -rf",
+    "v8\r",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\u202e8v",
+    "v8 v7",
+    "v8/v7",
+    "v8;id",
+    "`id`",
+    "vé",
+    "x" * 65,
+)
+
+
+@pytest.mark.parametrize("part", ["os", "architecture", "variant"])
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_platform_beyond_the_grammar_is_dropped_and_the_bytes_pass(part: str, hostile: str) -> None:
+    """S03: what a source calls a platform reaches no log, no command line and no shell."""
+    platform = {"os": "linux", "architecture": "arm64", "variant": "v8"} | {part: hostile}
+    content = msgspec.json.encode({"schemaVersion": 2, "manifests": [descriptor("arm", platform=platform)]})
+    index = Manifest.of(content, OCI_INDEX, Digest.of(content))
+    assert index.children[0].platform is None
+    assert index.child_for("linux/arm64") is None
+    assert index.content == content
+    assert config_platform(msgspec.json.encode(platform)) is None
+
+
+@pytest.mark.parametrize("name", ["windows/amd64", "linux/arm/v7", "plan9/386", "wasi/wasm", "linux/" + "a" * 64, "Linux/AMD_64.2-x"])
+def test_a_platform_within_the_grammar_stays_as_it_is(name: str) -> None:
+    os, architecture, *variant = name.split("/")
+    assert config_platform(msgspec.json.encode({"os": os, "architecture": architecture, "variant": "".join(variant)})) == name
+
+
+def test_the_media_type_of_a_descriptor_is_one_printable_line() -> None:
+    """S04: a media type is shown, and may be anything that a JSON string may be."""
+    child = descriptor("arm", platform={"os": "linux", "architecture": "arm64"}) | {"mediaType": "a/b\x1b]0;x\x07\r\n\u202e\x9b" + "c" * 300}
+    content = msgspec.json.encode({"schemaVersion": 2, "manifests": [child]})
+    media_type = Manifest.of(content, OCI_INDEX, Digest.of(content)).children[0].media_type
+    assert media_type.isprintable()
+    assert len(media_type) == 255
+
+
+def test_an_attestation_that_names_no_digest_is_about_nothing() -> None:
+    """S04: the annotation of an index is shown as what the attestation is about."""
+    image, attestation = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    for about, told in ((image, image), ("sha256:\x1b]0;title\x07", ""), ("\x9b31m:\u202e", "")):
+        notes = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": about}
+        content = msgspec.json.encode({"manifests": [{"digest": attestation, "annotations": notes}]})
+        assert attestations(content) == {attestation: told}
