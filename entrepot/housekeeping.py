@@ -77,10 +77,10 @@ class Housekeeping:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
 
-    async def kept(self, digest: Digest, count: int) -> None:
-        """A blob of *count* bytes has come and is held."""
-        await self._catalog.add_blob(digest, count, now=self._clock())
-        self.held_size += count
+    async def kept(self, digest: Digest, count: int, origin: str) -> None:
+        """A blob of *count* bytes has come from the login server *origin* and is held; from another one it may have come before."""
+        if await self._catalog.add_blob(digest, count, now=self._clock()):
+            self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
             self.look_now()
@@ -180,7 +180,7 @@ class Housekeeping:
         await self.collect()
 
     def _take_away(self, digest: Digest) -> bool:
-        return self._fills.get(digest) is None and self._blobs.take_away(digest)
+        return not self._fills.is_under_way(digest) and self._blobs.take_away(digest)
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""

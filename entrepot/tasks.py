@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +30,11 @@ class OwnedTasks:
         return self._open
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start *work*; what it raises becomes a line of the log."""
+        """Start *work*; what it raises becomes a line of the log.
+
+        A task that is cancelled before its first step runs nothing of *work*, not even a ``finally``: what must happen at its end in every case belongs in a
+        callback of the task.
+        """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -46,16 +51,38 @@ class OwnedTasks:
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # A task that ends may have started another one.
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks.difference_update(tasks)
 
 
 async def uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses an open file, also when cancelled: the file may only be closed after the thread has let go of it."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    """Wait for a thread that uses an open file, also when cancelled, however often: the file may only be closed after the thread has let go of it."""
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            cancelled = True
+    if not cancelled:
+        return future.result()
+    if not future.cancelled():
+        # Or asyncio complains that nobody looked at it.
+        future.exception()
+    raise asyncio.CancelledError
+
+
+def where_raised(error: BaseException) -> str:
+    """The kind of an exception and where it was raised, for a message: ``ValueError in client.py:373``.
+
+    Not its text, which may repeat what a source sent, or the address of a presigned URL.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return type(error).__name__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{type(error).__name__} in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

@@ -359,8 +359,8 @@ class ArtifactCache:
             held = self._blobs.size(digest)
             return HeldBlob(digest, descriptor.size if held is None else held)
         self.misses += 1
-        if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None:
-            # On a full disk only what a client waits for is fetched: it is all that somebody has something of.
+        if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None and not self.pulls.is_busy:
+            # On a full disk, and while many pulls are under way, only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
         return found
 
@@ -405,13 +405,15 @@ class ArtifactCache:
         """The fill of a blob, or None when it is held."""
         if self._blobs.size(descriptor.digest) is not None:
             return None
-        fill = self._fills.get(descriptor.digest)
-        if fill is not None:
-            return fill
         route = self._route(repository)
         if route is None:
-            raise self._not_held(repository, descriptor.digest)
-        return await self._fills.join(descriptor.digest, descriptor.size, self._blob_source(route, descriptor.digest))
+            # Its rule was deleted while it comes in.
+            fill = self._fills.any(descriptor.digest)
+            if fill is None or fill.size != descriptor.size:
+                raise self._not_held(repository, descriptor.digest)
+            return fill
+        source = self._blob_source(route, descriptor.digest)
+        return await self._fills.join(descriptor.digest, descriptor.size, source, origin=route.registry.login_server)
 
     def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
         client = self._client(route)

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from entrepot.errors import EntrepotError
+
 Answer = TypeVar("Answer")
+
+
+class FetchAbandoned(EntrepotError):
+    """A fetch ended without an answer and without an error."""
+
+    code = "FetchAbandoned"
+    status = oci_status = 503
 
 
 class SingleFlight(Generic[Answer]):
@@ -14,6 +23,7 @@ class SingleFlight(Generic[Answer]):
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, asyncio.Future[Answer]] = {}
+        self._closed = False
 
     async def join(self, key: Hashable, fetch: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer of the fetch under way for *key*, or of a new one; raises what the fetch raises."""
@@ -21,7 +31,13 @@ class SingleFlight(Generic[Answer]):
         if flight is None:
             flight = self._flights[key] = asyncio.ensure_future(fetch())
             flight.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(flight)
+        try:
+            return await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            if not flight.cancelled() or self._closed or (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Something within the fetch was cancelled, and not who waits for it.
+            raise FetchAbandoned("What was being fetched was given up on the way.", "Try again.") from None
 
     def _landed(self, key: Hashable, flight: asyncio.Future[Answer]) -> None:
         del self._flights[key]
@@ -31,6 +47,7 @@ class SingleFlight(Generic[Answer]):
 
     async def close(self) -> None:
         """Cancel every fetch under way and wait for their end."""
+        self._closed = True
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()

@@ -12,7 +12,10 @@ only in the digest at the very end, when the whole blob has been fetched and sen
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import os
+import re
 import shutil
 import time
 from collections import deque
@@ -32,6 +35,8 @@ from entrepot.tasks import uninterrupted
 T = TypeVar("T")
 
 _REMOVED = "removed-"
+_PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
+"""Digest, and what tells its source and size: parts of earlier versions, which had no source, are not continued."""
 
 READ_SIZE = 256 * 1024
 """Bytes that are in memory for one reader at a time, at the most."""
@@ -81,10 +86,19 @@ class PartialBlob:
         self.left_over = left_over
         self.is_linked = True
         """Whether the file can be found by its path."""
+        self.is_committed = False
+        """Whether it has its final name: it is whole, right and on the disk."""
         self._descriptor = descriptor
         self._users = 1
         self._hasher = digest.hasher()
         self.written = 0
+
+    @classmethod
+    def without_file(cls, digest: Digest) -> PartialBlob:
+        """A blob that is only hashed and passed on, because the disk takes no new file."""
+        partial = cls(digest, Path(os.devnull), -1)
+        partial.is_linked = False
+        return partial
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Hash *pieces* and write them at the end. Runs in a thread; raises `NotWritten`."""
@@ -137,18 +151,26 @@ class PartialBlob:
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
         """Keep the file open for a reader, also when the writer is long done; raises FileNotFoundError for a blob that was removed meanwhile."""
-        if not self.is_open:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        self._users += 1
+        self.acquire()
         try:
             yield self
         finally:
             self.release()
 
+    def acquire(self) -> None:
+        """One user more, who opens the file if nobody has it open. Raises OSError; FileNotFoundError for a blob that was removed meanwhile."""
+        if not self.is_open:
+            if not self.is_linked:
+                # Its path may be that of a later blob by now.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+            # A writer that let go of a growing file comes back to it.
+            self._descriptor = os.open(self.path, os.O_RDONLY if self.is_committed else os.O_RDWR)
+        self._users += 1
+
     def release(self) -> None:
         """One user less; the last one closes the file."""
         self._users -= 1
-        if self._users == 0:
+        if self._users == 0 and self._descriptor >= 0:
             os.close(self._descriptor)
 
 
@@ -197,6 +219,8 @@ class BlobStore:
         self._boot.write_text(boot)
 
     def _lasts(self, part: Path) -> bool:
+        if _PART_NAME.fullmatch(part.name) is None:
+            return False
         status = part.stat()
         return status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
 
@@ -264,16 +288,30 @@ class BlobStore:
         finally:
             os.close(descriptor)
 
-    async def begin(self, digest: Digest, size: int) -> PartialBlob:
+    async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
         """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
 
+        What is left over is continued only for the same *source* (a login server) and size: another source can neither be misled by it nor mislead with it.
         The caller commits it, discards it or sets it aside, and then releases it. Raises OSError.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size)
+        beginning = asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size, source)
+        try:
+            return await uninterrupted(beginning)
+        except asyncio.CancelledError:
+            if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
+                self._abandon(beginning.result())
+            raise
 
-    def _begin(self, digest: Digest, size: int) -> PartialBlob:
+    def _abandon(self, partial: PartialBlob) -> None:
+        """Let go of a part whose fill was cancelled while a thread opened its file."""
+        if not partial.left_over:
+            partial.path.unlink(missing_ok=True)
+        self._arriving.discard(partial.path)
+        partial.release()
+
+    def _begin(self, digest: Digest, size: int, source: str) -> PartialBlob:
         self._remove_old_left_overs()
-        path = self._fills / f"{digest.algorithm}-{digest.hex}"
+        path = self._fills / part_name(digest, size, source)
         # Before it is opened: it may be left over, and another thread that makes room must leave it alone.
         self._arriving.add(path)
         try:
@@ -333,6 +371,7 @@ class BlobStore:
             # The name of the new directory has to survive a power cut as well.
             _sync_directory(path.parent.parent)
             _sync_directory(self._root)
+        partial.is_committed = True
 
     async def discard(self, partial: PartialBlob) -> None:
         """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space is free when the last one is done."""
@@ -347,7 +386,7 @@ class BlobStore:
 
     async def set_aside(self, partial: PartialBlob) -> None:
         """Leave over for the next fill what has come of a blob, if that is worth continuing."""
-        if partial.written < WORTH_CONTINUING:
+        if max(partial.written, partial.left_over) < WORTH_CONTINUING:
             await self.discard(partial)
         else:
             self._arriving.discard(partial.path)
@@ -388,6 +427,12 @@ class BlobStore:
     def free(self) -> int:
         """Bytes left on the file system."""
         return shutil.disk_usage(self._root).free
+
+
+def part_name(digest: Digest, size: int, source: str) -> str:
+    """The name of a growing file: a digest that comes from two sources, or with two sizes, has a file for each."""
+    of_source = hashlib.sha256(f"{source}\n{size}".encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{digest.algorithm}-{digest.hex}-{of_source}"
 
 
 def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:

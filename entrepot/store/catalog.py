@@ -379,11 +379,13 @@ class Catalog:
         async with self._write() as connection:
             await connection.execute(update(schema.repository_manifests).where(_is_link(repository, digest)).values(platform=platform))
 
-    async def add_blob(self, digest: Digest, size: int, *, now: float) -> None:
-        """A blob is held now."""
+    async def add_blob(self, digest: Digest, size: int, *, now: float) -> bool:
+        """A blob is held now; whether it was not before."""
         async with self._change() as connection:
-            if await _insert_missing(connection, schema.blobs, {"digest": str(digest)}, {"size": size, "cached": now, "last_used": now}):
+            is_new = await _insert_missing(connection, schema.blobs, {"digest": str(digest)}, {"size": size, "cached": now, "last_used": now})
+            if is_new:
                 await tallies.blob_came(connection, digest, size)
+        return is_new
 
     async def record_usage(self, usage: Usage) -> None:
         """Write down what was used: once in a while and not with each request."""

@@ -19,6 +19,7 @@ from entrepot.store.blobs import (
     WORTH_CONTINUING,
     BlobStore,
     NotWritten,
+    part_name,
 )
 from tests.store.full_disk import no_file_above
 
@@ -279,7 +280,7 @@ async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_
     monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)))
     monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
     digest = await keep(store, b"content")
-    assert done == [f"content of sha256-{digest.hex}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
+    assert done == [f"content of {part_name(digest, 7, '')}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
 
 
 async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(store: BlobStore) -> None:
