@@ -553,8 +553,7 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
             waiting.pop(1).cancel()
         async with asyncio.timeout(60):
             while place.fills.under_way:
-                # A thread may be writing: time goes on only when all of them are done.
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
                 place.look_after(RATE_WINDOW)
             ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert [each for each in ends if each is not None and not isinstance(each, (EntrepotError, bytes))] == []
