@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,18 +62,13 @@ class OwnedTasks:
 
 async def uninterrupted(future: asyncio.Future[T]) -> T:
     """Wait for a thread that uses an open file, also when cancelled, however often: the file may only be closed after the thread has let go of it."""
-    cancelled = False
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            cancelled = True
-    if not cancelled:
-        return future.result()
-    if not future.cancelled():
-        # Or asyncio complains that nobody looked at it.
-        future.exception()
-    raise asyncio.CancelledError
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        raise
 
 
 def where_raised(error: BaseException) -> str:

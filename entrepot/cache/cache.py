@@ -12,7 +12,8 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from entrepot.cache.fill import BlobSource, Fill, Fills
@@ -25,7 +26,7 @@ from entrepot.events import EventLog
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
-from entrepot.source.client import SourceClient, TagPage
+from entrepot.source.client import BlobStream, SourceClient, TagPage
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -107,6 +108,19 @@ class BlobDescription:
     digest: Digest
     size: int
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class _RepositoryBlob:
+    """A blob of a repository at its source, asked for with a credential set or none: what a fill reads from."""
+
+    repository: Repository
+    digest: Digest
+    credential_set: str | None
+    client: SourceClient = field(compare=False)
+
+    def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStream]:
+        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator)
 
 
 class ArtifactCache:
@@ -416,8 +430,7 @@ class ArtifactCache:
         return await self._fills.join(descriptor.digest, descriptor.size, source, origin=route.registry.login_server)
 
     def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
-        client = self._client(route)
-        return lambda *, offset, validator: client.blob(route.repository, digest, offset=offset, validator=validator)
+        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route))
 
     # Pulls
 

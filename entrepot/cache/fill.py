@@ -24,7 +24,15 @@ from entrepot.cache.turns import Turns
 from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceOverAllowance, SourceRefused, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceFailed,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks, where_raised
 from entrepot.words import counted, duration, rate
@@ -37,6 +45,9 @@ ATTEMPTS_WITHOUT_PROGRESS = 5
 
 SPEED_WINDOW = 5.0
 """Seconds over which the speed of a fill is measured."""
+
+SAMPLE_INTERVAL = 0.25
+"""Seconds between two measurements of it, at least."""
 
 LEAST_RATE = 1000.0
 """Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less gives its turn to others who wait for one."""
@@ -57,7 +68,7 @@ _log = logging.getLogger("entrepot.fill")
 
 
 class BlobSource(Protocol):
-    """What a fill reads from: a repository of a source registry."""
+    """What a fill reads from: a repository of a source registry. Two that are equal give the same answers."""
 
     def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStreamLike]:
         """The blob from *offset* on, if it is still the one that *validator* names."""
@@ -98,6 +109,9 @@ class FillFailed(EntrepotError):
     code = "FillFailed"
     status = oci_status = 503
 
+
+_OF_THE_ASKER = (SourceNotFound, SourceRefused, SourceOverAllowance)
+"""Failures that speak of the repository and the credentials with which the source was asked: through others it may have the blob."""
 
 _CONTINUABLE = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused, FillUnwanted)
 """Failures after which what has come is still right, and worth continuing when the source is well again."""
@@ -177,7 +191,7 @@ class Fill:
         """Bytes that went to clients."""
         self.finished = asyncio.Event()
         """The fill is over: the blob is held, or *error* says why not."""
-        self._source = source
+        self.source = source
         self._store = store
         self._turns = turns
         self._clock = clock
@@ -187,7 +201,8 @@ class Fill:
         self._holds_part = False
         self._readers = Readers()
         self._window = Window(self._readers, clock=clock)
-        self._samples: deque[_Sample] = deque(maxlen=32)
+        self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
+        self._next_sample = self.moved
         self._waiting: set[asyncio.Future[None]] = set()
         self._awaited = 0
         self._validator: str | None = None
@@ -254,22 +269,31 @@ class Fill:
         if self.ended or not self._samples:
             return 0.0
         first = self._samples[0]
-        return (self.received - first.received) / max(now - first.time, 0.25)
+        return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
 
     async def wait_beyond(self, offset: int) -> None:
         """Wait until clients may have the byte at *offset*; raises the error with which the fill failed."""
         while self.available <= offset and not self.ended:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiting)
-            self._awaited += 1
-            try:
-                await waiting
-            finally:
-                # A client that left is forgotten at once.
-                self._awaited -= 1
-                self._waiting.discard(waiting)
+            await self._next_step()
         if self.available <= offset and self.error is not None:
             raise self.error
+
+    async def _next_step(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        self._awaited += 1
+        try:
+            await waiting
+        finally:
+            # A client that left is forgotten at once.
+            self._awaited -= 1
+            self._waiting.discard(waiting)
+
+    async def is_given(self) -> bool:
+        """Wait until the source begins to send; False when it does not give the blob to this repository and credential set, but might to another."""
+        while self.state is FillState.WAITING:
+            await self._next_step()
+        return not isinstance(self.error, _OF_THE_ASKER)
 
     async def wait(self) -> None:
         """Wait until the blob is held; raises the error with which the fill failed."""
@@ -503,7 +527,7 @@ class Fill:
 
     async def _read_source(self) -> None:
         try:
-            async with self._source(offset=self.received, validator=self._validator) as stream:
+            async with self.source(offset=self.received, validator=self._validator) as stream:
                 self._validator = stream.validator or self._validator
                 self._pace.streams = True
                 await self._take(stream)
@@ -540,9 +564,12 @@ class Fill:
                 raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
             if chunk:
                 self._window.add(chunk)
-                now = self._clock()
-                self._sample(now)
-                self._announce(now)
+                now = self.moved = self._clock()
+                if now >= self._next_sample:
+                    self._next_sample = now + SAMPLE_INTERVAL
+                    self._samples.append(_Sample(now, self.received))
+                if self._waiting:
+                    self._wake()
             if not await self._window.room():
                 return
         if self.received < self.size:
@@ -594,10 +621,6 @@ class Fill:
             self._interruption = why
             self._patience.reschedule(asyncio.get_running_loop().time())
 
-    def _sample(self, now: float) -> None:
-        if not self._samples or now - self._samples[-1].time >= 0.25:
-            self._samples.append(_Sample(now, self.received))
-
     async def _keep_all(self) -> None:
         try:
             while pieces := await self._window.more():
@@ -631,11 +654,10 @@ class Fill:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, set()
-            for each in waiting:
-                if not each.done():
-                    each.set_result(None)
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     def _end(self, state: FillState) -> None:
         self.state = state
@@ -758,23 +780,23 @@ class Fills:
             turns = self._turns[origin] = Turns(self._parallel_per_source)
         while True:
             fill = self._fills.get(digest, {}).get((origin, size))
-            if fill is None or not (fill.state is FillState.FAILED or fill.gives_up):
-                break
-            # It is being cleared away.
-            await fill.finished.wait()
-        if fill is not None and fill.can_be_joined:
-            return fill
-        await turns.take_place()
-        try:
-            # Somebody may have begun it meanwhile.
-            fill = self.get(digest, origin, size)
-            if fill is None:
-                return self._begin(digest, size, source, origin, turns)
-        except BaseException:
-            turns.leave_place()
-            raise
-        turns.leave_place()
-        return fill
+            if fill is not None and (fill.state is FillState.FAILED or fill.gives_up):
+                # It is being cleared away.
+                await fill.finished.wait()
+            elif fill is not None and fill.can_be_joined:
+                # Another repository may name a blob that it does not have: what it gets for an answer is none for this one.
+                if fill.source == source or await fill.is_given():
+                    return fill
+            else:
+                await turns.take_place()
+                try:
+                    if self.get(digest, origin, size) is None:
+                        return self._begin(digest, size, source, origin, turns)
+                except BaseException:
+                    turns.leave_place()
+                    raise
+                # Somebody has begun it meanwhile.
+                turns.leave_place()
 
     def _begin(self, digest: Digest, size: int, source: BlobSource, origin: str, turns: Turns) -> Fill:
         if not self._owned.open:

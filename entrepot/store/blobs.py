@@ -59,6 +59,12 @@ LEFT_OVER_LASTS = 24 * 3600.0
 LEFT_OVERS_LOOKED_AT = 600.0
 """Seconds between two searches for such parts."""
 
+LEFT_OVERS_AT_MOST = 200
+"""Parts that are left over at once; the oldest go first."""
+
+LEFT_OVERS_SHARE = 20
+"""They take at most this part of the file system (1/20): what is left over must not push out what is cached."""
+
 LEASE_LINGERS = 60.0
 """Seconds for which a blob is not removed after it was last handed out: whoever was promised it opens its file a moment later, in a thread."""
 
@@ -235,6 +241,20 @@ class BlobStore:
             if not self._lasts(each):
                 each.unlink(missing_ok=True)
 
+    def _bound_left_overs(self) -> None:
+        """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more than their share of the file system. Runs in a thread."""
+        parts: list[tuple[float, int, Path]] = []
+        for each in self._left_overs():
+            # Another thread may remove it.
+            with suppress(FileNotFoundError):
+                status = each.stat()
+                parts.append((status.st_mtime, status.st_size, each))
+        room = shutil.disk_usage(self._fills).total // LEFT_OVERS_SHARE
+        for number, (_, size, part) in enumerate(sorted(parts, reverse=True)):
+            room -= size
+            if room < 0 or number >= LEFT_OVERS_AT_MOST:
+                part.unlink(missing_ok=True)
+
     def _give_up_left_overs(self) -> bool:
         """Make room, when the disk is full; whether there was anything to be removed."""
         found = list(self._left_overs())
@@ -390,6 +410,7 @@ class BlobStore:
             await self.discard(partial)
         else:
             self._arriving.discard(partial.path)
+            await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs))
 
     def take_away(self, digest: Digest) -> bool:
         """Let a held blob that nothing refers to disappear; `sweep` frees its space.

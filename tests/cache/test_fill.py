@@ -21,7 +21,15 @@ from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCance
 from entrepot.cache.window import WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceFailed,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
@@ -817,3 +825,36 @@ async def test_a_digest_is_under_way_from_whatever_source(place: Place) -> None:
     place.fills.cancel(fill)
     await fill.finished.wait()
     assert not place.fills.is_under_way(fill.digest)
+
+
+@pytest.mark.parametrize("kind", [SourceNotFound, SourceRefused, SourceOverAllowance])
+async def test_a_repository_that_does_not_have_the_blob_speaks_for_no_other_one(place: Place, kind: type[EntrepotError]) -> None:
+    """S07: an image that only names the layer of another one, or is asked for without a sign-in, broke the pull of that."""
+    content = os.urandom(CHUNK * 8)
+    naming, having = Source(b"", script=[kind("Not here.")]), Source(content)
+    gate = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly_refused(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        await gate.wait()
+        async with naming(offset=offset, validator=validator) as stream:
+            yield stream
+
+    digest = Digest.of(content)
+    first = await place.fills.join(digest, len(content), slowly_refused, origin=ORIGIN)
+    joining = asyncio.create_task(place.fills.join(digest, len(content), having, origin=ORIGIN))
+    await until(lambda: first.is_wanted)
+    gate.set()
+    second = await joining
+    assert isinstance(first.error, kind)
+    assert second is not first
+    assert await read(second) == content
+
+
+async def test_a_repository_shares_the_fill_of_another_one_that_has_the_blob(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 8))
+    first = await place.join(source)
+    second = await place.join(Source(source.content, ranges=False))
+    assert second is first
+    assert await read(second) == source.content
+    assert len(source.requests) == 1
