@@ -70,7 +70,6 @@ class Housekeeping:
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
-        self._leased: frozenset[Digest] = frozenset()
         """Blobs of the pulls that were under way when what goes was last decided."""
         cache.copies.on_removed = self._removed_damaged
         self._full_at: int | None = None
@@ -185,7 +184,6 @@ class Housekeeping:
     async def collect(self) -> None:
         """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
         async with self._collecting:
-            self._lease_pulls()
             left = await self._catalog.collect(self._take_away)
             self._cache.holdings.forget_manifests()
             await self._count_what_is_left()
@@ -206,12 +204,8 @@ class Housekeeping:
         self._rest = None
         await self.collect()
 
-    def _lease_pulls(self) -> None:
-        """Note what the pulls under way need: it stays until they end, also when its manifest is deleted meanwhile."""
-        self._leased = frozenset(layer.descriptor.digest for pull in self._cache.pulls.all() if not pull.state.ended for layer in pull.layers)
-
     def _take_away(self, digest: Digest) -> bool:
-        if digest in self._leased or self._fills.is_under_way(digest):
+        if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
             return False
         if not self._blobs.take_away(digest):
             return False
@@ -250,7 +244,6 @@ class Housekeeping:
         for part in made.parts(EVICTED_AT_ONCE):
             await self._cache.ledger.write()
             async with self._collecting:
-                self._lease_pulls()
                 done = await self._catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
                 self._cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
                 await self._count_what_is_left()
