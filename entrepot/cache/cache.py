@@ -238,8 +238,6 @@ class ArtifactCache:
                 (repository, _of_manifest(reference)), lambda: self._head(repository, route, reference), group=route.registry.login_server
             )
             if head.digest is not None and head.media_type is not None and head.size is not None:
-                if not isinstance(reference, Digest):
-                    holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
@@ -248,9 +246,13 @@ class ArtifactCache:
 
     async def _head(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestHead:
         try:
-            return await self._client(route).head_manifest(route.repository, reference)
+            head = await self._client(route).head_manifest(route.repository, reference)
         except SourceError as error:
             raise self._failed(repository, _of_manifest(reference), error, route) from error
+        if not isinstance(reference, Digest) and head.digest is not None and head.media_type is not None and head.size is not None:
+            holding = await self.holdings.of(repository)
+            holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
+        return head
 
     async def _find_manifest(self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False) -> ManifestAnswer:
         route = self._route(repository)
