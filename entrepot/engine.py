@@ -55,6 +55,7 @@ from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import SourceRegistries
+from entrepot.verification import Verification
 from entrepot.words import counted
 
 BOOKKEEPING = 2.0
@@ -149,6 +150,7 @@ class Engine:
             tasks=self._tasks,
             clock=clock,
         )
+        self.verification = Verification(catalog=catalog, blobs=blobs, copies=self.cache.copies, events=events, tasks=self._tasks, clock=clock)
         self.repositories = CachedRepositories(
             settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
         )

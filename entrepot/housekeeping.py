@@ -70,6 +70,9 @@ class Housekeeping:
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
+        self._leased: frozenset[Digest] = frozenset()
+        """Blobs of the pulls that were under way when what goes was last decided."""
+        cache.copies.on_removed = self._removed_damaged
         self._full_at: int | None = None
         """Bytes that may be held, while more are held and nothing more can be evicted."""
 
@@ -77,13 +80,16 @@ class Housekeeping:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
 
-    async def kept(self, digest: Digest, count: int) -> None:
-        """A blob of *count* bytes has come and is held."""
-        await self._catalog.add_blob(digest, count, now=self._clock())
-        self.held_size += count
+    async def kept(self, digest: Digest, count: int, origin: str | None = None) -> None:
+        """A blob of *count* bytes has come and is held; *origin* is the login server that gave it, where the fill says it."""
+        if await self._cache.copies.add(digest, count, self._cache.copies.fetched_from(digest, origin)):
+            self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
             self.look_now()
+
+    def _removed_damaged(self, count: int) -> None:
+        self.held_size = max(0, self.held_size - count)
 
     def disk_refused(self, error: OSError) -> None:
         """The disk did not take a blob."""
@@ -150,15 +156,36 @@ class Housekeeping:
         return max(0, min(self._settings.size_limit.within(usage.total), room))
 
     async def heal(self) -> None:
-        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
-        adopted, dropped = await self._catalog.reconcile(await self._blobs.held(), now=self._clock())
+        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other.
+
+        A file that has another size than was verified is moved away. What comes or goes meanwhile is looked at again.
+        """
+        damaged: dict[Digest, int] = {}
+
+        def remove_damaged(digest: Digest, recorded_size: int) -> bool:
+            if not self._blobs.condemn(digest, is_damaged=lambda status: status.st_size != recorded_size):
+                return False
+            damaged[digest] = recorded_size
+            return True
+
+        held = await self._blobs.held()
+        adopted, dropped = await self._catalog.reconcile(held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged)
+        self._cache.copies.forget_all()
+        for digest, recorded_size in damaged.items():
+            self._cache.copies.removed_damaged(digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}")
         if adopted or dropped:
             self._events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
+        foreign = self._blobs.foreign
+        if foreign.count:
+            self._events.record(
+                "foreign-names", f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that are no blobs and were passed over: {foreign}."
+            )
         await self.collect()
 
     async def collect(self) -> None:
         """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
         async with self._collecting:
+            self._lease_pulls()
             left = await self._catalog.collect(self._take_away)
             self._cache.holdings.forget_manifests()
             await self._count_what_is_left()
@@ -179,8 +206,17 @@ class Housekeeping:
         self._rest = None
         await self.collect()
 
+    def _lease_pulls(self) -> None:
+        """Note what the pulls under way need: it stays until they end, also when its manifest is deleted meanwhile."""
+        self._leased = frozenset(layer.descriptor.digest for pull in self._cache.pulls.all() if not pull.state.ended for layer in pull.layers)
+
     def _take_away(self, digest: Digest) -> bool:
-        return self._fills.get(digest) is None and self._blobs.take_away(digest)
+        if digest in self._leased or any(fill.digest == digest for fill in self._fills.under_way):
+            return False
+        if not self._blobs.take_away(digest):
+            return False
+        self._cache.copies.forget(digest)
+        return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
@@ -214,6 +250,7 @@ class Housekeeping:
         for part in made.parts(EVICTED_AT_ONCE):
             await self._cache.ledger.write()
             async with self._collecting:
+                self._lease_pulls()
                 done = await self._catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
                 self._cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
                 await self._count_what_is_left()

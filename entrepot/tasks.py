@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -52,10 +52,20 @@ class OwnedTasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses an open file, also when cancelled: the file may only be closed after the thread has let go of it."""
+async def uninterrupted(future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None) -> T:
+    """Wait for a thread that uses an open file, also when cancelled: the file may only be closed after the thread has let go of it.
+
+    *discard* gets the result that nobody takes because the caller was cancelled: a file that the thread has just opened must be closed.
+    """
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if discard is not None:
+            future.add_done_callback(lambda ended: _discard_result(ended, discard))
         await asyncio.wait([future])
         raise
+
+
+def _discard_result(ended: asyncio.Future[T], discard: Callable[[T], None]) -> None:
+    if not ended.cancelled() and ended.exception() is None:
+        discard(ended.result())

@@ -27,6 +27,7 @@ from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings, SizeLimit
 from entrepot.snapshots import PullState
 from entrepot.store import blobs as blobs_module
+from entrepot.store.blobs import BlobStore
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
@@ -499,3 +500,76 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
     path.write_text('size_limit = "3 MB"\nlow_water = "50 %"\n')
     settings = Settings.load(path)
     assert (settings.size_limit.within(10**12), settings.low_water) == (3_000_000, 0.5)
+
+
+# Healing
+
+
+async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on the disk when the walk began is compared with the rows when it has ended, and clients are answered meanwhile."""
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await cached(engine, source, clock, "a")
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    held = await engine.blobs.held()
+    assert len(held) == 2
+    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == sum(held.values())
+    assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cached(engine, source, clock, "a")
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await engine.housekeeping.evict(target=0)
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    assert (await engine.blobs.held(), await engine.catalog.blobs_size()) == ({}, 0)
+
+
+async def test_f84_foreign_names_do_not_end_healing_and_are_told(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    (engine.directories.blobs / "lost+found").write_bytes(b"")
+    (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
+    engine.blobs.path(image.config.digest).unlink()
+    await engine.housekeeping.heal()
+    messages = {each.kind: each.message for each in engine.events.recent()}
+    assert "1 that are gone dropped" in messages["catalog-healed"]
+    told = messages["foreign-names"]
+    assert told.startswith(f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: ")
+    assert "lost+found" in told
+    assert "sha256/.DS_Store" in told
+    # The image has a part left, and is evicted as ever.
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
+    rename = os.rename
+
+    def refused(old: Path, new: Path) -> None:
+        if old == engine.blobs.path(stubborn.layers[0].digest):
+            raise PermissionError(1, "Operation not permitted")
+        rename(old, new)
+
+    monkeypatch.setattr(blobs_module.os, "rename", refused)
+    done = await engine.housekeeping.evict(target=0)
+    assert len(done.images) == 2
+    assert set(await engine.blobs.held()) == {stubborn.layers[0].digest}
+    assert await engine.catalog.blobs_size() == LAYER

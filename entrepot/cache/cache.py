@@ -11,18 +11,21 @@ import asyncio
 import copy
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
 
+from entrepot.cache.copies import BlobCopies
 from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
 from entrepot.cache.flight import SingleFlight
 from entrepot.cache.history import PullHistory
 from entrepot.cache.holdings import Holdings, Ledger, Resolved
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
@@ -41,8 +44,8 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, TagEntry
-from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
+from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform, parse_manifest
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
@@ -50,8 +53,25 @@ PATIENCE_WITH_COPY = 2.0
 RESOLVED_BELIEVED = 300.0
 """Seconds for which it is believed at the most, without asking again, where a tag points that is not held: a freshness of its rule speaks of what is held."""
 
+STATED_SIZE_TTL = 300.0
+"""Seconds for which the size of a blob is trusted that only a HEAD of the source has told."""
+
+STATED_SIZES = 10_000
+"""Blobs of which such a size is remembered, those asked for last."""
+
+PROOF_TIMEOUT = 30.0
+"""Seconds that a source has to prove that it has the bytes of a copy; after that the blob is fetched from it whole."""
+
+UNPROVEN_TTL = 600.0
+"""Seconds for which a source that gave other bytes than the copy has is not asked for a proof again."""
+
+UNPROVEN = 10_000
+"""Such failures that are remembered."""
+
 CONFIG_LIMIT = 8 * 1024 * 1024
 """The largest image config that is read for its platform, in bytes."""
+
+_log = logging.getLogger("entrepot.cache")
 
 
 class Origin(StrEnum):
@@ -119,6 +139,19 @@ class ListAnswer:
     warning: str | None = None
 
 
+@dataclass(slots=True)
+class _StatedSize:
+    """What the source said of a blob that no manifest names, and the fill that was begun with it."""
+
+    descriptor: Descriptor
+    time: float
+    fill: Fill | None = None
+
+    @property
+    def is_contradicted(self) -> bool:
+        return self.fill is not None and self.fill.error is not None
+
+
 class ArtifactCache:
     """The heart of the engine: manifests, blobs, tags and referrers for clients, and pulls for everyone. It is told the rules and the clients of sources."""
 
@@ -155,6 +188,12 @@ class ArtifactCache:
         """Manifests and blobs that were answered from what is held, since the start. Who only asks whether something is there (HEAD) is not counted."""
         self.misses = 0
         """Those that had to be fetched, or were on their way already."""
+        self._stated_sizes: OrderedDict[tuple[Repository, Digest], _StatedSize] = OrderedDict()
+        """Blobs that the source says belong to a repository, though no manifest of it names them."""
+        self._proofs: SingleFlight[bool] = SingleFlight()
+        self._unproven: OrderedDict[tuple[str, Digest], float] = OrderedDict()
+        """By source repository and blob: until when it is not asked for a proof again."""
+        self.copies = BlobCopies(catalog=catalog, blobs=blobs, fills=fills, events=events, now=clock)
         self.holdings = Holdings(catalog)
         self.ledger = Ledger(catalog, clock)
         self.history = PullHistory(catalog, clock)
@@ -170,6 +209,8 @@ class ArtifactCache:
         """Give up what is being asked of sources, and write down what was used."""
         for flights in (self._flights, self._size_flights, self._head_flights, self._list_flights):
             await flights.close()
+        await self._proofs.close()
+        await self.copies.close()
         await self.ledger.write()
 
     # Manifests
@@ -342,8 +383,8 @@ class ArtifactCache:
                 self.ledger.manifest_fetched(route.rule.name)
                 raise
             self.ledger.manifest_fetched(route.rule.name)
-            manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
-        except (ManifestUnreadable, RecursionError) as error:
+            manifest = await parse_manifest(fetched.content, fetched.media_type, fetched.digest)
+        except ManifestUnreadable as error:
             raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
         except SourceError as error:
             raise self._failed(repository, _of_manifest(reference), error, route, has_copy=has_copy) from error
@@ -386,12 +427,14 @@ class ArtifactCache:
 
     async def describe_blob(self, repository: Repository, digest: Digest) -> BlobDescription:
         """What a HEAD tells of a blob; nothing is fetched. Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`."""
-        descriptor, _ = await self._descriptor(repository, digest)
-        held = self._blobs.size(digest)
-        if held is not None:
+        descriptor, is_named = await self._descriptor(repository, digest)
+        route = self._route(repository)
+        size = await self.copies.size(digest, descriptor.size if is_named else None)
+        # Without a proof a copy of another source's credentials is none: the answer is what this repository's source says.
+        if size is not None and await self._is_open(repository, route, digest):
             self.ledger.blob_used(digest)
-            return BlobDescription(digest, held, Origin.CACHE)
-        if self._route(repository) is None:
+            return BlobDescription(digest, size, Origin.CACHE)
+        if route is None:
             raise self._not_held(repository, digest)
         return BlobDescription(digest, descriptor.size, Origin.UPSTREAM)
 
@@ -400,30 +443,29 @@ class ArtifactCache:
 
         Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
         """
-        descriptor, source_knows = await self._descriptor(repository, digest)
-        found = await self._obtain(repository, descriptor)
-        if found is None:
-            self.hits += 1
-            self.ledger.blob_used(digest)
+        descriptor, is_named = await self._descriptor(repository, digest)
+        blob = await (self._cached_or_fill(repository, descriptor) if is_named else self._unnamed_blob(repository, descriptor))
+        if isinstance(blob, HeldBlob):
             # Whoever answers opens the file a moment later, for a range in another thread: until then it must not be evicted.
             self._blobs.hand_out(digest)
-            held = self._blobs.size(digest)
-            return HeldBlob(digest, descriptor.size if held is None else held)
+            self.hits += 1
+            self.ledger.blob_used(digest)
+            return blob
         self.misses += 1
-        if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None:
+        if descriptor.kind is ReferenceKind.LAYER and is_named and self._fills.refusal is None:
             # On a full disk only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
-        return found
+        return blob
 
     async def _descriptor(self, repository: Repository, digest: Digest) -> tuple[Descriptor, bool]:
-        """A blob of the repository, and whether only the source's word links it: no manifest that we hold does."""
+        """A blob of the repository, and whether a manifest that we hold names it; otherwise only the source's word links it."""
         holding = await self.holdings.of(repository)
         descriptor = holding.blobs.get(digest)
         if descriptor is not None:
-            return descriptor, False
-        linked = holding.vouched.get(digest)
-        if linked is not None:
-            return linked, True
+            return descriptor, True
+        stated = self._stated_sizes.get((repository, digest))
+        if stated is not None and not stated.is_contradicted and 0 <= self._clock() - stated.time < STATED_SIZE_TTL:
+            return stated.descriptor, False
         route = self._route(repository)
         if route is None:
             if not holding.manifests:
@@ -431,8 +473,53 @@ class ArtifactCache:
             raise self._not_held(repository, digest)
         self._raise_remembered(repository, str(digest))
         size = await self._size_flights.join((repository, digest), lambda: self._size_at_source(repository, route, digest))
-        linked = holding.vouched[digest] = Descriptor(digest, ReferenceKind.LAYER, "application/octet-stream", size)
-        return linked, True
+        return self._state_size(repository, digest, size).descriptor, False
+
+    def _state_size(self, repository: Repository, digest: Digest, size: int) -> _StatedSize:
+        descriptor = Descriptor(digest, ReferenceKind.LAYER, "application/octet-stream", size)
+        stated = self._stated_sizes[repository, digest] = _StatedSize(descriptor, self._clock())
+        self._stated_sizes.move_to_end((repository, digest))
+        while len(self._stated_sizes) > STATED_SIZES:
+            self._stated_sizes.popitem(last=False)
+        return stated
+
+    async def _unnamed_blob(self, repository: Repository, descriptor: Descriptor) -> HeldBlob | Fill:
+        """A blob whose size only a HEAD has told: where the GET contradicts it, the GET is right."""
+        digest = descriptor.digest
+        blob = await self._cached_or_fill(repository, descriptor, is_named=False)
+        if isinstance(blob, HeldBlob):
+            return blob
+        self._note_fill(repository, digest, blob)
+        try:
+            await blob.wait_beyond(0)
+        except SourceAnswerInvalid:
+            size = await self._size_of_get(repository, digest)
+            if size is None or size == descriptor.size:
+                return blob
+            descriptor = self._state_size(repository, digest, size).descriptor
+            blob = await self._cached_or_fill(repository, descriptor, is_named=False)
+            if isinstance(blob, Fill):
+                self._note_fill(repository, digest, blob)
+        except EntrepotError:
+            # Whoever sends the blob meets the same error, and tells it.
+            pass
+        return blob
+
+    def _note_fill(self, repository: Repository, digest: Digest, fill: Fill) -> None:
+        stated = self._stated_sizes.get((repository, digest))
+        if stated is not None:
+            stated.fill = fill
+
+    async def _size_of_get(self, repository: Repository, digest: Digest) -> int | None:
+        """The size that the source states when it sends the blob; None where it states none or can't be asked."""
+        route = self._route(repository)
+        if route is None:
+            return None
+        try:
+            async with self._blob_source(route, digest)(offset=0, validator=None) as stream:
+                return stream.size
+        except SourceError:
+            return None
 
     async def _size_at_source(self, repository: Repository, route: Route, digest: Digest) -> int:
         try:
@@ -450,19 +537,78 @@ class ArtifactCache:
         return error if route is None else self._for_client(error, route, BlobUnknown)
 
     def _not_held(self, repository: Repository, digest: Digest) -> BlobUnknown:
+        if self.copies.was_damaged(digest):
+            return BlobUnknown(
+                f"The cached copy of blob {digest} was damaged and is removed, and no cache rule answers for {repository} any more.",
+                "Make a cache rule for it to pull the blob again, and look at the disk.",
+            )
         return BlobUnknown(f"{repository} holds no blob {digest}, and no cache rule answers for it any more.", "Make a cache rule for it to pull more.")
 
     async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
-        """The fill of a blob, or None when it is held."""
-        if self._blobs.size(descriptor.digest) is not None:
-            return None
-        fill = self._fills.get(descriptor.digest)
+        """The fill of a blob that a manifest names, or None when it is held."""
+        blob = await self._cached_or_fill(repository, descriptor)
+        return None if isinstance(blob, HeldBlob) else blob
+
+    async def _cached_or_fill(self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True) -> HeldBlob | Fill:
+        """A right copy that opens for the repository, else the fill that brings the blob from the repository's own source."""
+        digest = descriptor.digest
+        stated_size = descriptor.size if is_named else None
+        route = self._route(repository)
+        size = await self.copies.size(digest, stated_size)
+        while size is not None and await self._opens(repository, route, digest, size):
+            # It may have been evicted, or found damaged, while its source was asked.
+            if self._blobs.size(digest) == size:
+                return HeldBlob(digest, size)
+            size = await self.copies.size(digest, stated_size)
+        fill = self._fills.get(digest)
         if fill is not None:
             return fill
-        route = self._route(repository)
         if route is None:
-            raise self._not_held(repository, descriptor.digest)
-        return await self._fills.join(descriptor.digest, descriptor.size, self._blob_source(route, descriptor.digest))
+            raise self._not_held(repository, digest)
+        self.copies.fetching(digest, _blob_origin(route))
+        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest))
+
+    async def _is_open(self, repository: Repository, route: Route | None, digest: Digest) -> bool:
+        """Whether it is known that a copy may be served through the repository; no source is asked.
+
+        Who gave the copy must be the source of the repository's rule. A repository without a rule keeps what it cached.
+        """
+        if route is not None:
+            return await self.copies.opens_for(digest, {route.registry.login_server})
+        source = await self._catalog.source_of(repository)
+        return await self.copies.opens_for(digest, {source.partition("/")[0]} if source is not None else ())
+
+    async def _opens(self, repository: Repository, route: Route | None, digest: Digest, size: int) -> bool:
+        """Whether a copy may be served through the repository; its source is asked for a proof where that is not known.
+
+        Raises what the source answers when it can't give one.
+        """
+        if await self._is_open(repository, route, digest):
+            return True
+        if route is None or self._unproven.get((route.source, digest), 0.0) > time.monotonic():
+            return False
+        self._raise_remembered(repository, str(digest))
+        return await self._proofs.join((repository, route.source, digest), lambda: self._prove(repository, route, digest, size))
+
+    async def _prove(self, repository: Repository, route: Route, digest: Digest, size: int) -> bool:
+        try:
+            async with asyncio.timeout(PROOF_TIMEOUT):
+                is_proven = await proves(self._blob_source(route, digest), self._blobs, digest, size)
+        except (TimeoutError, FileNotFoundError):
+            return False
+        except SourceError as error:
+            raise self._failed(repository, str(digest), error, route, BlobUnknown) from error
+        if not is_proven:
+            # A second try might meet bytes that it has by chance: only the whole blob proves it now.
+            self._unproven[route.source, digest] = time.monotonic() + UNPROVEN_TTL
+            while len(self._unproven) > UNPROVEN:
+                self._unproven.popitem(last=False)
+            return False
+        try:
+            await self.copies.add_origin(digest, size, _blob_origin(route))
+        except CatalogFailed as error:
+            _log.warning("That %s has %s can't be written down: %s", route.source, digest, error.message)
+        return True
 
     def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
         client = self._client(route)
@@ -516,17 +662,33 @@ class ArtifactCache:
             self._events.record("pull-ended", f"The pull of {name} is {snapshot.state}: {snapshot.from_source:,} bytes in {seconds:.1f} s.", pull.id)
 
     async def _pull_completed(self, pull: Pull) -> None:
-        """The platform of an image that no index names stands in its config, which is here now."""
+        """Make sure that all blobs are here. The platform of an image that no index names stands in its config.
+
+        Raises `EntrepotError` when a blob has gone meanwhile.
+        """
         manifest = pull.manifest
+        if manifest is not None:
+            await self._check_complete(manifest)
         if pull.platform is not None or manifest is None:
             return
         config = next((each for each in manifest.references if each.kind is ReferenceKind.CONFIG), None)
         if config is None or config.size > CONFIG_LIMIT:
             return
-        content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, config.size)])
+        size = self._blobs.size(config.digest)
+        if size is None or size > CONFIG_LIMIT:
+            return
+        content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, size)])
+        if not config.digest.matches(content):
+            await self.copies.check(config.digest)
+            raise _incomplete(config.digest)
         pull.platform = config_platform(content)
         if pull.platform is not None:
             await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
+
+    async def _check_complete(self, manifest: Manifest) -> None:
+        for descriptor in manifest.blobs:
+            if not descriptor.optional and await self.copies.size(descriptor.digest, descriptor.size) is None:
+                raise _incomplete(descriptor.digest)
 
     # Tags and referrers
 
@@ -540,7 +702,8 @@ class ArtifactCache:
         if route is None:
             return await self._cached_tags(repository, n, last, _without_rule(repository))
         if n == 0:
-            return ListAnswer(_tag_list(repository, ()), Origin.CACHE)
+            # The source is asked for one tag all the same: a repository that is not there has no empty list.
+            return replace(await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ()))
         key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
 
         async def fetch() -> SourceList:
@@ -710,6 +873,14 @@ def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
 
 def _without_rule(repository: Repository) -> str:
     return f"No cache rule answers for {repository} any more: its source was not asked."
+
+
+def _blob_origin(route: Route) -> BlobOrigin:
+    return BlobOrigin(route.registry.login_server, route.rule.credential_set is not None)
+
+
+def _incomplete(digest: Digest) -> EntrepotError:
+    return EntrepotError(f"The blob {digest} was removed while its image was pulled: its copy was damaged, or not on the disk any more.", "Pull again.")
 
 
 def _gone_warning(route: Route, tag: Tag) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,8 @@ from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
+from entrepot.store.entries import BlobOrigin as BlobOrigin
+from entrepot.store.entries import BlobRecord as BlobRecord
 from entrepot.store.entries import CachedManifest as CachedManifest
 from entrepot.store.entries import CachedRepository as CachedRepository
 from entrepot.store.entries import CachedTag as CachedTag
@@ -408,11 +410,72 @@ class Catalog:
         async with self._write() as connection:
             await connection.execute(update(schema.repository_manifests).where(_is_link(repository, digest)).values(platform=platform))
 
-    async def add_blob(self, digest: Digest, size: int, *, now: float) -> None:
-        """A blob is held now."""
+    async def add_blob(self, digest: Digest, size: int, *, now: float, origin: BlobOrigin | None = None) -> bool:
+        """Record a cached blob of *size* verified bytes, and who gave it. False when its row was there already."""
         async with self._change() as connection:
-            if await _insert_missing(connection, schema.blobs, {"digest": str(digest)}, {"size": size, "cached": now, "last_used": now}):
+            same = schema.blobs.c.digest == str(digest)
+            recorded_size = (await connection.execute(select(schema.blobs.c.size).where(same))).scalar_one_or_none()
+            if recorded_size is None:
+                await connection.execute(insert(schema.blobs).values(digest=str(digest), size=size, cached=now, last_used=now))
                 await tallies.blob_came(connection, digest, size)
+            elif recorded_size != size:
+                # The row was made for a damaged file: what was verified now is right.
+                await connection.execute(update(schema.blobs).where(same).values(size=size))
+                await tallies.recount_with(connection, {str(digest)})
+            if origin is not None:
+                await _add_origin(connection, digest, origin)
+        return recorded_size is None
+
+    async def add_blob_origin(self, digest: Digest, origin: BlobOrigin) -> None:
+        """Record that a source registry has the bytes of a cached blob as well; nothing when the blob is gone meanwhile."""
+        async with self._write() as connection:
+            if (await connection.execute(select(1).where(schema.blobs.c.digest == str(digest)))).first() is not None:
+                await _add_origin(connection, digest, origin)
+
+    async def blob(self, digest: Digest) -> BlobRecord | None:
+        """The size of a cached blob and who gave it; None when no row says that it is cached."""
+        origins = schema.blob_origins.c
+        query = (
+            select(schema.blobs.c.size, origins.login_server, origins.with_credentials)
+            .join(schema.blob_origins, origins.digest == schema.blobs.c.digest, isouter=True)
+            .where(schema.blobs.c.digest == str(digest))
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        if not rows:
+            return None
+        return BlobRecord(rows[0].size, frozenset(BlobOrigin(row.login_server, row.with_credentials) for row in rows if row.login_server is not None))
+
+    async def blobs_after(self, digest: Digest | None, count: int) -> list[tuple[Digest, int]]:
+        """The next *count* cached blobs in the order of their digests, with their sizes; from the first on for None."""
+        query = select(schema.blobs.c.digest, schema.blobs.c.size).order_by(schema.blobs.c.digest).limit(count)
+        if digest is not None:
+            query = query.where(schema.blobs.c.digest > str(digest))
+        async with self._engine.connect() as connection:
+            return [(Digest.parse(row.digest), row.size) for row in await connection.execute(query)]
+
+    async def blobs_count(self) -> int:
+        """How many blobs are cached."""
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(select(func.count()).select_from(schema.blobs))).scalar_one())
+
+    async def remove_blob(self, digest: Digest) -> int:
+        """The copy of a blob is gone, or was damaged and removed: drop its row. Gives the size that it had there, 0 without a row."""
+        async with self._change() as connection:
+            same = schema.blobs.c.digest == str(digest)
+            size = (await connection.execute(select(schema.blobs.c.size).where(same))).scalar_one_or_none()
+            if size is None:
+                return 0
+            await connection.execute(delete(schema.blobs).where(same))
+            await tallies.recount_with(connection, {str(digest)})
+        return int(size)
+
+    async def source_of(self, repository: Repository) -> str | None:
+        """The source repository of a cached repository, with its login server; None when it is not cached."""
+        query = select(schema.repositories.c.source).where(schema.repositories.c.name == repository)
+        async with self._engine.connect() as connection:
+            source: str | None = (await connection.execute(query)).scalar_one_or_none()
+        return source
 
     async def record_usage(self, usage: Usage) -> None:
         """Write down what was used: once in a while and not with each request."""
@@ -611,19 +674,101 @@ class Catalog:
             freed, left = await _collect(connection, take_away)
         return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
-    async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:
-        """Make the rows agree with the files, which are right: adopt files without a row, drop rows without a file. Gives both counts."""
+    async def reconcile(
+        self,
+        held: Mapping[Digest, int],
+        *,
+        now: float,
+        look: Callable[[Digest], int | None] | None = None,
+        remove_damaged: Callable[[Digest, int], bool] = lambda digest, size: False,
+    ) -> tuple[int, int]:
+        """Make the rows agree with the files: adopt files without a row, drop rows without a file. Gives both counts.
+
+        *held* was gathered a while ago, and blobs come and go meanwhile. So each difference is looked at
+        again within the transaction with *look*, called in a thread: the size of the file that is there now,
+        None when there is none; what it can't tell (OSError) stays as it is. *remove_damaged* gets each blob
+        whose file has another size than its row, with the right size; where it says that the file is away,
+        the row goes too, and is not counted.
+        """
+        differences = await self._read(lambda connection: _differences(connection, held))
+        if not differences.is_any:
+            return 0, 0
+        look_again = look if look is not None else held.get
+        adopted: list[str] = []
+        gone: list[str] = []
         async with self._change() as connection:
-            known = {row.digest: row.size for row in await connection.execute(select(schema.blobs.c.digest, schema.blobs.c.size))}
-            on_disk = {str(digest): size for digest, size in held.items()}
-            missing = [digest for digest in known if digest not in on_disk]
-            for digest in missing:
-                await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest == digest))
-            adopted = [{"digest": digest, "size": size, "cached": now, "last_used": now} for digest, size in on_disk.items() if digest not in known]
-            if adopted:
-                await connection.execute(insert(schema.blobs), adopted)
-            await tallies.recount_with(connection, {*missing, *(str(each["digest"]) for each in adopted)})
-        return len(adopted), len(missing)
+            for chunk in schema.chunks(differences.without_file):
+                sizes = await asyncio.to_thread(_look_at, look_again, chunk)
+                missing = [digest for digest in chunk if sizes.get(digest, 0) is None]
+                gone += missing
+                if missing:
+                    await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest.in_(missing)))
+            for chunk in schema.chunks(differences.without_row):
+                sizes = await asyncio.to_thread(_look_at, look_again, chunk)
+                recorded = set((await connection.execute(select(schema.blobs.c.digest).where(schema.blobs.c.digest.in_(chunk)))).scalars())
+                rows = [
+                    {"digest": digest, "size": size, "cached": now, "last_used": now}
+                    for digest in chunk
+                    if (size := sizes.get(digest)) is not None and digest not in recorded
+                ]
+                if not rows:
+                    continue
+                await connection.execute(insert(schema.blobs), rows)
+                new = [str(row["digest"]) for row in rows]
+                adopted += new
+                # An engine that was killed between the file and its row: only one source can have given it.
+                await connection.execute(schema.origins_by_repository(new, only_if_single=True))
+            damaged = [digest for digest, size in differences.other_size if remove_damaged(Digest.parse(digest), size)]
+            for chunk in schema.chunks(damaged):
+                await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest.in_(chunk)))
+            changed = {*gone, *adopted, *damaged}
+            if changed:
+                await tallies.recount_with(connection, changed)
+        return len(adopted), len(gone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Differences:
+    """Where the rows of blobs and a walk through the files disagree; digests are text."""
+
+    without_file: list[str]
+    without_row: list[str]
+    other_size: list[tuple[str, int]]
+    """With the size that the row says."""
+
+    @property
+    def is_any(self) -> bool:
+        return bool(self.without_file or self.without_row or self.other_size)
+
+
+def _differences(connection: Connection, held: Mapping[Digest, int]) -> _Differences:
+    """Compare all rows with all files. Runs in a thread: there may be some hundred thousand."""
+    on_disk = {str(digest): size for digest, size in held.items()}
+    without_file: list[str] = []
+    other_size: list[tuple[str, int]] = []
+    for digest, recorded_size in connection.execute(select(schema.blobs.c.digest, schema.blobs.c.size)):
+        size = on_disk.pop(digest, None)
+        if size is None:
+            without_file.append(digest)
+        elif size != recorded_size:
+            other_size.append((digest, recorded_size))
+    return _Differences(without_file, list(on_disk), other_size)
+
+
+def _look_at(look: Callable[[Digest], int | None], digests: Iterable[str]) -> dict[str, int | None]:
+    """The size of each file that is there, None where there is none; what can't be told is left out. Runs in a thread."""
+    sizes: dict[str, int | None] = {}
+    for digest in digests:
+        with suppress(OSError):
+            sizes[digest] = look(Digest.parse(digest))
+    return sizes
+
+
+async def _add_origin(connection: AsyncConnection, digest: Digest, origin: BlobOrigin) -> None:
+    key = {"digest": str(digest), "login_server": origin.login_server}
+    if not await _insert_missing(connection, schema.blob_origins, key, {"with_credentials": origin.with_credentials}) and not origin.with_credentials:
+        same = [schema.blob_origins.c[name] == value for name, value in key.items()]
+        await connection.execute(update(schema.blob_origins).where(*same).values(with_credentials=False))
 
 
 _repositories_query = select(*(schema.repositories.c[name] for name in CachedRepository.__struct_fields__)).order_by(schema.repositories.c.name)

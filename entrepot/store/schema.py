@@ -13,13 +13,17 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
+    Insert,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     false,
+    func,
+    insert,
     select,
+    true,
     update,
 )
 from sqlalchemy.schema import CreateColumn
@@ -103,6 +107,13 @@ blobs = Table(
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
 )
+blob_origins = Table(
+    "blob_origins",
+    _schema,
+    Column("digest", ForeignKey(blobs.c.digest, ondelete="CASCADE"), primary_key=True),
+    Column("login_server", String(255), primary_key=True),
+    Column("with_credentials", Boolean, nullable=False),
+)
 
 rule_requests = Table(
     "rule_requests",
@@ -164,6 +175,7 @@ def create(connection: Connection, count: Executable) -> None:
         connection.execute(count)
     if 0 < version < 4:
         connection.execute(_media_type_of_each_repository())
+        connection.execute(origins_by_repository())
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -172,6 +184,29 @@ def _media_type_of_each_repository() -> Executable:
     links = repository_manifests.c
     common = select(manifests.c.media_type).where(manifests.c.digest == links.digest).scalar_subquery()
     return update(repository_manifests).where(links.media_type == "").values(media_type=common)
+
+
+def origins_by_repository(digests: Sequence[str] | None = None, *, only_if_single: bool = False) -> Insert:
+    """The statement that derives who gave each cached blob from the repositories whose manifests refer to it.
+
+    *digests* limits it to some blobs, *only_if_single* to those to which the repositories of one login
+    server refer and no others. Nobody knows whether credentials were used, so it says that they were.
+    """
+    source = repositories.c.source
+    login_server = func.substr(source, 1, func.instr(source, "/") - 1)
+    query = (
+        select(blobs.c.digest, func.min(login_server) if only_if_single else login_server, true())
+        .join(references, references.c.digest == blobs.c.digest)
+        .join(repository_manifests, repository_manifests.c.digest == references.c.manifest)
+        .join(repositories, repositories.c.name == repository_manifests.c.repository)
+        .where(func.instr(source, "/") > 1)
+    )
+    if digests is not None:
+        query = query.where(blobs.c.digest.in_(digests))
+    is_single = func.count(login_server.distinct()) == 1
+    query = query.group_by(blobs.c.digest).having(is_single) if only_if_single else query.distinct()
+    # An engine that was killed in between has inserted some of them.
+    return insert(blob_origins).prefix_with("OR IGNORE").from_select(["digest", "login_server", "with_credentials"], query)
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed, Locks, TagEntry, Usage
+from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed, Locks, TagEntry, Usage
 from entrepot.store.eviction import HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 from entrepot.store.schema import SCHEMA_VERSION
@@ -191,6 +191,111 @@ async def test_the_rows_follow_the_files(catalog: Catalog) -> None:
     await catalog.add_blob(Digest.of(b"both"), 8, now=1.0)
     assert await catalog.reconcile({Digest.of(b"both"): 8, Digest.of(b"row is missing"): 9}, now=2.0) == (1, 1)
     assert await catalog.blobs_size() == 17
+
+
+async def test_s17_what_came_or_went_since_the_files_were_walked_is_looked_at_again(catalog: Catalog) -> None:
+    came, went, adopted, unclear = (Digest.of(each) for each in (b"came", b"went", b"adopted", b"unclear"))
+    walked = {went: 4, adopted: 7}
+    await catalog.add_blob(came, 5, now=1.0)
+    await catalog.add_blob(unclear, 6, now=1.0)
+
+    def look(digest: Digest) -> int | None:
+        if digest == unclear:
+            raise PermissionError
+        return {came: 5, adopted: 7}.get(digest)
+
+    assert await catalog.reconcile(walked, now=2.0, look=look) == (1, 0)
+    assert [digest for digest, _ in sorted(await catalog.blobs_after(None, 10))] == sorted([came, adopted, unclear])
+    assert await catalog.blob(went) is None
+
+
+async def test_l01_a_row_whose_file_has_another_size_goes_with_its_file(catalog: Catalog) -> None:
+    damaged, right_by_now = Digest.of(b"damaged"), Digest.of(b"right by now")
+    manifest = image("damaged")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    await catalog.add_blob(damaged, 100, now=1.0)
+    await catalog.add_blob(right_by_now, 100, now=1.0)
+    offered: list[tuple[Digest, int]] = []
+
+    def remove_damaged(digest: Digest, size: int) -> bool:
+        offered.append((digest, size))
+        return digest == damaged
+
+    assert await catalog.reconcile({damaged: 5, right_by_now: 6}, now=2.0, remove_damaged=remove_damaged) == (0, 0)
+    assert sorted(offered) == sorted([(damaged, 100), (right_by_now, 100)])
+    assert (await catalog.blob(damaged), await catalog.blob(right_by_now)) == (None, BlobRecord(100))
+    assert (await catalog.repositories(NGINX))[0].size == len(manifest.content)
+
+
+async def test_a_blob_that_comes_again_corrects_the_size_of_its_row(catalog: Catalog) -> None:
+    """A file that was cut before it was adopted has a row with a wrong size."""
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    digest = Digest.of(b"a")
+    assert await catalog.reconcile({digest: 5}, now=1.0) == (1, 0)
+    assert not await catalog.add_blob(digest, 100, now=2.0)
+    assert (await catalog.blobs_size(), (await catalog.repositories(NGINX))[0].size) == (100, 100 + len(manifest.content))
+
+
+# Who gave a blob: S20
+
+
+async def test_s20_it_is_recorded_who_gave_a_blob_and_goes_with_it(catalog: Catalog) -> None:
+    digest = Digest.of(b"a")
+    hub, secret = BlobOrigin("docker.io", True), BlobOrigin("secret.example", True)
+    await catalog.add_blob_origin(digest, hub)
+    assert await catalog.add_blob(digest, 100, now=1.0, origin=hub)
+    assert await catalog.blob(digest) == BlobRecord(100, frozenset({hub}))
+    await catalog.add_blob_origin(digest, secret)
+    assert not await catalog.add_blob(digest, 100, now=2.0, origin=hub)
+    record = await catalog.blob(digest)
+    assert record == BlobRecord(100, frozenset({hub, secret}))
+    assert (record.is_public, record.opens_for({"docker.io"}), record.opens_for({"ghcr.io"}), record.opens_for(())) == (False, True, False, False)
+    # Without credentials it is public, and stays so.
+    await catalog.add_blob_origin(digest, BlobOrigin("docker.io", False))
+    await catalog.add_blob_origin(digest, hub)
+    record = await catalog.blob(digest)
+    assert record == BlobRecord(100, frozenset({BlobOrigin("docker.io", False), secret}))
+    assert (record.is_public, record.opens_for(())) == (True, True)
+    await catalog.remove_blob(digest)
+    assert await catalog.add_blob(digest, 100, now=3.0)
+    assert await catalog.blob(digest) == BlobRecord(100)
+
+
+async def test_s20_an_adopted_blob_opens_for_the_one_source_registry_that_can_have_given_it(catalog: Catalog) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("one", "both"), now=1.0)
+    await catalog.add_manifest(DEBIAN, "ghcr.io/debian", image("other", "both"), now=1.0)
+    await catalog.reconcile({Digest.of(each): 100 for each in (b"one", b"both", b"none")}, now=2.0)
+    assert await catalog.blob(Digest.of(b"one")) == BlobRecord(100, frozenset({BlobOrigin("docker.io", True)}))
+    assert await catalog.blob(Digest.of(b"both")) == await catalog.blob(Digest.of(b"none")) == BlobRecord(100)
+
+
+async def test_s20_a_catalog_of_version_3_learns_who_gave_its_blobs_from_its_repositories(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("one", "both"), now=1.0)
+        await catalog.add_manifest(DEBIAN, "ghcr.io:8443/debian", image("both"), now=1.0)
+        for each in (b"one", b"both", b"none"):
+            await catalog.add_blob(Digest.of(each), 100, now=1.0)
+    for killed in (True, False):
+        with sqlite3.connect(path) as connection:
+            connection.executescript("DELETE FROM blob_origins; PRAGMA user_version = 3;" if killed else "DROP TABLE blob_origins; PRAGMA user_version = 3;")
+        connection.close()
+        async with Catalog.open(path) as catalog:
+            hub, other = BlobOrigin("docker.io", True), BlobOrigin("ghcr.io:8443", True)
+            assert await catalog.blob(Digest.of(b"one")) == BlobRecord(100, frozenset({hub}))
+            assert await catalog.blob(Digest.of(b"both")) == BlobRecord(100, frozenset({hub, other}))
+            assert await catalog.blob(Digest.of(b"none")) == BlobRecord(100)
+
+
+async def test_cached_blobs_are_listed_page_by_page(catalog: Catalog) -> None:
+    sizes = {Digest.of(bytes([number])): number for number in range(1, 6)}
+    for digest, size in sizes.items():
+        await catalog.add_blob(digest, size, now=1.0)
+    listed: list[tuple[Digest, int]] = []
+    while page := await catalog.blobs_after(listed[-1][0] if listed else None, 2):
+        listed += page
+    assert (dict(listed), len(listed), await catalog.blobs_count()) == (sizes, 5, 5)
 
 
 async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None:
