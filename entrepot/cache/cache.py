@@ -710,13 +710,20 @@ class ArtifactCache:
             page = await self._client(route).tags(route.repository, n=n, last=last)
             return _tag_list(repository, page.tags, page.next_last)
 
-        has_copy = self._lists.last_known(key) is not None or await self._catalog.is_cached(repository)
+        has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
             return await self._list(route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown)
         except (SourceError, RepositoryUnknown) as error:
             if not has_copy:
                 raise
             return await self._cached_tags(repository, n, last, error.what)
+
+    async def _is_cached(self, repository: Repository) -> bool:
+        """Whether the repository holds anything, as far as the catalog can tell: where it fails, its source is asked all the same."""
+        try:
+            return await self._catalog.is_cached(repository)
+        except CatalogFailed:
+            return False
 
     async def _cached_tags(self, repository: Repository, n: int | None, last: str | None, warning: str) -> ListAnswer:
         names = await self._catalog.tag_names(repository, after=last, limit=None if n is None else n + 1)
