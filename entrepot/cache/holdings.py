@@ -86,15 +86,16 @@ class Holding:
     def was_asked(self, manifest: Manifest, tag: Tag | None) -> None:
         """A client got the manifest."""
         if tag is not None:
-            self.tag_of[manifest.digest] = tag
+            self.tag_of.note(manifest.digest, tag)
         for child in manifest.children:
             if tag is not None:
-                self.tag_of[child.digest] = tag
+                self.tag_of.note(child.digest, tag)
             if child.platform is not None:
-                self.platform_of[child.digest] = child.platform
+                self.platform_of.note(child.digest, child.platform)
         if not manifest.is_index:
             blobs = self._recent.get(manifest.digest)
-            self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
+            if blobs is None or next(reversed(self._recent)) != manifest.digest:
+                self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
 
     def last_asked_with(self, blob: Digest) -> Digest | None:
         """The manifest of the image asked for last that has this blob."""
