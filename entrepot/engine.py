@@ -194,13 +194,13 @@ class Engine:
                 async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
 
-                    async def kept(digest: Digest, count: int) -> None:
-                        await engine.housekeeping.kept(digest, count)
+                    async def kept(digest: Digest, count: int, origin: str) -> None:
+                        await engine.housekeeping.kept(digest, count, origin)
 
                     def refused(error: OSError) -> None:
                         engine.housekeeping.disk_refused(error)
 
-                    fills = Fills(blobs, clock=time.monotonic, on_held=kept, on_refusal=refused)
+                    fills = Fills(blobs, clock=time.monotonic, on_held=kept, on_refusal=refused, parallel_per_source=settings.parallel_per_source)
                     engine = cls(
                         directories=directories,
                         settings=settings,
@@ -667,6 +667,8 @@ class Engine:
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
         yield from self.housekeeping.notices()
+        yield from self.fills.notices()
+        yield from self.cache.pulls.notices()
         if self.documents.problem is not None:
             yield self.documents.problem.message
         for each in self.documents.credential_sets:

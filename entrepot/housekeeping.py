@@ -80,8 +80,8 @@ class Housekeeping:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
 
-    async def kept(self, digest: Digest, count: int, origin: str | None = None) -> None:
-        """A blob of *count* bytes has come and is held; *origin* is the login server that gave it, where the fill says it."""
+    async def kept(self, digest: Digest, count: int, origin: str) -> None:
+        """A blob of *count* bytes has come from the login server *origin* and is held; from another one it may have come before."""
         if await self._cache.copies.add(digest, count, self._cache.copies.fetched_from(digest, origin)):
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
@@ -211,7 +211,7 @@ class Housekeeping:
         self._leased = frozenset(layer.descriptor.digest for pull in self._cache.pulls.all() if not pull.state.ended for layer in pull.layers)
 
     def _take_away(self, digest: Digest) -> bool:
-        if digest in self._leased or any(fill.digest == digest for fill in self._fills.under_way):
+        if digest in self._leased or self._fills.is_under_way(digest):
             return False
         if not self._blobs.take_away(digest):
             return False

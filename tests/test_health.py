@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from entrepot.cache.fill import Fill, FillState
+from entrepot.cache.turns import Turns
 from entrepot.engine import Engine
 from entrepot.health import Health, probe_disk
 from entrepot.reference import Digest
@@ -110,14 +111,11 @@ async def test_a_catalog_that_fails_is_told(tmp_path: Path) -> None:
 async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn_is_not(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
-    await store.open()
     for number, state in enumerate((FillState.RUNNING, FillState.WAITING)):
         digest = Digest.of(str(number).encode())
-        partial = await store.begin(digest, 1)
-        fill = Fill(digest, 1, None, store, partial, clock=lambda: watched.now)  # type: ignore[arg-type]
+        fill = Fill(digest, 1, None, store, origin="registry.example.com", turns=Turns(1), clock=lambda: watched.now)  # type: ignore[arg-type]
         fill.state = state
         watched.fills.append(fill)
-        partial.release()
     store.close()
     watched.now = 60
     assert watched.health.problems() == ()

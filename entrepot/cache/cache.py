@@ -13,7 +13,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import msgspec
@@ -32,7 +33,7 @@ from entrepot.events import EventLog
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
-from entrepot.source.client import EMPTY_INDEX, ManifestHead, SourceClient
+from entrepot.source.client import EMPTY_INDEX, BlobStream, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -150,6 +151,19 @@ class _StatedSize:
     @property
     def is_contradicted(self) -> bool:
         return self.fill is not None and self.fill.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _RepositoryBlob:
+    """A blob of a repository at its source, asked for with a credential set or none: what a fill reads from."""
+
+    repository: Repository
+    digest: Digest
+    credential_set: str | None
+    client: SourceClient = field(compare=False)
+
+    def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStream]:
+        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator)
 
 
 class ArtifactCache:
@@ -452,8 +466,8 @@ class ArtifactCache:
             self.ledger.blob_used(digest)
             return blob
         self.misses += 1
-        if descriptor.kind is ReferenceKind.LAYER and is_named and self._fills.refusal is None:
-            # On a full disk only what a client waits for is fetched: it is all that somebody has something of.
+        if descriptor.kind is ReferenceKind.LAYER and is_named and self._fills.refusal is None and not self.pulls.is_busy:
+            # On a full disk, and while many pulls are under way, only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
         return blob
 
@@ -560,13 +574,20 @@ class ArtifactCache:
             if self._blobs.size(digest) == size:
                 return HeldBlob(digest, size)
             size = await self.copies.size(digest, stated_size)
-        fill = self._fills.get(digest)
-        if fill is not None:
-            return fill
         if route is None:
-            raise self._not_held(repository, digest)
+            # Its rule was deleted while it comes in.
+            login_server = await self._login_server_of(repository)
+            fill = self._fills.get(digest, login_server, descriptor.size) if login_server is not None else None
+            if fill is None:
+                raise self._not_held(repository, digest)
+            return fill
         self.copies.fetching(digest, _blob_origin(route))
-        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest))
+        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest), origin=route.registry.login_server)
+
+    async def _login_server_of(self, repository: Repository) -> str | None:
+        """From which source registry a repository was cached."""
+        source = await self._catalog.source_of(repository)
+        return source.partition("/")[0] if source is not None else None
 
     async def _is_open(self, repository: Repository, route: Route | None, digest: Digest) -> bool:
         """Whether it is known that a copy may be served through the repository; no source is asked.
@@ -575,8 +596,8 @@ class ArtifactCache:
         """
         if route is not None:
             return await self.copies.opens_for(digest, {route.registry.login_server})
-        source = await self._catalog.source_of(repository)
-        return await self.copies.opens_for(digest, {source.partition("/")[0]} if source is not None else ())
+        login_server = await self._login_server_of(repository)
+        return await self.copies.opens_for(digest, {login_server} if login_server is not None else ())
 
     async def _opens(self, repository: Repository, route: Route | None, digest: Digest, size: int) -> bool:
         """Whether a copy may be served through the repository; its source is asked for a proof where that is not known.
@@ -611,8 +632,7 @@ class ArtifactCache:
         return True
 
     def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
-        client = self._client(route)
-        return lambda *, offset, validator: client.blob(route.repository, digest, offset=offset, validator=validator)
+        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route))
 
     # Pulls
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from entrepot.errors import EntrepotError
 from entrepot.source.errors import SourceAvoided
 
 FETCHES = 2_000
@@ -22,6 +23,13 @@ class TooManyFetches(SourceAvoided):
     """The source registry was not asked because too much is under way already."""
 
 
+class FetchAbandoned(EntrepotError):
+    """A fetch ended without an answer and without an error."""
+
+    code = "FetchAbandoned"
+    status = oci_status = 503
+
+
 class SingleFlight(Generic[Answer]):
     """Runs one fetch for each key at a time. A passenger who leaves changes nothing for the others, nor for the fetch."""
 
@@ -30,6 +38,7 @@ class SingleFlight(Generic[Answer]):
         self._group_limit = group_limit
         self._flights: dict[Hashable, asyncio.Future[Answer]] = {}
         self._groups: Counter[Hashable] = Counter()
+        self._closed = False
 
     async def join(self, key: Hashable, fetch: Callable[[], Awaitable[Answer]], *, group: Hashable = None) -> Answer:
         """The answer of the fetch under way for *key*, or of a new one; raises what the fetch raises.
@@ -45,6 +54,11 @@ class SingleFlight(Generic[Answer]):
             flight.add_done_callback(lambda done: self._landed(key, group, done))
         try:
             return await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            if not flight.cancelled() or self._closed or (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Something within the fetch was cancelled, and not who waits for it.
+            raise FetchAbandoned("What was being fetched was given up on the way.", "Try again.") from None
         finally:
             # An error refers to this frame, which must not refer to it in turn: what failed would stay until a collection of garbage.
             del flight
@@ -60,6 +74,7 @@ class SingleFlight(Generic[Answer]):
 
     async def close(self) -> None:
         """Cancel every fetch under way and wait for their end."""
+        self._closed = True
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()

@@ -227,8 +227,7 @@ class _Tags:
 class _Upstream:
     """What is shared by all clients of one login server."""
 
-    def __init__(self, streams: int) -> None:
-        self.streams = asyncio.Semaphore(streams)
+    def __init__(self) -> None:
         self.reachable: bool | None = None
         self.problem: str | None = None
         self.has_odd_tags = False
@@ -328,7 +327,7 @@ class Sources:
         """What all clients of a login server share."""
         found = self._upstreams.get(login_server)
         if found is None:
-            found = self._upstreams[login_server] = _Upstream(self._settings.parallel_per_source)
+            found = self._upstreams[login_server] = _Upstream()
         return found
 
     def _transport_to(self, endpoint: str, reach: Reach) -> httpx.AsyncBaseTransport:
@@ -457,7 +456,7 @@ class SourceClient:
     async def blob(self, repository: Repository, digest: Digest, *, offset: int = 0, validator: str | None = None) -> AsyncGenerator[BlobStream, None]:
         """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it.
 
-        It waits its turn: only so many blobs come from one source registry at once, and each keeps its place until the stream is left.
+        How many blobs come from one source registry at once is for its caller to bound: see `entrepot.cache.turns`.
         """
         about = self._about(repository, digest)
         headers = {"Accept": "application/octet-stream, */*;q=0.5"}
@@ -466,7 +465,7 @@ class SourceClient:
             if validator is not None and not validator.startswith("W/"):
                 headers["If-Range"] = validator
         accepted = {200, 206, 416} if offset else {200}
-        async with self._upstream.streams, self._ask("GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted) as answer:
+        async with self._ask("GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted) as answer:
             if answer.status != 416:
                 self._refuse_page(answer, about, unless=digest)
             start, size = self._placed(answer, offset, about)

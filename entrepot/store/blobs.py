@@ -12,6 +12,8 @@ only in the digest at the very end, when the whole blob has been fetched and sen
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import logging
 import os
 import re
@@ -40,6 +42,8 @@ T = TypeVar("T")
 _REMOVED = "removed-"
 _ALGORITHMS = frozenset({"sha256", "sha512"})
 _DIRECTORY = re.compile(r"[0-9a-f]{2}")
+_PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
+"""Digest, and what tells its source and size: parts of earlier versions, which had no source, are not continued."""
 
 READ_SIZE = 256 * 1024
 """Bytes that are in memory for one reader at a time, at the most."""
@@ -61,6 +65,12 @@ LEFT_OVER_LASTS = 24 * 3600.0
 
 LEFT_OVERS_LOOKED_AT = 600.0
 """Seconds between two searches for such parts."""
+
+LEFT_OVERS_AT_MOST = 200
+"""Parts that are left over at once; the oldest go first."""
+
+LEFT_OVERS_SHARE = 20
+"""They take at most this part of the file system (1/20): what is left over must not push out what is cached."""
 
 LEASE_LINGERS = 60.0
 """Seconds for which a blob is not removed after it was last handed out: whoever was promised it opens its file a moment later, in a thread."""
@@ -124,10 +134,19 @@ class PartialBlob:
         self.left_over = left_over
         self.is_linked = True
         """Whether the file can be found by its path."""
+        self.is_committed = False
+        """Whether it has its final name: it is whole, right and on the disk."""
         self._descriptor = descriptor
         self._users = 1
         self._hasher = digest.hasher()
         self.written = 0
+
+    @classmethod
+    def without_file(cls, digest: Digest) -> PartialBlob:
+        """A blob that is only hashed and passed on, because the disk takes no new file."""
+        partial = cls(digest, Path(os.devnull), -1)
+        partial.is_linked = False
+        return partial
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Hash *pieces* and write them at the end. Runs in a thread; raises `NotWritten`."""
@@ -180,18 +199,26 @@ class PartialBlob:
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
         """Keep the file open for a reader, also when the writer is long done; raises FileNotFoundError for a blob that was removed meanwhile."""
-        if not self.is_open:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        self._users += 1
+        self.acquire()
         try:
             yield self
         finally:
             self.release()
 
+    def acquire(self) -> None:
+        """One user more, who opens the file if nobody has it open. Raises OSError; FileNotFoundError for a blob that was removed meanwhile."""
+        if not self.is_open:
+            if not self.is_linked:
+                # Its path may be that of a later blob by now.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+            # A writer that let go of a growing file comes back to it.
+            self._descriptor = os.open(self.path, os.O_RDONLY if self.is_committed else os.O_RDWR)
+        self._users += 1
+
     def release(self) -> None:
         """One user less; the last one closes the file."""
         self._users -= 1
-        if self._users == 0:
+        if self._users == 0 and self._descriptor >= 0:
             os.close(self._descriptor)
 
 
@@ -256,6 +283,8 @@ class BlobStore:
             self._unlink(self._boot)
 
     def _lasts(self, part: Path) -> bool:
+        if _PART_NAME.fullmatch(part.name) is None:
+            return False
         try:
             status = part.stat()
         except OSError:
@@ -284,6 +313,20 @@ class BlobStore:
         for each in self._left_overs():
             if not self._lasts(each):
                 self._unlink(each)
+
+    def _bound_left_overs(self) -> None:
+        """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more than their share of the file system. Runs in a thread."""
+        parts: list[tuple[float, int, Path]] = []
+        for each in self._left_overs():
+            # Another thread may remove it.
+            with suppress(FileNotFoundError):
+                status = each.stat()
+                parts.append((status.st_mtime, status.st_size, each))
+        room = shutil.disk_usage(self._fills).total // LEFT_OVERS_SHARE
+        for number, (_, size, part) in enumerate(sorted(parts, reverse=True)):
+            room -= size
+            if room < 0 or number >= LEFT_OVERS_AT_MOST:
+                part.unlink(missing_ok=True)
 
     def _give_up_left_overs(self) -> bool:
         """Make room, when the disk is full; whether there was anything to be removed."""
@@ -355,16 +398,30 @@ class BlobStore:
         finally:
             os.close(descriptor)
 
-    async def begin(self, digest: Digest, size: int) -> PartialBlob:
+    async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
         """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
 
+        What is left over is continued only for the same *source* (a login server) and size: another source can neither be misled by it nor mislead with it.
         The caller commits it, discards it or sets it aside, and then releases it. Raises OSError.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size)
+        beginning = asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size, source)
+        try:
+            return await uninterrupted(beginning)
+        except asyncio.CancelledError:
+            if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
+                self._abandon(beginning.result())
+            raise
 
-    def _begin(self, digest: Digest, size: int) -> PartialBlob:
+    def _abandon(self, partial: PartialBlob) -> None:
+        """Let go of a part whose fill was cancelled while a thread opened its file."""
+        if not partial.left_over:
+            partial.path.unlink(missing_ok=True)
+        self._arriving.discard(partial.path)
+        partial.release()
+
+    def _begin(self, digest: Digest, size: int, source: str) -> PartialBlob:
         self._remove_old_left_overs()
-        path = self._fills / f"{digest.algorithm}-{digest.hex}"
+        path = self._fills / part_name(digest, size, source)
         # Before it is opened: it may be left over, and another thread that makes room must leave it alone.
         self._arriving.add(path)
         try:
@@ -426,6 +483,7 @@ class BlobStore:
             # The name of the new directory has to survive a power cut as well.
             _sync_directory(path.parent.parent)
             _sync_directory(self._root)
+        partial.is_committed = True
 
     async def discard(self, partial: PartialBlob) -> None:
         """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space is free when the last one is done."""
@@ -440,10 +498,11 @@ class BlobStore:
 
     async def set_aside(self, partial: PartialBlob) -> None:
         """Leave over for the next fill what has come of a blob, if that is worth continuing."""
-        if partial.written < WORTH_CONTINUING:
+        if max(partial.written, partial.left_over) < WORTH_CONTINUING:
             await self.discard(partial)
         else:
             self._arriving.discard(partial.path)
+            await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs))
 
     def take_away(self, digest: Digest) -> bool:
         """Let a held blob that nothing refers to disappear; `sweep` frees its space.
@@ -559,6 +618,12 @@ class BlobStore:
     def free(self) -> int:
         """Bytes left on the file system."""
         return shutil.disk_usage(self._root).free
+
+
+def part_name(digest: Digest, size: int, source: str) -> str:
+    """The name of a growing file: a digest that comes from two sources, or with two sizes, has a file for each."""
+    of_source = hashlib.sha256(f"{source}\n{size}".encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{digest.algorithm}-{digest.hex}-{of_source}"
 
 
 def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from entrepot.cache.flight import SingleFlight, TooManyFetches
+from entrepot.cache.flight import FetchAbandoned, SingleFlight, TooManyFetches
 
 
 class Fetch:
@@ -128,3 +128,32 @@ async def test_an_error_does_not_keep_what_failed() -> None:
         assert answers[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("kind", [ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError, SystemError])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_whatever_a_fetch_raises_all_who_wait_get_it_and_the_key_is_free(kind: type[Exception], at_once: bool) -> None:
+    """S02."""
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def fail() -> int:
+        if not at_once:
+            await asyncio.sleep(0)
+        raise kind("unforeseen")
+
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*(flights.join("key", fail) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [kind] * 3
+    assert not flights._flights
+
+
+async def test_a_fetch_that_is_cancelled_from_within_is_an_error_for_those_who_wait() -> None:
+    """S02: a request that takes it for its own cancellation gets no answer at all."""
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def gives_up() -> int:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    outcomes = await asyncio.gather(*(flights.join("key", gives_up) for _ in range(2)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [FetchAbandoned] * 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,10 +20,13 @@ from entrepot.store.blobs import (
     LEASE_LINGERS,
     LEFT_OVER_LASTS,
     LEFT_OVERS_LOOKED_AT,
+    LEFT_OVERS_SHARE,
     READ_SIZE,
     WORTH_CONTINUING,
     BlobStore,
     NotWritten,
+    PartialBlob,
+    part_name,
 )
 from tests.store.full_disk import no_file_above
 
@@ -282,7 +287,7 @@ async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_
     monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)))
     monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
     digest = await keep(store, b"content")
-    assert done == [f"content of sha256-{digest.hex}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
+    assert done == [f"content of {part_name(digest, 7, '')}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
 
 
 async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(store: BlobStore) -> None:
@@ -420,3 +425,86 @@ async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(sto
     with pytest.raises(FileNotFoundError):
         async with store.opened(digest, len(content)):
             raise AssertionError("It was opened.")
+
+
+async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore) -> None:
+    """S07."""
+    content = os.urandom(WORTH_CONTINUING * 2)
+    digest, size = Digest.of(content), len(content)
+    partial = await store.begin(digest, size, "hostile.example")
+    await store.append(partial, [content[:WORTH_CONTINUING]])
+    await store.set_aside(partial)
+    partial.release()
+    for source, of_size, left_over in (
+        ("good.example", size, 0),
+        ("hostile.example", size + 1, 0),
+        ("hostile.example\n1", size, 0),
+        ("../../hostile.example", size, 0),
+        ("hostile.example", size, WORTH_CONTINUING),
+    ):
+        other = await store.begin(digest, of_size, source)
+        assert (other.left_over, other.path.parent) == (left_over, partial.path.parent)
+        other.release()
+
+
+async def test_parts_of_earlier_versions_which_name_no_source_are_removed(store: BlobStore, tmp_path: Path) -> None:
+    """S07: nobody knows who sent them."""
+    path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
+    old = path.with_name(path.name.rpartition("-")[0])
+    old.write_bytes(bytes(WORTH_CONTINUING))
+    again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await again.open()
+    assert [each.name for each in (tmp_path / "fills").iterdir()] == [path.name]
+    again.close()
+
+
+async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(store: BlobStore) -> None:
+    """S07: it came through another source; whoever reads the first one reads on."""
+    digest = await keep(store, b"content")
+    with store.path(digest).open("rb") as first:
+        partial = await store.begin(digest, 7, "other.example")
+        await store.append(partial, [b"content"])
+        await store.commit(partial)
+        assert partial.is_committed
+        third = await store.begin(digest, 7, "third.example")
+        await store.discard(third)
+        third.release()
+        assert first.read() == store.path(digest).read_bytes() == b"content"
+    partial.release()
+
+
+async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_open(store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, going_on = threading.Event(), threading.Event()
+    begin = store._begin
+
+    def slow(digest: Digest, size: int, source: str) -> PartialBlob:
+        entered.set()
+        going_on.wait(30)
+        return begin(digest, size, source)
+
+    monkeypatch.setattr(store, "_begin", slow)
+    opened = len(os.listdir("/proc/self/fd"))
+    beginning = asyncio.create_task(store.begin(Digest.of(b"content"), 7))
+    await asyncio.to_thread(entered.wait, 30)
+    beginning.cancel()
+    going_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert list((tmp_path / "fills").iterdir()) == []
+    assert not store._arriving
+
+
+async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S07: a source that breaks everything off could fill the disk with parts, and cached images would have to go for them."""
+    parts = []
+    for number in range(3):
+        parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+        os.utime(parts[-1], (0, parts[-1].stat().st_mtime - 100 + number))
+    monkeypatch.setattr(blobs_module, "LEFT_OVERS_AT_MOST", 3)
+    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    assert [each.exists() for each in parts] == [False, True, True, True]
+    total = WORTH_CONTINUING * 2 * LEFT_OVERS_SHARE
+    monkeypatch.setattr(blobs_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
+    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    assert [each.exists() for each in parts] == [False, False, False, True, True]
