@@ -43,6 +43,11 @@ class BoundedMap(MutableMapping[K, V]):
             _, oldest = self._items.popitem(last=False)
             self._count(-self._weigh(oldest))
 
+    def note(self, key: K, value: V) -> None:
+        """Set a value where another one or none stands. What stands there already is left in its place in the order: this costs a tenth."""
+        if self._items.get(key) != value:
+            self[key] = value
+
     def __delitem__(self, key: K) -> None:
         self._count(-self._weigh(self._items.pop(key)))
 

@@ -293,8 +293,6 @@ class ArtifactCache:
                 (repository, _of_manifest(reference)), lambda: self._head(repository, route, reference), group=route.registry.login_server
             )
             if head.digest is not None and head.media_type is not None and head.size is not None:
-                if not isinstance(reference, Digest):
-                    holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
@@ -303,9 +301,13 @@ class ArtifactCache:
 
     async def _head(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestHead:
         try:
-            return await self._client(route).head_manifest(route.repository, reference)
+            head = await self._client(route).head_manifest(route.repository, reference)
         except SourceError as error:
             raise self._failed(repository, _of_manifest(reference), error, route) from error
+        if not isinstance(reference, Digest) and head.digest is not None and head.media_type is not None and head.size is not None:
+            holding = await self.holdings.of(repository)
+            holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
+        return head
 
     async def _find_manifest(self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False) -> ManifestAnswer:
         route = self._route(repository)
@@ -728,13 +730,20 @@ class ArtifactCache:
             page = await self._client(route).tags(route.repository, n=n, last=last)
             return _tag_list(repository, page.tags, page.next_last)
 
-        has_copy = self._lists.last_known(key) is not None or await self._catalog.is_cached(repository)
+        has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
             return await self._list(route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown)
         except (SourceError, RepositoryUnknown) as error:
             if not has_copy:
                 raise
             return await self._cached_tags(repository, n, last, error.what)
+
+    async def _is_cached(self, repository: Repository) -> bool:
+        """Whether the repository holds anything, as far as the catalog can tell: where it fails, its source is asked all the same."""
+        try:
+            return await self._catalog.is_cached(repository)
+        except CatalogFailed:
+            return False
 
     async def _cached_tags(self, repository: Repository, n: int | None, last: str | None, warning: str) -> ListAnswer:
         names = await self._catalog.tag_names(repository, after=last, limit=None if n is None else n + 1)

@@ -32,7 +32,7 @@ RESOLVED_TAGS = 500
 """Tags of one repository that are not cached and of which it is remembered where the source said they point."""
 
 DIGESTS = 1_000
-"""Digests of one repository of which it is remembered under which tag, or for which platform, a client asked for them; and blobs that its source confirmed."""
+"""Digests of one repository of which it is remembered under which tag, or for which platform, a client asked for them."""
 
 RECENT_BLOBS = 2_000
 """Blobs of the images of one repository that clients asked for lately, by which it is known which image a layer is wanted for."""
@@ -70,8 +70,6 @@ class Holding:
     """False when something of it was evicted: manifests and blobs are read anew when it is next asked for."""
 
     def __post_init__(self) -> None:
-        self.vouched: BoundedMap[Digest, Descriptor] = BoundedMap(DIGESTS, self.tally)
-        """Blobs that the source says belong to the repository, though no manifest that we hold does."""
         self.resolved: BoundedMap[Tag | Digest, Resolved] = BoundedMap(RESOLVED_TAGS, self.tally)
         self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
         """The tag under which a manifest, or the index above it, was asked for last."""
@@ -84,20 +82,20 @@ class Holding:
         self.manifests[manifest.digest] = manifest.media_type
         for each in manifest.blobs:
             self.blobs[each.digest] = each
-            self.vouched.pop(each.digest, None)
 
     def was_asked(self, manifest: Manifest, tag: Tag | None) -> None:
         """A client got the manifest."""
         if tag is not None:
-            self.tag_of[manifest.digest] = tag
+            self.tag_of.note(manifest.digest, tag)
         for child in manifest.children:
             if tag is not None:
-                self.tag_of[child.digest] = tag
+                self.tag_of.note(child.digest, tag)
             if child.platform is not None:
-                self.platform_of[child.digest] = child.platform
+                self.platform_of.note(child.digest, child.platform)
         if not manifest.is_index:
             blobs = self._recent.get(manifest.digest)
-            self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
+            if blobs is None or next(reversed(self._recent)) != manifest.digest:
+                self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
 
     def last_asked_with(self, blob: Digest) -> Digest | None:
         """The manifest of the image asked for last that has this blob."""
@@ -115,7 +113,7 @@ class Holding:
 
     @property
     def _remembered(self) -> tuple[BoundedMap[Any, Any], ...]:
-        return self.vouched, self.resolved, self.tag_of, self.platform_of, self._recent
+        return self.resolved, self.tag_of, self.platform_of, self._recent
 
     def resolves(self, tag: Tag, digest: Digest, media_type: str, size: int, now: float) -> None:
         """The source said where a tag points."""

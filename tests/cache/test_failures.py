@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
 
 import pytest
 
-from entrepot.cache.failures import Failure, Failures
+from entrepot.cache.failures import REMEMBERED_FAILURES, Failure, Failures
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, RangeUnsatisfiable
 from entrepot.reference import Repository
 from entrepot.source.errors import SourceFailed, SourceOverAllowance
@@ -96,6 +97,29 @@ def test_s24_failures_are_bounded_in_number_and_in_size(failures: Failures) -> N
     with pytest.raises(ManifestUnknown) as raised:
         failures.check(NGINX, "999")
     assert len(raised.value.what) == 1_000
+
+
+def test_s24_twelve_thousand_unknown_tags_do_not_grow_beyond_a_bound(clock: Clock) -> None:
+    """L10: it was 25 kB each. Every error here has a frame with as much behind it."""
+    failures = Failures(lifetime=LIFETIME, clock=clock)
+
+    def fail(tag: str) -> None:
+        answer = bytes(25_000)
+        raise ManifestUnknown(f"docker.io/library/nginx has no {tag} ({len(answer)}).", "Look elsewhere.")
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(12_000):
+            try:
+                fail(f"tag-{number}")
+            except ManifestUnknown as error:
+                failures.remember(NGINX, f"tag-{number}", error)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(failures) == REMEMBERED_FAILURES
+    assert grown < 2_000 * REMEMBERED_FAILURES
 
 
 def test_what_has_a_copy_is_told_apart_from_what_has_none(failures: Failures) -> None:

@@ -39,12 +39,11 @@ def test_s31_what_one_repository_makes_us_remember_is_bounded() -> None:
     holding = Holding({}, {})
     for number in range(5_000):
         holding.resolves(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
-        holding.vouched[digest(number)] = descriptor(number)
         holding.was_asked(image_of(number, f"a{number}", f"b{number}"), Tag(f"t{number}"))
     children = tuple(descriptor(number, ReferenceKind.MANIFEST, "linux/amd64") for number in range(5_000))
     holding.was_asked(Manifest(b"{}", OCI_INDEX, digest("index"), children), Tag("index"))
     assert len(holding.resolved) == RESOLVED_TAGS
-    assert [len(each) for each in (holding.tag_of, holding.vouched, holding.platform_of)] == [DIGESTS] * 3
+    assert [len(each) for each in (holding.tag_of, holding.platform_of)] == [DIGESTS] * 2
     assert sum(1 + len(blobs) for blobs in holding._recent.values()) <= RECENT_BLOBS
     # What was asked for last is what is still known.
     assert holding.last_asked_with(digest("b4999")) == digest(4999)

@@ -12,6 +12,7 @@ from entrepot.cache import lists
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.engine import Engine
 from entrepot.reference import Digest, Repository
+from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import OCI_INDEX
 from tests.conftest import Clock
 from tests.standin import Content, StandIn, StandInImage, Status
@@ -160,6 +161,29 @@ async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(regi
     assert (tags_in(response), *origin(response)) == (["1"], "stale", True)
     assert "No cache rule answers" in response.headers["warning"]
     assert source.count("GET", "/tags/list") == 0
+
+
+async def test_s28_a_catalog_that_fails_hides_no_tags_of_the_source(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add_image("library/nginx", "1", layers=[10])
+
+    async def fail(_: Repository) -> bool:
+        raise CatalogFailed("The catalog fails.")
+
+    monkeypatch.setattr(engine.catalog, "is_cached", fail)
+    assert tags_in(await registry.get(TAGS)) == ["1"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(n: int, registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    for tag in ("1", "2"):
+        source.add_image("library/nginx", tag, layers=[10])
+        await registry.get(f"/v2/library/nginx/manifests/{tag}")
+    await engine.delete_rule("example-library")
+    answer = await engine.cache.tags(NGINX, n=n, last=None)
+    assert json.loads(answer.listing.body) == {"name": NGINX, "tags": ["1", "2"][:n]}
+    assert answer.listing.next_last == ("1" if n == 1 else None)
 
 
 async def test_s28_a_change_of_rules_asks_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:

@@ -9,6 +9,7 @@ import tracemalloc
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -205,3 +206,45 @@ async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives
         assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, good.content, "stale")
         assert response.headers["warning"].startswith('110 entrepot "')
     assert len(source.requests) <= 2
+
+
+# Many at once
+
+
+async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(registry: httpx.AsyncClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "1")
+    gate = source.hold("/manifests/", method="HEAD")
+    waiting = [asyncio.create_task(registry.head("/v2/library/nginx/manifests/1")) for _ in range(20)]
+    await gate.reached
+    gate.open()
+    assert {each.status_code for each in await asyncio.gather(*waiting)} == {200}
+    assert source.count("HEAD", "/manifests/") == 1
+
+
+async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S06, S24: a request goes on when its client has left. So what is under way is bounded, and a copy is served all the same."""
+    cached = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
+    assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 200
+    clock.now += engine.settings.freshness
+    monkeypatch.setattr(engine.cache._flights, "_group_limit", 3)
+    gate = source.hold("/manifests/")
+    asking = [asyncio.create_task(registry.get(f"/v2/library/nginx/manifests/u{number}")) for number in range(20)]
+    for refused in islice(asyncio.as_completed(asking), 17):
+        response = await refused
+        assert (response.status_code, "retry-after" in response.headers) == (503, True)
+    assert len(engine.cache._flights._flights) == 3
+    stale = await registry.get("/v2/library/nginx/manifests/1")
+    assert (stale.status_code, stale.content, stale.headers["entrepot-origin"]) == (200, cached.content, "stale")
+    for each in asking:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    gate.open()
+    async with asyncio.timeout(30):
+        while engine.cache._flights._flights:
+            await asyncio.sleep(0)
+    assert not engine.cache._flights._groups
+    # What was not even asked is not remembered as a failure.
+    source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "u19")
+    assert (await registry.get("/v2/library/nginx/manifests/u19")).status_code == 200
