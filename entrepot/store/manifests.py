@@ -23,6 +23,9 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
+UNTYPED = "application/octet-stream"
+"""The media type of what has none, or something else in its place."""
+
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
@@ -74,7 +77,7 @@ class _Platform(msgspec.Struct):
 class _Descriptor(msgspec.Struct):
     digest: str
     size: Annotated[int, msgspec.Meta(ge=0)]
-    media_type: str = msgspec.field(name="mediaType", default="application/octet-stream")
+    media_type: str = msgspec.field(name="mediaType", default=UNTYPED)
     platform: _Platform | None = None
     urls: list[str] | None = None
 
@@ -205,11 +208,16 @@ def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
     return Descriptor(
         digest=Digest.parse(each.digest),
         kind=kind,
-        media_type=each.media_type,
+        media_type=each.media_type if _is_media_type(each.media_type) else UNTYPED,
         size=each.size,
         platform=_platform(each.platform) if each.platform else None,
         optional=optional,
     )
+
+
+def _is_media_type(text: str) -> bool:
+    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take more."""
+    return len(text) <= 255 and text.isascii() and text.isprintable() and " " not in text and "/" in text
 
 
 def _platform(platform: _Platform) -> str | None:

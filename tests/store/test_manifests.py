@@ -156,3 +156,11 @@ def test_why_a_manifest_is_unreadable_is_one_short_printable_line(name: str) -> 
         Manifest.of(content, OCI_MANIFEST, Digest.of(content))
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) <= 200
+
+
+@pytest.mark.parametrize("media_type", ["application/x\r\nX-Evil: 1", "\x1b]0;T\x07", "a/" + "b" * 1_000_000, "", "json", "a/\u202eb"])
+def test_a_layer_whose_media_type_is_none_is_one_of_no_type(media_type: str) -> None:
+    """S04, S26: clients take such an image by its digest; the view of it holds nothing that could not be shown or sent."""
+    image = manifest(layers=[descriptor("a", mediaType=media_type)])
+    assert [each.media_type for each in image.references] == ["application/octet-stream"]
+    assert media_type in json.loads(image.content)["layers"][0]["mediaType"]
