@@ -114,7 +114,7 @@ async def _source(
         yield _ok(about, "connection", f"goes through the proxy {httpx.URL(proxy).host}")
     else:
         addresses: list[AddressInfo] = []
-        found = await _isolated(about, "name", lambda: _name(engine, about, url, addresses))
+        found = await _isolated(about, "name", lambda: _name(engine, registry, url, addresses))
         yield found
         if found.outcome is Outcome.FAILED:
             return
@@ -167,14 +167,23 @@ def _not_checked(about: str, check: str, error: Exception) -> Finding:
     )
 
 
-async def _name(engine: Engine, about: str, url: httpx.URL, addresses: list[AddressInfo]) -> Finding:
-    """Looks the name up, and adds to *addresses* what it has."""
+async def _name(engine: Engine, registry: SourceRegistry, url: httpx.URL, addresses: list[AddressInfo]) -> Finding:
+    """Looks the name up, and adds to *addresses* those to which a connection may be made."""
+    about, reach = registry.login_server, Reach.of(registry)
     try:
-        addresses += await Lookups(engine.settings.connect_timeout).addresses(url.host)
+        resolved = await Lookups(engine.settings.connect_timeout).addresses(url.host)
     except (LookupTimedOut, LookupsBusy):
         return _failed(about, "name", f"The name server does not answer for {url.host}.", "Check the name server of this machine.")
     except OSError:
         return _failed(about, "name", f"{url.host} is not known.", "Check the name server and the network of this machine.")
+    addresses += [each for each in resolved if url.host in reach.hosts or reach.permits_address(literal(each))]
+    if not addresses:
+        return _failed(
+            about,
+            "name",
+            f"{url.host} is an address of this machine's own surroundings, by the name server.",
+            f'No connection is made. If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{about}"].',
+        )
     return _ok(about, "name", f"{url.host} has {counted(len(set(map(literal, addresses))), 'address', 'addresses')}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import resource
+import socket
 import ssl
 import time
 from dataclasses import replace
@@ -95,6 +96,20 @@ async def test_a_name_that_is_not_known(directories: Directories) -> None:
     found = await examined(directories, "https://registry.invalid")
     assert finding(found, "name").outcome is Outcome.FAILED
     assert checks(found) == ["name"], "what follows from it is not looked at"
+
+
+async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S21."""
+
+    def here(host: str, *_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    async with Engine.open(directories, Settings()) as engine:
+        await engine.create_rule(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
+        found = await examine(engine)
+    assert checks(found, "quay.io") == ["name"]
+    assert "address of this machine's own surroundings" in finding(found, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: StandIn) -> None:

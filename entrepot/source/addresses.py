@@ -157,11 +157,12 @@ class Reach:
     @functools.lru_cache(maxsize=1024)
     def of(registry: SourceRegistry) -> Reach:
         """What the configuration of a registry allows. What the built-in table says of a registry places nothing on this machine."""
-        endpoint = httpx.URL(registry.endpoint)
-        if not registry.declared and _is_of_table(registry):
-            return Reach()
-        named = (registry.endpoint, f"//{registry.login_server}", *registry.realms)
-        return Reach(frozenset(httpx.URL(each).host for each in named), is_loopback(endpoint.host))
+        of_table = next((each for each in TABLE if each.login_server == registry.login_server), None)
+        named = set(registry.realms) - set(of_table.realms if of_table is not None else ())
+        endpoint = of_table.endpoint if of_table is not None else f"https://{registry.login_server}"
+        if registry.declared or registry.endpoint != endpoint:
+            named |= {registry.endpoint, f"//{registry.login_server}"}
+        return Reach(frozenset(httpx.URL(each).host for each in named), is_loopback(httpx.URL(registry.endpoint).host))
 
     def permits_host(self, host: str) -> bool:
         """Whether a request may be sent to *host*, by its literal text."""
@@ -171,9 +172,3 @@ class Reach:
         """Whether a connection may be made to what a host that the administrator did not name was resolved to."""
         literal = literal_address(address)
         return literal is not None and (not is_local_address(literal) or (self.loopback and is_loopback(address)))
-
-
-def _is_of_table(registry: SourceRegistry) -> bool:
-    if registry.endpoint == f"https://{registry.login_server}":
-        return True
-    return any((each.login_server, each.endpoint) == (registry.login_server, registry.endpoint) for each in TABLE)

@@ -15,6 +15,9 @@ from email.utils import parsedate_to_datetime
 LONGEST_PAUSE = 300.0
 """Seconds after which a source that said 429 is asked again, however long it wants us to wait: an allowance may be raised, or another be bought, meanwhile."""
 
+LONGEST_TOLD = 366 * 24 * 3600.0
+"""The longest time that a source is believed to mean, in seconds: what lies beyond is no date on which anything could be shown."""
+
 _EPOCH_FROM = 1_000_000_000
 """A number of seconds from here on (September 2001) is a time and not a duration: Docker Hub and GitHub send such ones."""
 
@@ -42,20 +45,21 @@ def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
     if limit is None and remaining is None:
         return None
     window = next((float(found[1]) for what in ("limit", "remaining") if (found := _WINDOW.search(told.get(f"ratelimit{what}", "")))), None)
-    return Allowance(limit, remaining, None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset, window)
+    resets = None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset
+    return Allowance(limit, remaining, None if resets is None or resets - now > LONGEST_TOLD else resets, window)
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that an answer asks us to wait, if it does."""
+    """The seconds that an answer asks us to wait, if it does; a year at the most."""
     value = headers.get("retry-after")
     if value is None:
         return None
     value = value[:HEADER_LENGTH]
     if (number := _number(value)) is not None:
-        return max(0.0, number - now) if number >= _EPOCH_FROM else float(number)
+        return min(LONGEST_TOLD, max(0.0, number - now) if number >= _EPOCH_FROM else float(number))
     try:
         until = parsedate_to_datetime(value)
-        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+        return min(LONGEST_TOLD, max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now))
     except (ValueError, OverflowError, TypeError):
         return None
 

@@ -56,7 +56,7 @@ class AddressForbidden(OSError):
 class SourceTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests with aiohttp; the proxies of the environment are used.
 
-    *connections* is the most that are open at once, *reach* says where they may go, and a name is
+    *connections* is the most that each pool has open at once, *reach* says where they may go, and a name is
     looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
     `AddressRefused`.
     """

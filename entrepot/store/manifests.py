@@ -28,8 +28,8 @@ PLATFORM_PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What the operating system, the architecture and the variant of a platform may be. Whoever writes a manifest chooses them: a platform with another part is
 dropped where the manifest is read (S03), so that no log, no terminal and no shell sees it."""
 
-MEDIA_TYPE_LENGTH = 255
-"""Characters of a media type that are kept and shown: RFC 6838 (4.2) allows 127 on either side of the slash."""
+UNTYPED = "application/octet-stream"
+"""The media type of what has none, or something else in its place."""
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
@@ -82,7 +82,7 @@ class _Platform(msgspec.Struct):
 class _Descriptor(msgspec.Struct):
     digest: str
     size: Annotated[int, msgspec.Meta(ge=0)]
-    media_type: str = msgspec.field(name="mediaType", default="application/octet-stream")
+    media_type: str = msgspec.field(name="mediaType", default=UNTYPED)
     platform: _Platform | None = None
     urls: list[str] | None = None
 
@@ -223,12 +223,16 @@ def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
     return Descriptor(
         digest=Digest.parse(each.digest),
         kind=kind,
-        # It is shown, and compared only with types that are printable.
-        media_type=printable(each.media_type, MEDIA_TYPE_LENGTH),
+        media_type=each.media_type if _is_media_type(each.media_type) else UNTYPED,
         size=each.size,
         platform=_platform(each.platform) if each.platform else None,
         optional=optional,
     )
+
+
+def _is_media_type(text: str) -> bool:
+    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take more."""
+    return len(text) <= 255 and text.isascii() and text.isprintable() and " " not in text and "/" in text
 
 
 def _platform(platform: _Platform) -> str | None:

@@ -105,6 +105,8 @@ def test_only_what_the_administrator_named_may_be_on_this_machine() -> None:
     )
     assert Reach.of(declared.find("r.example.com")) == Reach(frozenset({"r.example.com", "vm", "auth.example.net"}))
     assert Reach.of(declared.find("docker.io")) == Reach(frozenset({"docker.io", "mirror.corp"}))
+    with_realm = SourceRegistries([DeclaredUpstream("nvcr.io", realms=("https://auth.corp",))])
+    assert Reach.of(with_realm.find("nvcr.io")) == Reach(frozenset({"auth.corp"}))
     local = SourceRegistries([DeclaredUpstream("r.example.com", None, SignIn.NONE, "http://127.0.0.1:5001")])
     assert Reach.of(local.find("r.example.com")).loopback
 

@@ -116,3 +116,11 @@ def test_absurd_numbers_and_dates_ask_for_no_pause(value: str) -> None:
     """S02, S25: more digits than Python reads, and dates beyond its calendar."""
     assert read_retry_after(httpx.Headers({"Retry-After": value.encode()}), NOW) in {None, 0.0}
     assert read_allowance({"ratelimit-limit": value, "ratelimit-remaining": value}, NOW) is None
+
+
+@pytest.mark.parametrize("value", ["999999999999999", "999999999", "Fri, 31 Dec 9999 08:00:01 GMT"])
+def test_a_time_beyond_a_year_is_none_that_could_be_shown(value: str) -> None:
+    """S02, F67: the dashboard shows when an allowance is counted anew, and no clock has the year 31,000,000."""
+    assert read_retry_after({"retry-after": value}, NOW) == 366 * 86_400
+    allowance = read_allowance({"ratelimit-remaining": "1", "ratelimit-reset": value}, NOW)
+    assert allowance == Allowance(None, 1, None)
