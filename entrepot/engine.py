@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from msgspec import UNSET, Struct, UnsetType
@@ -18,7 +18,7 @@ from entrepot.cache.fill import Fills
 from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
 from entrepot.data_directory import only_engine
 from entrepot.documents import Documents
-from entrepot.errors import RequestInvalid
+from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.freshness import freshness_text
 from entrepot.health import Health
@@ -122,7 +122,8 @@ class Engine:
         self.health_of_engine = Health(
             directories.data,
             fills=lambda: fills.under_way,
-            ask_catalog=catalog.repositories_count,
+            ask_catalog=catalog.examine,
+            failed_requests=lambda: catalog.health.problem,
             # A fill that is refused moves with each try; what takes longer than all time-outs of one try together is stuck.
             stuck_after=ATTEMPTS * (settings.connect_timeout + settings.read_timeout) + STUCK_MARGIN,
             on_change=self._health_changed,
@@ -211,17 +212,19 @@ class Engine:
                         self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
                         yield
                 finally:
-                    await self.cache.close()
+                    await self._write_last(self.cache.close, "What was used last")
         finally:
-            await self._write_history()
+            await self._write_last(self.cache.history.write, "The pulls that ended last")
+            await self._write_last(self.activity.write, "The activity of the last minute")
 
-    async def _write_history(self) -> None:
-        """Keep for the next engine what happened in this one."""
+    async def _write_last(self, write: Callable[[], Awaitable[None]], what: str) -> None:
+        """Keep for the next engine what happened in this one; where the catalog fails, the engine ends all the same."""
         try:
-            await self.cache.history.write()
-            await self.activity.write()
+            await write()
+        except EntrepotError as error:
+            _log.error("%s can't be recorded: %s", what, error.what)
         except Exception:
-            _log.exception("What happened lately could not be written down; it is missing in the history")
+            _log.exception("%s can't be recorded", what)
 
     async def _keep_books(self) -> None:
         """Notice hand edits of the documents, and write down what was used."""

@@ -14,10 +14,12 @@ import pytest
 from entrepot.cache.fill import Fill, FillState
 from entrepot.engine import Engine
 from entrepot.health import Health, probe_disk
-from entrepot.reference import Digest
+from entrepot.reference import Digest, Repository
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import Trouble
 from tests.standin import StandIn
+from tests.store.damage import damage_table
 from tests.test_engine import ended
 
 
@@ -166,3 +168,29 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
     assert (await registry.get("/readyz")).status_code == 200
     kinds = [event.kind for event in engine.events.recent()]
     assert kinds[-2:] == ["engine-unready", "engine-ready"]
+
+
+async def test_a_failure_that_requests_met_is_told_until_one_succeeds(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+    """L12: the look at the catalog succeeds beside it."""
+    source.add_image("library/nginx", "1")
+    failed = CatalogFailed("The catalog fails: disk I/O error.")
+    engine.catalog.health.fails(Trouble.WRITING, failed)
+    unready = await registry.get("/readyz")
+    assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
+    assert failed.what in (await engine.status()).notices
+    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    assert (await registry.get("/readyz")).status_code == 200
+
+
+async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+    """L12: 16 KiB of random bytes in the middle of the file, and `/readyz` said ready."""
+    source.add_image("library/nginx", "1")
+    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    await engine.catalog._engine.dispose()
+    engine.catalog._readers.rest()
+    damage_table(engine.directories.catalog, "tags")
+    with pytest.raises(CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"):
+        await engine.catalog.tags(Repository("library/nginx"))
+    assert await engine.catalog.repositories_count() == 1
+    unready = await registry.get("/readyz")
+    assert (unready.status_code, unready.json()["problems"]) == (503, ["The catalog fails: database disk image is malformed."])

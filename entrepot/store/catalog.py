@@ -8,7 +8,7 @@ last use.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,10 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    ExceptionContext,
     Table,
     bindparam,
-    create_engine,
     delete,
     event,
     exists,
@@ -32,11 +30,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
+from entrepot.store.connections import CatalogFailed as CatalogFailed
+from entrepot.store.connections import CatalogHealth, Readers, Reason, Trouble, set_up_connection
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
 from entrepot.store.entries import CachedManifest as CachedManifest
 from entrepot.store.entries import CachedRepository as CachedRepository
@@ -45,13 +44,10 @@ from entrepot.store.entries import TagEntry as TagEntry
 from entrepot.store.eviction import HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 
+WRITE_STALLED = 30.0
+"""Seconds after which a write under way counts as one that hangs: the eviction of some hundred images takes some."""
+
 T = TypeVar("T")
-
-
-class CatalogFailed(EngineError):
-    """The database can't be read or written: its disk is gone, full, or damaged."""
-
-    code = "CatalogFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +87,15 @@ class Evicted:
 class Catalog:
     """The catalog of one engine. Reads run side by side; writes wait for each other here and not in the database."""
 
-    def __init__(self, engine: AsyncEngine, path: Path) -> None:
+    def __init__(self, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float]) -> None:
         self._engine = engine
-        self._reading = create_engine(f"sqlite:///{path}", poolclass=NullPool)
-        event.listen(self._reading, "connect", _set_up_connection)
-        event.listen(self._reading, "handle_error", _tell_failure)
+        self._readers = readers
+        self._clock = clock
         self._writing = asyncio.Lock()
+        self._write_began: float | None = None
+        """When the write under way began, by the monotonic clock."""
+        self.health = health
+        """What fails at the moment, and what was done about a catalog that was damaged."""
         self.changes = 0
         """Counts what was written that a listing of repositories or tags shows, but for their use."""
         self.uses = 0
@@ -104,10 +103,16 @@ class Catalog:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, path: Path) -> AsyncIterator[Catalog]:
-        """Open the catalog in the file *path*, making it when it is not there; raises `EngineError` when it can't be used."""
-        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-        event.listen(engine.sync_engine, "connect", _set_up_connection)
+    async def open(cls, path: Path, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Catalog]:
+        """Open the catalog in the file *path*, making it when it is not there; raises `EngineError` when it can't be used.
+
+        *clock* is in seconds since the epoch.
+        """
+        health = CatalogHealth()
+        url = f"sqlite:///{path}"
+        engine = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:", 1))
+        event.listen(engine.sync_engine, "connect", set_up_connection)
+        readers = Readers(url, health)
         try:
             try:
                 async with engine.begin() as connection:
@@ -117,15 +122,22 @@ class Catalog:
                     f"The catalog {path} can't be opened: {error.orig}.",
                     "Check the disk and the file's permissions; moved out of the way, it is made anew and fills as images are pulled.",
                 ) from error
-            event.listen(engine.sync_engine, "handle_error", _tell_failure)
-            yield cls(engine, path)
+            event.listen(engine.sync_engine, "handle_error", health.tell_failed_write)
+            yield cls(engine, readers, health, clock)
         finally:
+            await readers.close()
             await engine.dispose()
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing, self._engine.begin() as connection:
-            yield connection
+        async with self._writing:
+            self._write_began = time.monotonic()
+            try:
+                async with self._engine.begin() as connection:
+                    yield connection
+                self.health.works(Trouble.WRITING)
+            finally:
+                self._write_began = None
 
     @asynccontextmanager
     async def _change(self, *, changes: bool = True, uses: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -142,36 +154,50 @@ class Catalog:
             self.changes += changes and written
             self.uses += uses and written
 
-    async def _read(self, read: Callable[[Connection], T]) -> T:
-        """Read a long answer on a connection of its own in a thread: row by row on the event loop, ten thousand rows would hold up everybody else."""
+    async def _read(self, read: Callable[[Connection], T], *, long: bool = False) -> T:
+        """Read in a thread, where rows become objects as well: row by row on the event loop, ten thousand rows would hold up everybody else.
 
-        def read_now() -> T:
-            with self._reading.connect() as connection:
-                # All of it as it was in one moment, whatever is written meanwhile.
-                connection.exec_driver_sql("BEGIN")
-                return read(connection)
+        All of it is as it was in one moment, whatever is written meanwhile. *long* is for what may look at the whole catalog.
+        """
+        return await self._readers.read(read, long=long)
 
-        return await asyncio.to_thread(read_now)
+    async def examine(self) -> None:
+        """Read a page of each large table and write one: raises `CatalogFailed` when that fails, or when a request has met a damaged page."""
+        tables = (schema.repositories, schema.manifests, schema.references, schema.blobs)
+        await self._read(lambda connection: [connection.execute(select(each).limit(1)).all() for each in tables])
+        if self._write_began is None:
+            async with self._write() as connection:
+                # The number that stands there already: SQLite writes its first page, and nothing changes.
+                await connection.exec_driver_sql(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
+        elif (under_way := time.monotonic() - self._write_began) > WRITE_STALLED:
+            raise CatalogFailed(f"A write to the catalog has not ended for {under_way:.0f} s.", reason=Reason.STALLED)
+        if self.health.problem is not None:
+            raise self.health.problem.with_traceback(None)
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
         query = select(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return _tag_entry(row) if row else None
+
+        def read(connection: Connection) -> TagEntry | None:
+            row = connection.execute(query).one_or_none()
+            return _tag_entry(row) if row else None
+
+        return await self._read(read)
 
     async def manifest(self, digest: Digest) -> Manifest | None:
         """A manifest's bytes; None when it is not cached."""
         query = select(schema.manifests).where(schema.manifests.c.digest == str(digest))
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return Manifest.of(row.content, row.media_type, digest) if row else None
+
+        def read(connection: Connection) -> Manifest | None:
+            row = connection.execute(query).one_or_none()
+            return Manifest.of(row.content, row.media_type, digest) if row else None
+
+        return await self._read(read)
 
     async def manifests_of(self, repository: Repository) -> frozenset[Digest]:
         """The manifests that belong to a repository."""
         query = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == repository)
-        async with self._engine.connect() as connection:
-            return frozenset(Digest.parse(text) for text in (await connection.execute(query)).scalars())
+        return await self._read(lambda connection: frozenset(Digest.parse(text) for text in connection.execute(query).scalars()))
 
     async def blobs_of(self, repository: Repository) -> dict[Digest, Descriptor]:
         """The blobs that manifests of a repository refer to, held or not."""
@@ -181,13 +207,15 @@ class Catalog:
             .where(schema.repository_manifests.c.repository == repository, schema.references.c.kind != ReferenceKind.MANIFEST)
             .distinct()
         )
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).all()
-        return {
-            digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=row.size)
-            for row in rows
-            for digest in (Digest.parse(row.digest),)
-        }
+
+        def read(connection: Connection) -> dict[Digest, Descriptor]:
+            return {
+                digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=row.size)
+                for row in connection.execute(query)
+                for digest in (Digest.parse(row.digest),)
+            }
+
+        return await self._read(read)
 
     async def images_with(self, repository: Repository, blob: Digest) -> list[Digest]:
         """The image manifests of a repository that refer to a blob, the one cached last first."""
@@ -197,41 +225,39 @@ class Catalog:
             .where(schema.repository_manifests.c.repository == repository, schema.references.c.digest == str(blob))
             .order_by(schema.repository_manifests.c.cached.desc())
         )
-        async with self._engine.connect() as connection:
-            return [Digest.parse(text) for text in (await connection.execute(query)).scalars()]
+        return await self._read(lambda connection: [Digest.parse(text) for text in connection.execute(query).scalars()])
 
     async def is_cached(self, repository: Repository) -> bool:
         """Whether the repository holds anything."""
         query = select(schema.repositories.c.name).where(schema.repositories.c.name == repository)
-        async with self._engine.connect() as connection:
-            return (await connection.execute(query)).one_or_none() is not None
+        return await self._read(lambda connection: connection.execute(query).one_or_none() is not None)
 
     async def repository_names(self) -> list[Repository]:
         """All cached repositories, by name."""
-        async with self._engine.connect() as connection:
-            return [Repository(name) for name in (await connection.execute(select(schema.repositories.c.name).order_by(schema.repositories.c.name))).scalars()]
+        query = select(schema.repositories.c.name).order_by(schema.repositories.c.name)
+        return await self._read(lambda connection: [Repository(name) for name in connection.execute(query).scalars()], long=True)
 
     async def repositories_count(self) -> int:
         """How many repositories are cached."""
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(select(func.count()).select_from(schema.repositories))).scalar_one())
+        query = select(func.count()).select_from(schema.repositories)
+        return await self._read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def repositories(self, name: Repository | None = None) -> list[CachedRepository]:
         """All cached repositories, or the one named, by name."""
         if name is None:
             return await self.listed(lambda each: each)
-        async with self._engine.connect() as connection:
-            return [CachedRepository(*row) for row in await connection.execute(_repositories_query.where(schema.repositories.c.name == name))]
+        query = _repositories_query.where(schema.repositories.c.name == name)
+        return await self._read(lambda connection: [CachedRepository(*row) for row in connection.execute(query)])
 
     async def listed(self, tell: Callable[[CachedRepository], T]) -> list[T]:
         """All cached repositories, by name, each in the words of *tell*, which is called in another thread."""
-        return await self._read(lambda connection: [tell(CachedRepository(*row)) for row in connection.execute(_repositories_query)])
+        return await self._read(lambda connection: [tell(CachedRepository(*row)) for row in connection.execute(_repositories_query)], long=True)
 
     async def counted_use(self, count: Callable[[Iterable[Any]], T]) -> T:
         """What *count*, called in another thread, makes of all repositories: of each its name, its size, how often it was pulled, and when last."""
         column = schema.repositories.c
         query = select(column.name, column.size, column.pulls, column.last_pull)
-        return await self._read(lambda connection: count(connection.execute(query)))
+        return await self._read(lambda connection: count(connection.execute(query)), long=True)
 
     async def tags(self, repository: Repository) -> list[CachedTag]:
         """The tags of a repository, by name, with what is held behind each."""
@@ -253,40 +279,26 @@ class Catalog:
             .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.manifest)
             .where(schema.repository_manifests.c.repository == repository)
         )
-        async with self._engine.connect() as connection:
-            tag_rows = (await connection.execute(tags)).all()
+
+        def read(connection: Connection) -> list[CachedTag]:
             children_of: dict[str, set[str]] = {}
-            for parent, child in await connection.execute(children):
+            for parent, child in connection.execute(children):
                 children_of.setdefault(parent, set()).add(child)
-            known = {each.digest: each for each in await connection.execute(manifests)}
+            known = {each.digest: each for each in connection.execute(manifests)}
             blobs_of: dict[str, dict[str, int]] = {}
-            for parent, blob, size in await connection.execute(blobs):
+            for parent, blob, size in connection.execute(blobs):
                 blobs_of.setdefault(parent, {})[blob] = size
-        found = []
-        for row in tag_rows:
-            reached = _reachable(row.digest, children_of) & known.keys()
-            held = {digest: size for manifest in reached for digest, size in blobs_of.get(manifest, {}).items()}
-            found.append(
-                CachedTag(
-                    name=Tag(row.name),
-                    entry=_tag_entry(row),
-                    last_pull=row.last_pull,
-                    platforms=tuple(sorted({known[manifest].platform for manifest in reached if known[manifest].platform and manifest in blobs_of})),
-                    size=sum(held.values()) + sum(known[manifest].size for manifest in reached),
-                    locked=row.locked,
-                )
-            )
-        return found
+            return [_cached_tag(row, children_of, known, blobs_of) for row in connection.execute(tags)]
+
+        return await self._read(read, long=True)
 
     async def behind_tag(self, repository: Repository, tag: Tag) -> TagContents | None:
         """All that is behind a tag, and who else needs it; None when the tag is not cached."""
-        async with self._engine.connect() as connection:
-            return await behind_tag(connection, repository, tag)
+        return await self._read(lambda connection: behind_tag(connection, repository, tag), long=True)
 
     async def contents(self, repository: Repository) -> RepositoryContents:
         """What a repository holds, and how much of it others need too."""
-        async with self._engine.connect() as connection:
-            return await of_repository(connection, repository)
+        return await self._read(lambda connection: of_repository(connection, repository), long=True)
 
     async def manifests(self, repository: Repository) -> list[CachedManifest]:
         """The manifests of a repository, oldest first."""
@@ -297,29 +309,31 @@ class Catalog:
             .order_by(schema.repository_manifests.c.cached, schema.repository_manifests.c.digest)
         )
         tags_query = select(schema.tags.c.name, schema.tags.c.digest).where(schema.tags.c.repository == repository).order_by(schema.tags.c.name)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).all()
+
+        def read(connection: Connection) -> list[CachedManifest]:
             tags: dict[str, list[Tag]] = {}
-            for name, digest in await connection.execute(tags_query):
+            for name, digest in connection.execute(tags_query):
                 tags.setdefault(digest, []).append(Tag(name))
-        return [
-            CachedManifest(
-                digest=Digest.parse(row.digest),
-                media_type=row.media_type,
-                size=row.size,
-                platform=row.platform,
-                tags=tuple(tags.get(row.digest, ())),
-                cached=row.cached,
-                last_pull=row.last_pull,
-                locked=row.locked,
-            )
-            for row in rows
-        ]
+            return [
+                CachedManifest(
+                    digest=Digest.parse(row.digest),
+                    media_type=row.media_type,
+                    size=row.size,
+                    platform=row.platform,
+                    tags=tuple(tags.get(row.digest, ())),
+                    cached=row.cached,
+                    last_pull=row.last_pull,
+                    locked=row.locked,
+                )
+                for row in connection.execute(query)
+            ]
+
+        return await self._read(read, long=True)
 
     async def blobs_size(self) -> int:
         """Bytes of all blobs held."""
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(select(func.coalesce(func.sum(schema.blobs.c.size), 0)))).scalar_one())
+        query = select(func.coalesce(func.sum(schema.blobs.c.size), 0))
+        return await self._read(lambda connection: int(connection.execute(query).scalar_one()), long=True)
 
     async def add_manifest(
         self, repository: Repository, source: str, manifest: Manifest, *, platform: str | None = None, tags: Iterable[Tag] = (), now: float
@@ -409,8 +423,8 @@ class Catalog:
 
     async def requests_of_rules(self) -> dict[str, tuple[int, int]]:
         """By the name of each rule: manifests that clients got, and requests for them that the source got."""
-        async with self._engine.connect() as connection:
-            return {row.rule: (row.answered, row.made) for row in await connection.execute(select(schema.rule_requests))}
+        query = select(schema.rule_requests)
+        return await self._read(lambda connection: {row.rule: (row.answered, row.made) for row in connection.execute(query)})
 
     async def forget_requests_of(self, rule: str) -> None:
         """The rule is gone: another of its name begins at zero."""
@@ -419,8 +433,8 @@ class Catalog:
 
     async def activity(self) -> dict[int, tuple[int, ...]]:
         """What clients got in each step of time, by its beginning: hits, misses, bytes served, bytes from sources, requests saved."""
-        async with self._engine.connect() as connection:
-            return {row[0]: tuple(row[1:]) for row in await connection.execute(select(schema.activity))}
+        query = select(schema.activity)
+        return await self._read(lambda connection: {row[0]: tuple(row[1:]) for row in connection.execute(query)})
 
     async def record_activity(self, steps: Mapping[int, tuple[int, ...]], *, since: int) -> None:
         """Write down what clients got in some steps of time, in the place of what stood there, and forget those that began before *since*."""
@@ -437,20 +451,17 @@ class Catalog:
         """The pulls that ended last, by number and as they were written, the oldest first."""
         pulls = schema.ended_pulls.c
         query = select(pulls.number, pulls.snapshot).order_by(pulls.ended.desc(), pulls.number.desc()).limit(count)
-        async with self._engine.connect() as connection:
-            return [(row.number, row.snapshot) for row in reversed((await connection.execute(query)).all())]
+        return await self._read(lambda connection: [(row.number, row.snapshot) for row in reversed(connection.execute(query).all())])
 
     async def ended_pull(self, number: int) -> bytes | None:
         """An ended pull as it was written; None when it is not there."""
         query = select(schema.ended_pulls.c.snapshot).where(schema.ended_pulls.c.number == number)
-        async with self._engine.connect() as connection:
-            found: bytes | None = (await connection.execute(query)).scalar_one_or_none()
-        return found
+        return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
 
     async def last_ended_pull(self) -> int:
         """The largest number of an ended pull; 0 when there is none."""
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(select(func.coalesce(func.max(schema.ended_pulls.c.number), 0)))).scalar_one())
+        query = select(func.coalesce(func.max(schema.ended_pulls.c.number), 0))
+        return await self._read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def record_ended_pulls(self, pulls: Mapping[int, tuple[float, bytes]], *, keep: int, since: float) -> None:
         """Write down ended pulls, each with the time of its end; *keep* of all stay, and none that ended before *since*."""
@@ -520,37 +531,47 @@ class Catalog:
         tags = select(schema.tags.c.name).where(schema.tags.c.repository == repository, schema.tags.c.locked)
         links = schema.repository_manifests.c
         manifests = select(links.digest).where(links.repository == repository, links.locked)
-        async with self._engine.connect() as connection:
-            return Locks(
-                repository=bool((await connection.execute(whole)).scalar_one_or_none()),
-                tags=frozenset(Tag(name) for name in (await connection.execute(tags)).scalars()),
-                manifests=frozenset(Digest.parse(text) for text in (await connection.execute(manifests)).scalars()),
+        return await self._read(
+            lambda connection: Locks(
+                repository=bool(connection.execute(whole).scalar_one_or_none()),
+                tags=frozenset(Tag(name) for name in connection.execute(tags).scalars()),
+                manifests=frozenset(Digest.parse(text) for text in connection.execute(manifests).scalars()),
             )
+        )
 
     # Eviction
 
     async def picture(self) -> Picture:
         """What is held, for a plan of what goes."""
-        return await self._read(_picture)
+        return await self._read(_picture, long=True)
 
     async def held_manifests(self, repository: Repository) -> list[HeldManifest]:
         """The manifests of a repository with their locks, tags and children; their blobs are left out."""
-        async with self._engine.connect() as connection:
-            return _held_manifests(await _held_rows_of(connection, [repository]))
+        links, tags, children = (
+            query.where(column == repository)
+            for query, column in zip(
+                _held_queries(), (schema.repository_manifests.c.repository, schema.tags.c.repository, schema.repository_manifests.c.repository), strict=True
+            )
+        )
+        return await self._read(lambda connection: _held_manifests(_HeldRows(*(connection.execute(each) for each in (links, tags, children)))), long=True)
 
     async def manifests_with(self, blobs: Iterable[Digest]) -> set[tuple[Repository, Digest]]:
         """The manifests that refer to any of some blobs, in all repositories."""
-        found: set[tuple[Repository, Digest]] = set()
         links = schema.repository_manifests.c
-        async with self._engine.connect() as connection:
-            for chunk in schema.chunks([str(each) for each in blobs]):
+        digests = [str(each) for each in blobs]
+
+        def read(connection: Connection) -> set[tuple[Repository, Digest]]:
+            manifests: set[tuple[Repository, Digest]] = set()
+            for chunk in schema.chunks(digests):
                 query = (
                     select(links.repository, links.digest)
                     .join(schema.references, schema.references.c.manifest == links.digest)
                     .where(schema.references.c.digest.in_(chunk))
                 )
-                found |= {(Repository(row.repository), Digest.parse(row.digest)) for row in await _rows(connection, query)}
-        return found
+                manifests |= {(Repository(row.repository), Digest.parse(row.digest)) for row in connection.execute(query)}
+            return manifests
+
+        return await self._read(read, long=True)
 
     async def evict(self, plan: Plan, *, is_used: Callable[[PlannedImage], bool], take_away: Callable[[Digest], bool]) -> Evicted:
         """Carry out a plan in one transaction; what was used or locked since it was made stays, and so does an image of which *is_used* says so.
@@ -598,26 +619,6 @@ class Catalog:
 
 
 _repositories_query = select(*(schema.repositories.c[name] for name in CachedRepository.__struct_fields__)).order_by(schema.repositories.c.name)
-
-
-def _tell_failure(context: ExceptionContext) -> None:
-    """Put what the database says into words; SQLAlchemy would add the statement, and an address of its documentation."""
-    error = context.original_exception
-    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
-        raise CatalogFailed(f"The catalog fails: {error}.", "Look at the disk of the data directory; entrepot doctor examines it.") from error
-
-
-def _set_up_connection(connection: Any, _record: Any) -> None:
-    # WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves the database whole.
-    try:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-    except BaseException:
-        # SQLAlchemy would leave it open, and with it a thread.
-        connection.close()
-        raise
 
 
 async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
@@ -771,6 +772,19 @@ async def _point_tag(connection: AsyncConnection, repository: Repository, tag: T
 async def _drop_empty_repository(connection: AsyncConnection, repository: Repository) -> None:
     left = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == repository)
     await connection.execute(delete(schema.repositories).where(schema.repositories.c.name == repository, ~exists(left)))
+
+
+def _cached_tag(row: Any, children_of: Mapping[str, set[str]], known: Mapping[str, Any], blobs_of: Mapping[str, Mapping[str, int]]) -> CachedTag:
+    reached = _reachable(row.digest, children_of) & known.keys()
+    cached_blobs = {digest: size for manifest in reached for digest, size in blobs_of.get(manifest, {}).items()}
+    return CachedTag(
+        name=Tag(row.name),
+        entry=_tag_entry(row),
+        last_pull=row.last_pull,
+        platforms=tuple(sorted({known[manifest].platform for manifest in reached if known[manifest].platform and manifest in blobs_of})),
+        size=sum(cached_blobs.values()) + sum(known[manifest].size for manifest in reached),
+        locked=row.locked,
+    )
 
 
 def _tag_entry(row: Any) -> TagEntry:

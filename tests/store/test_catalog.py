@@ -234,6 +234,7 @@ async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: P
         folder.rename(tmp_path / "unplugged")
         # No connection is open any more, as in an engine that rested.
         await catalog._engine.dispose()
+        catalog._readers.rest()
         for ask in (catalog.repositories_count(), catalog.listed(lambda each: each), catalog.add_blob(Digest.of(b""), 0, now=1.0)):
             with pytest.raises(CatalogFailed, match=r"The catalog fails: unable to open database file\. .*entrepot doctor"):
                 await ask
@@ -243,6 +244,7 @@ async def test_a_catalog_that_is_damaged_while_it_is_used_says_so(tmp_path: Path
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
         await catalog._engine.dispose()
+        catalog._readers.rest()
         path.write_bytes(b"this is not a database" * 1000)
         with pytest.raises(CatalogFailed, match="file is not a database"):
             await catalog.repositories_count()
