@@ -168,7 +168,7 @@ class Engine:
             blobs = BlobStore(directories.blobs, directories.fills)
             await blobs.open()
             try:
-                async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
+                async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
 
                     async def kept(digest: Digest, count: int) -> None:
@@ -599,7 +599,7 @@ class Engine:
             rules_limit=self.documents.rules.RULES_LIMIT,
             credential_sets=len(self.documents.credential_sets),
             repositories=await self._repositories_told(),
-            blobs_size=self.housekeeping.held_size,
+            blobs_size=self.housekeeping.total_size,
             space_free=self._space_free(),
             space_limit=await self._space_limit_told(),
             pulls_running=self.cache.pulls.running_count(),

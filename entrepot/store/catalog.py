@@ -41,7 +41,7 @@ from entrepot.store.entries import CachedManifest as CachedManifest
 from entrepot.store.entries import CachedRepository as CachedRepository
 from entrepot.store.entries import CachedTag as CachedTag
 from entrepot.store.entries import TagEntry as TagEntry
-from entrepot.store.eviction import HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
+from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 
 WRITE_STALLED = 30.0
@@ -87,7 +87,8 @@ class Evicted:
 class Catalog:
     """The catalog of one engine. Reads run side by side; writes wait for each other here and not in the database."""
 
-    def __init__(self, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float]) -> None:
+        self._path = path
         self._engine = engine
         self._readers = readers
         self._clock = clock
@@ -123,7 +124,7 @@ class Catalog:
                     "Check the disk and the file's permissions; moved out of the way, it is made anew and fills as images are pulled.",
                 ) from error
             event.listen(engine.sync_engine, "handle_error", health.tell_failed_write)
-            yield cls(engine, readers, health, clock)
+            yield cls(path, engine, readers, health, clock)
         finally:
             await readers.close()
             await engine.dispose()
@@ -335,6 +336,18 @@ class Catalog:
         query = select(func.coalesce(func.sum(schema.blobs.c.size), 0))
         return await self._read(lambda connection: int(connection.execute(query).scalar_one()), long=True)
 
+    async def size(self) -> int:
+        """Bytes that the catalog takes on the disk, without the pages that are free in its file."""
+
+        def read(connection: Connection) -> int:
+            used, page = (
+                connection.exec_driver_sql("SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()").scalar_one(),
+                connection.exec_driver_sql("PRAGMA page_size").scalar_one(),
+            )
+            return int(used * page)
+
+        return await self._read(read) + await asyncio.to_thread(_file_size, self._path.with_name(f"{self._path.name}-wal"))
+
     async def add_manifest(
         self, repository: Repository, source: str, manifest: Manifest, *, platform: str | None = None, tags: Iterable[Tag] = (), now: float
     ) -> None:
@@ -365,6 +378,9 @@ class Catalog:
             linked = {"repository": repository, "digest": digest}
             if await _insert_missing(connection, schema.repository_manifests, linked, {"platform": platform, "cached": now}):
                 await tallies.manifest_came(connection, repository, manifest)
+            needed = select(schema.references.c.digest).where(schema.references.c.manifest == digest)
+            adopted = schema.blobs.c.adopted.is_not(None) & schema.blobs.c.digest.in_(needed)
+            await connection.execute(update(schema.blobs).where(adopted).values(adopted=None))
             for tag in tags:
                 await _point_tag(connection, repository, tag, digest, now)
 
@@ -503,7 +519,7 @@ class Catalog:
         can come in between.
         """
         async with self._write() as connection:
-            _, left = await _collect(connection, take_away)
+            _, left = await _collect(connection, take_away, now=self._clock())
         return left
 
     # Locks
@@ -600,7 +616,9 @@ class Catalog:
                 for chunk in schema.chunks(repositories):
                     await connection.execute(delete(schema.repositories).where(schema.repositories.c.name.in_(chunk), ~exists(left_in)))
                 await tallies.recount_those(connection, repositories)
-            freed, left = await _collect(connection, take_away)
+            for chunk in schema.chunks([str(digest) for digest in plan.adopted]):
+                await connection.execute(update(schema.blobs).where(schema.blobs.c.digest.in_(chunk)).values(adopted=None))
+            freed, left = await _collect(connection, take_away, now=self._clock())
         return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
     async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:
@@ -611,9 +629,13 @@ class Catalog:
             missing = [digest for digest in known if digest not in on_disk]
             for digest in missing:
                 await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest == digest))
-            adopted = [{"digest": digest, "size": size, "cached": now, "last_used": now} for digest, size in on_disk.items() if digest not in known]
+            adopted = [
+                {"digest": digest, "size": size, "cached": now, "last_used": now, "adopted": now} for digest, size in on_disk.items() if digest not in known
+            ]
             if adopted:
                 await connection.execute(insert(schema.blobs), adopted)
+                referred = exists(select(schema.references.c.digest).where(schema.references.c.digest == schema.blobs.c.digest))
+                await connection.execute(update(schema.blobs).where(schema.blobs.c.adopted == now, referred).values(adopted=None))
             await tallies.recount_with(connection, {*missing, *(str(each["digest"]) for each in adopted)})
         return len(adopted), len(missing)
 
@@ -629,16 +651,25 @@ async def _rows(connection: AsyncConnection, query: Any) -> list[Any]:
     return found
 
 
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _is_link(repository: Repository, digest: Digest) -> ColumnElement[bool]:
     return (schema.repository_manifests.c.repository == repository) & (schema.repository_manifests.c.digest == str(digest))
 
 
-async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bool]) -> tuple[int, int]:
-    """Drop what nothing refers to; gives the bytes that are free now and the number of blobs that could not go yet."""
+async def _collect(connection: AsyncConnection, take_away: Callable[[Digest], bool], *, now: float) -> tuple[int, int]:
+    """Drop what nothing refers to; gives the bytes that are free now and the number of blobs that could not go yet. What was adopted lately stays."""
     linked = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.digest == schema.manifests.c.digest)
     referred = select(schema.references.c.digest).where(schema.references.c.digest == schema.blobs.c.digest)
     await connection.execute(delete(schema.manifests).where(~exists(linked)))
-    orphans = await _rows(connection, select(schema.blobs.c.digest, schema.blobs.c.size).where(~exists(referred)))
+    adopted = schema.blobs.c.adopted
+    goes = adopted.is_(None) | (adopted <= now - ADOPTED_STAYS) | (adopted > now)
+    orphans = await _rows(connection, select(schema.blobs.c.digest, schema.blobs.c.size).where(~exists(referred), goes))
     gone: list[Any] = []
     for count, row in enumerate(orphans, 1):
         if take_away(Digest.parse(row.digest)):
@@ -702,8 +733,11 @@ class _Digests(dict[str, Digest]):
         return digest
 
 
-def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, tuple[Digest, ...]] | None = None, digests: _Digests | None = None) -> list[HeldManifest]:
+def _held_manifests(
+    rows: _HeldRows, blobs_of: Mapping[str, tuple[Digest, ...]] | None = None, digests: _Digests | None = None, sizes: Mapping[str, int] | None = None
+) -> list[HeldManifest]:
     digests = _Digests() if digests is None else digests
+    sizes = sizes or {}
     tags: dict[tuple[str, str], tuple[Tag, ...]] = {}
     locked: set[tuple[str, str]] = set()
     for repository, digest, name, is_locked in rows.tags:
@@ -723,6 +757,7 @@ def _held_manifests(rows: _HeldRows, blobs_of: Mapping[str, tuple[Digest, ...]] 
             tags=tags.get((repository, digest), ()),
             children=children.get((repository, digest), ()),
             blobs=blobs_of.get(digest, ()) if blobs_of else (),
+            size=sizes.get(digest, 0),
         )
         for repository, digest, platform, cached, last_pull, last_used, is_locked in rows.links
     ]
@@ -736,13 +771,15 @@ def _picture(connection: Connection) -> Picture:
         .where(schema.references.c.kind != ReferenceKind.MANIFEST)
         .group_by(schema.references.c.manifest)
     )
-    blobs = select(schema.blobs.c.digest, schema.blobs.c.size, schema.blobs.c.last_used)
+    blobs = select(schema.blobs.c.digest, schema.blobs.c.size, schema.blobs.c.last_used, schema.blobs.c.adopted)
     digests = _Digests()
-    held = {digests[digest]: HeldBlobUse(size, last_used) for digest, size, last_used in connection.execute(blobs)}
+    held = {digests[digest]: HeldBlobUse(size, last_used, adopted) for digest, size, last_used, adopted in connection.execute(blobs)}
     # A manifest may name a blob twice.
     blobs_of = {manifest: tuple(digests[each] for each in dict.fromkeys(named.split(" "))) for manifest, named in connection.execute(together)}
     rows = _HeldRows(*(connection.execute(each) for each in _held_queries()))
-    return Picture(_held_manifests(rows, blobs_of, digests), held)
+    contents = select(schema.manifests.c.digest, func.length(schema.manifests.c.content))
+    sizes = {row[0]: int(row[1]) for row in connection.execute(contents)}
+    return Picture(_held_manifests(rows, blobs_of, digests, sizes), held)
 
 
 async def _insert_missing(connection: AsyncConnection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

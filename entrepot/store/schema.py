@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateColumn
 
 from entrepot.errors import EngineError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Kept in SQLite's ``user_version``; an engine refuses a catalog that is newer than itself."""
 
 T = TypeVar("T")
@@ -83,6 +83,8 @@ blobs = Table(
     Column("size", Integer, nullable=False),
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
+    # When its file was found without a row, and no manifest refers to it yet: such a blob stays for a day (see entrepot.store.eviction).
+    Column("adopted", Float),
 )
 
 rule_requests = Table(
@@ -116,6 +118,7 @@ ended_pulls = Table(
 _ADDED = {
     2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
+    4: (blobs.c.adopted,),
 }
 """The columns that came with each version of the schema: an older catalog gets them when it is opened."""
 
