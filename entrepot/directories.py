@@ -107,8 +107,10 @@ class Directories:
                 raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
             except OSError as error:
                 raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
-            if not os.access(each, os.R_OK | os.W_OK | os.X_OK):
-                raise EngineError(f"The directory {each} can't be written.", hint)
+            # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
+            needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
+            if not os.access(each, needed):
+                raise EngineError(f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}.", hint)
         self._keep_runtime_private()
 
     def _keep_runtime_private(self) -> None:

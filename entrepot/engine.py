@@ -53,12 +53,16 @@ from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.tasks import OwnedTasks
+from entrepot.store.upkeep import Upkeep
+from entrepot.tasks import LatestValue, OwnedTasks
 from entrepot.upstreams import SourceRegistries
 from entrepot.words import counted
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
+
+STATUS_TIMEOUT = 1.0
+"""Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
@@ -130,6 +134,7 @@ class Engine:
             clock=time.monotonic,
         )
         self._tasks = OwnedTasks()
+        self.upkeep = Upkeep(catalog)
         self.housekeeping = Housekeeping(
             directories=directories,
             settings=settings,
@@ -152,6 +157,12 @@ class Engine:
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
+        # Each asks the file system, which may hang.
+        self._free_space = LatestValue(lambda: asyncio.to_thread(blobs.free))
+        self._space_limit = LatestValue(self.housekeeping.limit)
+        self._bookkeeping_failure: str | None = None
+        self._missed_writes = 0
+        """Writes that failed before the catalog was last brought in line with the disk."""
         self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
@@ -166,7 +177,11 @@ class Engine:
             documents = Documents(directories, registries)
             await documents.load()
             blobs = BlobStore(directories.blobs, directories.fills)
-            await blobs.open()
+            try:
+                await blobs.open()
+            except OSError as error:
+                # What is cached can be served all the same; what is fetched is passed on.
+                _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
             try:
                 async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
@@ -198,9 +213,11 @@ class Engine:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        await self.housekeeping.begin()
-        await self.activity.load()
-        self.cache.pulls.number_from(await self.cache.history.load())
+        for sentence in self.catalog.health.told:
+            self.events.record("catalog-recovered", sentence, level=logging.WARNING)
+        if self.catalog.refusal is not None:
+            self.events.record("catalog-read-only", self.catalog.refusal.message, level=logging.ERROR)
+        await self._load()
         try:
             async with self.fills.running(), self.cache.pulls.running():
                 try:
@@ -208,6 +225,7 @@ class Engine:
                         self._tasks.start(self._keep_books(), "bookkeeping")
                         self._tasks.start(self.housekeeping.watch(), "looking after what is held")
                         self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
+                        self._tasks.start(self.upkeep.watch(), "looking after the catalog")
                         self._tasks.start(self.sources.prepare(), "preparing for sources")
                         self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
                         yield
@@ -216,6 +234,16 @@ class Engine:
         finally:
             await self._write_last(self.cache.history.write, "The pulls that ended last")
             await self._write_last(self.activity.write, "The activity of the last minute")
+            await self.upkeep.close()
+
+    async def _load(self) -> None:
+        """Read what earlier engines wrote; where the catalog fails, the engine begins without it."""
+        try:
+            await self.housekeeping.begin()
+            await self.activity.load()
+            self.cache.pulls.number_from(await self.cache.history.load())
+        except CatalogFailed as error:
+            _log.error("The history and the size of what is cached can't be read: %s", error.message)
 
     async def _write_last(self, write: Callable[[], Awaitable[None]], what: str) -> None:
         """Keep for the next engine what happened in this one; where the catalog fails, the engine ends all the same."""
@@ -232,14 +260,45 @@ class Engine:
             await asyncio.sleep(BOOKKEEPING)
             try:
                 await self._keep_books_once()
-            except Exception:
+            except Exception as error:
                 # A disk that fails for a moment must not end the bookkeeping for good.
-                _log.exception("Keeping the books failed; it is tried again in %g s", BOOKKEEPING)
+                self._bookkeeping_failed(error)
+                continue
+            if self._bookkeeping_failure is not None:
+                self._bookkeeping_failure = None
+                _log.info("The books are kept again")
+
+    def _bookkeeping_failed(self, error: Exception) -> None:
+        """Log each new failure once: on a full disk the same one comes every two seconds (S19)."""
+        failure = f"{type(error).__name__}: {error}"
+        if failure == self._bookkeeping_failure:
+            return
+        self._bookkeeping_failure = failure
+        if isinstance(error, (EntrepotError, OSError)):
+            _log.error("Keeping the books failed, and is tried again each %g s: %s", BOOKKEEPING, error)
+        else:
+            _log.error("Keeping the books failed in an unforeseen way, and is tried again each %g s", BOOKKEEPING, exc_info=error)
 
     async def _keep_books_once(self) -> None:
+        try:
+            await self._write_usage()
+        finally:
+            # Also where the catalog fails, a hand edit is seen.
+            await self._reload_documents()
+
+    async def _write_usage(self) -> None:
+        """Write down what was used, and what the catalog did not take before."""
+        missed = self.catalog.health.missed_writes
+        await self.cache.holdings.write_unwritten()
         await self.cache.ledger.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
+        if missed != self._missed_writes and missed == self.catalog.health.missed_writes and self.catalog.health.problem is None:
+            # It works again. Blobs that came meanwhile have no rows yet: they are adopted, like those of an engine that was killed.
+            self._missed_writes = missed
+            await self.housekeeping.heal()
+
+    async def _reload_documents(self) -> None:
         if not await self.documents.edited():
             return
         problem = self.documents.problem
@@ -600,7 +659,7 @@ class Engine:
             credential_sets=len(self.documents.credential_sets),
             repositories=await self._repositories_told(),
             blobs_size=self.housekeeping.total_size,
-            space_free=self._space_free(),
+            space_free=await self._space_free(),
             space_limit=await self._space_limit_told(),
             pulls_running=self.cache.pulls.running_count(),
             speed=self.fills.speed,
@@ -616,22 +675,23 @@ class Engine:
 
     async def _repositories_told(self) -> int:
         try:
-            self._repositories_count = await self.catalog.repositories_count()
-        except CatalogFailed as error:
+            async with asyncio.timeout(STATUS_TIMEOUT):
+                self._repositories_count = await self.catalog.repositories_count()
+        except (CatalogFailed, TimeoutError) as error:
             # A disk or a catalog that fails is told in the notices, and these must be seen.
             _log.debug("The cached repositories can't be counted: %s", error)
         return self._repositories_count
 
-    def _space_free(self) -> int:
+    async def _space_free(self) -> int:
         try:
-            return self.blobs.free()
+            return await self._free_space.get(STATUS_TIMEOUT) or 0
         except OSError:
             # A disk that fails is told in the notices.
             return 0
 
     async def _space_limit_told(self) -> int:
         try:
-            return await self.housekeeping.limit()
+            return await self._space_limit.get(STATUS_TIMEOUT) or 0
         except OSError:
             return 0
 
@@ -643,6 +703,7 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
+        yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         if self.documents.problem is not None:
             yield self.documents.problem.message

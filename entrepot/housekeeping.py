@@ -13,6 +13,7 @@ from contextlib import suppress
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
 from entrepot.directories import Directories
+from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.reference import Digest
 from entrepot.settings import Settings
@@ -118,14 +119,22 @@ class Housekeeping:
         """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
         try:
             await self.heal()
+        except EntrepotError as error:
+            _log.error("The catalog could not be brought in line with the disk; that is tried again when it works: %s", error)
         except Exception:
             _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
+        failure: str | None = None
         while True:
             self._room_wanted.clear()
             try:
                 await self._keep_room()
+                failure = None
+            except (EntrepotError, OSError) as error:
+                # A disk that fails for a moment must not end this for good. The same failure comes again and again: it is told once.
+                if str(error) != failure:
+                    failure = str(error)
+                    _log.error("Eviction failed; it is tried again within %g s: %s", ROOM, error)
             except Exception:
-                # A disk that fails for a moment must not end this for good.
                 _log.exception("Eviction failed; it is tried again within %g s", ROOM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ROOM):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -59,3 +59,25 @@ async def uninterrupted(future: asyncio.Future[T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+
+
+class LatestValue(Generic[T]):
+    """A value that has to be asked for and may hang: it is asked for once at a time, and whoever can't wait gets the last one."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Future[T] | None = None
+        self._latest: T | None = None
+
+    async def get(self, patience: float) -> T | None:
+        """The value as it is now, or after *patience* seconds the last one; None where there was none yet. Raises what asking raises."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=patience)
+        if not done:
+            return self._latest
+        if self._asking is asking:
+            self._asking = None
+        self._latest = asking.result()
+        return self._latest

@@ -12,6 +12,7 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,7 +38,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, TagEntry
+from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
 
 PATIENCE_WITH_COPY = 2.0
@@ -280,7 +281,9 @@ class ArtifactCache:
         try:
             head = await self._client(route).head_manifest(route.repository, tag)
         except SourceNotFound:
-            await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
+            # Where the catalog fails, that is found out again.
+            with suppress(CatalogFailed):
+                await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
             self.holdings.forget_tag(repository, tag)
             self._events.record("tag-gone", f"{route.source}:{tag} is gone at its source; what is held of it stays and is served.", f"{repository}:{tag}")
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, tag))
@@ -316,12 +319,18 @@ class ArtifactCache:
         return ManifestAnswer(manifest, Origin.UPSTREAM)
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
-        manifest = await self.holdings.manifest(digest)
+        route = self._route(repository)
+        try:
+            manifest = await self.holdings.manifest(digest)
+        except CatalogFailed:
+            # Its source may have it yet.
+            if route is None:
+                raise
+            manifest = None
         if manifest is not None:
             return manifest
         # It was evicted or deleted since somebody looked.
         self.holdings.forget(repository)
-        route = self._route(repository)
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
         return (await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))).manifest
@@ -443,8 +452,12 @@ class ArtifactCache:
         holding = await self.holdings.of(repository)
         manifest = holding.last_asked_with(layer)
         if manifest is None:
-            images = await self._catalog.images_with(repository, layer)
-            manifest = await self.holdings.manifest(images[0]) if images else None
+            try:
+                images = await self._catalog.images_with(repository, layer)
+                manifest = await self.holdings.manifest(images[0]) if images else None
+            except CatalogFailed:
+                # The client gets its layer all the same; only the rest of the image is not fetched ahead.
+                return
         if route is None or manifest is None:
             return
         subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))
@@ -475,7 +488,8 @@ class ArtifactCache:
         content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, config.size)])
         pull.platform = config_platform(content)
         if pull.platform is not None:
-            await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
+            with suppress(CatalogFailed):
+                await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
 
     # Tags and referrers
 

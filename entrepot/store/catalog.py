@@ -8,6 +8,7 @@ last use.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -28,14 +29,12 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
 from entrepot.store.connections import CatalogFailed as CatalogFailed
-from entrepot.store.connections import CatalogHealth, Readers, Reason, Trouble, set_up_connection
+from entrepot.store.connections import CatalogHealth, Readers, Reason, Trouble, set_up
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
 from entrepot.store.entries import CachedManifest as CachedManifest
 from entrepot.store.entries import CachedRepository as CachedRepository
@@ -43,6 +42,23 @@ from entrepot.store.entries import CachedTag as CachedTag
 from entrepot.store.entries import TagEntry as TagEntry
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
+from entrepot.store.opening import Opening, open_file
+from entrepot.store.rows import reference_rows
+
+ROWS_ON_LOOP = 200
+"""Rows that are prepared without a thread: it takes less time than to begin one."""
+
+FREE_BYTES_KEPT = 2**20
+"""Bytes of free pages that stay in the file for what comes next."""
+
+PAGES_AT_ONCE = 500
+"""Free pages that are given back in one transaction."""
+
+WRITTEN_ANEW = 16 * 2**20
+"""Bytes of free pages from which on a catalog of an earlier version is written anew."""
+
+LOG_KEPT = 8 * 2**20
+"""Bytes of the write-ahead log from which on it is cut."""
 
 WRITE_STALLED = 30.0
 """Seconds after which a write under way counts as one that hangs: the eviction of some hundred images takes some."""
@@ -87,8 +103,12 @@ class Evicted:
 class Catalog:
     """The catalog of one engine. Reads run side by side; writes wait for each other here and not in the database."""
 
-    def __init__(self, path: Path, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float]) -> None:
-        self._path = path
+    def __init__(self, path: Path, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float], opening: Opening) -> None:
+        self.path = path
+        self.is_checked = opening.is_checked
+        """Whether the start has looked at all of the file for damage."""
+        self.refusal = opening.refusal
+        """Why nothing can be written before a restart."""
         self._engine = engine
         self._readers = readers
         self._clock = clock
@@ -109,28 +129,26 @@ class Catalog:
 
         *clock* is in seconds since the epoch.
         """
-        health = CatalogHealth()
-        url = f"sqlite:///{path}"
-        engine = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:", 1))
-        event.listen(engine.sync_engine, "connect", set_up_connection)
-        readers = Readers(url, health)
+        opening = await asyncio.to_thread(open_file, path, now=clock())
+        health = CatalogHealth(told=tuple(opening.told))
+        if opening.refusal is not None:
+            health.failed[Trouble.WRITING] = opening.refusal
+        engine = create_async_engine(opening.url("sqlite+aiosqlite"))
+        event.listen(engine.sync_engine, "connect", set_up(opening.pragmas))
+        event.listen(engine.sync_engine, "handle_error", health.tell_failed_write)
+        readers = Readers(opening.url("sqlite"), opening.pragmas, health)
         try:
-            try:
-                async with engine.begin() as connection:
-                    await connection.run_sync(schema.create, tallies.recount())
-            except DatabaseError as error:
-                raise EngineError(
-                    f"The catalog {path} can't be opened: {error.orig}.",
-                    "Check the disk and the file's permissions; moved out of the way, it is made anew and fills as images are pulled.",
-                ) from error
-            event.listen(engine.sync_engine, "handle_error", health.tell_failed_write)
-            yield cls(path, engine, readers, health, clock)
+            yield cls(path, engine, readers, health, clock, opening)
         finally:
             await readers.close()
             await engine.dispose()
+            opening.close()
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
+        if self.refusal is not None:
+            self.health.missed_writes += 1
+            raise CatalogFailed(self.refusal.what, self.refusal.hint, reason=self.refusal.reason)
         async with self._writing:
             self._write_began = time.monotonic()
             try:
@@ -346,31 +364,21 @@ class Catalog:
             )
             return int(used * page)
 
-        return await self._read(read) + await asyncio.to_thread(_file_size, self._path.with_name(f"{self._path.name}-wal"))
+        return await self._read(read) + await asyncio.to_thread(_file_size, self.path.with_name(f"{self.path.name}-wal"))
 
     async def add_manifest(
         self, repository: Repository, source: str, manifest: Manifest, *, platform: str | None = None, tags: Iterable[Tag] = (), now: float
     ) -> None:
         """Take in a manifest with all that it refers to, link it to a repository, and point *tags* at it: all of it or nothing."""
         digest = str(manifest.digest)
+        # Of a large manifest these are thousands of rows: they are made before the transaction and not on the event loop (S23).
+        few = len(manifest.references) <= ROWS_ON_LOOP
+        references = reference_rows(manifest) if few else await asyncio.to_thread(reference_rows, manifest)
         async with self._change() as connection:
             await _insert_missing(connection, schema.repositories, {"name": repository}, {"source": source, "created": now, "pulls": 0})
             if await _insert_missing(connection, schema.manifests, {"digest": digest}, {"media_type": manifest.media_type, "content": manifest.content}):
-                references = [
-                    {
-                        "manifest": digest,
-                        "position": position,
-                        "digest": str(each.digest),
-                        "kind": each.kind,
-                        "media_type": each.media_type,
-                        "size": each.size,
-                        "platform": each.platform,
-                        "optional": each.optional,
-                    }
-                    for position, each in enumerate(manifest.references)
-                ]
-                if references:
-                    await connection.execute(insert(schema.references), references)
+                for chunk in schema.chunks(references):
+                    await connection.execute(insert(schema.references), chunk)
             if platform is None:
                 # An index that came before names the platform of its children.
                 named = select(schema.references.c.platform).where(schema.references.c.digest == digest, schema.references.c.platform.is_not(None)).limit(1)
@@ -520,7 +528,44 @@ class Catalog:
         """
         async with self._write() as connection:
             _, left = await _collect(connection, take_away, now=self._clock())
+        await self.give_back()
         return left
+
+    async def give_back(self) -> None:
+        """Give pages that became free back to the file system, some at a time so that writers get their turn, and cut a long log (S11).
+
+        A catalog of an earlier version can't do that before it is written anew, which is done once much of it is free.
+        """
+        free, mode, page = await self._read(
+            lambda connection: [int(connection.exec_driver_sql(f"PRAGMA {each}").scalar_one()) for each in ("freelist_count", "auto_vacuum", "page_size")]
+        )
+        if free * page > FREE_BYTES_KEPT:
+            if mode == 0:
+                await self._write_anew(free * page)
+            while mode and free * page > FREE_BYTES_KEPT:
+                async with self._write() as connection:
+                    raw: Any = (await connection.get_raw_connection()).driver_connection
+                    # Each row is a page that goes.
+                    await (await raw.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")).fetchall()
+                    [[left]] = await (await raw.execute("PRAGMA freelist_count")).fetchall()
+                if left >= free:
+                    break
+                free = left
+        if await asyncio.to_thread(_file_size, self.path.with_name(f"{self.path.name}-wal")) > LOG_KEPT:
+            async with self._write() as connection:
+                raw = (await connection.get_raw_connection()).driver_connection
+                await (await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")).fetchall()
+
+    async def _write_anew(self, free: int) -> None:
+        """Write a catalog of an earlier version anew, without its free pages; writers wait meanwhile, and readers do not."""
+        size = await asyncio.to_thread(_file_size, self.path)
+        room = (await asyncio.to_thread(shutil.disk_usage, self.path.parent)).free
+        if free < WRITTEN_ANEW or free < size // 4 or room < 2 * (size - free) + WRITTEN_ANEW:
+            return
+        async with self._write() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            await raw.execute("VACUUM")
 
     # Locks
 
@@ -619,6 +664,7 @@ class Catalog:
             for chunk in schema.chunks([str(digest) for digest in plan.adopted]):
                 await connection.execute(update(schema.blobs).where(schema.blobs.c.digest.in_(chunk)).values(adopted=None))
             freed, left = await _collect(connection, take_away, now=self._clock())
+        await self.give_back()
         return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
     async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:

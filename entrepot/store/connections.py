@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, ExceptionContext, create_engine, event
+from sqlalchemy import URL, Connection, ExceptionContext, create_engine, event
 from sqlalchemy.pool import QueuePool
 
 from entrepot.errors import EngineError
@@ -101,6 +101,8 @@ class CatalogHealth:
     A damaged page stays damaged, though others can be read: that is told until the engine is restarted.
     """
 
+    told: tuple[str, ...] = ()
+    """What was done at the start about a catalog that was damaged or gone, a sentence each."""
     damage: CatalogFailed | None = None
     failed: dict[Trouble, CatalogFailed] = field(default_factory=dict)
     missed_writes: int = 0
@@ -144,10 +146,10 @@ class CatalogHealth:
 class Readers:
     """The threads that read one database, and their connections."""
 
-    def __init__(self, url: str, health: CatalogHealth) -> None:
+    def __init__(self, url: URL, pragmas: Sequence[str], health: CatalogHealth) -> None:
         # As many connections as threads: none ever waits for one.
         self._engine = create_engine(url, poolclass=QueuePool, pool_size=READERS + LONG_READERS, max_overflow=0)
-        event.listen(self._engine, "connect", set_up_connection)
+        event.listen(self._engine, "connect", set_up(pragmas))
         event.listen(self._engine, "handle_error", health.tell_failed_read)
         self._short = ThreadPoolExecutor(READERS, "entrepot-catalog")
         self._long = ThreadPoolExecutor(LONG_READERS, "entrepot-catalog-long")
@@ -206,15 +208,18 @@ async def _wait(reading: asyncio.Future[Any], patience: float) -> tuple[set[Any]
     return done, pending
 
 
-def set_up_connection(connection: Any, _record: Any) -> None:
-    """For SQLAlchemy's ``connect``: how the catalog is read and written."""
-    # WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves the database whole.
-    try:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000", f"journal_size_limit={JOURNAL_SIZE}"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-    except BaseException:
-        # SQLAlchemy would leave it open, and with it a thread.
-        connection.close()
-        raise
+def set_up(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
+    """For SQLAlchemy's ``connect``: begin each connection with some *pragmas*."""
+
+    def set_up_connection(connection: Any, _record: Any) -> None:
+        try:
+            cursor = connection.cursor()
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except BaseException:
+            # SQLAlchemy would leave it open, and with it a thread.
+            connection.close()
+            raise
+
+    return set_up_connection

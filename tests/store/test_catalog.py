@@ -219,15 +219,6 @@ async def test_a_catalog_of_a_newer_entrepot_is_left_alone(tmp_path: Path) -> No
             pass
 
 
-async def test_a_file_that_is_no_catalog_is_named_with_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
-    path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(EngineError, match=r"catalog\.sqlite can't be opened.*made anew"):
-        async with Catalog.open(path):
-            pass
-    assert path.read_bytes().startswith(b"this is not")
-
-
 async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
