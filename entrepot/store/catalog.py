@@ -8,13 +8,15 @@ last use.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -43,6 +45,7 @@ from entrepot.store.entries import TagEntry as TagEntry
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.opening import Opening, open_file
+from entrepot.store.reserve import Reserve
 from entrepot.store.rows import reference_rows
 
 ROWS_ON_LOOP = 200
@@ -64,6 +67,9 @@ WRITE_STALLED = 30.0
 """Seconds after which a write under way counts as one that hangs: the eviction of some hundred images takes some."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_log = logging.getLogger("entrepot.catalog")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,23 @@ class Evicted:
     """Of the images, and the indexes and empty manifests that went along."""
     freed: int
     left: int
+
+
+def making_room(operation: Callable[Concatenate[Catalog, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Catalog, P], Coroutine[Any, Any, T]]:
+    """Try an operation that makes room, or leads to it, once more with the reserve where the disk is full (S19)."""
+
+    @wraps(operation)
+    async def with_reserve(catalog: Catalog, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await operation(catalog, *args, **kwargs)
+        except CatalogFailed as error:
+            if catalog.refusal is not None or error.reason not in {Reason.FULL, Reason.OTHER}:
+                raise
+            if not await asyncio.to_thread(Reserve(catalog.path).give_up):
+                raise
+        return await operation(catalog, *args, **kwargs)
+
+    return with_reserve
 
 
 class Catalog:
@@ -498,6 +521,7 @@ class Catalog:
             await connection.execute(insert(table), rows)
             await connection.execute(delete(table).where((table.c.ended < since) | table.c.number.not_in(newest)))
 
+    @making_room
     async def delete_tag(self, repository: Repository, tag: Tag) -> bool:
         """Forget a tag; its manifests stay until the repository or they are deleted. False when it was not there."""
         async with self._change() as connection:
@@ -505,6 +529,7 @@ class Catalog:
             await tallies.tags_came(connection, repository, -result.rowcount)
         return bool(result.rowcount)
 
+    @making_room
     async def delete_manifest(self, repository: Repository, digest: Digest) -> bool:
         """Forget a manifest of a repository and the tags that point at it. False when it was not there."""
         async with self._change(uses=True) as connection:
@@ -514,12 +539,14 @@ class Catalog:
             await tallies.recount_those(connection, [repository])
         return bool(result.rowcount)
 
+    @making_room
     async def delete_repository(self, repository: Repository) -> bool:
         """Forget a repository with its tags and manifests. False when it was not there."""
         async with self._change(uses=True) as connection:
             result = await connection.execute(delete(schema.repositories).where(schema.repositories.c.name == repository))
         return bool(result.rowcount)
 
+    @making_room
     async def collect(self, take_away: Callable[[Digest], bool]) -> int:
         """Drop the manifests that belong to no repository and the held blobs that no manifest refers to any more; gives how many blobs could not go yet.
 
@@ -528,8 +555,15 @@ class Catalog:
         """
         async with self._write() as connection:
             _, left = await _collect(connection, take_away, now=self._clock())
-        await self.give_back()
+        await self._try_to_give_back()
         return left
+
+    async def _try_to_give_back(self) -> None:
+        try:
+            await self.give_back()
+        except (CatalogFailed, OSError) as error:
+            # It was deleted all the same; the upkeep tries it again, and tells when that fails.
+            _log.debug("The free pages of the catalog can't be given back yet: %s", error)
 
     async def give_back(self) -> None:
         """Give pages that became free back to the file system, some at a time so that writers get their turn, and cut a long log (S11).
@@ -581,6 +615,7 @@ class Catalog:
         """Lock or unlock a manifest of a repository. False when it is not there."""
         return await self._set(update(schema.repository_manifests).where(_is_link(repository, digest)).values(locked=locked))
 
+    @making_room
     async def _set(self, statement: Any) -> bool:
         async with self._change() as connection:
             result: Any = await connection.execute(statement)
@@ -634,6 +669,7 @@ class Catalog:
 
         return await self._read(read, long=True)
 
+    @making_room
     async def evict(self, plan: Plan, *, is_used: Callable[[PlannedImage], bool], take_away: Callable[[Digest], bool]) -> Evicted:
         """Carry out a plan in one transaction; what was used or locked since it was made stays, and so does an image of which *is_used* says so.
 
@@ -664,7 +700,7 @@ class Catalog:
             for chunk in schema.chunks([str(digest) for digest in plan.adopted]):
                 await connection.execute(update(schema.blobs).where(schema.blobs.c.digest.in_(chunk)).values(adopted=None))
             freed, left = await _collect(connection, take_away, now=self._clock())
-        await self.give_back()
+        await self._try_to_give_back()
         return Evicted(tuple(each for each in plan.images if each.manifest.key in going), frozenset(going), freed, left)
 
     async def reconcile(self, held: Mapping[Digest, int], *, now: float) -> tuple[int, int]:

@@ -150,7 +150,7 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
     ways: list[dict[str, str]] = [{"mode": "ro"}]
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or not log.stat().st_size:
-        ways.append({"immutable": "1"})
+        ways.append({"mode": "ro", "immutable": "1"})
     for way in ways:
         database = f"file:{quote(str(path))}"
         query = "&".join(f"{name}={value}" for name, value in way.items())
