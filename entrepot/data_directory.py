@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from entrepot.directories import Directories
+from entrepot.directories import file_system as file_system
 from entrepot.errors import EngineError
-from entrepot.words import printable
 
 SPACE_TO_START = 16 * 1024 * 1024
 """Bytes that are free in the data directory of an engine that can keep what comes: with less it starts, and says so."""
@@ -72,23 +71,3 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
                 f"The file system of {directories.data} ({file_system(directories.data)}) can't lock files: {error.strerror}.",
                 "Set XDG_DATA_HOME to a directory on a local file system; over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
             ) from error
-
-
-def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The kind of file system that *path* is on, and where it is mounted: ``nfs4 on /srv``. ``unknown`` where the system does not tell (proc(5))."""
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-        real = path.resolve()
-    except OSError:
-        return "unknown"
-    best, kind = "", "unknown"
-    for line in lines:
-        before, separator, after = line.partition(" - ")
-        fields = before.split(" ")
-        if not separator or len(fields) < 5:
-            continue
-        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        # The one mounted last at the same place is the one that is seen.
-        if len(place) >= len(best) and real.is_relative_to(place):
-            best, kind = place, after.split(" ")[0]
-    return printable(f"{kind} on {best}" if best else kind, 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import warnings
@@ -13,6 +14,7 @@ from typing import Final
 import platformdirs
 
 from entrepot.errors import EngineError
+from entrepot.words import printable
 
 APPLICATION: Final = "entrepot"
 
@@ -135,3 +137,23 @@ def _user_runtime() -> Path:
             return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
     except PermissionError as error:
         raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The kind of file system that *path* is on, and where it is mounted: ``nfs4 on /srv``. ``unknown`` where the system does not tell (proc(5))."""
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+        real = path.resolve()
+    except OSError:
+        return "unknown"
+    best, kind = "", "unknown"
+    for line in lines:
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not separator or len(fields) < 5:
+            continue
+        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        # The one mounted last at the same place is the one that is seen.
+        if len(place) >= len(best) and real.is_relative_to(place):
+            best, kind = place, after.split(" ")[0]
+    return printable(f"{kind} on {best}" if best else kind, 200)

@@ -250,9 +250,9 @@ class Engine:
         try:
             await write()
         except EntrepotError as error:
-            _log.error("%s can't be recorded: %s", what, error.what)
+            _log.error("%s could not be written down: %s", what, error.what)
         except Exception:
-            _log.exception("%s can't be recorded", what)
+            _log.exception("%s could not be written down", what)
 
     async def _keep_books(self) -> None:
         """Notice hand edits of the documents, and write down what was used."""

@@ -110,7 +110,7 @@ def making_room(operation: Callable[Concatenate[Catalog, P], Coroutine[Any, Any,
     """Try an operation that makes room, or leads to it, once more with the reserve where the disk is full (S19)."""
 
     @wraps(operation)
-    async def with_reserve(catalog: Catalog, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def with_reserve(catalog: Catalog, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await operation(catalog, *args, **kwargs)
         except CatalogFailed as error:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
-from entrepot.data_directory import file_system
+from entrepot.directories import file_system
 from entrepot.errors import EngineError
 from entrepot.store import schema, tallies
 from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
