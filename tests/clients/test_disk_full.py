@@ -36,6 +36,25 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system that can be made to hang (fsfreeze(8)); it is thawed at the end."""
+    if os.geteuid():
+        pytest.skip("a file system can be mounted by root only")
+    disk, image = tmp_path_factory.mktemp("disk"), tmp_path_factory.mktemp("image") / "ext4"
+    with image.open("wb") as file:
+        file.truncate(2 * SIZE)
+    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, disk]):
+        program = require_program(str(command[0]))
+        done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    require_program("fsfreeze")
+    yield disk
+    subprocess.run(["fsfreeze", "--unfreeze", disk], capture_output=True, check=False)
+    subprocess.run([require_program("umount"), "--lazy", disk], check=True)
+
+
+@pytest.fixture
 async def stand_in() -> AsyncIterator[StandIn]:
     async with StandIn() as source:
         yield source
@@ -147,4 +166,33 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
     assert engine.get("/readyz").status_code == 503
     refused = await asyncio.to_thread(engine.run, "repository", "delete", "library/cached", "--yes", check=False)
     assert (refused.status != 0, "can't be written" in refused.output) == (True, True)
+    assert "Traceback" not in engine.process.output
+
+
+async def test_a_disk_that_hangs_delays_only_what_needs_it(
+    freezable_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+) -> None:
+    """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
+    engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
+    new = stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64])
+    await asyncio.to_thread(subprocess.run, ["fsfreeze", "--freeze", freezable_disk], check=True)
+    try:
+        async with asyncio.timeout(120):
+            assert (await asyncio.to_thread(engine.get, "/healthz")).status_code == 200
+            layer = cached.platforms[AMD64].layers[0]
+            assert (await asyncio.to_thread(engine.get, f"/v2/library/cached/blobs/{layer.digest}")).content == layer.content
+            for image in (cached, new):
+                manifest = await asyncio.to_thread(engine.get, f"/v2/{image.repository}/manifests/1", headers={"Accept": "*/*"})
+                assert (manifest.status_code, manifest.headers["docker-content-digest"]) == (200, str(image.digest))
+            status = await asyncio.to_thread(engine.ask, "status")
+            assert status["rules"] == 1
+            # What hangs is told as soon as it has hung for long enough.
+            while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
+                pass
+    finally:
+        await asyncio.to_thread(subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True)
+    await pulls(engine, skopeo, cached, new)
+    async with asyncio.timeout(60):
+        while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 200:
+            pass
     assert "Traceback" not in engine.process.output
