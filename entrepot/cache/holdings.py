@@ -33,8 +33,8 @@ UNWRITTEN_BYTES = 32 * 1024 * 1024
 UNWRITTEN_COUNT = 2_000
 """Such manifests."""
 
-WRITE_TIMEOUT = 5.0
-"""Seconds that a client waits until the catalog has taken its manifest."""
+WRITE_TIMEOUT = 2.0
+"""Seconds that a client waits until the catalog has taken its manifest; the write goes on without it."""
 
 STALLED_WRITE_TIMEOUT = 0.5
 """The same while an earlier write hangs."""
@@ -252,7 +252,7 @@ class Holdings:
         # Others must find it also while the catalog is waited for.
         self._unwritten.add(unwritten)
         writing = asyncio.ensure_future(self._write(unwritten))
-        await asyncio.wait({writing}, timeout=STALLED_WRITE_TIMEOUT if self._hanging else WRITE_TIMEOUT)
+        await asyncio.wait({writing}, timeout=STALLED_WRITE_TIMEOUT if self._hanging or self._catalog.is_stalled else WRITE_TIMEOUT)
         if writing.done():
             writing.result()
         else:

@@ -35,8 +35,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
+from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, set_up
 from entrepot.store.connections import CatalogFailed as CatalogFailed
-from entrepot.store.connections import CatalogHealth, Readers, Reason, Trouble, set_up
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
 from entrepot.store.entries import CachedManifest as CachedManifest
 from entrepot.store.entries import CachedRepository as CachedRepository
@@ -202,6 +202,12 @@ class Catalog:
         All of it is as it was in one moment, whatever is written meanwhile. *long* is for what may look at the whole catalog.
         """
         return await self._readers.read(read, long=long)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a read or a write hangs, as far as it is known."""
+        began = self._write_began
+        return self._readers.is_stalled or (began is not None and time.monotonic() - began > READ_TIMEOUT)
 
     async def examine(self) -> None:
         """Read a page of each large table and write one: raises `CatalogFailed` when that fails, or when a request has met a damaged page."""
@@ -378,7 +384,7 @@ class Catalog:
         return await self._read(lambda connection: int(connection.execute(query).scalar_one()), long=True)
 
     async def size(self) -> int:
-        """Bytes that the catalog takes on the disk, without the pages that are free in its file."""
+        """Bytes that the catalog takes on the disk, without the pages that are free in its file, and without a log of the usual length."""
 
         def read(connection: Connection) -> int:
             used, page = (
@@ -387,7 +393,7 @@ class Catalog:
             )
             return int(used * page)
 
-        return await self._read(read) + await asyncio.to_thread(_file_size, self.path.with_name(f"{self.path.name}-wal"))
+        return await self._read(read) + max(0, await asyncio.to_thread(_file_size, self.path.with_name(f"{self.path.name}-wal")) - LOG_KEPT)
 
     async def add_manifest(
         self, repository: Repository, source: str, manifest: Manifest, *, platform: str | None = None, tags: Iterable[Tag] = (), now: float

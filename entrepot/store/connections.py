@@ -28,7 +28,7 @@ READERS = 4
 LONG_READERS = 2
 """Threads for reads that look at the whole catalog: listings, and plans of what goes."""
 
-READ_TIMEOUT = 10.0
+READ_TIMEOUT = 5.0
 """Seconds after which a short read is given up."""
 
 LONG_READ_TIMEOUT = 120.0

@@ -120,7 +120,7 @@ async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> N
         await kept.catalog.delete_repository(Repository(f"library/r{number}"))
     await kept.catalog.collect(lambda _: True)
     await kept.upkeep.once()
-    assert await kept.catalog.size() < empty + catalog_module.LOG_KEPT
+    assert await kept.catalog.size() < empty + 2 * catalog_module.FREE_BYTES_KEPT
     await kept.catalog._engine.dispose()
     kept.catalog._readers.rest()
     with closing(sqlite3.connect(kept.catalog.path)) as connection:
