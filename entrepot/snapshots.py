@@ -345,7 +345,7 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     credential_sets: int
     repositories: int
     blobs_size: int
-    """Bytes held."""
+    """Bytes held: all blobs, and what counts of the catalog."""
     space_free: int
     """Bytes left on the file system of the data directory."""
     space_limit: int = 0

@@ -310,9 +310,19 @@ def test_a_directory_that_can_not_be_created_is_one_sentence(tmp_path: Path) -> 
         Directories.under(tmp_path / "file" / "below").make()
 
 
-def test_a_directory_that_can_not_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_can_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: "data" not in str(path.name))
-    with pytest.raises(EngineError, match=r"data can't be written.*XDG_DATA_HOME"):
+    with pytest.raises(EngineError, match=r"data can't be read.*XDG_DATA_HOME"):
+        Directories.under(tmp_path).make()
+
+
+def test_only_the_directory_of_the_socket_has_to_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19: a cache on a disk that can only be read serves what it has."""
+    Directories.under(tmp_path).make()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name == "run" or not mode & os.W_OK)
+    Directories.under(tmp_path).make()
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    with pytest.raises(EngineError, match=r"run can't be written.*XDG_RUNTIME_DIR"):
         Directories.under(tmp_path).make()
 
 

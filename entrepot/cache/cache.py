@@ -13,7 +13,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -371,7 +371,9 @@ class ArtifactCache:
         try:
             head = await self._client(route).head_manifest(route.repository, tag)
         except SourceNotFound:
-            await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
+            # Where the catalog fails, that is found out again.
+            with suppress(CatalogFailed):
+                await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
             self.holdings.forget_tag(repository, tag)
             self._events.record("tag-gone", f"{route.source}:{tag} is gone at its source; what is held of it stays and is served.", f"{repository}:{tag}")
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, tag))
@@ -421,12 +423,18 @@ class ArtifactCache:
         return self._failed(repository, _of_manifest(reference), invalid, route, has_copy=has_copy)
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
-        manifest = await self.holdings.manifest_of(repository, digest)
+        route = self._route(repository)
+        try:
+            manifest = await self.holdings.manifest_of(repository, digest)
+        except CatalogFailed:
+            # Its source may have it yet.
+            if route is None:
+                raise
+            manifest = None
         if manifest is not None:
             return manifest
         # It was evicted or deleted since somebody looked.
         self.holdings.forget(repository)
-        route = self._route(repository)
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
         fetched = self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
@@ -658,10 +666,14 @@ class ArtifactCache:
     async def _begin_pull(self, repository: Repository, layer: Digest, asked_by: str | None) -> None:
         route = self._route(repository)
         holding = await self.holdings.of(repository)
-        digest = holding.last_asked_with(layer)
-        if digest is None:
-            digest = next(iter(await self._catalog.images_with(repository, layer)), None)
-        manifest = await self.holdings.manifest_of(repository, digest) if digest is not None else None
+        try:
+            digest = holding.last_asked_with(layer)
+            if digest is None:
+                digest = next(iter(await self._catalog.images_with(repository, layer)), None)
+            manifest = await self.holdings.manifest_of(repository, digest) if digest is not None else None
+        except CatalogFailed:
+            # The client gets its layer all the same; only the rest of the image is not fetched ahead.
+            return
         if route is None or manifest is None:
             return
         subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))
@@ -703,7 +715,8 @@ class ArtifactCache:
             raise _incomplete(config.digest)
         pull.platform = config_platform(content)
         if pull.platform is not None:
-            await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
+            with suppress(CatalogFailed):
+                await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
 
     async def _check_complete(self, manifest: Manifest) -> None:
         for descriptor in manifest.blobs:

@@ -1,11 +1,15 @@
 """What each repository holds, in memory: the answers of the catalog that the way of a request needs again and again.
 
 All changes go through here and reach the catalog before they are believed, so memory and catalog never differ for longer than a write takes.
+
+Where the catalog fails, what is in memory is served, and what a source gives is kept in memory only until the catalog takes it (S19, L02): a disk that is full,
+damaged or hangs stops no client whose source answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,7 +17,7 @@ from typing import Any, TypeVar
 
 from entrepot.cache.bounded import BoundedMap, Tally
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, TagEntry, Usage
+from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry, Usage
 from entrepot.store.manifests import Descriptor, Manifest
 
 REPOSITORIES = 4_000
@@ -43,8 +47,22 @@ REMEMBERED = 50_000
 UNWRITTEN = 50_000
 """Uses of each kind that wait for a catalog that fails: beyond it the oldest are left out."""
 
+UNWRITTEN_BYTES = 32 * 1024 * 1024
+"""Manifests that are kept in memory only because the catalog fails, in bytes."""
+
+UNWRITTEN_COUNT = 2_000
+"""Such manifests."""
+
+WRITE_TIMEOUT = 2.0
+"""Seconds that a client waits until the catalog has taken its manifest; the write goes on without it."""
+
+STALLED_WRITE_TIMEOUT = 0.5
+"""The same while an earlier write hangs."""
+
 K = TypeVar("K")
 V = TypeVar("V")
+
+_log = logging.getLogger("entrepot.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +143,72 @@ class Holding:
         return [tag for tag, resolved in self.resolved.items() if resolved.digest == digest and not isinstance(tag, Digest)]
 
 
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """A manifest that the catalog did not take yet, with the tags that point at it; *time* is when it came."""
+
+    repository: Repository
+    source: str
+    manifest: Manifest
+    tags: tuple[Tag, ...]
+    time: float
+
+
+class UnwrittenManifests:
+    """The manifests that are kept in memory only, those that came last, within `UNWRITTEN_BYTES`."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, unwritten: Unwritten) -> None:
+        """Keep a manifest, with the tags that pointed at it before as well."""
+        key = (unwritten.repository, unwritten.manifest.digest)
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._bytes -= len(before.manifest.content)
+            unwritten = replace(unwritten, tags=tuple(dict.fromkeys((*before.tags, *unwritten.tags))))
+        for other_key, other in list(self._kept.items()) if unwritten.tags else ():
+            if other.repository == unwritten.repository and set(other.tags) & set(unwritten.tags):
+                # A tag points at one manifest only.
+                self._kept[other_key] = replace(other, tags=tuple(each for each in other.tags if each not in unwritten.tags))
+        self._kept[key] = unwritten
+        self._bytes += len(unwritten.manifest.content)
+        while self._bytes > UNWRITTEN_BYTES or len(self._kept) > UNWRITTEN_COUNT:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest.manifest.content)
+
+    def remove(self, written: Unwritten) -> None:
+        """The catalog has taken a manifest."""
+        kept = self._kept.pop((written.repository, written.manifest.digest), None)
+        if kept is not None:
+            self._bytes -= len(kept.manifest.content)
+
+    def first(self) -> Unwritten | None:
+        """The one that came first."""
+        return next(iter(self._kept.values()), None)
+
+    def of(self, repository: Repository) -> list[Unwritten]:
+        """Those of a repository."""
+        return [each for each in self._kept.values() if each.repository == repository] if self._kept else []
+
+    def manifest(self, digest: Digest) -> Manifest | None:
+        """A manifest of any repository."""
+        return next((each.manifest for each in self._kept.values() if each.manifest.digest == digest), None) if self._kept else None
+
+    def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points."""
+        return next((TagEntry(each.manifest.digest, each.time, each.time) for each in self.of(repository) if tag in each.tags), None)
+
+    def point_tag(self, repository: Repository, tag: Tag, digest: Digest) -> bool:
+        """Point a tag at a manifest; False when it is not here."""
+        kept = self._kept.get((repository, digest))
+        if kept is None:
+            return False
+        self.add(replace(kept, tags=(tag,)))
+        return True
+
+
 class Holdings:
     """The holdings of all repositories, read from the catalog when they are first asked for."""
 
@@ -135,26 +219,36 @@ class Holdings:
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         self._manifest_bytes = 0
         self._tally = Tally()
+        self._unwritten = UnwrittenManifests()
+        self._hanging: set[asyncio.Future[bool]] = set()
+        """Writes that nobody waits for any more."""
         self._forgotten = 0
         """Counts what was forgotten: an answer of the catalog that was asked for before that must not be kept after it."""
 
     async def of(self, repository: Repository) -> Holding:
-        """What a repository holds."""
+        """What a repository holds; where the catalog fails, as far as it is known."""
         if self._tally.count > REMEMBERED:
             self._forget_oldest_requests(repository)
         holding = self._holdings.get(repository)
         if holding is not None and holding.is_current:
             self._holdings.move_to_end(repository)
             return holding
+        is_current = True
         while True:
             before = self._forgotten
-            manifests = await self._catalog.media_types_of(repository)
-            blobs = await self._catalog.blobs_of(repository)
+            try:
+                manifests = await self._catalog.media_types_of(repository)
+                blobs = await self._catalog.blobs_of(repository)
+            except CatalogFailed:
+                is_current, manifests, blobs = False, {}, {}
+                break
             if before == self._forgotten:
                 break
-        holding = self._holdings.setdefault(repository, Holding(manifests, blobs, self._tally))
-        if not holding.is_current:
+        holding = self._holdings.setdefault(repository, Holding(manifests, blobs, self._tally, is_current=is_current))
+        if not holding.is_current and is_current:
             holding.manifests, holding.blobs, holding.is_current = manifests, blobs, True
+        for each in self._unwritten.of(repository):
+            holding.takes(each.manifest)
         while len(self._holdings) > REPOSITORIES:
             _, oldest = self._holdings.popitem(last=False)
             oldest.release()
@@ -175,7 +269,10 @@ class Holdings:
             self._tags.move_to_end((repository, tag))
             return entry
         before = self._forgotten
-        entry = await self._catalog.tag(repository, tag)
+        try:
+            entry = await self._catalog.tag(repository, tag)
+        except CatalogFailed:
+            return self._unwritten.tag(repository, tag)
         if entry is not None and before == self._forgotten:
             self._keep_tag(repository, tag, entry)
         return entry
@@ -185,10 +282,14 @@ class Holdings:
         return (repository, tag) in self._tags
 
     async def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest that is cached in any repository, with the media type of any; for clients there is `manifest_of`."""
-        manifest = self._manifests.get(digest)
+        """A manifest that is cached in any repository, with the media type of any; for clients there is `manifest_of`.
+
+        Raises `CatalogFailed` for one that is not in memory.
+        """
+        manifest = self._manifests.get(digest) or self._unwritten.manifest(digest)
         if manifest is not None:
-            self._manifests.move_to_end(digest)
+            if digest in self._manifests:
+                self._manifests.move_to_end(digest)
             return manifest
         before = self._forgotten
         manifest = await self._catalog.manifest(digest)
@@ -205,9 +306,19 @@ class Holdings:
         return replace(manifest, media_type=media_type)
 
     async def add_manifest(self, repository: Repository, source: str, manifest: Manifest, *, tags: Iterable[Tag], now: float) -> None:
-        """Take a manifest into a repository and point *tags* at it."""
+        """Take a manifest into a repository and point *tags* at it; in memory only for as long as the catalog does not take it."""
         tags = list(tags)
-        await self._catalog.add_manifest(repository, source, manifest, tags=tags, now=now)
+        unwritten = Unwritten(repository, source, manifest, tuple(tags), now)
+        # Others must find it also while the catalog is waited for.
+        self._unwritten.add(unwritten)
+        writing = asyncio.ensure_future(self._write(unwritten))
+        await asyncio.wait({writing}, timeout=STALLED_WRITE_TIMEOUT if self._hanging or self._catalog.is_stalled else WRITE_TIMEOUT)
+        if writing.done():
+            writing.result()
+        else:
+            # A write that hangs is not taken back: it may yet succeed, and the client does not wait for that.
+            self._hanging.add(writing)
+            writing.add_done_callback(self._hanging.discard)
         holding = await self.of(repository)
         holding.takes(manifest)
         for tag in tags:
@@ -215,10 +326,34 @@ class Holdings:
             self._keep_tag(repository, tag, TagEntry(manifest.digest, now, now))
         self._keep_manifest(manifest)
 
+    async def _write(self, unwritten: Unwritten) -> bool:
+        """Write a manifest to the catalog; whether that worked."""
+        manifest = unwritten.manifest
+        try:
+            await self._catalog.add_manifest(unwritten.repository, unwritten.source, manifest, tags=unwritten.tags, now=unwritten.time)
+        except CatalogFailed as error:
+            _log.debug("The manifest %s of %s is kept in memory only: %s", manifest.digest, unwritten.repository, error)
+            return False
+        self._unwritten.remove(unwritten)
+        return True
+
+    async def write_unwritten(self) -> int:
+        """Write what the catalog did not take when it came; gives how many manifests could be written. Raises nothing when it fails again."""
+        written = 0
+        while not self._hanging and (unwritten := self._unwritten.first()) is not None:
+            if not await self._write(unwritten):
+                break
+            written += 1
+        return written
+
     async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> bool:
         """The source says that a tag points at a manifest that the repository holds; False when it was evicted or deleted meanwhile."""
-        if not await self._catalog.point_tag(repository, tag, digest, now=now):
-            return False
+        try:
+            if not await self._catalog.point_tag(repository, tag, digest, now=now):
+                return self._unwritten.point_tag(repository, tag, digest)
+        except CatalogFailed as error:
+            # Where it points is asked again after a restart.
+            _log.debug("That %s:%s points at %s is kept in memory only: %s", repository, tag, digest, error)
         before = self._tags.get((repository, tag))
         cached = before.cached if before is not None and before.digest == digest else now
         self._keep_tag(repository, tag, TagEntry(digest, cached, now))

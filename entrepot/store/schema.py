@@ -106,6 +106,8 @@ blobs = Table(
     Column("size", Integer, nullable=False),
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
+    # When its file was found without a row, and no manifest refers to it yet: such a blob stays for a day (see entrepot.store.eviction).
+    Column("adopted", Float),
 )
 blob_origins = Table(
     "blob_origins",
@@ -146,7 +148,7 @@ ended_pulls = Table(
 _ADDED = {
     2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
-    4: (repository_manifests.c.media_type,),
+    4: (repository_manifests.c.media_type, blobs.c.adopted),
 }
 """The columns that came with each version of the schema: an older catalog gets them when it is opened."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from entrepot.errors import EngineError
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed, Locks, TagEntry, Usage
-from entrepot.store.eviction import HeldBlobUse, PlannedImage, plan
+from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 from entrepot.store.schema import SCHEMA_VERSION
 
@@ -323,15 +324,6 @@ async def test_a_catalog_of_a_newer_entrepot_is_left_alone(tmp_path: Path) -> No
             pass
 
 
-async def test_a_file_that_is_no_catalog_is_named_with_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
-    path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(EngineError, match=r"catalog\.sqlite can't be opened.*made anew"):
-        async with Catalog.open(path):
-            pass
-    assert path.read_bytes().startswith(b"this is not")
-
-
 async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -339,6 +331,7 @@ async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: P
         folder.rename(tmp_path / "unplugged")
         # No connection is open any more, as in an engine that rested.
         await catalog._engine.dispose()
+        catalog._readers.rest()
         for ask in (catalog.repositories_count(), catalog.listed(lambda each: each), catalog.add_blob(Digest.of(b""), 0, now=1.0)):
             with pytest.raises(CatalogFailed, match=r"The catalog fails: unable to open database file\. .*entrepot doctor"):
                 await ask
@@ -348,6 +341,7 @@ async def test_a_catalog_that_is_damaged_while_it_is_used_says_so(tmp_path: Path
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
         await catalog._engine.dispose()
+        catalog._readers.rest()
         path.write_bytes(b"this is not a database" * 1000)
         with pytest.raises(CatalogFailed, match="file is not a database"):
             await catalog.repositories_count()
@@ -536,3 +530,65 @@ async def test_a_tag_is_not_pointed_at_what_is_evicted(catalog: Catalog) -> None
     await catalog.delete_manifest(NGINX, manifest.digest)
     assert not await catalog.point_tag(NGINX, Tag("2"), manifest.digest, now=3.0)
     assert await catalog.tag(NGINX, Tag("2")) is None
+
+
+async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it(tmp_path: Path) -> None:
+    """L02: after the loss of the catalog all blobs were taken in, and deleted in the same second."""
+    now = 1_000_000.0
+    async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
+        manifest = image("a")
+        stray = Digest.of(b"stray")
+        assert await catalog.reconcile({stray: 7, **{each.digest: each.size for each in manifest.blobs}}, now=now) == (3, 0)
+        assert await catalog.collect(lambda _: pytest.fail("an adopted blob was collected")) == 0
+        await catalog.add_manifest(NGINX, SOURCE, manifest, now=now)
+        [repository] = await catalog.repositories()
+        assert repository.size == 110 + len(manifest.content)
+        assert {digest: blob.adopted for digest, blob in (await catalog.picture()).blobs.items()} == {
+            stray: now,
+            **{each.digest: None for each in manifest.blobs},
+        }
+        # Needed once, it goes with what needed it.
+        await catalog.delete_repository(NGINX)
+        taken: list[Digest] = []
+        assert await catalog.collect(lambda digest: taken.append(digest) or True) == 0
+        assert set(taken) == {each.digest for each in manifest.blobs}
+        now += ADOPTED_STAYS
+        assert await catalog.collect(lambda digest: taken.append(digest) or True) == 0
+        assert taken[-1] == stray
+
+
+async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_for_ever(catalog: Catalog) -> None:
+    stray = Digest.of(b"stray")
+    await catalog.reconcile({stray: 7}, now=time.time() + 10 * ADOPTED_STAYS)
+    assert await catalog.collect(lambda _: True) == 0
+    assert await catalog.blobs_size() == 0
+
+
+async def test_a_blob_whose_row_alone_was_lost_is_adopted_as_needed(catalog: Catalog) -> None:
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
+    await catalog.reconcile({each.digest: each.size for each in manifest.blobs}, now=2.0)
+    assert [blob.adopted for blob in (await catalog.picture()).blobs.values()] == [None, None]
+
+
+async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> None:
+    """L02."""
+    manifest, stray = image("a"), Digest.of(b"stray")
+    now = time.time()
+    await catalog.add_manifest(NGINX, SOURCE, manifest, now=now - 1000)
+    await catalog.reconcile({stray: 7, **{each.digest: each.size for each in manifest.blobs}}, now=now - 1000)
+    made = plan(await catalog.picture(), goal=110, now=now)
+    assert (made.images, made.adopted, made.adopted_size, made.left) == ((), (stray,), 7, 110)
+    done = await catalog.evict(made, is_used=unused, take_away=lambda _: True)
+    assert (done.freed, await catalog.blobs_size()) == (7, 110)
+
+
+async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_blob(Digest.of(b"a"), 7, now=1.0)
+    with sqlite3.connect(path) as connection:
+        connection.executescript("ALTER TABLE blobs DROP COLUMN adopted; PRAGMA user_version = 3;")
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert (await catalog.picture()).blobs == {Digest.of(b"a"): HeldBlobUse(7, 1.0)}
