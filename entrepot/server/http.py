@@ -16,7 +16,6 @@ import errno
 import fcntl
 import ipaddress
 import logging
-import os
 import resource
 import socket
 import ssl
@@ -30,7 +29,6 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -210,7 +208,7 @@ class HttpServer:
         self._changed = asyncio.Event()
 
     async def listen(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
-        """Answer on a socket that is bound: see `bound` and `bound_unix`. With *tls*, behind TLS."""
+        """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With *tls*, behind TLS."""
         self._listening.append(_Listener(self, listener, _Connections(self), tls))
 
     async def stop(self, *, grace: float, cutting: float = 1.0) -> None:
@@ -889,20 +887,6 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def bound_unix(path: Path) -> socket.socket:
-    """A Unix socket at *path* that only its owner can connect to; what is there already is removed. Raises OSError."""
-    path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.bind(str(path))
-        # Nobody can connect before it listens.
-        os.chmod(path, 0o600)
     except OSError:
         made.close()
         raise

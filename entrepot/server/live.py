@@ -16,6 +16,7 @@ from entrepot.server.access import is_read_only
 from entrepot.server.management import read_body
 from entrepot.server.paging import parse_count
 from entrepot.snapshots import Event
+from entrepot.verification import DEFAULT_SPEED
 
 EVENT_INTERVAL = 0.1
 """Seconds between two messages of the event stream: at most ten a second, however much happens."""
@@ -42,6 +43,12 @@ class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True
     """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands for the low-water mark of the settings."""
 
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class VerificationRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast as the disk is."""
+
+    speed: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_SPEED
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -82,6 +89,16 @@ def routes(engine: Engine) -> list[BaseRoute]:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
         return _json(await engine.housekeeping.evict(dry_run=True, target=asked.target))
 
+    async def verify(request: Request) -> Response:
+        verification = await read_body(request, VerificationRequest, hint='Send {}, or {"speed": BYTES} for so many per second.')
+        return _json(engine.verification.start(verification.speed), status=202)
+
+    async def show_verification(_: Request) -> Response:
+        return _json(engine.verification.snapshot())
+
+    async def cancel_verification(_: Request) -> Response:
+        return _json(await engine.verification.cancel())
+
     async def check_sign_in(request: Request) -> Response:
         return _json(await engine.check_sign_in(request.path_params["name"]))
 
@@ -114,6 +131,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
         Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
         Route("/entrepot/v1/evict", evict, methods=["POST"]),
+        Route("/entrepot/v1/verify", verify, methods=["POST"]),
+        Route("/entrepot/v1/verify", show_verification, methods=["GET"]),
+        Route("/entrepot/v1/verify", cancel_verification, methods=["DELETE"]),
         Route("/entrepot/v1/checks/eviction", check_eviction, methods=["POST"]),
         Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
         Route("/entrepot/v1/doctor", doctor, methods=["POST"]),

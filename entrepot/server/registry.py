@@ -17,12 +17,12 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
-from entrepot.server.files import OpenFile, chunks
+from entrepot.server.files import FileCutShort, OpenFile, chunks
 from entrepot.server.http import RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.paging import page_size
 from entrepot.server.ranges import ByteRange, parse_range
@@ -42,12 +42,14 @@ UNKNOWN_WAIT = 3
 LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
+WARNING_LIMIT = 500
+"""Characters of a warning that says why an answer may be stale."""
+
 ALWAYS_ANSWERED = ("/healthz",)
 """What is answered however many requests are under way: a supervisor that gets no answer would restart the engine, which helps nobody."""
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
-_EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"' + OCI_INDEX.encode() + b'","manifests":[]}'
 
 _log = logging.getLogger("entrepot.registry")
 
@@ -169,15 +171,11 @@ class RegistryApp:
             (b"content-length", str(size).encode()),
             (b"docker-content-digest", str(digest).encode()),
             (b"etag", f'"{digest}"'.encode()),
-            (b"entrepot-origin", answer.origin.value.encode()),
+            *_origin_headers(answer),
         ]
-        if answer.warning is not None:
-            # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
-            text = answer.warning.replace("\\", "").replace('"', "'").encode("latin-1", "replace").decode("latin-1")
-            headers.append((b"warning", f'110 entrepot "{text}"'.encode("latin-1")))
         return headers
 
-    async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
+    async def _blob(self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True) -> None:
         if response.head:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
@@ -192,8 +190,13 @@ class RegistryApp:
         etag = str(digest) if part is None else None
         start, end = (part.start, part.end) if part is not None else (0, size)
         if isinstance(found, HeldBlob):
-            async with self._engine.blobs.opened(digest) as file:
-                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+            try:
+                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+            except FileNotFoundError:
+                if not retry:
+                    raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
+                # It was evicted or damaged a moment ago: now it is fetched.
+                await self._blob(repository, digest, response, retry=False)
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
@@ -202,19 +205,34 @@ class RegistryApp:
             raise self._engine.cache.blob_failed(repository, error) from error
         await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
 
+    async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
+        copies = self._engine.cache.copies
+        is_whole = etag is not None
+        if is_whole:
+            copies.requested(response.client, blob.digest)
+        try:
+            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+        except FileCutShort as error:
+            _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
+            raise error.with_traceback(None) from None
+        except (FileNotFoundError, ConnectionError):
+            raise
+        except OSError as error:
+            _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
+            copies.suspect(blob.digest)
+            raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
+        if is_whole:
+            copies.delivered(response.client, blob.digest)
+
     def _count(self, sent: int) -> None:
         self._engine.served += sent
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
-        if n == 0:
-            # The source is asked for one all the same: a repository that is not there has no empty list.
-            await self._engine.cache.tags(repository, n=1, last=last)
-            await response.json(msgspec.json.encode({"name": repository, "tags": []}))
-            return
-        page = await self._engine.cache.tags(repository, n=n, last=last)
-        body = msgspec.json.encode({"name": repository, "tags": page.tags})
-        await response.json(body, _next_page(f"/v2/{repository}/tags/list", n, page.next_last))
+        answer = await self._engine.cache.tags(repository, n=n, last=last)
+        headers = [*_origin_headers(answer), *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last)]
+        await response.json(answer.listing.body, headers)
 
     async def _catalog(self, response: _Response) -> None:
         n, last = response.page()
@@ -227,8 +245,14 @@ class RegistryApp:
 
     async def _referrers(self, repository: Repository, digest: Digest, response: _Response) -> None:
         artifact_type = response.query.get("artifactType", [None])[0]
-        index = await self._engine.cache.referrers(repository, digest, artifact_type)
-        await response.json(index or _EMPTY_INDEX, [(b"content-type", OCI_INDEX.encode())])
+        if artifact_type is not None:
+            # A "+" that was not quoted: no media type has a blank, and "none of this type" would be the wrong answer.
+            artifact_type = artifact_type.replace(" ", "+")
+        answer = await self._engine.cache.referrers(repository, digest, artifact_type)
+        headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
+        if answer.listing.filtered:
+            headers.append((b"oci-filters-applied", b"artifactType"))
+        await response.json(answer.listing.body, headers)
 
 
 class _Response:
@@ -351,6 +375,16 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
     return joined
+
+
+def _origin_headers(answer: ManifestAnswer | ManifestDescription | ListAnswer) -> Headers:
+    """Where an answer came from, and why it may be stale."""
+    headers: Headers = [(b"entrepot-origin", answer.origin.value.encode())]
+    if answer.warning is not None:
+        # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
+        text = printable(answer.warning, WARNING_LIMIT).replace("\\", "").replace('"', "'").encode("latin-1", "replace")
+        headers.append((b"warning", b'110 entrepot "' + text + b'"'))
+    return headers
 
 
 def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:

@@ -6,13 +6,14 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +28,14 @@ from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound, bound_unix
+from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
 from entrepot.server.local_hosts import LocalHosts
 from entrepot.server.log_limit import LogLimit
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
+from entrepot.server.unix_socket import owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
 from entrepot.upstreams import is_loopback
+from entrepot.words import escaped, printable, printable_json
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
@@ -42,6 +45,9 @@ CUTTING = 1.0
 
 MANAGEMENT_CONNECTIONS = 512
 """Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
+
+LOG_LINE = 16_384
+"""Characters of a message in the plain log; what is longer is cut."""
 
 _log = logging.getLogger("entrepot.server")
 
@@ -80,6 +86,28 @@ async def serve(
     set_up_logging(log_format)
     allow_open_files()
     settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
+    with _private_files():
+        await _serve(directories, settings, demo=demo, prepare=prepare, ready=ready)
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Within it whatever is made is for this user only: SQLite makes its files with the rights that the umask leaves."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+async def _serve(
+    directories: Directories,
+    settings: Settings,
+    *,
+    demo: bool,
+    prepare: Callable[[Engine], Awaitable[None]] | None,
+    ready: Callable[[Engine], None] | None,
+) -> None:
     async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
         if prepare is not None:
             await prepare(engine)
@@ -106,22 +134,21 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     registry = HttpServer(answering, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
     administration = _management_server(management_app(engine))
     servers = [registry, administration]
-    try:
-        await registry.listen(listener)
-        # Another engine would hold the data directory's lock, so a socket that is still there belongs to one that was killed.
-        await administration.listen(bound_unix(path))
-        if (over_tcp := await _management_over_tcp(engine)) is not None:
-            servers.append(over_tcp)
-        engine.events.record(
-            "engine-started",
-            f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
-            + (f" and {engine.management_address}" if engine.management_address is not None else "")
-            + (", read-only." if engine.settings.read_only else "."),
-        )
-        yield
-    finally:
-        await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
-        path.unlink(missing_ok=True)
+    with listener, owned_socket(path) as management_listener:
+        try:
+            await registry.listen(listener)
+            await administration.listen(management_listener)
+            if (over_tcp := await _management_over_tcp(engine)) is not None:
+                servers.append(over_tcp)
+            engine.events.record(
+                "engine-started",
+                f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+                + (f" and {engine.management_address}" if engine.management_address is not None else "")
+                + (", read-only." if engine.settings.read_only else "."),
+            )
+            yield
+        finally:
+            await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
 
 
 _ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
@@ -197,13 +224,18 @@ async def _signals(stopping: asyncio.Event) -> AsyncIterator[None]:
 
 
 class _PlainFormatter(logging.Formatter):
-    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable."""
+    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no terminal obeys (S04).
+
+    Only a traceback adds lines; they are indented, so that none can pass for a record of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        text = f"{moment} {level}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        lines = [f"{moment} {level}{printable(record.getMessage(), LOG_LINE)}"]
+        for below in (self.formatException(record.exc_info) if record.exc_info else "", record.stack_info or ""):
+            lines += [f"    {escaped(line)}" for line in below.split("\n") if line]
+        return "\n".join(lines)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -220,18 +252,20 @@ class _JsonFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(json.dumps(line, ensure_ascii=False))
 
 
 def set_up_logging(log_format: str) -> None:
     """Log to standard error, in ``plain`` or ``json`` lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
+    formatter = _JsonFormatter() if log_format == "json" else _PlainFormatter()
+    handler.setFormatter(formatter)
     limit = LogLimit()
     handler.addFilter(limit)
     if logging.lastResort is not None:
-        # asyncio and other libraries have no handler of their own.
+        # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
         logging.lastResort.filters[:] = [limit]
+        logging.lastResort.setFormatter(formatter)
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

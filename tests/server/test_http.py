@@ -8,7 +8,6 @@ import os
 import resource
 import socket
 import ssl
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,8 @@ import pytest
 
 from entrepot.server import files, http
 from entrepot.server.files import PIECE
-from entrepot.server.http import Application, Disconnected, HttpServer, Receive, Scope, Send, bound, bound_unix, serving
+from entrepot.server.http import Application, Disconnected, HttpServer, Receive, Scope, Send, bound, serving
+from entrepot.server.unix_socket import owned_socket
 from tests.registries.certificates import Authority
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -419,14 +419,14 @@ async def test_an_answer_that_takes_too_long_is_cut(sends_a_file: Application) -
     assert len(await _all(reader)) < 10**12
 
 
-async def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_answered_on(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with serving(_echo, bound_unix(path)):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await answer(reader))[0] == 200
-        writer.close()
+    with owned_socket(path) as listener:
+        async with serving(_echo, listener):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await answer(reader))[0] == 200
+            writer.close()
 
 
 async def test_behind_tls_the_same_application_answers(tmp_path: Path) -> None:
