@@ -157,5 +157,8 @@ async def test_a_catalog_that_fails_ends_it_with_the_reason(engine: Engine, imag
     monkeypatch.setattr(engine.catalog, "blobs_after", failed)
     engine.verification.start(None)
     verification = await ended(engine)
-    assert (verification.state, verification.error_message) == (VerificationState.FAILED, "The catalog fails: disk I/O error.")
+    assert (verification.state, verification.error_message) == (
+        VerificationState.FAILED,
+        "The catalog fails: disk I/O error. Look at the disk of the data directory; entrepot doctor examines it.",
+    )
     assert last_event(engine, "verification-ended").startswith("The verification of the cached blobs failed: The catalog fails: disk I/O error.")
