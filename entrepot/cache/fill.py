@@ -4,6 +4,9 @@ However many clients and pulls ask for a blob that is not held, one `Fill` fetch
 own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
 until the digest is right, so that no client can ever finish a wrong blob.
 
+Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
+only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
+
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
 are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
@@ -144,7 +147,7 @@ class _Pace:
     *crawled* are the seconds since it was last fast enough.
     """
 
-    __slots__ = ("crawled", "fetched", "since", "streams", "turn_since")
+    __slots__ = ("crawled", "fetched", "since", "turn_since")
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -152,8 +155,6 @@ class _Pace:
         self.crawled = 0.0
         self.turn_since: float | None = None
         """Since when the fill has its turn, if it has it."""
-        self.streams = False
-        """Whether the source has begun to send: before that the time-outs of its connection count."""
 
     def restart(self, now: float, fetched: int) -> None:
         """Judge from here on."""
@@ -500,7 +501,6 @@ class Fill:
             raise self._interruption from None
         finally:
             pace.turn_since = None
-            pace.streams = False
             self._patience = self._interruption = None
         self.gives_up = False
 
@@ -529,7 +529,6 @@ class Fill:
         try:
             async with self.source(offset=self.received, validator=self._validator) as stream:
                 self._validator = stream.validator or self._validator
-                self._pace.streams = True
                 await self._take(stream)
         except EntrepotError:
             raise
@@ -610,7 +609,9 @@ class Fill:
                 )
             )
             return False
-        gives_turn = others_wait and pace.crawled > 0 and pace.streams and now - pace.turn_since >= RATE_WINDOW
+        # Before the first byte the time-outs of the connection count: a source that is silent is told as that, and not asked again and again.
+        has_begun = self.state is not FillState.WAITING
+        gives_turn = others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
         if gives_turn:
             self._interrupt(_TurnGivenAway(f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."))
         return gives_turn
