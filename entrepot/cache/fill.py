@@ -277,7 +277,8 @@ class Fill:
         while self.available <= offset and not self.ended:
             await self._next_step()
         if self.available <= offset and self.error is not None:
-            raise self.error
+            # Without the traceback of those who were told before: it grew with each of them.
+            raise self.error.with_traceback(None)
 
     async def _next_step(self) -> None:
         waiting = asyncio.get_running_loop().create_future()
@@ -304,7 +305,7 @@ class Fill:
         finally:
             self._awaited -= 1
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         if not self.is_kept:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
@@ -466,8 +467,10 @@ class Fill:
                     raise
                 _log.info("%s broke off at byte %d of %d: %s", self.digest, self.received, self.size, error.what)
                 wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
-            # A fill that waits costs no file descriptor.
+            # A fill that waits costs no file descriptor. How long our disk takes is not the source's fault.
+            settles_since = self._clock()
             await self._window.settled()
+            self._pace.since += self._clock() - settles_since
             if keeping.done():
                 await keeping
             if not self._window.passes_on:
@@ -599,7 +602,8 @@ class Fill:
             return False
         seconds = now - pace.since
         if seconds >= RATE_WINDOW:
-            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + seconds
+            # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
+            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + min(seconds, 2 * RATE_WINDOW)
             pace.restart(now, self.fetched)
         if pace.crawled >= CRAWLS_AT_MOST:
             self._interrupt(
@@ -669,7 +673,9 @@ class Fill:
         """End with *error*; a fill that has failed already, or was served whole, does not fail once more."""
         if self.state is FillState.FAILED:
             return
-        self.error = error
+        # The frames of its cause would keep answers and buffers for as long as a pull remembers it.
+        error.__cause__ = error.__context__ = None
+        self.error = error.with_traceback(None)
         if self.state is FillState.VERIFIED:
             # The clients have what they asked for; only keeping it failed.
             _log.error("%s was served but could not be kept: %s", self.digest, error.message)

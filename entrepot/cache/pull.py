@@ -387,7 +387,8 @@ class Pulls:
 
     def _end(self, pull: Pull, state: PullState, error: EntrepotError | None = None) -> None:
         pull.state = state
-        pull.error = error
+        # It is remembered for long: without the frames in which it was raised.
+        pull.error = error.with_traceback(None) if error is not None else None
         if pull.manifest is not None and self._under_way.get((pull.repository, pull.manifest.digest)) is pull:
             del self._under_way[pull.repository, pull.manifest.digest]
         try:
