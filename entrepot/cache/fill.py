@@ -4,6 +4,9 @@ However many clients and pulls ask for a blob that is not held, one `Fill` fetch
 own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
 until the digest is right, so that no client can ever finish a wrong blob.
 
+Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
+only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
+
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
 are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
@@ -144,7 +147,7 @@ class _Pace:
     *crawled* are the seconds since it was last fast enough.
     """
 
-    __slots__ = ("crawled", "fetched", "since", "streams", "turn_since")
+    __slots__ = ("crawled", "fetched", "since", "turn_since")
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -152,8 +155,6 @@ class _Pace:
         self.crawled = 0.0
         self.turn_since: float | None = None
         """Since when the fill has its turn, if it has it."""
-        self.streams = False
-        """Whether the source has begun to send: before that the time-outs of its connection count."""
 
     def restart(self, now: float, fetched: int) -> None:
         """Judge from here on."""
@@ -276,7 +277,8 @@ class Fill:
         while self.available <= offset and not self.ended:
             await self._next_step()
         if self.available <= offset and self.error is not None:
-            raise self.error
+            # Without the traceback of those who were told before: it grew with each of them.
+            raise self.error.with_traceback(None)
 
     async def _next_step(self) -> None:
         waiting = asyncio.get_running_loop().create_future()
@@ -303,7 +305,7 @@ class Fill:
         finally:
             self._awaited -= 1
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         if not self.is_kept:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
@@ -465,8 +467,10 @@ class Fill:
                     raise
                 _log.info("%s broke off at byte %d of %d: %s", self.digest, self.received, self.size, error.what)
                 wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
-            # A fill that waits costs no file descriptor.
+            # A fill that waits costs no file descriptor. How long our disk takes is not the source's fault.
+            settles_since = self._clock()
             await self._window.settled()
+            self._pace.since += self._clock() - settles_since
             if keeping.done():
                 await keeping
             if not self._window.passes_on:
@@ -500,7 +504,6 @@ class Fill:
             raise self._interruption from None
         finally:
             pace.turn_since = None
-            pace.streams = False
             self._patience = self._interruption = None
         self.gives_up = False
 
@@ -529,7 +532,6 @@ class Fill:
         try:
             async with self.source(offset=self.received, validator=self._validator) as stream:
                 self._validator = stream.validator or self._validator
-                self._pace.streams = True
                 await self._take(stream)
         except EntrepotError:
             raise
@@ -600,7 +602,8 @@ class Fill:
             return False
         seconds = now - pace.since
         if seconds >= RATE_WINDOW:
-            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + seconds
+            # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
+            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + min(seconds, 2 * RATE_WINDOW)
             pace.restart(now, self.fetched)
         if pace.crawled >= CRAWLS_AT_MOST:
             self._interrupt(
@@ -610,7 +613,9 @@ class Fill:
                 )
             )
             return False
-        gives_turn = others_wait and pace.crawled > 0 and pace.streams and now - pace.turn_since >= RATE_WINDOW
+        # Before the first byte the time-outs of the connection count: a source that is silent is told as that, and not asked again and again.
+        has_begun = self.state is not FillState.WAITING
+        gives_turn = others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
         if gives_turn:
             self._interrupt(_TurnGivenAway(f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."))
         return gives_turn
@@ -668,7 +673,9 @@ class Fill:
         """End with *error*; a fill that has failed already, or was served whole, does not fail once more."""
         if self.state is FillState.FAILED:
             return
-        self.error = error
+        # The frames of its cause would keep answers and buffers for as long as a pull remembers it.
+        error.__cause__ = error.__context__ = None
+        self.error = error.with_traceback(None)
         if self.state is FillState.VERIFIED:
             # The clients have what they asked for; only keeping it failed.
             _log.error("%s was served but could not be kept: %s", self.digest, error.message)

@@ -7,14 +7,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from entrepot.errors import EntrepotError
-from entrepot.source.errors import SourceAvoided
+from entrepot.source.errors import SourceAvoided, SourceUnreachable
+from entrepot.words import duration
 
 FETCHES = 2_000
 """Fetches under way at once. They go on when those who waited for them have left: without a bound, clients that come and leave would pile them up."""
 
 FETCHES_OF_GROUP = 1_000
 """Of them, those that one source registry may have."""
+
+FETCH_TIMEOUT = 300.0
+"""Seconds that one fetch may take: longer than all attempts and time-outs of a request together.
+
+A source that sends a byte now and then meets no other limit.
+"""
 
 Answer = TypeVar("Answer")
 
@@ -23,25 +29,23 @@ class TooManyFetches(SourceAvoided):
     """The source registry was not asked because too much is under way already."""
 
 
-class FetchAbandoned(EntrepotError):
-    """A fetch ended without an answer and without an error."""
-
-    code = "FetchAbandoned"
-    status = oci_status = 503
+class FetchAbandoned(SourceUnreachable):
+    """A fetch took too long, or ended without an answer and without an error."""
 
 
 class SingleFlight(Generic[Answer]):
     """Runs one fetch for each key at a time. A passenger who leaves changes nothing for the others, nor for the fetch."""
 
-    def __init__(self, *, limit: int = FETCHES, group_limit: int = FETCHES_OF_GROUP) -> None:
+    def __init__(self, *, limit: int = FETCHES, group_limit: int = FETCHES_OF_GROUP, timeout: float = FETCH_TIMEOUT) -> None:
         self._limit = limit
         self._group_limit = group_limit
+        self._timeout = timeout
         self._flights: dict[Hashable, asyncio.Future[Answer]] = {}
         self._groups: Counter[Hashable] = Counter()
         self._closed = False
 
     async def join(self, key: Hashable, fetch: Callable[[], Awaitable[Answer]], *, group: Hashable = None) -> Answer:
-        """The answer of the fetch under way for *key*, or of a new one; raises what the fetch raises.
+        """The answer of the fetch under way for *key*, or of a new one; raises what the fetch raises, and `FetchAbandoned`.
 
         *group* is what the fetch burdens, a source registry: one of them does not take all the room. Raises `TooManyFetches` where there is none.
         """
@@ -49,7 +53,7 @@ class SingleFlight(Generic[Answer]):
         if flight is None:
             if len(self._flights) >= self._limit or (group is not None and self._groups[group] >= self._group_limit):
                 raise TooManyFetches("So many requests to source registries are under way that this one was not made.", "Try again in a moment.")
-            flight = self._flights[key] = asyncio.ensure_future(fetch())
+            flight = self._flights[key] = asyncio.ensure_future(self._bounded(fetch))
             self._groups[group] += 1
             flight.add_done_callback(lambda done: self._landed(key, group, done))
         try:
@@ -62,6 +66,16 @@ class SingleFlight(Generic[Answer]):
         finally:
             # An error refers to this frame, which must not refer to it in turn: what failed would stay until a collection of garbage.
             del flight
+
+    async def _bounded(self, fetch: Callable[[], Awaitable[Answer]]) -> Answer:
+        bound = asyncio.timeout(self._timeout)
+        try:
+            async with bound:
+                return await fetch()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise FetchAbandoned(f"The source did not answer to the end within {duration(self._timeout)}.", "Try again.") from None
 
     def _landed(self, key: Hashable, group: Hashable, flight: asyncio.Future[Answer]) -> None:
         del self._flights[key]

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import msgspec
+
 from entrepot.cache.fill import Fill, FillState
 from entrepot.errors import EntrepotError, NotFound
 from entrepot.reference import Digest, Repository, Tag
@@ -20,6 +22,9 @@ from entrepot.words import counted
 
 ENDED_AT_HAND = 200
 """Ended pulls that stay here, for who waits for their end; `entrepot.cache.history` keeps more of them."""
+
+LAYERS_AT_HAND = 20
+"""Ended pulls that keep their layers here."""
 
 ASKED_BY = 20
 """Addresses that a pull remembers of those who asked for it."""
@@ -140,6 +145,11 @@ class Pull:
         self._last = self.snapshot()
         self.manifest = None
         self.layers = []
+
+    def forget_layers(self) -> None:
+        """It ended some time ago: the history has its layers."""
+        if self._last is not None and self._last.layers:
+            self._last = msgspec.structs.replace(self._last, layers=())
 
     def snapshot(self) -> PullSnapshot:
         """Its progress as data."""
@@ -377,7 +387,8 @@ class Pulls:
 
     def _end(self, pull: Pull, state: PullState, error: EntrepotError | None = None) -> None:
         pull.state = state
-        pull.error = error
+        # It is remembered for long: without the frames in which it was raised.
+        pull.error = error.with_traceback(None) if error is not None else None
         if pull.manifest is not None and self._under_way.get((pull.repository, pull.manifest.digest)) is pull:
             del self._under_way[pull.repository, pull.manifest.digest]
         try:
@@ -388,6 +399,8 @@ class Pulls:
 
     def _forget_old(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state.ended]
+        for id in ended[: max(0, len(ended) - LAYERS_AT_HAND)]:
+            self._pulls[id].forget_layers()
         for id in ended[: max(0, len(ended) - ENDED_AT_HAND)]:
             del self._pulls[id]
 

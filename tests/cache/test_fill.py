@@ -705,6 +705,24 @@ async def test_a_clock_that_fails_leaves_nobody_waiting(tmp_path: Path, kind: ty
     store.close()
 
 
+async def test_a_failure_keeps_nothing_of_the_frames_in_which_it_was_raised(place: Place) -> None:
+    """S24: what failed is remembered, and each who was told of it made it longer."""
+
+    @asynccontextmanager
+    async def source(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        raise ValueError("with a large answer in its frame")
+        yield
+
+    fill = await place.fills.join(Digest.of(b"content"), 7, source, origin=ORIGIN)
+    lengths = set()
+    for _ in range(3):
+        with pytest.raises(SourceAnswerInvalid) as told:
+            await fill.wait()
+        lengths.add(len(told.traceback))
+    assert len(lengths) == 1
+    assert told.value.__cause__ is told.value.__context__ is None
+
+
 async def test_what_ends_the_process_ends_the_fill_first(place: Place) -> None:
     """S02."""
 

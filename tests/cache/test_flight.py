@@ -157,3 +157,22 @@ async def test_a_fetch_that_is_cancelled_from_within_is_an_error_for_those_who_w
 
     outcomes = await asyncio.gather(*(flights.join("key", gives_up) for _ in range(2)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [FetchAbandoned] * 2
+
+
+async def test_a_fetch_that_does_not_end_is_given_up_for_all_who_wait() -> None:
+    """S02, S37: a manifest that trickles in would hold its pull, and with a hundred of them all others."""
+    flights: SingleFlight[int] = SingleFlight(timeout=0)
+    fetch = Fetch()
+    outcomes = await asyncio.gather(*(flights.join("key", fetch) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [FetchAbandoned] * 3
+    assert fetch.calls == 1
+
+
+async def test_a_timeout_within_a_fetch_is_its_own() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def times_out() -> int:
+        raise TimeoutError("of the connection")
+
+    with pytest.raises(TimeoutError, match="of the connection"):
+        await flights.join("key", times_out)

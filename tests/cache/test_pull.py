@@ -307,6 +307,18 @@ async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and
     assert pull.snapshot().digest is not None
 
 
+async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull_module, "LAYERS_AT_HAND", 1)
+    pulls = []
+    for _ in range(3):
+        pulls.append(place.begin(manifest_of(1)))
+        await until(lambda: all(layer.fill is not None for layer in pulls[-1].layers))
+        place.finish_all()
+        await over(pulls[-1])
+    place.begin(manifest_of(1))
+    assert [(len(pull.snapshot().layers), pull.snapshot().layer_count) for pull in pulls] == [(0, 2), (0, 2), (2, 2)]
+
+
 async def test_s23_a_look_at_a_pull_of_a_thousand_layers_makes_only_what_has_changed_anew(place: Place) -> None:
     pull = place.begin(manifest_of(1000))
     await until(lambda: len(place.fills) == LAYERS_AT_ONCE)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from entrepot.cache import pull as pull_module
 from entrepot.cache.fill import CRAWLS_AT_MOST, LOOK_INTERVAL, RATE_WINDOW
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
@@ -202,3 +203,24 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(served
     assert pull.state is PullState.FAILED
     assert "less than 1.0 kB/s" in (pull.snapshot().error_message or "")
     assert not served.fills.under_way
+
+
+async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
+    client: httpx.AsyncClient, served: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls under way."""
+    monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 1)
+    first, second = (source.add_image("library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]) for tag in ("1", "2"))
+    gate = source.hold(str(first.platforms[AMD64].layers[0].digest), method="GET")
+    running = await served.start_pull("library/app:1", AMD64, "test")
+    await gate.reached
+    await get_manifests(client, "library/app", second)
+    layer = second.platforms[AMD64].layers[0]
+    assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content
+    assert [pull.id for pull in served.cache.pulls.all()] == [running.id]
+    gate.open()
+    await served.cache.pulls.get(running.id).over.wait()
+    # When there is room, the rest of an image comes again with its first layer.
+    layer = second.platforms[AMD64].layers[1]
+    assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content
+    assert len(served.cache.pulls.all()) == 2
