@@ -334,11 +334,20 @@ class BlobStore:
 
         Raises FileNotFoundError, also for a file that has no longer *size* bytes.
         """
-        file = await uninterrupted(asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest)))
-        with file:
+        with await self._open(self._readers, digest) as file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
                 raise FileNotFoundError(f"The cached file of {digest} has no longer {size:,} bytes.")
             yield file
+
+    async def _open(self, threads: ThreadPoolExecutor, digest: Digest) -> FileIO:
+        """Open the file of a cached blob in a thread; nothing stays open when that is cancelled."""
+        opening = asyncio.get_running_loop().run_in_executor(threads, FileIO, self.path(digest))
+        try:
+            return await uninterrupted(opening)
+        except asyncio.CancelledError:
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+            raise
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
@@ -485,8 +494,7 @@ class BlobStore:
     async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
         """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
         loop = asyncio.get_running_loop()
-        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)))
-        with file:
+        with await self._open(self._checkers, digest) as file:
             status = os.fstat(file.fileno())
             hasher = digest.hasher()
             buffer = memoryview(bytearray(min(CHECK_SIZE, max(1, status.st_size))))

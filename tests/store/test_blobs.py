@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -420,3 +422,33 @@ async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(sto
     with pytest.raises(FileNotFoundError):
         async with store.opened(digest, len(content)):
             raise AssertionError("It was opened.")
+
+
+@pytest.mark.parametrize("use", ["opened", "check"])
+async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobStore, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+    opened: list[FileIO] = []
+    may_open = threading.Event()
+
+    def opened_slowly(path: Path) -> FileIO:
+        may_open.wait(30)
+        opened.append(FileIO(path))
+        return opened[0]
+
+    monkeypatch.setattr(blobs_module, "FileIO", opened_slowly)
+
+    async def open_it() -> None:
+        if use == "check":
+            await store.check(digest)
+        else:
+            async with store.opened(digest):
+                raise AssertionError("It was opened.")
+
+    opening = asyncio.create_task(open_it())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.sleep(0)
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert [each.closed for each in opened] == [True]
