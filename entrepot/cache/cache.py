@@ -781,7 +781,7 @@ class ArtifactCache:
 
         async def fetch() -> SourceList:
             index = await self._client(route).referrers(route.repository, digest, artifact_type)
-            return _selected(SourceList(index.content, filtered=getattr(index, "filtered", False)), artifact_type)
+            return _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
 
         return await self._list(route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None)
 
