@@ -156,7 +156,7 @@ class Housekeeping:
                 self._can_not_make_room(limit)
                 return
         self._full_at = None
-        if self._clock() - self._tidied >= TIDYING:
+        if not 0 <= self._clock() - self._tidied < TIDYING:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
