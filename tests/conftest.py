@@ -15,6 +15,7 @@ from entrepot.server.registry import RegistryApp
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import SignIn
 from entrepot.upstreams import DeclaredUpstream
+from tests.processes import Leftovers, adopt
 from tests.standin import StandIn
 
 LOGIN_SERVER = "registry.example.com"
@@ -29,6 +30,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In pytest, and in each of its workers: see `tests.processes`."""
+    adopt()
+    config.pluginmanager.register(Leftovers(), "leftovers")
 
 
 @pytest.fixture(autouse=True)

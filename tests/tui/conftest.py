@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import msgspec
@@ -167,16 +167,14 @@ async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @pytest.fixture
 async def opened(environment: dict[str, str]) -> AsyncIterator[Opened]:
     """Opens dashboards in terminals: ``await opened("--ascii", NO_COLOR="1")``."""
-    programs: list[Program] = []
+    with ExitStack() as programs:
 
-    async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
-        made = Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])
-        programs.append(made)
-        return made
+        async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
+            return programs.enter_context(closing(Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])))
 
-    yield open
-    for each in programs:
-        await asyncio.to_thread(each.close)
+        yield open
+        # An engine of the test may have to answer meanwhile.
+        await asyncio.to_thread(programs.close)
 
 
 ENTREPOT = (sys.executable, "-m", "entrepot")
