@@ -301,8 +301,9 @@ class Program:
 
     def close(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
+            if self._state() == "T":
+                self.process.send_signal(signal.SIGCONT)
             try:
                 self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:

@@ -90,6 +90,34 @@ async def test_it_ends_when_its_terminal_is_gone(opened: Opened, looks: Looks) -
     assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
 
 
+async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    for key, text in (("2", "Cache rules"), ("3", "There is no credential set yet.")) * 3:
+        mark = program.mark()
+        program.signal(signal.SIGCONT)
+        # Keys that were typed before are discarded, as after a suspension.
+        await asyncio.to_thread(program.until, lambda: b"\x1b[?1049h" in program.since(mark), "the way back into the alternate screen")  # noqa: B023
+        await sees(program, "? help")
+        program.type(key)
+        await sees(program, text)
+    program.signal(signal.SIGCONT)
+    program.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(program.ended) == 128 + signal.SIGTERM
+    assert program.picture.modes == ENDED
+
+
+async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    program.type("\x1a")
+    await asyncio.to_thread(program.stopped)
+    # As the system does with the stopped programs of a terminal that is closed (setpgid(2)).
+    program.signal(signal.SIGHUP)
+    program.signal(signal.SIGCONT)
+    assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
+
+
 async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) -> None:
     program = await opened()
     await sees(program, "All is well.")
