@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
 from entrepot.server.registry import RegistryApp
+from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import SignIn
 from entrepot.upstreams import DeclaredUpstream
@@ -75,6 +77,16 @@ async def engine(directories: Directories, settings: Settings, clock: Clock) -> 
     async with Engine.open(directories, settings, clock=clock) as engine:
         await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
         yield engine
+
+
+@asynccontextmanager
+async def answering(engine: Engine) -> AsyncIterator[None]:
+    """Within it an engine answers on TCP and on its socket, as `entrepot.server.run.serve` has it: event streams end with it and are not waited for."""
+    async with listening(engine):
+        try:
+            yield
+        finally:
+            engine.stopping.set()
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from entrepot.engine import Engine
-from entrepot.server.run import listening
 from entrepot.settings import Directories
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
 from tests.processes import tied
 
 CHECKOUT = Path(__file__).parents[2]
@@ -155,5 +154,5 @@ async def alone(tmp_path: Path) -> AsyncIterator[CommandLine]:
 @pytest.fixture
 async def entrepot(alone: CommandLine, engine: Engine) -> AsyncIterator[CommandLine]:
     """A command line with an engine, which has the rule ``example-library``."""
-    async with listening(engine):
+    async with answering(engine):
         yield alone

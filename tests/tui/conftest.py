@@ -16,10 +16,10 @@ from textual.pilot import Pilot
 
 from entrepot.client import CacheClient
 from entrepot.engine import Engine
-from entrepot.server.run import listening, management_app
+from entrepot.server.run import management_app
 from entrepot.settings import Directories
 from entrepot.snapshots import EngineStatus
-from tests.conftest import Clock
+from tests.conftest import Clock, answering
 from tests.tui.grid import grid
 from tests.tui.pty import Program
 from tui.app import Dashboard, DashboardOutcome
@@ -160,7 +160,7 @@ async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         return msgspec.structs.replace(await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1)
 
     monkeypatch.setattr(engine, "status", steady)
-    async with listening(engine):
+    async with answering(engine):
         yield counted
 
 
