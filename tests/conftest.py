@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from entrepot.engine import Engine
@@ -32,6 +34,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+# The same examples every time, and no time is asserted: a busy machine must not make a test fail. `tests.fuzz` says how to try others.
+hypothesis.settings.register_profile(
+    "default", derandomize=True, database=None, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("long" if os.environ.get("ENTREPOT_TESTS") == "long" else "default")
 
 
 def pytest_configure(config: pytest.Config) -> None:

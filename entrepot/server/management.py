@@ -21,6 +21,7 @@ from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetD
 from entrepot.engine import Engine
 from entrepot.errors import EntrepotError, NotFound, RequestInvalid
 from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
+from entrepot.server.http import Disconnected
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 
 BODY_LIMIT = 1024 * 1024
@@ -271,7 +272,8 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
         return _error(error.status_code, code, f"{request.url.path}: {error.detail}.", None, headers=error.headers)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
-        _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
+        if not isinstance(error, Disconnected):
+            _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
         return _error(500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.", None)
 
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
