@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from io import FileIO
+from pathlib import Path
 
 import pytest
 
-from entrepot.tasks import OwnedTasks
+from entrepot.tasks import OwnedTasks, uninterrupted, where_raised
 
 
 async def test_the_end_of_the_owner_cancels_and_awaits_its_tasks() -> None:
@@ -39,3 +42,73 @@ async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(caplog: p
         assert not other.done()
     assert "the failing one failed in an unforeseen way" in caplog.text
     assert "ValueError: unforeseen" in caplog.text
+
+
+async def test_a_file_that_a_thread_opened_for_a_caller_who_left_is_closed(tmp_path: Path) -> None:
+    """S06: a client that leaves while a thread opens its file must not cost a descriptor."""
+    opened: list[FileIO] = []
+    goes_on = threading.Event()
+
+    def open_it() -> FileIO:
+        goes_on.wait()
+        opened.append(FileIO(tmp_path / "file", "w"))
+        return opened[0]
+
+    opening = asyncio.get_running_loop().run_in_executor(None, open_it)
+    caller = asyncio.create_task(uninterrupted(opening, discard=FileIO.close))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert opened[0].closed
+
+
+async def test_a_task_that_another_one_starts_at_its_end_ends_with_the_owner_too() -> None:
+    ended: list[str] = []
+    tasks = OwnedTasks()
+
+    async def last() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("last")
+
+    async def first() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tasks.start(last(), "last")
+            await asyncio.sleep(0)
+            ended.append("first")
+
+    async with tasks:
+        tasks.start(first(), "first")
+        await asyncio.sleep(0)
+    assert ended == ["first", "last"]
+
+
+async def test_a_thread_is_waited_for_however_often_its_waiter_is_cancelled() -> None:
+    """The file that it uses would be closed under it."""
+    thread: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(uninterrupted(thread))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    thread.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+def test_where_an_exception_was_raised_is_told_without_its_text() -> None:
+    """The text may repeat what a source sent, or the address of a presigned URL."""
+    try:
+        int("secret")
+    except ValueError as error:
+        line = where_raised(error)
+    assert line.startswith("ValueError in test_tasks.py:")
+    assert "secret" not in line
+    assert where_raised(KeyError("secret")) == "KeyError"

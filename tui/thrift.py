@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 _AT = re.compile(r"\x1b\[(\d+);(\d+)H")
 _STYLE = re.compile(r"\x1b\[([0-9;]*)m")
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+")
+"""What is no cell and a terminal may obey all the same: C0 and C1 controls, directions of writing, what joins or hides signs. Widgets clean what they draw
+(`widgets.text`); this is the last line behind them (S04)."""
+
+_NOT_OURS = re.compile(r"\x1b(?!\[[0-9;]*[Hm])")
+"""An escape that is not one of the two that a picture has."""
+
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """How Textual brackets a picture where the terminal can show it at once (synchronised output)."""
 
@@ -189,7 +196,8 @@ class ThriftyDriver(LinuxDriver):
         if parts[-1]:
             # Cells at the end and no cursor: nothing that Textual sends now, and nothing that may be lost.
             self.forget()
-            return picture
+            # Line breaks stay: Textual goes to a new line although it then says where that is.
+            return _OBEYED.sub(lambda found: "".join(each for each in found[0] if each in "\x1b\r\n"), _NOT_OURS.sub("", picture))
         told: list[str] = []
         now: Style = ()
         for line, column, cells in zip(parts[1:-3:3], parts[2:-3:3], parts[3:-3:3], strict=True):
@@ -225,16 +233,15 @@ class ThriftyDriver(LinuxDriver):
 
 
 def _read(cells: str, *, colours: bool) -> list[Cell]:
-    """The signs of a run, each with its style."""
-    parts = _STYLE.split(cells)
+    """The signs of a run, each with its style. What is no sign is left out, the line break behind a run too."""
+    parts = [_OBEYED.sub("", part) for part in _STYLE.split(cells)]
     style: Style = ()
-    found: list[Cell] = [(sign, style) for sign in parts[0] if sign >= " "]
+    found: list[Cell] = [(sign, style) for sign in parts[0]]
     for told, text in zip(parts[1::2], parts[2::2], strict=True):
         style = _styled(style, told)
         if not colours:
             style = _colourless(style)
-        # Textual goes to a new line although it then says where that is.
-        found += [(sign, style) for sign in text if sign >= " "]
+        found += [(sign, style) for sign in text]
     return found
 
 

@@ -4,6 +4,9 @@ However many clients and pulls ask for a blob that is not held, one `Fill` fetch
 own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
 until the digest is right, so that no client can ever finish a wrong blob.
 
+Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
+only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
+
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
 are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
@@ -20,12 +23,22 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from entrepot.cache.turns import Turns
 from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceOverAllowance, SourceRefused, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceFailed,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
-from entrepot.tasks import OwnedTasks
+from entrepot.tasks import OwnedTasks, where_raised
+from entrepot.words import counted, duration, rate
 
 TAIL = 64 * 1024
 """Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when it is shorter)."""
@@ -36,14 +49,29 @@ ATTEMPTS_WITHOUT_PROGRESS = 5
 SPEED_WINDOW = 5.0
 """Seconds over which the speed of a fill is measured."""
 
-_CONTINUABLE = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused)
-"""Failures after which what has come is still right, and worth continuing when the source is well again."""
+SAMPLE_INTERVAL = 0.25
+"""Seconds between two measurements of it, at least."""
+
+LEAST_RATE = 1000.0
+"""Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less gives its turn to others who wait for one."""
+
+RATE_WINDOW = 60.0
+"""Seconds over which it is judged whether a fill crawls. Longer than the read time-out: a source that falls silent ends otherwise."""
+
+CRAWLS_AT_MOST = 600.0
+"""Seconds, spent in turns at the source and without one `RATE_WINDOW` that was fast enough, after which a fill fails."""
+
+UNWANTED_AT_MOST = 60.0
+"""Seconds for which a fill goes on that no client reads and no pull waits for. What has come of it is left over for the next one."""
+
+LOOK_INTERVAL = 5.0
+"""Seconds between two looks at the pace of all fills."""
 
 _log = logging.getLogger("entrepot.fill")
 
 
 class BlobSource(Protocol):
-    """What a fill reads from: a repository of a source registry."""
+    """What a fill reads from: a repository of a source registry. Two that are equal give the same answers."""
 
     def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStreamLike]:
         """The blob from *offset* on, if it is still the one that *validator* names."""
@@ -74,6 +102,24 @@ class FillCancelled(EntrepotError):
     status = oci_status = 503
 
 
+class FillUnwanted(FillCancelled):
+    """Every client that read the blob has left, and no pull waits for it."""
+
+
+class FillFailed(EntrepotError):
+    """A fill failed in a way that the engine did not foresee."""
+
+    code = "FillFailed"
+    status = oci_status = 503
+
+
+_OF_THE_ASKER = (SourceNotFound, SourceRefused, SourceOverAllowance)
+"""Failures that speak of the repository and the credentials with which the source was asked: through others it may have the blob."""
+
+_CONTINUABLE = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused, FillUnwanted)
+"""Failures after which what has come is still right, and worth continuing when the source is well again."""
+
+
 class FillState(Enum):
     """How far a fill has come."""
 
@@ -91,6 +137,31 @@ class _Sample:
     received: int
 
 
+class _TurnGivenAway(EntrepotError):
+    """Others wait for a turn at a source that sends this blob too slowly."""
+
+
+class _Pace:
+    """How fast a fill comes along: *fetched* bytes were there *since* a moment, which the time that is not the source's moves on.
+
+    *crawled* are the seconds since it was last fast enough.
+    """
+
+    __slots__ = ("crawled", "fetched", "since", "turn_since")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.fetched = 0
+        self.crawled = 0.0
+        self.turn_since: float | None = None
+        """Since when the fill has its turn, if it has it."""
+
+    def restart(self, now: float, fetched: int) -> None:
+        """Judge from here on."""
+        self.since = now
+        self.fetched = fetched
+
+
 class Fill:
     """One blob on its way in. `Fills` makes and owns them."""
 
@@ -100,13 +171,16 @@ class Fill:
         size: int,
         source: BlobSource,
         store: BlobStore,
-        partial: PartialBlob,
         *,
+        origin: str,
+        turns: Turns,
         clock: Callable[[], float],
         disk_refused: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         self.digest = digest
         self.size = size
+        self.origin = origin
+        """The login server of the source."""
         self.state = FillState.WAITING
         self.error: EntrepotError | None = None
         self.resumed_at: int | None = None
@@ -116,17 +190,32 @@ class Fill:
         """Bytes that the source sent, those that had to be sent twice included."""
         self.served = 0
         """Bytes that went to clients."""
-        self._source = source
-        self._store = store
-        self._partial = partial
-        self._clock = clock
-        self._disk_refused = disk_refused
-        self._readers = Readers()
-        self._window = Window(self._readers, clock=clock)
-        self._samples: deque[_Sample] = deque()
-        self._waiting: list[asyncio.Future[None]] = []
         self.finished = asyncio.Event()
         """The fill is over: the blob is held, or *error* says why not."""
+        self.source = source
+        self._store = store
+        self._turns = turns
+        self._clock = clock
+        self._disk_refused = disk_refused
+        self._partial: PartialBlob | None = None
+        """None before the first turn: a fill that waits for it costs no file descriptor."""
+        self._holds_part = False
+        self._readers = Readers()
+        self._window = Window(self._readers, clock=clock)
+        self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
+        self._next_sample = self.moved
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._awaited = 0
+        self._validator: str | None = None
+        """The entity tag to resume with."""
+        self._is_read = False
+        """Whether a client got some of it: then it can not begin again from another first byte."""
+        self.gives_up = False
+        """Whether it is about to end without the blob: who comes now has to wait for the next fill."""
+        self._patience: asyncio.Timeout | None = None
+        self._interruption: EntrepotError | None = None
+        self._pace = _Pace(self.moved)
+        self._unwanted_since: float | None = None
 
     @property
     def readers(self) -> int:
@@ -141,7 +230,7 @@ class Fill:
     @property
     def can_be_joined(self) -> bool:
         """Whether somebody who comes now can have the blob from its first byte on."""
-        return self.state is not FillState.FAILED and self._window.is_whole
+        return self.state is not FillState.FAILED and not self.gives_up and self._window.is_whole
 
     @property
     def available(self) -> int:
@@ -158,6 +247,21 @@ class Fill:
         return self.state in {FillState.VERIFIED, FillState.FAILED}
 
     @property
+    def is_kept(self) -> bool:
+        """Whether the whole blob is right and on the disk under its name: not so on a full disk, where it was only passed on."""
+        return self._partial is not None and self._partial.is_committed
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a client reads it or waits for it, or a pull does."""
+        return self._awaited > 0 or len(self._readers) > 0
+
+    @property
+    def crawls(self) -> bool:
+        """Whether the source sent less than `LEAST_RATE` when that was last judged."""
+        return not self.ended and self._pace.crawled > 0
+
+    @property
     def speed(self) -> float:
         """Bytes per second from the source, over the last `SPEED_WINDOW` seconds."""
         now = self._clock()
@@ -166,22 +270,44 @@ class Fill:
         if self.ended or not self._samples:
             return 0.0
         first = self._samples[0]
-        return (self.received - first.received) / max(now - first.time, 0.25)
+        return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
 
     async def wait_beyond(self, offset: int) -> None:
         """Wait until clients may have the byte at *offset*; raises the error with which the fill failed."""
         while self.available <= offset and not self.ended:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            await waiting
+            await self._next_step()
         if self.available <= offset and self.error is not None:
-            raise self.error
+            # Without the traceback of those who were told before: it grew with each of them.
+            raise self.error.with_traceback(None)
+
+    async def _next_step(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        self._awaited += 1
+        try:
+            await waiting
+        finally:
+            # A client that left is forgotten at once.
+            self._awaited -= 1
+            self._waiting.discard(waiting)
+
+    async def is_given(self) -> bool:
+        """Wait until the source begins to send; False when it does not give the blob to this repository and credential set, but might to another."""
+        while self.state is FillState.WAITING:
+            await self._next_step()
+        return not isinstance(self.error, _OF_THE_ASKER)
 
     async def wait(self) -> None:
         """Wait until the blob is held; raises the error with which the fill failed."""
-        await self.finished.wait()
+        self._awaited += 1
+        try:
+            await self.finished.wait()
+        finally:
+            self._awaited -= 1
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
+        if not self.is_kept:
+            raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes | FilePart]:
         """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts of the file that they have been written to.
@@ -191,6 +317,7 @@ class Fill:
         if start >= end:
             return
         await self.wait_beyond(start)
+        self._is_read = True
         with self._readers.reading(start) as reader, self._reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
@@ -216,6 +343,8 @@ class Fill:
 
     @contextmanager
     def _reading(self, start: int) -> Iterator[PartialBlob]:
+        # There is something to be read, thus there was a turn.
+        assert self._partial is not None
         if self._window.passes_on and start >= self._window.start and not self._partial.is_open:
             # The file is gone, and everything that is left is in memory.
             yield self._partial
@@ -227,48 +356,78 @@ class Fill:
             raise StorageFailed(f"The blob {self.digest} was not kept.", "Pull again.") from None
 
     async def run(self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]) -> None:
-        """Fetch, verify and commit the blob. Never raises but for cancellation: how it ended stands in *state* and *error*.
+        """Fetch, verify and commit the blob. It ends in every case in VERIFIED or FAILED, whatever is raised in it: how stands in *state* and *error*.
 
-        A cancellation because the engine *is stopping* leaves what has come to the next engine.
+        Raises nothing but a cancellation, and what ends the whole process. A cancellation because the engine *is stopping* leaves what has come to the next
+        engine.
         """
+        leaves_part = False
         try:
-            await self._fetch_and_keep(pause)
-            if self.received != self.size or not self._partial.is_right():
-                raise SourceAnswerInvalid(
-                    f"The source sent wrong bytes for {self.digest}: their digest is another.",
-                    "Nothing was kept. Pull again; if it happens again, something between here and the source changes what passes.",
-                )
+            await self._fetch_right(pause)
             # Whoever waits for the last bytes gets them now; that they are also safe on the disk is the next step.
             self._end(FillState.VERIFIED)
-            if not self._window.passes_on:
+            if self._partial is not None and not self._window.passes_on:
                 await self._store.commit(self._partial)
         except asyncio.CancelledError:
-            if self.state is FillState.VERIFIED:
-                # commit() finishes what it began; only its caller is gone.
-                raise
-            self._fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
-            await (self._store.set_aside if is_stopping() and not self._window.passes_on else self._store.discard)(self._partial)
+            leaves_part = is_stopping()
+            if not self.is_kept:
+                self.fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
             raise
         except OSError as error:
-            self._fail(self._not_kept(error))
-            await self._store.discard(self._partial)
+            self.fail(self._not_kept(error))
         except EntrepotError as error:
-            self._fail(error)
-            await (self._store.set_aside if isinstance(error, _CONTINUABLE) and not self._window.passes_on else self._store.discard)(self._partial)
+            leaves_part = isinstance(error, _CONTINUABLE)
+            self.fail(error)
+        except BaseException as error:
+            _log.error("The fill of %s failed in an unforeseen way: %s", self.digest, where_raised(error))
+            _log.debug("The fill of %s", self.digest, exc_info=error)
+            self.fail(FillFailed(f"The fill of {self.digest} failed for a reason that the engine did not foresee: {where_raised(error)}.", "Pull again."))
+            if not isinstance(error, Exception):
+                raise
         finally:
-            self._partial.release()
+            await self._leave_part(leaves_part)
 
     def _not_kept(self, error: OSError) -> StorageFailed:
         return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", "Free space in the data directory, or give it a larger disk.")
 
-    async def _fetch_and_keep(self, pause: Callable[[float], Awaitable[None]]) -> None:
-        while self._partial.left_over and await self._store.take_left_over(self._partial):
-            self._window.skip_to(self._partial.written)
-            self.resumed_at = self.received
-            self._announce()
-        if self.received == self.size > 0:
-            # It came whole, and only its last step was missing.
+    async def _leave_part(self, for_the_next: bool) -> None:
+        """Let go of the file: one that has not become the blob is left over *for the next* fill, or removed."""
+        partial = self._partial
+        if partial is None:
             return
+        try:
+            if not partial.is_committed and partial.is_linked:
+                await (self._store.set_aside if for_the_next and not self._window.passes_on else self._store.discard)(partial)
+        except Exception as error:
+            _log.warning("What has come of %s could not be removed: %s", self.digest, where_raised(error))
+        finally:
+            self._let_go_of_part()
+
+    def _let_go_of_part(self) -> None:
+        if self._holds_part and self._partial is not None:
+            self._holds_part = False
+            self._partial.release()
+
+    async def _fetch_right(self, pause: Callable[[float], Awaitable[None]]) -> None:
+        """Fetch the blob, and see that its digest is right. What an earlier fill left over may be wrong: then it is fetched from its first byte on."""
+        try:
+            await self._fetch_and_verify(pause)
+        except SourceAnswerInvalid as error:
+            partial = self._partial
+            if partial is None or not partial.left_over or self._is_read or self._window.passes_on:
+                raise
+            # Nobody has got any of it yet.
+            _log.warning("What was left over of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
+            await self._store.discard(partial)
+            self._let_go_of_part()
+            self._partial = None
+            self._window = Window(self._readers, clock=self._clock)
+            self._samples.clear()
+            self._validator = self.resumed_at = None
+            self.state = FillState.WAITING
+            await self._fetch_and_verify(pause)
+
+    async def _fetch_and_verify(self, pause: Callable[[float], Awaitable[None]]) -> None:
         # While one piece is hashed and written in a thread, the next is read.
         keeping = asyncio.create_task(self._keep_all())
         try:
@@ -280,30 +439,114 @@ class Fill:
             # Also when the source breaks off: what was received is kept in order. Not before, because no thread may write behind our back.
             self._window.close()
             await keeping
+        if self._partial is None or self.received != self.size or not self._partial.is_right():
+            raise SourceAnswerInvalid(
+                f"The source sent wrong bytes for {self.digest}: their digest is another.",
+                "Nothing was kept. Pull again; if it happens again, something between here and the source changes what passes.",
+            )
 
     async def _fetch_all(self, pause: Callable[[float], Awaitable[None]], keeping: asyncio.Task[None]) -> None:
-        validator: str | None = None
         failures = 0
         while True:
             before = self.received
             try:
-                async with self._source(offset=self.received, validator=validator) as stream:
-                    validator = stream.validator or validator
-                    await self._take(stream, keeping)
-                return
+                await self._fetch_in_turn()
+                if self.received == self.size:
+                    return
+                # The disk took no more: what kept it from that is the reason why this fill ends.
+                await keeping
+            except _TurnGivenAway as error:
+                _log.info("%s", error.what)
+                wait = 0.0
             except (SourceBrokeOff, SourceUnreachable, SourceFailed) as error:
                 failures = 0 if self.received > before else failures + 1
                 # Nothing came yet, and the source client has tried several times: more tries here would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
-                if failures >= ATTEMPTS_WITHOUT_PROGRESS:
+                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.crawled >= CRAWLS_AT_MOST:
                     raise
                 _log.info("%s broke off at byte %d of %d: %s", self.digest, self.received, self.size, error.what)
-            await pause(random.uniform(0.5, 1.0) * 0.2 * 2**failures)
+                wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
+            # A fill that waits costs no file descriptor. How long our disk takes is not the source's fault.
+            settles_since = self._clock()
+            await self._window.settled()
+            self._pace.since += self._clock() - settles_since
+            if keeping.done():
+                await keeping
+            if not self._window.passes_on:
+                self._let_go_of_part()
+            if wait:
+                await pause(wait)
             self.moved = self._clock()
             self.resumed_at = self.received
 
-    async def _take(self, stream: BlobStreamLike, keeping: asyncio.Task[None]) -> None:
+    async def _fetch_in_turn(self) -> None:
+        """Wait for a turn at the source and read from it, to the end of the blob or until the disk takes no more.
+
+        Raises `_TurnGivenAway`, an error of the source, or `FillUnwanted`.
+        """
+        self.state = FillState.WAITING
+        waits_since = self._clock()
+        pace = self._pace
+        try:
+            async with asyncio.timeout(None) as self._patience, self._turns.turn():
+                await self._take_part()
+                # Neither other fills nor our disk are the source's fault.
+                now = self._clock()
+                pace.since += now - waits_since
+                # A blob that came whole lacks only its last step.
+                if not self.received == self.size > 0:
+                    pace.turn_since = now
+                    await self._read_source()
+        except (TimeoutError, EntrepotError):
+            if self._interruption is None:
+                raise
+            raise self._interruption from None
+        finally:
+            pace.turn_since = None
+            self._patience = self._interruption = None
+        self.gives_up = False
+
+    async def _take_part(self) -> None:
+        """Open the file, and hash what an earlier fill has left of it. Where the disk takes no new file, the blob is passed on from memory."""
+        if self._partial is not None:
+            if not self._holds_part and not self._window.passes_on:
+                self._partial.acquire()
+                self._holds_part = True
+            return
+        try:
+            partial = await self._store.begin(self.digest, self.size, self.origin)
+        except OSError as error:
+            partial = PartialBlob.without_file(self.digest)
+            self._window.pass_on(b"")
+            self.error = self._not_kept(error)
+            self._disk_refused(error)
+        self._partial = partial
+        self._holds_part = True
+        while partial.left_over and await self._store.take_left_over(partial):
+            self._window.skip_to(partial.written)
+            self.resumed_at = self.received
+            self._announce(self._clock())
+
+    async def _read_source(self) -> None:
+        try:
+            async with self.source(offset=self.received, validator=self._validator) as stream:
+                self._validator = stream.validator or self._validator
+                await self._take(stream)
+        except EntrepotError:
+            raise
+        except OSError as error:
+            raise SourceBrokeOff(f"The connection to {self.origin} failed: {error.strerror or type(error).__name__}.", "Try again.") from error
+        except Exception as error:
+            # Ports, host names, numbers and nested documents that no parser takes: whatever a source can provoke is the source's failure.
+            _log.warning("%s answers for %s with what Entrepot can't read: %s", self.origin, self.digest, where_raised(error))
+            _log.debug("%s", self.digest, exc_info=error)
+            raise SourceAnswerInvalid(
+                f"{self.origin} answers for {self.digest} with something that Entrepot can't read ({where_raised(error)}).",
+                "Nothing was kept. Pull again; if it happens again, the fault is at the source.",
+            ) from error
+
+    async def _take(self, stream: BlobStreamLike) -> None:
         if stream.size is not None and stream.size != self.size:
             raise SourceAnswerInvalid(
                 f"The source says that {self.digest} has {stream.size:,} bytes; its manifest says {self.size:,}.",
@@ -314,7 +557,7 @@ class Fill:
         if skip < 0:
             raise SourceAnswerInvalid(f"The source sent byte {stream.offset} of {self.digest} when byte {self.received} was asked for.", "Pull again.")
         self.state = FillState.RESUMED if self.received else FillState.RUNNING
-        self._announce()
+        self._announce(self._clock())
         async for chunk in stream:
             self.fetched += len(chunk)
             if skip:
@@ -323,18 +566,65 @@ class Fill:
                 raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
             if chunk:
                 self._window.add(chunk)
-                self._sample()
-                self._announce()
+                now = self.moved = self._clock()
+                if now >= self._next_sample:
+                    self._next_sample = now + SAMPLE_INTERVAL
+                    self._samples.append(_Sample(now, self.received))
+                if self._waiting:
+                    self._wake()
             if not await self._window.room():
-                # What kept it from being taken is the reason why this fill ends.
-                await keeping
+                return
         if self.received < self.size:
             raise SourceBrokeOff(f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.", "Pull again.")
 
-    def _sample(self) -> None:
+    def look(self, *, others_wait: bool) -> bool:
+        """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away, which it does only where *others wait* for one.
+
+        `Fills` calls it every `LOOK_INTERVAL` seconds.
+        """
+        if self.ended or self._patience is None or self._interruption is not None:
+            return False
         now = self._clock()
-        if not self._samples or now - self._samples[-1].time >= 0.25:
-            self._samples.append(_Sample(now, self.received))
+        if self.is_wanted:
+            self._unwanted_since = None
+        elif self._unwanted_since is None:
+            self._unwanted_since = now
+        elif now - self._unwanted_since >= UNWANTED_AT_MOST:
+            self.gives_up = True
+            self._interrupt(FillUnwanted(f"No client reads {self.digest} any more, and no pull waits for it.", "Pull again to go on."))
+            return False
+        pace = self._pace
+        if pace.turn_since is None:
+            return False
+        if self._window.is_full:
+            # The source waits for our disk, or for clients.
+            pace.restart(now, self.fetched)
+            return False
+        seconds = now - pace.since
+        if seconds >= RATE_WINDOW:
+            # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
+            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + min(seconds, 2 * RATE_WINDOW)
+            pace.restart(now, self.fetched)
+        if pace.crawled >= CRAWLS_AT_MOST:
+            self._interrupt(
+                SourceBrokeOff(
+                    f"{self.origin} sends {self.digest} at less than {rate(LEAST_RATE)}, for {duration(pace.crawled)} now: it was given up.",
+                    "Pull again when the source is faster.",
+                )
+            )
+            return False
+        # Before the first byte the time-outs of the connection count: a source that is silent is told as that, and not asked again and again.
+        has_begun = self.state is not FillState.WAITING
+        gives_turn = others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
+        if gives_turn:
+            self._interrupt(_TurnGivenAway(f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."))
+        return gives_turn
+
+    def _interrupt(self, why: EntrepotError) -> None:
+        """End what the fill waits for; `_fetch_in_turn` raises *why*."""
+        if self._patience is not None and not self._patience.expired():
+            self._interruption = why
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _keep_all(self) -> None:
         try:
@@ -345,36 +635,47 @@ class Fill:
 
     async def _keep(self, pieces: Sequence[bytes]) -> None:
         """Write what has come to the disk; where the disk has refused, only hash it and wait until it is passed on."""
+        partial = self._partial
+        assert partial is not None
         if self._window.passes_on:
-            await self._store.hash(self._partial, pieces)
+            await self._store.hash(partial, pieces)
         else:
             try:
-                await self._store.append(self._partial, pieces)
+                await self._store.append(partial, pieces)
             except NotWritten as error:
                 # Whoever is being fed still gets everything: first what is in the file, and then what passes through memory.
                 start = self._window.start
                 # A small file is not worth a difference.
-                self._window.pass_on(await self._store.read_partial(self._partial, 0, start) if start <= WINDOW else b"")
+                self._window.pass_on(await self._store.read_partial(partial, 0, start) if start <= WINDOW else b"")
                 self.error = self._not_kept(error)
                 self._disk_refused(error)
-                await self._store.discard(self._partial)
+                await self._store.discard(partial)
         self._window.take(sum(map(len, pieces)))
         if self._window.passes_on:
             await self._window.passed_on()
 
-    def _announce(self) -> None:
-        self.moved = self._clock()
-        waiting, self._waiting = self._waiting, []
+    def _announce(self, now: float) -> None:
+        self.moved = now
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
         for each in waiting:
             if not each.done():
                 each.set_result(None)
 
     def _end(self, state: FillState) -> None:
         self.state = state
-        self._announce()
+        # Without a look at the clock or anything else that could fail.
+        self._wake()
 
-    def _fail(self, error: EntrepotError) -> None:
-        self.error = error
+    def fail(self, error: EntrepotError) -> None:
+        """End with *error*; a fill that has failed already, or was served whole, does not fail once more."""
+        if self.state is FillState.FAILED:
+            return
+        # The frames of its cause would keep answers and buffers for as long as a pull remembers it.
+        error.__cause__ = error.__context__ = None
+        self.error = error.with_traceback(None)
         if self.state is FillState.VERIFIED:
             # The clients have what they asked for; only keeping it failed.
             _log.error("%s was served but could not be kept: %s", self.digest, error.message)
@@ -383,40 +684,69 @@ class Fill:
 
 
 class Fills:
-    """All fills of an engine, one for each digest. It owns their tasks."""
+    """All fills of an engine, one for each digest, source and size. It owns their tasks.
+
+    *on_held* is told the digest, size and login server of each blob that is held now; *parallel_per_source* blobs come from one login server at once.
+    """
 
     def __init__(
         self,
         store: BlobStore,
         *,
         clock: Callable[[], float],
-        on_held: Callable[[Digest, int], Awaitable[None]],
+        on_held: Callable[[Digest, int, str], Awaitable[None]],
         on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        parallel_per_source: int = 6,
     ) -> None:
         self._store = store
         self._clock = clock
         self._pause = pause
         self._on_held = on_held
         self._on_refusal = on_refusal
+        self._parallel_per_source = parallel_per_source
         self.refusal: OSError | None = None
         """What the disk said when it last refused to take a blob; None again as soon as one has been kept."""
-        self._fills: dict[Digest, Fill] = {}
-        self._beginning: dict[Digest, asyncio.Future[Fill]] = {}
+        self._fills: dict[Digest, dict[tuple[str, int], Fill]] = {}
+        self._turns: dict[str, Turns] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._owned = OwnedTasks()
         self._fetched_before = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Fills]:
-        """Within it fills can begin; at its end those under way are cancelled and what they wrote is removed."""
+        """Within it fills can begin; at its end those under way are cancelled and what they wrote is left over for the next engine."""
         async with self._owned:
+            self._owned.start(self._watch(), "looking at the pace of fills")
             yield self
 
-    def get(self, digest: Digest) -> Fill | None:
-        """The fill of a digest that is under way; one that has failed and is being cleared away is none."""
-        fill = self._fills.get(digest)
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            self.look()
+
+    def look(self) -> None:
+        """Look at the pace of all fills once. Those that crawl give as many turns away as others wait for."""
+        waiting = {origin: turns.waiting for origin, turns in self._turns.items()}
+        for fill in list(self._tasks):
+            try:
+                if fill.look(others_wait=waiting[fill.origin] > 0):
+                    waiting[fill.origin] -= 1
+            except Exception as error:
+                _log.error("The pace of %s can't be judged: %s", fill.digest, where_raised(error))
+
+    def get(self, digest: Digest, origin: str, size: int) -> Fill | None:
+        """The fill of a digest from this source and of this size, if somebody who comes now can have the whole blob of it."""
+        fill = self._fills.get(digest, {}).get((origin, size))
         return fill if fill is not None and fill.can_be_joined else None
+
+    def any(self, digest: Digest) -> Fill | None:
+        """A fill of a digest, from whatever source, that somebody could join; the one that began first."""
+        return next((fill for fill in self._fills.get(digest, {}).values() if fill.can_be_joined), None)
+
+    def is_under_way(self, digest: Digest) -> bool:
+        """Whether a blob comes in, from whatever source."""
+        return any(fill.state is not FillState.FAILED for fill in self._fills.get(digest, {}).values())
 
     @property
     def under_way(self) -> Collection[Fill]:
@@ -433,35 +763,56 @@ class Fills:
         """Bytes per second from all sources together."""
         return sum(fill.speed for fill in self._tasks)
 
-    async def join(self, digest: Digest, size: int, source: BlobSource) -> Fill:
-        """The fill of a digest: the one under way, or a new one that reads from *source*."""
-        failed = self._fills.get(digest)
-        if failed is not None and failed.state is FillState.FAILED:
-            await failed.finished.wait()
-        fill = self.get(digest)
-        if fill is not None:
-            return fill
-        beginning = self._beginning.get(digest)
-        if beginning is None:
-            beginning = self._beginning[digest] = asyncio.ensure_future(self._begin(digest, size, source))
-            beginning.add_done_callback(lambda done: self._begun(digest, done))
-        return await asyncio.shield(beginning)
+    def notices(self) -> Iterator[str]:
+        """What to tell for as long as blobs crawl in: one sentence for each source."""
+        crawling: dict[str, list[Fill]] = {}
+        for fill in self._tasks:
+            if fill.crawls:
+                crawling.setdefault(fill.origin, []).append(fill)
+        for origin, fills in sorted(crawling.items()):
+            what = "A blob" if len(fills) == 1 else counted(len(fills), "blob")
+            comes = "comes" if len(fills) == 1 else "come"
+            yield (
+                f"{what} from {origin} {comes} in at less than {rate(LEAST_RATE)} ({fills[0].digest}): the source is too slow. "
+                f"Other blobs have the turn meanwhile, and after {duration(CRAWLS_AT_MOST)} it is given up."
+            )
 
-    def _begun(self, digest: Digest, beginning: asyncio.Future[Fill]) -> None:
-        del self._beginning[digest]
-        if not beginning.cancelled() and beginning.exception() is not None:
-            _log.warning("%s could not be begun: %s", digest, beginning.exception())
+    async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
+        """The fill of a digest from the login server *origin*: the one under way if it is for the same size, or a new one that reads from *source*.
 
-    async def _begin(self, digest: Digest, size: int, source: BlobSource) -> Fill:
+        It waits while too many fills of that source are under way. Raises `TooManyFills`, and `StorageFailed` when the engine is stopping.
+        """
+        turns = self._turns.get(origin)
+        if turns is None:
+            turns = self._turns[origin] = Turns(self._parallel_per_source)
+        while True:
+            fill = self._fills.get(digest, {}).get((origin, size))
+            if fill is not None and (fill.state is FillState.FAILED or fill.gives_up):
+                # It is being cleared away.
+                await fill.finished.wait()
+            elif fill is not None and fill.can_be_joined:
+                # Another repository may name a blob that it does not have: what it gets for an answer is none for this one.
+                if fill.source == source or await fill.is_given():
+                    return fill
+            else:
+                await turns.take_place()
+                try:
+                    if self.get(digest, origin, size) is None:
+                        return self._begin(digest, size, source, origin, turns)
+                except BaseException:
+                    turns.leave_place()
+                    raise
+                # Somebody has begun it meanwhile.
+                turns.leave_place()
+
+    def _begin(self, digest: Digest, size: int, source: BlobSource, origin: str, turns: Turns) -> Fill:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
-        try:
-            partial = await self._store.begin(digest, size)
-        except OSError as error:
-            self._disk_refused(error)
-            raise StorageFailed(f"The data directory can't take a new blob: {error.strerror}.", "Free space in it, or give it a larger disk.") from error
-        fill = self._fills[digest] = Fill(digest, size, source, self._store, partial, clock=self._clock, disk_refused=self._disk_refused)
-        self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
+        fill = Fill(digest, size, source, self._store, origin=origin, turns=turns, clock=self._clock, disk_refused=self._disk_refused)
+        self._fills.setdefault(digest, {})[origin, size] = fill
+        task = self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
+        # Not at the end of _run: a task that is cancelled before its first step never gets there.
+        task.add_done_callback(lambda _: self._over(fill, turns))
         return fill
 
     def _disk_refused(self, error: OSError) -> None:
@@ -471,23 +822,34 @@ class Fills:
             self._on_refusal(error)
 
     async def _run(self, fill: Fill) -> None:
+        await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
+        if fill.error is not None or not fill.is_kept:
+            return
+        self.refusal = None
         try:
-            await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
-            if fill.error is None:
-                self.refusal = None
-                await self._on_held(fill.digest, fill.size)
-        except Exception:
+            await self._on_held(fill.digest, fill.size, fill.origin)
+        except Exception as error:
             # The blob is held all the same, and its row in the catalog heals at the next start; the other fills must not suffer.
-            _log.exception("%s is held, but could not be written down", fill.digest)
-        finally:
-            self._fetched_before += fill.fetched
-            if self._fills.get(fill.digest) is fill:
-                del self._fills[fill.digest]
-            del self._tasks[fill]
-            fill.finished.set()
+            _log.error("%s is held, but could not be written down: %s", fill.digest, where_raised(error))
+            _log.debug("%s", fill.digest, exc_info=error)
 
-    def cancel(self, digest: Digest) -> None:
-        """Give up a fill that nobody wants any more."""
-        fill = self._fills.get(digest)
-        if fill is not None:
-            self._tasks[fill].cancel()
+    def _over(self, fill: Fill, turns: Turns) -> None:
+        """A task has ended, in whatever way: so has its fill, for everybody who waits."""
+        if not fill.ended:
+            fill.fail(FillCancelled(f"The pull that wanted {fill.digest} was cancelled.", "Pull again to go on."))
+        fill.finished.set()
+        turns.leave_place()
+        self._fetched_before += fill.fetched
+        del self._tasks[fill]
+        of_digest = self._fills[fill.digest]
+        if of_digest.get((fill.origin, fill.size)) is fill:
+            del of_digest[fill.origin, fill.size]
+            if not of_digest:
+                del self._fills[fill.digest]
+
+    def cancel(self, fill: Fill) -> None:
+        """Give up a fill that nobody wants any more. One that has come whole is kept all the same."""
+        task = self._tasks.get(fill)
+        if task is not None and not fill.ended:
+            fill.gives_up = True
+            task.cancel()

@@ -5,25 +5,48 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+import msgspec
 
 from entrepot.cache.fill import Fill, FillState
 from entrepot.errors import EntrepotError, NotFound
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.snapshots import LayerSnapshot, LayerState, PullSnapshot, PullState
 from entrepot.store.manifests import Descriptor, Manifest
-from entrepot.tasks import OwnedTasks
+from entrepot.tasks import OwnedTasks, where_raised
+from entrepot.words import counted
 
 ENDED_AT_HAND = 200
 """Ended pulls that stay here, for who waits for their end; `entrepot.cache.history` keeps more of them."""
 
+LAYERS_AT_HAND = 20
+"""Ended pulls that keep their layers here."""
+
 ASKED_BY = 20
 """Addresses that a pull remembers of those who asked for it."""
 
+RUNNING_AT_ONCE = 100
+"""Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer meanwhile gets that layer, and no pull begins for it."""
+
+WAITING_AT_MOST = 1_000
+"""Pulls that may wait for their turn; more are refused."""
+
+LAYERS_AT_ONCE = 64
+"""Layers of one pull that are fetched or wait for their turn at the source at once: as many as ``parallel_per_source`` may be."""
+
 _log = logging.getLogger("entrepot.pull")
+
+
+class TooManyPulls(EntrepotError):
+    """So many pulls are under way that another one can't even wait."""
+
+    code = "TooManyPulls"
+    status = oci_status = 503
+
 
 _LAYER_STATES = {
     FillState.WAITING: LayerState.WAITING,
@@ -54,27 +77,39 @@ class PullSubject:
 class _Layer:
     """A blob of the image, and its fill if it has one."""
 
+    __slots__ = ("_snapshot", "descriptor", "fill", "held_before")
+
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.fill: Fill | None = None
         self.held_before = False
+        self._snapshot: LayerSnapshot | None = None
 
     def joins(self, fill: Fill | None) -> None:
         self.fill = fill
         self.held_before = fill is None
 
     def snapshot(self) -> LayerSnapshot:
+        """The one before, where nothing has changed: a pull may have a thousand layers, and is looked at every second."""
         fill = self.fill
-        state = LayerState.HELD if self.held_before else _LAYER_STATES[fill.state] if fill else LayerState.WAITING
-        return LayerSnapshot(
-            digest=str(self.descriptor.digest),
-            media_type=self.descriptor.media_type,
-            size=self.descriptor.size,
-            received=self.descriptor.size if self.held_before else fill.received if fill else 0,
-            state=state,
-            waiting_clients=fill.readers if fill else 0,
-            resumed_at=fill.resumed_at if fill else None,
-        )
+        if fill is None:
+            state, received, clients, resumed_at = (LayerState.HELD, self.descriptor.size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
+        else:
+            # A blob that the full disk did not take was passed on to clients, but it is not held.
+            state = LayerState.FAILED if fill.ended and fill.error is not None else _LAYER_STATES[fill.state]
+            received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
+        last = self._snapshot
+        if last is None or last.state is not state or (last.received, last.waiting_clients, last.resumed_at) != (received, clients, resumed_at):
+            last = self._snapshot = LayerSnapshot(
+                digest=str(self.descriptor.digest),
+                media_type=self.descriptor.media_type,
+                size=self.descriptor.size,
+                received=received,
+                state=state,
+                waiting_clients=clients,
+                resumed_at=resumed_at,
+            )
+        return last
 
 
 @dataclass
@@ -94,6 +129,7 @@ class Pull:
     asked_by: dict[str, None] = field(default_factory=dict)
     layers: list[_Layer] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    _last: PullSnapshot | None = None
 
     def asked(self, who: str | None) -> None:
         """Remember who asked for it."""
@@ -104,12 +140,25 @@ class Pull:
         """The fills that it waits for, ended ones included."""
         return (layer.fill for layer in self.layers if layer.fill is not None)
 
+    def freeze(self) -> None:
+        """It has ended: keep its last progress, and let go of manifest and fills."""
+        self._last = self.snapshot()
+        self.manifest = None
+        self.layers = []
+
+    def forget_layers(self) -> None:
+        """It ended some time ago: the history has its layers."""
+        if self._last is not None and self._last.layers:
+            self._last = msgspec.structs.replace(self._last, layers=())
+
     def snapshot(self) -> PullSnapshot:
         """Its progress as data."""
+        if self._last is not None:
+            return self._last
         layers = tuple(layer.snapshot() for layer in self.layers)
         size = sum(layer.size for layer in layers)
         received = sum(layer.received for layer in layers)
-        speed = 0.0 if self.state.ended else sum(fill.speed for fill in self.fills())
+        speed = 0.0 if self.state.ended else sum(fill.speed for fill in self.fills() if not fill.ended)
         return PullSnapshot(
             id=self.id,
             repository=self.repository,
@@ -140,7 +189,8 @@ class Pull:
 class Pulls:
     """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns their tasks.
 
-    *obtain* gives the fill of a blob of a repository, or None when the blob is held. *on_change* is told when a pull begins and when it has ended.
+    *obtain* gives the fill of a blob of a repository, or None when the blob is held; *give_up* ends a fill that no other pull wants. *on_change* is told when
+    a pull begins and when it has ended.
     """
 
     def __init__(
@@ -148,7 +198,7 @@ class Pulls:
         *,
         clock: Callable[[], float],
         obtain: Callable[[Repository, Descriptor], Awaitable[Fill | None]],
-        give_up: Callable[[Digest], None],
+        give_up: Callable[[Fill], None],
         on_change: Callable[[Pull], None],
         on_complete: Callable[[Pull], Awaitable[None]],
     ) -> None:
@@ -160,6 +210,8 @@ class Pulls:
         self._pulls: OrderedDict[str, Pull] = OrderedDict()
         self._under_way: dict[tuple[Repository, Digest], Pull] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(RUNNING_AT_ONCE)
+        self._needed: Counter[Digest] = Counter()
         self._numbers = itertools.count(1)
         self._owned = OwnedTasks()
 
@@ -181,6 +233,21 @@ class Pulls:
         """How many are under way."""
         return len(self._tasks)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a pull that begins now would have to wait for others to end."""
+        return len(self._tasks) >= RUNNING_AT_ONCE
+
+    def needed(self) -> Collection[Digest]:
+        """The blobs of all pulls under way, those that are held already included: a live view, cheap to make and to look into."""
+        return self._needed.keys()
+
+    def notices(self) -> Iterator[str]:
+        """What to tell while pulls wait for others to end."""
+        waiting = len(self._tasks) - RUNNING_AT_ONCE
+        if waiting > 0:
+            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {RUNNING_AT_ONCE} are under way at once."
+
     def get(self, id: str) -> Pull:
         """A pull by its id; raises `NotFound`."""
         pull = self._pulls.get(id)
@@ -201,19 +268,27 @@ class Pulls:
         *,
         asked_by: str | None,
     ) -> Pull:
-        """Begin a pull of an image: one that is known, or one that has to be looked up first. An image that is being pulled already gets no second pull."""
+        """Begin a pull of an image: one that is known, or one that has to be looked up first. An image that is being pulled already gets no second pull.
+
+        Beyond `RUNNING_AT_ONCE` pulls it waits for others to end; beyond `WAITING_AT_MOST` more it is refused: raises `TooManyPulls`.
+        """
         if isinstance(subject, PullSubject) and (same := self.of(repository, subject.manifest.digest)):
             same.asked(asked_by)
             return same
         if not self._owned.open:
             raise EntrepotError("The engine is stopping.", "Pull again when it runs.")
+        if len(self._tasks) >= RUNNING_AT_ONCE + WAITING_AT_MOST:
+            raise TooManyPulls(f"{RUNNING_AT_ONCE} pulls are under way, and {WAITING_AT_MOST:,} wait for their end.", "Pull again later.")
         pull = Pull(str(next(self._numbers)), repository, tag, origin, self._clock())
         pull.asked(asked_by)
         if isinstance(subject, PullSubject):
             self._becomes(pull, subject)
         self._pulls[pull.id] = pull
         self._forget_old()
-        self._tasks[pull.id] = self._owned.start(self._run(pull, None if isinstance(subject, PullSubject) else subject), f"pull {pull.id}")
+        task = self._owned.start(self._run(pull, None if isinstance(subject, PullSubject) else subject), f"pull {pull.id}")
+        self._tasks[pull.id] = task
+        # Not at the end of _run: a task that is cancelled before its first step never gets there.
+        task.add_done_callback(lambda done: self._over(pull, cancelled=done.cancelled()))
         self._on_change(pull)
         return pull
 
@@ -229,43 +304,72 @@ class Pulls:
         pull.manifest = subject.manifest
         pull.platform = subject.platform
         pull.layers = [_Layer(each) for each in subject.manifest.blobs if not each.optional]
+        self._needed.update(layer.descriptor.digest for layer in pull.layers)
         self._under_way[pull.repository, subject.manifest.digest] = pull
 
     async def _run(self, pull: Pull, look_up: Callable[[], Awaitable[PullSubject]] | None) -> None:
         try:
-            if look_up is not None:
-                subject = await look_up()
-                same = self.of(pull.repository, subject.manifest.digest)
-                self._becomes(pull, subject)
-                if same is not None:
-                    # Another pull of the same image goes on already: this one shares its fills and ends with it.
-                    self._under_way[pull.repository, subject.manifest.digest] = same
-            pull.state = PullState.RUNNING
-            # A layer that fails leaves the others alone: what arrives is kept, and the next pull has less to do.
-            outcomes = await asyncio.gather(*(self._complete(pull, layer) for layer in pull.layers), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            await self._on_complete(pull)
+            async with self._turns:
+                if look_up is not None:
+                    subject = await look_up()
+                    same = self.of(pull.repository, subject.manifest.digest)
+                    self._becomes(pull, subject)
+                    if same is not None:
+                        # Another pull of the same image goes on already: this one shares its fills and ends with it.
+                        self._under_way[pull.repository, subject.manifest.digest] = same
+                pull.state = PullState.RUNNING
+                await self._complete_layers(pull)
+                await self._on_complete(pull)
             self._end(pull, PullState.COMPLETED)
         except asyncio.CancelledError:
-            given_up = [fill for fill in pull.fills() if not fill.ended and not fill.readers and not self._wanted(fill, pull)]
-            for fill in given_up:
-                self._give_up(fill.digest)
-            for fill in given_up:
-                await fill.finished.wait()
+            # An engine that stops leaves over what has come of its fills, and ends them itself.
+            if self._owned.open:
+                await self._give_up_fills(pull)
             self._end(pull, PullState.CANCELLED)
         except EntrepotError as error:
-            pull.error = error
-            self._end(pull, PullState.FAILED)
-        except Exception:
-            _log.exception("The pull of %s failed in an unforeseen way", pull.snapshot().image)
-            pull.error = EntrepotError("The pull failed for a reason that the engine did not foresee.", "The engine's log has the details.")
-            self._end(pull, PullState.FAILED)
-        finally:
-            del self._tasks[pull.id]
-            pull.over.set()
-            self._on_change(pull)
+            self._end(pull, PullState.FAILED, error)
+        except Exception as error:
+            _log.error("The pull of %s failed in an unforeseen way: %s", pull.repository, where_raised(error))
+            _log.debug("The pull of %s", pull.repository, exc_info=error)
+            self._end(pull, PullState.FAILED, _unforeseen(error))
+
+    def _over(self, pull: Pull, *, cancelled: bool) -> None:
+        """A task has ended, in whatever way: so has its pull, for everybody who waits."""
+        if not pull.state.ended:
+            if cancelled:
+                self._end(pull, PullState.CANCELLED)
+            else:
+                self._end(pull, PullState.FAILED, _unforeseen())
+        del self._tasks[pull.id]
+        for layer in pull.layers:
+            digest = layer.descriptor.digest
+            self._needed[digest] -= 1
+            if not self._needed[digest]:
+                del self._needed[digest]
+        pull.freeze()
+        pull.over.set()
+        self._on_change(pull)
+
+    async def _complete_layers(self, pull: Pull) -> None:
+        """Return when all layers are held; raises the error of the first that can't be had."""
+        errors: dict[int, Exception] = {}
+        ahead = iter(enumerate(pull.layers))
+
+        async def complete_next() -> None:
+            for index, layer in ahead:
+                try:
+                    await self._complete(pull, layer)
+                except Exception as error:
+                    # A layer that fails leaves the others alone: what arrives is kept, and the next pull has less to do.
+                    errors[index] = error
+
+        await asyncio.gather(*(complete_next() for _ in range(min(LAYERS_AT_ONCE, len(pull.layers)))))
+        if errors:
+            raise errors[min(errors)]
+        # One that was held may have gone meanwhile: it was deleted by hand, or found to be damaged.
+        for layer in pull.layers:
+            if layer.held_before:
+                await self._complete(pull, layer)
 
     async def _complete(self, pull: Pull, layer: _Layer) -> None:
         fill = await self._obtain(pull.repository, layer.descriptor)
@@ -273,16 +377,34 @@ class Pulls:
         if fill is not None:
             await fill.wait()
 
-    def _wanted(self, fill: Fill, cancelled: Pull) -> bool:
-        return any(pull is not cancelled and not pull.state.ended and fill in pull.fills() for pull in self._pulls.values())
+    async def _give_up_fills(self, pull: Pull) -> None:
+        wanted = {fill for other in self._pulls.values() if other is not pull and not other.state.ended for fill in other.fills() if not fill.ended}
+        given_up = [fill for fill in pull.fills() if not fill.ended and not fill.readers and fill not in wanted]
+        for fill in given_up:
+            self._give_up(fill)
+        for fill in given_up:
+            await fill.finished.wait()
 
-    def _end(self, pull: Pull, state: PullState) -> None:
+    def _end(self, pull: Pull, state: PullState, error: EntrepotError | None = None) -> None:
         pull.state = state
-        pull.ended = self._clock()
+        # It is remembered for long: without the frames in which it was raised.
+        pull.error = error.with_traceback(None) if error is not None else None
         if pull.manifest is not None and self._under_way.get((pull.repository, pull.manifest.digest)) is pull:
             del self._under_way[pull.repository, pull.manifest.digest]
+        try:
+            pull.ended = self._clock()
+        except Exception as failure:
+            _log.error("The end of pull %s has no time: %s", pull.id, where_raised(failure))
+            pull.ended = pull.started
 
     def _forget_old(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state.ended]
+        for id in ended[: max(0, len(ended) - LAYERS_AT_HAND)]:
+            self._pulls[id].forget_layers()
         for id in ended[: max(0, len(ended) - ENDED_AT_HAND)]:
             del self._pulls[id]
+
+
+def _unforeseen(error: Exception | None = None) -> EntrepotError:
+    what = f" ({where_raised(error)})" if error is not None else ""
+    return EntrepotError(f"The pull failed for a reason that the engine did not foresee{what}.", "The engine's log has the details.")

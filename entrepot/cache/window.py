@@ -128,6 +128,17 @@ class Window:
             self._pieces.append(piece)
         self._changed.set()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the source has to wait: for the disk, or for clients where the disk takes nothing."""
+        return self.end - self.taken >= WRITE_AHEAD
+
+    async def settled(self) -> None:
+        """Wait until everything that was added is on the disk, or nothing goes there any more."""
+        while self.taken < self.end and not self._stopped and not self.passes_on:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def room(self) -> bool:
         """Wait while too much waits for the disk; False when nothing is taken any more."""
         while self.end - self.taken >= WRITE_AHEAD and not self._stopped:

@@ -10,22 +10,31 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, Fills, FillState
+from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, FillFailed, Fills, FillState
 from entrepot.cache.window import WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceFailed,
+    SourceNotFound,
+    SourceOverAllowance,
+    SourceRefused,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
+ORIGIN = "registry.example.com"
 
 
 @dataclass
@@ -83,9 +92,10 @@ class Place:
     held: dict[Digest, int]
     pauses: list[float]
     refusals: list[int | None]
+    origins: list[str]
 
     async def join(self, source: Source, digest: Digest | None = None) -> Fill:
-        return await self.fills.join(digest or Digest.of(source.content), len(source.content), source)
+        return await self.fills.join(digest or Digest.of(source.content), len(source.content), source, origin=ORIGIN)
 
 
 @pytest.fixture
@@ -95,9 +105,11 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     held: dict[Digest, int] = {}
     pauses: list[float] = []
     refusals: list[int | None] = []
+    origins: list[str] = []
 
-    async def on_held(digest: Digest, size: int) -> None:
+    async def on_held(digest: Digest, size: int, origin: str) -> None:
         held[digest] = size
+        origins.append(origin)
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
@@ -105,7 +117,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     clock = asyncio.get_running_loop().time
     fills = Fills(store, clock=clock, on_held=on_held, on_refusal=lambda error: refusals.append(error.errno), pause=pause)
     async with fills.running():
-        yield Place(fills, store, held, pauses, refusals)
+        yield Place(fills, store, held, pauses, refusals, origins)
     store.close()
 
 
@@ -226,7 +238,7 @@ async def test_a_source_that_brings_nothing_more_gives_every_waiter_its_error(pl
     outcomes = await asyncio.gather(*(read(fill) for _ in range(5)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [SourceFailed] * 5
     assert len(source.requests) == 1 + ATTEMPTS_WITHOUT_PROGRESS
-    assert place.fills.get(fill.digest) is None
+    assert place.fills.any(fill.digest) is None
     assert place.store.size(fill.digest) is None
 
 
@@ -259,7 +271,9 @@ async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: P
     short = Source(content[: CHUNK * 2])
     whole = Source(content)
     calls = [short, whole]
-    fill = await place.fills.join(Digest.of(content), len(content), lambda *, offset, validator: calls.pop(0)(offset=offset, validator=validator))
+    fill = await place.fills.join(
+        Digest.of(content), len(content), lambda *, offset, validator: calls.pop(0)(offset=offset, validator=validator), origin=ORIGIN
+    )
     assert await read(fill) == content
     assert whole.requests == [(CHUNK * 2, '"tag"')]
 
@@ -322,7 +336,7 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
         fill = await place.join(source)
         early = asyncio.create_task(read(fill))
         await until(lambda: not fill.can_be_joined)
-        assert place.fills.get(fill.digest) is None
+        assert place.fills.any(fill.digest) is None
         other = await place.join(source)
         assert other is not fill
         late = asyncio.create_task(read(other))
@@ -331,7 +345,7 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
         assert await early == await late == source.content
         await asyncio.gather(fill.finished.wait(), other.finished.wait())
     assert len(source.requests) == 2
-    assert place.fills.get(fill.digest) is None
+    assert place.fills.any(fill.digest) is None
     assert not place.fills.under_way
 
 
@@ -375,14 +389,19 @@ async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkey
     assert fill.fetched < fill.size
 
 
-async def test_a_disk_that_takes_no_new_file_is_a_definite_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothing_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
+    source = Source(os.urandom(WINDOW * 2))
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
+        fill = await place.join(source)
+        assert await read(fill) == source.content
         with pytest.raises(StorageFailed, match="Read-only file system"):
-            await place.join(Source(b"content"))
+            await fill.wait()
+    assert not fill.is_kept
+    assert place.held == {}
     assert place.refusals == [errno.EROFS]
     assert await read(await place.join(Source(b"content"))) == b"content"
 
@@ -406,17 +425,35 @@ async def test_a_part_that_is_not_what_it_was_is_thrown_away_with_the_rest(place
     [part] = place.store._fills.iterdir()
     with part.open("r+b") as file:
         file.write(bytes([source.content[0] ^ 1]))
+    fill = await place.join(source)
     with pytest.raises(SourceAnswerInvalid, match="wrong bytes"):
-        await (await place.join(source)).wait()
+        # A client that has got some of it can not begin again.
+        await read(fill)
     source.requests.clear()
     assert await read(await place.join(source)) == source.content
     assert source.requests == [(0, None)]
 
 
+async def test_a_part_that_is_not_what_it_was_and_went_to_nobody_is_fetched_again_at_once(place: Place) -> None:
+    """S07."""
+    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    with pytest.raises(SourceFailed):
+        await (await place.join(source)).wait()
+    [part] = place.store._fills.iterdir()
+    with part.open("r+b") as file:
+        file.write(bytes([source.content[0] ^ 1]))
+    source.requests.clear()
+    fill = await place.join(source)
+    await fill.wait()
+    assert source.requests == [(CHUNK * 20, None), (0, None)]
+    assert fill.is_kept
+    assert await read(fill) == source.content
+
+
 async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again(place: Place) -> None:
     source = Source(os.urandom(CHUNK * 32))
     digest = Digest.of(source.content)
-    partial = await place.store.begin(digest, len(source.content))
+    partial = await place.store.begin(digest, len(source.content), ORIGIN)
     await place.store.append(partial, [source.content])
     await place.store.set_aside(partial)
     partial.release()
@@ -459,7 +496,7 @@ async def test_a_cancelled_fill_tells_its_waiters_and_leaves_nothing(place: Plac
     fill = await place.join(source)
     waiting = asyncio.create_task(fill.wait())
     await until(lambda: fill.received == CHUNK * 4)
-    place.fills.cancel(fill.digest)
+    place.fills.cancel(fill)
     with pytest.raises(FillCancelled):
         await waiting
     assert fill.state is FillState.FAILED
@@ -470,10 +507,10 @@ async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_
     source = Source(os.urandom(CHUNK * 32))
     source.held_back[CHUNK * 20] = asyncio.Event()
 
-    async def on_held(digest: Digest, size: int) -> None: ...
+    async def on_held(digest: Digest, size: int, origin: str) -> None: ...
 
     async def join(fills: Fills) -> Fill:
-        return await fills.join(Digest.of(source.content), len(source.content), source)
+        return await fills.join(Digest.of(source.content), len(source.content), source, origin=ORIGIN)
 
     async def reaches_the_middle(fill: Fill, requests: int) -> None:
         await until(lambda: fill.received == CHUNK * 20 and len(source.requests) == requests)
@@ -551,3 +588,291 @@ async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file
     assert [(type(each), each.offset, each.count) for each in rest if isinstance(each, FilePart)] == [(FilePart, len(first), fill.size - len(first))]
     assert len(rest) == 1
     assert await read(fill) == source.content
+
+
+# Whatever is raised, everybody who waits gets a definite end (S02)
+
+UNFORESEEN = [ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError]
+
+
+async def definite_end(fill: Fill) -> list[BaseException | None]:
+    """How a fill ends for all who can wait for it: a client that reads, one that waits for a byte, a pull."""
+
+    async def outcome(waiting: Awaitable[object]) -> BaseException | None:
+        try:
+            await waiting
+        except EntrepotError as error:
+            return error
+        return None
+
+    async with asyncio.timeout(10):
+        ends = await asyncio.gather(outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait()))
+    assert fill.state in {FillState.VERIFIED, FillState.FAILED}
+    return ends
+
+
+@pytest.mark.parametrize("kind", UNFORESEEN)
+@pytest.mark.parametrize("where", ["opening", "first byte", "in the middle"])
+async def test_what_a_source_can_provoke_is_an_invalid_answer_for_all_who_wait(place: Place, kind: type[Exception], where: str) -> None:
+    """S02: the clients hung for ever, and the pull was told as completed."""
+    content = os.urandom(CHUNK * 8)
+
+    @asynccontextmanager
+    async def source(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        if where == "opening":
+            raise kind("Port out of range")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            if where == "in the middle":
+                yield content[: CHUNK * 4]
+            raise kind("Port out of range")
+
+        yield Stream(offset, None, None, chunks())
+
+    fill = await place.fills.join(Digest.of(content), len(content), source, origin=ORIGIN)
+    assert [type(end) for end in await definite_end(fill)] == [SourceAnswerInvalid] * 3
+    assert fill.error is not None
+    assert kind.__name__ in fill.error.message
+    # The text may repeat what the source sent.
+    assert "Port out of range" not in fill.error.message
+    await until(lambda: not place.fills.under_way)
+    assert place.held == {}
+    assert list(place.store._fills.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", UNFORESEEN)
+@pytest.mark.parametrize("step", ["begin", "append", "commit", "discard"])
+async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
+    place: Place, kind: type[Exception], step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S02."""
+
+    async def fails(*_: object) -> None:
+        raise kind("unforeseen")
+
+    monkeypatch.setattr(place.store, step, fails)
+    content = os.urandom(CHUNK * 8)
+    fill = await place.join(Source(bytes(len(content)) if step == "discard" else content), Digest.of(content))
+    whole, _, kept = await definite_end(fill)
+    assert isinstance(kept, EntrepotError)
+    assert not fill.is_kept
+    # What came right goes to the clients; that it is not kept is what the pull is told.
+    assert (whole is None) == (step == "commit")
+    await until(lambda: not place.fills.under_way)
+    assert place.held == {}
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", UNFORESEEN)
+async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(place: Place, kind: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
+    """S02."""
+
+    async def fails(*_: object) -> None:
+        raise kind("unforeseen")
+
+    place.fills._on_held = fails
+    fill = await place.join(Source(b"content"))
+    assert await definite_end(fill) == [None, None, None]
+    assert place.store.size(fill.digest) == 7
+    assert f"could not be written down: {kind.__name__}" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [*UNFORESEEN, OSError])
+@pytest.mark.parametrize("works_for", [0, 1, 3, 6])
+async def test_a_clock_that_fails_leaves_nobody_waiting(tmp_path: Path, kind: type[Exception], works_for: int) -> None:
+    """S02."""
+    store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await store.open()
+    left = works_for + 1
+
+    def clock() -> float:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise kind("unforeseen")
+        return 0.0
+
+    async def on_held(digest: Digest, size: int, origin: str) -> None: ...
+
+    fills = Fills(store, clock=clock, on_held=on_held)
+    async with fills.running():
+        source = Source(os.urandom(CHUNK * 8))
+        fill = await fills.join(Digest.of(source.content), len(source.content), source, origin=ORIGIN)
+        ends = await definite_end(fill)
+        fills.look()
+    assert all(isinstance(end, EntrepotError) for end in ends)
+    store.close()
+
+
+async def test_a_failure_keeps_nothing_of_the_frames_in_which_it_was_raised(place: Place) -> None:
+    """S24: what failed is remembered, and each who was told of it made it longer."""
+
+    @asynccontextmanager
+    async def source(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        raise ValueError("with a large answer in its frame")
+        yield
+
+    fill = await place.fills.join(Digest.of(b"content"), 7, source, origin=ORIGIN)
+    lengths = set()
+    for _ in range(3):
+        with pytest.raises(SourceAnswerInvalid) as told:
+            await fill.wait()
+        lengths.add(len(told.traceback))
+    assert len(lengths) == 1
+    assert told.value.__cause__ is told.value.__context__ is None
+
+
+async def test_what_ends_the_process_ends_the_fill_first(place: Place) -> None:
+    """S02."""
+
+    class Unforeseen(BaseException):
+        pass
+
+    @asynccontextmanager
+    async def source(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        raise Unforeseen
+        yield
+
+    fill = await place.fills.join(Digest.of(b"content"), 7, source, origin=ORIGIN)
+    assert [type(end) for end in await definite_end(fill)] == [FillFailed] * 3
+
+
+async def test_a_fill_that_is_cancelled_before_its_first_step_ends_for_all_who_wait(place: Place) -> None:
+    """S02: nothing of its task runs then, not even what stands in a finally."""
+    fill = await place.join(Source(b"content"))
+    place.fills.cancel(fill)
+    assert [type(end) for end in await definite_end(fill)] == [FillCancelled] * 3
+    assert not place.fills.under_way
+    assert await read(await place.join(Source(b"content"))) == b"content"
+
+
+async def test_a_client_that_leaves_while_it_waits_is_forgotten_at_once(place: Place) -> None:
+    """S06: each cost some kilobytes for as long as the fill went on."""
+    source = Source(os.urandom(CHUNK * 8))
+    source.held_back[0] = asyncio.Event()
+    fill = await place.join(source)
+    clients = [asyncio.create_task(fill.wait_beyond(CHUNK)) for _ in range(100)]
+    await until(lambda: len(fill._waiting) == 100)
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+    assert not fill._waiting
+    assert not fill.is_wanted
+
+
+# Sources have fills of their own (S07)
+
+
+async def test_two_sources_with_one_digest_have_a_fill_each(place: Place) -> None:
+    """S07: whoever ran one slow source made a base layer unpullable for everybody."""
+    content = os.urandom(CHUNK * 8)
+    digest = Digest.of(content)
+    slow, good = Source(content), Source(content)
+    gate = slow.held_back[CHUNK] = asyncio.Event()
+    held_up = await place.fills.join(digest, len(content), slow, origin="slow.example")
+    await until(lambda: held_up.received == CHUNK)
+    other = await place.fills.join(digest, len(content), good, origin="good.example")
+    assert await read(other) == content
+    await other.wait()
+    assert place.origins == ["good.example"]
+    assert not held_up.ended
+    # The second one may finish as well: the blob is there already.
+    gate.set()
+    await held_up.wait()
+    assert place.origins == ["good.example", "slow.example"]
+    assert place.store.size(digest) == len(content)
+    assert await read(held_up) == content
+    assert list(place.store._fills.iterdir()) == []
+
+
+async def test_a_wrong_size_misleads_only_who_believed_it(place: Place) -> None:
+    """S07: who came first determined the length of everybody's answer."""
+    content = os.urandom(CHUNK * 8)
+    digest = Digest.of(content)
+    hostile, good = Source(content), Source(content)
+    hostile.held_back[CHUNK] = asyncio.Event()
+    absurd = await place.fills.join(digest, 10**15, hostile, origin=ORIGIN)
+    fill = await place.fills.join(digest, len(content), good, origin=ORIGIN)
+    assert fill is not absurd
+    assert fill.size == len(content)
+    assert await read(fill) == content
+    place.fills.cancel(absurd)
+    await absurd.finished.wait()
+    await fill.wait()
+    assert place.store.size(digest) == len(content)
+
+
+async def test_hostile_bytes_reach_no_client_of_another_source(place: Place) -> None:
+    """S07."""
+    content = os.urandom(CHUNK * 8)
+    digest = Digest.of(content)
+    hostile = await place.fills.join(digest, len(content), Source(os.urandom(len(content))), origin="hostile.example")
+    good = await place.fills.join(digest, len(content), Source(content), origin="good.example")
+    bodies = await asyncio.gather(read(hostile), read(good), return_exceptions=True)
+    assert isinstance(bodies[0], SourceAnswerInvalid)
+    assert bodies[1] == content
+    await good.wait()
+    assert place.store.size(digest) == len(content)
+
+
+async def test_what_a_hostile_source_left_over_is_not_continued_through_another(place: Place) -> None:
+    """S07: 2 MB of noise of one source spoilt the next answer of every other."""
+    content = os.urandom(CHUNK * 32)
+    digest = Digest.of(content)
+    noise = Source(os.urandom(len(content)), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    with pytest.raises(SourceFailed):
+        await (await place.fills.join(digest, len(content), noise, origin="hostile.example")).wait()
+    assert len(list(place.store._fills.iterdir())) == 1
+    good = Source(content)
+    assert await read(await place.fills.join(digest, len(content), good, origin="good.example")) == content
+    assert good.requests == [(0, None)]
+
+
+async def test_a_digest_is_under_way_from_whatever_source(place: Place) -> None:
+    """S07: housekeeping takes no blob away that comes in."""
+    source = Source(os.urandom(CHUNK * 8))
+    source.held_back[0] = asyncio.Event()
+    fill = await place.join(source)
+    assert place.fills.is_under_way(fill.digest)
+    assert place.fills.any(fill.digest) is fill
+    assert place.fills.get(fill.digest, ORIGIN, fill.size) is fill
+    assert place.fills.get(fill.digest, "other.example", fill.size) is None
+    assert place.fills.get(fill.digest, ORIGIN, fill.size + 1) is None
+    assert not place.fills.is_under_way(Digest.of(b"another"))
+    place.fills.cancel(fill)
+    await fill.finished.wait()
+    assert not place.fills.is_under_way(fill.digest)
+
+
+@pytest.mark.parametrize("kind", [SourceNotFound, SourceRefused, SourceOverAllowance])
+async def test_a_repository_that_does_not_have_the_blob_speaks_for_no_other_one(place: Place, kind: type[EntrepotError]) -> None:
+    """S07: an image that only names the layer of another one, or is asked for without a sign-in, broke the pull of that."""
+    content = os.urandom(CHUNK * 8)
+    naming, having = Source(b"", script=[kind("Not here.")]), Source(content)
+    gate = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly_refused(*, offset: int, validator: str | None) -> AsyncIterator[Stream]:
+        await gate.wait()
+        async with naming(offset=offset, validator=validator) as stream:
+            yield stream
+
+    digest = Digest.of(content)
+    first = await place.fills.join(digest, len(content), slowly_refused, origin=ORIGIN)
+    joining = asyncio.create_task(place.fills.join(digest, len(content), having, origin=ORIGIN))
+    await until(lambda: first.is_wanted)
+    gate.set()
+    second = await joining
+    assert isinstance(first.error, kind)
+    assert second is not first
+    assert await read(second) == content
+
+
+async def test_a_repository_shares_the_fill_of_another_one_that_has_the_blob(place: Place) -> None:
+    source = Source(os.urandom(CHUNK * 8))
+    first = await place.join(source)
+    second = await place.join(Source(source.content, ranges=False))
+    assert second is first
+    assert await read(second) == source.content
+    assert len(source.requests) == 1

@@ -84,7 +84,7 @@ async def get_manifests(client: httpx.AsyncClient, image: StandInImage) -> None:
 
 async def filled(engine: Engine, content: Content) -> None:
     """Wait until a fill that may still go on has ended."""
-    if (fill := engine.fills.get(content.digest)) is not None:
+    if (fill := engine.fills.any(content.digest)) is not None:
         await fill.finished.wait()
 
 

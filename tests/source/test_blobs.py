@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -203,43 +202,6 @@ async def test_who_leaves_a_stream_early_ends_the_connection_and_gives_up_its_pl
         request = source.requests[number]
         await request.ended.wait()
         assert request.bytes_sent < layer.size
-
-
-async def test_only_so_many_blobs_come_at_once_and_the_others_wait(opened: Callable[..., Sources], source: StandIn) -> None:
-    blobs = [source.add_blob("library/nginx", bytes([number]) * 1000) for number in range(5)]
-    gate = source.hold("/blobs/")
-    client = opened(parallel_per_source=2).client(registry(source.url), None)
-
-    async def fetch(digest: Digest) -> bytes:
-        async with client.blob(NGINX, digest) as stream:
-            return await read(stream)
-
-    async with asyncio.TaskGroup() as group:
-        fetching = [group.create_task(fetch(each.digest)) for each in blobs]
-        await source.arrived("GET", "/blobs/", 2)
-        # A manifest does not stand in that queue.
-        with pytest.raises(SourceNotFound):
-            await client.manifest(NGINX, LATEST)
-        assert source.count("GET", "/blobs/") == 2
-        gate.open()
-    assert [each.result() for each in fetching] == [each.content for each in blobs]
-
-
-async def test_who_leaves_the_queue_takes_no_place(opened: Callable[..., Sources], source: StandIn) -> None:
-    blob = source.add_blob("library/nginx", b"x" * 1000)
-    gate = source.hold("/blobs/")
-    client = opened(parallel_per_source=1).client(registry(source.url), None)
-
-    async def fetch() -> bytes:
-        async with client.blob(NGINX, blob.digest) as stream:
-            return await read(stream)
-
-    first, second, third = (asyncio.create_task(fetch()) for _ in range(3))
-    await gate.reached
-    second.cancel()
-    gate.open()
-    assert await first == await third == blob.content
-    assert second.cancelled()
 
 
 @pytest.mark.parametrize(

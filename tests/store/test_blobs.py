@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from entrepot.reference import Digest
+from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import (
+    CHECK_SIZE,
+    FOREIGN_SHOWN,
     LEASE_LINGERS,
     LEFT_OVER_LASTS,
     LEFT_OVERS_LOOKED_AT,
+    LEFT_OVERS_SHARE,
     READ_SIZE,
     WORTH_CONTINUING,
     BlobStore,
     NotWritten,
+    PartialBlob,
+    part_name,
 )
 from tests.store.full_disk import no_file_above
 
@@ -279,7 +287,7 @@ async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_
     monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)))
     monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
     digest = await keep(store, b"content")
-    assert done == [f"content of sha256-{digest.hex}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
+    assert done == [f"content of {part_name(digest, 7, '')}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
 
 
 async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(store: BlobStore) -> None:
@@ -309,3 +317,194 @@ async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, c
         store.hand_out(Digest.of(str(number).encode()))
         clock.now += 10
     assert len(store._handed_out) <= LEASE_LINGERS / 10 + 1
+
+
+# Foreign names, and files that can't be removed: F84 and S17
+
+
+async def test_f84_foreign_names_are_passed_over_and_counted(store: BlobStore, tmp_path: Path) -> None:
+    digest = await keep(store, b"a blob")
+    root, directory = tmp_path / "blobs", store.path(digest).parent
+    (root / "lost+found").mkdir()
+    (root / ".DS_Store").write_bytes(b"x")
+    (root / "@eaDir").mkdir()
+    (root / "@eaDir" / "thumbs").mkdir()
+    (root / "@eaDir" / "thumbs" / "a").write_bytes(b"x")
+    (root / "sha256" / "a file").write_bytes(b"x")
+    (directory / ".nfs0000000001").write_bytes(b"x")
+    (directory / "\x1b[31m").write_bytes(b"x")
+    (directory / digest.hex[:-1]).write_bytes(b"too short")
+    wrong_place = root / "sha256" / ("00" if directory.name != "00" else "01")
+    wrong_place.mkdir()
+    (wrong_place / digest.hex).write_bytes(b"a blob")
+    (directory / Digest.of(b"a directory").hex).mkdir()
+    assert await store.held() == {digest: 6}
+    assert store.foreign.count == 9
+    assert len(store.foreign.examples) == FOREIGN_SHOWN
+    assert str(store.foreign).endswith(" and 6 more")
+    assert str(store.foreign).isprintable()
+
+
+async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await keep(store, b"first"), await keep(store, b"second")
+    scandir = os.scandir
+
+    def listed(path: str) -> object:
+        if path == str(store.path(first).parent):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(blobs_module.os, "scandir", listed)
+    assert await store.held() == {second: 6}
+    assert store.foreign.count == 1
+    # The row of the first must not be dropped for it.
+    assert store.look(first) == 5
+
+
+async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fills = tmp_path / "fills"
+    (fills / "lost+found").mkdir(parents=True)
+    (fills / "removed-sha256-x").mkdir()
+    (fills / "sha256-small").write_bytes(b"x")
+    (fills / "sha256-stubborn").write_bytes(b"x")
+    unlink = Path.unlink
+
+    def stubborn(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith("stubborn"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stubborn)
+    store = BlobStore(tmp_path / "blobs", fills)
+    await store.open()
+    try:
+        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+        assert store.take_away(await keep(store, b"content"))
+        await store.sweep()
+        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+    finally:
+        store.close()
+
+
+async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(blobs_module.os, "rename", refused)
+        assert not store.take_away(digest)
+        # A damaged one counts as not cached all the same, until it has come again.
+        assert store.condemn(digest, is_damaged=lambda status: True)
+        assert store.size(digest) is None
+    assert await keep(store, b"content") == digest
+    assert store.size(digest) == 7
+
+
+async def test_a_right_file_in_the_place_of_a_damaged_one_stays(store: BlobStore) -> None:
+    digest = await keep(store, b"content")
+    assert not store.condemn(digest, is_damaged=lambda status: status.st_size != 7)
+    assert store.size(digest) == 7
+
+
+async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(store: BlobStore) -> None:
+    content = os.urandom(CHECK_SIZE * 2 + 3)
+    digest = await keep(store, content)
+    counts: list[int] = []
+
+    async def pace(count: int) -> None:
+        counts.append(count)
+
+    assert (await store.check(digest, pace=pace)).is_right
+    assert counts == [CHECK_SIZE, CHECK_SIZE, 3]
+    store.path(digest).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not (await store.check(digest)).is_right
+    async with store.opened(digest, len(content)):
+        os.truncate(store.path(digest), 10)
+    with pytest.raises(FileNotFoundError):
+        async with store.opened(digest, len(content)):
+            raise AssertionError("It was opened.")
+
+
+async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore) -> None:
+    """S07."""
+    content = os.urandom(WORTH_CONTINUING * 2)
+    digest, size = Digest.of(content), len(content)
+    partial = await store.begin(digest, size, "hostile.example")
+    await store.append(partial, [content[:WORTH_CONTINUING]])
+    await store.set_aside(partial)
+    partial.release()
+    for source, of_size, left_over in (
+        ("good.example", size, 0),
+        ("hostile.example", size + 1, 0),
+        ("hostile.example\n1", size, 0),
+        ("../../hostile.example", size, 0),
+        ("hostile.example", size, WORTH_CONTINUING),
+    ):
+        other = await store.begin(digest, of_size, source)
+        assert (other.left_over, other.path.parent) == (left_over, partial.path.parent)
+        other.release()
+
+
+async def test_parts_of_earlier_versions_which_name_no_source_are_removed(store: BlobStore, tmp_path: Path) -> None:
+    """S07: nobody knows who sent them."""
+    path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
+    old = path.with_name(path.name.rpartition("-")[0])
+    old.write_bytes(bytes(WORTH_CONTINUING))
+    again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
+    await again.open()
+    assert [each.name for each in (tmp_path / "fills").iterdir()] == [path.name]
+    again.close()
+
+
+async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(store: BlobStore) -> None:
+    """S07: it came through another source; whoever reads the first one reads on."""
+    digest = await keep(store, b"content")
+    with store.path(digest).open("rb") as first:
+        partial = await store.begin(digest, 7, "other.example")
+        await store.append(partial, [b"content"])
+        await store.commit(partial)
+        assert partial.is_committed
+        third = await store.begin(digest, 7, "third.example")
+        await store.discard(third)
+        third.release()
+        assert first.read() == store.path(digest).read_bytes() == b"content"
+    partial.release()
+
+
+async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_open(store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, going_on = threading.Event(), threading.Event()
+    begin = store._begin
+
+    def slow(digest: Digest, size: int, source: str) -> PartialBlob:
+        entered.set()
+        going_on.wait(30)
+        return begin(digest, size, source)
+
+    monkeypatch.setattr(store, "_begin", slow)
+    opened = len(os.listdir("/proc/self/fd"))
+    beginning = asyncio.create_task(store.begin(Digest.of(b"content"), 7))
+    await asyncio.to_thread(entered.wait, 30)
+    beginning.cancel()
+    going_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert list((tmp_path / "fills").iterdir()) == []
+    assert not store._arriving
+
+
+async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S07: a source that breaks everything off could fill the disk with parts, and cached images would have to go for them."""
+    parts = []
+    for number in range(3):
+        parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+        os.utime(parts[-1], (0, parts[-1].stat().st_mtime - 100 + number))
+    monkeypatch.setattr(blobs_module, "LEFT_OVERS_AT_MOST", 3)
+    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    assert [each.exists() for each in parts] == [False, True, True, True]
+    total = WORTH_CONTINUING * 2 * LEFT_OVERS_SHARE
+    monkeypatch.setattr(blobs_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
+    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    assert [each.exists() for each in parts] == [False, False, False, True, True]
