@@ -8,6 +8,7 @@ and sends the cells that differ.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,24 @@ def _kind(attribute: str) -> str:
 Cell = tuple[str, Style]
 
 
+class _Terminal:
+    """The terminal as a file that takes everything, also when it is gone.
+
+    Textual's thread that writes would end with the first error, and the program would wait for ever for room in the queue to that thread.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+
 class ThriftyDriver(LinuxDriver):
     """Sends what a terminal does not show yet. *ascii_only* lets no other signs through, and without *colours* not one colour, whatever a widget wants."""
 
@@ -119,6 +138,10 @@ class ThriftyDriver(LinuxDriver):
         self._lines: dict[str, list[Cell | None]] = {}
         self._cursor = ""
         self._begun = False
+        self._draws = False
+        # LinuxDriver.__init__ has set it to standard error.
+        terminal: Any = _Terminal(self._file)
+        self._file = terminal
 
     def forget(self) -> None:
         """What the terminal shows is not known any more."""
@@ -128,7 +151,26 @@ class ThriftyDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         """Begin with a terminal of which nothing is known."""
         self.forget()
+        self._draws = True
         super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back as it was."""
+        self._draws = False
+        super().stop_application_mode()
+
+    def _sigcont_application(self, *arguments: Any) -> None:
+        """Draw again after a stop, whether it was announced (SIGTSTP) or not (SIGSTOP).
+
+        Textual starts a second thread that reads keys where the first still does. One of them then waits for a key that the other has read, and the end of the
+        program waits for it: it hangs.
+        """
+        if self._app._exit:
+            return
+        if self._draws and self._auto_restart:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+        super()._sigcont_application(*arguments)
 
     def write(self, data: str) -> None:
         """Send a picture, or something else that the terminal is to do."""

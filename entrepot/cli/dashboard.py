@@ -118,8 +118,9 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
     with _opened(log, _ELSEWHERE) as output:
+        # The engine ends when the other end of its standard input is closed, so also when this program is killed.
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.PIPE, stdout=output, stderr=output
         )
     try:
         yield _wait_for(directories.socket, process, log, since=0)

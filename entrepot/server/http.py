@@ -30,7 +30,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -518,6 +518,11 @@ _KEEPS_ALIVE = _Answered(True)
 _CLOSES = _Answered(False)
 
 
+def _in_ascii(query: str) -> bytes:
+    """A query whose other bytes are written as RFC 3986 wants them: applications decode it, and not all bytes are text."""
+    return query.encode() if query.isascii() else quote(query.encode("utf-8", "surrogateescape"), safe="".join(map(chr, range(128)))).encode()
+
+
 class _Exchange:
     """One request and its answer, as ASGI sees them."""
 
@@ -565,7 +570,7 @@ class _Exchange:
             "scheme": "https" if tls else "http",
             "path": unquote(raw_path) if "%" in raw_path else raw_path,
             "raw_path": raw_path.encode("utf-8", "surrogateescape"),
-            "query_string": query.encode("utf-8", "surrogateescape"),
+            "query_string": _in_ascii(query),
             "root_path": "",
             "headers": [(key.lower(), value) for key, value in request.raw_headers],
             "client": tuple(peer[:2]) if isinstance(peer, tuple) else None,

@@ -23,13 +23,13 @@ from entrepot.server import http, run
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
 from entrepot.settings import Directories, Settings
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
 from tests.standin import FlipByte, StandIn
 
 
 @pytest.fixture
 async def listening_engine(engine: Engine) -> AsyncIterator[Engine]:
-    async with listening(engine):
+    async with answering(engine):
         yield engine
 
 

@@ -21,7 +21,8 @@ from entrepot.source.transport import SourceTransport
 from tests.programs import require_program
 
 NAMESPACE = f"entrepot-{os.getpid()}"
-OURS, THEIRS = "10.213.0.1", "10.213.0.2"
+# Of one run of the tests: two may go on at the same time.
+OURS, THEIRS = (f"10.213.{os.getpid() % 16_384 >> 6}.{(os.getpid() % 64 << 2) + host}" for host in (1, 2))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
