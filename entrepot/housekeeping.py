@@ -82,7 +82,7 @@ class Housekeeping:
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
         """Blobs of the pulls that were under way when what goes was last decided."""
-        cache.copies.on_removed = self._removed_damaged
+        cache.copies.on_size_changed = self._size_changed
         self._full_at: int | None = None
         """Bytes that may be held, while more are held and nothing more can be evicted."""
 
@@ -108,8 +108,8 @@ class Housekeeping:
         if self._full_at is None:
             self.look_now()
 
-    def _removed_damaged(self, count: int) -> None:
-        self.held_size = max(0, self.held_size - count)
+    def _size_changed(self, change: int) -> None:
+        self.held_size = max(0, self.held_size + change)
 
     def disk_refused(self, error: OSError) -> None:
         """The disk did not take a blob."""
@@ -156,7 +156,7 @@ class Housekeeping:
                 self._can_not_make_room(limit)
                 return
         self._full_at = None
-        if self._clock() - self._tidied >= TIDYING:
+        if not 0 <= self._clock() - self._tidied < TIDYING:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 

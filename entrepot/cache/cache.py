@@ -22,7 +22,7 @@ import msgspec
 from entrepot.cache.copies import BlobCopies
 from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
-from entrepot.cache.flight import SingleFlight
+from entrepot.cache.flight import FetchAbandoned, SingleFlight
 from entrepot.cache.history import PullHistory
 from entrepot.cache.holdings import Holdings, Ledger, Resolved
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
@@ -339,7 +339,7 @@ class ArtifactCache:
             slow = self._too_slow(client, route)
             self._remember(repository, reference, slow, has_copy=True)
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, slow.what)
-        except (SourceError, ManifestUnknown) as error:
+        except (SourceError, ManifestUnknown, FetchAbandoned) as error:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, error.what)
 
     def _patience(self, client: SourceClient) -> float:
@@ -746,7 +746,7 @@ class ArtifactCache:
         has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
             return await self._list(route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown)
-        except (SourceError, RepositoryUnknown) as error:
+        except (SourceError, RepositoryUnknown, FetchAbandoned) as error:
             if not has_copy:
                 raise
             return await self._cached_tags(repository, n, last, error.what)
@@ -781,7 +781,7 @@ class ArtifactCache:
 
         async def fetch() -> SourceList:
             index = await self._client(route).referrers(route.repository, digest, artifact_type)
-            return _selected(SourceList(index.content, filtered=getattr(index, "filtered", False)), artifact_type)
+            return _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
 
         return await self._list(route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None)
 
@@ -818,7 +818,7 @@ class ArtifactCache:
             if listing is None:
                 raise slow from None
             return ListAnswer(listing, Origin.STALE, slow.what)
-        except (SourceError, RegistryError) as error:
+        except (SourceError, RegistryError, FetchAbandoned) as error:
             listing = self._lists.last_known(key)
             if listing is None:
                 raise

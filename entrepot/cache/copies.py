@@ -16,13 +16,14 @@ a copy that one client asks for again at once is hashed in the background.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, TypeVar
 
 from entrepot.cache.fill import Fills
 from entrepot.cache.flight import SingleFlight
@@ -30,7 +31,7 @@ from entrepot.events import EventLog
 from entrepot.reference import Digest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed
-from entrepot.tasks import OwnedTasks
+from entrepot.tasks import OwnedTasks, uninterrupted
 
 RECORDS = 50_000
 """Blobs whose size and origins stay in memory, those used last."""
@@ -78,8 +79,8 @@ class BlobCopies:
         self._events = events
         self._now = now
         self._monotonic = monotonic
-        self.on_removed: Callable[[int], None] = lambda size: None
-        """Called with the recorded size of each copy that was dropped because it was damaged or missing."""
+        self.on_size_changed: Callable[[int], None] = lambda change: None
+        """Called with the bytes by which the recorded copies became more, or less because one was damaged or missing."""
         self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
         self._forgotten = 0
         """Counts what was forgotten: a row that was read before that must not be kept after it."""
@@ -147,7 +148,7 @@ class BlobCopies:
             origins |= {origin}
         self._damaged.pop(digest, None)
         self._keep_record(digest, BlobRecord(size, origins))
-        is_new = await self._catalog.add_blob(digest, size, now=self._now(), origin=origin)
+        is_new = await _written(self._catalog.add_blob(digest, size, now=self._now(), origin=origin))
         # Its row may name origins that were not in memory.
         self.forget(digest)
         return is_new
@@ -156,7 +157,7 @@ class BlobCopies:
         """A source registry has proven that it has the bytes of a copy."""
         record = await self.record(digest)
         self._keep_record(digest, BlobRecord(size, frozenset({origin}) | (record.origins if record is not None else frozenset())))
-        await self._catalog.add_blob_origin(digest, origin)
+        await _written(self._catalog.add_blob_origin(digest, origin))
 
     async def opens_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
         """Whether it is known that a copy may be served as that of one of some source registries."""
@@ -173,17 +174,20 @@ class BlobCopies:
 
         *stated_size* is what a manifest says; None where only a HEAD of the source names the blob, which proves nothing.
         """
-        if self._blobs.size(digest) is None:
-            return None
-        try:
-            record = await self.record(digest)
-        except CatalogFailed:
-            # What the manifest says has to do: a catalog that fails must not keep clients from what is cached.
-            actual_size = self._blobs.size(digest)
-            return actual_size if stated_size in {None, actual_size} else None
         actual_size = self._blobs.size(digest)
         if actual_size is None:
             return None
+        record = self._records.get(digest)
+        if record is None:
+            try:
+                record = await self.record(digest)
+            except CatalogFailed:
+                # What the manifest says has to do: a catalog that fails must not keep clients from what is cached.
+                return actual_size if stated_size in {None, actual_size} else None
+            # It may have come or gone meanwhile.
+            actual_size = self._blobs.size(digest)
+            if actual_size is None:
+                return None
         if record is None:
             if any(fill.digest == digest for fill in self._fills.under_way):
                 # It was renamed into place a moment ago and is about to get its row.
@@ -191,7 +195,8 @@ class BlobCopies:
             if not await self._is_checked(digest):
                 return None
             try:
-                await self.add(digest, actual_size, None)
+                if await self.add(digest, actual_size, None):
+                    self.on_size_changed(actual_size)
             except CatalogFailed as error:
                 _log.warning("The cached blob %s can't get its row: %s", digest, error.message)
             return actual_size
@@ -254,10 +259,10 @@ class BlobCopies:
     async def drop(self, digest: Digest) -> None:
         """The file of a copy is gone: drop its row. Raises `CatalogFailed`."""
         self.forget(digest)
-        recorded_size = await self._catalog.remove_blob(digest)
+        recorded_size = await _written(self._catalog.remove_blob(digest))
         # It may have been read while it was dropped.
         self.forget(digest)
-        self.on_removed(recorded_size)
+        self.on_size_changed(-recorded_size)
 
     def removed_damaged(self, digest: Digest, what: str) -> None:
         """A damaged copy was moved away: forget it, and tell *what* was wrong with it."""
@@ -304,6 +309,11 @@ class BlobCopies:
             _log.warning("The cached copy of %s, which a client had trouble with, can't be read: %s.", digest, error.strerror)
         finally:
             self._background.discard(digest)
+
+
+async def _written(writing: Coroutine[Any, Any, V]) -> V:
+    """Write to the catalog, to the end also when cancelled: what is cut off in mid-write would hold the database's lock a while longer."""
+    return await uninterrupted(asyncio.ensure_future(writing))
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -76,6 +76,9 @@ class SingleFlight(Generic[Answer]):
             if not bound.expired():
                 raise
             raise FetchAbandoned(f"The source did not answer to the end within {duration(self._timeout)}.", "Try again.") from None
+        finally:
+            # It refers to the task, and the task to its error: see above.
+            del bound
 
     def _landed(self, key: Hashable, group: Hashable, flight: asyncio.Future[Answer]) -> None:
         del self._flights[key]

@@ -334,6 +334,10 @@ class Holdings:
         except CatalogFailed as error:
             _log.debug("The manifest %s of %s is kept in memory only: %s", manifest.digest, unwritten.repository, error)
             return False
+        except (OverflowError, UnicodeError):
+            # No catalog takes a number or a text like that, now or later (F67).
+            self._unwritten.remove(unwritten)
+            raise
         self._unwritten.remove(unwritten)
         return True
 

@@ -393,7 +393,7 @@ class BlobStore:
         Raises FileNotFoundError, also for a file that has no longer *size* bytes.
         """
         opening = asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest))
-        file = await uninterrupted(opening, discard=FileIO.close)
+        file = await uninterrupted(opening, discard=_close)
         with file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
                 raise FileNotFoundError(f"The cached file of {digest} has no longer {size:,} bytes.")
@@ -562,7 +562,7 @@ class BlobStore:
     async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
         """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
         loop = asyncio.get_running_loop()
-        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=FileIO.close)
+        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close)
         with file:
             status = os.fstat(file.fileno())
             hasher = digest.hasher()
@@ -668,6 +668,10 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return ""
+
+
+def _close(file: FileIO) -> None:
+    file.close()
 
 
 def _sync_directory(path: Path) -> None:

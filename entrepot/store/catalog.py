@@ -32,7 +32,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
@@ -47,7 +47,7 @@ from entrepot.store.entries import CachedTag as CachedTag
 from entrepot.store.entries import TagEntry as TagEntry
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
-from entrepot.store.opening import Opening, open_file
+from entrepot.store.opening import Opening, open_file, open_for_writing
 from entrepot.store.reserve import Reserve
 from entrepot.store.rows import reference_rows
 
@@ -129,20 +129,17 @@ def making_room(operation: Callable[Concatenate[Catalog, P], Coroutine[Any, Any,
 class Catalog:
     """The catalog of one engine. Reads run side by side; writes wait for each other here and not in the database."""
 
-    def __init__(self, path: Path, engine: AsyncEngine, readers: Readers, health: CatalogHealth, clock: Callable[[], float], opening: Opening) -> None:
+    def __init__(self, path: Path, opening: Opening, clock: Callable[[], float]) -> None:
         self.path = path
         self.is_checked = opening.is_checked
         """Whether the start has looked at all of the file for damage."""
-        self.refusal = opening.refusal
-        """Why nothing can be written before a restart."""
-        self._engine = engine
-        self._readers = readers
+        self.health = CatalogHealth()
+        """What fails at the moment, and what was done about a catalog that was damaged."""
+        self._connect(opening)
         self._clock = clock
         self._writing = asyncio.Lock()
         self._write_began: float | None = None
         """When the write under way began, by the monotonic clock."""
-        self.health = health
-        """What fails at the moment, and what was done about a catalog that was damaged."""
         self.changes = 0
         """Counts what was written that a listing of repositories or tags shows, but for their use."""
         self.uses = 0
@@ -156,19 +153,42 @@ class Catalog:
         *clock* is in seconds since the epoch.
         """
         opening = await asyncio.to_thread(open_file, path, now=clock())
-        health = CatalogHealth(told=tuple(opening.told))
-        if opening.refusal is not None:
-            health.failed[Trouble.WRITING] = opening.refusal
-        engine = create_async_engine(opening.url("sqlite+aiosqlite"))
-        event.listen(engine.sync_engine, "connect", set_up(opening.pragmas))
-        event.listen(engine.sync_engine, "handle_error", health.tell_failed_write)
-        readers = Readers(opening.url("sqlite"), opening.pragmas, health)
+        catalog = cls(path, opening, clock)
         try:
-            yield cls(path, engine, readers, health, clock, opening)
+            yield catalog
         finally:
-            await readers.close()
-            await engine.dispose()
-            opening.close()
+            await catalog._close()
+
+    def _connect(self, opening: Opening) -> None:
+        self._opening = opening
+        self.refusal = opening.refusal
+        """Why nothing can be written for now: the catalog was opened for reading only."""
+        self._engine = create_async_engine(opening.url("sqlite+aiosqlite"))
+        event.listen(self._engine.sync_engine, "connect", set_up(opening.pragmas))
+        event.listen(self._engine.sync_engine, "handle_error", self.health.tell_failed_write)
+        self._readers = Readers(opening.url("sqlite"), opening.pragmas, self.health)
+        self.health.told += tuple(opening.told)
+        if opening.refusal is not None:
+            self.health.failed[Trouble.WRITING] = opening.refusal
+
+    async def _close(self) -> None:
+        await self._readers.close()
+        await self._engine.dispose()
+        self._opening.close()
+
+    async def reopen(self) -> bool:
+        """Open for writing what could only be read, where that is possible by now; whether it is (S19)."""
+        opening = await asyncio.to_thread(open_for_writing, self.path, now=self._clock())
+        if opening is None:
+            return False
+        readers, engine, before = self._readers, self._engine, self._opening
+        self._connect(opening)
+        self.health.works(Trouble.WRITING)
+        self.changes += 1
+        await readers.close()
+        await engine.dispose()
+        before.close()
+        return True
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:

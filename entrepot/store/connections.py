@@ -59,7 +59,7 @@ class Reason(StrEnum):
 _HINTS = {
     Reason.DAMAGED: "Restart the engine: it sets the damaged file aside, takes over what can be read, and keeps the blobs.",
     Reason.FULL: "Free space on the file system of the data directory. Until then what is fetched is passed on to clients and not kept.",
-    Reason.READ_ONLY: "What is cached is served. Let this user write to the data directory, or mount its file system for writing, and restart the engine.",
+    Reason.READ_ONLY: "What is cached is served. Let this user write to the data directory, or mount its file system for writing.",
     Reason.STALLED: "Look at the disk of the data directory. What is fetched meanwhile is passed on to clients.",
     Reason.OTHER: "Look at the disk of the data directory; entrepot doctor examines it.",
 }
@@ -183,9 +183,9 @@ class Readers:
         self._engine.dispose()
 
     async def close(self) -> None:
-        """End the threads. A read that hangs is left behind."""
-        self._short.shutdown(wait=False, cancel_futures=True)
-        self._long.shutdown(wait=False, cancel_futures=True)
+        """End the threads, after what they have to read. A read that hangs is left behind."""
+        for each in (self._short, self._long):
+            each.shutdown(wait=False, cancel_futures=self.is_stalled)
 
         def wait() -> None:
             self._short.shutdown()

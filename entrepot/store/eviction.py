@@ -162,9 +162,14 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
     def last_used(image: HeldManifest) -> float:
         return max((asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest])))
 
+    def known_use(image: HeldManifest) -> float:
+        # S14: a use in the future counts as none. With a clock that was ahead, all would be in use until the time that it had.
+        used = last_used(image)
+        return used if used <= now else 0.0
+
     empties_go = catalog_size > 0 or goal <= 0
     # The key makes the order the same each time, also for images that came in the same moment.
-    images = sorted((last_used(each), each.key) for each in picture.manifests if (each.blobs or empties_go) and not each.children and each.key not in kept)
+    images = sorted((known_use(each), each.key) for each in picture.manifests if (each.blobs or empties_go) and not each.children and each.key not in kept)
     chosen: list[tuple[HeldManifest, float, int]] = []
     empty: list[Key] = []
     for used, key in images:
@@ -193,12 +198,12 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
             PlannedImage(
                 manifest=image,
                 tags=tuple(dict.fromkeys([*image.tags, *(tag for key in above.get(image.key, ()) for tag in known[key].tags)])),
-                last_used=used,
+                last_used=last_used(image),
                 asked=asked[image.key],
                 telling=telling[image.digest],
                 freed=freed,
             )
-            for image, used, freed in going
+            for image, _, freed in going
         ),
         empty=tuple(
             dict.fromkeys(

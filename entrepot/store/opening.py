@@ -97,6 +97,14 @@ def open_file(path: Path, *, now: float) -> Opening:
     return _for_reading(path, refusal)
 
 
+def open_for_writing(path: Path, *, now: float) -> Opening | None:
+    """The catalog *path* for writing where that is possible by now, else None. Runs in a thread."""
+    try:
+        return _for_writing(path, now)
+    except (OSError, sqlite3.Error, EngineError):
+        return None
+
+
 def _for_writing(path: Path, now: float) -> Opening:
     told: list[str] = []
     if not path.exists() and (restored := restore_missing(path)) is not None:
@@ -196,5 +204,5 @@ def _reason(error: OSError) -> Reason:
 def _hint(path: Path, error: Exception) -> str:
     served = "What is cached is served, and what is not is passed on to clients."
     if (isinstance(error, OSError) and _reason(error) is Reason.FULL) or _is_full(path):
-        return f"{served} Free space on the file system of {path.parent}, and restart the engine."
-    return f"{served} Let this user write to {path.parent} ({file_system(path.parent)}), and restart the engine."
+        return f"{served} Free space on the file system of {path.parent}: within a minute after that the catalog is written again."
+    return f"{served} Let this user write to {path.parent} ({file_system(path.parent)}): within a minute after that the catalog is written again."

@@ -38,6 +38,9 @@ UNREADABLE_RANGES = 1_000
 LARGEST_INTEGER = 2**53
 """Numbers above it are taken for noise."""
 
+_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+"""What SQLite answers where the disk itself has lost a part of the file."""
+
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 # In an order in which what is referred to comes first. References are not among them: they follow from the manifests.
@@ -71,7 +74,7 @@ def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
-        if reason_of(error) is Reason.DAMAGED:
+        if reason_of(error) is Reason.DAMAGED or error.sqlite_errorcode in _UNREADABLE:
             return str(error), True
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             return None, False
@@ -111,7 +114,7 @@ def back_up(catalog: Path) -> None:
 def restore_missing(catalog: Path) -> str | None:
     """Put the copy in the place of a catalog that is gone; gives what happened in one sentence, None where there is no copy. Runs in a thread."""
     backup = backup_of(catalog)
-    if not backup.is_file() or check(backup, seconds=None)[0] is not None:
+    if not backup.is_file() or check(backup, seconds=None)[0] is not None or _version(backup) > schema.SCHEMA_VERSION:
         return None
     new = catalog.with_name(f"{catalog.name}-new")
     _remove(new)
@@ -289,6 +292,11 @@ def _fits(column: Column[Any], value: Any) -> bool:
 def _open_read_only(path: Path) -> sqlite3.Connection:
     # Opened for writing, the last connection would bring the log into the file when it is closed, and a damaged file stays as it is.
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+
+
+def _version(path: Path) -> int:
+    with closing(_open_read_only(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _moment(path: Path) -> str:

@@ -166,7 +166,7 @@ def create(connection: Connection, count: Executable) -> None:
     if version > SCHEMA_VERSION:
         raise EngineError(
             f"The catalog was written by a newer Entrepot (its version is {version}, this one knows {SCHEMA_VERSION}).",
-            "Run that newer Entrepot, or move the catalog out of the way: it is made anew and fills as images are pulled.",
+            "Run that newer Entrepot, or move the catalog out of the way: the blobs stay for a day, and a new catalog knows them again as images are pulled.",
         )
     if version:
         for added in (column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]):

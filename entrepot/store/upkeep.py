@@ -52,7 +52,7 @@ class Upkeep:
 
     async def once(self) -> None:
         """One round. What fails is told once, and tried again in the next."""
-        if self._catalog.refusal is not None:
+        if self._catalog.refusal is not None and not await self._catalog.reopen():
             return
         try:
             await asyncio.to_thread(self._reserve.make)

@@ -87,3 +87,12 @@ async def test_manifests_in_memory_are_counted_with_the_view_of_them(holdings: H
         await holdings.add_manifest(NGINX, SOURCE, each, tags=[], now=1.0)
     assert list(holdings._manifests) == [each.digest for each in manifests[1:]]
     assert await holdings.manifest_of(NGINX, manifests[0].digest) == manifests[0]
+
+
+async def test_f67_a_manifest_that_no_catalog_takes_is_not_kept_in_memory_either(holdings: Holdings) -> None:
+    impossible = Manifest(b"{}", OCI_MANIFEST, digest("big"), (Descriptor(digest("layer"), ReferenceKind.LAYER, "text/plain", 2**64),))
+    with pytest.raises(OverflowError):
+        await holdings.add_manifest(NGINX, SOURCE, impossible, tags=[Tag("1")], now=1.0)
+    assert await holdings.tag(NGINX, Tag("1")) is None
+    assert await holdings.manifest_of(NGINX, impossible.digest) is None
+    assert await holdings.write_unwritten() == 0

@@ -186,6 +186,23 @@ async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(n: int, r
     assert answer.listing.next_last == ("1" if n == 1 else None)
 
 
+async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
+    source.add_image("library/nginx", "1", layers=[10])
+    for path in (TAGS, "/v2/library/nginx/manifests/1"):
+        await registry.get(path)
+    clock.now += engine.settings.freshness
+    for path, flights in ((TAGS, engine.cache._list_flights), ("/v2/library/nginx/manifests/1", engine.cache._flights)):
+        gate = source.hold(path)
+        asking = asyncio.create_task(registry.get(path))
+        await gate.reached
+        [fetch] = flights._flights.values()
+        fetch.cancel()
+        assert origin(await asking) == ("stale", True)
+        gate.open()
+
+
 async def test_s28_a_change_of_rules_asks_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)

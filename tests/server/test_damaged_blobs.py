@@ -166,10 +166,10 @@ async def test_l01_a_manifest_that_lies_about_a_size_takes_no_right_copy_away(
 async def test_l01_a_file_without_a_row_is_hashed_before_it_is_served(
     registry: httpx.AsyncClient, engine: Engine, source: StandIn, cached: StandInImage, layer: Content
 ) -> None:
-    await engine.catalog.remove_blob(layer.digest)
-    engine.cache.copies.forget_all()
+    await engine.cache.copies.drop(layer.digest)
     assert (await registry.get(path_of(layer))).content == layer.content
     assert (await engine.catalog.blob(layer.digest)) is not None
+    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == cached.platforms[AMD64].size
     await engine.catalog.remove_blob(layer.digest)
     engine.cache.copies.forget_all()
     flip(engine.blobs.path(layer.digest))

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections.abc import AsyncIterator
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -508,3 +509,33 @@ async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: Blo
     monkeypatch.setattr(blobs_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
     parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
     assert [each.exists() for each in parts] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("use", ["opened", "check"])
+async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobStore, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+    opened: list[FileIO] = []
+    may_open = threading.Event()
+
+    def opened_slowly(path: Path) -> FileIO:
+        may_open.wait(30)
+        opened.append(FileIO(path))
+        return opened[0]
+
+    monkeypatch.setattr(blobs_module, "FileIO", opened_slowly)
+
+    async def open_it() -> None:
+        if use == "check":
+            await store.check(digest)
+        else:
+            async with store.opened(digest):
+                raise AssertionError("It was opened.")
+
+    opening = asyncio.create_task(open_it())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.sleep(0)
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert [each.closed for each in opened] == [True]

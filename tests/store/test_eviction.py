@@ -276,3 +276,14 @@ def test_with_a_goal_of_zero_manifests_without_blobs_go_too() -> None:
     held = picture(manifest(A, "looked at", asked=NOW - RECENT - 1), manifest(A, "looked at just now", asked=NOW), manifest(A, "image", "x"))
     assert decide(held, 0).empty == ((A, digest("looked at")),)
     assert decide(held, 1).empty == ()
+
+
+def test_s14_what_was_used_in_the_future_is_not_in_use_until_then() -> None:
+    """The clock was a month ahead, and is right again."""
+    ahead = NOW + 30 * 86_400
+    held = picture(manifest(A, "ahead", "x", asked=ahead), manifest(B, "now", "y", asked=NOW), manifest(A, "old", "z", asked=NOW - 1_000))
+    made = decide(held, 100)
+    assert gone(made) == [digest("ahead"), digest("old")]
+    # Carried out, it is judged by the time that is written down.
+    assert [each.last_used for each in made.images] == [ahead, NOW - 1_000]
+    assert confirmed(made, list(held.manifests)) == {each.manifest.key for each in made.images}

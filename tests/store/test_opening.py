@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from entrepot.store import opening
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.connections import Reason
 from entrepot.store.reserve import RESERVE_SIZE, Reserve
+from entrepot.store.upkeep import Upkeep
 from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
 
 
@@ -53,6 +55,27 @@ async def test_a_catalog_that_can_only_be_read_is_read(tmp_path: Path, monkeypat
     monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
     await serves_and_refuses(path, "attempt to write a readonly database")
     assert path.read_bytes() == before
+
+
+async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+        opened = Catalog.open(path)
+        catalog = await opened.__aenter__()
+        await Upkeep(catalog).once()
+        assert catalog.refusal is not None
+    try:
+        reading = asyncio.create_task(catalog.repository_names())
+        await Upkeep(catalog).once()
+        assert await reading == [NGINX]
+        assert (catalog.refusal, catalog.health.problem) == (None, None)
+        await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
+        assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
+    finally:
+        await opened.__aexit__(None, None, None)
 
 
 async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

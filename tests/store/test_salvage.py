@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.salvage import back_up, backup_of
+from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
 from tests.store.test_catalog import NGINX, SOURCE, hold, image, index
 
@@ -162,6 +164,41 @@ async def test_a_catalog_that_is_gone_comes_back_from_its_copy(tmp_path: Path) -
     async with Catalog.open(path) as catalog:
         assert catalog.health.told[0].startswith("The catalog was gone; its copy of 20")
         assert await catalog.repository_names() == names
+
+
+async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    await filled(path, 3)
+    back_up(path)
+    for each in (path, backup_of(path)):
+        with closing(sqlite3.connect(each)) as connection:
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    path.rename(tmp_path / "elsewhere")
+    async with Catalog.open(path) as catalog:
+        assert await catalog.repository_names() == []
+
+
+async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalog.sqlite"
+    names = await filled(path, 3)
+    connect = sqlite3.connect
+
+    class Unreadable(sqlite3.Connection):
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if "quick_check" in statement:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+                raise error
+            return super().execute(statement, *values)
+
+    def connecting(file: object, **options: Any) -> sqlite3.Connection:
+        return connect(file, **options, factory=Unreadable) if file == path else connect(file, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("entrepot.store.salvage.sqlite3.connect", connecting)
+        async with Catalog.open(path) as catalog:
+            assert catalog.health.told[0].startswith("The catalog was damaged (disk I/O error)")
+            assert await catalog.repository_names() == names
 
 
 async def test_a_copy_is_only_replaced_by_one_that_is_sound(tmp_path: Path) -> None:
