@@ -40,6 +40,7 @@ from entrepot.snapshots import (
     TagDetail,
     TriedSignIn,
     UpstreamSnapshot,
+    VerificationSnapshot,
 )
 from entrepot.wire import BlockingWire, HttpxWire, Wire, WireAnswer, WireBroken, WireSilent, WireUntrusted
 
@@ -380,6 +381,18 @@ class CacheClient:
         """Evict the images used least recently until at most *target* bytes are held (None: the low-water mark of the settings), or only say which."""
         path = "/entrepot/v1/checks/eviction" if dry_run else "/entrepot/v1/evict"
         return _decoded(await self._send("POST", path, {"target": target}, patience=EVICTING), EvictionSnapshot)
+
+    async def start_verification(self, speed: int | None) -> VerificationSnapshot:
+        """Begin to hash all cached blobs, *speed* bytes per second at the most (None: no limit). Wrong ones are removed."""
+        return _decoded(await self._send("POST", "/entrepot/v1/verify", {"speed": speed}), VerificationSnapshot)
+
+    async def verification(self) -> VerificationSnapshot:
+        """The verification under way, or the last one of this engine."""
+        return await self._get("/entrepot/v1/verify", VerificationSnapshot)
+
+    async def cancel_verification(self) -> VerificationSnapshot:
+        """End the verification under way."""
+        return _decoded(await self._send("DELETE", "/entrepot/v1/verify"), VerificationSnapshot)
 
     # Pulls
 

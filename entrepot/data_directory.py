@@ -1,4 +1,4 @@
-"""The data directory as an engine finds it when it starts: its own, and with room left."""
+"""The data directory as an engine finds it when it starts: its own, on a file system that can lock."""
 
 from __future__ import annotations
 
@@ -6,56 +6,68 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from entrepot.directories import Directories
+from entrepot.directories import file_system as file_system
 from entrepot.errors import EngineError
 
 SPACE_TO_START = 16 * 1024 * 1024
-"""Bytes that must be free in the data directory for the engine to start."""
+"""Bytes that are free in the data directory of an engine that can keep what comes: with less it starts, and says so."""
 
 
 @contextmanager
 def only_engine(directories: Directories) -> Iterator[None]:
     """Hold the data directory's lock: two engines on the same data would each believe in their own catalog.
 
-    Raises `EngineError`, also where there is no room left.
+    On a full disk or one that can only be read, where no lock can be made, the directory itself is locked. Raises `EngineError`.
     """
-    try:
-        descriptor = os.open(directories.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _no_room(directories, error) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            locked = _open_lock(directories.lock)
+        except OSError as error:
             raise EngineError(
-                f"Another engine runs on the data in {directories.data}.",
-                "Use that one (entrepot status), or stop it first. With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side.",
+                f"The data directory {directories.data} can't be read: {error.strerror}.",
+                "Give this user the right to read and write there, or set XDG_DATA_HOME to another directory.",
             ) from error
-        _check_space(directories)
+        if locked is not None:
+            stack.callback(os.close, locked)
+            _lock(locked, directories)
+        # An engine that started without the file has locked the directory alone.
+        directory = os.open(directories.data, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, directory)
+        _lock(directory, directories, must=locked is None)
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _check_space(directories: Directories) -> None:
-    probe = directories.data / "probe"
+def _open_lock(path: Path) -> int | None:
     try:
-        with probe.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, SPACE_TO_START)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _no_room(directories, error) from error
-    finally:
-        probe.unlink(missing_ok=True)
+        if error.errno not in {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}:
+            raise
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+    with suppress(OSError):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
-def _no_room(directories: Directories, error: OSError) -> EngineError:
-    if error.errno == errno.ENOSPC:
-        return EngineError(
-            f"The disk is full: {directories.data} has no {SPACE_TO_START // 2**20} MiB left.", "Free space there, or move the data to a larger disk."
-        )
-    return EngineError(
-        f"The data directory {directories.data} can't be written: {error.strerror}.",
-        "Give this user the right to write there, or set XDG_DATA_HOME to another directory.",
-    )
+def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EngineError(
+            f"Another engine runs on the data in {directories.data}.",
+            "Use that one (entrepot status), or stop it first. With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side.",
+        ) from error
+    except OSError as error:
+        # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is enough.
+        if must:
+            raise EngineError(
+                f"The file system of {directories.data} ({file_system(directories.data)}) can't lock files: {error.strerror}.",
+                "Set XDG_DATA_HOME to a directory on a local file system; over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
+            ) from error

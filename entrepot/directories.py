@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import warnings
@@ -13,6 +14,7 @@ from typing import Final
 import platformdirs
 
 from entrepot.errors import EngineError
+from entrepot.words import printable
 
 APPLICATION: Final = "entrepot"
 
@@ -107,8 +109,10 @@ class Directories:
                 raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
             except OSError as error:
                 raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
-            if not os.access(each, os.R_OK | os.W_OK | os.X_OK):
-                raise EngineError(f"The directory {each} can't be written.", hint)
+            # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
+            needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
+            if not os.access(each, needed):
+                raise EngineError(f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}.", hint)
         self._keep_runtime_private()
 
     def _keep_runtime_private(self) -> None:
@@ -133,3 +137,23 @@ def _user_runtime() -> Path:
             return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
     except PermissionError as error:
         raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The kind of file system that *path* is on, and where it is mounted: ``nfs4 on /srv``. ``unknown`` where the system does not tell (proc(5))."""
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+        real = path.resolve()
+    except OSError:
+        return "unknown"
+    best, kind = "", "unknown"
+    for line in lines:
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not separator or len(fields) < 5:
+            continue
+        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        # The one mounted last at the same place is the one that is seen.
+        if len(place) >= len(best) and real.is_relative_to(place):
+            best, kind = place, after.split(" ")[0]
+    return printable(f"{kind} on {best}" if best else kind, 200)

@@ -7,13 +7,15 @@ manifests are only asked for by HEAD, and never fetched.
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import resource
-import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 import httpx
 
@@ -22,15 +24,17 @@ from entrepot.data_directory import SPACE_TO_START
 from entrepot.engine import Engine
 from entrepot.errors import EntrepotError
 from entrepot.housekeeping import RESERVE
-from entrepot.reference import Repository, Tag
+from entrepot.reference import Repository, Tag, parse_tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
+from entrepot.source.addresses import Reach
 from entrepot.source.client import SourceClient, trusting
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.exchange import Exchange
+from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
 from entrepot.source.transport import SourceTransport, proxy_for
 from entrepot.upstreams import SourceRegistry
-from entrepot.words import counted, duration, size
+from entrepot.words import counted, duration, printable, size
 
 AT_ONCE = 4
 """Source registries that are looked at at the same time, and manifests that are asked for at once of each."""
@@ -47,6 +51,11 @@ FILES_NEEDED, FILES_WANTED = 1024, 4096
 CLOCK_FAILS, CLOCK_WARNS = 300.0, 30.0
 """Seconds by which the clock may be wrong: beyond five minutes tokens and certificates are taken for expired."""
 
+TAGS_TRIED = 20
+"""Tags of a repository that are asked for where it has none named ``latest``: of some sources the first ones are no tags."""
+
+_log = logging.getLogger("entrepot.doctor")
+
 _MACHINE = "this machine"
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -61,7 +70,7 @@ class _Clocks:
 async def examine(engine: Engine, rule: str | None = None, *, source: str | None = None, clock: Callable[[], float] = time.time) -> Examination:
     """Look at all that rules need, or one rule, or the rules of one *source* (a login server), and at the machine; raises `CacheRuleNotFound`.
 
-    What is wrong is a finding and no error.
+    What is wrong is a finding and no error, also where a check itself fails in a way that was not foreseen.
     """
     rules = list(engine.documents.rules) if rule is None else [engine.documents.rules.get(rule)]
     sets = list(engine.documents.credential_sets) if rule is None else []
@@ -73,10 +82,17 @@ async def examine(engine: Engine, rule: str | None = None, *, source: str | None
     room = asyncio.Semaphore(AT_ONCE)
 
     async def look(login_server: str) -> list[Finding]:
+        findings: list[Finding] = []
+        own_rules = [each for each in rules if each.source.login_server == login_server]
+        own_sets = [each for each in sets if each.login_server == login_server]
         async with room:
-            registry = engine.registries.find(login_server)
-            mine = [each for each in rules if each.source.login_server == login_server]
-            return [each async for each in _source(engine, registry, mine, [each for each in sets if each.login_server == login_server], clocks, clock)]
+            try:
+                registry = engine.registries.find(login_server)
+                async for each in _source(engine, registry, own_rules, own_sets, clocks, clock):
+                    findings.append(each)
+            except Exception as error:
+                findings.append(_not_checked(login_server, "registry", error))
+        return findings
 
     found = await asyncio.gather(*(look(each) for each in servers))
     machine = [each async for each in _machine(engine, clocks)]
@@ -97,55 +113,87 @@ async def _source(
         # It may carry a password: only its host is told.
         yield _ok(about, "connection", f"goes through the proxy {httpx.URL(proxy).host}")
     else:
-        found = await _name(engine, about, url)
+        addresses: list[AddressInfo] = []
+        found = await _isolated(about, "name", lambda: _name(engine, registry, url, addresses))
         yield found
         if found.outcome is Outcome.FAILED:
             return
-        found = await _connection(engine, about, url, tls, clock)
+        found = await _isolated(about, "connection", lambda: _connection(engine, about, url, addresses, tls, clock))
         yield found
         if found.outcome is Outcome.FAILED:
             return
-    found = await _registry(engine, registry, tls, clocks, clock)
+    found = await _isolated(about, "registry", lambda: _registry(engine, registry, tls, clocks, clock))
     yield found
     if found.outcome is Outcome.FAILED:
         return
     signed_in: dict[str | None, bool] = {}
     known = {each.name: each for each in engine.documents.credential_sets}
     for name in sorted({each.credential_set for each in rules} | {each.name for each in sets}, key=lambda each: each or ""):
-        credential_set = known[name] if name is not None else None
-        found = await _sign_in(engine, engine.sources.client(registry, credential_set), about, credential_set)
+        found = await _isolated(about, "sign-in", partial(_sign_in, engine, registry, about, known[name] if name is not None else None))
         signed_in[name] = found.outcome is not Outcome.FAILED
         yield found
     limited = asyncio.Semaphore(AT_ONCE)
 
     async def manifest(path: str, name: str | None) -> Finding:
         async with limited:
-            return await _manifest(engine.sources.client(registry, known[name] if name is not None else None), about, path)
+            return await _isolated(
+                about, "manifest", lambda: _manifest(engine.sources.client(registry, known[name] if name is not None else None), about, path)
+            )
 
     wanted = {(each.source.path, each.credential_set) for each in rules if not each.source.wildcard and signed_in[each.credential_set]}
     for found in await asyncio.gather(*(manifest(*each) for each in sorted(wanted, key=str))):
         yield found
-    yield _allowance(engine, about)
+    yield await _isolated(about, "allowance", lambda: _allowance(engine, about))
 
 
-async def _name(engine: Engine, about: str, url: httpx.URL) -> Finding:
+async def _isolated(about: str, check: str, look: Callable[[], Finding | Awaitable[Finding]]) -> Finding:
+    """What a check finds; where it fails itself, that is the finding, and the others go on."""
     try:
-        async with asyncio.timeout(engine.settings.connect_timeout):
-            found = await asyncio.get_running_loop().getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
-    except TimeoutError:
+        finding = look()
+        return await finding if inspect.isawaitable(finding) else finding
+    except Exception as error:
+        return _not_checked(about, check, error)
+
+
+def _not_checked(about: str, check: str, error: Exception) -> Finding:
+    if isinstance(error, EntrepotError):
+        return _failed(about, check, error.what, error.hint)
+    _log.error("the check %s of %s failed in an unforeseen way", check, about, exc_info=error)
+    return _failed(
+        about,
+        check,
+        f"This could not be checked: {printable(f'{type(error).__name__}: {error}', 200)}.",
+        "That is a fault of Entrepot; its log has the details.",
+    )
+
+
+async def _name(engine: Engine, registry: SourceRegistry, url: httpx.URL, addresses: list[AddressInfo]) -> Finding:
+    """Looks the name up, and adds to *addresses* those to which a connection may be made."""
+    about, reach = registry.login_server, Reach.of(registry)
+    try:
+        resolved = await Lookups(engine.settings.connect_timeout).addresses(url.host)
+    except (LookupTimedOut, LookupsBusy):
         return _failed(about, "name", f"The name server does not answer for {url.host}.", "Check the name server of this machine.")
     except OSError:
         return _failed(about, "name", f"{url.host} is not known.", "Check the name server and the network of this machine.")
-    return _ok(about, "name", f"{url.host} has {counted(len({each[4][0] for each in found}), 'address', 'addresses')}")
+    addresses += [each for each in resolved if url.host in reach.hosts or reach.permits_address(literal(each))]
+    if not addresses:
+        return _failed(
+            about,
+            "name",
+            f"{url.host} is an address of this machine's own surroundings, by the name server.",
+            f'No connection is made. If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{about}"].',
+        )
+    return _ok(about, "name", f"{url.host} has {counted(len(set(map(literal, addresses))), 'address', 'addresses')}")
 
 
-async def _connection(engine: Engine, about: str, url: httpx.URL, tls: ssl.SSLContext, clock: Callable[[], float]) -> Finding:
+async def _connection(engine: Engine, about: str, url: httpx.URL, addresses: list[AddressInfo], tls: ssl.SSLContext, clock: Callable[[], float]) -> Finding:
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     place = f"{url.host}, port {port},"
     try:
         async with asyncio.timeout(engine.settings.connect_timeout):
-            _, writer = await asyncio.open_connection(url.host, port, ssl=tls if secure else None)
+            writer = await _connected(addresses, port, tls if secure else None, url.host)
     except TimeoutError:
         return _failed(about, "connection", f"{place} takes no connection in time.", "Check the network, a firewall or a proxy on the way.")
     except ssl.SSLCertVerificationError as error:
@@ -169,12 +217,28 @@ async def _connection(engine: Engine, about: str, url: httpx.URL, tls: ssl.SSLCo
     return _ok(about, "certificate", f"is trusted, and good for {counted(days, 'day')}")
 
 
+async def _connected(addresses: Iterable[AddressInfo], port: int, tls: ssl.SSLContext | None, host: str) -> asyncio.StreamWriter:
+    """A connection to the first of the addresses that takes one; raises what the last one says."""
+    failure = OSError(f"{host} has no address")
+    for address in dict.fromkeys(map(literal, addresses)):
+        try:
+            _, writer = await asyncio.open_connection(address, port, ssl=tls, server_hostname=host if tls is not None else None)
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            failure = error
+        else:
+            return writer
+    raise failure
+
+
 async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContext, clocks: _Clocks, clock: Callable[[], float]) -> Finding:
     about = registry.login_server
     timeout = httpx.Timeout(engine.settings.read_timeout, connect=engine.settings.connect_timeout, pool=None)
-    transport = SourceTransport(tls, connections=1)
+    reach = Reach.of(registry)
+    transport = SourceTransport(tls, connections=1, reach=reach, lookup_timeout=engine.settings.connect_timeout)
     try:
-        exchange = Exchange(transport, about, timeout=timeout, clock=clock)
+        exchange = Exchange(transport, about, timeout=timeout, clock=clock, reach=reach)
         async with await exchange.open("GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/") as answer:
             if (told := _date(answer.headers.get("date"))) is not None:
                 clocks.ahead[about] = told - clock()
@@ -198,10 +262,10 @@ async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContex
         await transport.aclose()
 
 
-async def _sign_in(engine: Engine, client: SourceClient, about: str, credential_set: CredentialSet | None) -> Finding:
+async def _sign_in(engine: Engine, registry: SourceRegistry, about: str, credential_set: CredentialSet | None) -> Finding:
     if credential_set is None:
         try:
-            await client.check_sign_in()
+            await engine.sources.client(registry, None).check_sign_in()
         except EntrepotError as error:
             return _failed(about, "sign-in", error.what, error.hint)
         return _ok(about, "sign-in", "lets us in without credentials")
@@ -219,10 +283,10 @@ async def _manifest(client: SourceClient, about: str, path: str) -> Finding:
             await client.head_manifest(repository, Tag("latest"))
         except SourceNotFound:
             # Not every repository has a tag of that name.
-            tags = (await client.tags(repository, n=1, last=None)).tags
+            tags = (await client.tags(repository, n=TAGS_TRIED, last=None)).tags
             if not tags:
                 return _warning(about, "manifest", f"{path} has no tags.", "Images can be pulled by digest only.")
-            await client.head_manifest(repository, Tag(tags[0]))
+            await client.head_manifest(repository, parse_tag(tags[0]))
     except SourceNotFound:
         return _failed(
             about, "manifest", f"It has no repository {path}.", "Check the source of the rule; a private one needs a credential set that may read it."
@@ -254,12 +318,15 @@ def _allowance(engine: Engine, about: str) -> Finding:
 
 
 async def _machine(engine: Engine, clocks: _Clocks) -> AsyncIterator[Finding]:
-    status = await engine.status()
-    yield _space(engine, status.blobs_size, status.space_free, status.space_limit)
-    yield _data(engine)
-    yield _files()
+    async def space() -> Finding:
+        status = await engine.status()
+        return _space(engine, status.blobs_size, status.space_free, status.space_limit)
+
+    yield await _isolated(_MACHINE, "space", space)
+    yield await _isolated(_MACHINE, "data directory", lambda: _data(engine))
+    yield await _isolated(_MACHINE, "open files", _files)
     if clocks.ahead:
-        yield _clock_of(clocks.ahead.values())
+        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values()))
 
 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
@@ -302,8 +369,8 @@ def _clock_of(ahead: Iterable[float]) -> Finding:
 
 def _date(value: str | None) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp() if value is not None else None
-    except ValueError:
+        return parsedate_to_datetime(value[:64]).timestamp() if value is not None else None
+    except (ValueError, OverflowError, TypeError):
         return None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from msgspec import UNSET, Struct, UnsetType
@@ -18,7 +18,7 @@ from entrepot.cache.fill import Fills
 from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
 from entrepot.data_directory import only_engine
 from entrepot.documents import Documents
-from entrepot.errors import RequestInvalid
+from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.freshness import freshness_text
 from entrepot.health import Health
@@ -53,12 +53,17 @@ from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.tasks import OwnedTasks
+from entrepot.store.upkeep import Upkeep
+from entrepot.tasks import LatestValue, OwnedTasks
 from entrepot.upstreams import SourceRegistries
+from entrepot.verification import Verification
 from entrepot.words import counted
 
 BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
+
+STATUS_TIMEOUT = 1.0
+"""Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
@@ -85,6 +90,7 @@ class Engine:
         fills: Fills,
         events: EventLog,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         demo: bool,
     ) -> None:
         self.directories = directories
@@ -97,7 +103,15 @@ class Engine:
         self.fills = fills
         self.events = events
         self.cache = ArtifactCache(
-            settings=settings, catalog=catalog, blobs=blobs, fills=fills, events=events, route=self._route, client=self._client, clock=clock
+            settings=settings,
+            catalog=catalog,
+            blobs=blobs,
+            fills=fills,
+            events=events,
+            route=self._route,
+            client=self._client,
+            clock=clock,
+            monotonic=monotonic,
         )
         sources.on_reachability = self._reachability_changed
         self.address = settings.listen
@@ -122,13 +136,15 @@ class Engine:
         self.health_of_engine = Health(
             directories.data,
             fills=lambda: fills.under_way,
-            ask_catalog=catalog.repositories_count,
+            ask_catalog=catalog.examine,
+            failed_requests=lambda: catalog.health.problem,
             # A fill that is refused moves with each try; what takes longer than all time-outs of one try together is stuck.
             stuck_after=ATTEMPTS * (settings.connect_timeout + settings.read_timeout) + STUCK_MARGIN,
             on_change=self._health_changed,
             clock=time.monotonic,
         )
         self._tasks = OwnedTasks()
+        self.upkeep = Upkeep(catalog)
         self.housekeeping = Housekeeping(
             directories=directories,
             settings=settings,
@@ -140,6 +156,7 @@ class Engine:
             tasks=self._tasks,
             clock=clock,
         )
+        self.verification = Verification(catalog=catalog, blobs=blobs, copies=self.cache.copies, events=events, tasks=self._tasks, clock=clock)
         self.repositories = CachedRepositories(
             settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
         )
@@ -151,23 +168,46 @@ class Engine:
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
+        # Each asks the file system, which may hang.
+        self._free_space = LatestValue(lambda: asyncio.to_thread(blobs.free))
+        self._space_limit = LatestValue(self.housekeeping.limit)
+        self._bookkeeping_failure: str | None = None
+        self._missed_writes = 0
+        """Writes that failed before the catalog was last brought in line with the disk."""
         self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directories: Directories, settings: Settings, *, demo: bool = False, clock: Callable[[], float] = time.time) -> AsyncIterator[Engine]:
-        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't."""
+    async def open(
+        cls,
+        directories: Directories,
+        settings: Settings,
+        *,
+        demo: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] | None = None,
+    ) -> AsyncIterator[Engine]:
+        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't.
+
+        *clock* gives seconds since the epoch; *monotonic* measures spans within this run. A clock that is given alone serves for both.
+        """
+        if monotonic is None:
+            monotonic = time.monotonic if clock is time.time else clock
         directories.make()
         with only_engine(directories):
             registries = SourceRegistries(settings.upstreams)
             documents = Documents(directories, registries)
             await documents.load()
             blobs = BlobStore(directories.blobs, directories.fills)
-            await blobs.open()
             try:
-                async with Catalog.open(directories.catalog) as catalog, Sources(settings) as sources:
+                await blobs.open()
+            except OSError as error:
+                # What is cached can be served all the same; what is fetched is passed on.
+                _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
+            try:
+                async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
                     events = EventLog(clock)
 
                     async def kept(digest: Digest, count: int, origin: str) -> None:
@@ -188,6 +228,7 @@ class Engine:
                         fills=fills,
                         events=events,
                         clock=clock,
+                        monotonic=monotonic,
                         demo=demo,
                     )
                     async with engine._running():
@@ -197,9 +238,11 @@ class Engine:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        await self.housekeeping.begin()
-        await self.activity.load()
-        self.cache.pulls.number_from(await self.cache.history.load())
+        for sentence in self.catalog.health.told:
+            self.events.record("catalog-recovered", sentence, level=logging.WARNING)
+        if self.catalog.refusal is not None:
+            self.events.record("catalog-read-only", self.catalog.refusal.message, level=logging.ERROR)
+        await self._load()
         try:
             async with self.fills.running(), self.cache.pulls.running():
                 try:
@@ -207,21 +250,34 @@ class Engine:
                         self._tasks.start(self._keep_books(), "bookkeeping")
                         self._tasks.start(self.housekeeping.watch(), "looking after what is held")
                         self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
+                        self._tasks.start(self.upkeep.watch(), "looking after the catalog")
                         self._tasks.start(self.sources.prepare(), "preparing for sources")
                         self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
                         yield
                 finally:
-                    await self.cache.close()
+                    await self._write_last(self.cache.close, "What was used last")
         finally:
-            await self._write_history()
+            await self._write_last(self.cache.history.write, "The pulls that ended last")
+            await self._write_last(self.activity.write, "The activity of the last minute")
+            await self.upkeep.close()
 
-    async def _write_history(self) -> None:
-        """Keep for the next engine what happened in this one."""
+    async def _load(self) -> None:
+        """Read what earlier engines wrote; where the catalog fails, the engine begins without it."""
         try:
-            await self.cache.history.write()
-            await self.activity.write()
+            await self.housekeeping.begin()
+            await self.activity.load()
+            self.cache.pulls.number_from(await self.cache.history.load())
+        except CatalogFailed as error:
+            _log.error("The history and the size of what is cached can't be read: %s", error.message)
+
+    async def _write_last(self, write: Callable[[], Awaitable[None]], what: str) -> None:
+        """Keep for the next engine what happened in this one; where the catalog fails, the engine ends all the same."""
+        try:
+            await write()
+        except EntrepotError as error:
+            _log.error("%s could not be written down: %s", what, error.what)
         except Exception:
-            _log.exception("What happened lately could not be written down; it is missing in the history")
+            _log.exception("%s could not be written down", what)
 
     async def _keep_books(self) -> None:
         """Notice hand edits of the documents, and write down what was used."""
@@ -229,14 +285,46 @@ class Engine:
             await asyncio.sleep(BOOKKEEPING)
             try:
                 await self._keep_books_once()
-            except Exception:
+            except Exception as error:
                 # A disk that fails for a moment must not end the bookkeeping for good.
-                _log.exception("Keeping the books failed; it is tried again in %g s", BOOKKEEPING)
+                self._bookkeeping_failed(error)
+                continue
+            if self._bookkeeping_failure is not None:
+                self._bookkeeping_failure = None
+                _log.info("The books are kept again")
+
+    def _bookkeeping_failed(self, error: Exception) -> None:
+        """Log each new failure once: on a full disk the same one comes every two seconds (S19)."""
+        failure = f"{type(error).__name__}: {error}"
+        if failure == self._bookkeeping_failure:
+            return
+        self._bookkeeping_failure = failure
+        if isinstance(error, (EntrepotError, OSError)):
+            _log.error("Keeping the books failed, and is tried again each %g s: %s", BOOKKEEPING, error)
+        else:
+            _log.error("Keeping the books failed in an unforeseen way, and is tried again each %g s", BOOKKEEPING, exc_info=error)
 
     async def _keep_books_once(self) -> None:
+        self.cache.drop_expired()
+        try:
+            await self._write_usage()
+        finally:
+            # Also where the catalog fails, a hand edit is seen.
+            await self._reload_documents()
+
+    async def _write_usage(self) -> None:
+        """Write down what was used, and what the catalog did not take before."""
+        missed = self.catalog.health.missed_writes
+        await self.cache.holdings.write_unwritten()
         await self.cache.ledger.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
+        if missed != self._missed_writes and missed == self.catalog.health.missed_writes and self.catalog.health.problem is None:
+            # It works again. Blobs that came meanwhile have no rows yet: they are adopted, like those of an engine that was killed.
+            self._missed_writes = missed
+            await self.housekeeping.heal()
+
+    async def _reload_documents(self) -> None:
         if not await self.documents.edited():
             return
         problem = self.documents.problem
@@ -374,7 +462,7 @@ class Engine:
         ahead, found = [reference], Holding.NOTHING
         while ahead:
             digest = ahead.pop()
-            manifest = await self.catalog.manifest(digest) if digest in held else None
+            manifest = await self.catalog.manifest(digest, repository) if digest in held else None
             if manifest is None:
                 continue
             found = Holding.PART
@@ -596,8 +684,8 @@ class Engine:
             rules_limit=self.documents.rules.RULES_LIMIT,
             credential_sets=len(self.documents.credential_sets),
             repositories=await self._repositories_told(),
-            blobs_size=self.housekeeping.held_size,
-            space_free=self._space_free(),
+            blobs_size=self.housekeeping.total_size,
+            space_free=await self._space_free(),
             space_limit=await self._space_limit_told(),
             pulls_running=self.cache.pulls.running_count(),
             speed=self.fills.speed,
@@ -613,22 +701,23 @@ class Engine:
 
     async def _repositories_told(self) -> int:
         try:
-            self._repositories_count = await self.catalog.repositories_count()
-        except CatalogFailed as error:
+            async with asyncio.timeout(STATUS_TIMEOUT):
+                self._repositories_count = await self.catalog.repositories_count()
+        except (CatalogFailed, TimeoutError) as error:
             # A disk or a catalog that fails is told in the notices, and these must be seen.
             _log.debug("The cached repositories can't be counted: %s", error)
         return self._repositories_count
 
-    def _space_free(self) -> int:
+    async def _space_free(self) -> int:
         try:
-            return self.blobs.free()
+            return await self._free_space.get(STATUS_TIMEOUT) or 0
         except OSError:
             # A disk that fails is told in the notices.
             return 0
 
     async def _space_limit_told(self) -> int:
         try:
-            return await self.housekeeping.limit()
+            return await self._space_limit.get(STATUS_TIMEOUT) or 0
         except OSError:
             return 0
 
@@ -640,6 +729,7 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
+        yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         yield from self.fills.notices()
         yield from self.cache.pulls.notices()

@@ -16,6 +16,7 @@
     ├── RegistryError               an answer to a container client: repository, manifest or blob unknown, and so on
     ├── SourceError                 a source registry refused, failed or could not be reached (source/errors.py)
     └── EngineError                 the engine can't start or go on: port, disk, lock, permissions
+        └── EngineBusy              too many requests are under way
 
 An error carries *what* happened, a *hint* that says what to do, the *code* that ACR (or we) gave it, and the *field* that caused it, so that the dashboard
 can show it beside that field, the management API can answer it in ACR's shape, and a container client gets it as an OCI error.
@@ -181,3 +182,14 @@ class EngineError(EntrepotError):
     status = 503
     oci_status = 503
     oci_code = "UNKNOWN"
+
+
+class EngineBusy(EngineError):
+    """Too many requests are under way. The client may come back after *retry_after* seconds."""
+
+    code = "EngineBusy"
+    oci_code = "TOOMANYREQUESTS"
+
+    def __init__(self, what: str, hint: str = "", *, retry_after: int) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after

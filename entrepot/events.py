@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from entrepot.snapshots import Event
+from entrepot.words import printable
 
 RECENT = 500
 """Events that are remembered."""
 
 WAITING = 200
 """Events that may wait for one slow watcher; beyond it the oldest are dropped for that watcher."""
+
+LINE = 4096
+"""Characters of a message that are kept: 500 of them stay in memory, and each is a line of the log."""
 
 _log = logging.getLogger("entrepot")
 
@@ -28,7 +32,12 @@ class EventLog:
         self._watchers: set[_Watcher] = set()
 
     def record(self, kind: str, message: str, subject: str | None = None, *, level: int = logging.INFO) -> None:
-        """Something happened: *kind* for programs (``pull-ended``), *message* for people, *subject* what it is about."""
+        """Something happened: *kind* for programs (``pull-ended``), *message* for people, *subject* what it is about.
+
+        Both may hold what a source or a client said: they become one printable line each (S04).
+        """
+        message = printable(message, LINE)
+        subject = printable(subject, LINE) if subject is not None else None
         event = Event(time=self._clock(), kind=kind, message=message, subject=subject)
         self._recent.append(event)
         _log.log(level, "%s", message, extra={"kind": kind, "subject": subject})

@@ -58,7 +58,9 @@ class Health:
         on_change: Callable[[tuple[str, ...]], None],
         clock: Callable[[], float],
         probe: Callable[[Path], None] = probe_disk,
+        failed_requests: Callable[[], EntrepotError | None] = lambda: None,
     ) -> None:
+        """*failed_requests* tells what the catalog's users met since it last worked: a look at it may well succeed beside that (L12)."""
         self._directory = directory
         self._fills = fills
         self._ask_catalog = ask_catalog
@@ -66,6 +68,7 @@ class Health:
         self._on_change = on_change
         self._clock = clock
         self._probe = probe
+        self._failed_requests = failed_requests
         self._probing: asyncio.Future[str | None] | None = None
         self._since = 0.0
         self._disk: str | None = None
@@ -74,7 +77,14 @@ class Health:
 
     def problems(self) -> tuple[str, ...]:
         """What keeps the engine from its work, in sentences; nothing when all is well."""
-        return tuple(each for each in (self._disk, self._catalog, self._stuck_fill()) if each is not None)
+        return tuple(each for each in (self._disk, self._catalog_problem(), self._stuck_fill()) if each is not None)
+
+    def _catalog_problem(self) -> str | None:
+        if self._disk is not None:
+            # The catalog is on that disk: that it fails with it, nobody needs to be told.
+            return None
+        failed = self._failed_requests()
+        return self._catalog if failed is None else failed.what
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
@@ -85,7 +95,6 @@ class Health:
     async def look(self) -> None:
         """Look at disk and catalog once."""
         self._disk = await self._look_at_disk()
-        # The catalog is on that disk: that it fails with it, nobody needs to be told.
         self._catalog = await self._look_at_catalog() if self._disk is None else None
         problems = self.problems()
         if problems != self._told:

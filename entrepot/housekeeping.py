@@ -6,12 +6,14 @@ import asyncio
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
 from entrepot.directories import Directories
+from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.reference import Digest
 from entrepot.settings import Settings
@@ -30,6 +32,12 @@ EVICTED_AT_ONCE = 200
 
 TIDYING = 86_400.0
 """Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
+
+CATALOG_ALLOWANCE = 8 * 2**20
+"""Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them whatever is cached."""
+
+CATALOG_MEASURED = 10.0
+"""Seconds between two measurements of the catalog while blobs come in."""
 
 RESERVE = 2**30
 """Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for blobs on their way in, the catalog, and other programs."""
@@ -55,6 +63,9 @@ class Housekeeping:
     ) -> None:
         self.held_size = 0
         """Bytes of all blobs that are held."""
+        self.catalog_size = 0
+        """Bytes of the catalog that count, beyond `CATALOG_ALLOWANCE`."""
+        self._catalog_measured = 0.0
         self._directories = directories
         self._settings = settings
         self._catalog = catalog
@@ -70,20 +81,35 @@ class Housekeeping:
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
+        """Blobs of the pulls that were under way when what goes was last decided."""
+        cache.copies.on_size_changed = self._size_changed
         self._full_at: int | None = None
         """Bytes that may be held, while more are held and nothing more can be evicted."""
+
+    @property
+    def total_size(self) -> int:
+        """Bytes that are held: all blobs, and what counts of the catalog (S11)."""
+        return self.held_size + self.catalog_size
 
     async def begin(self) -> None:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
+        await self._measure_catalog()
+
+    async def _measure_catalog(self) -> None:
+        self._catalog_measured = time.monotonic()
+        self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
     async def kept(self, digest: Digest, count: int, origin: str) -> None:
         """A blob of *count* bytes has come from the login server *origin* and is held; from another one it may have come before."""
-        if await self._catalog.add_blob(digest, count, now=self._clock()):
+        if await self._cache.copies.add(digest, count, self._cache.copies.fetched_from(digest, origin)):
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
             self.look_now()
+
+    def _size_changed(self, change: int) -> None:
+        self.held_size = max(0, self.held_size + change)
 
     def disk_refused(self, error: OSError) -> None:
         """The disk did not take a blob."""
@@ -98,14 +124,22 @@ class Housekeeping:
         """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
         try:
             await self.heal()
+        except EntrepotError as error:
+            _log.error("The catalog could not be brought in line with the disk; that is tried again when it works: %s", error)
         except Exception:
             _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
+        failure: str | None = None
         while True:
             self._room_wanted.clear()
             try:
                 await self._keep_room()
+                failure = None
+            except (EntrepotError, OSError) as error:
+                # A disk that fails for a moment must not end this for good. The same failure comes again and again: it is told once.
+                if str(error) != failure:
+                    failure = str(error)
+                    _log.error("Eviction failed; it is tried again within %g s: %s", ROOM, error)
             except Exception:
-                # A disk that fails for a moment must not end this for good.
                 _log.exception("Eviction failed; it is tried again within %g s", ROOM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ROOM):
@@ -113,14 +147,16 @@ class Housekeeping:
 
     async def _keep_room(self) -> None:
         """Evict what is too much."""
+        if time.monotonic() - self._catalog_measured >= CATALOG_MEASURED:
+            await self._measure_catalog()
         limit = await self.limit()
-        if self.held_size > limit:
+        if self.total_size > limit:
             done = await self._evict()
             if not done.images and done.goal + done.shortfall > limit:
                 self._can_not_make_room(limit)
                 return
         self._full_at = None
-        if self._clock() - self._tidied >= TIDYING:
+        if not 0 <= self._clock() - self._tidied < TIDYING:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
@@ -139,21 +175,41 @@ class Housekeeping:
 
     def _room_wanting(self, limit: int) -> str:
         return (
-            f"{size(self.held_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
+            f"{size(self.total_size)} are held and {size(limit)} may be, but nothing more can be evicted: what is left is locked or in use. "
             "Unlock what may go, raise size_limit in settings.toml, or give the data directory a larger disk."
         )
 
     async def limit(self) -> int:
         """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
         usage = await asyncio.to_thread(shutil.disk_usage, self._directories.data)
-        room = self.held_size + usage.free - min(RESERVE, usage.total // 50)
+        room = self.total_size + usage.free - min(RESERVE, usage.total // 50)
         return max(0, min(self._settings.size_limit.within(usage.total), room))
 
     async def heal(self) -> None:
-        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other."""
-        adopted, dropped = await self._catalog.reconcile(await self._blobs.held(), now=self._clock())
+        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other.
+
+        A file that has another size than was verified is moved away. What comes or goes meanwhile is looked at again.
+        """
+        damaged: dict[Digest, int] = {}
+
+        def remove_damaged(digest: Digest, recorded_size: int) -> bool:
+            if not self._blobs.condemn(digest, is_damaged=lambda status: status.st_size != recorded_size):
+                return False
+            damaged[digest] = recorded_size
+            return True
+
+        held = await self._blobs.held()
+        adopted, dropped = await self._catalog.reconcile(held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged)
+        self._cache.copies.forget_all()
+        for digest, recorded_size in damaged.items():
+            self._cache.copies.removed_damaged(digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}")
         if adopted or dropped:
             self._events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
+        foreign = self._blobs.foreign
+        if foreign.count:
+            self._events.record(
+                "foreign-names", f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that are no blobs and were passed over: {foreign}."
+            )
         await self.collect()
 
     async def collect(self) -> None:
@@ -180,7 +236,12 @@ class Housekeeping:
         await self.collect()
 
     def _take_away(self, digest: Digest) -> bool:
-        return not self._fills.is_under_way(digest) and self._blobs.take_away(digest)
+        if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
+            return False
+        if not self._blobs.take_away(digest):
+            return False
+        self._cache.copies.forget(digest)
+        return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
@@ -200,17 +261,19 @@ class Housekeeping:
             in_use = {(pull.repository, pull.manifest.digest) for pull in self._cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
             in_use |= await self._catalog.manifests_with([fill.digest for fill in self._fills.under_way])
             picture = await self._catalog.picture()
-            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use)
-            if dry_run or not (made.images or made.empty):
-                freed = sum(each.freed for each in made.images)
+            await self._measure_catalog()
+            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use, catalog_size=self.catalog_size)
+            if dry_run or made.is_nothing:
+                freed = sum(each.freed for each in made.images) + made.adopted_size
                 return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
             images, freed = await self._carry_out(made)
+            await self._measure_catalog()
         return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
 
     async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""
         images: list[PlannedImage] = []
-        freed = 0
+        freed = manifests = 0
         for part in made.parts(EVICTED_AT_ONCE):
             await self._cache.ledger.write()
             async with self._collecting:
@@ -221,6 +284,15 @@ class Housekeeping:
                 self._collect_soon()
             images += done.images
             freed += done.freed
+            manifests += len(done.manifests)
+        if made.adopted:
+            self._events.record(
+                "evicted",
+                f"Removed {counted(len(made.adopted), 'blob')} that no manifest referred to since the catalog lost them, because room was needed: "
+                f"{size(made.adopted_size)} freed.",
+            )
+        if manifests and not images:
+            self._events.record("evicted", f"Evicted {counted(manifests, 'manifest')} without any cached blob.")
         if images:
             repositories = len({each.manifest.repository for each in images})
             oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +20,13 @@ from entrepot.snapshots import SignIn
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries, is_loopback, parse_login_server
 from entrepot.words import parse_size
+
+MANIFEST_LIMIT: Final = 4 * 1024 * 1024
+"""The largest manifest that is taken from a source, in bytes, unless the settings raise it: what registries take at a push (distribution specification,
+"Pushing Manifests")."""
+
+MANIFEST_LIMIT_AT_MOST: Final = 64 * 1024 * 1024
+"""The largest value of that setting: a manifest is held in memory for each client that takes it."""
 
 LONGEST: Final = 365 * 24 * 3600.0
 """The longest duration that a setting may have, in seconds."""
@@ -113,10 +121,14 @@ class Settings:
     """How much may be held. Beyond it the images that were used least recently are evicted."""
     low_water: float = 0.9
     """The share of the limit down to which images are evicted, so that not every blob that comes in evicts another."""
+    manifest_limit: int = MANIFEST_LIMIT
+    """The largest manifest that is taken from a source, in bytes."""
     ca_file: Path | None = None
     """Certificate authorities that are trusted for all source registries besides those of the system: a file in PEM format."""
     read_only: bool = False
     """Whether the management API refuses all that would change something. Container clients pull as ever."""
+    hosts: tuple[str, ...] = ()
+    """Names under which browsers may ask a registry that listens on loopback, besides localhost and addresses: those of a proxy in front of it."""
     management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
@@ -168,6 +180,18 @@ def parse_size_limit(value: str | int) -> SizeLimit:
     if size == 0:
         raise SettingsInvalid(f"A size limit of {value} leaves no room for anything.", hint, field="size_limit")
     return SizeLimit(size=size)
+
+
+def parse_manifest_limit(value: str | int) -> int:
+    """The largest manifest as the settings have it: ``"8 MiB"``, or a number of bytes; raises `SettingsInvalid`."""
+    hint = 'Write "8 MiB" or a number of bytes, from 4 MiB, which every registry takes, to 64 MiB.'
+    try:
+        limit = value if isinstance(value, int) else parse_size(value[:40])
+    except (ValueError, OverflowError):
+        raise SettingsInvalid(f"{quoted(str(value))} is not a size of manifests.", hint, field="manifest_limit") from None
+    if not MANIFEST_LIMIT <= limit <= MANIFEST_LIMIT_AT_MOST:
+        raise SettingsInvalid(f"{value} is no size up to which manifests can be taken.", hint, field="manifest_limit")
+    return limit
 
 
 def parse_low_water(value: str) -> float:
@@ -224,8 +248,10 @@ class _SettingsTable(Struct, kw_only=True):
     read_timeout: Seconds | UnsetType = UNSET
     size_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     low_water: str | UnsetType = UNSET
+    manifest_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
+    hosts: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=100)] | UnsetType = UNSET
 
 
 class _ManagementTable(Struct, kw_only=True):
@@ -253,6 +279,8 @@ def _settings(text: Text, path: Path) -> Settings:
             told["freshness"] = parse_freshness(told["freshness"])
         if "low_water" in told:
             told["low_water"] = parse_low_water(told["low_water"])
+        if "manifest_limit" in told:
+            told["manifest_limit"] = parse_manifest_limit(told["manifest_limit"])
         if "ca_file" in told:
             told["ca_file"] = _certificates(path.parent / Path(told["ca_file"]).expanduser())
         settings = Settings(upstreams=upstreams, management=management, **told)
@@ -306,7 +334,9 @@ def _check_certificate(certificate: Path, key: Path) -> None:
         except OSError as error:
             raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
     if mode & stat.S_IRWXO:
-        raise SettingsInvalid(f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {key}", field="key")
+        raise SettingsInvalid(
+            f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {shlex.quote(str(key))}", field="key"
+        )
     try:
         # A key with a pass phrase would be asked for on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")

@@ -345,7 +345,7 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     credential_sets: int
     repositories: int
     blobs_size: int
-    """Bytes held."""
+    """Bytes held: all blobs, and what counts of the catalog."""
     space_free: int
     """Bytes left on the file system of the data directory."""
     space_limit: int = 0
@@ -367,6 +367,49 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     """How long tags are believed where their rule does not say: ``always``, ``never`` or ``5 min``."""
     demo: bool = False
     read_only: bool = False
+
+
+class VerificationState(StrEnum):
+    """How far a verification of the cached blobs has come."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self is not VerificationState.RUNNING
+
+
+class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
+    """A verification of all cached blobs. Sizes are in bytes, *speed_limit* in bytes per second; None: none."""
+
+    state: VerificationState
+    started: float
+    ended: float | None = None
+    speed_limit: int | None = None
+    total: int = 0
+    """Blobs that were cached when it began."""
+    total_size: int = 0
+    checked: int = 0
+    """Blobs that were hashed."""
+    checked_size: int = 0
+    wrong: int = 0
+    """Blobs whose bytes are not those of their digest. They are removed, and fetched again at their next pull."""
+    wrong_digests: tuple[str, ...] = ()
+    """Of the first hundred."""
+    missing: int = 0
+    """Blobs whose file is gone."""
+    unreadable: int = 0
+    """Blobs whose file could not be opened; they stay."""
+    error_message: str | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it came to its end and nothing was wrong."""
+        return self.state is VerificationState.COMPLETED and not (self.wrong or self.missing or self.unreadable)
 
 
 class EvictedImage(Snapshot, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -60,14 +60,19 @@ class OwnedTasks:
             self._tasks.difference_update(tasks)
 
 
-async def uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a thread that uses an open file, also when cancelled, however often: the file may only be closed after the thread has let go of it."""
+async def uninterrupted(future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None) -> T:
+    """Wait for a thread that uses an open file, also when cancelled, however often: the file may only be closed after the thread has let go of it.
+
+    *discard* gets the result that nobody takes because the caller was cancelled: a file that the thread has just opened must be closed.
+    """
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         while not future.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
+        if discard is not None and not future.cancelled() and future.exception() is None:
+            discard(future.result())
         raise
 
 
@@ -82,3 +87,25 @@ def where_raised(error: BaseException) -> str:
     while trace.tb_next is not None:
         trace = trace.tb_next
     return f"{type(error).__name__} in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+class LatestValue(Generic[T]):
+    """A value that has to be asked for and may hang: it is asked for once at a time, and whoever can't wait gets the last one."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Future[T] | None = None
+        self._latest: T | None = None
+
+    async def get(self, patience: float) -> T | None:
+        """The value as it is now, or after *patience* seconds the last one; None where there was none yet. Raises what asking raises."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=patience)
+        if not done:
+            return self._latest
+        if self._asking is asking:
+            self._asking = None
+        self._latest = asking.result()
+        return self._latest

@@ -44,6 +44,9 @@ class Text:
             raise TomlInvalid(f"It is not TOML: {what}.", line=at) from None
         except RecursionError:
             raise TomlInvalid("Its values are nested too deeply.") from None
+        except ValueError:
+            # A number of so many digits, or a date that no calendar has.
+            raise TomlInvalid("It has a number or a date that is out of bounds.") from None
         self._lines = self._text.split("\n")
         self._entries: dict[str, list[int]] = {}
         for index, line in enumerate(self._lines, 1):

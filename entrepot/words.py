@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _UNITS = ("kB", "MB", "GB", "TB")
+_WIDE = frozenset("WF")
+_JOINED = frozenset({"Mn", "Me", "Cf", "Cc"})
+"""Categories of Unicode whose characters take no cell of their own."""
+
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -32,9 +36,10 @@ def size(count: float) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of bytes; raises ValueError."""
-    found = re.fullmatch(r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text, re.IGNORECASE | re.ASCII)
-    if found is None or (found["binary"] and not found["prefix"]):
-        raise ValueError(f"{text!r} is not a size")
+    # What is longer is none; the number is one of at most 30 digits, so that it is not infinite.
+    found = re.fullmatch(r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text[:100], re.IGNORECASE | re.ASCII)
+    if found is None or len(text) > 100 or (found["binary"] and not found["prefix"]):
+        raise ValueError(f"{text[:100]!r} is not a size")
     base = 1024.0 if found["binary"] else 1000.0
     return round(float(found["number"]) * base ** _POWERS[(found["prefix"] or "").lower()])
 
@@ -87,15 +92,38 @@ def duration(seconds: float) -> str:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns under their titles; nothing is cut."""
-    widths = [max(len(column.title), *(len(row[index]) for row in rows)) if rows else len(column.title) for index, column in enumerate(columns)]
-    lines = [[column.title for column in columns], *rows]
+    """Aligned columns under their titles; nothing is cut. Cells may hold foreign text: each is one printable line, and wide characters take two cells."""
+    lines = [[column.title for column in columns], *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(cells(line[index]) for line in lines) for index in range(len(columns))]
 
-    def line(cells: Sequence[str]) -> str:
-        placed = (cell.rjust(width) if column.right else cell.ljust(width) for cell, width, column in zip(cells, widths, columns, strict=True))
-        return "  ".join(placed).rstrip()
+    def line(texts: Sequence[str]) -> str:
+        return "  ".join(padded(text, width, right=column.right) for text, width, column in zip(texts, widths, columns, strict=True)).rstrip()
 
-    return "\n".join(line(cells) for cells in lines)
+    return "\n".join(line(each) for each in lines)
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a line takes: characters of East Asian width take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    # rich knows this better, but takes as long to import as all else that a command needs.
+    from unicodedata import category, east_asian_width
+
+    return sum(0 if category(each) in _JOINED else 2 if east_asian_width(each) in _WIDE else 1 for each in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A line filled up with blanks to so many cells, at its left when it stands at the *right*; what is longer stays as it is."""
+    blanks = " " * (width - cells(text))
+    return blanks + text if right else text + blanks
+
+
+def last_cells(text: str, width: int) -> str:
+    """The end of a line in at most so many cells; a character of two cells is never split."""
+    for start in range(len(text)):
+        if cells(text[start:]) <= width:
+            return text[start:]
+    return ""
 
 
 def bar(share: float, width: int) -> str:
@@ -110,10 +138,37 @@ def printable(text: str, limit: int | None = None) -> str:
     What can't be printed are control characters (C0 and C1), formats such as those that turn the direction of writing, lone surrogates, and what has no meaning
     in Unicode. *limit* is the most characters that are given; what is longer ends in an ellipsis.
     """
-    line = " ".join(text.split())
-    if not line.isprintable():
-        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    line = escaped(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else f"{line[: max(0, limit - 1)]}…"
+
+
+def printable_lines(text: str) -> str:
+    """A text of our own, in which foreign text may stand: its line breaks and blanks stay, what else a terminal could obey becomes escapes."""
+    return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
+
+
+def printable_json(document: str) -> str:
+    """The same JSON document with ``\\u`` escapes for what a terminal could obey, which JSON itself lets stand in a string (C1, directions of writing)."""
+    if document.isprintable():
+        return document
+    return "".join(each if each.isprintable() or each == "\n" else _json_escape(each) for each in document)
+
+
+def escaped(line: str) -> str:
+    """A line with escapes such as ``\\x1b`` for all that can't be printed; blanks stay, and other white space becomes blanks."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else _escape(each) for each in line)
+
+
+def _escape(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(character: str) -> str:
+    # What lies beyond the first 65,536 characters takes two escapes (RFC 8259, 7).
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
 def short_digest(digest: str) -> str:

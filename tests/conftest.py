@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
 from entrepot.server.registry import RegistryApp
+from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import SignIn
 from entrepot.upstreams import DeclaredUpstream
+from tests.processes import Leftovers, adopt
 from tests.standin import StandIn
 
 LOGIN_SERVER = "registry.example.com"
@@ -29,6 +34,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+# The same examples every time, and no time is asserted: a busy machine must not make a test fail. `tests.fuzz` says how to try others.
+hypothesis.settings.register_profile(
+    "default", derandomize=True, database=None, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("long" if os.environ.get("ENTREPOT_TESTS") == "long" else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In pytest, and in each of its workers: see `tests.processes`."""
+    adopt()
+    config.pluginmanager.register(Leftovers(), "leftovers")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +87,16 @@ async def engine(directories: Directories, settings: Settings, clock: Clock) -> 
     async with Engine.open(directories, settings, clock=clock) as engine:
         await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
         yield engine
+
+
+@asynccontextmanager
+async def answering(engine: Engine) -> AsyncIterator[None]:
+    """Within it an engine answers on TCP and on its socket, as `entrepot.server.run.serve` has it: event streams end with it and are not waited for."""
+    async with listening(engine):
+        try:
+            yield
+        finally:
+            engine.stopping.set()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.data_directory import file_system, only_engine
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.settings import Directories, Settings
@@ -25,15 +26,77 @@ async def test_after_the_end_of_one_engine_another_may_begin(directories: Direct
             pass
 
 
-async def test_a_full_disk_at_the_start_is_one_sentence(directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+async def test_where_no_lock_file_can_be_made_the_directory_is_locked(
+    directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """S19: an engine on a full disk, or on one that can only be read, starts."""
+    directories.make()
+    opens = os.open
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(EngineError, match=r"The disk is full: .*Free space there"):
+    def refuse(path: Path, flags: int, *mode: int) -> int:
+        if path == directories.lock and flags & os.O_CREAT:
+            raise OSError(error, os.strerror(error))
+        return opens(path, flags, *mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("entrepot.data_directory.os.open", refuse)
+        locked = only_engine(directories)
+        locked.__enter__()
+    assert not directories.lock.exists()
+    # Also one that can make the file is told.
+    with pytest.raises(EngineError, match="Another engine runs on the data"), only_engine(directories):
+        pass
+    locked.__exit__(None, None, None)
+    with only_engine(directories):
+        pass
+
+
+async def test_a_lock_that_can_only_be_read_is_enough(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories.make()
+    with only_engine(directories):
+        pass
+    opens = os.open
+
+    def refuse(path: Path, flags: int, *mode: int) -> int:
+        if flags & (os.O_CREAT | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opens(path, flags, *mode)
+
+    monkeypatch.setattr("entrepot.data_directory.os.open", refuse)
+    with only_engine(directories), pytest.raises(EngineError, match="Another engine runs on the data"), only_engine(directories):
+        pass
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+async def test_a_file_system_without_locks_is_named_in_one_sentence(
+    directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """F88."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("entrepot.data_directory.fcntl.flock", refuse)
+    monkeypatch.setattr("entrepot.data_directory.file_system", lambda _: "nfs4 on /srv")
+    with pytest.raises(EngineError, match=rf"The file system of .*data \(nfs4 on /srv\) can't lock files: {os.strerror(error)}\. Set XDG_DATA_HOME"):
         async with Engine.open(directories, settings):
             pass
-    assert list(directories.data.glob("probe")) == []
+
+
+def test_the_file_system_of_a_directory_is_that_of_the_deepest_mount(tmp_path: Path) -> None:
+    """F88."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"2 1 0:5 / {tmp_path}/with\\040space rw,nosuid shared:1 - nfs4 server:/x rw\n"
+        f"3 1 0:6 / {tmp_path}/with rw - tmpfs tmpfs rw\n"
+        "nonsense\n"
+    )
+    assert file_system(tmp_path, mounts) == "ext4 on /"
+    assert file_system(tmp_path / "with space" / "data", mounts) == f"nfs4 on {tmp_path}/with space"
+    assert file_system(tmp_path / "with", mounts) == f"tmpfs on {tmp_path}/with"
+    assert file_system(tmp_path, tmp_path / "none") == "unknown"
 
 
 async def test_a_data_directory_that_is_a_file_is_one_sentence(directories: Directories, settings: Settings) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import resource
+import socket
 import ssl
 import time
 from dataclasses import replace
@@ -21,10 +23,11 @@ from entrepot import doctor
 from entrepot.credentials import CredentialSetDraft
 from entrepot.doctor import examine
 from entrepot.engine import Engine
+from entrepot.errors import EngineError
 from entrepot.rules import RuleDraft
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import Examination, Finding, Outcome, SignIn
-from entrepot.upstreams import DeclaredUpstream
+from entrepot.upstreams import DeclaredUpstream, UpstreamNotSupported
 from tests.conftest import LOGIN_SERVER
 from tests.standin import BasicSignIn, Headers, Html, StandIn, Status
 
@@ -93,6 +96,20 @@ async def test_a_name_that_is_not_known(directories: Directories) -> None:
     found = await examined(directories, "https://registry.invalid")
     assert finding(found, "name").outcome is Outcome.FAILED
     assert checks(found) == ["name"], "what follows from it is not looked at"
+
+
+async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S21."""
+
+    def here(host: str, *_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    async with Engine.open(directories, Settings()) as engine:
+        await engine.create_rule(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
+        found = await examine(engine)
+    assert checks(found, "quay.io") == ["name"]
+    assert "address of this machine's own surroundings" in finding(found, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: StandIn) -> None:
@@ -192,3 +209,75 @@ async def test_behind_a_proxy_the_proxy_is_named_without_its_password(engine: En
     found = await examine(engine)
     assert finding(found, "connection").what == "goes through the proxy proxy.example.com"
     assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize("odd", ["\x1b]0;T\x07", "../../../admin?x=1", "a b", "x" * 200])
+async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(engine: Engine, source: StandIn, odd: str) -> None:
+    """S27: it was sent as another path with the rule's credentials, or ended the report for all."""
+    image = source.add_image("acme/api", "1.0")
+    source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd, "1.0"]}).encode()))
+    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await examine(engine)
+    assert finding(found, "manifest").outcome is Outcome.OK
+    assert [each.path for each in source.requests if "/manifests/" in each.path] == [f"/v2/acme/api/manifests/{tag}" for tag in ("latest", "1.0")]
+    assert image.tag == "1.0"
+    source.clear_faults()
+    source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd]}).encode()))
+    only = finding(await examine(engine), "manifest")
+    assert (only.outcome, "no tags" in only.what) == (Outcome.WARNING, True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"), [("_name", "name"), ("_connection", "connection"), ("_registry", "registry"), ("_sign_in", "sign-in"), ("_manifest", "manifest")]
+)
+async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
+    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str, check: str
+) -> None:
+    """S27: one failure of a check ended the report for all."""
+
+    async def fail(*_: object) -> Finding:
+        raise ValueError("odd \x1b[31m thing")
+
+    monkeypatch.setattr(doctor, broken, fail)
+    source.add_image("acme/api", "latest")
+    await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    found = await examine(engine)
+    failed = finding(found, check, LOGIN_SERVER)
+    assert failed.outcome is Outcome.FAILED
+    assert failed.what == r"This could not be checked: ValueError: odd \x1b[31m thing."
+    assert {"space", "data directory", "open files"} <= {each.check for each in found.findings}
+    assert "failed in an unforeseen way" in caplog.text
+
+
+async def test_a_catalog_that_fails_is_a_finding_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S27."""
+
+    async def fail() -> None:
+        raise EngineError("The catalog fails: disk I/O error.", "Look at the disk.")
+
+    monkeypatch.setattr(engine, "status", fail)
+    found = await examine(engine)
+    assert finding(found, "space") == Finding(
+        about="this machine", check="space", outcome=Outcome.FAILED, what="The catalog fails: disk I/O error.", advice="Look at the disk."
+    )
+    assert finding(found, "open files").outcome is Outcome.OK
+
+
+async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S27."""
+
+    def find(*_: object, **__: object) -> None:
+        raise UpstreamNotSupported("Unsupported upstream or login server.", "Declare it.")
+
+    monkeypatch.setattr(engine.registries, "find", find)
+    found = await examine(engine)
+    assert finding(found, "registry", LOGIN_SERVER).outcome is Outcome.FAILED
+    assert checks(found, "this machine")
+
+
+@pytest.mark.parametrize("date", ["x" * 10_000, "Fri, 15 Jan 2027 08:00:01 +99999999", "Mon, 1 Jan 0001 00:00:00 -9999", ""])
+async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(engine: Engine, source: StandIn, date: str) -> None:
+    """S02."""
+    source.fault("/v2/", Headers({"Date": date[:8_000]}))
+    found = await examine(engine)
+    assert finding(found, "registry").outcome is Outcome.OK

@@ -15,10 +15,12 @@ from entrepot.cache.fill import Fill, FillState
 from entrepot.cache.turns import Turns
 from entrepot.engine import Engine
 from entrepot.health import Health, probe_disk
-from entrepot.reference import Digest
+from entrepot.reference import Digest, Repository
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
+from entrepot.store.connections import Trouble
 from tests.standin import StandIn
+from tests.store.damage import damage_table
 from tests.test_engine import ended
 
 
@@ -139,8 +141,11 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
     status = await engine.status()
     assert status.notices == ("The catalog fails: unable to open database file.",)
     assert status.repositories == 1
+    # Where a rule answers, the source is asked in its place (L02); where none does, nobody else knows.
     monkeypatch.setattr(engine.catalog, "tag", fails)
-    refused = await registry.get("/v2/library/nginx/manifests/2")
+    monkeypatch.setattr(engine.catalog, "is_cached", fails)
+    assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
+    refused = await registry.get("/v2/other/nginx/manifests/2")
     assert refused.status_code == 503
     assert refused.json()["errors"][0]["message"].startswith("The catalog fails: unable to open database file.")
 
@@ -164,3 +169,31 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
     assert (await registry.get("/readyz")).status_code == 200
     kinds = [event.kind for event in engine.events.recent()]
     assert kinds[-2:] == ["engine-unready", "engine-ready"]
+
+
+async def test_a_failure_that_requests_met_is_told_until_one_succeeds(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+    """L12: the look at the catalog succeeds beside it."""
+    source.add_image("library/nginx", "1")
+    failed = CatalogFailed("The catalog fails: disk I/O error.")
+    # What the engine writes by itself after its start would be a success.
+    async with engine.catalog._writing:
+        engine.catalog.health.fails(Trouble.WRITING, failed)
+        unready = await registry.get("/readyz")
+        assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
+        assert failed.what in (await engine.status()).notices
+    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    assert (await registry.get("/readyz")).status_code == 200
+
+
+async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+    """L12: 16 KiB of random bytes in the middle of the file, and `/readyz` said ready."""
+    source.add_image("library/nginx", "1")
+    await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
+    await engine.catalog._engine.dispose()
+    engine.catalog._readers.rest()
+    damage_table(engine.directories.catalog, "tags")
+    with pytest.raises(CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"):
+        await engine.catalog.tags(Repository("library/nginx"))
+    assert await engine.catalog.repositories_count() == 1
+    unready = await registry.get("/readyz")
+    assert (unready.status_code, unready.json()["problems"]) == (503, ["The catalog fails: database disk image is malformed."])

@@ -27,6 +27,8 @@ from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings, SizeLimit
 from entrepot.snapshots import PullState
 from entrepot.store import blobs as blobs_module
+from entrepot.store.blobs import BlobStore
+from entrepot.store.manifests import OCI_MANIFEST, Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import StandIn
@@ -444,15 +446,15 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     repository = Repository("library/a")
     engine.cache.holdings.forget(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
-    really = engine.catalog.manifests_of
+    really = engine.catalog.media_types_of
 
-    async def slow(name: Repository) -> frozenset[Digest]:
+    async def slow(name: Repository) -> dict[Digest, str]:
         found = await really(name)
         read.set()
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(engine.catalog, "manifests_of", slow)
+    monkeypatch.setattr(engine.catalog, "media_types_of", slow)
     asking = asyncio.create_task(engine.cache.holdings.of(repository))
     await read.wait()
     await engine.housekeeping.evict(target=0)
@@ -499,3 +501,166 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
     path.write_text('size_limit = "3 MB"\nlow_water = "50 %"\n')
     settings = Settings.load(path)
     assert (settings.size_limit.within(10**12), settings.low_water) == (3_000_000, 0.5)
+
+
+# Healing
+
+
+async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on the disk when the walk began is compared with the rows when it has ended, and clients are answered meanwhile."""
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await cached(engine, source, clock, "a")
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    held = await engine.blobs.held()
+    assert len(held) == 2
+    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == sum(held.values())
+    assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cached(engine, source, clock, "a")
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await engine.housekeeping.evict(target=0)
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    assert (await engine.blobs.held(), await engine.catalog.blobs_size()) == ({}, 0)
+
+
+async def test_f84_foreign_names_do_not_end_healing_and_are_told(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    (engine.directories.blobs / "lost+found").write_bytes(b"")
+    (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
+    engine.blobs.path(image.config.digest).unlink()
+    await engine.housekeeping.heal()
+    messages = {each.kind: each.message for each in engine.events.recent()}
+    assert "1 that are gone dropped" in messages["catalog-healed"]
+    told = messages["foreign-names"]
+    assert told.startswith(f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: ")
+    assert "lost+found" in told
+    assert "sha256/.DS_Store" in told
+    # The image has a part left, and is evicted as ever.
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
+    rename = os.rename
+
+    def refused(old: Path, new: Path) -> None:
+        if old == engine.blobs.path(stubborn.layers[0].digest):
+            raise PermissionError(1, "Operation not permitted")
+        rename(old, new)
+
+    monkeypatch.setattr(blobs_module.os, "rename", refused)
+    done = await engine.housekeeping.evict(target=0)
+    assert len(done.images) == 2
+    assert set(await engine.blobs.held()) == {stubborn.layers[0].digest}
+    assert await engine.catalog.blobs_size() == LAYER
+
+
+# The catalog is gone, or takes room
+
+
+@pytest.mark.parametrize("loss", ["gone", "noise"])
+async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_them(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, loss: str
+) -> None:
+    """L02: "20 blobs taken in", all deleted in the same second."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        images = await cached(engine, source, clock, "a", "b")
+        before = await engine.blobs.held()
+    (directories.catalog.with_name("catalog.sqlite.backup")).unlink()
+    if loss == "gone":
+        directories.catalog.unlink()
+    else:
+        directories.catalog.write_bytes(os.urandom(100_000))
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        await engine.housekeeping.collect()
+        assert await engine.blobs.held() == before
+        if loss == "noise":
+            [notice] = (await engine.status()).notices
+            assert notice.startswith("The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-")
+            assert [each.message for each in engine.events.recent() if each.kind == "catalog-recovered"] == [notice]
+        fetched = [each for each in source.requests if "/blobs/" in each.path and each.status == 200]
+        for name in ("a", "b"):
+            await pull(engine, f"library/{name}:1")
+        # Their source proves with a range that it has them: nobody knows any more who gave them.
+        assert [each for each in source.requests if "/blobs/" in each.path and each.status == 200] == fetched
+        assert set(await engine.blobs.held()) == {blob.digest for image in images for blob in image.blobs}
+        # They are no longer adopted: what needs them decides.
+        await engine.repositories.delete("library/a")
+        assert set(await engine.blobs.held()) == {blob.digest for blob in images[1].blobs}
+
+
+async def test_after_a_loss_and_its_copy_everything_is_as_before(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """L02."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        await cached(engine, source, clock, "a", "b")
+    os.truncate(directories.catalog, 10_000)
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        assert await names(engine) == ["a", "b"]
+        await source.stop()
+        assert (await engine.cache.manifest(Repository("library/a"), Tag("1"))).manifest.is_index
+
+
+async def test_adopted_blobs_go_first_when_room_is_needed(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """L02."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        await cached(engine, source, clock, "lost")
+    (directories.catalog.with_name("catalog.sqlite.backup")).unlink()
+    directories.catalog.unlink()
+    async with limited(directories, settings, clock, int(2.5 * LAYER)) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        await cached(engine, source, clock, "a")
+        assert len(await engine.blobs.held()) == 4
+        async with event(engine, "evicted"):
+            await cached(engine, source, clock, "b")
+        assert await names(engine) == ["a", "b"]
+        [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+        assert re.match(r"Removed [12] blobs? that no manifest referred to since the catalog lost them, because room was needed: 10", evicted.message)
+
+
+async def test_manifests_count_within_the_limit_and_go_with_the_use(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S11: 40 manifests of 7 MB took 301 MB where 50 were allowed, and nothing was told of them."""
+    monkeypatch.setattr(housekeeping_module, "CATALOG_ALLOWANCE", 500_000)
+    limit = 2_000_000
+    async with limited(directories, settings, clock, limit) as engine:
+        for number in range(8):
+            content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%s"}}' % os.urandom(200_000).hex().encode()
+            manifest = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+            await engine.catalog.add_manifest(Repository(f"library/r{number}"), "x", manifest, tags=[Tag("1")], now=clock.now)
+            clock.now += HOUR
+        before = await engine.housekeeping.evict(dry_run=True)
+        assert before.held > limit
+        assert (await engine.status()).blobs_size == before.held
+        await engine.housekeeping.evict()
+        kept = await names(engine)
+        assert kept == [f"r{number}" for number in range(8 - len(kept), 8)]
+        assert 0 < len(kept) < 6
+        assert (await engine.housekeeping.evict(dry_run=True)).held <= limit
+        await engine.housekeeping.evict(target=0)
+        assert await names(engine) == []
+        assert (await engine.status()).blobs_size == 0

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"client", "credentials", "freshness", "importing", "mapping", "matching", "rules", "secrets", "settings", "upstreams"}),
     frozenset({"documents", "source", "store"}),
     frozenset({"activity", "cache"}),
-    frozenset({"data_directory", "doctor", "engine", "health", "housekeeping", "repositories", "revision", "sign_ins"}),
+    frozenset({"data_directory", "doctor", "engine", "health", "housekeeping", "repositories", "revision", "sign_ins", "verification"}),
     frozenset({"server"}),
     frozenset({"demo"}),
     frozenset({"cli", "__main__"}),

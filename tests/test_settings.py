@@ -45,6 +45,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         read_timeout = 2
         size_limit = "50 GiB"
         low_water = "85 %"
+        manifest_limit = "8 MiB"
 
         [upstreams."registry.example.com"]
         name = "Ours"
@@ -65,6 +66,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         read_timeout=2.0,
         size_limit=SizeLimit(size=50 * 1024**3),
         low_water=0.85,
+        manifest_limit=8 * 1024**2,
         upstreams=(
             DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com", ("https://auth.example.net",)),
             DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
@@ -134,6 +136,10 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ('low_water = "101 %"', 1, "low_water", "up to 100 %"),
         ('low_water = "0 %"', 1, "low_water", "above 0 %"),
         ("low_water = 90", 1, "low_water", "does not fit"),
+        ("manifest_limit = 1000", 1, "manifest_limit", "from 4 MiB"),
+        ('freshness = 1\nmanifest_limit = "65 MiB"', 2, "manifest_limit", "to 64 MiB"),
+        ('manifest_limit = "80 %"', 1, "manifest_limit", "is not a size of manifests"),
+        ("manifest_limit = true", 1, "manifest_limit", "does not fit"),
         ('freshness = 1\nlisten = "5000"', 2, "listen", "not an address to listen on"),
         ("listen = ", 1, None, "not TOML"),
         ("freshness = 1\nfreshness = 2", 2, None, "not TOML"),
@@ -304,9 +310,19 @@ def test_a_directory_that_can_not_be_created_is_one_sentence(tmp_path: Path) -> 
         Directories.under(tmp_path / "file" / "below").make()
 
 
-def test_a_directory_that_can_not_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_can_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: "data" not in str(path.name))
-    with pytest.raises(EngineError, match=r"data can't be written.*XDG_DATA_HOME"):
+    with pytest.raises(EngineError, match=r"data can't be read.*XDG_DATA_HOME"):
+        Directories.under(tmp_path).make()
+
+
+def test_only_the_directory_of_the_socket_has_to_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19: a cache on a disk that can only be read serves what it has."""
+    Directories.under(tmp_path).make()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name == "run" or not mode & os.W_OK)
+    Directories.under(tmp_path).make()
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    with pytest.raises(EngineError, match=r"run can't be written.*XDG_RUNTIME_DIR"):
         Directories.under(tmp_path).make()
 
 

@@ -41,6 +41,10 @@ class Tried:
     async def health_is(self, status: HealthStatus, name: str = "example-login") -> None:
         await self.until(lambda: self.engine.health(name).status is status)
 
+    async def nothing_due(self) -> None:
+        """Wait until no set is being tried or waits for it. A new one may be tried twice: by a look, and because `SignIns.look_now` was called during that."""
+        await self.until(lambda: all(each.at is not None and not each.under_way for each in self.engine.sign_ins._tried.values()))
+
     async def some_looks(self) -> None:
         """Time for anything that is due to be tried."""
         for _ in range(3):
@@ -59,8 +63,7 @@ async def tried(directories: Directories, settings: Settings, source: StandIn, m
     async with _opened(directories, settings, source) as opened:
         await opened.engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
         await opened.health_is(HealthStatus.HEALTHY)
-        # The engine looks for what is due by itself, too, and may have found the new set first.
-        await opened.until(lambda: not any(each.under_way for each in opened.engine.sign_ins._tried.values()))
+        await opened.nothing_due()
         yield opened
 
 

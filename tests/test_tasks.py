@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from io import FileIO
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +42,27 @@ async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(caplog: p
         assert not other.done()
     assert "the failing one failed in an unforeseen way" in caplog.text
     assert "ValueError: unforeseen" in caplog.text
+
+
+async def test_a_file_that_a_thread_opened_for_a_caller_who_left_is_closed(tmp_path: Path) -> None:
+    """S06: a client that leaves while a thread opens its file must not cost a descriptor."""
+    opened: list[FileIO] = []
+    goes_on = threading.Event()
+
+    def open_it() -> FileIO:
+        goes_on.wait()
+        opened.append(FileIO(tmp_path / "file", "w"))
+        return opened[0]
+
+    opening = asyncio.get_running_loop().run_in_executor(None, open_it)
+    caller = asyncio.create_task(uninterrupted(opening, discard=FileIO.close))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert opened[0].closed
 
 
 async def test_a_task_that_another_one_starts_at_its_end_ends_with_the_owner_too() -> None:

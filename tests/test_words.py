@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from rich.cells import cell_len
 
-from entrepot.words import Column, ago, bar, counted, duration, moment, out_of, parse_size, printable, rate, short_digest, since, size, table
+from entrepot.words import (
+    Column,
+    ago,
+    bar,
+    cells,
+    counted,
+    duration,
+    last_cells,
+    moment,
+    out_of,
+    padded,
+    parse_size,
+    printable,
+    printable_json,
+    printable_lines,
+    rate,
+    short_digest,
+    since,
+    size,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +124,38 @@ def test_foreign_text_becomes_one_printable_line(text: str, line: str) -> None:
 def test_foreign_text_is_cut_where_a_limit_is_named() -> None:
     assert printable("x" * 10, 10) == "x" * 10
     assert printable("x" * 11, 10) == "x" * 9 + "…"
+
+
+WIDE = ("plain", "層レイヤ", "e\u0301te\u0301", "ﾊﾝｶｸ", "\uff21", "", "가나다", "x層y")
+
+
+@pytest.mark.parametrize("text", WIDE)
+def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str) -> None:
+    """F89: rich, which knows it, is not imported for a command."""
+    assert cells(text) == cell_len(text)
+    for right in (False, True):
+        assert cell_len(padded(text, 12, right=right)) == 12
+    assert padded(text, 1).strip() == text
+    for width in range(8):
+        end = last_cells(text, width)
+        assert cell_len(end) <= width
+        assert text.endswith(end)
+        assert len(end) == len(text) or cell_len(text[len(text) - len(end) - 1 :]) > width
+
+
+def test_the_columns_of_a_table_stand_below_each_other_whatever_is_in_them() -> None:
+    """F89."""
+    lines = table([Column("Name"), Column("Size", right=True), Column("End")], [(text, text, "|") for text in WIDE]).splitlines()
+    assert {cell_len(line.partition("|")[0]) for line in lines[1:]} == {cell_len(lines[0].removesuffix("End"))}
+
+
+def test_a_text_of_our_own_keeps_its_lines_and_blanks() -> None:
+    assert printable_lines("a  b\n\n  c") == "a  b\n\n  c"
+    assert printable_lines("a\tb\r\n\x1b[1m\x9b\u202e") == "a b \n\\x1b[1m\\x9b\\u202e"
+
+
+@pytest.mark.parametrize("text", ["plain 層", "\x9b31m\u202e\u2028", "\U000e0041\n\x1b", "\ud800"])
+def test_a_document_says_the_same_when_a_terminal_obeys_none_of_it(text: str) -> None:
+    document = printable_json(json.dumps({"a": text}, ensure_ascii=False, indent=1))
+    assert all(line.isprintable() for line in document.split("\n"))
+    assert json.loads(document) == {"a": text}

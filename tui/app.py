@@ -15,6 +15,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.driver import Driver
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -29,6 +30,7 @@ from tui.theme import DARK, LIGHT
 from tui.type_ahead import HoldsKeys, TypingApp, brings_screen
 from tui.watch import EngineWatch
 from widgets.lines import action_name, key_name
+from widgets.text import shown, shown_lines
 
 if TYPE_CHECKING:
     from tui.commands import Command
@@ -133,7 +135,19 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             terminal.end_on_signals(self)
             terminal.repaint_on_resume(self)
         for problem in (*self.options.problems, *self._keymap_problems):
-            self.notify(problem, severity="warning", timeout=20, markup=False)
+            self.notify(problem, severity="warning", timeout=20)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Tell something at the edge of the screen, literally: what it says may come from a source or a client, so *markup* is off, whoever wants it (S29)."""
+        super().notify(shown_lines(message), title=shown(title), severity=severity, timeout=timeout, markup=False)
 
     # What can't be done now
 
@@ -148,7 +162,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             return True
         reason = self.reason_against(action, default_namespace) if isinstance(action, str) else ""
         if reason:
-            self.notify(reason, severity="warning", markup=False)
+            self.notify(reason, severity="warning")
         return bool(reason)
 
     def reason_against(self, action: str, node: DOMNode | None) -> str:
@@ -262,7 +276,11 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             self.screen.go_to(key)
 
     def copy_line(self, line: str) -> None:
-        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a second time for the same one, the line is shown."""
+        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a second time for the same one, the line is shown.
+
+        Nothing in it can end the brackets that a terminal puts around what is pasted, or is obeyed there otherwise.
+        """
+        line = shown_lines(line)
         if line == self._copied or not terminal.copy(self, line):
             from widgets.dialogs import Shown
 
@@ -270,7 +288,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             self.push_screen(Shown("Copy it by hand", line, "Mark it with the mouse; most terminals want shift held down for that. esc closes"))
             return
         self._copied = line
-        self.notify(f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand.", markup=False)
+        self.notify(f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand.")
 
     # Leaving
 
@@ -291,7 +309,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         if named(error) not in self.faults:
             self.faults.append(named(error))
             where = kept(self._faults_in, error) if self._faults_in is not None else ""
-            self.notify(f"Something went wrong in the dashboard itself: {named(error)}. {where}", severity="error", timeout=20, markup=False)
+            self.notify(f"Something went wrong in the dashboard itself: {named(error)}. {where}", severity="error", timeout=20)
 
     def _fatal_error(self) -> None:
         # A private name of Textual, which would print pages of source and local variables, perhaps secrets among them. In tests it may.

@@ -15,12 +15,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.dom import DOMNode
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, HELP
 from widgets.lines import action_name, key_name
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
     from tui.app import Dashboard
@@ -89,9 +90,9 @@ class CommandPalette(Dialog[Command | None]):
     def compose(self) -> ComposeResult:
         """The line to type into, and the commands."""
         with Vertical(classes="dialog"):
-            yield Input(compact=True, placeholder="what do you want to do? enter runs it, esc closes")
+            yield TextLine(compact=True, placeholder="what do you want to do? enter runs it, esc closes")
             yield RowList((Column("", weight=1), Column("", 7, right=True)), id="commands", header=False)
-            yield Static("", classes="hint", markup=False)
+            yield Plain("", classes="hint")
 
     def on_mount(self) -> None:
         """Show all of them."""
@@ -118,7 +119,7 @@ class CommandPalette(Dialog[Command | None]):
     def _moved(self) -> None:
         row = self.query_one(RowList).current
         command = self._commands[int(row.key)] if row is not None else None
-        self.query_one(".hint", Static).update(command.reason if command is not None else "")
+        self.query_one(".hint", Plain).update(command.reason if command is not None else "")
 
     @on(Input.Submitted)
     @on(RowList.Opened)

@@ -8,6 +8,7 @@ and sends the cells that differ.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 _AT = re.compile(r"\x1b\[(\d+);(\d+)H")
 _STYLE = re.compile(r"\x1b\[([0-9;]*)m")
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+")
+"""What is no cell and a terminal may obey all the same: C0 and C1 controls, directions of writing, what joins or hides signs. Widgets clean what they draw
+(`widgets.text`); this is the last line behind them (S04)."""
+
+_NOT_OURS = re.compile(r"\x1b(?!\[[0-9;]*[Hm])")
+"""An escape that is not one of the two that a picture has."""
+
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 """How Textual brackets a picture where the terminal can show it at once (synchronised output)."""
 
@@ -99,6 +107,24 @@ def _kind(attribute: str) -> str:
 Cell = tuple[str, Style]
 
 
+class _Terminal:
+    """The terminal as a file that takes everything, also when it is gone.
+
+    Textual's thread that writes would end with the first error, and the program would wait for ever for room in the queue to that thread.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+
 class ThriftyDriver(LinuxDriver):
     """Sends what a terminal does not show yet. *ascii_only* lets no other signs through, and without *colours* not one colour, whatever a widget wants."""
 
@@ -112,6 +138,10 @@ class ThriftyDriver(LinuxDriver):
         self._lines: dict[str, list[Cell | None]] = {}
         self._cursor = ""
         self._begun = False
+        self._draws = False
+        # LinuxDriver.__init__ has set it to standard error.
+        terminal: Any = _Terminal(self._file)
+        self._file = terminal
 
     def forget(self) -> None:
         """What the terminal shows is not known any more."""
@@ -121,7 +151,26 @@ class ThriftyDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         """Begin with a terminal of which nothing is known."""
         self.forget()
+        self._draws = True
         super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back as it was."""
+        self._draws = False
+        super().stop_application_mode()
+
+    def _sigcont_application(self, *arguments: Any) -> None:
+        """Draw again after a stop, whether it was announced (SIGTSTP) or not (SIGSTOP).
+
+        Textual starts a second thread that reads keys where the first still does. One of them then waits for a key that the other has read, and the end of the
+        program waits for it: it hangs.
+        """
+        if self._app._exit:
+            return
+        if self._draws and self._auto_restart:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+        super()._sigcont_application(*arguments)
 
     def write(self, data: str) -> None:
         """Send a picture, or something else that the terminal is to do."""
@@ -147,7 +196,8 @@ class ThriftyDriver(LinuxDriver):
         if parts[-1]:
             # Cells at the end and no cursor: nothing that Textual sends now, and nothing that may be lost.
             self.forget()
-            return picture
+            # Line breaks stay: Textual goes to a new line although it then says where that is.
+            return _OBEYED.sub(lambda found: "".join(each for each in found[0] if each in "\x1b\r\n"), _NOT_OURS.sub("", picture))
         told: list[str] = []
         now: Style = ()
         for line, column, cells in zip(parts[1:-3:3], parts[2:-3:3], parts[3:-3:3], strict=True):
@@ -183,16 +233,15 @@ class ThriftyDriver(LinuxDriver):
 
 
 def _read(cells: str, *, colours: bool) -> list[Cell]:
-    """The signs of a run, each with its style."""
-    parts = _STYLE.split(cells)
+    """The signs of a run, each with its style. What is no sign is left out, the line break behind a run too."""
+    parts = [_OBEYED.sub("", part) for part in _STYLE.split(cells)]
     style: Style = ()
-    found: list[Cell] = [(sign, style) for sign in parts[0] if sign >= " "]
+    found: list[Cell] = [(sign, style) for sign in parts[0]]
     for told, text in zip(parts[1::2], parts[2::2], strict=True):
         style = _styled(style, told)
         if not colours:
             style = _colourless(style)
-        # Textual goes to a new line although it then says where that is.
-        found += [(sign, style) for sign in text if sign >= " "]
+        found += [(sign, style) for sign in text]
     return found
 
 

@@ -56,7 +56,7 @@ class EngineWatch(App[DashboardOutcome]):
         """The engine has not answered; the last picture stays on the screen."""
         if self.lost_since is None:
             self.lost_since = time.time()
-            self.notify(error.message, severity="error", markup=False)
+            self.notify(error.message, severity="error")
         self._next_look = time.monotonic() + RETRY_INTERVAL
 
     def waits_since(self, moment: float) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.widgets import Static
+
+from widgets.text import Plain, cell_width, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class DetailPane(VerticalScroll, can_focus=False):
 
     def compose(self) -> ComposeResult:
         """One text that is made anew when something in it changes."""
-        yield Static("", markup=False)
+        yield Plain("")
 
     def show(self, detail: Detail, *, beside: bool) -> None:
         """Show *detail*, as a pane where there is room *beside* the list. Nothing is painted when nothing has changed."""
@@ -65,17 +66,17 @@ class DetailPane(VerticalScroll, can_focus=False):
             return
         self._detail, self._beside = detail, beside
         self.set_class(beside, "-beside")
-        self.query_one(Static).update(self._pane(detail) if beside and detail.facts else Text("\n".join(detail.lines)))
+        self.query_one(Plain).update(self._pane(detail) if beside and detail.facts else "\n".join(map(shown, detail.lines)))
 
     def _pane(self, detail: Detail) -> RenderableType:
         name, value = (self.get_component_rich_style(f"detail-pane--{each}", partial=True) for each in ("name", "value"))
         table = Table.grid(padding=(0, 2), expand=True)
-        table.add_column(style=name, width=max(len(each) for each, _ in detail.facts), no_wrap=True)
+        table.add_column(style=name, width=max(cell_width(each) for each, _ in detail.facts), no_wrap=True)
         table.add_column(style=value, ratio=1, overflow="fold")
-        title = Text(detail.title, self.get_component_rich_style("detail-pane--title", partial=True))
+        title = Text(shown(detail.title), self.get_component_rich_style("detail-pane--title", partial=True))
         for fact in detail.facts:
-            table.add_row(*(Text(each) for each in fact))
-        parts: Sequence[RenderableType] = (title, Text(""), table, *(Text(f"\n{note}") for note in detail.notes))
+            table.add_row(*(Text(shown(each)) for each in fact))
+        parts: Sequence[RenderableType] = (title, Text(""), table, *(Text(f"\n{shown(note)}") for note in detail.notes))
         whole = Table.grid(expand=True)
         whole.add_column(overflow="fold")
         for part in parts:

@@ -11,11 +11,13 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Input
 
 from widgets.answers import Dialog
 from widgets.lines import in_place, key_name
+from widgets.text import Plain, TextLine, shown
 
 HELP_WIDTH = 38
 """Columns for what a key does."""
@@ -87,15 +89,17 @@ class Question(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         """Title, text, the word to type if there is one, and the choices."""
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
-            yield Static(self._text, classes="dialog--text", markup=False)
+            yield Plain(self._title, classes="dialog--title")
+            yield Plain(self._text, classes="dialog--text")
             if self._typed is not None:
-                yield Static(f"Type {self._typed} to go on:", markup=False)
-                yield Input(compact=True, id="typed")
+                yield Plain(f"Type {self._typed} to go on:")
+                yield TextLine(compact=True, id="typed")
             with Horizontal(classes="dialog--buttons"):
                 for choice in self._choices:
                     label = choice.label if self._typed is not None else f"{choice.label} ({choice.key})"
-                    yield Button(label, id=choice.id, compact=True, variant="error" if choice.danger else "default", disabled=self._is_locked(choice, ""))
+                    yield Button(
+                        Content(shown(label)), id=choice.id, compact=True, variant="error" if choice.danger else "default", disabled=self._is_locked(choice, "")
+                    )
 
     def on_mount(self) -> None:
         """Put the focus where a careless enter does no harm."""
@@ -157,14 +161,14 @@ class Prompt(Dialog[dict[str, str] | None]):
     def compose(self) -> ComposeResult:
         """Title, fields and the button."""
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
-            yield Static("")
+            yield Plain(self._title, classes="dialog--title")
+            yield Plain("")
             for field in self._fields:
-                yield Static(field.label, markup=False)
-                yield Input(field.value, id=field.id, compact=True, placeholder=field.hint)
+                yield Plain(field.label)
+                yield TextLine(field.value, id=field.id, compact=True, placeholder=field.hint)
             with Horizontal(classes="dialog--buttons"):
                 yield Button("Cancel (esc)", id="cancel", compact=True)
-                yield Button(f"{self._button} (enter)", id="take", compact=True, variant="primary")
+                yield Button(Content(f"{shown(self._button)} (enter)"), id="take", compact=True, variant="primary")
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -200,9 +204,9 @@ class Shown(Dialog[None]):
     def compose(self) -> ComposeResult:
         """Title, text, and what to do with it."""
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
-            yield Static(self._text, classes="dialog--text", markup=False)
-            yield Static(self._note, markup=False)
+            yield Plain(self._title, classes="dialog--title")
+            yield Plain(self._text, classes="dialog--text")
+            yield Plain(self._note)
 
     def action_close(self) -> None:
         """Back to the screen."""
@@ -239,10 +243,10 @@ class KeyHelp(Dialog[None]):
                 lines.append(f"  {' '.join(dict.fromkeys(keys)):<18}  {first}")
                 lines.extend(f"{'':<22}{each}" for each in others)
         with Vertical(classes="dialog"):
-            yield Static("Keys", classes="dialog--title")
+            yield Plain("Keys", classes="dialog--title")
             with VerticalScroll():
-                yield Static("\n".join(lines), markup=False)
-            yield Static("esc closes", classes="dialog--title")
+                yield Plain("\n".join(lines))
+            yield Plain("esc closes", classes="dialog--title")
 
     def _groups(self) -> dict[str, dict[str, tuple[list[str], str]]]:
         """By the place where they work: for each action its keys and what it does."""

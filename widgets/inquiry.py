@@ -11,10 +11,11 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
+from widgets.text import Plain, TextLine
 
 PAUSE = 0.12
 """Seconds of silence after which the word on what was typed is asked for."""
@@ -66,11 +67,11 @@ class Inquiry(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         """Title, text, the line, the word on it, and the keys."""
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
-            yield Static(self._text, classes="dialog--text", markup=False)
-            yield Input(self._value, id="line", compact=True, placeholder=self._hint, select_on_focus=False)
-            yield Static("", classes="inquiry--answer", markup=False)
-            yield Static(f"enter {self._verb}   esc changes nothing", classes="inquiry--keys", markup=False)
+            yield Plain(self._title, classes="dialog--title")
+            yield Plain(self._text, classes="dialog--text")
+            yield TextLine(self._value, id="line", compact=True, placeholder=self._hint, select_on_focus=False)
+            yield Plain("", classes="inquiry--answer")
+            yield Plain(f"enter {self._verb}   esc changes nothing", classes="inquiry--keys")
 
     def on_mount(self) -> None:
         """Begin in the line."""
@@ -91,7 +92,7 @@ class Inquiry(Dialog[str | None]):
         self._show(await self._answer(self._line))
 
     def _show(self, answer: Answer) -> None:
-        shown = self.query_one(".inquiry--answer", Static)
+        shown = self.query_one(".inquiry--answer", Plain)
         shown.set_class(answer.refused, "-refused")
         shown.update(answer.text)
 

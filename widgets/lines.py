@@ -15,7 +15,8 @@ from textual.keys import key_to_character
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Static
+
+from widgets.text import Plain, cell_width, first_cells, shown, shown_lines
 
 _KEY_NAMES = {"escape": "esc", "space": "space", "pagedown": "pgdn", "pageup": "pgup"}
 _SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+", "underscore": "_"}
@@ -25,11 +26,12 @@ KEY_GAP = 3
 """Columns between two entries of the line of keys."""
 
 
-def tell(line: Static, told: str, *, resizes: bool = True) -> None:
+def tell(line: Plain, told: str, *, resizes: bool = True) -> None:
     """Write a line if it says something else now. Only where it *resizes* with its length is all around it laid out anew."""
+    told = shown_lines(told)
     before = str(line.content)
     if before != told:
-        line.update(told, layout=resizes and len(before) != len(told))
+        line.update(told, layout=resizes and cell_width(before) != cell_width(told))
 
 
 def action_name(action: str) -> str:
@@ -76,7 +78,7 @@ class KeyEntry:
     @property
     def width(self) -> int:
         """Columns, with the gap behind it."""
-        return len(self.key) + 1 + len(self.text) + KEY_GAP
+        return cell_width(self.key) + 1 + cell_width(self.text) + KEY_GAP
 
 
 class TwoSided(Widget):
@@ -102,17 +104,17 @@ class TwoSided(Widget):
 
     def render(self) -> RenderResult:
         """The line."""
-        width = self.size.width
-        line = Text(no_wrap=True).append(self.left, self.get_component_rich_style("two-sided--left", partial=True))
-        room = width - len(self.left) - 2
-        alert = self.alert[: max(0, room)]
-        room -= len(alert) + (3 if alert else 0)
+        left = shown(self.left)
+        line = Text(no_wrap=True).append(left, self.get_component_rich_style("two-sided--left", partial=True))
+        room = self.size.width - cell_width(left) - 2
+        alert = first_cells(shown(self.alert), room)
+        room -= cell_width(alert) + (3 if alert else 0)
         parts: list[str] = []
-        for part in self.right:
-            if len("   ".join([*parts, part])) <= room:
+        for part in map(shown, self.right):
+            if cell_width("   ".join([*parts, part])) <= room:
                 parts.append(part)
         told = "   ".join(parts)
-        gap = width - len(self.left) - len(told) - len(alert) - (3 if alert and told else 0)
+        gap = self.size.width - cell_width(left) - cell_width(told) - cell_width(alert) - (3 if alert and told else 0)
         line.append(" " * max(1, gap))
         if alert:
             line.append(alert, self.get_component_rich_style("two-sided--alert", partial=True)).append("   " if told else "")
@@ -235,7 +237,7 @@ class KeyLine(Widget):
         self._shown = self._entries()
         line = Text(no_wrap=True)
         for column, entry in self._placed():
-            line.append(" " * (column - len(line)))
+            line.append(" " * (column - line.cell_len))
             line.append(entry.key, key if entry.enabled else dim).append(f" {entry.text}", text if entry.enabled else dim)
         return line
 

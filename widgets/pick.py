@@ -10,11 +10,11 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Static
 
 from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain, cell_width, shown
 
 ROWS = 9
 """Rows that are shown at once; the list scrolls."""
@@ -71,16 +71,16 @@ class Pick(Dialog[str | None]):
 
     def compose(self) -> ComposeResult:
         """Title, text, the rows, what is behind one, and the keys."""
-        width = max((len(each.label) for each in self._options.values()), default=0)
+        labels = max((cell_width(shown(each.label)) for each in self._options.values()), default=0)
         has_remarks = any(each.remark for each in self._options.values())
-        columns = (Column("", width), Column("", weight=1)) if has_remarks else (Column("", weight=1),)
+        columns = (Column("", labels), Column("", weight=1)) if has_remarks else (Column("", weight=1),)
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
-            yield Static(self._text, classes="dialog--text", markup=False)
+            yield Plain(self._title, classes="dialog--title")
+            yield Plain(self._text, classes="dialog--text")
             yield RowList(columns, id="options", header=False)
-            yield Static("", classes="pick--preview", markup=False)
-            yield Static("", classes="pick--refusal", markup=False)
-            yield Static(f"enter {self._verb}   esc changes nothing", classes="pick--keys", markup=False)
+            yield Plain("", classes="pick--preview")
+            yield Plain("", classes="pick--refusal")
+            yield Plain(f"enter {self._verb}   esc changes nothing", classes="pick--keys")
 
     def on_mount(self) -> None:
         """Begin on what is chosen now."""
@@ -96,7 +96,7 @@ class Pick(Dialog[str | None]):
     @on(RowList.Moved)
     def _show_preview(self) -> None:
         row = self.query_one("#options", RowList).current
-        preview = self.query_one(".pick--preview", Static)
+        preview = self.query_one(".pick--preview", Plain)
         told = self._options[row.key].preview if row is not None else ""
         preview.display = bool(told)
         preview.update(told)
@@ -113,7 +113,7 @@ class Pick(Dialog[str | None]):
         finally:
             self._taking = False
         if refusal:
-            shown = self.query_one(".pick--refusal", Static)
+            shown = self.query_one(".pick--refusal", Plain)
             shown.update(refusal)
             shown.add_class("-shown")
         else:

@@ -9,11 +9,11 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Static
 
 from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS
 from widgets.row_list import Cell
+from widgets.text import Plain, shown
 
 
 class Report(Dialog[bool]):
@@ -51,11 +51,11 @@ class Report(Dialog[bool]):
     def compose(self) -> ComposeResult:
         """Title, lines, and what the keys do."""
         with Vertical(classes="dialog"):
-            yield Static(self._title, classes="dialog--title", markup=False)
+            yield Plain(self._title, classes="dialog--title")
             with VerticalScroll(can_focus=False):
-                yield Static("", id="lines", markup=False)
+                yield Plain("", id="lines")
             onward = f"enter {self._onward}   " if self._onward else ""
-            yield Static(f"{onward}esc closes", classes="dialog--keys", markup=False)
+            yield Plain(f"{onward}esc closes", classes="dialog--keys")
 
     def on_mount(self) -> None:
         """Show the lines."""
@@ -66,8 +66,8 @@ class Report(Dialog[bool]):
         told = Text()
         for number, line in enumerate(lines):
             style = self.get_component_rich_style(f"report--{line.tone}", partial=True) if line.tone else ""
-            told.append("\n" if number else "").append(line.text, style)
-        self.query_one("#lines", Static).update(told)
+            told.append("\n" if number else "").append(shown(line.text), style)
+        self.query_one("#lines", Plain).update(told)
 
     def action_scroll(self, by: int) -> None:
         """Move through the lines."""

@@ -20,6 +20,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from widgets.text import cell_width, first_cells, last_cells, padded, shown
+
 TONES = ("dim", "good", "warn", "bad", "accent")
 """Tones that a cell may have besides the plain one. They never stand alone: the text says the same."""
 
@@ -207,7 +209,7 @@ class RowList(ScrollView, can_focus=True):
         self._words: tuple[str, ...] = ()
         self._widths: tuple[int, ...] = ()
         # Of each column the longest text that was on the screen so far. It only grows, so that nothing moves to and fro.
-        self._longest = [len(column.title) for column in self.columns]
+        self._longest = [cell_width(column.title) for column in self.columns]
         self._order: Order | None = None
         self._follower: RowList | None = None
         self._leader: RowList | None = None
@@ -440,7 +442,7 @@ class RowList(ScrollView, can_focus=True):
         longest = self._longest[:]
         for _, row in self._lines_on_screen():
             for index, cell in enumerate(row.cells[: len(longest)]):
-                longest[index] = max(longest[index], len(cell.text))
+                longest[index] = max(longest[index], cell_width(shown(cell.text)))
         if longest != self._longest:
             self._longest = longest
             before, self._widths = self._widths, ()
@@ -474,20 +476,20 @@ class RowList(ScrollView, can_focus=True):
     def _evened(self, widths: list[int]) -> list[int]:
         """Give what columns do not need to those that need more, from the left to the right."""
         spare = {}
-        for index, (column, width) in enumerate(zip(self.columns, widths, strict=True)):
+        for index, (column, given) in enumerate(zip(self.columns, widths, strict=True)):
             # The title needs room for the sign of the order too.
-            left = width - max(self._longest[index], len(column.title) + 2)
+            left = given - max(self._longest[index], cell_width(column.title) + 2)
             if column.width is None and left > 0:
                 spare[index] = left
         for index, column in enumerate(self.columns):
             lacks = 0 if column.right or not widths[index] else self._longest[index] - widths[index]
             while lacks > 0 and spare:
                 giver = max(spare, key=spare.__getitem__)
-                given = min(lacks, spare[giver])
-                widths[index] += given
-                widths[giver] -= given
-                lacks -= given
-                spare[giver] -= given
+                moved = min(lacks, spare[giver])
+                widths[index] += moved
+                widths[giver] -= moved
+                lacks -= moved
+                spare[giver] -= moved
                 if not spare[giver]:
                     del spare[giver]
         return widths
@@ -518,15 +520,15 @@ class RowList(ScrollView, can_focus=True):
             return title
         return f"{title} {'v' if self._order.descending else '^'}"
 
-    def _strip(self, cells: Sequence[Cell], width: int, base: Style, *, marker: str) -> Strip:
+    def _strip(self, cells: Sequence[Cell], room: int, base: Style, *, marker: str) -> Strip:
         # Every change of style costs some forty bytes of escapes, and blanks show only their ground: they take the style of what stands before them.
         runs = [(marker, "plain")] if self._marker else []
         gap = ""
-        for cell, column, cell_width in zip(cells, self.columns, self._layout(width), strict=False):
-            if cell_width == 0:
+        for cell, column, share in zip(cells, self.columns, self._layout(room), strict=False):
+            if share == 0:
                 continue
             tone = (cell.tone or "plain") if cell.text else runs[-1][1] if runs else "plain"
-            text = fitted(cell.text, cell_width, right=column.right, sentence=column.sentence)
+            text = fitted(cell.text, share, right=column.right, sentence=column.sentence)
             if runs and runs[-1][1] == tone:
                 runs[-1] = (f"{runs[-1][0]}{gap}{text}", tone)
             else:
@@ -535,19 +537,20 @@ class RowList(ScrollView, can_focus=True):
                 runs.append((text, tone))
             gap = "  "
         if not runs:
-            return Strip.blank(width, base)
+            return Strip.blank(room, base)
         last, tone = runs[-1]
-        runs[-1] = (last.ljust(width - sum(len(text) for text, _ in runs[:-1])), tone)
-        return Strip([Segment(text, base + self._style(tone)) for text, tone in runs]).adjust_cell_length(width, base)
+        runs[-1] = (padded(last, room - sum(cell_width(text) for text, _ in runs[:-1])), tone)
+        return Strip([Segment(text, base + self._style(tone)) for text, tone in runs]).adjust_cell_length(room, base)
 
 
-def fitted(text: str, width: int, *, right: bool = False, sentence: bool = False) -> str:
-    """*text* in exactly *width* cells; what is too long loses its middle, or as a *sentence* its end."""
-    if len(text) <= width:
-        return text.rjust(width) if right else text.ljust(width)
-    if width < 5:
-        return text[:width]
+def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False) -> str:
+    """*text* in one printable line of exactly so many cells; what is too long loses its middle, or as a *sentence* its end."""
+    text = shown(text)
+    if cell_width(text) <= cells:
+        return padded(text, cells, right=right)
+    if cells < 5:
+        return padded(first_cells(text, cells), cells)
     if sentence:
-        return f"{text[: width - 2].rstrip()}..".ljust(width)
-    head = (width - 2) // 2
-    return f"{text[:head]}..{text[len(text) - (width - 2 - head) :]}"
+        return padded(f"{first_cells(text, cells - 2).rstrip()}..", cells)
+    head = (cells - 2) // 2
+    return padded(f"{first_cells(text, head)}..{last_cells(text, cells - 2 - head)}", cells)

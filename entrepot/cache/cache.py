@@ -10,23 +10,30 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import msgspec
+
+from entrepot.cache.copies import BlobCopies
+from entrepot.cache.failures import Failures
 from entrepot.cache.fill import BlobSource, Fill, Fills
-from entrepot.cache.flight import SingleFlight
+from entrepot.cache.flight import FetchAbandoned, SingleFlight
 from entrepot.cache.history import PullHistory
-from entrepot.cache.holdings import Holdings, Ledger
+from entrepot.cache.holdings import Holdings, Ledger, Resolved
+from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
-from entrepot.source.client import BlobStream, SourceClient, TagPage
+from entrepot.source.client import EMPTY_INDEX, BlobStream, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -38,8 +45,8 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store.blobs import BlobStore
-from entrepot.store.catalog import Catalog, TagEntry
-from entrepot.store.manifests import Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
+from entrepot.store.manifests import INDEXES, Descriptor, Manifest, ManifestUnreadable, ReferenceKind, config_platform, parse_manifest
 
 PATIENCE_WITH_COPY = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it gets the copy."""
@@ -47,11 +54,25 @@ PATIENCE_WITH_COPY = 2.0
 RESOLVED_BELIEVED = 300.0
 """Seconds for which it is believed at the most, without asking again, where a tag points that is not held: a freshness of its rule speaks of what is held."""
 
-REMEMBERED_FAILURES = 10_000
-"""Repositories and tags of which it is remembered for a few seconds that their source failed or did not have them."""
+STATED_SIZE_TTL = 300.0
+"""Seconds for which the size of a blob is trusted that only a HEAD of the source has told."""
+
+STATED_SIZES = 10_000
+"""Blobs of which such a size is remembered, those asked for last."""
+
+PROOF_TIMEOUT = 30.0
+"""Seconds that a source has to prove that it has the bytes of a copy; after that the blob is fetched from it whole."""
+
+UNPROVEN_TTL = 600.0
+"""Seconds for which a source that gave other bytes than the copy has is not asked for a proof again."""
+
+UNPROVEN = 10_000
+"""Such failures that are remembered."""
 
 CONFIG_LIMIT = 8 * 1024 * 1024
 """The largest image config that is read for its platform, in bytes."""
+
+_log = logging.getLogger("entrepot.cache")
 
 
 class Origin(StrEnum):
@@ -111,6 +132,28 @@ class BlobDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class ListAnswer:
+    """A list of tags, or an index of referrers, for a client. *warning* says why it may be stale."""
+
+    listing: SourceList
+    origin: Origin
+    warning: str | None = None
+
+
+@dataclass(slots=True)
+class _StatedSize:
+    """What the source said of a blob that no manifest names, and the fill that was begun with it."""
+
+    descriptor: Descriptor
+    time: float
+    fill: Fill | None = None
+
+    @property
+    def is_contradicted(self) -> bool:
+        return self.fill is not None and self.fill.error is not None
+
+
+@dataclass(frozen=True, slots=True)
 class _RepositoryBlob:
     """A blob of a repository at its source, asked for with a credential set or none: what a fill reads from."""
 
@@ -137,7 +180,9 @@ class ArtifactCache:
         route: Callable[[str], Route | None],
         client: Callable[[Route], SourceClient],
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """*clock* is in seconds since the epoch, for what is written down; *monotonic*, in seconds, measures what lasts within one run."""
         self._settings = settings
         self._catalog = catalog
         self._blobs = blobs
@@ -146,13 +191,23 @@ class ArtifactCache:
         self._route = route
         self._client = client
         self._clock = clock
+        self._monotonic = monotonic
         self._flights: SingleFlight[ManifestAnswer] = SingleFlight()
         self._size_flights: SingleFlight[int] = SingleFlight()
-        self._failures: OrderedDict[tuple[Repository, str], tuple[float, EntrepotError]] = OrderedDict()
+        self._head_flights: SingleFlight[ManifestHead] = SingleFlight()
+        self._list_flights: SingleFlight[SourceList] = SingleFlight()
+        self._lists = SourceLists(monotonic)
+        self._failures = Failures(lifetime=settings.negative_freshness, clock=monotonic)
         self.hits = 0
         """Manifests and blobs that were answered from what is held, since the start. Who only asks whether something is there (HEAD) is not counted."""
         self.misses = 0
         """Those that had to be fetched, or were on their way already."""
+        self._stated_sizes: OrderedDict[tuple[Repository, Digest], _StatedSize] = OrderedDict()
+        """Blobs that the source says belong to a repository, though no manifest of it names them."""
+        self._proofs: SingleFlight[bool] = SingleFlight()
+        self._unproven: OrderedDict[tuple[str, Digest], float] = OrderedDict()
+        """By source repository and blob: until when it is not asked for a proof again."""
+        self.copies = BlobCopies(catalog=catalog, blobs=blobs, fills=fills, events=events, now=clock)
         self.holdings = Holdings(catalog)
         self.ledger = Ledger(catalog, clock)
         self.history = PullHistory(catalog, clock)
@@ -166,8 +221,10 @@ class ArtifactCache:
 
     async def close(self) -> None:
         """Give up what is being asked of sources, and write down what was used."""
-        await self._flights.close()
-        await self._size_flights.close()
+        for flights in (self._flights, self._size_flights, self._head_flights, self._list_flights):
+            await flights.close()
+        await self._proofs.close()
+        await self.copies.close()
         await self.ledger.write()
 
     # Manifests
@@ -213,33 +270,51 @@ class ArtifactCache:
         own = route.rule.freshness
         return self._settings.freshness if own is None else own
 
+    def _is_fresh(self, entry: TagEntry, route: Route) -> bool:
+        # A tag that was checked in the future was never checked: the clock was wrong then, or is now (RFC 9111, 4.2.3).
+        return 0 <= self._clock() - entry.checked < self.freshness(route)
+
+    def _is_trusted(self, resolved: Resolved, route: Route) -> bool:
+        return self._monotonic() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED)
+
     async def describe_manifest(self, repository: Repository, reference: Tag | Digest) -> ManifestDescription:
         """What a HEAD tells of a manifest. For one that is not held the source gets a HEAD, which Docker Hub does not count, and nothing is fetched."""
-        holding = await self.holdings.of(repository)
         route = self._route(repository)
+        if route is not None:
+            self._raise_remembered_without_copy(repository, reference)
+        holding = await self.holdings.of(repository)
         held = reference in holding.manifests if isinstance(reference, Digest) else await self.holdings.tag(repository, reference) is not None
         if not held and route is not None:
             resolved = holding.resolved.get(reference)
-            if resolved is not None and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
+            if resolved is not None and self._is_trusted(resolved, route):
                 return ManifestDescription(resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM)
-            self._raise_remembered(repository, str(reference))
-            try:
-                head = await self._client(route).head_manifest(route.repository, reference)
-            except SourceError as error:
-                raise self._failed(repository, str(reference), error, route) from error
+            self._raise_remembered(repository, _of_manifest(reference))
+            head = await self._head_flights.join(
+                (repository, _of_manifest(reference)), lambda: self._head(repository, route, reference), group=route.registry.login_server
+            )
             if head.digest is not None and head.media_type is not None and head.size is not None:
-                if not isinstance(reference, Digest):
-                    holding.resolves(reference, head.digest, head.media_type, head.size, self._clock())
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
         self.ledger.manifest_seen(repository, manifest.digest)
         return ManifestDescription(manifest.digest, manifest.media_type, len(manifest.content), answer.origin, answer.warning)
 
+    async def _head(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestHead:
+        try:
+            head = await self._client(route).head_manifest(route.repository, reference)
+        except SourceError as error:
+            raise self._failed(repository, _of_manifest(reference), error, route) from error
+        if not isinstance(reference, Digest) and head.digest is not None and head.media_type is not None and head.size is not None:
+            holding = await self.holdings.of(repository)
+            holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
+        return head
+
     async def _find_manifest(self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False) -> ManifestAnswer:
         route = self._route(repository)
         if isinstance(reference, Digest):
             return await self._find_by_digest(repository, route, reference)
+        if route is not None and not refresh:
+            self._raise_remembered_without_copy(repository, reference)
         entry = await self.holdings.tag(repository, reference)
         if entry is None:
             if route is None:
@@ -247,12 +322,12 @@ class ArtifactCache:
             if not refresh:
                 self._raise_remembered(repository, reference)
             resolved = (await self.holdings.of(repository)).resolved.get(reference)
-            if resolved is not None and not refresh and self._clock() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED):
+            if resolved is not None and not refresh and self._is_trusted(resolved, route):
                 return await self._find_by_digest(repository, route, resolved.digest)
             return await self._ask(repository, route, reference, None)
         if route is None:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE)
-        if not refresh and self._clock() - entry.checked < self.freshness(route):
+        if not refresh and self._is_fresh(entry, route):
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, reference) if entry.gone else None)
         client = self._client(route)
         try:
@@ -262,9 +337,9 @@ class ArtifactCache:
                 return await self._ask(repository, route, reference, entry)
         except TimeoutError:
             slow = self._too_slow(client, route)
-            self._remember(repository, reference, slow)
+            self._remember(repository, reference, slow, has_copy=True)
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, slow.what)
-        except (SourceError, ManifestUnknown) as error:
+        except (SourceError, ManifestUnknown, FetchAbandoned) as error:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.STALE, error.what)
 
     def _patience(self, client: SourceClient) -> float:
@@ -276,16 +351,18 @@ class ArtifactCache:
         return SourceUnreachable(f"{route.registry.login_server} does not answer within {PATIENCE_WITH_COPY:g} s. (cache rule {route.rule.name})")
 
     async def _find_by_digest(self, repository: Repository, route: Route | None, digest: Digest) -> ManifestAnswer:
+        if route is not None:
+            self._raise_remembered_without_copy(repository, digest)
         holding = await self.holdings.of(repository)
         if digest in holding.manifests:
             return ManifestAnswer(await self._held_manifest(repository, digest), Origin.CACHE)
         if route is None:
             raise await self._unknown(repository, digest)
-        self._raise_remembered(repository, str(digest))
-        return await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))
+        self._raise_remembered(repository, _of_manifest(digest))
+        return await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
 
     async def _ask(self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None) -> ManifestAnswer:
-        return await self._flights.join((repository, tag), lambda: self._check(repository, route, tag, entry))
+        return await self._flights.join((repository, tag), lambda: self._check(repository, route, tag, entry), group=route.registry.login_server)
 
     async def _check(self, repository: Repository, route: Route, tag: Tag, entry: TagEntry | None) -> ManifestAnswer:
         """Ask the source where a tag points. With a copy at hand a HEAD does: Docker Hub counts GETs of manifests, not HEADs."""
@@ -294,20 +371,24 @@ class ArtifactCache:
         try:
             head = await self._client(route).head_manifest(route.repository, tag)
         except SourceNotFound:
-            await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
+            # Where the catalog fails, that is found out again.
+            with suppress(CatalogFailed):
+                await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
             self.holdings.forget_tag(repository, tag)
             self._events.record("tag-gone", f"{route.source}:{tag} is gone at its source; what is held of it stays and is served.", f"{repository}:{tag}")
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE, _gone_warning(route, tag))
         except SourceError as error:
-            raise self._failed(repository, tag, error, route) from error
+            raise self._failed(repository, tag, error, route, has_copy=True) from error
         holding = await self.holdings.of(repository)
         if head.digest is None or head.digest not in holding.manifests:
-            return await self._fetch(repository, route, tag)
+            return await self._fetch(repository, route, tag, has_copy=True)
         if not await self.holdings.point_tag(repository, tag, head.digest, now=self._clock()):
-            return await self._fetch(repository, route, tag)
+            return await self._fetch(repository, route, tag, has_copy=True)
+        self._failures.forget(repository, tag)
         return ManifestAnswer(await self._held_manifest(repository, head.digest), Origin.CACHE)
 
-    async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest) -> ManifestAnswer:
+    async def _fetch(self, repository: Repository, route: Route, reference: Tag | Digest, *, has_copy: bool = False) -> ManifestAnswer:
+        """Fetch a manifest and keep it. With *has_copy* another one is cached, which is served when this fails."""
         try:
             try:
                 fetched = await self._client(route).manifest(route.repository, reference)
@@ -318,27 +399,46 @@ class ArtifactCache:
                 self.ledger.manifest_fetched(route.rule.name)
                 raise
             self.ledger.manifest_fetched(route.rule.name)
-            manifest = Manifest.of(fetched.content, fetched.media_type, fetched.digest)
+            manifest = await parse_manifest(fetched.content, fetched.media_type, fetched.digest)
         except ManifestUnreadable as error:
-            invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {error}.", "Ask whoever publishes the image.")
-            raise self._failed(repository, str(reference), invalid, route) from error
+            raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
         except SourceError as error:
-            raise self._failed(repository, str(reference), error, route) from error
+            raise self._failed(repository, _of_manifest(reference), error, route, has_copy=has_copy) from error
         holding = await self.holdings.of(repository)
         tags = holding.resolved_to(manifest.digest) if isinstance(reference, Digest) else [reference]
-        await self.holdings.add_manifest(repository, route.source, manifest, tags=tags, now=self._clock())
+        try:
+            await self.holdings.add_manifest(repository, route.source, manifest, tags=tags, now=self._clock())
+        except (OverflowError, UnicodeError) as error:
+            # A number or a text that no database takes: nothing of it was written.
+            raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
+        self._failures.forget(repository, _of_manifest(manifest.digest))
+        for tag in tags:
+            self._failures.forget(repository, tag)
         return ManifestAnswer(manifest, Origin.UPSTREAM)
 
+    def _invalid(self, repository: Repository, reference: Tag | Digest, error: Exception, route: Route, *, has_copy: bool) -> EntrepotError:
+        """A manifest that can't be read or stored. It is remembered as every failure is: not one GET at the source for each request (F67)."""
+        reason = str(error) if isinstance(error, ManifestUnreadable) else "it has a number, a text or a depth beyond all bounds"
+        invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {reason}.", "Ask whoever publishes the image.")
+        return self._failed(repository, _of_manifest(reference), invalid, route, has_copy=has_copy)
+
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
-        manifest = await self.holdings.manifest(digest)
+        route = self._route(repository)
+        try:
+            manifest = await self.holdings.manifest_of(repository, digest)
+        except CatalogFailed:
+            # Its source may have it yet.
+            if route is None:
+                raise
+            manifest = None
         if manifest is not None:
             return manifest
         # It was evicted or deleted since somebody looked.
         self.holdings.forget(repository)
-        route = self._route(repository)
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
-        return (await self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest))).manifest
+        fetched = self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
+        return (await fetched).manifest
 
     async def _unknown(self, repository: Repository, reference: Tag | Digest) -> EntrepotError:
         if await self._catalog.is_cached(repository):
@@ -349,12 +449,14 @@ class ArtifactCache:
 
     async def describe_blob(self, repository: Repository, digest: Digest) -> BlobDescription:
         """What a HEAD tells of a blob; nothing is fetched. Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`."""
-        descriptor, _ = await self._descriptor(repository, digest)
-        held = self._blobs.size(digest)
-        if held is not None:
+        descriptor, is_named = await self._descriptor(repository, digest)
+        route = self._route(repository)
+        size = await self.copies.size(digest, descriptor.size if is_named else None)
+        # Without a proof a copy of another source's credentials is none: the answer is what this repository's source says.
+        if size is not None and await self._is_open(repository, route, digest):
             self.ledger.blob_used(digest)
-            return BlobDescription(digest, held, Origin.CACHE)
-        if self._route(repository) is None:
+            return BlobDescription(digest, size, Origin.CACHE)
+        if route is None:
             raise self._not_held(repository, digest)
         return BlobDescription(digest, descriptor.size, Origin.UPSTREAM)
 
@@ -363,30 +465,29 @@ class ArtifactCache:
 
         Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
         """
-        descriptor, source_knows = await self._descriptor(repository, digest)
-        found = await self._obtain(repository, descriptor)
-        if found is None:
-            self.hits += 1
-            self.ledger.blob_used(digest)
+        descriptor, is_named = await self._descriptor(repository, digest)
+        blob = await (self._cached_or_fill(repository, descriptor) if is_named else self._unnamed_blob(repository, descriptor))
+        if isinstance(blob, HeldBlob):
             # Whoever answers opens the file a moment later, for a range in another thread: until then it must not be evicted.
             self._blobs.hand_out(digest)
-            held = self._blobs.size(digest)
-            return HeldBlob(digest, descriptor.size if held is None else held)
+            self.hits += 1
+            self.ledger.blob_used(digest)
+            return blob
         self.misses += 1
-        if descriptor.kind is ReferenceKind.LAYER and not source_knows and self._fills.refusal is None and not self.pulls.is_busy:
+        if descriptor.kind is ReferenceKind.LAYER and is_named and self._fills.refusal is None and not self.pulls.is_busy:
             # On a full disk, and while many pulls are under way, only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
-        return found
+        return blob
 
     async def _descriptor(self, repository: Repository, digest: Digest) -> tuple[Descriptor, bool]:
-        """A blob of the repository, and whether only the source's word links it: no manifest that we hold does."""
+        """A blob of the repository, and whether a manifest that we hold names it; otherwise only the source's word links it."""
         holding = await self.holdings.of(repository)
         descriptor = holding.blobs.get(digest)
         if descriptor is not None:
-            return descriptor, False
-        linked = holding.vouched.get(digest)
-        if linked is not None:
-            return linked, True
+            return descriptor, True
+        stated = self._stated_sizes.get((repository, digest))
+        if stated is not None and not stated.is_contradicted and 0 <= self._clock() - stated.time < STATED_SIZE_TTL:
+            return stated.descriptor, False
         route = self._route(repository)
         if route is None:
             if not holding.manifests:
@@ -394,8 +495,53 @@ class ArtifactCache:
             raise self._not_held(repository, digest)
         self._raise_remembered(repository, str(digest))
         size = await self._size_flights.join((repository, digest), lambda: self._size_at_source(repository, route, digest))
-        linked = holding.vouched[digest] = Descriptor(digest, ReferenceKind.LAYER, "application/octet-stream", size)
-        return linked, True
+        return self._state_size(repository, digest, size).descriptor, False
+
+    def _state_size(self, repository: Repository, digest: Digest, size: int) -> _StatedSize:
+        descriptor = Descriptor(digest, ReferenceKind.LAYER, "application/octet-stream", size)
+        stated = self._stated_sizes[repository, digest] = _StatedSize(descriptor, self._clock())
+        self._stated_sizes.move_to_end((repository, digest))
+        while len(self._stated_sizes) > STATED_SIZES:
+            self._stated_sizes.popitem(last=False)
+        return stated
+
+    async def _unnamed_blob(self, repository: Repository, descriptor: Descriptor) -> HeldBlob | Fill:
+        """A blob whose size only a HEAD has told: where the GET contradicts it, the GET is right."""
+        digest = descriptor.digest
+        blob = await self._cached_or_fill(repository, descriptor, is_named=False)
+        if isinstance(blob, HeldBlob):
+            return blob
+        self._note_fill(repository, digest, blob)
+        try:
+            await blob.wait_beyond(0)
+        except SourceAnswerInvalid:
+            size = await self._size_of_get(repository, digest)
+            if size is None or size == descriptor.size:
+                return blob
+            descriptor = self._state_size(repository, digest, size).descriptor
+            blob = await self._cached_or_fill(repository, descriptor, is_named=False)
+            if isinstance(blob, Fill):
+                self._note_fill(repository, digest, blob)
+        except EntrepotError:
+            # Whoever sends the blob meets the same error, and tells it.
+            pass
+        return blob
+
+    def _note_fill(self, repository: Repository, digest: Digest, fill: Fill) -> None:
+        stated = self._stated_sizes.get((repository, digest))
+        if stated is not None:
+            stated.fill = fill
+
+    async def _size_of_get(self, repository: Repository, digest: Digest) -> int | None:
+        """The size that the source states when it sends the blob; None where it states none or can't be asked."""
+        route = self._route(repository)
+        if route is None:
+            return None
+        try:
+            async with self._blob_source(route, digest)(offset=0, validator=None) as stream:
+                return stream.size
+        except SourceError:
+            return None
 
     async def _size_at_source(self, repository: Repository, route: Route, digest: Digest) -> int:
         try:
@@ -413,21 +559,85 @@ class ArtifactCache:
         return error if route is None else self._for_client(error, route, BlobUnknown)
 
     def _not_held(self, repository: Repository, digest: Digest) -> BlobUnknown:
+        if self.copies.was_damaged(digest):
+            return BlobUnknown(
+                f"The cached copy of blob {digest} was damaged and is removed, and no cache rule answers for {repository} any more.",
+                "Make a cache rule for it to pull the blob again, and look at the disk.",
+            )
         return BlobUnknown(f"{repository} holds no blob {digest}, and no cache rule answers for it any more.", "Make a cache rule for it to pull more.")
 
     async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
-        """The fill of a blob, or None when it is held."""
-        if self._blobs.size(descriptor.digest) is not None:
-            return None
+        """The fill of a blob that a manifest names, or None when it is held."""
+        blob = await self._cached_or_fill(repository, descriptor)
+        return None if isinstance(blob, HeldBlob) else blob
+
+    async def _cached_or_fill(self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True) -> HeldBlob | Fill:
+        """A right copy that opens for the repository, else the fill that brings the blob from the repository's own source."""
+        digest = descriptor.digest
+        stated_size = descriptor.size if is_named else None
         route = self._route(repository)
+        size = await self.copies.size(digest, stated_size)
+        while size is not None and await self._opens(repository, route, digest, size):
+            # It may have been evicted, or found damaged, while its source was asked.
+            if self._blobs.size(digest) == size:
+                return HeldBlob(digest, size)
+            size = await self.copies.size(digest, stated_size)
         if route is None:
             # Its rule was deleted while it comes in.
-            fill = self._fills.any(descriptor.digest)
-            if fill is None or fill.size != descriptor.size:
-                raise self._not_held(repository, descriptor.digest)
+            login_server = await self._login_server_of(repository)
+            fill = self._fills.get(digest, login_server, descriptor.size) if login_server is not None else None
+            if fill is None:
+                raise self._not_held(repository, digest)
             return fill
-        source = self._blob_source(route, descriptor.digest)
-        return await self._fills.join(descriptor.digest, descriptor.size, source, origin=route.registry.login_server)
+        self.copies.fetching(digest, _blob_origin(route))
+        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest), origin=route.registry.login_server)
+
+    async def _login_server_of(self, repository: Repository) -> str | None:
+        """From which source registry a repository was cached."""
+        source = await self._catalog.source_of(repository)
+        return source.partition("/")[0] if source is not None else None
+
+    async def _is_open(self, repository: Repository, route: Route | None, digest: Digest) -> bool:
+        """Whether it is known that a copy may be served through the repository; no source is asked.
+
+        Who gave the copy must be the source of the repository's rule. A repository without a rule keeps what it cached.
+        """
+        if route is not None:
+            return await self.copies.opens_for(digest, {route.registry.login_server})
+        login_server = await self._login_server_of(repository)
+        return await self.copies.opens_for(digest, {login_server} if login_server is not None else ())
+
+    async def _opens(self, repository: Repository, route: Route | None, digest: Digest, size: int) -> bool:
+        """Whether a copy may be served through the repository; its source is asked for a proof where that is not known.
+
+        Raises what the source answers when it can't give one.
+        """
+        if await self._is_open(repository, route, digest):
+            return True
+        if route is None or self._unproven.get((route.source, digest), 0.0) > time.monotonic():
+            return False
+        self._raise_remembered(repository, str(digest))
+        return await self._proofs.join((repository, route.source, digest), lambda: self._prove(repository, route, digest, size))
+
+    async def _prove(self, repository: Repository, route: Route, digest: Digest, size: int) -> bool:
+        try:
+            async with asyncio.timeout(PROOF_TIMEOUT):
+                is_proven = await proves(self._blob_source(route, digest), self._blobs, digest, size)
+        except (TimeoutError, FileNotFoundError):
+            return False
+        except SourceError as error:
+            raise self._failed(repository, str(digest), error, route, BlobUnknown) from error
+        if not is_proven:
+            # A second try might meet bytes that it has by chance: only the whole blob proves it now.
+            self._unproven[route.source, digest] = time.monotonic() + UNPROVEN_TTL
+            while len(self._unproven) > UNPROVEN:
+                self._unproven.popitem(last=False)
+            return False
+        try:
+            await self.copies.add_origin(digest, size, _blob_origin(route))
+        except CatalogFailed as error:
+            _log.warning("That %s has %s can't be written down: %s", route.source, digest, error.message)
+        return True
 
     def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
         return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route))
@@ -456,10 +666,14 @@ class ArtifactCache:
     async def _begin_pull(self, repository: Repository, layer: Digest, asked_by: str | None) -> None:
         route = self._route(repository)
         holding = await self.holdings.of(repository)
-        manifest = holding.last_asked_with(layer)
-        if manifest is None:
-            images = await self._catalog.images_with(repository, layer)
-            manifest = await self.holdings.manifest(images[0]) if images else None
+        try:
+            digest = holding.last_asked_with(layer)
+            if digest is None:
+                digest = next(iter(await self._catalog.images_with(repository, layer)), None)
+            manifest = await self.holdings.manifest_of(repository, digest) if digest is not None else None
+        except CatalogFailed:
+            # The client gets its layer all the same; only the rest of the image is not fetched ahead.
+            return
         if route is None or manifest is None:
             return
         subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))
@@ -476,111 +690,237 @@ class ArtifactCache:
         elif pull.error is not None:
             self._events.record("pull-ended", f"The pull of {name} failed: {pull.error.message}", pull.id, level=logging.WARNING)
         else:
-            seconds = (snapshot.ended or snapshot.started) - snapshot.started
+            seconds = max(0.0, (snapshot.ended or snapshot.started) - snapshot.started)
             self._events.record("pull-ended", f"The pull of {name} is {snapshot.state}: {snapshot.from_source:,} bytes in {seconds:.1f} s.", pull.id)
 
     async def _pull_completed(self, pull: Pull) -> None:
-        """The platform of an image that no index names stands in its config, which is here now."""
+        """Make sure that all blobs are here. The platform of an image that no index names stands in its config.
+
+        Raises `EntrepotError` when a blob has gone meanwhile.
+        """
         manifest = pull.manifest
+        if manifest is not None:
+            await self._check_complete(manifest)
         if pull.platform is not None or manifest is None:
             return
         config = next((each for each in manifest.references if each.kind is ReferenceKind.CONFIG), None)
         if config is None or config.size > CONFIG_LIMIT:
             return
-        content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, config.size)])
+        size = self._blobs.size(config.digest)
+        if size is None or size > CONFIG_LIMIT:
+            return
+        content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, size)])
+        if not config.digest.matches(content):
+            await self.copies.check(config.digest)
+            raise _incomplete(config.digest)
         pull.platform = config_platform(content)
         if pull.platform is not None:
-            await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
+            with suppress(CatalogFailed):
+                await self._catalog.set_platform(pull.repository, manifest.digest, pull.platform)
+
+    async def _check_complete(self, manifest: Manifest) -> None:
+        for descriptor in manifest.blobs:
+            if not descriptor.optional and await self.copies.size(descriptor.digest, descriptor.size) is None:
+                raise _incomplete(descriptor.digest)
 
     # Tags and referrers
 
-    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> TagPage:
-        """A page of the tags at the source, in its order; those that are held when there is no source or it can't be asked."""
-        route = self._route(repository)
-        if route is not None:
-            client = self._client(route)
-            has_copy = await self._catalog.is_cached(repository)
-            try:
-                async with asyncio.timeout(self._patience(client) if has_copy else None):
-                    return await client.tags(route.repository, n=n, last=last)
-            except TimeoutError:
-                self._too_slow(client, route)
-            except SourceError as error:
-                if not has_copy:
-                    raise self._for_client(error, route, RepositoryUnknown) from error
-        held = [each.name for each in await self._catalog.tags(repository) if last is None or each.name > last]
-        if not held and last is None:
-            raise await self._unknown(repository, Tag("latest"))
-        page = tuple(held if n is None else held[:n])
-        return TagPage(page, page[-1] if page and len(page) < len(held) else None)
+    async def tags(self, repository: Repository, *, n: int | None, last: str | None) -> ListAnswer:
+        """A page of the tags at the source, in its order: *n* of them, those after *last*. Raises `RepositoryUnknown` or a `SourceError`.
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes | None:
-        """The referrers of a manifest as the source lists them, an index; None when there is no source that could be asked."""
+        All clients share one request, and its answer for a minute at the most. Where there is no source or it can't be asked, the last list that is
+        known, else the cached tags.
+        """
         route = self._route(repository)
         if route is None:
-            if not await self._catalog.is_cached(repository):
-                raise await self._unknown(repository, digest)
-            return None
-        client = self._client(route)
-        has_copy = digest in (await self.holdings.of(repository)).manifests
+            return await self._cached_tags(repository, n, last, _without_rule(repository))
+        if n == 0:
+            # The source is asked for one tag all the same: a repository that is not there has no empty list.
+            return replace(await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ()))
+        key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
+
+        async def fetch() -> SourceList:
+            page = await self._client(route).tags(route.repository, n=n, last=last)
+            return _tag_list(repository, page.tags, page.next_last)
+
+        has_copy = self._lists.last_known(key) is not None or await self._is_cached(repository)
         try:
+            return await self._list(route, key, fetch, has_copy=has_copy, unknown=RepositoryUnknown)
+        except (SourceError, RepositoryUnknown, FetchAbandoned) as error:
+            if not has_copy:
+                raise
+            return await self._cached_tags(repository, n, last, error.what)
+
+    async def _is_cached(self, repository: Repository) -> bool:
+        """Whether the repository holds anything, as far as the catalog can tell: where it fails, its source is asked all the same."""
+        try:
+            return await self._catalog.is_cached(repository)
+        except CatalogFailed:
+            return False
+
+    async def _cached_tags(self, repository: Repository, n: int | None, last: str | None, warning: str) -> ListAnswer:
+        names = await self._catalog.tag_names(repository, after=last, limit=None if n is None else n + 1)
+        if not names and last is None and n != 0:
+            raise await self._unknown(repository, Tag("latest"))
+        page = names if n is None else names[:n]
+        return ListAnswer(_tag_list(repository, page, page[-1] if page and len(page) < len(names) else None), Origin.STALE, warning)
+
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> ListAnswer:
+        """The referrers of a manifest as the source lists them, an index; only those of *artifact_type* where one is given.
+
+        Shared and kept as `tags` are. Where the source can't be asked, the last answer that is known; where none is, its failure: an empty index would say
+        that there are none. Raises `RepositoryUnknown` or a `SourceError`.
+        """
+        route = self._route(repository)
+        if route is None:
+            return await self._cached_referrers(repository, digest, artifact_type)
+        whole = ListKey(route.source, repository, f"referrers/{digest}")
+        key = whole._replace(selection=artifact_type)
+        if artifact_type is not None:
+            self._lists.derive(key, whole, lambda listing: of_artifact_type(listing, artifact_type))
+
+        async def fetch() -> SourceList:
+            index = await self._client(route).referrers(route.repository, digest, artifact_type)
+            return _selected(SourceList(index.content, filtered=index.filtered), artifact_type)
+
+        return await self._list(route, key, fetch, has_copy=self._lists.last_known(key) is not None, unknown=None)
+
+    async def _cached_referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> ListAnswer:
+        """Without a rule there is only what was cached: the index behind the fallback tag (distribution specification 1.1, "Referrers Tag Schema")."""
+        if not await self._catalog.is_cached(repository):
+            raise await self._unknown(repository, digest)
+        entry = await self.holdings.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+        manifest = await self.holdings.manifest_of(repository, entry.digest) if entry is not None else None
+        is_index = manifest is not None and manifest.media_type in INDEXES
+        index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
+        return ListAnswer(_selected(index, artifact_type), Origin.STALE, _without_rule(repository))
+
+    async def _list(
+        self, route: Route, key: ListKey, fetch: Callable[[], Awaitable[SourceList]], *, has_copy: bool, unknown: type[RegistryError] | None
+    ) -> ListAnswer:
+        """A list that is fresh, else that of the source, else the last that is known; raises what a client is told when there is none of them.
+
+        With *has_copy* something can be served in its place, and the source is not waited for longer than that is worth.
+        """
+        listing = self._lists.fresh(key, self.freshness(route))
+        if listing is not None:
+            return ListAnswer(listing, Origin.CACHE)
+        client = self._client(route)
+        try:
+            self._raise_remembered(key.repository, key.what)
             async with asyncio.timeout(self._patience(client) if has_copy else None):
-                return (await client.referrers(route.repository, digest, artifact_type)).content
+                fetched = self._list_flights.join(key, lambda: self._fetch_list(route, key, fetch, unknown), group=route.registry.login_server)
+                return ListAnswer(await fetched, Origin.UPSTREAM)
         except TimeoutError:
-            self._too_slow(client, route)
-            return None
-        except SourceNotFound:
-            return None
+            slow = self._too_slow(client, route)
+            self._remember(key.repository, key.what, slow, has_copy=True)
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise slow from None
+            return ListAnswer(listing, Origin.STALE, slow.what)
+        except (SourceError, RegistryError, FetchAbandoned) as error:
+            listing = self._lists.last_known(key)
+            if listing is None:
+                raise
+            return ListAnswer(listing, Origin.STALE, error.what)
+
+    async def _fetch_list(self, route: Route, key: ListKey, fetch: Callable[[], Awaitable[SourceList]], unknown: type[RegistryError] | None) -> SourceList:
+        try:
+            listing = await fetch()
         except SourceError as error:
-            if has_copy:
-                return None
-            raise self._for_client(error, route) from error
+            if isinstance(error, SourceNotFound):
+                self._lists.discard(key)
+            raise self._failed(key.repository, key.what, error, route, unknown) from error
+        self._lists.keep(key, listing)
+        self._failures.forget(key.repository, key.what)
+        return listing
 
     # Failures
 
     def _failed(
-        self, repository: Repository, reference: str, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown
+        self,
+        repository: Repository,
+        reference: str,
+        error: SourceError,
+        route: Route,
+        unknown: type[RegistryError] | None = ManifestUnknown,
+        *,
+        has_copy: bool = False,
     ) -> EntrepotError:
         """What a client is told of a source's failure; remembered for seconds, so that a storm of requests does not become a storm upstream."""
         told = self._for_client(error, route, unknown)
         # A source that was not even asked costs nothing, and may be back at any moment.
         if not isinstance(error, SourceAvoided):
-            self._remember(repository, reference, told)
+            self._remember(repository, reference, told, has_copy=has_copy)
         return told
 
-    def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] = ManifestUnknown) -> EntrepotError:
-        """The same failure with the name of the rule; *unknown* is what it becomes where the source does not have what was asked for."""
+    def _for_client(self, error: SourceError, route: Route, unknown: type[RegistryError] | None = ManifestUnknown) -> EntrepotError:
+        """The same failure with the name of the rule; *unknown* is what it becomes where the source does not have what was asked for.
+
+        With None it stays what it is: where "there is none" must not be said of what could not be seen.
+        """
         # Docker Hub and GHCR answer 401 or 403 for a repository that does not exist. To a client without credentials "unknown" is the answer that lets it
         # go on to its next registry; with a credential set it is a refusal, and must not look like a missing image.
         named = f"{error.what} (cache rule {route.rule.name})"
         is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
-        if isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None):
+        if unknown is not None and (isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None)):
             return unknown(named, error.hint)
         told = copy.copy(error)
         told.what = named
         return told
 
-    def _remember(self, repository: Repository, reference: str, error: EntrepotError) -> None:
-        self._failures[repository, reference] = (self._clock() + self._settings.negative_freshness, error)
-        while len(self._failures) > REMEMBERED_FAILURES:
-            self._failures.popitem(last=False)
+    def _remember(self, repository: Repository, reference: str, error: EntrepotError, *, has_copy: bool = False) -> None:
+        self._failures.remember(repository, reference, error, has_copy=has_copy)
 
     def _raise_remembered(self, repository: Repository, reference: str) -> None:
-        remembered = self._failures.get((repository, reference))
-        if remembered is None:
-            return
-        until, error = remembered
-        if self._clock() < until:
-            raise error.with_traceback(None)
-        del self._failures[repository, reference]
+        self._failures.check(repository, reference)
+
+    def _raise_remembered_without_copy(self, repository: Repository, reference: Tag | Digest) -> None:
+        """The same for a manifest of which nothing is cached: that is known without a question to the catalog, which costs ten times as much."""
+        if isinstance(reference, Digest) or not self.holdings.has_tag_at_hand(repository, reference):
+            self._failures.check(repository, _of_manifest(reference), without_copy=True)
+
+    def drop_expired(self) -> None:
+        """Let go of what is remembered for some time only, and whose time is over. The engine calls it every few seconds."""
+        self._failures.drop_expired()
+        self._lists.drop_expired()
 
     def forget_failures(self) -> None:
-        """A rule or credential set has changed: what failed before may work now."""
+        """A rule or credential set has changed: what failed before may work now, and what was listed before may be another list."""
         self._failures.clear()
+        self._lists.distrust()
 
 
 def _pull_origin(route: Route) -> PullOrigin:
     return PullOrigin(route.rule.name, route.registry.login_server, route.source)
+
+
+def _of_manifest(reference: Tag | Digest) -> str:
+    """Under which name a failure of a manifest is remembered. A blob of the same digest is something else: a client may ask for either."""
+    return f"manifests/{reference}" if isinstance(reference, Digest) else reference
+
+
+def _tag_list(repository: Repository, tags: Sequence[str], next_last: str | None = None) -> SourceList:
+    return SourceList(msgspec.json.encode({"name": repository, "tags": tags}), next_last)
+
+
+def _selected(index: SourceList, artifact_type: str | None) -> SourceList:
+    """What a source did not filter is filtered here: clients then know that they need not do it."""
+    if artifact_type is None or index.filtered:
+        return replace(index, filtered=artifact_type is not None)
+    return of_artifact_type(index, artifact_type) or index
+
+
+def _without_rule(repository: Repository) -> str:
+    return f"No cache rule answers for {repository} any more: its source was not asked."
+
+
+def _blob_origin(route: Route) -> BlobOrigin:
+    return BlobOrigin(route.registry.login_server, route.rule.credential_set is not None)
+
+
+def _incomplete(digest: Digest) -> EntrepotError:
+    return EntrepotError(f"The blob {digest} was removed while its image was pulled: its copy was damaged, or not on the disk any more.", "Pull again.")
 
 
 def _gone_warning(route: Route, tag: Tag) -> str:

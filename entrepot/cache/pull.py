@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from entrepot.cache.failures import Failure
 from entrepot.cache.fill import Fill, FillState
 from entrepot.errors import EntrepotError, NotFound
 from entrepot.reference import Digest, Repository, Tag
@@ -387,8 +388,8 @@ class Pulls:
 
     def _end(self, pull: Pull, state: PullState, error: EntrepotError | None = None) -> None:
         pull.state = state
-        # It is remembered for long: without the frames in which it was raised.
-        pull.error = error.with_traceback(None) if error is not None else None
+        # An ended pull stays at hand: what it says, and not the frames of what failed (S24).
+        pull.error = None if error is None else Failure.of(error).error()
         if pull.manifest is not None and self._under_way.get((pull.repository, pull.manifest.digest)) is pull:
             del self._under_way[pull.repository, pull.manifest.digest]
         try:

@@ -14,6 +14,7 @@ from entrepot.cli.session import (
     date_and_time,
     dry_run_option,
     name_option,
+    note,
     print_fields,
     print_json,
     print_plan,
@@ -112,7 +113,7 @@ def delete_set(name: str, dry_run: bool, yes: bool) -> None:
         return
     confirm(f"Delete the credential set {name}?", yes=yes)
     ask(lambda client: client.delete_credential_set(name))
-    click.echo(f"The credential set {name} is deleted.", err=True)
+    note(f"The credential set {name} is deleted.")
 
 
 def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:

@@ -17,11 +17,12 @@ from typing import Any, BinaryIO
 import click
 
 from entrepot.cli.connection import Connection
-from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, tell, without_waiting
+from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, note, tell, without_waiting
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EngineError, EntrepotError
 from entrepot.snapshots import EngineStatus
+from entrepot.words import printable
 
 START_PATIENCE = 15.0
 """Seconds that a new engine may take until it answers."""
@@ -35,10 +36,10 @@ _ELSEWHERE = "Set TMPDIR to another directory, with room in it and a short path.
 def require_terminal(instead: str) -> None:
     """Refuse in one sentence where nothing can be drawn, and name what does without: *instead*. Textual draws on standard error, whatever that is."""
     if not all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)):
-        click.echo(f"Error: the dashboard needs a terminal. Without one: {instead}", err=True)
+        note(f"Error: the dashboard needs a terminal. Without one: {instead}")
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
-        click.echo(f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}", err=True)
+        note(f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}")
         sys.exit(2)
 
 
@@ -76,16 +77,16 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     if process is not None and not stays:
         # By its own signal: a read-only engine takes no orders, not even this one.
         process.terminate()
-        click.echo("The engine is stopped.", err=True)
+        note("The engine is stopped.")
     elif process is not None:
-        click.echo("The engine goes on. See it with: entrepot status", err=True)
+        note("The engine goes on. See it with: entrepot status")
 
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
     """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the command line."""
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
-    click.echo("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.", err=True)
+    note("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.")
     with ExitStack() as stack:
         stack.enter_context(cleans_up_when_ended())
         # Short, because the path of a Unix socket has to be.
@@ -110,15 +111,16 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
                 click.echo(err=True)
         else:
             _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, demo=True)
-    click.echo("The demo is over, and all of it is removed. The real thing: entrepot", err=True)
+    note("The demo is over, and all of it is removed. The real thing: entrepot")
 
 
 @contextmanager
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
     with _opened(log, _ELSEWHERE) as output:
+        # The engine ends when the other end of its standard input is closed, so also when this program is killed.
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.PIPE, stdout=output, stderr=output
         )
     try:
         yield _wait_for(directories.socket, process, log, since=0)
@@ -132,11 +134,11 @@ def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
 
 
 def _explain(status: EngineStatus) -> None:
-    click.echo(f"The demo answers container clients on {status.address}. Try, in another terminal:")
-    click.echo(f"  podman pull --tls-verify=false {status.address}/library/nginx:1.27")
-    click.echo(f"  skopeo inspect --tls-verify=false docker://{status.address}/library/nginx:1.27")
-    click.echo(f"  docker pull {status.address}/library/nginx:1.27")
-    click.echo("ctrl+c ends it.")
+    tell(f"The demo answers container clients on {status.address}. Try, in another terminal:")
+    tell(f"  podman pull --tls-verify=false {status.address}/library/nginx:1.27")
+    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/library/nginx:1.27")
+    tell(f"  docker pull {status.address}/library/nginx:1.27")
+    tell("ctrl+c ends it.")
 
 
 def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -187,7 +189,7 @@ def _last_words(log: Path, since: int) -> str:
     if lines[-1].startswith("Error: "):
         # The code in parentheses at its end would stand before that of the error which this becomes a part of.
         return re.sub(r" \(\w+\)$", "", lines[-1].removeprefix("Error: "))
-    return "\n".join(["It wrote:", *(f"  {line}" for line in lines[-LOG_LINES:]), ""])
+    return "\n".join(["It wrote:", *(f"  {printable(line)}" for line in lines[-LOG_LINES:]), ""])
 
 
 async def _status(client: CacheClient) -> EngineStatus:
@@ -214,13 +216,13 @@ def show_keys(*, markdown: bool, check: bool) -> None:
     except EntrepotError as error:
         fail(error)
     for each in problems:
-        click.echo(f"! {each}", err=True)
+        note(f"! {each}")
     if not check:
         tell(told)
     elif problems:
         sys.exit(REFUSED)
     else:
-        click.echo("All keys of keymap.toml can be used.", err=True)
+        note("All keys of keymap.toml can be used.")
 
 
 def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, demo: bool = False) -> bool:
@@ -243,5 +245,5 @@ def _dashboard() -> Any:
     try:
         return import_module("tui.run")
     except ModuleNotFoundError as error:
-        click.echo(f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says.", err=True)
+        note(f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says.")
         sys.exit(REFUSED)

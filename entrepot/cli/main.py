@@ -15,12 +15,13 @@ from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.pulls import pull, refresh
 from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
-from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, print_fields, print_json, tell
+from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
+from entrepot.cli.verify import verify
 from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import ActivityCounts, Outcome
-from entrepot.words import counted, duration, size
+from entrepot.words import counted, duration, printable, size
 
 _LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
 """Commands that speak to no engine, or to that of this machine only."""
@@ -145,7 +146,7 @@ def status(as_json: bool) -> None:
         ]
     )
     for notice in found.notices:
-        click.echo(f"! {notice}", err=True)
+        note(f"! {printable(notice)}")
 
 
 def _last_day(counts: ActivityCounts) -> str:
@@ -156,7 +157,7 @@ def _last_day(counts: ActivityCounts) -> str:
     return f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, {size(counts.from_source)} from sources, {saved} to them saved"
 
 
-for _each in (rule, credential_set, repository, evict, pull, refresh):
+for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
     cli.add_command(_each)
 
 
@@ -170,10 +171,10 @@ def doctor(rule: str | None, as_json: bool) -> None:
         print_json(found)
     else:
         for each in found:
-            tell(f"{each.outcome.value:<4}  {each.about}: {each.check}: {each.what}" + (f" {each.advice}" if each.advice else ""))
+            tell(f"{each.outcome.value:<4}  {printable(f'{each.about}: {each.check}: {each.what} {each.advice}')}")
     failed = [each for each in found if each.outcome is Outcome.FAILED]
     if failed:
-        click.echo(f"{counted(len(failed), 'check')} of {len(found)} failed.", err=True)
+        note(f"{counted(len(failed), 'check')} of {len(found)} failed.")
         sys.exit(REFUSED)
 
 
@@ -219,9 +220,9 @@ def management_token(file: Path) -> None:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as written:
             written.write(f"{secrets.token_urlsafe(32)}\n")
     except OSError as error:
-        click.echo(f"Error: The token can't be written to {file}: {error.strerror}.", err=True)
+        note(f"Error: The token can't be written to {file}: {error.strerror}.")
         sys.exit(REFUSED)
-    click.echo(f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file.", err=True)
+    note(f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file.")
 
 
 @cli.command(hidden=True)

@@ -8,10 +8,10 @@ import time
 
 import click
 
-from entrepot.cli.session import REFUSED, as_json, ask, print_json
+from entrepot.cli.session import REFUSED, as_json, ask, note, print_json, tell
 from entrepot.client import CacheClient
 from entrepot.snapshots import PullSnapshot, PullState, RefreshedTag
-from entrepot.words import bar, duration, size
+from entrepot.words import bar, cells, duration, last_cells, printable, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
@@ -34,7 +34,8 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
         print_json(ended)
     if ended.state is not PullState.COMPLETED:
         why = f": {ended.error_message} ({ended.error_code})" if ended.error_message else "."
-        click.echo(f"Error: the pull of {ended.image} {'was cancelled' if ended.state is PullState.CANCELLED else 'failed'}{why}", err=True)
+        how = "was cancelled" if ended.state is PullState.CANCELLED else "failed"
+        note(printable(f"Error: the pull of {ended.image} {how}{why}"))
         sys.exit(REFUSED)
 
 
@@ -50,16 +51,17 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
             if in_terminal:
                 click.echo(f"\r{_progress(latest, _columns())}\x1b[K", err=True, nl=False)
             elif time.monotonic() - told >= PLAIN_PROGRESS and not latest.state.ended:
-                click.echo(_progress(latest), err=True)
+                note(_progress(latest))
                 told = time.monotonic()
     except asyncio.CancelledError:
-        click.echo(f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})", err=True)
+        note(f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})")
         raise
     if latest.state is PullState.COMPLETED:
         took = (latest.ended or latest.started) - latest.started
         came = f"{size(latest.from_source)} from {latest.login_server} in {took:.1f} s" if latest.from_source else "all of it was held already"
         start_of_line, to_its_end = ("\r", "\x1b[K") if in_terminal else ("", "")
-        click.echo(f"{start_of_line}{latest.image} {latest.platform or ''}: {size(latest.size)}, {came}.{to_its_end}", err=True)
+        line = printable(f"{latest.image} {latest.platform or ''}: {size(latest.size)}, {came}.")
+        click.echo(f"{start_of_line}{line}{to_its_end}", err=True)
     elif in_terminal:
         click.echo(err=True)
     return latest
@@ -74,7 +76,7 @@ def refresh(image: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(_refreshed(found))
+        tell(printable(_refreshed(found)))
     if found.problem is not None:
         sys.exit(REFUSED)
 
@@ -104,8 +106,9 @@ def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
     share = pull.received / pull.size if pull.size else 0.0
     left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
     numbers = f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
-    cells = BAR if columns is None else min(BAR, columns - len(pull.image) - len(numbers) - len(" [] "))
-    if cells >= SHORTEST_BAR:
-        return f"{pull.image} {bar(share, cells)} {numbers}"
-    line = f"{pull.image} {numbers}"
-    return line if columns is None or len(line) <= columns else f"...{line[len(line) - columns + 3 :]}"
+    image = printable(pull.image)
+    room = BAR if columns is None else min(BAR, columns - cells(image) - len(numbers) - len(" [] "))
+    if room >= SHORTEST_BAR:
+        return f"{image} {bar(share, room)} {numbers}"
+    line = f"{image} {numbers}"
+    return line if columns is None or cells(line) <= columns else f"...{last_cells(line, columns - 3)}"

@@ -6,11 +6,25 @@ import time
 
 import click
 
-from entrepot.cli.session import as_json, ask, confirm, date_and_time, dry_run_option, fail, print_fields, print_json, print_plan, print_table, tell, yes_option
+from entrepot.cli.session import (
+    as_json,
+    ask,
+    confirm,
+    date_and_time,
+    dry_run_option,
+    fail,
+    note,
+    print_fields,
+    print_json,
+    print_plan,
+    print_table,
+    tell,
+    yes_option,
+)
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
-from entrepot.words import Column, ago, counted, duration, parse_size, short_digest, since, size
+from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size
 
 
 @click.group()
@@ -118,7 +132,7 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
     for image in detail.images:
         blobs = [*([image.config] if image.config is not None else []), *image.layers]
         if blobs:
-            tell(f"\n{_image_name(image)}  {image.digest}")
+            tell(f"\n{printable(_image_name(image))}  {printable(image.digest)}")
             rows = [
                 (short_digest(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
                 for each in blobs
@@ -150,7 +164,7 @@ def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
         return
     confirm(f"Delete the cached repository {name} with all its tags?", yes=yes)
     ask(lambda client: client.delete_repository(name))
-    click.echo(f"The cached repository {name} is deleted.", err=True)
+    note(f"The cached repository {name} is deleted.")
 
 
 @repository.command("lock")
@@ -159,7 +173,7 @@ def lock(image: str) -> None:
     """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from eviction and deletion."""
     name, tag, digest = _named_thing(image)
     ask(lambda client: client.lock(name, tag, digest))
-    click.echo(f"{image} is locked: it is not evicted and can't be deleted.", err=True)
+    note(f"{image} is locked: it is not evicted and can't be deleted.")
 
 
 @repository.command("unlock")
@@ -168,7 +182,7 @@ def unlock(image: str) -> None:
     """Take away the lock of a cached repository or tag. Each is locked for itself."""
     name, tag, digest = _named_thing(image)
     ask(lambda client: client.unlock(name, tag, digest))
-    click.echo(f"{image} is unlocked.", err=True)
+    note(f"{image} is unlocked.")
 
 
 def _named_thing(image: str) -> tuple[str, str | None, str | None]:
@@ -227,9 +241,9 @@ def _print_eviction(done: EvictionSnapshot) -> None:
     print_table(_EVICTION_COLUMNS, rows, empty=f"Nothing goes: {size(done.held)} of {size(done.limit)} are held, and the goal is {size(done.goal)}.")
     if done.images:
         what = counted(len(done.images), "image")
-        click.echo(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.", err=True)
+        note(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.")
     if done.shortfall:
-        click.echo(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: what is left is locked or in use.", err=True)
+        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: what is left is locked or in use.")
 
 
 def _tag_state(tag: TagSnapshot, now: float) -> str:

@@ -17,6 +17,7 @@ from entrepot.cli.session import (
     date_and_time,
     dry_run_option,
     name_option,
+    note,
     print_fields,
     print_json,
     print_plan,
@@ -26,7 +27,7 @@ from entrepot.cli.session import (
 )
 from entrepot.client import CacheClient
 from entrepot.snapshots import Holding, ImportOutcome, RuleSnapshot
-from entrepot.words import Column, ago, counted
+from entrepot.words import Column, ago, counted, printable
 
 
 @click.group()
@@ -128,7 +129,7 @@ def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
         return
     confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
     ask(lambda client: client.delete_rule(name))
-    click.echo(f"The cache rule {name} is deleted.", err=True)
+    note(f"The cache rule {name} is deleted.")
 
 
 @rule.command("match")
@@ -140,9 +141,9 @@ def match_rule(image: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found.rule is None:
-        tell(found.why_not or f"No cache rule answers for {image}.")
+        tell(printable(found.why_not or f"No cache rule answers for {image}."))
         for each in found.near:
-            tell(f"  {each.name}: {each.target_repository} from {each.source_repository}. {each.why}")
+            tell(f"  {printable(f'{each.name}: {each.target_repository} from {each.source_repository}. {each.why}')}")
     else:
         held = {Holding.WHOLE: "yes", Holding.PART: "in part", Holding.NOTHING: "no"}[found.holding]
         print_fields(
@@ -193,15 +194,15 @@ def import_rules(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
         ]
         print_table(_IMPORT_COLUMNS, rows, empty="There is nothing to import.")
     for each in done.problems:
-        click.echo(f"Error: {_at_line(each.line)}{each.message} ({each.code})", err=True)
+        note(printable(f"Error: {_at_line(each.line)}{each.message} ({each.code})"))
     for entry in done.entries:
         for problem in entry.problems:
-            click.echo(f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})", err=True)
+            note(printable(f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})"))
     if not done.possible:
-        click.echo("Nothing is imported.", err=True)
+        note("Nothing is imported.")
         sys.exit(REFUSED)
     new, same = done.count(ImportOutcome.CREATE), done.count(ImportOutcome.UNCHANGED)
-    click.echo(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.", err=True)
+    note(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.")
 
 
 def _at_line(line: int | None) -> str:

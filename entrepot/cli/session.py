@@ -17,7 +17,7 @@ from entrepot.cli.connection import link
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import DeletionPlan
-from entrepot.words import Column, counted, size, table
+from entrepot.words import Column, cells, counted, padded, printable, printable_json, printable_lines, size, table
 
 REFUSED = 1
 """Exit status: the engine refused, or what was asked for failed."""
@@ -35,7 +35,9 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 def fail(error: ClientError | EntrepotError) -> NoReturn:
     """End with an error in one paragraph on standard error."""
-    click.echo(f"Error: {error.message} ({error.code})", err=True)
+    # What an engine says may hold what a source said. Only our own errors have several lines, such as the end of a log.
+    message = printable(error.message) if isinstance(error, ClientError) else error.message
+    note(f"Error: {message} ({printable(error.code)})")
     sys.exit(UNREACHABLE if isinstance(error, EngineUnreachable) else REFUSED)
 
 
@@ -89,22 +91,30 @@ def cleans_up_when_ended() -> Iterator[None]:
 
 
 def tell(text: str = "") -> None:
-    """Print to standard output, and end with an error where it takes no more, such as a file on a full disk."""
+    """Print to standard output, and end with an error where it takes no more, such as a file on a full disk.
+
+    Line breaks are printed as they are; what else a terminal could obey is escaped (S04). A foreign part that must not break the line is cleaned before.
+    """
     try:
-        click.echo(text)
+        click.echo(printable_lines(text))
     except BrokenPipeError:
         raise
     except OSError as error:
         _forget_output()
-        click.echo(f"Error: Standard output can't be written: {error.strerror}.", err=True)
+        note(f"Error: Standard output can't be written: {error.strerror}.")
         sys.exit(REFUSED)
+
+
+def note(text: str = "") -> None:
+    """Print to standard error what a person reads besides; cleaned as `tell` does."""
+    click.echo(printable_lines(text), err=True)
 
 
 def print_json(value: object) -> None:
     """Print a picture, or a list of pictures, for a script."""
     import msgspec
 
-    tell(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    tell(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
@@ -112,21 +122,22 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
     if rows:
         tell(table(columns, rows))
     else:
-        click.echo(empty, err=True)
+        note(empty)
 
 
 def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
-    """Print one thing, a line for each of its fields; those without a value are left out."""
-    told = [(name, value) for name, value in fields if value is not None and value != ""]
-    width = max(len(name) for name, _ in told)
+    """Print one thing, a line for each of its fields; those without a value are left out. A value may hold foreign text: it is one printable line."""
+    told = [(name, printable(str(value))) for name, value in fields if value is not None and value != ""]
+    width = max(cells(name) for name, _ in told)
     for name, value in told:
-        tell(f"{name.ljust(width)}  {value}")
+        tell(f"{padded(name, width)}  {value}")
 
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is deleted. Without a terminal nobody can answer: then --yes is needed."""
     if yes:
         return
+    question = printable(question)
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Without a terminal, say so with --yes.")
     click.confirm(question, abort=True, err=True)

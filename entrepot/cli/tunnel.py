@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -108,7 +109,7 @@ class SshAddress:
     @property
     def by_hand(self) -> str:
         """What a person types to see for themselves."""
-        return " ".join(["ssh", *(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), self.host])
+        return shlex.join(["ssh", *(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), self.host])
 
 
 class Tunnel:

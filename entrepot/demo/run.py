@@ -1,13 +1,17 @@
 """The engine of ``entrepot demo``: a make-believe source registry on loopback, and a real engine that takes it for Docker Hub, Microsoft's and GitHub's.
 
-It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed afterwards.
+It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed afterwards. Its standard input is a pipe from there: when that
+ends, ``entrepot demo`` is gone, however it ended, and the engine ends too and removes the directory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import stat
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from entrepot.errors import EntrepotError
 from entrepot.rules import RuleDraft
 from entrepot.server.run import serve
 from entrepot.settings import Directories, Settings
+from entrepot.tasks import OwnedTasks
 from entrepot.upstreams import DeclaredUpstream
 
 STANDS_IN_FOR = ("docker.io", "mcr.microsoft.com", "ghcr.io")
@@ -35,8 +40,38 @@ _RULES = (
 
 
 async def run(root: Path) -> None:
-    """Run the demo's engine below *root* until it is asked to end."""
+    """Run the demo's engine below *root* until it is asked to end, or its standard input, if that is a pipe, does."""
     set_secrets()
+    orphaned = asyncio.Event()
+    if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _read_to_the_end, orphaned)
+    try:
+        async with OwnedTasks() as tasks:
+
+            async def prepare_and_watch(engine: Engine) -> None:
+                tasks.start(_stop_when(orphaned, engine), "the watch on entrepot demo")
+                await prepare(engine)
+
+            await _serve(root, prepare_and_watch)
+    finally:
+        if orphaned.is_set():
+            # The program that would have done it was killed.
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _read_to_the_end(orphaned: asyncio.Event) -> None:
+    """Set *orphaned* when the writing end of standard input is closed. Nothing is ever written to it."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        orphaned.set()
+
+
+async def _stop_when(orphaned: asyncio.Event, engine: Engine) -> None:
+    await orphaned.wait()
+    engine.stopping.set()
+
+
+async def _serve(root: Path, prepare: Callable[[Engine], Awaitable[None]]) -> None:
     directories = Directories.under(root)
     async with served_on_loopback(demo_registry_app()) as port:
         declared = tuple(DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}") for login_server in STANDS_IN_FOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 
 from entrepot.secrets.secret import SECRET_LENGTH, SecretUnavailable
@@ -25,7 +26,9 @@ def read_private_file(path: str, identifier: object) -> bytes:
             raise SecretUnavailable(f"The secret {identifier} can't be read: {path} is not a file.", _ONE_SECRET)
         if status.st_mode & 0o077:
             mode = stat.S_IMODE(status.st_mode)
-            raise SecretUnavailable(f"The secret {identifier} is not read: others than its owner may use {path} (mode {mode:04o}).", f"Run: chmod 600 {path}")
+            raise SecretUnavailable(
+                f"The secret {identifier} is not read: others than its owner may use {path} (mode {mode:04o}).", f"Run: chmod 600 {shlex.quote(path)}"
+            )
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(SECRET_LENGTH + 1)
     except OSError as error:

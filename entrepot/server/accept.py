@@ -8,15 +8,19 @@ from functools import lru_cache
 
 from entrepot.errors import RequestInvalid
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = rf'\s*;\s*(?:{_TOKEN}=(?:{_TOKEN}|"[^"]*"))?'
-_MEDIA_RANGE = re.compile(rf"\s*(?P<type>{_TOKEN}/{_TOKEN})(?P<parameters>(?:{_PARAMETER})*)\s*")
-_QUALITY = re.compile(r";\s*q=(?P<value>[^;\s]*)", re.IGNORECASE)
-_QUALITY_VALUE = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?")
+MAX_HEADER = 8192
+"""Bytes of all Accept headers of a request together, at the most. docker and containerd send less than 1,000."""
+
+# Every quantifier is possessive: what it has taken it never gives back, so each text is read once (S01).
+_ELEMENT = re.compile(r'(?:[^,"]++|"[^"]*+"?+)++')
+_PARAMETER = re.compile(r'(?:[^;"]++|"[^"]*+"?+)++')
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
+_ZERO = re.compile(r"0++(?:\.0*+)?+")
 
 
 class AcceptInvalid(RequestInvalid):
-    """An Accept header that can't be read."""
+    """An Accept header that is not read because it is too long."""
 
     code = "AcceptInvalid"
 
@@ -27,26 +31,22 @@ class Accept:
 
     media_types: frozenset[str]
 
-    # The same few programs send the same header with every request.
     @classmethod
-    @lru_cache(256)
     def parse(cls, header: bytes | None) -> Accept:
-        """Read an Accept header (several joined by commas); raises `AcceptInvalid`."""
-        if header is None or not header.strip():
-            return cls(frozenset())
-        found = set()
-        for part in header.decode("latin-1").split(","):
-            if not part.strip():
-                continue
-            match = _MEDIA_RANGE.fullmatch(part)
-            quality = _QUALITY.search(match["parameters"]) if match else None
-            if match is None or (quality is not None and not _QUALITY_VALUE.fullmatch(quality["value"])):
-                raise AcceptInvalid(
-                    f"The header Accept has {part.strip()[:80]!r}, which is not a media type.", "Write media types with commas between.", field="Accept"
-                )
-            if quality is None or float(quality["value"]) > 0:
-                found.add(match["type"].lower())
-        return cls(frozenset(found))
+        """Read an Accept header (several joined by commas); raises `AcceptInvalid` for one of more than `MAX_HEADER` bytes.
+
+        What can't be read is skipped: an element that is no media type, and a parameter or quality outside the grammar of one that is. Java sends
+        ``*; q=.2, */*; q=.2``. Nothing left means no preference (F70).
+        """
+        if header is None:
+            return _EVERYTHING
+        if len(header) > MAX_HEADER:
+            raise AcceptInvalid(
+                f"The header Accept has {len(header):,} bytes; at most {MAX_HEADER:,} are read.",
+                "Send only the media types that the client understands.",
+                field="Accept",
+            )
+        return _parse(header)
 
     @property
     def takes_everything(self) -> bool:
@@ -56,3 +56,23 @@ class Accept:
     def takes(self, media_type: str) -> bool:
         """Whether the client accepts a media type."""
         return self.takes_everything or media_type.lower() in self.media_types or f"{media_type.partition('/')[0].lower()}/*" in self.media_types
+
+
+_EVERYTHING = Accept(frozenset())
+
+
+# The same few programs send the same header with every request.
+@lru_cache(256)
+def _parse(header: bytes) -> Accept:
+    media_types = set()
+    for element in _ELEMENT.findall(header.decode("latin-1")):
+        media_type, _, parameters = element.partition(";")
+        if _MEDIA_TYPE.fullmatch(media_type.strip()) and not any(_is_zero_quality(parameter) for parameter in _PARAMETER.findall(parameters)):
+            media_types.add(media_type.strip().lower())
+    return Accept(frozenset(media_types))
+
+
+def _is_zero_quality(parameter: str) -> bool:
+    """Whether a parameter is ``q=0``: how much a client prefers a media type beyond that makes no difference here."""
+    name, _, value = parameter.partition("=")
+    return name.strip().lower() == "q" and _ZERO.fullmatch(value.strip()) is not None

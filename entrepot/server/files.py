@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from entrepot.errors import EngineError
 from entrepot.tasks import uninterrupted
 
 PIECE = 2 * 1024 * 1024
@@ -65,11 +66,11 @@ class NoSendfile(Exception):
     """The file system of the file has no sendfile(2)."""
 
 
-class FileCutShort(OSError):
-    """A file ends before its time."""
+class FileCutShort(EngineError):
+    """A file ends before its time: the transfer is cut, so that no client takes a part for the whole."""
 
     def __init__(self) -> None:
-        super().__init__(errno.EIO, "The file is shorter than it was.")
+        super().__init__("A cached file became shorter while it was being sent.", "Pull again, and look at the disk of the data directory.")
 
 
 async def send(out: socket.socket, file: OpenFile, offset: int, count: int, sent: Callable[[int], None]) -> None:
@@ -135,13 +136,13 @@ class _Sending:
 
 
 async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes]:
-    """So many bytes from *offset*, read in chunks of `CHUNK`; fewer when the file ends before."""
+    """So many bytes from *offset*, read in chunks of `CHUNK`; raises `FileCutShort` when the file ends before."""
     end = offset + count
     while offset < end:
         length = min(CHUNK, end - offset)
         await in_memory(file, offset, length)
         chunk = os.pread(file.fileno(), length, offset)
         if not chunk:
-            return
+            raise FileCutShort
         offset += len(chunk)
         yield chunk

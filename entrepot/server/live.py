@@ -14,7 +14,9 @@ from starlette.routing import BaseRoute, Route
 from entrepot.engine import Engine
 from entrepot.server.access import is_read_only
 from entrepot.server.management import read_body
+from entrepot.server.paging import parse_count
 from entrepot.snapshots import Event
+from entrepot.verification import DEFAULT_SPEED
 
 EVENT_INTERVAL = 0.1
 """Seconds between two messages of the event stream: at most ten a second, however much happens."""
@@ -41,6 +43,12 @@ class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True
     """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands for the low-water mark of the settings."""
 
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class VerificationRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast as the disk is."""
+
+    speed: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_SPEED
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -81,6 +89,16 @@ def routes(engine: Engine) -> list[BaseRoute]:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
         return _json(await engine.housekeeping.evict(dry_run=True, target=asked.target))
 
+    async def verify(request: Request) -> Response:
+        verification = await read_body(request, VerificationRequest, hint='Send {}, or {"speed": BYTES} for so many per second.')
+        return _json(engine.verification.start(verification.speed), status=202)
+
+    async def show_verification(_: Request) -> Response:
+        return _json(engine.verification.snapshot())
+
+    async def cancel_verification(_: Request) -> Response:
+        return _json(await engine.verification.cancel())
+
     async def check_sign_in(request: Request) -> Response:
         return _json(await engine.check_sign_in(request.path_params["name"]))
 
@@ -95,9 +113,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def events(request: Request) -> Response:
         if request.query_params.get("recent") is not None:
-            limit = request.query_params.get("limit", "")
+            limit = parse_count(request.query_params.get("limit"))
             recent = engine.events.recent()
-            return _json(recent[-int(limit) :] if limit.isdecimal() and int(limit) else recent)
+            return _json(recent[-limit:] if limit else recent)
         return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
     async def stop(_: Request) -> Response:
@@ -113,6 +131,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
         Route("/entrepot/v1/pulls/{id}", cancel_pull, methods=["DELETE"]),
         Route("/entrepot/v1/refresh", refresh, methods=["POST"]),
         Route("/entrepot/v1/evict", evict, methods=["POST"]),
+        Route("/entrepot/v1/verify", verify, methods=["POST"]),
+        Route("/entrepot/v1/verify", show_verification, methods=["GET"]),
+        Route("/entrepot/v1/verify", cancel_verification, methods=["DELETE"]),
         Route("/entrepot/v1/checks/eviction", check_eviction, methods=["POST"]),
         Route("/entrepot/v1/credentialSets/{name}/check", check_sign_in, methods=["POST"]),
         Route("/entrepot/v1/doctor", doctor, methods=["POST"]),

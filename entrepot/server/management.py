@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -21,7 +21,9 @@ from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetD
 from entrepot.engine import Engine
 from entrepot.errors import EntrepotError, NotFound, RequestInvalid
 from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
+from entrepot.server.http import Disconnected
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.words import printable
 
 BODY_LIMIT = 1024 * 1024
 """The largest body of a request, in bytes."""
@@ -271,6 +273,9 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
         return _error(error.status_code, code, f"{request.url.path}: {error.detail}.", None, headers=error.headers)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
+        if isinstance(error, (ClientDisconnect, Disconnected)):
+            # No failure (F92, F93). Only a client whose body did not come in time is still there to read this.
+            return _error(408, "RequestTimeout", "The body of the request did not come in time.", None)
         _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
         return _error(500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.", None)
 
@@ -313,8 +318,9 @@ async def read_body(request: Request, kind: type[Body], *, hint: str = "Send JSO
             raise RequestInvalid(f"The body has more than {BODY_LIMIT:,} bytes.", "No rule and no credential set needs that much.")
     try:
         return msgspec.json.decode(bytes(content), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"The body can't be read: {error}.", hint) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        # ValueError: a number of more digits than Python reads.
+        raise RequestInvalid(f"The body can't be read: {printable(str(error), 200)}.", hint) from error
 
 
 def _existing(get: Callable[[], Found]) -> Found | None:

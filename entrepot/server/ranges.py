@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from entrepot.errors import RangeUnsatisfiable, RequestInvalid
 
-_SPECIFIER = re.compile(r"(\d{0,19})-(\d{0,19})")
+MAX_HEADER = 8192
+"""Bytes of all Range headers of a request together that are read, at the most. A longer one asks for many ranges, and gets the whole blob as those do."""
+
+# [0-9] and not \d, which takes the digits of other scripts too.
+_SPECIFIER = re.compile(r"([0-9]{0,19}+)-([0-9]{0,19}+)")
 
 
 class RangeInvalid(RequestInvalid):
@@ -45,18 +49,18 @@ class AskedRange:
 
 
 def parse_range(header: bytes | None) -> AskedRange | None:
-    """Read a Range header; None when there is none, or when it asks for several ranges or in another unit (then the whole blob is the answer).
+    """Read a Range header; None when there is none, when it has more than `MAX_HEADER` bytes, or when it asks for several ranges or in another unit.
 
-    Raises `RangeInvalid`.
+    Then the whole blob is the answer. Raises `RangeInvalid`.
     """
-    if header is None:
+    if header is None or len(header) > MAX_HEADER:
         return None
     unit, equals, text = header.decode("latin-1").partition("=")
     if equals and unit.strip().lower() != "bytes":
         return None
     specifiers = [part.strip() for part in text.split(",")]
-    asked = [_SPECIFIER.fullmatch(part) for part in specifiers]
-    pairs = [(int(match[1]) if match[1] else None, int(match[2]) if match[2] else None) for match in asked if match]
+    matches = [_SPECIFIER.fullmatch(part) for part in specifiers]
+    pairs = [(int(match[1]) if match[1] else None, int(match[2]) if match[2] else None) for match in matches if match]
     if not equals or len(pairs) < len(specifiers) or any(pair == (None, None) for pair in pairs):
         raise _invalid(header)
     if any(first is not None and last is not None and last < first for first, last in pairs):

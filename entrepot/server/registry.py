@@ -17,17 +17,19 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import HeldBlob, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.engine import Engine
-from entrepot.errors import EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown, RequestInvalid
+from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
-from entrepot.server.files import OpenFile, chunks
-from entrepot.server.http import SENT, Disconnected, Receive, Scope, Send
+from entrepot.server.files import FileCutShort, OpenFile, chunks
+from entrepot.server.http import RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.server.paging import page_size
 from entrepot.server.ranges import ByteRange, parse_range
 from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
 from entrepot.store.blobs import FilePart
 from entrepot.store.manifests import OCI_INDEX
+from entrepot.words import printable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -40,10 +42,14 @@ UNKNOWN_WAIT = 3
 LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
-_ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)")
+WARNING_LIMIT = 500
+"""Characters of a warning that says why an answer may be stale."""
+
+ALWAYS_ANSWERED = ("/healthz",)
+"""What is answered however many requests are under way: a supervisor that gets no answer would restart the engine, which helps nobody."""
+
+_ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
-_PUSH = re.compile(r"/v2/.+/blobs/uploads/?.*")
-_EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"' + OCI_INDEX.encode() + b'","manifests":[]}'
 
 _log = logging.getLogger("entrepot.registry")
 
@@ -62,8 +68,13 @@ class RegistryApp:
         for each in self._answering:
             each.cancel()
 
+    async def refuse_busy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request while too many others are under way: 503 with ``Retry-After``."""
+        busy = EngineBusy("Too many requests are under way.", "Pull again in a few seconds.", retry_after=RETRY_AFTER)
+        await _Response(scope, receive, send).error(busy)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. The server cancels it when its client leaves, whatever it waits for: fetches that others may share go on."""
         if scope["type"] != "http":
             return
         response = _Response(scope, receive, send)
@@ -77,7 +88,7 @@ class RegistryApp:
         except Disconnected:
             raise
         except Exception:
-            _log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
+            _log.exception("%s %s failed in an unforeseen way", scope["method"], printable(scope["path"], 200))
             if response.started:
                 raise
             await response.error(EntrepotError("The engine failed in a way that it did not foresee.", "Its log has the details."))
@@ -125,7 +136,7 @@ class RegistryApp:
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
-            raise RepositoryUnknown(f"There is nothing at {path}.", "The registry's addresses begin with /v2/ and a repository.")
+            raise RepositoryUnknown(f"There is nothing at {printable(path, 200)}.", "The registry's addresses begin with /v2/ and a repository.")
 
     async def _manifest(self, repository: Repository, reference_text: str, response: _Response) -> None:
         reference = parse_reference(reference_text)
@@ -150,7 +161,7 @@ class RegistryApp:
             return answer
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
         if child is None or not accept.takes(child.media_type):
-            wanted = ", ".join(sorted(accept.media_types))
+            wanted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.", "Use a newer client.")
         return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
 
@@ -160,15 +171,11 @@ class RegistryApp:
             (b"content-length", str(size).encode()),
             (b"docker-content-digest", str(digest).encode()),
             (b"etag", f'"{digest}"'.encode()),
-            (b"entrepot-origin", answer.origin.value.encode()),
+            *_origin_headers(answer),
         ]
-        if answer.warning is not None:
-            # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
-            text = answer.warning.replace("\\", "").replace('"', "'").encode("latin-1", "replace").decode("latin-1")
-            headers.append((b"warning", f'110 entrepot "{text}"'.encode("latin-1")))
         return headers
 
-    async def _blob(self, repository: Repository, digest: Digest, response: _Response) -> None:
+    async def _blob(self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True) -> None:
         if response.head:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
@@ -183,8 +190,13 @@ class RegistryApp:
         etag = str(digest) if part is None else None
         start, end = (part.start, part.end) if part is not None else (0, size)
         if isinstance(found, HeldBlob):
-            async with self._engine.blobs.opened(digest) as file:
-                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+            try:
+                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+            except FileNotFoundError:
+                if not retry:
+                    raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
+                # It was evicted or damaged a moment ago: now it is fetched.
+                await self._blob(repository, digest, response, retry=False)
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
@@ -193,25 +205,54 @@ class RegistryApp:
             raise self._engine.cache.blob_failed(repository, error) from error
         await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
 
+    async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
+        copies = self._engine.cache.copies
+        is_whole = etag is not None
+        if is_whole:
+            copies.requested(response.client, blob.digest)
+        try:
+            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+        except FileCutShort as error:
+            _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
+            raise error.with_traceback(None) from None
+        except (FileNotFoundError, ConnectionError):
+            raise
+        except OSError as error:
+            _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
+            copies.suspect(blob.digest)
+            raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
+        if is_whole:
+            copies.delivered(response.client, blob.digest)
+
     def _count(self, sent: int) -> None:
         self._engine.served += sent
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
-        page = await self._engine.cache.tags(repository, n=n, last=last)
-        body = msgspec.json.encode({"name": repository, "tags": page.tags})
-        await response.json(body, _next_page(f"/v2/{repository}/tags/list", n, page.next_last))
+        answer = await self._engine.cache.tags(repository, n=n, last=last)
+        headers = [*_origin_headers(answer), *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last)]
+        await response.json(answer.listing.body, headers)
 
     async def _catalog(self, response: _Response) -> None:
         n, last = response.page()
+        if n == 0:
+            await response.json(b'{"repositories":[]}')
+            return
         names = [name for name in await self._engine.catalog.repository_names() if last is None or name > last]
         page = names[: n or PAGE]
         await response.json(msgspec.json.encode({"repositories": page}), _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None))
 
     async def _referrers(self, repository: Repository, digest: Digest, response: _Response) -> None:
         artifact_type = response.query.get("artifactType", [None])[0]
-        index = await self._engine.cache.referrers(repository, digest, artifact_type)
-        await response.json(index or _EMPTY_INDEX, [(b"content-type", OCI_INDEX.encode())])
+        if artifact_type is not None:
+            # A "+" that was not quoted: no media type has a blank, and "none of this type" would be the wrong answer.
+            artifact_type = artifact_type.replace(" ", "+")
+        answer = await self._engine.cache.referrers(repository, digest, artifact_type)
+        headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
+        if answer.listing.filtered:
+            headers.append((b"oci-filters-applied", b"artifactType"))
+        await response.json(answer.listing.body, headers)
 
 
 class _Response:
@@ -230,13 +271,7 @@ class _Response:
 
     def page(self) -> tuple[int | None, str | None]:
         """``n``, at most `PAGE`, and ``last`` of a listing's query; raises `RequestInvalid`."""
-        text = self.query.get("n", [None])[0]
-        last = self.query.get("last", [None])[0]
-        if text is None:
-            return None, last
-        if not (text.isascii() and text.isdigit()) or int(text) == 0:
-            raise RequestInvalid(f"n={text} is not a number of entries.", "Give a whole number from 1 on.", field="n")
-        return min(int(text), PAGE), last
+        return page_size(self.query.get("n", [None])[0], PAGE), self.query.get("last", [None])[0]
 
     def range_applies(self, digest: str) -> bool:
         """Whether a Range counts: not when If-Range names other content (RFC 9110, 13.1.5)."""
@@ -280,7 +315,7 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided)):
+        if isinstance(error, (SourceOverAllowance, SourceAvoided, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
@@ -340,6 +375,16 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
     return joined
+
+
+def _origin_headers(answer: ManifestAnswer | ManifestDescription | ListAnswer) -> Headers:
+    """Where an answer came from, and why it may be stale."""
+    headers: Headers = [(b"entrepot-origin", answer.origin.value.encode())]
+    if answer.warning is not None:
+        # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
+        text = printable(answer.warning, WARNING_LIMIT).replace("\\", "").replace('"', "'").encode("latin-1", "replace")
+        headers.append((b"warning", b'110 entrepot "' + text + b'"'))
+    return headers
 
 
 def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:

@@ -17,6 +17,7 @@ from entrepot.errors import RequestInvalid
 from entrepot.reference import Digest, Repository, parse_repository, parse_tag
 from entrepot.repositories import holds_no
 from entrepot.server.management import json_response, listing, read_body, resource
+from entrepot.server.paging import page_size
 from entrepot.snapshots import RepositorySnapshot, TagSnapshot
 from entrepot.store.catalog import CachedManifest
 
@@ -177,10 +178,10 @@ def _registry(request: Request) -> str:
 
 def _page(request: Request, entries: Sequence[Entry], keys: Sequence[str]) -> tuple[list[Entry], Mapping[str, str]]:
     """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to the next page if there is one."""
-    text, last = request.query_params.get("n"), request.query_params.get("last")
-    if text is not None and not (text.isascii() and text.isdigit() and int(text)):
-        raise RequestInvalid(f"n={text} is not a number of entries.", "Give a whole number from 1 on.", field="n")
-    n = min(int(text), LARGEST_PAGE) if text else PAGE
+    size, last = page_size(request.query_params.get("n"), LARGEST_PAGE), request.query_params.get("last")
+    if size == 0:
+        return [], {}
+    n = PAGE if size is None else size
     following = [(key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last]
     page = following[:n]
     if len(page) == len(following):

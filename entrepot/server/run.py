@@ -6,13 +6,14 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,21 +21,33 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 from entrepot import __version__
 from entrepot.engine import Engine
-from entrepot.errors import EngineError
+from entrepot.errors import EngineBusy, EngineError
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.http import HttpServer, bound, bound_unix
-from entrepot.server.registry import RegistryApp
+from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
+from entrepot.server.local_hosts import LocalHosts
+from entrepot.server.log_limit import LogLimit
+from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
+from entrepot.server.unix_socket import owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
+from entrepot.upstreams import is_loopback
+from entrepot.words import escaped, printable, printable_json
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
 
 CUTTING = 1.0
 """Seconds that answers then have to end by themselves."""
+
+MANAGEMENT_CONNECTIONS = 512
+"""Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
+
+LOG_LINE = 16_384
+"""Characters of a message in the plain log; what is longer is cut."""
 
 _log = logging.getLogger("entrepot.server")
 
@@ -73,6 +86,28 @@ async def serve(
     set_up_logging(log_format)
     allow_open_files()
     settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
+    with _private_files():
+        await _serve(directories, settings, demo=demo, prepare=prepare, ready=ready)
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Within it whatever is made is for this user only: SQLite makes its files with the rights that the umask leaves."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+async def _serve(
+    directories: Directories,
+    settings: Settings,
+    *,
+    demo: bool,
+    prepare: Callable[[Engine], Awaitable[None]] | None,
+    ready: Callable[[Engine], None] | None,
+) -> None:
     async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
         if prepare is not None:
             await prepare(engine)
@@ -94,24 +129,26 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     engine.address = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
     app = registry_app(engine)
-    registry, administration = HttpServer(app, cut=app.cut), HttpServer(management_app(engine))
+    # What is offered on this machine alone is not shown to the web pages of others.
+    answering = LocalHosts(app, {host, *engine.settings.hosts}) if is_loopback(host) else app
+    registry = HttpServer(answering, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
+    administration = _management_server(management_app(engine))
     servers = [registry, administration]
-    try:
-        await registry.listen(listener)
-        # Another engine would hold the data directory's lock, so a socket that is still there belongs to one that was killed.
-        await administration.listen(bound_unix(path))
-        if (over_tcp := await _management_over_tcp(engine)) is not None:
-            servers.append(over_tcp)
-        engine.events.record(
-            "engine-started",
-            f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
-            + (f" and {engine.management_address}" if engine.management_address is not None else "")
-            + (", read-only." if engine.settings.read_only else "."),
-        )
-        yield
-    finally:
-        await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
-        path.unlink(missing_ok=True)
+    with listener, owned_socket(path) as management_listener:
+        try:
+            await registry.listen(listener)
+            await administration.listen(management_listener)
+            if (over_tcp := await _management_over_tcp(engine)) is not None:
+                servers.append(over_tcp)
+            engine.events.record(
+                "engine-started",
+                f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+                + (f" and {engine.management_address}" if engine.management_address is not None else "")
+                + (", read-only." if engine.settings.read_only else "."),
+            )
+            yield
+        finally:
+            await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
 
 
 _ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
@@ -138,9 +175,21 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     host, port = parse_listen(wanted.listen)
     listener = _listener(host, port, what="The management API", hint="Stop what listens there, or choose another below [management] in settings.toml.")
     engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
-    server = HttpServer(management_app(engine, token=token))
+    # No web page knows the token, so here a name that its owner lets point to this machine opens nothing.
+    server = _management_server(management_app(engine, token=token))
     await server.listen(listener, tls=tls)
     return server
+
+
+def _management_server(app: Application) -> HttpServer:
+    busy = EngineBusy("Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER)
+
+    async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
+        response = management.error_response(busy)
+        response.headers["retry-after"] = str(busy.retry_after)
+        await response(scope, receive, send)
+
+    return HttpServer(app, busy=refuse_busy, connections=MANAGEMENT_CONNECTIONS)
 
 
 def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -175,13 +224,18 @@ async def _signals(stopping: asyncio.Event) -> AsyncIterator[None]:
 
 
 class _PlainFormatter(logging.Formatter):
-    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable."""
+    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no terminal obeys (S04).
+
+    Only a traceback adds lines; they are indented, so that none can pass for a record of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        text = f"{moment} {level}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        lines = [f"{moment} {level}{printable(record.getMessage(), LOG_LINE)}"]
+        for below in (self.formatException(record.exc_info) if record.exc_info else "", record.stack_info or ""):
+            lines += [f"    {escaped(line)}" for line in below.split("\n") if line]
+        return "\n".join(lines)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -198,13 +252,20 @@ class _JsonFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(json.dumps(line, ensure_ascii=False))
 
 
 def set_up_logging(log_format: str) -> None:
     """Log to standard error, in ``plain`` or ``json`` lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
+    formatter = _JsonFormatter() if log_format == "json" else _PlainFormatter()
+    handler.setFormatter(formatter)
+    limit = LogLimit()
+    handler.addFilter(limit)
+    if logging.lastResort is not None:
+        # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
+        logging.lastResort.filters[:] = [limit]
+        logging.lastResort.setFormatter(formatter)
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

@@ -29,6 +29,9 @@ LONGEST_PAUSE = 60.0
 SUSPECTED_FOR = 30.0
 """Seconds for which a host that kept a client waiting is not waited for again, unless it answers before."""
 
+GIVEN_UP_AT_ONCE = 32
+"""Hosts of one source that are tried again at the same time: a source that redirects to ever more hosts that are not there starts no more tasks than that."""
+
 REMEMBERED = 1_000
 """Hosts that are remembered. Storage behind a redirect may have many names."""
 
@@ -43,7 +46,8 @@ class Breaker:
         """Counts the answers that came from it."""
         self.since: float | None = None
         """Since when nothing is sent to it, in seconds since the epoch; None: it is asked as usual."""
-        self.next_try: float | None = None
+        self.next_try_at: float | None = None
+        """When it is next tried, on the monotonic clock."""
         self.error: SourceUnreachable | None = None
         self._clock = clock
         self._wall_clock = wall_clock
@@ -53,8 +57,13 @@ class Breaker:
         """Raise `SourceAvoided` when nothing may be sent to the host."""
         if self.error is None:
             return
-        left = max(1.0, (self.next_try or 0.0) - self._wall_clock())
+        left = max(1.0, (self.next_try_at or 0.0) - self._clock())
         raise SourceAvoided(self.error.what, f"It is not asked before it can be reached again; the next try is in {left:.0f} s. {self.error.hint}", left)
+
+    @property
+    def next_try(self) -> float | None:
+        """When it is next tried, in seconds since the epoch, on the wall clock as it stands now."""
+        return None if self.next_try_at is None else self._wall_clock() + (self.next_try_at - self._clock())
 
     def answered(self) -> None:
         """An answer came, of whatever kind."""
@@ -107,9 +116,10 @@ class Breakers:
 
     def give_up(self, breaker: Breaker, error: SourceUnreachable, reaches: Callable[[str], Awaitable[bool]]) -> None:
         """Send nothing to a host until *reaches* says that its origin answers again."""
-        if breaker.since is not None:
+        given_up = sum(each.since is not None and each.login_server == breaker.login_server for each in self._breakers.values())
+        if breaker.since is not None or given_up >= GIVEN_UP_AT_ONCE:
             return
-        breaker.since, breaker.error, breaker.next_try = self._wall_clock(), error, self._wall_clock() + FIRST_PAUSE
+        breaker.since, breaker.error, breaker.next_try_at = self._wall_clock(), error, self._clock() + FIRST_PAUSE
         self.on_change(breaker)
         self._tasks.start(self._try_again(breaker, reaches), f"trying {breaker.origin} again")
 
@@ -117,11 +127,11 @@ class Breakers:
         pause = FIRST_PAUSE
         while True:
             wait = pause * random.uniform(0.8, 1.2)
-            breaker.next_try = self._wall_clock() + wait
+            breaker.next_try_at = self._clock() + wait
             await self.wait(wait)
             if await reaches(breaker.origin):
                 break
             pause = min(pause * 2, LONGEST_PAUSE)
-        breaker.since = breaker.error = breaker.next_try = None
+        breaker.since = breaker.error = breaker.next_try_at = None
         breaker.answered()
         self.on_change(breaker)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -19,11 +19,20 @@ import httpx
 import msgspec
 import truststore
 
-from entrepot.errors import DigestInvalid
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.errors import DigestInvalid, ReferenceInvalid
+from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
+from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.decoding import (
+    Undecodable,
+    decode,
+    next_link,
+    parse_content_range,
+    parse_media_type,
+    parse_unsatisfied_range,
+)
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -36,6 +45,7 @@ from entrepot.source.errors import (
 )
 from entrepot.source.exchange import ATTEMPTS, Answer, Exchange
 from entrepot.source.tokens import Authorization, Login, Tokens
+from entrepot.words import counted, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
@@ -43,24 +53,31 @@ if TYPE_CHECKING:
     from entrepot.source.transport import SourceTransport
     from entrepot.upstreams import SourceRegistry
 
-MANIFEST_LIMIT = 8 * 1024 * 1024
-"""The largest manifest that is read, in bytes. Registries accept 4 MiB at a push (distribution specification, "Pushing Manifests")."""
-
 LIST_LIMIT = 16 * 1024 * 1024
 """The largest list of tags that is read, in bytes."""
 
 TAGS_AT_ONCE = 1000
 """The most tags that a source is asked for at once: the reference implementation answers 400 to more."""
 
+REFERRER_PAGES = 100
+"""The most pages of a list of referrers that are followed."""
+
+READ_IN_THREAD = 256 * 1024
+"""Bytes from which an answer is read in a thread: megabytes of JSON and their digest take a tenth of a second, in which nobody else would be served."""
+
+CURSOR_LENGTH = 2 * 1024
+"""The longest text that a source may give to ask on with, in characters."""
+
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     INDEX_TYPE,
     "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
+    DOCKER_LIST_TYPE,
 )
 MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; anything else only where the source has nothing better: an artifact's own type."""
@@ -70,9 +87,12 @@ EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.
 
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _UNTYPED = frozenset({"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"})
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)")
-_UNSATISFIED_RANGE = re.compile(r"bytes\s+\*/(\d+)")
-_NEXT_PAGE = re.compile(r"<([^>]*)>\s*;[^,]*\brel\s*=\s*\"?next\"?", re.IGNORECASE)
+_IMAGE_TYPES = frozenset(MANIFEST_TYPES)
+_INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
+_EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
+"""JSON, without white space, that says nothing."""
+
+_log = logging.getLogger("entrepot.source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +114,26 @@ class FetchedManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferrersIndex:
+    """The index of what refers to a manifest, all pages in one. *filtered*: the source lists only the artifact type that was asked for."""
+
+    content: bytes
+    filtered: bool
+
+    @property
+    def media_type(self) -> str:
+        """Always that of an index."""
+        return INDEX_TYPE
+
+    @property
+    def digest(self) -> Digest:
+        """Of the content."""
+        return Digest.of(self.content)
+
+
+@dataclass(frozen=True, slots=True)
 class TagPage:
-    """Some of the tags of a repository. *next_last* is what to ask on from; None: there are no more."""
+    """Some of the tags of a repository; what a source lists that is no tag is left out. *next_last* is what to ask on from; None: there are no more."""
 
     tags: tuple[str, ...]
     next_last: str | None
@@ -140,6 +178,23 @@ class _TagList(msgspec.Struct):
 
 class _ManifestHint(msgspec.Struct, rename="camel"):
     media_type: str | None = None
+    config: msgspec.Raw = msgspec.Raw(b"")
+    layers: msgspec.Raw = msgspec.Raw(b"")
+    manifests: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests."""
+        return not _is_empty(self.manifests)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it has a config or layers."""
+        return not (_is_empty(self.config) and _is_empty(self.layers))
+
+
+class _ReferrersPage(msgspec.Struct):
+    manifests: list[msgspec.Raw] | None = None
 
 
 class _ErrorEntry(msgspec.Struct):
@@ -151,12 +206,32 @@ class _ErrorBody(msgspec.Struct):
     errors: list[_ErrorEntry] = []
 
 
+@dataclass(frozen=True, slots=True)
+class _Tags:
+    """A list of tags as a source sent it. *names* are those that are tags; *last_sent* is the last entry, whatever it is."""
+
+    names: list[str]
+    dropped: int
+    last_sent: str | None
+
+    @classmethod
+    def read(cls, content: bytes, after: str | None) -> _Tags:
+        """The tags of an answer, raises `Undecodable`. Where it lists all each time, because it knows no pages, those that come after one."""
+        listed = decode(content, _TagList).tags or []
+        if after is not None and after in listed:
+            listed = listed[listed.index(after) + 1 :]
+        names = [each for each in listed if _is_tag(each)]
+        return cls(names, len(listed) - len(names), listed[-1] if listed else None)
+
+
 class _Upstream:
     """What is shared by all clients of one login server."""
 
     def __init__(self) -> None:
         self.reachable: bool | None = None
         self.problem: str | None = None
+        self.has_odd_tags = False
+        """Whether the log says already that some of its tags are none."""
 
 
 def trusting(settings: Settings) -> ssl.SSLContext:
@@ -188,12 +263,12 @@ class Sources:
         self._pause = pause
         self.wall_clock = wall_clock
         self.tokens = Tokens(read_credential, clock=clock, wall_clock=wall_clock)
-        self.allowances = Allowances(wall_clock)
+        self.allowances = Allowances(clock, wall_clock)
         self.breakers = Breakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
-        self._transports: dict[str, SourceTransport] = {}
+        self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -208,8 +283,17 @@ class Sources:
 
     def client(self, registry: SourceRegistry, credential_set: CredentialSet | None) -> SourceClient:
         """A source registry, seen with a credential set or none. The secrets are read when a challenge asks for them."""
-        transport = self._transport_to(registry.endpoint)
-        exchange = Exchange(transport, registry.login_server, timeout=self._timeout, clock=self.wall_clock, pause=self._pause, breakers=self.breakers)
+        reach = Reach.of(registry)
+        transport = self._transport_to(registry.endpoint, reach)
+        exchange = Exchange(
+            transport,
+            registry.login_server,
+            timeout=self._timeout,
+            clock=self.wall_clock,
+            pause=self._pause,
+            breakers=self.breakers,
+            reach=reach,
+        )
         return SourceClient(self, Login(registry, credential_set), exchange)
 
     def state(self, login_server: str) -> UpstreamState:
@@ -234,6 +318,11 @@ class Sources:
             upstream.reachable, upstream.problem = True, None
         self.on_reachability(breaker)
 
+    @property
+    def manifest_limit(self) -> int:
+        """The largest manifest that is read, in bytes."""
+        return self._settings.manifest_limit
+
     def upstream(self, login_server: str) -> _Upstream:
         """What all clients of a login server share."""
         found = self._upstreams.get(login_server)
@@ -241,15 +330,19 @@ class Sources:
             found = self._upstreams[login_server] = _Upstream()
         return found
 
-    def _transport_to(self, endpoint: str) -> httpx.AsyncBaseTransport:
+    def _transport_to(self, endpoint: str, reach: Reach) -> httpx.AsyncBaseTransport:
         if self._given_transport is not None:
             return self._given_transport
-        found = self._transports.get(endpoint)
-        if found is None:
-            transport, tls = self._parts()
-            connections = self._settings.parallel_per_source + OTHER_CONNECTIONS
-            found = self._transports[endpoint] = transport(tls, connections=connections)
-        return found
+        transport = self._transports.get((endpoint, reach))
+        if transport is None:
+            kind, tls = self._parts()
+            transport = self._transports[endpoint, reach] = kind(
+                tls,
+                connections=self._settings.parallel_per_source + OTHER_CONNECTIONS,
+                reach=reach,
+                lookup_timeout=self._settings.connect_timeout,
+            )
+        return transport
 
     async def prepare(self) -> None:
         """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
@@ -302,7 +395,9 @@ class SourceClient:
                 if digest is not None and digest.algorithm == reference.algorithm and digest != reference:
                     raise SourceAnswerInvalid(f"{self._server} answers with another digest for {about}: {digest}.", "Nothing of it was kept.")
                 digest = reference
-            media_type = None if answer.media_type in _UNTYPED else answer.media_type
+            self._refuse_media_type(answer, about)
+            # Of another type the document may say something else, and only a GET shows that.
+            media_type = answer.media_type if answer.media_type in _IMAGE_TYPES else None
             # Some registries put "Content-Length: 0" on every HEAD; no manifest is empty.
             return ManifestHead(digest, media_type, answer.length or None)
 
@@ -310,24 +405,50 @@ class SourceClient:
         """A manifest, its digest checked: against the one that was asked for, or for a tag against what the source says."""
         about = self._about(repository, reference)
         path = f"{repository}/manifests/{reference}"
-        answer, content = await self._read(path, repository, {"Accept": MANIFEST_ACCEPT}, about=about, limit=MANIFEST_LIMIT)
-        return self._checked_manifest(answer, content, reference if isinstance(reference, Digest) else _digest_header(answer.headers), about)
+        answer, content = await self._read(path, repository, {"Accept": MANIFEST_ACCEPT}, about=about, limit=self._sources.manifest_limit)
+        return await self._checked_manifest(answer, content, reference if isinstance(reference, Digest) else _digest_header(answer.headers), about)
 
-    def _checked_manifest(self, answer: Answer, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
+    async def _checked_manifest(self, answer: Answer, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
         self._refuse_page(answer, about)
+        self._refuse_media_type(answer, about)
+        if len(content) < READ_IN_THREAD:
+            return self._read_manifest(answer.media_type, content, digest, about)
+        return await asyncio.to_thread(self._read_manifest, answer.media_type, content, digest, about)
+
+    def _read_manifest(self, media_type: str | None, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
         try:
-            hint = msgspec.json.decode(content, type=_ManifestHint)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            hint = decode(content, _ManifestHint)
+        except Undecodable:
             raise SourceAnswerInvalid(f"{self._server} answers with something that is no manifest for {about}.", _NOT_A_REGISTRY) from None
         if digest is not None and not digest.matches(content):
             raise SourceAnswerInvalid(
                 f"{self._server} sent wrong bytes for {about}: their digest is not {digest}.",
                 "Nothing was kept. Pull again; if it happens again, something between here and the source changes what passes.",
             )
-        media_type = answer.media_type
-        if media_type is None or media_type in _UNTYPED:
-            media_type = hint.media_type or media_type or "application/octet-stream"
+        media_type = self._media_type(media_type, hint, about)
         return FetchedManifest(content, media_type, digest if digest is not None else Digest.of(content))
+
+    def _media_type(self, sent: str | None, hint: _ManifestHint, about: str) -> str:
+        """What a manifest is, by its header and by itself (OCI image specification, "mediaType"; CVE-2021-41190).
+
+        Nobody may take for an index what another takes for an image: where the two name different types of images, or the document is both, it is refused.
+        A document that names a type of images under a header of none is what it says itself: its digest covers that, and not the header.
+        """
+        own = None
+        if hint.media_type:
+            own = parse_media_type(hint.media_type)
+            if own is None:
+                raise SourceAnswerInvalid(f"{self._server} sent a manifest with a mediaType that is none for {about}.", _ASK_PUBLISHER)
+        typed = sent is not None and sent not in _UNTYPED
+        if own in _IMAGE_TYPES and sent in _IMAGE_TYPES and own != sent:
+            raise SourceAnswerInvalid(f"{self._server} sent {about} as {sent}, and the manifest says that it is {own}.", _ASK_PUBLISHER)
+        media_type = own if own is not None and (not typed or own in _IMAGE_TYPES) else sent
+        if media_type in _IMAGE_TYPES and (hint.is_index and hint.is_image):
+            raise SourceAnswerInvalid(f"{self._server} sent a manifest that is an index and an image at once for {about}.", _ASK_PUBLISHER)
+        if media_type in _IMAGE_TYPES and (hint.is_image if media_type in _INDEX_TYPES else hint.is_index):
+            kind, other = ("an index", "an image") if media_type in _INDEX_TYPES else ("an image", "an index")
+            raise SourceAnswerInvalid(f"{self._server} sent {about} as {kind}, and it is {other}.", _ASK_PUBLISHER)
+        return media_type or "application/octet-stream"
 
     # Blobs
 
@@ -349,7 +470,7 @@ class SourceClient:
                 self._refuse_page(answer, about, unless=digest)
             start, size = self._placed(answer, offset, about)
             etag = answer.headers.get("etag")
-            strong = etag if etag is not None and etag.startswith('"') else None
+            strong = etag if etag is not None and etag.startswith('"') and len(etag) < 256 and etag.isascii() and etag.isprintable() else None
             # The body of a 416 is not the blob: nothing was left to come.
             async with aclosing(answer.chunks() if answer.status != 416 else _nothing()) as chunks:
                 try:
@@ -364,13 +485,12 @@ class SourceClient:
         if answer.status == 200:
             return 0, answer.length
         if answer.status == 416:
-            beyond = _UNSATISFIED_RANGE.fullmatch(told.strip())
-            if beyond is not None and int(beyond[1]) == offset:
+            if parse_unsatisfied_range(told) == offset:
                 return offset, offset
             raise SourceAnswerInvalid(f"{self._server} has no byte {offset:,} of {about}.", "It is another blob than before, or cut short there: pull again.")
-        part = _CONTENT_RANGE.fullmatch(told.strip())
-        size = None if part is None or part[3] == "*" else int(part[3])
-        if part is None or int(part[1]) != offset or int(part[2]) < offset or (size is not None and int(part[2]) >= size):
+        part = parse_content_range(told)
+        first, last, size = part if part is not None else (None, -1, None)
+        if first != offset or last < offset or (size is not None and last >= size):
             raise SourceAnswerInvalid(
                 f"{self._server} sent another part of {about} than the one from byte {offset:,} on.", "Nothing of it was kept; pull again."
             )
@@ -391,9 +511,9 @@ class SourceClient:
                 raise await self._error(answer, about)
         async with self._ask("GET", path, repository, {"Range": "bytes=0-0"}, about=about, accepted={200, 206}) as answer:
             self._refuse_page(answer, about, unless=digest)
-            part = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-            if answer.status == 206 and part is not None and part[3] != "*":
-                return int(part[3])
+            part = parse_content_range(answer.headers.get("content-range", ""))
+            if answer.status == 206 and part is not None and part[2] is not None:
+                return part[2]
             if answer.status == 200 and answer.length is not None:
                 return answer.length
         raise SourceAnswerInvalid(f"{self._server} does not say how large {about} is.", "Nothing can be done here: the fault is at the source.")
@@ -409,39 +529,78 @@ class SourceClient:
         answer, content = await self._read(path, repository, {"Accept": "application/json"}, about=about, limit=LIST_LIMIT)
         self._refuse_page(answer, about)
         try:
-            tags = msgspec.json.decode(content, type=_TagList).tags or []
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            tags = _Tags.read(content, last) if len(content) < READ_IN_THREAD else await asyncio.to_thread(_Tags.read, content, last)
+        except Undecodable:
             raise SourceAnswerInvalid(f"{self._server} answers with something that is no list for {about}.", _NOT_A_REGISTRY) from None
-        if last is not None and last in tags:
-            # It knows no pages and lists all each time.
-            tags = tags[tags.index(last) + 1 :]
-        if n is not None and len(tags) > n:
-            return TagPage(tuple(tags[:n]), tags[n - 1] if n else None)
-        link = _NEXT_PAGE.search(answer.headers.get("link", ""))
-        if link is None or not tags:
-            return TagPage(tuple(tags), None)
-        try:
-            following = httpx.URL(link[1]).params.get("last")
-        except httpx.InvalidURL:
-            following = None
-        return TagPage(tuple(tags), following or tags[-1])
+        if tags.dropped and not self._upstream.has_odd_tags:
+            self._upstream.has_odd_tags = True
+            _log.warning("%s lists %s that are no tags, in %s at first: they are left out", self._server, counted(tags.dropped, "name"), repository)
+        if n is not None and len(tags.names) > n:
+            return TagPage(tuple(tags.names[:n]), tags.names[n - 1] if n else None)
+        link = next_link(answer.headers.get("link", ""))
+        if link is None or tags.last_sent is None:
+            return TagPage(tuple(tags.names), None)
+        target = parse_address(link, httpx.URL(self._login.registry.endpoint))
+        following = _cursor(target.params.get("last") if target is not None else None) or _cursor(tags.last_sent)
+        return TagPage(tuple(tags.names), following or (tags.names[-1] if tags.names else None))
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> FetchedManifest:
-        """What refers to a manifest, as an index. Where the source has no such API, the index behind the fallback tag; where it has neither, an empty one."""
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> ReferrersIndex:
+        """What refers to a manifest, as one index; where there is a single page, its bytes as they came.
+
+        Where the source has no such API, the index behind the fallback tag; where it has neither, an empty one.
+        """
         about = f"{self._about(repository, digest)} (referrers)"
-        query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type is not None else ""
+        query = f"artifactType={quote(artifact_type, safe='')}" if artifact_type is not None else ""
         try:
-            answer, content = await self._read(
-                f"{repository}/referrers/{digest}{query}", repository, {"Accept": INDEX_TYPE}, about=about, limit=MANIFEST_LIMIT, unsupported=True
-            )
-            return self._checked_manifest(answer, content, None, about)
+            return await self._listed_referrers(repository, digest, query, about)
         except SourceNotFound:
             pass
         try:
             # Distribution specification 1.1, "Referrers Tag Schema".
-            return await self.manifest(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+            fallback = await self.manifest(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+            return ReferrersIndex(fallback.content, False)
         except SourceNotFound:
-            return FetchedManifest(EMPTY_INDEX, INDEX_TYPE, Digest.of(EMPTY_INDEX))
+            return ReferrersIndex(EMPTY_INDEX, False)
+
+    async def _listed_referrers(self, repository: Repository, digest: Digest, query: str, about: str) -> ReferrersIndex:
+        pages: list[bytes] = []
+        filtered = True
+        left = self._sources.manifest_limit
+        queries: set[str] = set()
+        following: str | None = query
+        while following is not None:
+            queries.add(following)
+            path = f"{repository}/referrers/{digest}" + (f"?{following}" if following else "")
+            try:
+                answer, content = await self._read(path, repository, {"Accept": INDEX_TYPE}, about=about, limit=left, unsupported=not pages)
+            except SourceNotFound:
+                if not pages:
+                    raise
+                raise SourceAnswerInvalid(f"{self._server} has no further page of {about}, to which it sent us.", "Nothing was kept.") from None
+            await self._checked_manifest(answer, content, None, about)
+            pages.append(content)
+            left -= len(content)
+            applied = answer.headers.get("oci-filters-applied", "")[:256].lower().split(",")
+            filtered = filtered and "artifacttype" in (each.strip() for each in applied)
+            following = self._next_query(answer)
+            if following is not None and (len(pages) >= REFERRER_PAGES or following in queries):
+                raise SourceAnswerInvalid(
+                    f"{self._server} lists {about} in pages without an end.", f"At most {REFERRER_PAGES} pages are followed; a part would look like all of it."
+                )
+        try:
+            return ReferrersIndex(await asyncio.to_thread(_joined, pages) if len(pages) > 1 else pages[0], filtered)
+        except Undecodable:
+            raise SourceAnswerInvalid(f"{self._server} answers with something that is no index for {about}.", _NOT_A_REGISTRY) from None
+
+    def _next_query(self, answer: Answer) -> str | None:
+        """The query of the next page. Only that is taken from the link: host and path stay the registry's own."""
+        link = next_link(answer.headers.get("link", ""))
+        if link is None:
+            return None
+        target = parse_address(link, httpx.URL(self._login.registry.endpoint))
+        if target is None or not target.query or len(target.query) > CURSOR_LENGTH:
+            raise SourceAnswerInvalid(f"{self._server} names a next page that can't be read.", "Nothing was kept: a part would look like all of it.")
+        return target.query.decode("ascii")
 
     async def check_sign_in(self) -> None:
         """Sign in anew; raises `SourceRefused` when the source does not accept the credentials, or what else keeps it from answering.
@@ -539,6 +698,11 @@ class SourceClient:
             self._upstream.problem = f"{self._server} answers with a web page for {about}."
             raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
 
+    def _refuse_media_type(self, answer: Answer, about: str) -> None:
+        """What is no media type is kept nowhere: it would become a header of an answer of ours."""
+        if not answer.media_type_is_valid:
+            raise SourceAnswerInvalid(f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER)
+
     async def _error(self, answer: Answer, about: str) -> SourceError:
         status = answer.status
         said = await _said(answer)
@@ -570,6 +734,7 @@ class SourceClient:
         )
 
 
+_ASK_PUBLISHER = "Nothing of it was kept. Ask whoever publishes the image, or runs the registry."
 _NOT_A_REGISTRY = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
 
 
@@ -597,8 +762,34 @@ async def _said(answer: Answer) -> str:
     if answer.media_type not in {"application/json", "application/vnd.oci.error.v1+json"} or answer.redirected:
         return ""
     try:
-        first = msgspec.json.decode(await answer.read(64 * 1024), type=_ErrorBody).errors[0]
-    except (msgspec.DecodeError, UnicodeDecodeError, IndexError, SourceError):
+        first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
+    except (Undecodable, IndexError, SourceError):
         return ""
-    text = "".join(each for each in " ".join(f"{first.code} {first.message}".split()) if each.isprintable())[:200]
+    text = printable(f"{first.code} {first.message}", 200)
     return f" ({text})" if text else ""
+
+
+def _is_empty(value: msgspec.Raw) -> bool:
+    content = memoryview(value)
+    return len(content) < 64 and b"".join(bytes(content).split()) in _EMPTY
+
+
+def _is_tag(text: str) -> bool:
+    try:
+        parse_tag(text)
+    except ReferenceInvalid:
+        return False
+    return True
+
+
+def _cursor(text: str | None) -> str | None:
+    """What a source gives to ask on with, when it can be handed to a client and back."""
+    return text if text and len(text) <= CURSOR_LENGTH and text.isprintable() else None
+
+
+def _joined(pages: list[bytes]) -> bytes:
+    """One index of the entries of all pages, each as it came, with everything else of the first; raises `Undecodable`."""
+    entries = [bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()]
+    document = decode(pages[0], dict[str, msgspec.Raw])
+    document["manifests"] = msgspec.Raw(b"[" + b",".join(entries) + b"]")
+    return msgspec.json.encode(document)

@@ -7,10 +7,8 @@ behind a registry is reached through presigned URLs, and their query is a secret
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import random
-import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -20,9 +18,13 @@ from types import TracebackType
 import httpx
 
 from entrepot import __version__
+from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
+from entrepot.source.lookups import LookupsBusy, LookupTimedOut
+from entrepot.words import printable
 
 ATTEMPTS = 3
 """How often a request is made before its failure is believed."""
@@ -44,9 +46,12 @@ REDIRECTS = 5
 
 _log = logging.getLogger("entrepot.source")
 
-_HOST = re.compile(rb"[a-z0-9._-]+|[0-9a-f:.]+", re.IGNORECASE)
 _RETRIED = frozenset({502, 503, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
+
+
+class AddressRefused(httpx.TransportError):
+    """A host is, or was resolved to, an address of this machine's own surroundings. Nothing was sent there."""
 
 
 class Answer(AbstractAsyncContextManager["Answer"]):
@@ -66,14 +71,20 @@ class Answer(AbstractAsyncContextManager["Answer"]):
 
     @property
     def media_type(self) -> str | None:
-        """Of the body, without parameters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower() or None
+        """Of the body, without parameters; None when there is none. It may be none of RFC 6838: see `media_type_is_valid`."""
+        # Of several headers the last counts, as in browsers (Fetch standard, "extract a MIME type").
+        sent = self.headers.get_list("content-type") or [""]
+        return sent[-1][:512].partition(";")[0].strip().lower() or None
+
+    @property
+    def media_type_is_valid(self) -> bool:
+        """Whether the body has no media type, or one of RFC 6838."""
+        return self.media_type is None or parse_media_type(self.media_type) is not None
 
     @property
     def length(self) -> int | None:
         """Of the body in bytes, if it is told."""
-        value = self.headers.get("content-length", "")
-        return int(value) if value.isascii() and value.isdigit() else None
+        return parse_number(self.headers.get("content-length", ""))
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it came over the network, without any decoding; raises `SourceBrokeOff` when the connection ends before it does."""
@@ -114,7 +125,7 @@ class Answer(AbstractAsyncContextManager["Answer"]):
 
 
 class Exchange:
-    """Requests to one source registry. *name* is its login server, for messages; *clock* gives seconds since the epoch.
+    """Requests to one source registry. *name* is its login server, for messages; *clock* gives seconds since the epoch; *reach* is where it may lead us.
 
     It speaks to httpx's transport and not to its client, which would log whole addresses, keep cookies, and look into redirects that we judge ourselves.
     """
@@ -128,7 +139,9 @@ class Exchange:
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         breakers: Breakers | None = None,
+        reach: Reach | None = None,
     ) -> None:
+        self._reach = reach if reach is not None else Reach()
         self._breakers = breakers if breakers is not None else Breakers(clock, clock)
         self._transport = transport
         self._name = name
@@ -139,13 +152,21 @@ class Exchange:
     async def open(self, method: str, url: httpx.URL, headers: Mapping[str, str], *, about: str, redirects: int = REDIRECTS) -> Answer:
         """Make a request, again if need be, and return its answer, which the caller closes. *about* says what is asked for.
 
-        Raises `SourceUnreachable`, or `SourceAnswerInvalid` for a redirect that must not be followed. Every status is an answer.
+        Raises `SourceUnreachable`, or `SourceAnswerInvalid` for an address that must not or can't be used. Every status is an answer.
         """
         attempt = 1
         answers: dict[Breaker, int] = {}
         while True:
             try:
                 answer = await self._follow(method, url, headers, about, redirects, answers)
+            except AddressRefused as error:
+                raise self._address_refused(error) from None
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, OverflowError, RecursionError) as error:
+                # Whatever the parts below refuse to send, with an exception of their own each: the source named it.
+                _log.info("%s: no request can be made: %s", about, printable(f"{type(error).__name__}: {error}", 200))
+                raise SourceAnswerInvalid(
+                    f"{self._name} sends us for {about} to an address to which no request can be made.", "The fault is at the source; nothing was kept."
+                ) from None
             except httpx.TransportError as error:
                 if attempt >= _attempts_after(error):
                     raise self._given_up(error, answers) from error
@@ -204,6 +225,8 @@ class Exchange:
             response = await self._transport.handle_async_request(request)
         except httpx.TransportError as error:
             return not _is_of_connection(error)
+        except (ValueError, OverflowError, RecursionError):
+            return True
         await response.aclose()
         return True
 
@@ -216,22 +239,25 @@ class Exchange:
         return self._breakers.of(self._name, url).is_suspected
 
     def _redirect_target(self, url: httpx.URL, location: str) -> httpx.URL:
-        try:
-            target = url.join(location)
-        except httpx.InvalidURL:
-            raise SourceAnswerInvalid(f"{self._name} redirects to an address that can't be read.") from None
-        if target.scheme not in {"http", "https"} or not _HOST.fullmatch(target.raw_host) or target.userinfo:
-            raise SourceAnswerInvalid(f"{self._name} redirects to an address that is none of the web's.", "Only http and https are followed.")
+        target = parse_address(location, url)
+        if target is None or target.scheme not in {"http", "https"} or target.userinfo:
+            raise SourceAnswerInvalid(f"{self._name} redirects to an address that can't be read, or is none of the web's.", "Only http and https are followed.")
+        host = printable(target.host, 253)
         if url.scheme == "https" and target.scheme == "http":
-            raise SourceAnswerInvalid(
-                f"{self._name} redirects from https to http, at {target.host}.", "What comes over http could be anybody's: it is not fetched."
-            )
-        if is_local(target.host) and not is_local(url.host):
-            raise SourceAnswerInvalid(f"{self._name} redirects to {target.host}, an address of this machine's own surroundings.", "It is not followed.")
+            raise SourceAnswerInvalid(f"{self._name} redirects from https to http, at {host}.", "What comes over http could be anybody's: it is not fetched.")
+        if not self._reach.permits_host(target.host) or (is_local(target.host) and not is_local(url.host) and target.host not in self._reach.hosts):
+            raise SourceAnswerInvalid(f"{self._name} redirects to {host}, an address of this machine's own surroundings.", "It is not followed.")
         return target
 
+    def _address_refused(self, error: AddressRefused) -> SourceAnswerInvalid:
+        host = printable(error.request.url.host, 253)
+        return SourceAnswerInvalid(
+            f"{self._name} leads to {host}, which is an address of this machine's own surroundings. No connection was made.",
+            f'If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{self._name}"].',
+        )
+
     def _unreachable(self, error: httpx.TransportError) -> SourceUnreachable:
-        host = error.request.url.host
+        host = printable(error.request.url.host, 253)
         where = host if host == self._name else f"{self._name} ({host})"
         causes = list(_causes(error))
         if any(isinstance(each, ssl.SSLError) for each in causes):
@@ -240,6 +266,12 @@ class Exchange:
             why = f"its certificate is not trusted: {max(untrusted, key=len) or 'unknown'}" if untrusted else "no TLS connection comes about"
             return SourceUnreachable(
                 f"{where} can't be reached safely: {why}.", "A company's own certificate authority must be known to this machine's system."
+            )
+        if any(isinstance(each, LookupTimedOut) for each in causes):
+            return SourceUnreachable(f"{where} can't be reached: the name server does not answer in time.", "Check the name server of this machine.")
+        if any(isinstance(each, LookupsBusy) for each in causes):
+            return SourceUnreachable(
+                f"{where} can't be reached: too many look-ups of names wait for an answer.", "Check the name server of this machine; try again later."
             )
         if any(isinstance(each, socket.gaierror) for each in causes):
             return SourceUnreachable(f"{where} can't be reached: its name is not known.", "Check the name server and the network of this machine.")
@@ -254,19 +286,6 @@ class Exchange:
         return SourceUnreachable(f"{where} ends the connection without an answer.", "Try again later.")
 
 
-def is_local(host: str) -> bool:
-    """Whether *host* names this machine or its link, where cloud machines find their own metadata: no place that a public registry may send us to."""
-    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped if mapped is not None else address
-    return address.is_loopback or address.is_link_local or address.is_unspecified
-
-
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Whether two addresses have the same scheme, host and port."""
     return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
@@ -277,13 +296,16 @@ def _port(url: httpx.URL) -> int | None:
 
 
 def _attempts_after(error: httpx.TransportError) -> int:
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)):
+    if any(isinstance(each, ssl.SSLCertVerificationError | LookupsBusy) for each in _causes(error)):
         return 1
     return ATTEMPTS_IN_SILENCE if isinstance(error, httpx.TimeoutException) else ATTEMPTS
 
 
 def _is_of_connection(error: httpx.TransportError) -> bool:
     """Whether no connection came about, or nothing over it. One that was taken and ended is an answer of a kind, and comes at once."""
+    if any(isinstance(each, LookupsBusy) for each in _causes(error)):
+        # That says something about other names, and nothing about this host.
+        return False
     return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout, httpx.WriteTimeout, httpx.ProxyError))
 
 

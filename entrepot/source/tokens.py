@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
+import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,11 +19,16 @@ import httpx
 import msgspec
 
 from entrepot.errors import EntrepotError
+from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
 from entrepot.source.allowance import read_retry_after
+from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
-from entrepot.source.exchange import Exchange, is_local, same_origin
+from entrepot.source.exchange import Exchange, same_origin
+from entrepot.words import printable
 
 if TYPE_CHECKING:
+    from publicsuffixlist import PublicSuffixList
+
     from entrepot.credentials import CredentialSet
     from entrepot.secrets import Credential
     from entrepot.upstreams import SourceRegistry
@@ -40,27 +45,54 @@ TOKEN_ANSWER_LIMIT = 1024 * 1024
 REMEMBERED = 10_000
 """Tokens, and repositories of which it is remembered how their registry lets us in."""
 
+LONGEST_LIFETIME = 24 * 3600.0
+"""Seconds that a token is kept at the most, whatever its answer says."""
+
+TOKEN_LENGTH = 64 * 1024
+"""The longest token, in characters: what any server takes as a header is far below it."""
+
+CHALLENGES_LENGTH = 16 * 1024
+"""Characters of all challenges of an answer that are looked at; those with a scope for many repositories reach 1 kB."""
+
+PARAMETER_LENGTH = 2 * 1024
+"""The longest realm, service or scope, in characters. Tokens are remembered by them."""
+
 SHARED_DOMAINS = frozenset(
     {
-        "amazonaws.com",
-        "appspot.com",
+        # Registries of which each customer has a name: no neighbour's credentials go there.
         "azurecr.cn",
         "azurecr.io",
         "azurecr.us",
-        "azurewebsites.net",
-        "cloudfront.net",
-        "github.io",
+        "cloudsmith.io",
+        "container-registry.com",
+        "jfrog.info",
+        "jfrog.io",
+        "myhuaweicloud.com",
+        "ocir.io",
         "pkg.dev",
-        "run.app",
+        "tencentcloudcr.com",
+        "vultrcr.com",
+        # Clouds of which the public suffix list has some services only; ECR is not one of them.
+        "aliyuncs.com",
+        "amazonaws.com",
+        "amazonaws.com.cn",
+        "azure.com",
+        "container-registry.ovh.net",
+        "myqcloud.com",
+        "scw.cloud",
         "windows.net",
+        # Names for any address.
+        "nip.io",
+        "sslip.io",
     }
 )
-"""Domains under which anybody can have a name: a neighbour there is a stranger."""
+"""Domains under which anybody can have a name, besides those of the public suffix list: a neighbour there is a stranger."""
 
-_SHARED_SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
 _SCHEMES = frozenset({"basic", "bearer", "digest", "hoba", "mutual", "negotiate", "ntlm", "oauth", "scram-sha-1", "scram-sha-256", "vapid"})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ALIYUN = re.compile(r"[a-z0-9-]+\.([a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com")
+_ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.com")
 _PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
 
 
@@ -74,10 +106,13 @@ class Challenge:
 
 def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     """Read all challenges of all WWW-Authenticate headers, several in one header too, forgiving what registries and proxies get wrong:
-    commas left out or doubled, values unquoted or in single quotes, a quote that is never closed.
+    commas left out or doubled, values unquoted or in single quotes, a quote that is never closed. No more than `CHALLENGES_LENGTH` is looked at.
     """
     challenges: list[Challenge] = []
+    left = CHALLENGES_LENGTH
     for value in values:
+        value = value[:left]
+        left -= len(value)
         at = 0
         parameters: dict[str, str] | None = None
         last_unquoted: str | None = None
@@ -112,40 +147,61 @@ def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
     http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
     """
     endpoint = httpx.URL(registry.endpoint)
-    try:
-        url = httpx.URL(realm)
-    except httpx.InvalidURL:
-        url = httpx.URL("")
+    url = parse_address(realm)
     hint = "No credential was sent."
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
         raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", hint)
+    host = printable(url.host, 253)
     if url.scheme == "http" and endpoint.scheme == "https":
-        raise SourceRefused(f"{registry.login_server} wants us to sign in at {url.host} over http, where anybody could read the password.", hint)
-    login_host = httpx.URL(f"//{registry.login_server}").host
-    own = {endpoint.host, login_host}
-    if url.host in own or (is_local(url.host) and is_local(endpoint.host)) or registrable_domain(url.host) in {registrable_domain(each) for each in own}:
-        return url
-    if any(same_origin(url, httpx.URL(each)) for each in registry.realms):
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.", hint)
+    if _is_own(url, endpoint, registry) or any(same_origin(url, httpx.URL(each)) for each in registry.realms):
         return url
     place = f"{url.scheme}://{url.netloc.decode('ascii')}"
     raise SourceRefused(
-        f"{registry.login_server} wants us to sign in at {url.host}, which is not its own.",
+        f"{registry.login_server} wants us to sign in at {host}, which is not its own.",
         f'{hint} If the registry really signs in there, declare it in settings.toml: realms = ["{place}"] below [upstreams."{registry.login_server}"].',
     )
 
 
+def _is_own(realm: httpx.URL, endpoint: httpx.URL, registry: SourceRegistry) -> bool:
+    own = {endpoint.host, httpx.URL(f"//{registry.login_server}").host}
+    if realm.host in own:
+        return True
+    if is_loopback(realm.host):
+        return Reach.of(registry).loopback
+    if registrable_domain(realm.host) in {registrable_domain(each) for each in own}:
+        return True
+    # Alibaba's registries sign in at another host of their region, which no customer can have.
+    sign_in = _ALIYUN_SIGN_IN.fullmatch(realm.host)
+    return sign_in is not None and any((found := _ALIYUN.fullmatch(each)) and found[1] == sign_in[1] for each in own)
+
+
 def registrable_domain(host: str) -> str:
-    """The part of a host name that one owner registered: its last two labels, or three below ``co.uk`` and the like, or all below a shared domain."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
+    """The part of a host name that one owner registered; the host itself below a shared domain, and where it is an address.
+
+    By the public suffix list, its private section too (https://publicsuffix.org): ``example.co.uk``, ``acme.gitlab.io``. Names are ASCII or
+    decoded IDNA.
+    """
+    name = host.lower().rstrip(".")
+    labels = name.split(".")
+    if literal_address(host) is not None:
         return host
-    labels = host.lower().rstrip(".").split(".")
-    if ".".join(labels[-2:]) in SHARED_DOMAINS or len(labels) < 2:
-        return ".".join(labels)
-    return ".".join(labels[-3:] if len(labels[-1]) == 2 and labels[-2] in _SHARED_SECOND_LEVELS else labels[-2:])
+    if any(".".join(labels[at:]) in SHARED_DOMAINS for at in range(len(labels))):
+        return name
+    return _private_suffix(name) or name
+
+
+def _private_suffix(name: str) -> str | None:
+    domain = _public_suffixes().privatesuffix(name)
+    return domain if isinstance(domain, str) else None
+
+
+@functools.cache
+def _public_suffixes() -> PublicSuffixList:
+    # 40 ms to load, and only needed once a realm has another host than its registry.
+    from publicsuffixlist import PublicSuffixList
+
+    return PublicSuffixList()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +285,14 @@ class Tokens:
         if bearer is not None:
             scope = bearer.parameters.get("scope") or (f"repository:{repository}:pull" if repository else "")
             key = _Key(server, login.identity, bearer.parameters["realm"], bearer.parameters.get("service", ""), scope)
+            if max(map(len, (key.realm, key.service, key.scope))) > PARAMETER_LENGTH:
+                raise SourceAnswerInvalid(f"{server} asks for a sign-in that is too long to be one.", "Nothing was sent.")
         elif any(each.scheme == "basic" for each in challenges):
             if login.credential_set is None:
                 raise SourceRefused(f"{server} lets nobody in without a user name and a password.", "Give the cache rule a credential set.")
             key = _Key(server, login.identity, "", "", "")
         else:
-            offered = ", ".join(each.scheme for each in challenges) or "none"
+            offered = printable(", ".join(each.scheme for each in challenges), 100) or "none"
             raise SourceRefused(f"{server} refuses us and offers no way to sign in that Entrepot knows (offered: {offered}).", "It must offer Bearer or Basic.")
         way = (server, login.identity, repository)
         earlier = self._ways_in.get(way)
@@ -327,18 +385,20 @@ class Tokens:
                 raise self._refusal(answer.status, answer.headers, login, realm.host)
             content = await answer.read(TOKEN_ANSWER_LIMIT)
         try:
-            found = msgspec.json.decode(content, type=_TokenAnswer)
-        except msgspec.DecodeError:
-            found = _TokenAnswer()
-        token = found.token or found.access_token
-        if token is None or not _TOKEN.fullmatch(token):
+            token_response = decode(content, _TokenAnswer)
+        except Undecodable:
+            token_response = _TokenAnswer()
+        token = token_response.token or token_response.access_token
+        if token is None or len(token) > TOKEN_LENGTH or not _TOKEN.fullmatch(token):
             raise SourceAnswerInvalid(f"{realm.host}, where {key.login_server} signs us in, answers without a token.", "Try again later.")
-        lifetime = DEFAULT_LIFETIME if found.expires_in is None or found.expires_in <= 0 else found.expires_in
+        lifetime = DEFAULT_LIFETIME
+        if token_response.expires_in is not None and token_response.expires_in > 0:
+            lifetime = min(token_response.expires_in, LONGEST_LIFETIME)
         return Authorization(f"Bearer {token}", asked + lifetime - min(RENEWED_BEFORE, lifetime / 10))
 
     async def _basic(self, login: Login, to: httpx.URL) -> str:
         assert login.credential_set is not None  # every caller has looked
-        if to.scheme != "https" and not is_local(to.host):
+        if to.scheme != "https" and not is_loopback(to.host):
             raise SourceRefused(f"{login.registry.login_server} wants the password over http, where anybody could read it.", "Give it an https endpoint.")
         try:
             credential = await self._read_credential(login.credential_set)

@@ -3,6 +3,10 @@
 Blobs are large, and the event loop that receives them also serves clients: aiohttp's parser hands over pieces of some 256 KiB for a sixth of the processor time
 that httpx's own transport takes for pieces of 64 KiB. What leaves here is exactly what httpx was asked to send: addresses are not quoted anew (the signature of
 a presigned URL covers its query as it was written), nothing is decoded, no redirect is followed, and no cookie and no entry of a ``.netrc`` is added.
+
+Each address is judged before it is connected to (`entrepot.source.addresses` says which are refused, and why). There are two pools of connections: one for the
+hosts that the administrator named and for proxies, which may be anywhere, and one that judges each look-up and each socket. A name that is in the one is never
+looked up, cached or connected through the other. Names are looked up by `entrepot.source.lookups`.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ from contextlib import contextmanager
 import aiohttp
 import httpx
 import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from entrepot.source.exchange import is_local
+from entrepot.source.addresses import Reach, is_local
+from entrepot.source.exchange import AddressRefused
+from entrepot.source.lookups import AddressInfo, Lookups, LookupTimedOut, literal
 
 READ_AHEAD = 256 * 1024
 """Bytes of one answer that wait in memory, at most twice as many, before the source is not read on."""
@@ -42,50 +49,105 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 )
 
 
-class SourceTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests with aiohttp. *connections* is the most that are open at once; the proxies of the environment are used."""
+class AddressForbidden(OSError):
+    """An address of this machine's own surroundings, to which no connection is made."""
 
-    def __init__(self, tls: ssl.SSLContext, *, connections: int) -> None:
+
+class SourceTransport(httpx.AsyncBaseTransport):
+    """Sends httpx's requests with aiohttp; the proxies of the environment are used.
+
+    *connections* is the most that each pool has open at once, *reach* says where they may go, and a name is
+    looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
+    `AddressRefused`.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, *, connections: int, reach: Reach | None = None, lookup_timeout: float = 10.0) -> None:
         self._tls = tls
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
+        self._reach = reach if reach is not None else Reach()
+        self._lookups = Lookups(lookup_timeout)
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and give its answer as soon as it begins."""
+        host = request.url.host
+        if not self._reach.permits_host(host):
+            raise AddressRefused(host)
         timeout = request.extensions.get("timeout", {})
+        proxy = proxy_for(request.url)
         with _as_httpx_errors():
-            response = await self._opened_session().request(
+            response = await self._session(judged=proxy is None and host not in self._reach.hosts).request(
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
                 data=await request.aread() or None,
                 allow_redirects=False,
-                proxy=proxy_for(request.url),
+                proxy=proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), extensions={"http_version": b"HTTP/1.1"})
 
-    def _opened_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=self._connections, keepalive_timeout=KEPT_ALIVE, socket_factory=_socket),
+    def _session(self, *, judged: bool) -> aiohttp.ClientSession:
+        """The pool of connections that may go anywhere, or the one that judges where each goes."""
+        session = self._sessions.get(judged)
+        if session is None:
+            reach = self._reach if judged else None
+            session = self._sessions[judged] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=self._tls,
+                    limit=self._connections,
+                    keepalive_timeout=KEPT_ALIVE,
+                    resolver=_Resolver(self._lookups, reach),
+                    socket_factory=lambda address: _socket(address, reach),
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
                 read_bufsize=READ_AHEAD,
             )
-        return self._session
+        return session
 
     async def aclose(self) -> None:
         """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
             await session.close()
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that notices within seconds when its other end is gone without a word (tcp(7))."""
-    family, kind, protocol, _, _ = address
+class _Resolver(AbstractResolver):
+    """Looks names up for one pool of connections. With *reach*, addresses that it does not permit are left out."""
+
+    def __init__(self, lookups: Lookups, reach: Reach | None) -> None:
+        self._lookups = lookups
+        self._reach = reach
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        results: list[ResolveResult] = []
+        refused = False
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        for address in await self._lookups.addresses(host, family):
+            number, _, protocol, _, place = address
+            if number not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            if self._reach is not None and not self._reach.permits_address(str(place[0])):
+                refused = True
+                continue
+            results.append(ResolveResult(hostname=host, host=literal(address), port=port, family=number, proto=protocol, flags=numeric))
+        if not results and refused:
+            raise AddressForbidden(f"{host} is an address of this machine's own surroundings")
+        if not results:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
+        return results
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _socket(address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = None) -> socket.socket:
+    """A socket that notices within seconds when its other end is gone without a word (tcp(7)); with *reach*, only for an address that it permits."""
+    family, kind, protocol, _, place = address
+    if reach is not None and not reach.permits_address(str(place[0])):
+        raise AddressForbidden("an address of this machine's own surroundings")
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", DEAD_AFTER), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", DEAD_AFTER * 1000)):
@@ -123,5 +185,10 @@ def _as_httpx_errors() -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        cause = getattr(error, "os_error", error)
+        if isinstance(cause, AddressForbidden):
+            raise AddressRefused(str(cause)) from error
         mapped = next(to for each, to in _ERRORS if isinstance(error, each))
+        if isinstance(cause, LookupTimedOut):
+            mapped = httpx.ConnectTimeout
         raise mapped(str(error)) from error

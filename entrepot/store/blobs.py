@@ -14,12 +14,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
+import stat
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,14 +30,18 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 from threading import Barrier
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest
 from entrepot.tasks import uninterrupted
+from entrepot.words import counted, printable
 
 T = TypeVar("T")
 
 _REMOVED = "removed-"
+_ALGORITHMS = frozenset({"sha256", "sha512"})
+_DIRECTORY = re.compile(r"[0-9a-f]{2}")
 _PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
 """Digest, and what tells its source and size: parts of earlier versions, which had no source, are not continued."""
 
@@ -68,8 +75,45 @@ LEFT_OVERS_SHARE = 20
 LEASE_LINGERS = 60.0
 """Seconds for which a blob is not removed after it was last handed out: whoever was promised it opens its file a moment later, in a thread."""
 
+CHECK_SIZE = 2 * 1024 * 1024
+"""Bytes of a cached blob that are hashed at a time."""
+
+CHECKERS = 2
+"""Threads that hash cached blobs, apart from those that clients wait for."""
+
+REFUSALS_LOGGED = 600.0
+"""Seconds between two log lines that a file can't be removed: on a read-only disk there would be one for each blob."""
+
+FOREIGN_SHOWN = 3
+"""Foreign names in the blob directory that a message shows."""
+
+_TAKES_NO_FILE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
+
 WRITERS = 4
 """Threads that hash and write what comes in: for all blobs together."""
+
+
+_log = logging.getLogger("entrepot.blobs")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignNames:
+    """What is in the blob directory and is no blob: ``lost+found``, ``.DS_Store``, ``.nfs…``, a directory that can't be listed."""
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+    """At most `FOREIGN_SHOWN`, printable."""
+
+    def __str__(self) -> str:
+        more = f" and {counted(self.count - len(self.examples), 'more', 'more')}" if self.count > len(self.examples) else ""
+        return f"{', '.join(self.examples)}{more}"
+
+
+class CheckedFile(NamedTuple):
+    """The file of a cached blob that was hashed, and whether its bytes have the digest."""
+
+    status: os.stat_result
+    is_right: bool
 
 
 class NotWritten(OSError):
@@ -180,6 +224,19 @@ class PartialBlob:
             os.close(self._descriptor)
 
 
+class UnwritableBlob(PartialBlob):
+    """A blob on its way to clients only: the file system takes no file at all, because it is full or can only be read (S19)."""
+
+    def __init__(self, digest: Digest, path: Path, cause: OSError) -> None:
+        super().__init__(digest, path, os.open(os.devnull, os.O_RDONLY))
+        self.is_linked = False
+        self._cause = cause
+
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Raise `NotWritten`."""
+        raise NotWritten(self._cause, tuple(pieces))
+
+
 @dataclass(frozen=True, slots=True)
 class FilePart:
     """Bytes that are in a file: so many from *offset* on. The file is open as long as nobody asks for the next part."""
@@ -205,6 +262,14 @@ class BlobStore:
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
         # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and the others would have to wait for it.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
+        self._checkers = ThreadPoolExecutor(CHECKERS, "entrepot-check")
+        self.foreign = ForeignNames()
+        """What the last walk through the directories found that is no blob."""
+        self._condemned: set[Digest] = set()
+        """Blobs whose file is damaged but could not be moved away: they count as not cached."""
+        self._renaming = threading.Lock()
+        """A file is only moved away as long as it is the one that was looked at."""
+        self._refusal_logged = -REFUSALS_LOGGED
 
     async def open(self) -> None:
         """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""
@@ -218,17 +283,40 @@ class BlobStore:
         self._root.mkdir(parents=True, exist_ok=True)
         self._fills.mkdir(parents=True, exist_ok=True)
         boot = _boot_id()
-        same_boot = bool(boot) and self._boot.exists() and self._boot.read_text() == boot
-        for each in self._fills.iterdir():
-            if not same_boot or each.name.startswith(_REMOVED) or not self._lasts(each):
-                each.unlink()
-        self._boot.write_text(boot)
+        try:
+            same_boot = bool(boot) and self._boot.exists() and self._boot.read_text() == boot
+        except (OSError, UnicodeDecodeError):
+            same_boot = False
+        for path in _listed(self._fills):
+            if not same_boot or path.name.startswith(_REMOVED) or not self._lasts(path):
+                self._unlink(path)
+        try:
+            self._boot.write_text(boot)
+        except OSError as error:
+            _log.warning("%s can't be written (%s): parts of blobs are fetched again after the next start.", self._boot, error.strerror)
+            # What it says now may be true of the next start as well, and parts would be trusted that a power cut has spoiled.
+            self._unlink(self._boot)
 
     def _lasts(self, part: Path) -> bool:
         if _PART_NAME.fullmatch(part.name) is None:
             return False
-        status = part.stat()
+        try:
+            status = part.stat()
+        except OSError:
+            return False
         return status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
+
+    def _unlink(self, path: Path) -> None:
+        """Remove a file if that is possible. A directory, or a file that can't be removed, stays and stops nothing."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._log_refusal(path, error)
+
+    def _log_refusal(self, path: Path, error: OSError) -> None:
+        if self._clock() - self._refusal_logged >= REFUSALS_LOGGED:
+            self._refusal_logged = self._clock()
+            _log.warning("%s can't be removed: %s. It stays, and so may others.", printable(str(path)), error.strerror)
 
     def _left_overs(self) -> Iterable[Path]:
         return (each for each in self._fills.iterdir() if not each.name.startswith(_REMOVED) and each not in self._arriving)
@@ -239,7 +327,7 @@ class BlobStore:
         self._left_overs_looked_at = self._clock()
         for each in self._left_overs():
             if not self._lasts(each):
-                each.unlink(missing_ok=True)
+                self._unlink(each)
 
     def _bound_left_overs(self) -> None:
         """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more than their share of the file system. Runs in a thread."""
@@ -259,12 +347,12 @@ class BlobStore:
         """Make room, when the disk is full; whether there was anything to be removed."""
         found = list(self._left_overs())
         for each in found:
-            each.unlink(missing_ok=True)
-        return bool(found)
+            self._unlink(each)
+        return any(not each.exists() for each in found)
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
-        for each in (self._writers, self._readers, self._committers):
+        for each in (self._writers, self._readers, self._committers, self._checkers):
             each.shutdown()
 
     def path(self, digest: Digest) -> Path:
@@ -272,11 +360,22 @@ class BlobStore:
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
 
     def size(self, digest: Digest) -> int | None:
-        """The size of a held blob in bytes; None when it is not held."""
+        """The size of a cached blob's file in bytes; None when there is none, it can't be looked at, or it is damaged."""
+        if digest in self._condemned:
+            return None
         try:
             return os.stat(self.path(digest)).st_size
-        except FileNotFoundError:
+        except OSError:
+            # Where the disk itself fails, the blob is fetched from its source.
             return None
+
+    def look(self, digest: Digest) -> int | None:
+        """The size of the file that is there now, None when there is none; raises OSError where that can't be told."""
+        try:
+            status = os.stat(self.path(digest))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def hand_out(self, digest: Digest) -> Path:
         """The path of a held blob, for somebody who opens it soon: it is not removed within `LEASE_LINGERS` seconds."""
@@ -288,16 +387,22 @@ class BlobStore:
         return self.path(digest)
 
     @asynccontextmanager
-    async def opened(self, digest: Digest) -> AsyncIterator[FileIO]:
-        """A held blob, open for a reader who keeps it even when it is evicted meanwhile; raises FileNotFoundError."""
-        file = await uninterrupted(asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest)))
+    async def opened(self, digest: Digest, size: int | None = None) -> AsyncIterator[FileIO]:
+        """A cached blob, open for a reader who keeps it even when it is evicted meanwhile.
+
+        Raises FileNotFoundError, also for a file that has no longer *size* bytes.
+        """
+        opening = asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest))
+        file = await uninterrupted(opening, discard=_close)
         with file:
+            if size is not None and os.fstat(file.fileno()).st_size != size:
+                raise FileNotFoundError(f"The cached file of {digest} has no longer {size:,} bytes.")
             yield file
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
         loop = asyncio.get_running_loop()
-        descriptor = await loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY)
+        descriptor = await uninterrupted(loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY), discard=os.close)
         try:
             while start < end:
                 chunk = await self._read(descriptor, start, min(READ_SIZE, end - start))
@@ -336,9 +441,11 @@ class BlobStore:
         self._arriving.add(path)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:
+        except OSError as error:
             self._arriving.discard(path)
-            raise
+            if error.errno not in _TAKES_NO_FILE:
+                raise
+            return UnwritableBlob(digest, path, error)
         left_over = os.fstat(descriptor).st_size
         if left_over > size:
             os.ftruncate(descriptor, 0)
@@ -383,7 +490,9 @@ class BlobStore:
         path = self.path(partial.digest)
         made = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(partial.path, path)
+        with self._renaming:
+            os.rename(partial.path, path)
+            self._condemned.discard(partial.digest)
         self._arriving.discard(partial.path)
         partial.path = path
         _sync_directory(path.parent)
@@ -401,7 +510,7 @@ class BlobStore:
         # Once only: a later blob of the same digest may have its file there by now.
         if partial.is_linked:
             partial.is_linked = False
-            partial.path.unlink(missing_ok=True)
+            self._unlink(partial.path)
             self._arriving.discard(partial.path)
 
     async def set_aside(self, partial: PartialBlob) -> None:
@@ -421,29 +530,107 @@ class BlobStore:
         handed_out = self._handed_out.get(digest)
         if handed_out is not None and self._clock() - handed_out < LEASE_LINGERS:
             return False
+        try:
+            self._move_away(digest)
+        except OSError as error:
+            self._log_refusal(self.path(digest), error)
+            return False
+        return True
+
+    def _move_away(self, digest: Digest) -> None:
         with suppress(FileNotFoundError):
             os.rename(self.path(digest), self._fills / f"{_REMOVED}{digest.algorithm}-{digest.hex}")
+
+    def condemn(self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]) -> bool:
+        """Let a damaged file disappear at once, also when a reader may yet open it; False where another, right one is there.
+
+        *is_damaged* judges the file that is there now. One that can't be moved away counts as not cached from
+        now on, until the blob has been fetched again.
+        """
+        with self._renaming:
+            try:
+                if not is_damaged(os.stat(self.path(digest))):
+                    return False
+                self._move_away(digest)
+            except FileNotFoundError:
+                return True
+            except OSError as error:
+                self._condemned.add(digest)
+                self._log_refusal(self.path(digest), error)
         return True
+
+    async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
+        """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close)
+        with file:
+            status = os.fstat(file.fileno())
+            hasher = digest.hasher()
+            buffer = memoryview(bytearray(min(CHECK_SIZE, max(1, status.st_size))))
+
+            def hash_next() -> int:
+                count = file.readinto(buffer)
+                hasher.update(buffer[:count])
+                return count
+
+            while count := await uninterrupted(loop.run_in_executor(self._checkers, hash_next)):
+                if pace is not None:
+                    await pace(count)
+            return CheckedFile(status, hasher.hexdigest() == digest.hex)
 
     async def sweep(self) -> None:
         """Free the space of blobs that were taken away: for a large file that takes a while, so a thread does it."""
         await asyncio.get_running_loop().run_in_executor(self._writers, self._sweep)
 
     def _sweep(self) -> None:
-        for removed in self._fills.glob(f"{_REMOVED}*"):
-            removed.unlink(missing_ok=True)
+        for path in _listed(self._fills):
+            if path.name.startswith(_REMOVED):
+                self._unlink(path)
 
     async def held(self) -> dict[Digest, int]:
         """Every blob that is held, with its size: a walk through the directories, in a thread."""
         return await asyncio.to_thread(self._walk)
 
     def _walk(self) -> dict[Digest, int]:
-        found: dict[Digest, int] = {}
-        for algorithm in os.scandir(self._root):
-            for directory in os.scandir(algorithm.path):
-                for entry in os.scandir(directory.path):
-                    found[Digest(algorithm.name, entry.name)] = entry.stat().st_size
-        return found
+        blobs: dict[Digest, int] = {}
+        foreign: list[str] = []
+        count = 0
+
+        def pass_over(path: str) -> None:
+            nonlocal count
+            count += 1
+            if len(foreign) < FOREIGN_SHOWN:
+                foreign.append(printable(os.path.relpath(path, self._root), 80))
+
+        def listed(directory: str) -> Iterator[os.DirEntry[str]]:
+            try:
+                with os.scandir(directory) as entries:
+                    yield from entries
+            except OSError:
+                # A file where a directory is expected, or a directory that we may not list.
+                pass_over(directory)
+
+        for algorithm in listed(str(self._root)):
+            if algorithm.name not in _ALGORITHMS:
+                pass_over(algorithm.path)
+                continue
+            for directory in listed(algorithm.path):
+                if not _DIRECTORY.fullmatch(directory.name):
+                    pass_over(directory.path)
+                    continue
+                for entry in listed(directory.path):
+                    try:
+                        digest = Digest.parse(f"{algorithm.name}:{entry.name}")
+                        status = entry.stat()
+                    except (DigestInvalid, OSError):
+                        pass_over(entry.path)
+                        continue
+                    if digest.hex[:2] == directory.name and stat.S_ISREG(status.st_mode):
+                        blobs[digest] = status.st_size
+                    else:
+                        pass_over(entry.path)
+        self.foreign = ForeignNames(count, tuple(foreign))
+        return blobs
 
     def free(self) -> int:
         """Bytes left on the file system."""
@@ -468,11 +655,23 @@ def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
+def _listed(directory: Path) -> list[Path]:
+    """What is in a directory; nothing where it can't be listed."""
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
+
+
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return ""
+
+
+def _close(file: FileIO) -> None:
+    file.close()
 
 
 def _sync_directory(path: Path) -> None:

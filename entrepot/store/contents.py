@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, case, distinct, exists, func, literal, not_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, and_, case, distinct, exists, func, literal, not_, select
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.snapshots import Holding, ImageBlob, TagImage
@@ -51,34 +50,35 @@ class _Sharing:
     examples: tuple[str, ...] = ()
 
 
-async def behind_tag(connection: AsyncConnection, repository: Repository, tag: Tag) -> TagContents | None:
+def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagContents | None:
     """What is behind a tag; None when it is not cached."""
     tags = schema.tags.c
     top_query = (
-        select(schema.tags, schema.manifests.c.media_type, schema.manifests.c.content)
+        select(schema.tags, _links.media_type, schema.manifests.c.content)
         .join(schema.manifests, schema.manifests.c.digest == tags.digest)
+        .join(schema.repository_manifests, (_links.digest == tags.digest) & (_links.repository == tags.repository))
         .where(tags.repository == repository, tags.name == tag)
     )
-    top = (await connection.execute(top_query)).one_or_none()
+    top = connection.execute(top_query).one_or_none()
     if top is None:
         return None
     reached = _reached(top.digest)
     below = select(reached.c.digest)
-    links = {row.digest: row for row in await connection.execute(_links_query(repository, below))}
+    links = {row.digest: row for row in connection.execute(_links_query(repository, below))}
     children: dict[str, list[Any]] = {}
-    for row in await connection.execute(_children_query(below)):
+    for row in connection.execute(_children_query(below)):
         if row.manifest in links:
             children.setdefault(row.manifest, []).append(row)
     blobs: dict[str, dict[str, Any]] = {}
-    for row in await connection.execute(_blobs_query(repository, below)):
+    for row in connection.execute(_blobs_query(repository, below)):
         # A manifest may name a blob twice; it is one all the same.
         blobs.setdefault(row.manifest, {}).setdefault(row.digest, row)
-    sharing = await _sharing(connection, repository, below)
+    sharing = _sharing(connection, repository, below)
     # What other tags lead to is needed even when this tag goes.
-    needed = set((await connection.execute(_otherwise_tagged_query(repository, tag, below))).scalars())
-    elsewhere = set((await connection.execute(select(_links.digest).where(_links.digest.in_(below), _links.repository != repository).distinct())).scalars())
+    needed = set(connection.execute(_otherwise_tagged_query(repository, tag, below)).scalars())
+    elsewhere = set(connection.execute(select(_links.digest).where(_links.digest.in_(below), _links.repository != repository).distinct()).scalars())
     same = select(tags.name).where(tags.repository == repository, tags.digest == top.digest, tags.name != tag).order_by(tags.name).limit(TAGS_NAMED)
-    also_tagged = tuple(Tag(name) for name in (await connection.execute(same)).scalars())
+    also_tagged = tuple(Tag(name) for name in connection.execute(same).scalars())
 
     attested = attestations(top.content)
     is_index = top.media_type in INDEXES or top.digest in children
@@ -107,11 +107,11 @@ class RepositoryContents:
     shared: int
 
 
-async def of_repository(connection: AsyncConnection, repository: Repository) -> RepositoryContents:
+def of_repository(connection: Connection, repository: Repository) -> RepositoryContents:
     """What a repository holds, and how much of it others need too."""
     links, refers = schema.repository_manifests, schema.references
     names = select(schema.tags.c.name).where(schema.tags.c.repository == repository).order_by(schema.tags.c.name)
-    tags = tuple(Tag(name) for name in (await connection.execute(names)).scalars())
+    tags = tuple(Tag(name) for name in connection.execute(names).scalars())
     other = links.alias()
     elsewhere = exists(select(other.c.digest).where(other.c.digest == _links.digest, other.c.repository != repository))
     manifests = (
@@ -127,8 +127,8 @@ async def of_repository(connection: AsyncConnection, repository: Repository) -> 
         .where(others.c.digest == schema.blobs.c.digest, other.c.repository != repository)
     )
     blobs = select(schema.blobs.c.size, needed).where(schema.blobs.c.digest.in_(mine))
-    of_manifests = [tuple(row) for row in await connection.execute(manifests)]
-    held = of_manifests + [tuple(row) for row in await connection.execute(blobs)]
+    of_manifests = [tuple(row) for row in connection.execute(manifests)]
+    held = of_manifests + [tuple(row) for row in connection.execute(blobs)]
     shared = sum(size for size, is_shared in held if is_shared)
     return RepositoryContents(tags, len(of_manifests), sum(size for size, _ in held) - shared, shared)
 
@@ -143,7 +143,7 @@ def _reached(digest: str) -> Any:
 def _links_query(repository: Repository, below: Any) -> Any:
     content = schema.manifests.c
     return (
-        select(schema.repository_manifests, content.media_type, func.length(content.content).label("size"))
+        select(schema.repository_manifests, func.length(content.content).label("size"))
         .join(schema.manifests, content.digest == _links.digest)
         .where(_links.repository == repository, _links.digest.in_(below))
     )
@@ -184,7 +184,7 @@ def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any
     return select(up.c.base).join(schema.tags, (tags.digest == up.c.digest) & (tags.repository == repository)).where(tags.name != tag).distinct()
 
 
-async def _sharing(connection: AsyncConnection, repository: Repository, below: Any) -> dict[str, _Sharing]:
+def _sharing(connection: Connection, repository: Repository, below: Any) -> dict[str, _Sharing]:
     """Who else needs the blobs of the images of a repository; blobs that nobody else needs are left out."""
     wanted = select(_refers.digest).where(_of_images(repository, below))
     others = (
@@ -198,18 +198,18 @@ async def _sharing(connection: AsyncConnection, repository: Repository, below: A
     other_repository = case((others.c.repository != repository, others.c.repository))
     # The first and the last in the order of names: two examples for the price of one look at all.
     query = select(others.c.blob, func.count(), func.count(distinct(other_repository)), func.min(image), func.max(image)).group_by(others.c.blob)
-    rows = (await connection.execute(query)).all()
-    names = await _names(connection, {each for row in rows for each in row[3:]})
+    rows = connection.execute(query).all()
+    names = _names(connection, {each for row in rows for each in row[3:]})
     return {blob: _Sharing(images, repositories, tuple(dict.fromkeys((names[first], names[last])))) for blob, images, repositories, first, last in rows}
 
 
-async def _names(connection: AsyncConnection, images: Iterable[str]) -> dict[str, str]:
+def _names(connection: Connection, images: Iterable[str]) -> dict[str, str]:
     """For each ``library/nginx@sha256:…`` a name with a tag that leads there: ``library/nginx:1.27``; without one, that of the repository."""
     pairs = {each: tuple(each.split("@", 1)) for each in images}
     parents: dict[str, set[str]] = {}
     for chunk in schema.chunks(sorted({digest for _, digest in pairs.values()})):
         query = select(_refers.digest, _refers.manifest).where(_refers.digest.in_(chunk), _refers.kind == ReferenceKind.MANIFEST)
-        for child, parent in await connection.execute(query):
+        for child, parent in connection.execute(query):
             parents.setdefault(child, set()).add(parent)
     tags: dict[tuple[str, str], str] = {}
     column = schema.tags.c
@@ -220,7 +220,7 @@ async def _names(connection: AsyncConnection, images: Iterable[str]) -> dict[str
         for part in schema.chunks(sorted(set().union(*(by_repository[each] for each in chunk)))):
             of_both = column.repository.in_(chunk) & column.digest.in_(part)
             found = select(column.repository, column.digest, func.min(column.name)).where(of_both).group_by(column.repository, column.digest)
-            for repository, digest, name in await connection.execute(found):
+            for repository, digest, name in connection.execute(found):
                 tags[repository, digest] = name
     names = {}
     for image, (repository, digest) in pairs.items():
@@ -232,18 +232,19 @@ async def _names(connection: AsyncConnection, images: Iterable[str]) -> dict[str
 def _listed(top: str, children: Mapping[str, Sequence[Any]]) -> list[Any]:
     """The images of an index, those of an index within it in its place."""
     found: dict[str, Any] = {}
-    seen: set[str] = set()
-
-    def look(index: str) -> None:
-        seen.add(index)
-        for row in children.get(index, ()):
-            if row.digest in children:
-                if row.digest not in seen:
-                    look(row.digest)
-            else:
+    seen: set[str] = {top}
+    # A source may chain a thousand indexes, each within the one before (S34): Python's own stack would not hold them.
+    under_way = [iter(children.get(top, ()))]
+    while under_way:
+        for row in under_way[-1]:
+            if row.digest not in children:
                 found.setdefault(row.digest, row)
-
-    look(top)
+            elif row.digest not in seen:
+                seen.add(row.digest)
+                under_way.append(iter(children[row.digest]))
+                break
+        else:
+            under_way.pop()
     return list(found.values())
 
 

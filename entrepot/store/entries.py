@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +19,30 @@ class TagEntry:
     cached: float
     checked: float
     gone: bool = False
+
+
+class BlobOrigin(NamedTuple):
+    """A source registry that gave the bytes of a blob, and whether a credential set was used for it."""
+
+    login_server: str
+    with_credentials: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """What is known about a cached blob: its size in bytes when it was verified, and who gave it."""
+
+    size: int
+    origins: frozenset[BlobOrigin] = frozenset()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether a source gave it without credentials, so that anybody can fetch it there."""
+        return any(not origin.with_credentials for origin in self.origins)
+
+    def opens_for(self, login_servers: Collection[str]) -> bool:
+        """Whether the copy may be served as that of one of some source registries."""
+        return self.is_public or any(origin.login_server in login_servers for origin in self.origins)
 
 
 @dataclass(frozen=True, slots=True)

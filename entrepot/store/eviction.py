@@ -12,7 +12,11 @@ or when a client got one of those of its blobs that tell it from other images: t
 shares with a forgotten one does not keep the forgotten one.
 
 An index goes with the last image below it that the repository holds. A manifest without anything held, left by a client that only looked, costs a few kilobytes
-in the catalog and goes after `EMPTY_STAYS`.
+in the catalog and goes after `EMPTY_STAYS`. Where the catalog itself takes room that counts, each manifest weighs its share of it, and the empty ones go in the
+same order as the images (S11).
+
+Blobs that were adopted, files of which the catalog knew nothing, are needed by no manifest yet. They stay for `ADOPTED_STAYS`, for after the loss of a catalog
+the manifests come back one pull after the other (L02); when room is needed they go first.
 
 A picture of ten thousand repositories is a hundred and fifty thousand objects. None of them leads back to itself, and the garbage collector is told so
 (``gc=False``): while it looked at all of them it held up every thread for a tenth of a second, and often.
@@ -33,6 +37,9 @@ RECENT = 60.0
 EMPTY_STAYS = 30 * 86_400.0
 """Seconds for which a manifest without any held blob is kept after it was last asked for."""
 
+ADOPTED_STAYS = 86_400.0
+"""Seconds for which an adopted blob is kept although no manifest refers to it."""
+
 Key = tuple[Repository, Digest]
 """A manifest of a repository."""
 
@@ -51,6 +58,8 @@ class HeldManifest(msgspec.Struct, frozen=True, gc=False):
     """Of an index: those of its manifests that the repository holds."""
     blobs: tuple[Digest, ...] = ()
     """Those that are held."""
+    size: int = 0
+    """Bytes of its content."""
 
     @property
     def key(self) -> Key:
@@ -63,6 +72,8 @@ class HeldBlobUse(msgspec.Struct, frozen=True, gc=False):
 
     size: int
     last_used: float
+    adopted: float | None = None
+    """When it was adopted, for as long as no manifest refers to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +108,33 @@ class Plan:
     """Manifests without anything held that nobody asked for in a long time."""
     empty_since: float
     size: int
-    """Of all blobs, before."""
+    """Of all blobs and what counts of the catalog, before."""
     left: int
-    """Of all blobs, after."""
+    """Of all blobs and what counts of the catalog, after."""
     goal: int
     locked_size: int
     """Of the blobs that locked images need."""
+    adopted: tuple[Digest, ...] = ()
+    """Adopted blobs that no manifest refers to, and whose room is needed."""
+    adopted_size: int = 0
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing goes."""
+        return not (self.images or self.empty or self.adopted)
 
     def parts(self, count: int) -> Iterator[Plan]:
-        """The same plan in steps of *count* images, to be carried out one after the other."""
-        for start in range(0, max(1, len(self.images)), count):
-            yield replace(self, images=self.images[start : start + count], empty=self.empty if start == 0 else ())
+        """The same plan in steps of *count* images and as many empty manifests, to be carried out one after the other."""
+        for start in range(0, max(1, len(self.images), len(self.empty)), count):
+            part = slice(start, start + count)
+            yield replace(self, images=self.images[part], empty=self.empty[part], adopted=self.adopted if start == 0 else ())
 
 
-def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = ()) -> Plan:
-    """Decide which images go until at most *goal* bytes are held; *in_use* are the manifests that are being pulled or of which a blob is on its way in."""
+def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (), catalog_size: int = 0) -> Plan:
+    """Decide what goes until at most *goal* bytes are held, blobs and the *catalog_size* bytes that count of the catalog together.
+
+    *in_use* are the manifests that are being pulled or of which a blob is on its way in. With a goal of 0 all manifests without anything held go too.
+    """
     known = {each.key: each for each in picture.manifests}
     kept = _locked_with_all_below(known)
     asked = _last_asked(known)
@@ -120,18 +143,37 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
     for each in picture.manifests:
         for blob in each.blobs:
             users[blob] = users.get(blob, 0) + 1
-    size = sum(blob.size for blob in picture.blobs.values())
+    size = sum(blob.size for blob in picture.blobs.values()) + catalog_size
+    orphans = {digest: blob for digest, blob in picture.blobs.items() if digest not in users}
+    staying = {digest: blob for digest, blob in orphans.items() if stays_adopted(blob.adopted, now)}
     # What no manifest refers to any more goes by itself as soon as nobody reads it.
-    left = size - sum(blob.size for digest, blob in picture.blobs.items() if digest not in users)
+    left = size - sum(blob.size for digest, blob in orphans.items() if digest not in staying)
+    adopted: list[Digest] = []
+    for digest in sorted(staying, key=lambda each: (staying[each].last_used, each)):
+        if left <= goal:
+            break
+        adopted.append(digest)
+        left -= staying[digest].size
+    weight = _weights(picture, catalog_size)
+    holders: dict[Digest, int] = {}
+    for each in picture.manifests:
+        holders[each.digest] = holders.get(each.digest, 0) + 1
 
     def last_used(image: HeldManifest) -> float:
-        return max(asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest]))
+        return max((asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest])))
 
+    def known_use(image: HeldManifest) -> float:
+        # S14: a use in the future counts as none. With a clock that was ahead, all would be in use until the time that it had.
+        used = last_used(image)
+        return used if used <= now else 0.0
+
+    empties_go = catalog_size > 0 or goal <= 0
     # The key makes the order the same each time, also for images that came in the same moment.
-    images = sorted((last_used(each), each.key) for each in picture.manifests if each.blobs and not each.children and each.key not in kept)
+    images = sorted((known_use(each), each.key) for each in picture.manifests if (each.blobs or empties_go) and not each.children and each.key not in kept)
     chosen: list[tuple[HeldManifest, float, int]] = []
+    empty: list[Key] = []
     for used, key in images:
-        if left <= goal or used > now - RECENT:
+        if (left <= goal and goal > 0) or used > now - RECENT:
             break
         if key in in_use:
             continue
@@ -140,32 +182,63 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
             users[blob] -= 1
             if users[blob] == 0:
                 freed += picture.blobs[blob].size
+        holders[image.digest] -= 1
+        if holders[image.digest] == 0:
+            freed += weight.get(image.digest, 0)
         left -= freed
-        chosen.append((image, used, freed))
-    going = [each for each in chosen if any(users[blob] == 0 for blob in each[0].blobs)]
+        if image.blobs:
+            chosen.append((image, used, freed))
+        else:
+            empty.append(key)
+    going = [each for each in chosen if any(users[blob] == 0 for blob in each[0].blobs) or (each[0].digest in weight and holders[each[0].digest] == 0)]
     above = _above(known)
-    since = now - EMPTY_STAYS
+    since = now - (RECENT if empty else EMPTY_STAYS)
     return Plan(
         images=tuple(
             PlannedImage(
                 manifest=image,
                 tags=tuple(dict.fromkeys([*image.tags, *(tag for key in above.get(image.key, ()) for tag in known[key].tags)])),
-                last_used=used,
+                last_used=last_used(image),
                 asked=asked[image.key],
                 telling=telling[image.digest],
                 freed=freed,
             )
-            for image, used, freed in going
+            for image, _, freed in going
         ),
         empty=tuple(
-            key for key, each in known.items() if not each.blobs and not each.children and key not in kept and key not in in_use and asked[key] < since
+            dict.fromkeys(
+                [
+                    *empty,
+                    *(
+                        key
+                        for key, each in known.items()
+                        if not each.blobs and not each.children and key not in kept and key not in in_use and asked[key] < now - EMPTY_STAYS
+                    ),
+                ]
+            )
         ),
         empty_since=since,
         size=size,
         left=left,
         goal=goal,
         locked_size=sum(picture.blobs[blob].size for blob in {blob for key in kept for blob in known[key].blobs}),
+        adopted=tuple(adopted),
+        adopted_size=sum(staying[digest].size for digest in adopted),
     )
+
+
+def stays_adopted(adopted: float | None, now: float) -> bool:
+    """Whether a blob that no manifest refers to stays, because it was adopted lately. A time in the future counts as never."""
+    return adopted is not None and 0 <= now - adopted < ADOPTED_STAYS
+
+
+def _weights(picture: Picture, catalog_size: int) -> dict[Digest, int]:
+    """The bytes of the catalog that each manifest stands for: its share of them, by the size of its content."""
+    sizes = {each.digest: each.size for each in picture.manifests}
+    total = sum(sizes.values())
+    if catalog_size <= 0 or total <= 0:
+        return {}
+    return {digest: size * catalog_size // total for digest, size in sizes.items()}
 
 
 def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection[Key] = ()) -> set[Key]:

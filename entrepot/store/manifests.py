@@ -6,6 +6,8 @@ image manifest version 2, schema 2.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -15,14 +17,34 @@ import msgspec
 
 from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest
+from entrepot.words import printable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
+PLATFORM_PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What the operating system, the architecture and the variant of a platform may be. Whoever writes a manifest chooses them: a platform with another part is
+dropped where the manifest is read (S03), so that no log, no terminal and no shell sees it."""
+
+UNTYPED = "application/octet-stream"
+"""The media type of what has none, or something else in its place."""
+
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+LAYERS_LIMIT = 1_000
+"""The most layers of a manifest that is taken from a source: docker makes at most 127, and each layer of a pull is a request and an open file."""
+
+REFERENCES_LIMIT = 10_000
+"""The most manifests of an index that is taken from a source. With a platform and annotations one takes about 400 bytes, so 4 MiB hold no more than these."""
+
+LARGEST_SIZE = 2**53
+"""The largest size of a descriptor in bytes: what every JSON reader holds exactly (RFC 8259, section 6), and the catalog can store."""
+
+PARSED_IN_THREAD = 128 * 1024
+"""Bytes from which a manifest is parsed in a thread: one of 4 MiB takes a tenth of a second, in which nobody else would be served."""
 
 
 class ReferenceKind(StrEnum):
@@ -60,7 +82,7 @@ class _Platform(msgspec.Struct):
 class _Descriptor(msgspec.Struct):
     digest: str
     size: Annotated[int, msgspec.Meta(ge=0)]
-    media_type: str = msgspec.field(name="mediaType", default="application/octet-stream")
+    media_type: str = msgspec.field(name="mediaType", default=UNTYPED)
     platform: _Platform | None = None
     urls: list[str] | None = None
 
@@ -83,6 +105,9 @@ class _Annotated(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Document)
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, or that is nested deeper than Python's stack."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -95,7 +120,7 @@ class Manifest:
 
     @classmethod
     def of(cls, content: bytes, media_type: str, digest: Digest) -> Self:
-        """Read a view of *content*; raises `ManifestUnreadable`."""
+        """Read a view of *content*, which may be one that was stored by an earlier version; raises `ManifestUnreadable`."""
         return cls(content, media_type, digest, tuple(_references(content)))
 
     @property
@@ -121,24 +146,61 @@ class Manifest:
         return next((each for each in self.children if each.platform and each.platform.startswith(f"{platform}/")), None)
 
 
+async def parse_manifest(content: bytes, media_type: str, digest: Digest) -> Manifest:
+    """Read a manifest that comes from a source, without holding up the event loop.
+
+    Raises `ManifestUnreadable`, also for more layers, references or bytes of a descriptor than are
+    taken from a source: `LAYERS_LIMIT`, `REFERENCES_LIMIT`, `LARGEST_SIZE`.
+    """
+    if len(content) < PARSED_IN_THREAD:
+        return _bounded(content, media_type, digest)
+    return await asyncio.to_thread(_bounded, content, media_type, digest)
+
+
+def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
+    manifest = Manifest.of(content, media_type, digest)
+    indexed = len(manifest.children)
+    layers = sum(each.kind is ReferenceKind.LAYER for each in manifest.references)
+    for count, limit, kind in (
+        (indexed, REFERENCES_LIMIT, "manifests"),
+        (layers, LAYERS_LIMIT, "layers"),
+    ):
+        if count > limit:
+            raise ManifestUnreadable(f"it lists {count:,} {kind}, and at most {limit:,} are taken")
+    largest = max((each.size for each in manifest.references), default=0)
+    if largest > LARGEST_SIZE:
+        raise ManifestUnreadable(f"it has a descriptor of {largest:,} bytes")
+    return manifest
+
+
 def attestations(content: bytes) -> dict[str, str]:
-    """The attestations of an index, each with the image that it is about, by digest. BuildKit marks them with annotations ("Attestation storage")."""
+    """The attestations of an index, each with the image that it is about, by digest; empty where the annotation names no digest.
+
+    BuildKit marks them with annotations ("Attestation storage").
+    """
     try:
         listed = msgspec.json.decode(content, type=_Annotated).manifests or ()
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         return {}
     return {
-        each.digest: annotations.get("vnd.docker.reference.digest", "")
+        each.digest: _digest_or_nothing(annotations.get("vnd.docker.reference.digest", ""))
         for each in listed
         if (annotations := each.annotations or {}).get("vnd.docker.reference.type") == "attestation-manifest"
     }
+
+
+def _digest_or_nothing(text: str) -> str:
+    try:
+        return str(Digest.parse(text))
+    except DigestInvalid:
+        return ""
 
 
 def config_platform(content: bytes) -> str | None:
     """The platform that an image's config names; None when it names none (other artifacts than images)."""
     try:
         return _platform(msgspec.json.decode(content, type=_Platform))
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         return None
 
 
@@ -151,8 +213,8 @@ def _references(content: bytes) -> list[Descriptor]:
         if document.config is not None:
             found.append(_descriptor(document.config, ReferenceKind.CONFIG))
         found.extend(_descriptor(each, ReferenceKind.LAYER) for each in document.layers or ())
-    except (msgspec.DecodeError, DigestInvalid) as error:
-        raise ManifestUnreadable(str(error)) from error
+    except (*_UNDECODABLE, DigestInvalid) as error:
+        raise ManifestUnreadable(printable(str(error), 200)) from error
     return found
 
 
@@ -161,14 +223,22 @@ def _descriptor(each: _Descriptor, kind: ReferenceKind) -> Descriptor:
     return Descriptor(
         digest=Digest.parse(each.digest),
         kind=kind,
-        media_type=each.media_type,
+        media_type=each.media_type if _is_media_type(each.media_type) else UNTYPED,
         size=each.size,
         platform=_platform(each.platform) if each.platform else None,
         optional=optional,
     )
 
 
+def _is_media_type(text: str) -> bool:
+    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take more."""
+    return len(text) <= 255 and text.isascii() and text.isprintable() and " " not in text and "/" in text
+
+
 def _platform(platform: _Platform) -> str | None:
+    """``os/architecture[/variant]``; None for one that names no such parts, or parts beyond `PLATFORM_PART`."""
     parts = [part for part in (platform.os, platform.architecture, platform.variant) if part]
     # Attestations of BuildKit stand in an index as "unknown/unknown": they are no platform that anyone runs.
-    return "/".join(parts) if len(parts) > 1 and parts[0] != "unknown" else None
+    if len(parts) < 2 or parts[0] == "unknown" or not all(map(PLATFORM_PART.fullmatch, parts)):
+        return None
+    return "/".join(parts)

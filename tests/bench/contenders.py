@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.measurement import ENTREPOT, PROXY, SOURCE
-from tests.bench.nginx import Source, free_port
+from tests.bench.nginx import Source
 from tests.clients.container_clients import AMD64
 from tests.clients.entrepot import LOGIN_SERVER, Entrepot
 from tests.clients.processes import STARTING, Process, bare_environment
+from tests.processes import reserved_port
 from tests.programs import require_program
 from tests.standin.images import StandInImage
 
@@ -60,7 +61,7 @@ def through_proxy(root: Path, source: Source, image: StandInImage) -> Iterator[C
     """The CNCF's registry as a pull-through cache: Debian's configuration with its cache of descriptors in memory, but no logs of requests."""
     program = require_program("docker-registry")
     root.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = reserved_port()
     configuration = root / "config.json"
     # JSON is YAML, which is what it reads.
     configuration.write_text(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import time
 import uuid
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from tests.clients.processes import Process, bare_environment
+from tests.processes import reserved_port
 from tests.programs import require_program
 from tests.standin.images import Content, StandInImage
 
@@ -77,7 +77,7 @@ class Nginx:
 
     def __enter__(self) -> Nginx:
         self._root.mkdir(parents=True, exist_ok=True)
-        port = free_port()
+        port = reserved_port()
         configuration = self._root / "nginx.conf"
         # Started by root, its workers would run as a user who may not read below a temporary directory.
         user = "user root;" if os.geteuid() == 0 else ""
@@ -92,12 +92,6 @@ class Nginx:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.stop()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 for a program that does not take 0 for any."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
-from entrepot.cache.flight import FetchAbandoned, SingleFlight
+from entrepot.cache.flight import FetchAbandoned, SingleFlight, TooManyFetches
 
 
 class Fetch:
@@ -62,6 +64,70 @@ async def test_closing_cancels_what_is_under_way() -> None:
     await flights.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def ended(*fetches: asyncio.Task[int]) -> None:
+    await asyncio.gather(*fetches, return_exceptions=True)
+
+
+async def test_fetches_do_not_pile_up_though_those_who_asked_have_left() -> None:
+    flights: SingleFlight[int] = SingleFlight(limit=10)
+    fetch = Fetch()
+    asking = [asyncio.create_task(flights.join(number, fetch)) for number in range(50)]
+    await asyncio.sleep(0)
+    for each in asking:
+        each.cancel()
+    await ended(*asking)
+    assert fetch.calls == 10
+    with pytest.raises(TooManyFetches):
+        await flights.join("another", fetch)
+    # Who asks for what is under way already finds room.
+    waiting = asyncio.create_task(flights.join(0, fetch))
+    await asyncio.sleep(0)
+    fetch.may_end.set()
+    assert await waiting == 10
+    assert await flights.join("another", fetch) == 11
+    assert (flights._flights, flights._groups) == ({}, {})
+
+
+async def test_one_source_does_not_take_the_room_of_the_others() -> None:
+    flights: SingleFlight[int] = SingleFlight(limit=10, group_limit=2)
+    fetch = Fetch()
+    slow = [asyncio.create_task(flights.join(number, fetch, group="slow")) for number in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyFetches):
+        await flights.join("third", fetch, group="slow")
+    other = asyncio.create_task(flights.join("other", fetch, group="quick"))
+    await asyncio.sleep(0)
+    fetch.may_end.set()
+    await ended(*slow, other)
+    assert await other == 3
+    assert flights._groups == {}
+
+
+async def test_an_error_does_not_keep_what_failed() -> None:
+    """S24: a fetch that refers to its error, which refers to the frame that waited for it, would stay until a collection of garbage."""
+
+    class Answer:
+        pass
+
+    answers: list[weakref.ref[Answer]] = []
+
+    async def fail() -> int:
+        answer = Answer()
+        answers.append(weakref.ref(answer))
+        raise ValueError("no")
+
+    flights: SingleFlight[int] = SingleFlight()
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no"):
+            await flights.join("key", fail)
+        await asyncio.sleep(0)
+        assert answers[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError, SystemError])

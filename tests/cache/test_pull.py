@@ -339,3 +339,16 @@ async def test_an_engine_that_stops_leaves_the_fills_to_their_owner(place: Place
     await place.pulls._owned.__aexit__()
     assert pull.state is PullState.CANCELLED
     assert place.given_up == []
+
+
+async def test_s24_an_ended_pull_keeps_what_its_error_says_and_not_what_failed(place: Place) -> None:
+    try:
+        raise ValueError("the answer of a source")
+    except ValueError as cause:
+        place.obtain_error = SourceFailed("It fails.", "Try again.")
+        place.obtain_error.__cause__ = cause
+    pull = place.begin(manifest_of(1))
+    await pull.over.wait()
+    assert isinstance(pull.error, SourceFailed)
+    assert (pull.error.what, pull.error.hint) == ("It fails.", "Try again.")
+    assert (pull.error.__cause__, pull.error.__traceback__) == (None, None)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from entrepot.engine import Engine
-from entrepot.server.run import listening
 from entrepot.settings import Directories
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
+from tests.processes import tied
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -59,22 +59,29 @@ class CommandLine:
         }
         for each in "ht":
             (root / each).mkdir()
+        self._started: list[asyncio.subprocess.Process] = []
+
+    async def close(self) -> None:
+        """End the commands that a failed test did not wait for."""
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def start(
         self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
     ) -> asyncio.subprocess.Process:
         """Begin a command."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "entrepot",
-            *arguments,
+        process = await asyncio.create_subprocess_exec(
+            *tied([sys.executable, "-m", "entrepot", *arguments]),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=self.environment,
             cwd=self.root,
         )
+        self._started.append(process)
+        return process
 
     async def run(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, variables: Mapping[str, str] | None = None) -> Ended:
         """Run a command to its end; there is never a traceback."""
@@ -97,10 +104,16 @@ class CommandLine:
         process = await self.start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal)
         os.close(terminal)
         reading = asyncio.create_task(asyncio.to_thread(_all_of, keyboard))
-        async with asyncio.timeout(PATIENCE):
-            await process.wait()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            # The reader ends with the command, and only then its end of the terminal can be closed.
             told = (await reading).decode().replace("\r\n", "\n")
-        os.close(keyboard)
+            os.close(keyboard)
         assert "Traceback" not in told, told
         return process.returncode or 0, told
 
@@ -131,13 +144,15 @@ def directories(tmp_path: Path) -> Directories:
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> CommandLine:
+async def alone(tmp_path: Path) -> AsyncIterator[CommandLine]:
     """A command line without an engine."""
-    return CommandLine(tmp_path)
+    line = CommandLine(tmp_path)
+    yield line
+    await line.close()
 
 
 @pytest.fixture
 async def entrepot(alone: CommandLine, engine: Engine) -> AsyncIterator[CommandLine]:
     """A command line with an engine, which has the rule ``example-library``."""
-    async with listening(engine):
+    async with answering(engine):
         yield alone

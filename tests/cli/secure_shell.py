@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tests.processes import reserved_port, tied
 from tests.programs import require_program
 
 CHECKOUT = Path(__file__).parents[2]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until sshd has to listen, or what it began has to be gone."""
 
 SERVER = """\
@@ -61,9 +62,7 @@ class FarMachine:
             each.mkdir(parents=True)
         for name in ("host", "key"):
             subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", root / name], check=True, timeout=PATIENCE)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = reserved_port()
         self.entrepot.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {shlex.quote(sys.executable)} -m entrepot "$@"\n')
         self.entrepot.chmod(0o755)
         there = {"PATH": f"{self.entrepot.parent}:/usr/bin:/bin", "LANG": "C.UTF-8", **environment}
@@ -78,11 +77,15 @@ class FarMachine:
         if os.geteuid() == 0:
             # Where sshd goes to lock itself in; at the start of a machine the system makes it.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        self._process = subprocess.Popen([sshd, "-D", "-E", root / "log", "-f", root / "server"], start_new_session=True)
+        self._process = subprocess.Popen(tied([sshd, "-D", "-E", root / "log", "-f", root / "server"]), start_new_session=True)
         until = time.monotonic() + PATIENCE
-        while not self._listens():
-            assert self._process.poll() is None, (root / "log").read_text()
-            assert time.monotonic() < until, "sshd does not listen."
+        try:
+            while not self._listens():
+                assert self._process.poll() is None, (root / "log").read_text()
+                assert time.monotonic() < until, "sshd does not listen."
+        except BaseException:
+            self.close()
+            raise
 
     def _listens(self) -> bool:
         with socket.socket() as tried:
@@ -104,7 +107,11 @@ class FarMachine:
         """Switch the machine off."""
         self.cut()
         self._process.terminate()
-        self._process.wait(PATIENCE)
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
 
 
 def _children(process: int) -> list[int]:

@@ -15,6 +15,7 @@ from entrepot.cli.dashboard import start_engine
 from entrepot.errors import EngineError
 from entrepot.settings import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
+from tests.processes import children, is_running
 
 INSTEAD = "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help\n"
 INSTEAD_OF_A_DEMO = "entrepot demo --headless; all commands: entrepot --help\n"
@@ -65,6 +66,21 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
     assert list(temporary.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(found[1].rpartition(":")[2]))
+
+
+async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(alone: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    temporary = tmp_path_factory.mktemp("t")
+    alone.environment["TMPDIR"] = str(temporary)
+    process = await alone.start("demo", "--headless")
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        await process.stdout.readuntil(b"ctrl+c ends it.\n")
+        [engine] = children(process.pid)
+        process.kill()
+        await process.wait()
+        while is_running(engine):
+            await asyncio.sleep(0)
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])

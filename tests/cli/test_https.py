@@ -13,10 +13,10 @@ import pytest
 
 from entrepot.client import CacheClient, EngineRefused, EngineUnreachable, EngineUntrusted
 from entrepot.engine import Engine
-from entrepot.server.run import listening
 from entrepot.settings import ManagementOverTcp, Settings
 from entrepot.snapshots import EngineStatus
 from tests.cli.conftest import CommandLine
+from tests.conftest import answering
 from tests.registries.certificates import Authority
 
 TOKEN = "a-token-of-thirty-characters.."
@@ -50,7 +50,7 @@ def settings(settings: Settings, authority: Authority, token_file: Path, tmp_pat
 @pytest.fixture
 async def address(engine: Engine) -> AsyncIterator[str]:
     """Where the engine offers its management; its certificate is for ``localhost``."""
-    async with listening(engine):
+    async with answering(engine):
         assert engine.management_address is not None
         yield engine.management_address.replace("127.0.0.1", "localhost")
 

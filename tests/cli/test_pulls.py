@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import pytest
+from rich.cells import cell_len
 
 from entrepot.cli.pulls import _progress
 from entrepot.engine import Engine
@@ -168,6 +169,12 @@ def test_progress_shows_share_speed_and_time_left() -> None:
 )
 def test_progress_fits_into_the_terminal(columns: int, line: str) -> None:
     assert _progress(_running("library/nginx", "1.27"), columns) == line
+
+
+@pytest.mark.parametrize("columns", range(50, 120, 3))
+def test_progress_of_a_name_with_wide_characters_fits_too(columns: int) -> None:
+    """F89: a line beyond the last column could not be drawn over."""
+    assert cell_len(_progress(_running("層" * 12, "1.27"), columns)) <= columns
 
 
 def test_progress_is_never_longer_than_the_terminal_is_wide() -> None:

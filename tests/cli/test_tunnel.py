@@ -7,7 +7,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -25,18 +25,18 @@ from tests.standin import StandIn
 def far(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMachine]:
     """Another machine, on which the engine of the command line's user runs, if one runs."""
     variables = {"XDG_CONFIG_HOME": "c", "XDG_DATA_HOME": "d", "XDG_RUNTIME_DIR": "r", "XDG_STATE_HOME": "s"}
-    machine = FarMachine(tmp_path_factory.mktemp("f"), {name: str(tmp_path / place) for name, place in variables.items()})
-    yield machine
-    machine.close()
+    with closing(FarMachine(tmp_path_factory.mktemp("f"), {name: str(tmp_path / place) for name, place in variables.items()})) as machine:
+        yield machine
 
 
 @pytest.fixture
-def near(tmp_path_factory: pytest.TempPathFactory, far: FarMachine) -> CommandLine:
+async def near(tmp_path_factory: pytest.TempPathFactory, far: FarMachine) -> AsyncIterator[CommandLine]:
     """The command line of somebody on this machine, where no engine runs."""
     # A name as short as can be: the paths of sockets lie below it.
     line = CommandLine(tmp_path_factory.mktemp("n"))
     line.environment["PATH"] = f"{far.programs}:{line.environment['PATH']}"
-    return line
+    yield line
+    await line.close()
 
 
 @pytest.fixture

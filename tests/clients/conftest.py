@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,14 @@ def podman() -> Iterator[Podman]:
 
 @pytest.fixture(scope="session")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    client = Containerd(tmp_path_factory.mktemp("containerd"))
-    yield client
-    client.close()
+    with closing(Containerd(tmp_path_factory.mktemp("containerd"))) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    client = Docker(tmp_path_factory.mktemp("docker"))
-    yield client
-    client.close()
+    with closing(Docker(tmp_path_factory.mktemp("docker"))) as client:
+        yield client
 
 
 @pytest.fixture(params=["skopeo", "podman", "containerd", "docker"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,5 +126,4 @@ class Entrepot:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.is_running:
-            self._process.send(signal.SIGKILL)
-            self._process.wait()
+            self._process.kill()

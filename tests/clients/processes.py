@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-STARTING = 30.0
+from tests.processes import tied
+
+STARTING = 60.0
 """Seconds that a program has to say that it is ready, on a machine that is busy with other tests."""
 
-ENDING = 30.0
+ENDING = 60.0
 """Seconds that a program has to end when it is asked to."""
 
 
@@ -40,7 +42,7 @@ class Process:
         self._silent = False
         self._heard = threading.Condition()
         self._process = subprocess.Popen(
-            [str(each) for each in arguments],
+            tied(arguments),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -123,8 +125,9 @@ class Process:
             raise
 
     def kill(self) -> None:
-        """End it as a power cut would."""
-        self.send(signal.SIGKILL)
+        """End it as a power cut would, with all that it started in its session."""
+        if self.is_running:
+            os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def _listen(self) -> None:
@@ -142,7 +145,7 @@ class Process:
 def run(arguments: Sequence[str | Path], *, environment: Mapping[str, str], timeout: float = 120.0) -> Finished:
     """Run a program to its end, which has to come within *timeout* seconds."""
     done = subprocess.run(
-        [str(each) for each in arguments],
+        tied(arguments),
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

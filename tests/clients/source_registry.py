@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.clients.processes import Process, bare_environment
+from tests.processes import replace_shared
 from tests.programs import require_program
 
 _ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<sent>\d+) "[^"]*" "(?P<agent>[^"]*)"')
@@ -42,6 +43,7 @@ class DockerRegistry:
         self._auth = auth
         self._proxy_of = proxy_of
         self._process: Process | None = None
+        self._pid_before: int | None = None
         self._earlier: list[Access] = []
         self.address = "127.0.0.1:0"
 
@@ -64,6 +66,8 @@ class DockerRegistry:
             r"listening on (127\.0\.0\.1:\d+)", [self._program, "serve", configuration], environment=bare_environment(self._root / "home")
         )
         self.address = found[1]
+        if self._pid_before is not None:
+            replace_shared(self._pid_before, self.pid)
         return self
 
     def _configuration(self) -> dict[str, Any]:
@@ -83,6 +87,7 @@ class DockerRegistry:
         """Stop it; nobody answers on its port any more. What it counted stays."""
         if self._process is not None:
             self._process.stop()
+            self._pid_before = self._process.pid
             self._earlier = self.accesses(settle=False)
             self._process = None
 

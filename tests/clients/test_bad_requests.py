@@ -51,7 +51,7 @@ def _assert_refused(answer: httpx.Response, status: int, code: str) -> None:
         ("/v2/library/app/referrers/latest", 400, "DIGEST_INVALID"),
         ("/v2/library/app/tags/list?n=-1", 400, "UNSUPPORTED"),
         ("/v2/library/app/tags/list?n=many", 400, "UNSUPPORTED"),
-        ("/v2/_catalog?n=0", 400, "UNSUPPORTED"),
+        ("/v2/_catalog?n=-1", 400, "UNSUPPORTED"),
         ("/v2/other/app/manifests/1", 404, "NAME_UNKNOWN"),
         (f"/v2/other/app/blobs/{DIGEST}", 404, "NAME_UNKNOWN"),
         ("/v2/other/app/tags/list", 404, "NAME_UNKNOWN"),
@@ -90,9 +90,10 @@ def test_a_range_is_answered_with_exactly_its_bytes(header: str, start: int, end
     assert layer.content[first : last + 1] == answer.content
 
 
-@pytest.mark.parametrize("header", ["nonsense", "application/", "application/json;q=2", "text/html;q=x", "application/json;;=", "\u00e4/\u00e4"])
-def test_a_malformed_accept_header_is_refused(header: str, shared: Entrepot, app: StandInImage) -> None:
-    _assert_refused(shared.get("/v2/library/app/manifests/1", headers={"Accept": header.encode()}), 400, "UNSUPPORTED")
+@pytest.mark.parametrize("header", ["nonsense", "application/", "*; q=.2", ";;=", "\u00e4/\u00e4"])
+def test_f70_what_can_not_be_read_in_an_accept_header_is_skipped(header: str, shared: Entrepot, app: StandInImage) -> None:
+    answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": header.encode()})
+    assert (answer.status_code, answer.content) == (200, app.manifest.content)
 
 
 def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(shared: Entrepot, app: StandInImage) -> None:

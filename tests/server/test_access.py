@@ -29,6 +29,8 @@ CHANGES = {
     ("DELETE", "/entrepot/v1/pulls/{id}"),
     ("POST", "/entrepot/v1/refresh"),
     ("POST", "/entrepot/v1/evict"),
+    # It removes what is damaged.
+    *((method, "/entrepot/v1/verify") for method in ("POST", "DELETE")),
     ("POST", "/entrepot/v1/imports"),
     ("POST", "/entrepot/v1/signIn"),
     ("POST", "/entrepot/v1/stop"),

@@ -637,12 +637,12 @@ async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(directories:
 async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_used(
     directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def two_addresses(_: object, host: str, port: int, **__: object) -> list[tuple[object, ...]]:
+    def two_addresses(host: str, port: int | None, **_: object) -> list[tuple[object, ...]]:
         assert host == "two.example"
         six = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
         return [six, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", two_addresses)
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
     image = source.add_image("library/nginx", "1.27")
     settings = Settings(upstreams=(DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),))
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import ssl
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +18,8 @@ import pytest
 
 from entrepot.server import files, http
 from entrepot.server.files import PIECE
-from entrepot.server.http import Application, Disconnected, HttpServer, Receive, Scope, Send, bound, bound_unix, serving
+from entrepot.server.http import Application, Disconnected, HttpServer, Receive, Scope, Send, bound, serving
+from entrepot.server.unix_socket import owned_socket
 from tests.registries.certificates import Authority
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -418,14 +419,14 @@ async def test_an_answer_that_takes_too_long_is_cut(sends_a_file: Application) -
     assert len(await _all(reader)) < 10**12
 
 
-async def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_answered_on(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with serving(_echo, bound_unix(path)):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await answer(reader))[0] == 200
-        writer.close()
+    with owned_socket(path) as listener:
+        async with serving(_echo, listener):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await answer(reader))[0] == 200
+            writer.close()
 
 
 async def test_behind_tls_the_same_application_answers(tmp_path: Path) -> None:
@@ -450,3 +451,388 @@ def test_an_address_in_use_is_an_error() -> None:
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             bound("127.0.0.1", taken.getsockname()[1])
+
+
+# Clients that take from the others. S06, S09, S10, S36, L06: codes of the security and load reviews.
+
+
+async def test_s06_an_answer_that_waits_is_given_up_when_its_client_leaves() -> None:
+    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting.set_result(None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with connected(app) as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await waiting
+        writer.close()
+        await ended.wait()
+
+
+async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    waiting, left, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        waiting.set()
+        await left.wait()
+        done.set()
+        await send(start(content_length="0"))
+        await send(body(b""))
+
+    listener = bound("127.0.0.1", 0)
+    async with serving(app, listener) as server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await waiting.wait()
+        writer.transport.abort()
+        while server._connections:
+            await asyncio.sleep(0)
+        left.set()
+        await done.wait()
+        while server._answering:
+            await asyncio.sleep(0)
+    assert caplog.records == []
+
+
+async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks_for_health_is_answered() -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/wait":
+            await gate.wait()
+        await send(start(content_length="2"))
+        await send(body(b"ok"))
+
+    listener = bound("127.0.0.1", 0)
+    server = HttpServer(app, requests=1, always=("/healthz",))
+    await server.listen(listener)
+    async with asyncio.timeout(30):
+        waits, asks = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
+        waits[1].write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server._answering:
+            await asyncio.sleep(0)
+        for path, expected in ((b"/healthz", 200), (b"/v2/", 503)):
+            asks[1].write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            status, headers, _ = await answer(asks[0])
+            assert (status, "retry-after" in headers) == (expected, expected == 503)
+        gate.set()
+        assert (await answer(waits[0]))[0] == 200
+        for _, writer in (waits, asks):
+            writer.close()
+        await server.stop(grace=5)
+
+
+async def test_s06_when_all_connections_wait_health_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS", 2)
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/wait":
+            await gate.wait()
+        await send(start(content_length="2"))
+        await send(body(b"ok"))
+
+    listener = bound("127.0.0.1", 0)
+    server = HttpServer(app, always=("/healthz",))
+    await server.listen(listener)
+    async with asyncio.timeout(30):
+        clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
+        for _, writer in clients:
+            writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        while len(server._answering) < 2:
+            await asyncio.sleep(0)
+        for path, expected in ((b"/healthz", 200), (b"/v2/", 503)) * 3:
+            clients.append(await asyncio.open_connection(*listener.getsockname()))
+            clients[-1][1].write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            status, headers, _ = await answer(clients[-1][0])
+            assert (status, headers["connection"]) == (expected, "close")
+            assert await clients[-1][0].read() == b""
+        gate.set()
+        for reader, _ in clients[:2]:
+            assert (await answer(reader))[0] == 200
+        for _, writer in clients:
+            writer.close()
+        await server.stop(grace=5)
+
+
+@asynccontextmanager
+async def stalled(app: Application, clients: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[HttpServer, list[Connection], tuple[str, int]]]:
+    """Clients that have begun to read an answer and then stop, until the server can't send more."""
+    listener = bound("127.0.0.1", 0)
+    trusting, name = None, None
+    if tls is not None:
+        name = "localhost"
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with serving(app, listener, tls=tls) as server, asyncio.timeout(60):
+        open_now = []
+        for _ in range(clients):
+            reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1024, ssl=trusting, server_hostname=name)
+            open_now.append((reader, writer))
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readline()
+        before = None
+        # Until nothing moves any more: the buffers of the kernel at both ends are full.
+        while before != (now := [(each.handed, http._unsent(each.transport)) for each in server._connections.values() if each.transport]) or len(now) < clients:
+            before = now
+            for _ in range(200):
+                await asyncio.sleep(0)
+        try:
+            yield server, open_now, listener.getsockname()
+        finally:
+            for _, writer in open_now:
+                writer.transport.abort()
+
+
+@pytest.fixture
+def large_body() -> Application:
+    """An application with one copy of a large body for all."""
+    content = bytes(30_000_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(content_length=str(len(content))))
+        await send(body(content))
+
+    return app
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> Application:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(50_000_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with path.open("rb") as file:
+            await send(start(content_length="50000000"))
+            await send(part(file, 0, 50_000_000))
+
+    return app
+
+
+@pytest.mark.parametrize("kind", ["large_body", "large_file", "tls"])
+async def test_s09_l06_a_client_that_takes_nothing_for_a_minute_is_cut_off(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    app: Application = request.getfixturevalue("large_body" if kind == "tls" else kind)
+    tls = Authority(tmp_path).server("localhost") if kind == "tls" else None
+    async with stalled(app, 1, tls) as (server, [(reader, _)], _):
+        now = asyncio.get_running_loop().time()
+        server.close_stalled(now)
+        server.close_stalled(now + http.SEND_WAIT - 1)
+        assert len(server._connections) == 1
+        server.close_stalled(now + http.SEND_WAIT + 1)
+        while server._connections or server._answering:
+            await asyncio.sleep(0)
+        assert len(await _all(reader)) < 30_000_000
+
+
+async def take_a_little(connection: http._Connection, reader: asyncio.StreamReader) -> None:
+    """Read as much of an answer as lets the server send more."""
+    assert connection.transport is not None
+    before = connection.handed, http._unsent(connection.transport)
+    while (connection.handed, http._unsent(connection.transport)) == before:
+        await reader.read(200_000)
+
+
+async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(large_file: Application) -> None:
+    async with stalled(large_file, 1) as (server, [(reader, _)], _):
+        now = asyncio.get_running_loop().time()
+        [connection] = server._connections.values()
+        for minute in range(1, 4):
+            await take_a_little(connection, reader)
+            server.close_stalled(now + minute * http.SEND_WAIT)
+        assert len(server._connections) == 1
+
+
+async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(large_file: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS", 2)
+    async with stalled(large_file, 2) as (server, clients, address):
+        now = asyncio.get_running_loop().time()
+        first, second = server._connections.values()
+        server.close_stalled(now - 40)
+        await take_a_little(first, clients[0][0])
+        for seconds in (30, 15):
+            server.close_stalled(now - seconds)
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(reader, head=True))[0] == 200
+        writer.close()
+        assert first in server._connections.values()
+        assert second not in server._connections.values()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_s09_clients_that_do_not_read_share_one_copy_of_a_large_answer(tls: bool, large_body: Application, tmp_path: Path) -> None:
+    async with stalled(large_body, 5, Authority(tmp_path).server("localhost") if tls else None) as (server, _, _):
+        buffered = [each.transport.get_write_buffer_size() for each in server._connections.values() if each.transport]
+        assert len(buffered) == 5
+        assert max(buffered) <= 4 * http.SLICE
+
+
+async def first_line(listener: socket.socket) -> bytes:
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def is_refused(listener: socket.socket) -> None:
+    """The server has no room for a new connection, and none for one that is told so."""
+    assert (await first_line(listener)).split()[1] == b"503"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "EXTRA", 0)
+        with pytest.raises(ConnectionResetError):
+            await first_line(listener)
+
+
+async def test_s09_one_address_has_a_share_of_the_connections_and_loopback_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send(start(content_length="0"))
+        await send(body(b""))
+
+    async def ask() -> Connection:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        return reader, writer
+
+    monkeypatch.setattr(http, "CONNECTIONS", 8)
+    addresses = iter(["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"])
+    monkeypatch.setattr(http, "_counted_address", lambda _: next(addresses))
+    listener = bound("127.0.0.1", 0)
+    async with serving(app, listener, grace=5) as server, asyncio.timeout(30):
+        first, second = await ask(), await ask()
+        while len(server._answering) < 2:
+            await asyncio.sleep(0)
+        await is_refused(listener)
+        other = await ask()
+        gate.set()
+        for client in (first, second, other):
+            assert (await answer(client[0]))[0] == 200
+        for _, writer in (first, second, other):
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        (("192.0.2.7", 1234), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 1234, 0, 0), "192.0.2.7"),
+        (("2001:db8:1:2:3::4", 1234, 0, 0), "2001:db8:1:2::/64"),
+        (("fe80::1%eth0", 1234, 0, 2), "fe80::/64"),
+        (("127.0.0.1", 1234), None),
+        (("::1", 1234, 0, 0), None),
+        ("", None),
+    ],
+)
+def test_s09_what_counts_as_one_address(address: object, counted: str | None) -> None:
+    assert http._counted_address(address) == counted
+
+
+class _Exhausted(socket.socket):
+    """A listening socket for whose connections there is no descriptor, so many times."""
+
+    times = 2
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.times:
+            self.times -= 1
+            raise OSError(24, "Too many open files")
+        return super().accept()
+
+
+async def test_s10_without_descriptors_it_waits_with_one_line_each_time_and_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(http, "ACCEPT_PAUSE", 0.01)
+    listener = _Exhausted()
+    listener.bind(("127.0.0.1", 0))
+    async with serving(_echo, listener), asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        writer.close()
+    assert [(record.name, "Too many open files" in record.message) for record in caplog.records] == [("entrepot.server", True)] * 2
+
+
+async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = bound("127.0.0.1", 0)
+    async with serving(_echo, listener) as server, asyncio.timeout(30):
+        first = await asyncio.open_connection(*listener.getsockname())
+        first[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(first[0]))[0] == 200
+        monkeypatch.setattr(http, "LAST_DESCRIPTORS", 10**9)
+        second = await asyncio.open_connection(*listener.getsockname())
+        second[1].write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        assert await first[0].read() == b""
+        while not server._answering:
+            await asyncio.sleep(0)
+        await is_refused(listener)
+        second[1].write(b"x")
+        assert (await answer(second[0]))[2] == b"x"
+        for _, writer in (first, second):
+            writer.close()
+
+
+@pytest.mark.parametrize(("descriptors", "expected"), [(256, 16), (1024, 256), (4096, 1280), (1_048_576, 4096), (resource.RLIM_INFINITY, 4096)])
+def test_s10_there_are_as_many_connections_as_descriptors_allow(descriptors: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert http.connection_limit() == expected
+
+
+async def test_s36_tls_handshakes_count_as_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS", 2)
+    listener = bound("127.0.0.1", 0)
+    async with serving(_echo, listener, tls=Authority(tmp_path).server("localhost")) as server, asyncio.timeout(30):
+        silent = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
+        while len(server._arriving) < 2:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(http, "EXTRA", 0)
+        with pytest.raises(ConnectionResetError):
+            await first_line(listener)
+        for _, each in silent:
+            each.transport.abort()
+        while server._arriving:
+            await asyncio.sleep(0)
+        trusted = ssl.create_default_context()
+        trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=trusted, server_hostname="localhost")
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        writer.transport.abort()
+
+
+async def test_s36_a_handshake_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(http, "HANDSHAKE", 0.1)
+    listener = bound("127.0.0.1", 0)
+    async with serving(_echo, listener, tls=Authority(tmp_path).server("localhost")), asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await _all(reader) == b""
+        writer.close()
+    assert caplog.records == []
+
+
+async def test_f93_a_client_that_leaves_before_its_answer_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        # As applications do that turn the leaving of a client into an exception of their own.
+        raise RuntimeError("The client left.")
+
+    listener = bound("127.0.0.1", 0)
+    async with serving(app, listener) as server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server._answering:
+            await asyncio.sleep(0)
+        writer.close()
+        while server._answering:
+            await asyncio.sleep(0)
+    assert caplog.records == []

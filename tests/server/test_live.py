@@ -210,7 +210,18 @@ async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncC
     assert status["spaceLimit"] > 0
 
 
-@pytest.mark.parametrize("body", ["", '{"target": -1}', '{"target": "50 GB"}', '{"dry": true}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        '{"target": -1}',
+        '{"target": "50 GB"}',
+        '{"dry": true}',
+        pytest.param('{"target": ' + "1" * 5000 + "}", id="S25"),
+        pytest.param('{"target": ' + "[" * 200_000, id="S25 nested"),
+        pytest.param('{"target": "\\ud800"}', id="S25 surrogate"),
+    ],
+)
 async def test_an_eviction_that_can_not_be_read_is_refused(body: str, management: httpx.AsyncClient) -> None:
     answer = await management.post("/entrepot/v1/evict", content=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequest")
@@ -230,7 +241,7 @@ async def test_pulls_that_go_on_can_be_asked_for_alone(management: httpx.AsyncCl
     assert (await management.get(f"{PULLS}?running=1")).json() == []
 
 
-@pytest.mark.parametrize(("limit", "count"), [("2", 2), ("100", 5), ("0", 5), ("many", 5)])
+@pytest.mark.parametrize(("limit", "count"), [("2", 2), ("100", 5), ("0", 5), ("many", 5), pytest.param("1" * 5000, 5, id="S25")])
 async def test_the_last_events_can_be_few(management: httpx.AsyncClient, engine: Engine, limit: str, count: int) -> None:
     for number in range(4):
         engine.events.record("test", f"event {number}")

@@ -363,8 +363,12 @@ async def test_a_push_is_refused_with_what_to_do(registry: httpx.AsyncClient, me
         ("/v2/Library/nginx/manifests/1", {}, (400, "NAME_INVALID")),
         ("/v2/library//nginx/tags/list", {}, (400, "NAME_INVALID")),
         (f"/v2/library/nginx/blobs/{Digest.of(b'')}", {"Range": "bytes=x"}, (400, "RANGE_INVALID")),
-        ("/v2/library/nginx/manifests/1", {"Accept": "nonsense"}, (400, "UNSUPPORTED")),
+        ("/v2/library/nginx/manifests/1", {"Accept": "a/b," * 2049}, (400, "UNSUPPORTED")),
         ("/v2/library/nginx/tags/list?n=-1", {}, (400, "UNSUPPORTED")),
+        ("/v2/library/nginx/tags/list?n=" + "1" * 5000, {}, (400, "UNSUPPORTED")),
+        ("/v2/_catalog?n=" + "1" * 5000, {}, (400, "UNSUPPORTED")),
+        ("/v2/_catalog?n=\u0664", {}, (400, "UNSUPPORTED")),
+        ("/v2/_catalog?n=1e3", {}, (400, "UNSUPPORTED")),
         ("/v3/", {}, (404, "NAME_UNKNOWN")),
     ],
 )
@@ -380,3 +384,20 @@ async def test_a_range_outside_a_blob_can_not_be_satisfied(registry: httpx.Async
     response = await registry.get(f"/v2/library/nginx/blobs/{layer.digest}", headers={"Range": f"bytes={layer.size}-"})
     assert error_of(response)[0] == 416
     assert response.headers["content-range"] == f"bytes */{layer.size}"
+
+
+async def test_f70_nonsense_in_accept_is_no_preference(registry: httpx.AsyncClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27")
+    response = await registry.get("/v2/library/nginx/manifests/1.27", headers={"Accept": "nonsense"})
+    assert (response.status_code, response.content) == (200, image.manifest.content)
+
+
+async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(registry: httpx.AsyncClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "1")
+    await registry.get("/v2/library/nginx/manifests/1")
+    tags = await registry.get("/v2/library/nginx/tags/list?n=0")
+    assert (tags.status_code, tags.json(), tags.links) == (200, {"name": "library/nginx", "tags": []}, {})
+    names = await registry.get("/v2/_catalog?n=0")
+    assert (names.status_code, names.json(), names.links) == (200, {"repositories": []}, {})
+    assert error_of(await registry.get("/v2/library/none/tags/list?n=0"))[0] == 404
+    assert len((await registry.get("/v2/library/nginx/tags/list?n=999999999")).json()["tags"]) == 1

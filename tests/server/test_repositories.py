@@ -47,12 +47,24 @@ async def test_the_catalog_comes_in_pages(management: httpx.AsyncClient, engine:
     assert (await management.get("/acr/v1/_catalog", params={"last": "library/appd"})).json() == {"repositories": names[4:]}
 
 
-@pytest.mark.parametrize("n", ["0", "-1", "x", "1.5", "", "²"])
+@pytest.mark.parametrize("n", ["-1", "x", "1.5", "", "²", pytest.param("1" * 5000, id="S25")])
 @pytest.mark.parametrize("path", ["/acr/v1/_catalog", "/acr/v1/library/nginx/_tags", "/acr/v1/library/nginx/_manifests"])
 async def test_a_page_of_no_number_is_refused(path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
     await cache(engine, source, "library/nginx:1")
     answer = await management.get(path, params={"n": n})
     assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["target"]) == (400, "InvalidRequest", "n")
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("/acr/v1/_catalog", "repositories"), ("/acr/v1/library/nginx/_tags", "tags"), ("/acr/v1/library/nginx/_manifests", "manifests")],
+)
+async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
+    path: str, key: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    await cache(engine, source, "library/nginx:1")
+    answer = await management.get(path, params={"n": "0"})
+    assert (answer.status_code, answer.json()[key], answer.links) == (200, [], {})
 
 
 async def test_a_repository_is_shown_in_acrs_shape(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -17,16 +19,17 @@ from entrepot.client import CacheClient, EngineUnreachable
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.rules import RuleDraft
-from entrepot.server import run
+from entrepot.server import http, run
+from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
 from entrepot.settings import Directories, Settings
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
 from tests.standin import FlipByte, StandIn
 
 
 @pytest.fixture
 async def listening_engine(engine: Engine) -> AsyncIterator[Engine]:
-    async with listening(engine):
+    async with answering(engine):
         yield engine
 
 
@@ -177,3 +180,109 @@ async def test_answers_under_way_are_cut_when_the_grace_is_over(
         else:
             assert "stopping" in (await asking).json()["errors"][0]["message"]
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+# Clients that leave. S06, L11, F92, F93: codes of the security and load reviews and of the list of failures.
+
+
+async def gone(engine: Engine) -> None:
+    """Wait until no answer is under way any more."""
+    async with asyncio.timeout(30):
+        while engine.events._watchers:
+            await asyncio.sleep(0)
+
+
+async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_leave_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    for _ in range(5):
+        writers = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
+            writer.write(b"GET /entrepot/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b": entrepot\n\n")
+            writers.append(writer)
+        async with asyncio.timeout(30):
+            while len(listening_engine.events._watchers) < 40:
+                await asyncio.sleep(0)
+        for number, writer in enumerate(writers):
+            # Some leave in good order, some just vanish, some while an event is on its way to them.
+            if number % 3 == 2:
+                listening_engine.events.record("test", "Something happened.")
+            writer.transport.abort() if number % 2 else writer.close()
+        await gone(listening_engine)
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    host, _, port = listening_engine.address.rpartition(":")
+    for number in range(60):
+        over_tcp = number % 2
+        path = f"/v2/nobody/x{number}/manifests/1" if over_tcp else f"/entrepot/v1/rules/nobody{number}/plan"
+        opened = asyncio.open_connection(host, int(port)) if over_tcp else asyncio.open_unix_connection(listening_engine.directories.socket)
+        _, writer = await opened
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 3)
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        writer.transport.abort()
+    async with asyncio.timeout(30), httpx.AsyncClient() as client:
+        assert (await client.get(f"http://{listening_engine.address}/healthz")).status_code == 200
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    for _ in range(5):
+        _, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
+        writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        writer.transport.abort()
+    async with CacheClient.at(listening_engine.directories.socket) as client:
+        await client.status()
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+async def test_a_body_that_does_not_come_is_a_408(listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(http, "BODY_WAIT", 0.1)
+    caplog.clear()
+    reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
+    writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    async with asyncio.timeout(30):
+        assert (await reader.readline()).split()[1] == b"408"
+    writer.close()
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("what", ["blob", "part", "manifest", "tags", "referrers", "head"])
+async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(what: str, listening_engine: Engine, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
+    layer = image.platforms["linux/amd64"].layers[0]
+    path, part, gate_at = {
+        "blob": (f"blobs/{layer.digest}", "", str(layer.digest)),
+        "part": (f"blobs/{layer.digest}", "Range: bytes=900000-\r\n", str(layer.digest)),
+        "manifest": ("manifests/1", "", "/manifests/"),
+        "tags": ("tags/list", "", "/tags/"),
+        "referrers": (f"referrers/{image.digest}", "", "/referrers/"),
+        "head": ("manifests/1", "", "/manifests/"),
+    }[what]
+    method = "HEAD" if what == "head" else "GET"
+    gate = source.hold(gate_at, 500_000 if what == "part" else 0, method=method)
+    answering = registry_answers(listening_engine)
+    for _ in range(10):
+        async with connection(listening_engine) as (_, writer):
+            writer.write(f"{method} /v2/library/nginx/{path} HTTP/1.1\r\nHost: x\r\n{part}\r\n".encode())
+            await gate.reached
+            async with asyncio.timeout(10):
+                while not answering():
+                    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while answering():
+            await asyncio.sleep(0)
+    gate.open()
+
+
+def registry_answers(engine: Engine) -> Callable[[], int]:
+    """How many requests the registry is answering now."""
+    [app] = [each for each in gc.get_objects() if isinstance(each, RegistryApp) and each._engine is engine]
+    return lambda: len(app._answering)

@@ -71,3 +71,56 @@ def test_a_source_that_does_not_say_how_long_is_asked_again_at_once() -> None:
     allowances.exceeded("docker.io", "ann", None)
     assert allowances.pause_left("ann") is None
     assert allowances.get("docker.io").remaining == 0
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, -3_600.0, 3_600.0, 86_400.0])
+def test_a_wall_clock_that_is_set_neither_prolongs_nor_ends_a_pause(jump: float) -> None:
+    """S14, F69: a pause of 30 s was 3,630 after the clock had been set back by an hour."""
+    clock, wall_clock = Clock(50.0), Clock(NOW)
+    allowances = Allowances(clock, wall_clock)
+    allowances.note("docker.io", {"ratelimit-limit": "100", "ratelimit-remaining": "1", "ratelimit-reset": "600"})
+    allowances.exceeded("docker.io", "ann", 30.0)
+    wall_clock.now += jump
+    assert allowances.pause_left("ann") == 30.0
+    assert allowances.get("docker.io").resets == wall_clock.now + 30, "what is shown is told by the clock as it stands"
+    clock.now += 29
+    assert allowances.pause_left("ann") == 1.0
+    clock.now += 2
+    assert allowances.pause_left("ann") is None
+
+
+def test_a_reset_that_a_source_names_as_a_time_is_a_span_from_when_it_was_told() -> None:
+    """S14, F69."""
+    clock, wall_clock = Clock(50.0), Clock(NOW)
+    allowances = Allowances(clock, wall_clock)
+    allowances.note("docker.io", {"ratelimit-remaining": "1", "ratelimit-reset": str(int(NOW) + 600)})
+    wall_clock.now -= 7_200
+    clock.now += 100
+    assert allowances.get("docker.io").resets == wall_clock.now + 500
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 5_000,
+        "1" * 16,
+        "Fri, 15 Jan 9999999 08:00:01 GMT",
+        "Fri, 15 Jan 2027 08:00:01 +99999999",
+        "٣",
+        "-1",
+        "\x00",
+        "Mon, 1 Jan 0001 00:00:00 -9999",
+    ],
+)
+def test_absurd_numbers_and_dates_ask_for_no_pause(value: str) -> None:
+    """S02, S25: more digits than Python reads, and dates beyond its calendar."""
+    assert read_retry_after(httpx.Headers({"Retry-After": value.encode()}), NOW) in {None, 0.0}
+    assert read_allowance({"ratelimit-limit": value, "ratelimit-remaining": value}, NOW) is None
+
+
+@pytest.mark.parametrize("value", ["999999999999999", "999999999", "Fri, 31 Dec 9999 08:00:01 GMT"])
+def test_a_time_beyond_a_year_is_none_that_could_be_shown(value: str) -> None:
+    """S02, F67: the dashboard shows when an allowance is counted anew, and no clock has the year 31,000,000."""
+    assert read_retry_after({"retry-after": value}, NOW) == 366 * 86_400
+    allowance = read_allowance({"ratelimit-remaining": "1", "ratelimit-reset": value}, NOW)
+    assert allowance == Allowance(None, 1, None)

@@ -16,11 +16,13 @@ import httpx
 import pytest
 
 from entrepot.source import transport
+from entrepot.source.addresses import Reach
 from entrepot.source.transport import SourceTransport
 from tests.programs import require_program
 
 NAMESPACE = f"entrepot-{os.getpid()}"
-OURS, THEIRS = "10.213.0.1", "10.213.0.2"
+# Of one run of the tests: two may go on at the same time.
+OURS, THEIRS = (f"10.213.{os.getpid() % 16_384 >> 6}.{(os.getpid() % 64 << 2) + host}" for host in (1, 2))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -89,7 +91,7 @@ async def test_f13_a_pooled_connection_that_died_is_noticed_long_before_the_read
         serving = threads.submit(serve_in_namespace, stopping, listening)
         try:
             await asyncio.to_thread(listening.wait, 10)
-            sends = SourceTransport(ssl.create_default_context(), connections=1)
+            sends = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
             # Without the socket's own watchfulness the read time-out would be all that ends the wait.
             async with httpx.AsyncClient(transport=sends, base_url=f"http://{THEIRS}", timeout=httpx.Timeout(60, connect=60, pool=None)) as http:
                 assert (await http.get("/")).text == "ok"

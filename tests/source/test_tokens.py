@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +18,7 @@ from entrepot.reference import Repository, Tag
 from entrepot.secrets import SecretUnavailable
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
-from entrepot.source.tokens import Challenge, check_realm, parse_challenges, registrable_domain
+from entrepot.source.tokens import LONGEST_LIFETIME, Challenge, check_realm, parse_challenges, registrable_domain
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries
 from tests.source.conftest import Clock, registry
 from tests.standin import BasicSignIn, Headers, Html, Redirect, StandIn, Status, TokenSignIn
@@ -156,6 +160,18 @@ def test_a_foreign_realm_is_refused(realm: str, login_server: str, endpoint: str
         check_realm(realm, registry(endpoint, login_server))
 
 
+PRIVATE_SUFFIXES = (
+    *("gitlab.io", "github.io", "herokuapp.com", "fly.dev", "onrender.com", "ngrok.app", "ngrok-free.app", "ngrok.io", "r2.dev", "pages.dev", "workers.dev"),
+    *("cloudfront.net", "azurewebsites.net", "appspot.com", "web.app", "vercel.app", "netlify.app", "trycloudflare.com", "duckdns.org", "ts.net"),
+    *("blob.core.windows.net", "s3.amazonaws.com", "s3.eu-west-1.amazonaws.com", "co.uk", "com.br", "org.au"),
+)
+SHARED_HOSTS = (
+    *("acme.azurecr.io", "acme.azurecr.cn", "europe-docker.pkg.dev", "acme.jfrog.io", "acme-docker.jfrog.io", "fra.ocir.io", "acme.eastus.cloudapp.azure.com"),
+    *("rg.fr-par.scw.cloud", "registry.cn-hangzhou.aliyuncs.com", "b.oss-cn-hangzhou.aliyuncs.com", "acme.container-registry.com", "a.tencentcloudcr.com"),
+    *("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "registry.10.0.0.7.nip.io"),
+)
+
+
 @pytest.mark.parametrize(
     ("host", "domain"),
     [
@@ -167,10 +183,85 @@ def test_a_foreign_realm_is_refused(realm: str, login_server: str, endpoint: str
         ("::1", "::1"),
         ("registry", "registry"),
         ("Quay.IO.", "quay.io"),
+        ("registry.corp.internal", "corp.internal"),
+        ("a.registry.acme.com.au", "acme.com.au"),
+        # S35: the private section of the public suffix list.
+        *((f"acme.{domain}", f"acme.{domain}") for domain in PRIVATE_SUFFIXES),
+        ("registry.acme.gitlab.io", "acme.gitlab.io"),
+        ("gitlab.io", "gitlab.io"),
+        ("acme.a.run.app", "acme.a.run.app"),
+        # What the list does not have.
+        *((host, host) for host in SHARED_HOSTS),
     ],
 )
 def test_the_domain_that_one_owner_registered(host: str, domain: str) -> None:
     assert registrable_domain(host) == domain
+
+
+@pytest.mark.parametrize("host", [*(f"acme.{each}" for each in PRIVATE_SUFFIXES), *SHARED_HOSTS])
+def test_a_neighbour_below_a_shared_domain_is_a_stranger(host: str) -> None:
+    """S35: credentials of one customer went where another one said."""
+    _, _, domain = host.partition(".")
+    with pytest.raises(SourceRefused, match="which is not its own"):
+        check_realm(f"https://evil.{domain}/token", registry(f"https://{host}", host))
+    assert check_realm(f"https://{host}/token", registry(f"https://{host}", host)).host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "realm", "own"),
+    [
+        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com", True),
+        ("acme-registry.cn-hangzhou.cr.aliyuncs.com", "dockerauth-ee.cn-hangzhou.aliyuncs.com", True),
+        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-beijing.aliyuncs.com", False),
+        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.oss-cn-hangzhou.aliyuncs.com", False),
+        ("registry.cn-hangzhou.aliyuncs.com", "evil.cn-hangzhou.aliyuncs.com", False),
+        ("registry.gitlab.com", "gitlab.com", True),
+        ("rg.fr-par.scw.cloud", "api.scaleway.com", False),
+    ],
+)
+def test_a_registry_that_signs_in_at_a_host_of_its_operator(host: str, realm: str, own: bool) -> None:
+    try:
+        check_realm(f"https://{realm}/auth", registry(f"https://{host}", host))
+    except SourceRefused:
+        assert not own
+    else:
+        assert own
+
+
+def test_the_list_of_suffixes_is_loaded_when_a_realm_is_elsewhere_and_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """S35: 40 ms of each start that nobody needs; and nothing is fetched or written."""
+    code = """
+import sys, socket
+from entrepot.source.tokens import check_realm
+from entrepot.upstreams import SourceRegistries
+def no_network(*_): raise AssertionError("the network was used")
+socket.socket.connect = no_network
+check_realm("https://ghcr.io/token", SourceRegistries().find("ghcr.io"))
+assert "publicsuffixlist" not in sys.modules
+check_realm("https://auth.docker.io/token", SourceRegistries().find("docker.io"))
+assert "publicsuffixlist" in sys.modules
+"""
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "realm",
+    ["https://xn--/token", "https://auth..docker.io/token", "https://auth.docker.io:99999/token", f"https://{'a' * 64}.docker.io/token", "https://[::1/token"],
+)
+def test_a_realm_that_no_library_takes_is_refused(realm: str) -> None:
+    """S02: a realm is an address that a source names, as a redirect is."""
+    with pytest.raises(SourceRefused, match="can't be used"):
+        check_realm(realm, registry("https://registry-1.docker.io"))
+
+
+@pytest.mark.parametrize("realm", ["http://169.254.169.254/token", "http://0.0.0.0:1/token", "http://[fe80::1]/token"])
+def test_a_registry_on_this_machine_signs_in_on_this_machine_only(realm: str) -> None:
+    """S21."""
+    with pytest.raises(SourceRefused):
+        check_realm(realm, registry("http://127.0.0.1:5000"))
 
 
 async def test_a_hostile_realm_gets_no_request_at_all(sources: Sources, credential_set: CredentialSet) -> None:
@@ -518,3 +609,53 @@ async def test_no_cookie_is_ever_sent(sources: Sources) -> None:
         await client.head_manifest(NGINX, Tag("1.27"))
         await client.head_manifest(NGINX, Tag("1.27"))
         assert all("cookie" not in each.headers for each in source.requests)
+
+
+# Odd answers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"token":' + b"[" * 100_000,
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"token":"t"}',
+        b'{"token":"a b"}',
+        b'{"token":"a\\r\\nX: 1"}',
+        b'{"token":"' + b"x" * 100_000 + b'"}',
+        b'{"token":"t","expires_in":' + b"9" * 5_000 + b"}",
+        b'{"token":"t","expires_in":"soon"}',
+        b"\xff\xfe",
+        b"null",
+        b"",
+    ],
+)
+async def test_an_answer_that_is_no_token_is_an_invalid_answer(sources: Sources, body: bytes) -> None:
+    """S26, F67: nested 100,000 deep it was a 500."""
+    async with StandIn(TokenSignIn()) as source:
+        source.fault("/token", Status(200, body=body))
+        with pytest.raises(SourceAnswerInvalid, match="answers without a token"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+
+
+@pytest.mark.parametrize("expires_in", ["1e300", "-5", "0", "0.001", "99999999999999999999"])
+async def test_a_token_is_used_once_whatever_its_lifetime_is_said_to_be(sources: Sources, clock: Clock, expires_in: str) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        image = source.add_image("library/nginx", "1.27")
+        client = sources.client(registry(source.url), None)
+        await client.manifest(NGINX, Tag("1.27"))
+        source.sign_in.expires_in = float(expires_in)  # type: ignore[union-attr,assignment]
+        clock.now += 1_000
+        assert (await client.manifest(NGINX, Tag("1.27"))).digest == image.digest
+        clock.now += LONGEST_LIFETIME
+        before = source.count("GET", "/token")
+        await client.manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == before + 1, "no token is kept for longer than a day"
+
+
+@pytest.mark.parametrize("parameter", ["realm", "service", "scope"])
+async def test_a_challenge_that_is_too_long_is_an_invalid_answer(sources: Sources, parameter: str) -> None:
+    """Tokens are remembered by their realm, service and scope."""
+    values = {"realm": "{realm}", "service": "s", "scope": "{scope}", parameter: "https://" + "a" * 3_000}
+    async with StandIn(TokenSignIn(challenge=("Bearer " + ",".join(f'{name}="{value}"' for name, value in values.items()),))) as source:
+        with pytest.raises(SourceAnswerInvalid, match="too long"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))

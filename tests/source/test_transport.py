@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from entrepot.source.addresses import Reach
 from entrepot.source.transport import SourceTransport, proxy_for
 from tests.standin import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
 
@@ -23,7 +24,7 @@ async def source() -> AsyncIterator[StandIn]:
 
 @pytest.fixture
 async def http(source: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    transport = SourceTransport(ssl.create_default_context(), connections=4)
+    transport = SourceTransport(ssl.create_default_context(), connections=4, reach=Reach(loopback=True))
     async with httpx.AsyncClient(transport=transport, base_url=source.url, timeout=httpx.Timeout(5.0, pool=None)) as client:
         yield client
 

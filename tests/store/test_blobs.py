@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections.abc import AsyncIterator
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,8 @@ import pytest
 from entrepot.reference import Digest
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import (
+    CHECK_SIZE,
+    FOREIGN_SHOWN,
     LEASE_LINGERS,
     LEFT_OVER_LASTS,
     LEFT_OVERS_LOOKED_AT,
@@ -317,6 +320,114 @@ async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, c
     assert len(store._handed_out) <= LEASE_LINGERS / 10 + 1
 
 
+# Foreign names, and files that can't be removed: F84 and S17
+
+
+async def test_f84_foreign_names_are_passed_over_and_counted(store: BlobStore, tmp_path: Path) -> None:
+    digest = await keep(store, b"a blob")
+    root, directory = tmp_path / "blobs", store.path(digest).parent
+    (root / "lost+found").mkdir()
+    (root / ".DS_Store").write_bytes(b"x")
+    (root / "@eaDir").mkdir()
+    (root / "@eaDir" / "thumbs").mkdir()
+    (root / "@eaDir" / "thumbs" / "a").write_bytes(b"x")
+    (root / "sha256" / "a file").write_bytes(b"x")
+    (directory / ".nfs0000000001").write_bytes(b"x")
+    (directory / "\x1b[31m").write_bytes(b"x")
+    (directory / digest.hex[:-1]).write_bytes(b"too short")
+    wrong_place = root / "sha256" / ("00" if directory.name != "00" else "01")
+    wrong_place.mkdir()
+    (wrong_place / digest.hex).write_bytes(b"a blob")
+    (directory / Digest.of(b"a directory").hex).mkdir()
+    assert await store.held() == {digest: 6}
+    assert store.foreign.count == 9
+    assert len(store.foreign.examples) == FOREIGN_SHOWN
+    assert str(store.foreign).endswith(" and 6 more")
+    assert str(store.foreign).isprintable()
+
+
+async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await keep(store, b"first"), await keep(store, b"second")
+    scandir = os.scandir
+
+    def listed(path: str) -> object:
+        if path == str(store.path(first).parent):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(blobs_module.os, "scandir", listed)
+    assert await store.held() == {second: 6}
+    assert store.foreign.count == 1
+    # The row of the first must not be dropped for it.
+    assert store.look(first) == 5
+
+
+async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fills = tmp_path / "fills"
+    (fills / "lost+found").mkdir(parents=True)
+    (fills / "removed-sha256-x").mkdir()
+    (fills / "sha256-small").write_bytes(b"x")
+    (fills / "sha256-stubborn").write_bytes(b"x")
+    unlink = Path.unlink
+
+    def stubborn(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith("stubborn"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stubborn)
+    store = BlobStore(tmp_path / "blobs", fills)
+    await store.open()
+    try:
+        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+        assert store.take_away(await keep(store, b"content"))
+        await store.sweep()
+        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+    finally:
+        store.close()
+
+
+async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(blobs_module.os, "rename", refused)
+        assert not store.take_away(digest)
+        # A damaged one counts as not cached all the same, until it has come again.
+        assert store.condemn(digest, is_damaged=lambda status: True)
+        assert store.size(digest) is None
+    assert await keep(store, b"content") == digest
+    assert store.size(digest) == 7
+
+
+async def test_a_right_file_in_the_place_of_a_damaged_one_stays(store: BlobStore) -> None:
+    digest = await keep(store, b"content")
+    assert not store.condemn(digest, is_damaged=lambda status: status.st_size != 7)
+    assert store.size(digest) == 7
+
+
+async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(store: BlobStore) -> None:
+    content = os.urandom(CHECK_SIZE * 2 + 3)
+    digest = await keep(store, content)
+    counts: list[int] = []
+
+    async def pace(count: int) -> None:
+        counts.append(count)
+
+    assert (await store.check(digest, pace=pace)).is_right
+    assert counts == [CHECK_SIZE, CHECK_SIZE, 3]
+    store.path(digest).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not (await store.check(digest)).is_right
+    async with store.opened(digest, len(content)):
+        os.truncate(store.path(digest), 10)
+    with pytest.raises(FileNotFoundError):
+        async with store.opened(digest, len(content)):
+            raise AssertionError("It was opened.")
+
+
 async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore) -> None:
     """S07."""
     content = os.urandom(WORTH_CONTINUING * 2)
@@ -398,3 +509,33 @@ async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: Blo
     monkeypatch.setattr(blobs_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
     parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
     assert [each.exists() for each in parts] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("use", ["opened", "check"])
+async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobStore, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+    opened: list[FileIO] = []
+    may_open = threading.Event()
+
+    def opened_slowly(path: Path) -> FileIO:
+        may_open.wait(30)
+        opened.append(FileIO(path))
+        return opened[0]
+
+    monkeypatch.setattr(blobs_module, "FileIO", opened_slowly)
+
+    async def open_it() -> None:
+        if use == "check":
+            await store.check(digest)
+        else:
+            async with store.opened(digest):
+                raise AssertionError("It was opened.")
+
+    opening = asyncio.create_task(open_it())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.sleep(0)
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert [each.closed for each in opened] == [True]

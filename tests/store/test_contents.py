@@ -170,3 +170,17 @@ async def test_a_tag_that_is_not_there(catalog: Catalog) -> None:
     await keep(catalog, NGINX, image("a"), "1")
     assert await catalog.behind_tag(NGINX, Tag("2")) is None
     assert await catalog.behind_tag(REDIS, Tag("1")) is None
+
+
+async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: Catalog) -> None:
+    """S34: the stack of Python ended before the chain did."""
+    amd = image("amd")
+    await catalog.add_manifest(NGINX, "docker.io/library/nginx", amd, now=1.0)
+    below = amd
+    for _ in range(1_000):
+        below = index(listed(below, "linux/amd64"))
+        await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, now=1.0)
+    await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, tags=[Tag("1")], now=1.0)
+    found = await catalog.behind_tag(NGINX, Tag("1"))
+    assert found is not None
+    assert [each.digest for each in found.images] == [str(amd.digest)]

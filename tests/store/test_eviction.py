@@ -257,3 +257,33 @@ def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pu
     if made.images:
         last = [each for each in made.images if each.freed][-1]
         assert made.left + last.freed > goal
+
+
+def test_where_the_catalog_takes_room_empty_manifests_go_in_the_order_of_their_use() -> None:
+    """S11: manifests without blobs stayed for 30 days, however full the disk was."""
+    used = [manifest(A, name, asked=NOW - 1000 + number) for number, name in enumerate(("old", "older index", "newer"))]
+    held = [replace(each, size=100) for each in used] + [replace(manifest(A, "image", "x", asked=1.0), size=100)]
+    made = plan(picture(*held), goal=300, now=NOW, catalog_size=400)
+    assert (made.size, [each.manifest.digest for each in made.images], made.empty) == (500, [digest("image")], ())
+    assert made.left == 300
+    made = plan(picture(*held), goal=150, now=NOW, catalog_size=400)
+    assert (made.empty, made.left) == (((A, digest("old")), (A, digest("older index"))), 100)
+    assert confirmed(made, [replace(held[0], asked=NOW), *held[1:]]) == {(A, digest("older index")), (A, digest("image"))}
+
+
+def test_with_a_goal_of_zero_manifests_without_blobs_go_too() -> None:
+    """S11: ``entrepot evict --to 0`` left them."""
+    held = picture(manifest(A, "looked at", asked=NOW - RECENT - 1), manifest(A, "looked at just now", asked=NOW), manifest(A, "image", "x"))
+    assert decide(held, 0).empty == ((A, digest("looked at")),)
+    assert decide(held, 1).empty == ()
+
+
+def test_s14_what_was_used_in_the_future_is_not_in_use_until_then() -> None:
+    """The clock was a month ahead, and is right again."""
+    ahead = NOW + 30 * 86_400
+    held = picture(manifest(A, "ahead", "x", asked=ahead), manifest(B, "now", "y", asked=NOW), manifest(A, "old", "z", asked=NOW - 1_000))
+    made = decide(held, 100)
+    assert gone(made) == [digest("ahead"), digest("old")]
+    # Carried out, it is judged by the time that is written down.
+    assert [each.last_used for each in made.images] == [ahead, NOW - 1_000]
+    assert confirmed(made, list(held.manifests)) == {each.manifest.key for each in made.images}

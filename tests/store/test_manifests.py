@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from entrepot.reference import Digest
-from entrepot.store.manifests import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Manifest, ManifestUnreadable, ReferenceKind, config_platform
+from entrepot.store.manifests import (
+    DOCKER_LIST,
+    LARGEST_SIZE,
+    LAYERS_LIMIT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    PARSED_IN_THREAD,
+    REFERENCES_LIMIT,
+    Manifest,
+    ManifestUnreadable,
+    ReferenceKind,
+    attestations,
+    config_platform,
+    parse_manifest,
+)
 
 
 def descriptor(name: str, size: int = 10, **more: Any) -> dict[str, Any]:
@@ -78,3 +94,118 @@ def test_what_is_no_manifest_is_unreadable(content: bytes) -> None:
 )
 def test_the_platform_of_an_image_stands_in_its_config(config: bytes, platform: str | None) -> None:
     assert config_platform(config) == platform
+
+
+# What a source may send
+
+
+DEEP = b'{"schemaVersion":2,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+def test_a_document_nested_too_deeply_is_unreadable_and_never_a_recursion_error() -> None:
+    """S26, F67."""
+    with pytest.raises(ManifestUnreadable):
+        Manifest.of(DEEP, OCI_MANIFEST, Digest.of(DEEP))
+    assert config_platform(b'{"os":"linux","x":' + b"[" * 100_000) is None
+    assert attestations(DEEP) == {}
+
+
+def listing(kind: str, count: int, **more: Any) -> bytes:
+    each = json.dumps(descriptor("one", **more))
+    return f'{{"schemaVersion":2,"{kind}":[{",".join([each] * count)}]}}'.encode()
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("layers", LAYERS_LIMIT), ("manifests", REFERENCES_LIMIT)])
+async def test_more_layers_or_manifests_than_any_image_has_are_not_taken(kind: str, limit: int) -> None:
+    """S10, S23."""
+    most, more = listing(kind, limit), listing(kind, limit + 1)
+    assert len((await parse_manifest(most, OCI_MANIFEST, Digest.of(most))).references) == limit
+    with pytest.raises(ManifestUnreadable, match=f"{limit + 1:,} {kind}, and at most {limit:,}"):
+        await parse_manifest(more, OCI_MANIFEST, Digest.of(more))
+    assert len(Manifest.of(more, OCI_MANIFEST, Digest.of(more)).references) == limit + 1, "what an earlier version stored is still read"
+
+
+@pytest.mark.parametrize("size", [LARGEST_SIZE + 1, 2**63, 2**64, 10**400])
+async def test_a_size_that_can_not_be_stored_is_unreadable(size: int) -> None:
+    """S26, F67: SQLite holds integers below 2^63."""
+    content = f'{{"schemaVersion":2,"layers":[{{"digest":"{Digest.of(b"")}","size":{size}}}]}}'.encode()
+    with pytest.raises(ManifestUnreadable):
+        await parse_manifest(content, OCI_MANIFEST, Digest.of(content))
+
+
+async def test_a_large_manifest_is_parsed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S23: the event loop goes on meanwhile."""
+    threads: list[threading.Thread] = []
+    read = Manifest.of
+
+    def of(content: bytes, media_type: str, digest: Digest) -> Manifest:
+        threads.append(threading.current_thread())
+        return read(content, media_type, digest)
+
+    monkeypatch.setattr(Manifest, "of", of)
+    for content in (listing("layers", 2), listing("manifests", 2_000, annotations={"x": "y" * 100})):
+        await parse_manifest(content, OCI_MANIFEST, Digest.of(content))
+    assert len(content) > PARSED_IN_THREAD
+    assert [each is threading.main_thread() for each in threads] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["vnd.\r\nX-Evil: 1", "\x1b]0;T\x07", "a" * 1_000_000])
+def test_why_a_manifest_is_unreadable_is_one_short_printable_line(name: str) -> None:
+    """S04: a digest of the source's own stands in the reason."""
+    content = json.dumps({"schemaVersion": 2, "layers": [{"digest": name, "size": 1}]}).encode()
+    with pytest.raises(ManifestUnreadable) as raised:
+        Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) <= 200
+
+
+HOSTILE = (
+    "v1$(touch${IFS}here)",
+    "v8\nrm -rf",
+    "v8\r",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\u202e8v",
+    "v8 v7",
+    "v8/v7",
+    "v8;id",
+    "`id`",
+    "vé",
+    "x" * 65,
+)
+
+
+@pytest.mark.parametrize("part", ["os", "architecture", "variant"])
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_platform_beyond_the_grammar_is_dropped_and_the_bytes_pass(part: str, hostile: str) -> None:
+    """S03: what a source calls a platform reaches no log, no command line and no shell."""
+    platform = {"os": "linux", "architecture": "arm64", "variant": "v8"} | {part: hostile}
+    content = msgspec.json.encode({"schemaVersion": 2, "manifests": [descriptor("arm", platform=platform)]})
+    index = Manifest.of(content, OCI_INDEX, Digest.of(content))
+    assert index.children[0].platform is None
+    assert index.child_for("linux/arm64") is None
+    assert index.content == content
+    assert config_platform(msgspec.json.encode(platform)) is None
+
+
+@pytest.mark.parametrize("name", ["windows/amd64", "linux/arm/v7", "plan9/386", "wasi/wasm", "linux/" + "a" * 64, "Linux/AMD_64.2-x"])
+def test_a_platform_within_the_grammar_stays_as_it_is(name: str) -> None:
+    os, architecture, *variant = name.split("/")
+    assert config_platform(msgspec.json.encode({"os": os, "architecture": architecture, "variant": "".join(variant)})) == name
+
+
+def test_an_attestation_that_names_no_digest_is_about_nothing() -> None:
+    """S04: the annotation of an index is shown as what the attestation is about."""
+    image, attestation = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    for about, told in ((image, image), ("sha256:\x1b]0;title\x07", ""), ("\x9b31m:\u202e", "")):
+        notes = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": about}
+        content = msgspec.json.encode({"manifests": [{"digest": attestation, "annotations": notes}]})
+        assert attestations(content) == {attestation: told}
+
+
+@pytest.mark.parametrize("media_type", ["application/x\r\nX-Evil: 1", "\x1b]0;T\x07", "a/" + "b" * 1_000_000, "", "json", "a/\u202eb", "a/b\x1b]0;x\x07\x9b"])
+def test_a_layer_whose_media_type_is_none_is_one_of_no_type(media_type: str) -> None:
+    """S04, S26: clients take such an image by its digest; the view of it holds nothing that could not be shown or sent."""
+    image = manifest(layers=[descriptor("a", mediaType=media_type)])
+    assert [each.media_type for each in image.references] == ["application/octet-stream"]
+    assert media_type in json.loads(image.content)["layers"][0]["mediaType"]

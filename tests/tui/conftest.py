@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import msgspec
@@ -16,10 +16,10 @@ from textual.pilot import Pilot
 
 from entrepot.client import CacheClient
 from entrepot.engine import Engine
-from entrepot.server.run import listening, management_app
+from entrepot.server.run import management_app
 from entrepot.settings import Directories
 from entrepot.snapshots import EngineStatus
-from tests.conftest import Clock
+from tests.conftest import Clock, answering
 from tests.tui.grid import grid
 from tests.tui.pty import Program
 from tui.app import Dashboard, DashboardOutcome
@@ -160,23 +160,21 @@ async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         return msgspec.structs.replace(await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1)
 
     monkeypatch.setattr(engine, "status", steady)
-    async with listening(engine):
+    async with answering(engine):
         yield counted
 
 
 @pytest.fixture
 async def opened(environment: dict[str, str]) -> AsyncIterator[Opened]:
     """Opens dashboards in terminals: ``await opened("--ascii", NO_COLOR="1")``."""
-    programs: list[Program] = []
+    with ExitStack() as programs:
 
-    async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
-        made = Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])
-        programs.append(made)
-        return made
+        async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
+            return programs.enter_context(closing(Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])))
 
-    yield open
-    for each in programs:
-        await asyncio.to_thread(each.close)
+        yield open
+        # An engine of the test may have to answer meanwhile.
+        await asyncio.to_thread(programs.close)
 
 
 ENTREPOT = (sys.executable, "-m", "entrepot")

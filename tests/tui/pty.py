@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 30.0
+from tests.processes import tied
+
+PATIENCE = 60.0
 """Seconds after which something that does not come is a failure."""
 
 _SEQUENCE = re.compile(
@@ -157,7 +159,7 @@ class Program:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
-            command,
+            tied(command),
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
@@ -299,10 +301,11 @@ class Program:
 
     def close(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
+            if self._state() == "T":
+                self.process.send_signal(signal.SIGCONT)
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from entrepot.engine import Engine
 from entrepot.settings import Directories
+from tests.clients.processes import Process
 from tests.standin import StandIn
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
@@ -86,6 +87,34 @@ async def test_a_signal_ends_it_with_the_terminal_in_order(opened: Opened, looks
 async def test_it_ends_when_its_terminal_is_gone(opened: Opened, looks: Looks) -> None:
     program = await opened()
     await sees(program, "All is well.")
+    assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
+
+
+async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    for key, text in (("2", "Cache rules"), ("3", "There is no credential set yet.")) * 3:
+        mark = program.mark()
+        program.signal(signal.SIGCONT)
+        # Keys that were typed before are discarded, as after a suspension.
+        await asyncio.to_thread(program.until, lambda: b"\x1b[?1049h" in program.since(mark), "the way back into the alternate screen")  # noqa: B023
+        await sees(program, "? help")
+        program.type(key)
+        await sees(program, text)
+    program.signal(signal.SIGCONT)
+    program.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(program.ended) == 128 + signal.SIGTERM
+    assert program.picture.modes == ENDED
+
+
+async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(opened: Opened, looks: Looks) -> None:
+    program = await opened()
+    await sees(program, "All is well.")
+    program.type("\x1a")
+    await asyncio.to_thread(program.stopped)
+    # As the system does with the stopped programs of a terminal that is closed (setpgid(2)).
+    program.signal(signal.SIGHUP)
+    program.signal(signal.SIGCONT)
     assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
 
 
@@ -261,61 +290,51 @@ async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_scre
     assert "asyncio: A callback failed" in (directories.log / "dashboard.log").read_text()
 
 
-def serve(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.fixture
+def serve(environment: dict[str, str]) -> Iterator[Callable[[], Process]]:
+    """Starts engines, which are killed after the test."""
+    with ExitStack() as engines:
+
+        def start() -> Process:
+            engine = Process([*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
+            engines.callback(engine.kill)
+            return engine
+
+        yield start
 
 
-async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(opened: Opened, environment: dict[str, str], directories: Directories) -> None:
-    directories.make()
-    process = serve(environment)
-    try:
-        await until(lambda: directories.socket.exists())
-        program = await opened()
-        await sees(program, "To begin")
-        process.kill()
-        await asyncio.to_thread(process.wait)
-        await sees(program, "no answer from the engine since", "To begin")
-        # Nothing is frozen: the keys work, and what was seen last stays.
-        program.type("2?")
-        await sees(program, "This screen")
-        program.type(ESCAPE)
-        await sees(program, "? help", gone="This screen")
-        program.type("1")
-        await sees(program, "no answer from the engine since", "To begin")
-        process = serve(environment)
-        await sees(program, "0 of 1,000 rules", gone="no answer")
-        program.type("q")
-        assert await asyncio.to_thread(program.ended) == 0
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 30)
+async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(opened: Opened, serve: Callable[[], Process]) -> None:
+    process = serve()
+    await asyncio.to_thread(process.wait_for_line, "answers container clients on")
+    program = await opened()
+    await sees(program, "To begin")
+    await asyncio.to_thread(process.kill)
+    await sees(program, "no answer from the engine since", "To begin")
+    # Nothing is frozen: the keys work, and what was seen last stays.
+    program.type("2?")
+    await sees(program, "This screen")
+    program.type(ESCAPE)
+    await sees(program, "? help", gone="This screen")
+    program.type("1")
+    await sees(program, "no answer from the engine since", "To begin")
+    serve()
+    await sees(program, "0 of 1,000 rules", gone="no answer")
+    program.type("q")
+    assert await asyncio.to_thread(program.ended) == 0
 
 
-async def test_an_engine_that_is_stopped_half_way_is_missed_too(opened: Opened, environment: dict[str, str], directories: Directories) -> None:
-    directories.make()
-    process = serve(environment)
-    try:
-        await until(lambda: directories.socket.exists())
-        program = await opened()
-        await sees(program, "To begin")
-        os.kill(process.pid, signal.SIGSTOP)
-        await sees(program, "no answer from the engine since")
-        program.type("?")
-        await sees(program, "This screen")
-        program.type(ESCAPE)
-        os.kill(process.pid, signal.SIGCONT)
-        await sees(program, "To begin", gone="no answer")
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        process.terminate()
-        await asyncio.to_thread(process.wait, 30)
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0)
+async def test_an_engine_that_is_stopped_half_way_is_missed_too(opened: Opened, serve: Callable[[], Process]) -> None:
+    process = serve()
+    await asyncio.to_thread(process.wait_for_line, "answers container clients on")
+    program = await opened()
+    await sees(program, "To begin")
+    process.send(signal.SIGSTOP)
+    await sees(program, "no answer from the engine since")
+    program.type("?")
+    await sees(program, "This screen")
+    program.type(ESCAPE)
+    process.send(signal.SIGCONT)
+    await sees(program, "To begin", gone="no answer")
 
 
 async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path) -> None:

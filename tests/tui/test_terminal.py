@@ -8,17 +8,19 @@ import pty
 import re
 import select
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.cli.secure_shell import FarMachine
 from tests.clients.processes import Process
+from tests.processes import tied
 from tests.programs import require_program
 
 PATIENCE = 60.0
@@ -40,10 +42,24 @@ class Terminal:
             "TMPDIR": str(folder),
             **{f"XDG_{name}": str(folder / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")},
         }
-        self._run("-f", "/dev/null", "new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "env", "-i", *(f"{k}={v}" for k, v in environment.items()), "sh")
+        # In the background, where tmux puts it by itself, it would outlive a test that is killed.
+        self._server = subprocess.Popen(tied([tmux, "-S", self._socket, "-f", "/dev/null", "-D"]), start_new_session=True)
+        try:
+            until = time.monotonic() + PATIENCE
+            while not self._listens():
+                assert self._server.poll() is None, "tmux does not start."
+                assert time.monotonic() < until, "tmux does not listen."
+            self._run("new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "env", "-i", *(f"{k}={v}" for k, v in environment.items()), "sh")
+        except BaseException:
+            self.close()
+            raise
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._socket)) == 0
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run([self._tmux, "-S", self._socket, *arguments], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run([self._tmux, "-S", self._socket, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True)
         return done.stdout
 
     def run(self, *command: str) -> None:
@@ -78,7 +94,7 @@ class Terminal:
 
     def clipboard(self) -> str:
         """What tmux itself would paste."""
-        done = subprocess.run([self._tmux, "-S", self._socket, "show-buffer"], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([self._tmux, "-S", self._socket, "show-buffer"], capture_output=True, text=True, timeout=PATIENCE, check=False)
         return done.stdout
 
     @contextmanager
@@ -87,7 +103,7 @@ class Terminal:
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
         command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
-        watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
+        watching = subprocess.Popen(tied(command), stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
         os.close(terminal)
         sent = bytearray()
 
@@ -102,12 +118,15 @@ class Terminal:
         try:
             yield copied
         finally:
-            watching.terminate()
-            watching.wait(20)
+            watching.kill()
+            watching.wait()
             os.close(keyboard)
 
     def close(self) -> None:
-        subprocess.run([self._tmux, "-S", self._socket, "kill-server"], capture_output=True, timeout=20, check=False)
+        """Take the terminal away from all that runs in it."""
+        subprocess.run([self._tmux, "-S", self._socket, "kill-server"], capture_output=True, timeout=PATIENCE, check=False)
+        self._server.kill()
+        self._server.wait()
 
 
 @pytest.fixture
@@ -115,9 +134,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     tmux = require_program("tmux")
     # The path of a Unix socket has to be short.
     folder = tmp_path_factory.mktemp("t", numbered=True)
-    found = Terminal(tmux, folder)
-    yield found
-    found.close()
+    with closing(Terminal(tmux, folder)) as terminal:
+        yield terminal
 
 
 ENTREPOT = (sys.executable, "-m", "entrepot")
@@ -229,10 +247,12 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMachine]:
     there = {f"XDG_{name}": str(root / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")}
     machine = FarMachine(root, there)
     environment = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONPATH": str(Path(__file__).parents[2]), **there}
-    engine, _ = Process.until("answers container clients on", [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
-    yield machine
-    engine.stop()
-    machine.close()
+    with closing(machine):
+        engine, _ = Process.until("answers container clients on", [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
+        try:
+            yield machine
+        finally:
+            engine.stop()
 
 
 def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(terminal: Terminal, far: FarMachine) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hostile import obeyed
 from tests.tui.pty import Picture
 from tui.thrift import ThriftyDriver, plain
 
@@ -88,3 +91,21 @@ def test_a_terminal_shows_the_same_as_if_all_had_been_sent(pictures: list[list[t
         all_of_it.feed(picture)
         little.feed(thrifty._news(picture))
         assert little.looks() == all_of_it.looks()
+
+
+@pytest.mark.parametrize(
+    "sign", ["\x1b", "\x00", "\x07", "\x08", "\x7f", "\x84", "\x9b", "\x9c", "\x9d", "\u200e", "\u202e", "\u2028", "\u2066", "\ufeff", "\U000e0041"]
+)
+def test_nothing_that_a_terminal_obeys_passes_besides_what_a_picture_is_made_of(sign: str) -> None:
+    """S04: the last line of defence, behind the widgets."""
+    for foreign in (f"{sign}[2J", f"{sign}]52;c;ZXZpbA==", f"{RED}a{sign}b{PLAIN}", sign):
+        for picture in (line(1, f"x{foreign}y") + CURSOR, CURSOR + f"x{foreign}y"):
+            sent = driver()._news(picture)
+            assert obeyed(re.sub(r"\x1b\[[0-9;]*[Hm]", "", sent).replace("\n", "")) == []
+            assert sign == "\x1b" or sign not in sent
+            assert sent.replace("\n", "").count("x") == 1
+
+
+def test_what_is_drawn_stays_where_it_is_without_such_signs() -> None:
+    """None of them takes a cell."""
+    assert driver()._news(line(1, "a\x9b\u202eb") + CURSOR) == f"\x1b[1;1Hab{CURSOR}"

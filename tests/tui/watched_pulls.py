@@ -11,7 +11,9 @@ import time
 
 from entrepot.snapshots import PullSnapshot, PullState
 from tests.tui.scripted import ScriptedEngine, pull
+from tui import watch
 from tui.app import Dashboard
+from tui.screens import area
 
 SIZE = 700_000_000
 
@@ -48,6 +50,10 @@ class Watched(ScriptedEngine):
         return pull(str(number), repository=f"library/image-{number % 1000}", started=self._began - 100, **{"size": SIZE, **changes})
 
 
+LOOK_INTERVAL = 0.2
+"""Seconds between two looks, whether something moves or not: bytes are counted by looks, and need not be waited for."""
+
 if __name__ == "__main__":
+    area.INTERVAL = watch.QUIET_INTERVAL = LOOK_INTERVAL
     under_way, ended, looks = (int(each) for each in sys.argv[1:4])
     Dashboard(Watched(under_way, ended, looks, sys.argv[4]).client()).run()

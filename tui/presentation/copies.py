@@ -1,7 +1,11 @@
-"""Lines for other terminals: how container clients pull an image from a registry that speaks plain HTTP."""
+"""Lines for other terminals: how container clients pull an image from a registry that speaks plain HTTP.
+
+Each part of a line is quoted for a shell (S03): a platform is what a source wrote into a manifest.
+"""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 _DOCKER_NEEDS = 'docker takes plain HTTP from there only when its daemon.json says so: "insecure-registries": ["{}"]'
@@ -24,7 +28,7 @@ def image_name(address: str, repository: str, reference: str) -> str:
 
 def pull_command(address: str, repository: str, reference: str) -> str:
     """A line to pull an image from here with docker."""
-    return f"docker pull {image_name(address, repository, reference)}"
+    return shlex.join(["docker", "pull", image_name(address, repository, reference)])
 
 
 def copy_lines(address: str, repository: str, reference: str, platform: str | None = None, digest: str | None = None) -> tuple[CopyLine, ...]:
@@ -34,18 +38,21 @@ def copy_lines(address: str, repository: str, reference: str, platform: str | No
     so by an option. skopeo's options for a platform stand before its command.
     """
     image = image_name(address, repository, reference)
-    for_platform = f"--platform {platform} " if platform else ""
-    archive = f"{repository.rpartition('/')[2]}:{reference}" if ":" not in reference else repository.rpartition("/")[2]
+    for_platform = ["--platform", platform] if platform else []
+    name = repository.rpartition("/")[2]
+    archive = f"oci:{name}" if ":" in reference else f"oci:{name}:{reference}"
+    skopeo = ["skopeo", *_skopeo_platform(platform), "copy", "--src-tls-verify=false", f"docker://{image}", archive]
+    needs = "" if _is_loopback(address) else _DOCKER_NEEDS.format(address)
     lines = [
-        CopyLine("docker", f"docker pull {for_platform}{image}", "" if _is_loopback(address) else _DOCKER_NEEDS.format(address)),
-        CopyLine("podman", f"podman pull --tls-verify=false {for_platform}{image}"),
-        CopyLine("skopeo", f"skopeo {_skopeo_platform(platform)}copy --src-tls-verify=false docker://{image} oci:{archive}"),
-        CopyLine("containerd", f"ctr images pull --plain-http {for_platform}{image}"),
-        CopyLine("nerdctl", f"nerdctl pull --insecure-registry {for_platform}{image}"),
-        CopyLine("the name", image),
+        CopyLine("docker", shlex.join(["docker", "pull", *for_platform, image]), needs),
+        CopyLine("podman", shlex.join(["podman", "pull", "--tls-verify=false", *for_platform, image])),
+        CopyLine("skopeo", shlex.join(skopeo)),
+        CopyLine("containerd", shlex.join(["ctr", "images", "pull", "--plain-http", *for_platform, image])),
+        CopyLine("nerdctl", shlex.join(["nerdctl", "pull", "--insecure-registry", *for_platform, image])),
+        CopyLine("the name", shlex.quote(image)),
     ]
     if digest is not None and digest != reference:
-        lines.append(CopyLine("by digest", image_name(address, repository, digest)))
+        lines.append(CopyLine("by digest", shlex.quote(image_name(address, repository, digest))))
     return tuple(lines)
 
 
@@ -53,10 +60,10 @@ def _is_loopback(address: str) -> bool:
     return address.startswith(("127.", "localhost:", "[::1]"))
 
 
-def _skopeo_platform(platform: str | None) -> str:
+def _skopeo_platform(platform: str | None) -> list[str]:
     if not platform:
-        return ""
+        return []
     system, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
-    options = f"--override-os {system} --override-arch {architecture} "
-    return f"{options}--override-variant {variant} " if variant else options
+    options = ["--override-os", system, "--override-arch", architecture]
+    return [*options, "--override-variant", variant] if variant else options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from tui.presentation.events import keyed, severity, when
 from tui.presentation.sources import upstream_in_short, used_first
 from widgets.row_list import Cell, Row
 from widgets.sparkline import gathered
+from widgets.text import wrapped
 
 FIGURES = 4
 """Lines of figures."""
@@ -110,7 +110,7 @@ def sources(upstreams: Sequence[UpstreamSnapshot], now: float, width: int, lines
 
 
 def _source(login_server: str, state: Cell, width: int) -> list[Row]:
-    parts = textwrap.wrap(state.text, max(10, width))
+    parts = wrapped(state.text, max(10, width))
     return [Row(f"{login_server} {line}", (Cell("" if line else login_server), Cell(part, state.tone))) for line, part in enumerate(parts)]
 
 
@@ -159,6 +159,6 @@ def pulls_told(running: int, shown: int) -> str:
 def _wrapped(texts: Sequence[str], width: int, mark: str) -> list[Row]:
     rows = []
     for number, text in enumerate(texts):
-        for line, part in enumerate(textwrap.wrap(text, max(20, width - 4 - len(mark)))):
+        for line, part in enumerate(wrapped(text, max(20, width - 4 - len(mark)))):
             rows.append(Row(f"{number} {line}", (Cell(f"{mark if line == 0 else ' ' * len(mark)}{part}"),)))
     return rows

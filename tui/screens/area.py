@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from entrepot.client import ClientError, EngineRefused
@@ -22,6 +22,7 @@ from widgets.answers import OneAnswer
 from widgets.detail import Detail, DetailPane
 from widgets.lines import KeyLine, TabLine, TwoSided, tell
 from widgets.row_list import Row, RowList
+from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
     from tui.app import Dashboard
@@ -215,14 +216,14 @@ class ListScreen(EngineScreen):
     def body(self) -> ComposeResult:
         """Title and count, filter, list, words when empty, details."""
         with Horizontal(classes="title"):
-            yield Static(self.title_text, classes="title--name")
-            yield Static("", classes="title--count", markup=False)
+            yield Plain(self.title_text, classes="title--name")
+            yield Plain("", classes="title--count")
         yield from self.below_title()
-        yield Input(classes="filter", compact=True, placeholder="words that must be found; enter keeps them, esc clears")
+        yield TextLine(classes="filter", compact=True, placeholder="words that must be found; enter keeps them, esc clears")
         with Container(classes="content"):
             with Horizontal(classes="lists"):
                 yield from self.lists()
-            yield Static(self.empty_text, classes="empty", markup=False)
+            yield Plain(self.empty_text, classes="empty")
             yield DetailPane()
 
     def below_title(self) -> ComposeResult:
@@ -281,7 +282,7 @@ class ListScreen(EngineScreen):
         found, total = len(self.row_list.rows), self.row_list.total
         text = self.query_one(".filter", Input).value
         told = f"{found:,} of {total:,} match   / {text}" if text else self.count_text()
-        tell(self.query_one(".title--count", Static), told)
+        tell(self.query_one(".title--count", Plain), told)
 
     def _show_detail(self) -> None:
         row = self.row_list.current

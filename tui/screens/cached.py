@@ -63,7 +63,7 @@ class CachedScreen(ListScreen):
         try:
             await (client.unlock if subject.locked else client.lock)(subject.repository, subject.tag)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
         else:
             self.app.notify(f"{subject.name} is unlocked." if subject.locked else f"{subject.name} is locked: it is neither evicted nor deleted.")
         self.look_now()
@@ -90,12 +90,12 @@ class CachedScreen(ListScreen):
         try:
             done = await self.app.client.refresh(image)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return
         self.look_now()
         told, is_new = refreshed_text(done)
         if not is_new or not self.is_current:
-            self.app.notify(told, severity="warning" if done.problem is not None or done.gone else "information", markup=False)
+            self.app.notify(told, severity="warning" if done.problem is not None or done.gone else "information")
             return
         text = f"{told}\n\nOnly its manifest was fetched. The layers come with the next pull; what was held before stays pullable by its digest."
         choices = (Choice("later", "Not now", "n"), Choice("pull", "Pull it", "y"))
@@ -127,7 +127,7 @@ class CachedScreen(ListScreen):
         try:
             return await self.app.client.repository(repository)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return None
 
     @brings_screen()
@@ -157,7 +157,7 @@ class CachedScreen(ListScreen):
             else:
                 plan = await client.plan_delete_tag(subject.repository, subject.tag)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
             await self.app.push_screen_wait(Question(f"{subject.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),)))
@@ -173,7 +173,7 @@ class CachedScreen(ListScreen):
             else:
                 await client.delete_tag(subject.repository, subject.tag)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
         else:
             freed = f": {size(plan.freed)} freed" if plan.freed else ""
             self.app.notify(f"The {what} {subject.name} is deleted{freed}.")
@@ -186,7 +186,7 @@ class OpenedScreen(CachedScreen):
     def refused(self, error: EngineRefused) -> None:
         """It was deleted meanwhile. What stands above this screen is finished first."""
         if self.app.screen is self:
-            self.app.notify(error.message, markup=False)
+            self.app.notify(error.message)
             self.dismiss()
 
 

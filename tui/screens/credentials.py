@@ -122,12 +122,12 @@ class CredentialsScreen(ListScreen):
         try:
             tried = await self.app.client.check_sign_in(found.name)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
         else:
             word, _ = credential_set_health(tried)
             why = f": {tried.error_message}" if tried.error_message else "."
             well = tried.health is HealthStatus.HEALTHY
-            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning", markup=False)
+            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning")
         self.look_now()
 
     @brings_screen()
@@ -139,7 +139,7 @@ class CredentialsScreen(ListScreen):
         try:
             plan = await self.app.client.plan_delete_credential_set(found.name)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
             question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),))
@@ -154,5 +154,5 @@ class CredentialsScreen(ListScreen):
                 await self.app.client.delete_credential_set(found.name)
                 self.app.notify(f"The credential set {found.name} is deleted.")
             except ClientError as error:
-                self.app.notify(error.message, severity="error", markup=False)
+                self.app.notify(error.message, severity="error")
             self.look_now()

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.snapshots import Event
-from entrepot.words import counted
+from entrepot.words import counted, printable
 from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of
 from tui.screens.area import ListScreen
 from tui.type_ahead import brings_screen
@@ -78,7 +78,7 @@ class EventsScreen(ListScreen):
     def action_copy(self) -> None:
         """Copy the message."""
         if (row := self.row_list.current) is not None:
-            self.app.copy_line(self._events[row.key].message)
+            self.app.copy_line(printable(self._events[row.key].message))
 
     @on(RowList.Opened, "#list")
     @brings_screen()

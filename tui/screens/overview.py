@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Static
 
 from entrepot.snapshots import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
 from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, sources, space
@@ -19,6 +18,7 @@ from tui.watch import QUIET_INTERVAL
 from widgets.lines import tell
 from widgets.row_list import Column, RowList
 from widgets.sparkline import Sparkline
+from widgets.text import Plain
 
 HISTORY_INTERVAL = 30.0
 """Seconds between two looks at the 24 hours: they are kept in steps of five minutes."""
@@ -73,34 +73,34 @@ class OverviewScreen(EngineScreen):
     def body(self) -> ComposeResult:
         """Pulls, figures beside sources, space, what needs attention, events."""
         with Horizontal(classes="title"):
-            yield Static("Pulling now", classes="title--name")
-            yield Static("", classes="title--count", markup=False)
+            yield Plain("Pulling now", classes="title--name")
+            yield Plain("", classes="title--count")
         with Horizontal(id="pulls"):
             steady = _block("pulling", *STEADY_COLUMNS)
             volatile = RowList(PROGRESS_COLUMNS, id="progress", header=False, marker=False, cursor=False)
             volatile.follow(steady)
             yield steady
             yield volatile
-        yield Static("Nothing is being pulled.", id="idle")
-        yield Static("", classes="gap")
+        yield Plain("Nothing is being pulled.", id="idle")
+        yield Plain("", classes="gap")
         with Horizontal(id="halves"):
             with Vertical(id="left"):
-                yield Static("Last 24 hours", classes="head")
+                yield Plain("Last 24 hours", classes="head")
                 yield _block("figures", Column("", weight=1))
                 yield Sparkline("  hits", label_width=LABEL, id="hits")
                 yield Sparkline("  misses", label_width=LABEL, id="misses")
             with Vertical(id="right"):
-                yield Static("Sources", classes="head")
+                yield Plain("Sources", classes="head")
                 yield _block("sources", Column("", SERVER, needs=BESIDE), Column("", weight=1, sentence=True))
-        yield Static("", classes="gap")
+        yield Plain("", classes="gap")
         with Horizontal(classes="space"):
-            yield Static("Space", classes="head")
+            yield Plain("Space", classes="head")
             yield _block("space", Column("", weight=1))
-        yield Static("", classes="gap")
-        yield Static("", classes="head", id="needs-head", markup=False)
+        yield Plain("", classes="gap")
+        yield Plain("", classes="head", id="needs-head")
         yield _block("needs", Column("", weight=1))
-        yield Static("", classes="gap", id="before-events")
-        yield Static("Last events", classes="head", id="events-head")
+        yield Plain("", classes="gap", id="before-events")
+        yield Plain("Last events", classes="head", id="events-head")
         yield _block("events", Column("", 12), Column("", weight=1, sentence=True))
 
     def on_screen_resume(self) -> None:
@@ -171,7 +171,7 @@ class OverviewScreen(EngineScreen):
         self.query_one("#before-events").display = gaps and events > 0
 
     def _tell(self, selector: str, told: str) -> None:
-        tell(self.query_one(selector, Static), told)
+        tell(self.query_one(selector, Plain), told)
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""

@@ -9,7 +9,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from entrepot.client import ClientError
 from entrepot.snapshots import Holding, RuleMatch, TagDetail
@@ -19,6 +19,7 @@ from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
 from widgets.inquiry import PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
     from tui.app import Dashboard
@@ -56,15 +57,15 @@ class PullDialog(Dialog[bool]):
     def compose(self) -> ComposeResult:
         """Image, platform, the platforms that are known, and a word."""
         with Vertical(classes="dialog"):
-            yield Static("Pull an image into the cache", classes="dialog--title", markup=False)
-            yield Static("")
-            yield Static("Image", classes="label")
-            yield Input(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=False)
-            yield Static("Platform", classes="label", id="platform-label", markup=False)
-            yield Input(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
+            yield Plain("Pull an image into the cache", classes="dialog--title")
+            yield Plain("")
+            yield Plain("Image", classes="label")
+            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=False)
+            yield Plain("Platform", classes="label", id="platform-label")
+            yield TextLine(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
             yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
-            yield Static("", classes="pull--word", markup=False)
-            yield Static("enter pulls   down: platforms   esc pulls nothing", classes="pull--keys", markup=False)
+            yield Plain("", classes="pull--word")
+            yield Plain("enter pulls   down: platforms   esc pulls nothing", classes="pull--keys")
 
     def on_mount(self) -> None:
         """Begin at the image, or at the platform where the image is named whole."""
@@ -121,7 +122,7 @@ class PullDialog(Dialog[bool]):
         shown.set_rows(rows)
 
     def _say(self, text: str, *, refused: bool = False) -> None:
-        word = self.query_one(".pull--word", Static)
+        word = self.query_one(".pull--word", Plain)
         word.set_class(refused, "-refused")
         word.update(text)
 

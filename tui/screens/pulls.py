@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
 from entrepot.client import ClientError
 from entrepot.snapshots import PullSnapshot, PullState
@@ -36,6 +35,7 @@ from widgets.detail import Detail
 from widgets.dialogs import Choice, Question
 from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
+from widgets.text import Plain, cell_width
 
 ALL_INTERVAL = 4.0
 """Seconds between two looks at the pulls that ended, while the same ones go on."""
@@ -198,7 +198,7 @@ class PullScreen(ListScreen):
 
     def below_title(self) -> ComposeResult:
         """A line on the whole pull."""
-        yield Static("", id="summary", markup=False)
+        yield Plain("", id="summary")
 
     def lists(self) -> ComposeResult:
         """Digest, kind and size; progress in a list of its own."""
@@ -217,9 +217,9 @@ class PullScreen(ListScreen):
     def show_pull(self, pull: PullSnapshot) -> None:
         """Show it."""
         before, self._pull = self._pull, pull
-        tell(self.query_one(".title--name", Static), self._title(), resizes=False)
-        tell(self.query_one("#summary", Static), pull_summary(pull, self.size.width), resizes=False)
-        tell(self.query_one(".empty", Static), how_it_ended(pull) if pull.state.ended else self.empty_text, resizes=False)
+        tell(self.query_one(".title--name", Plain), self._title(), resizes=False)
+        tell(self.query_one("#summary", Plain), pull_summary(pull, self.size.width), resizes=False)
+        tell(self.query_one(".empty", Plain), how_it_ended(pull) if pull.state.ended else self.empty_text, resizes=False)
         self.show_rows([layer_row(layer) for layer in pull.layers])
         self.query_one("#progress", RowList).set_rows([layer_progress(layer) for layer in pull.layers])
         if before is None or (before.id, before.state) != (pull.id, pull.state):
@@ -230,8 +230,8 @@ class PullScreen(ListScreen):
         if self._pull is None:
             return ""
         asked = f"   asked by {asked_by(self._pull.asked_by)}"
-        room = self.size.width - len(self._title()) - len(self._pull.login_server) - 4
-        return f"{self._pull.login_server}{asked if len(asked) <= room else ''}"
+        room = self.size.width - cell_width(self._title()) - cell_width(self._pull.login_server) - 4
+        return f"{self._pull.login_server}{asked if cell_width(asked) <= room else ''}"
 
     def _title(self) -> str:
         return f"{self._pull.image}   {(self._pull.platform or '').removeprefix('linux/')}" if self._pull is not None else ""

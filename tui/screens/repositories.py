@@ -112,7 +112,7 @@ class RepositoriesScreen(CachedScreen):
                 done = await self.app.client.evict(target=parse_size(answers["to"]))
                 self.app.notify(f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed.")
         except ValueError as error:
-            self.app.notify(f"{error}. Write it such as 40 GB.", severity="error", markup=False)
+            self.app.notify(f"{error}. Write it such as 40 GB.", severity="error")
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
         self.look_now()

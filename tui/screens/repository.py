@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
 from entrepot.snapshots import RepositoryDetail, TagSnapshot
 from entrepot.words import size
@@ -20,6 +19,7 @@ from tui.screens.tag import TagScreen
 from widgets.detail import Detail
 from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
+from widgets.text import Plain
 
 
 class RepositoryScreen(OpenedScreen):
@@ -67,7 +67,7 @@ class RepositoryScreen(OpenedScreen):
         self._seen = detail
         found = detail.repository
         told = f"{found.name}   {'rule ' + found.rule if found.rule else 'no rule'}   {size(found.size)}{'   locked' if found.locked else ''}"
-        tell(self.query_one(".title--name", Static), told)
+        tell(self.query_one(".title--name", Plain), told)
         self._tags = {tag.name: tag for tag in detail.tags}
         self.show_rows([tag_row(tag, time.time) for tag in detail.tags])
 

@@ -130,7 +130,7 @@ class RulesScreen(ListScreen):
             sets = [each for each in await self.app.client.credential_sets() if each.login_server == rule.login_server]
             checked = await self.app.client.check_rule(source_repository=rule.source_repository)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return
         options = [Option(each.name, each.name, credential_set_health(each)[0]) for each in sets]
         if checked.sign_in is not SignIn.REQUIRED:
@@ -247,7 +247,7 @@ class RulesScreen(ListScreen):
         try:
             plan = await self.app.client.plan_delete_rule(rule.name)
         except ClientError as error:
-            self.app.notify(error.message, severity="error", markup=False)
+            self.app.notify(error.message, severity="error")
             return
         text = rule_plan_text(plan, rule.source_repository, rule.target_repository)
         answer = await self.app.push_screen_wait(
@@ -258,5 +258,5 @@ class RulesScreen(ListScreen):
                 await self.app.client.delete_rule(rule.name)
                 self.app.notify(f"The cache rule {rule.name} is deleted.")
             except ClientError as error:
-                self.app.notify(error.message, severity="error", markup=False)
+                self.app.notify(error.message, severity="error")
             self.look_now()

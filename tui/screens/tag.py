@@ -10,7 +10,6 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Static
 
 from entrepot.snapshots import TagDetail, TagImage
 from entrepot.words import short_digest
@@ -19,6 +18,7 @@ from tui.screens.cached import CachedScreen, OpenedScreen, Subject
 from widgets.detail import Detail
 from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
+from widgets.text import Plain
 
 LOW = 20
 """Lines below which a terminal has no room for long details."""
@@ -69,7 +69,7 @@ class TagScreen(OpenedScreen):
                 ),
                 id="list",
             )
-            yield Static("", id="layers-title", markup=False)
+            yield Plain("", id="layers-title")
             yield RowList(
                 (Column("Digest", 12), Column("Kind", 11, needs=70), Column("Size", 9, right=True), Column("Held", 8), Column("Shared with", weight=1)),
                 id="layers",
@@ -87,7 +87,7 @@ class TagScreen(OpenedScreen):
             self.show_again()
             return
         self._seen = detail
-        tell(self.query_one(".title--name", Static), tag_title(detail))
+        tell(self.query_one(".title--name", Plain), tag_title(detail))
         self.show_rows([image_row(each, detail, time.time) for each in detail.images])
         self._fit()
         self._show_layers()
@@ -116,7 +116,7 @@ class TagScreen(OpenedScreen):
         elif image is not None and self._seen is not None:
             told = f"Layers of {image_name(image, self._seen)}"
             rows = [blob_row(each, image, number) for number, each in enumerate(blobs(image))]
-        tell(self.query_one("#layers-title", Static), told)
+        tell(self.query_one("#layers-title", Plain), told)
         self.layer_list.set_rows(rows)
 
     @on(RowList.Moved, "#list")

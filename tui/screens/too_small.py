@@ -7,7 +7,8 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.screen import ModalScreen
-from textual.widgets import Static
+
+from widgets.text import Plain
 
 
 class TooSmall(ModalScreen[None]):
@@ -21,7 +22,7 @@ class TooSmall(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One sentence."""
-        yield Static(f"This terminal is too small. Entrepot needs {self.WIDTH} columns and {self.HEIGHT} lines.\n\nctrl+q leaves.", markup=False)
+        yield Plain(f"This terminal is too small. Entrepot needs {self.WIDTH} columns and {self.HEIGHT} lines.\n\nctrl+q leaves.")
 
     def on_key(self, event: events.Key) -> None:
         """Swallow it."""

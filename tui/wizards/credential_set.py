@@ -9,7 +9,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus, Problem, SignIn, TriedSignIn, UpstreamSnapshot
@@ -17,6 +17,7 @@ from tui.presentation.drafts import COMMAND_WIDTH, credential_set_change_command
 from tui.presentation.secrets import SECRET_KINDS, told_of
 from tui.wizards.wizard import Entry, Feedback, Told, Wizard, first_problem, show_few
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain
 
 REGISTRY, SECRETS, REVIEW = range(3)
 
@@ -67,33 +68,33 @@ class CredentialSetWizard(Wizard[str | None]):
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
         if number == REGISTRY:
-            yield Static("Which source registry does it sign in to?", classes="question")
+            yield Plain("Which source registry does it sign in to?", classes="question")
             yield RowList((Column("", weight=1), Column("", 26), Column("", 13, needs=64)), id="registries", header=False)
             with Horizontal(classes="entry", id="own-entry"):
-                yield Static("Its login server:  ", markup=False)
+                yield Plain("Its login server:  ")
                 yield Entry(id="login-server", placeholder="registry.example.com")
             yield Feedback(id="registry-feedback")
-            yield Static("A set is for one registry, and can't move to another later. Several rules can share it.", classes="teach roomy", markup=False)
+            yield Plain("A set is for one registry, and can't move to another later. Several rules can share it.", classes="teach roomy")
         elif number == SECRETS:
             before = self._existing
-            yield Static("", classes="question", id="secrets-question", markup=False)
+            yield Plain("", classes="question", id="secrets-question")
             with Horizontal(classes="entry"):
-                yield Static("User name", classes="label-before", markup=False)
+                yield Plain("User name", classes="label-before")
                 yield Entry(before.username_id if before else "", id="username", placeholder="env:HUB_USER")
             yield Feedback(id="username-feedback", classes="-close")
             with Horizontal(classes="entry"):
-                yield Static("Password", classes="label-before", markup=False)
+                yield Plain("Password", classes="label-before")
                 yield Entry(before.password_id if before else "", id="password", placeholder="file:/run/secrets/hub-token")
             yield Feedback(id="password-feedback", classes="-close")
             yield RowList((Column("", weight=1), Column("", 24, needs=64)), id="kinds", header=False)
-            yield Static("", classes="teach", id="kind-teach", markup=False)
+            yield Plain("", classes="teach", id="kind-teach")
         else:
-            yield Static(
+            yield Plain(
                 "Nothing is made yet. Is this what you want?" if self._existing is None else "Nothing is changed yet. Is this what you want?",
                 classes="question roomy",
             )
             with Horizontal(classes="entry"):
-                yield Static("Name (tab)  " if self._existing is None else "Name  ", markup=False)
+                yield Plain("Name (tab)  " if self._existing is None else "Name  ")
                 yield Entry(self._existing.name if self._existing else "", id="set-name", max_length=60, disabled=self._existing is not None)
             yield Feedback(id="set-name-feedback", classes="-close")
             yield Told(id="set-review")
@@ -192,7 +193,7 @@ class CredentialSetWizard(Wizard[str | None]):
             rows.append(Row(OTHER, (Cell("another registry", "accent"), Cell("you type its name"), Cell("", "dim"))))
             self.query_one("#registries", RowList).set_rows(rows)
         elif number == SECRETS:
-            self.query_one("#secrets-question", Static).update(f"Where are user name and password for {self._login_server} kept?")
+            self.query_one("#secrets-question", Plain).update(f"Where are user name and password for {self._login_server} kept?")
             self._offer_kinds()
         elif number == REVIEW:
             self.query_one("#tried", Feedback).show(None)
@@ -216,7 +217,7 @@ class CredentialSetWizard(Wizard[str | None]):
             told = told_of(row.key) if row is not None else ""
         else:
             told = told_of(self._password if self._field == "#password" else self._username)
-        self.query_one("#kind-teach", Static).update(told)
+        self.query_one("#kind-teach", Plain).update(told)
 
     def _show_review(self) -> None:
         name, login_server, username, password = self._review_of()

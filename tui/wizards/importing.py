@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.suggester import Suggester
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
@@ -22,6 +22,7 @@ from entrepot.words import counted, size
 from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary
 from tui.wizards.wizard import Entry, Feedback, Wizard
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain
 
 FILE, PLAN, DONE = range(3)
 
@@ -145,26 +146,25 @@ class ImportWizard(Wizard[bool | None]):
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
         if number == FILE:
-            yield Static("Which file holds the rules?", classes="question")
+            yield Plain("Which file holds the rules?", classes="question")
             with Horizontal(classes="entry"):
-                yield Static("File  ", markup=False)
+                yield Plain("File  ")
                 entry = PathEntry(id="file", placeholder="~/rules.toml")
                 entry.suggester = PathSuggester()
                 yield entry
             yield Feedback(id="file-feedback")
             yield RowList((Column("", weight=1), Column("", 10, right=True)), id="files", header=False)
-            yield Static(self._TEACH, classes="teach", markup=False)
+            yield Plain(self._TEACH, classes="teach")
         elif number == PLAN:
-            yield Static("", classes="question", id="plan-summary", markup=False)
+            yield Plain("", classes="question", id="plan-summary")
             yield RowList((Column("", 8), Column("Name", 18), Column("What it says", weight=1), Column("Line", 5, right=True)), id="plan")
             yield Feedback(id="plan-detail")
-            yield Static("It is made as a whole or not at all. Rules that are there already stay as they are.", classes="teach roomy", markup=False)
+            yield Plain("It is made as a whole or not at all. Rules that are there already stay as they are.", classes="teach roomy")
         else:
-            yield Static("", classes="question", id="done-summary", markup=False)
-            yield Static(
+            yield Plain("", classes="question", id="done-summary")
+            yield Plain(
                 "Nothing is cached by that: the first pull of an image leaves a copy here. Credential sets are tried now; Credentials shows how it went.",
                 classes="teach",
-                markup=False,
             )
 
     def focus_of(self, number: int) -> str | None:
@@ -211,7 +211,7 @@ class ImportWizard(Wizard[bool | None]):
         elif number == PLAN:
             self._show_plan(await self.app.client.plan_import(self._text))
         elif self._done is not None:
-            self.query_one("#done-summary", Static).update(done_summary(self._done))
+            self.query_one("#done-summary", Plain).update(done_summary(self._done))
 
     async def _offer_files(self) -> None:
         typed = self._typed
@@ -278,7 +278,7 @@ class ImportWizard(Wizard[bool | None]):
 
     def _show_plan(self, plan: ImportPlan) -> None:
         self._plan = plan
-        self.query_one("#plan-summary", Static).update(plan_summary(plan))
+        self.query_one("#plan-summary", Plain).update(plan_summary(plan))
         rows = self.query_one("#plan", RowList)
         rows.set_rows(plan_rows(plan))
         if (conflict := first_conflict(plan)) is not None:

@@ -12,7 +12,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from entrepot.client import EngineRefused
 from entrepot.snapshots import CheckedRule, CredentialSetSnapshot, Problem, SignIn, UpstreamSnapshot
@@ -24,6 +24,7 @@ from tui.presentation.sources import SIGN_IN
 from tui.wizards.credential_set import CredentialSetWizard
 from tui.wizards.wizard import Entry, Feedback, Told, Wizard, first_problem, show_few
 from widgets.row_list import Cell, Column, Row, RowList
+from widgets.text import Plain
 
 SOURCE, REPOSITORY, TARGET, SIGN_IN_STEP, FRESHNESS, REVIEW, FIRST_PULL = range(7)
 
@@ -102,57 +103,57 @@ class RuleWizard(Wizard[MadeRule | None]):
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
         if number == SOURCE:
-            yield Static("Which source registry does it pull from?", classes="question")
+            yield Plain("Which source registry does it pull from?", classes="question")
             yield RowList((Column("Registry", weight=1), Column("Login server", 26), Column("Sign-in", 13, needs=64)), id="sources", header=False)
             with Horizontal(classes="entry", id="own-entry"):
-                yield Static("Its login server:  ", markup=False)
+                yield Plain("Its login server:  ")
                 yield Entry(id="login-server", placeholder="registry.example.com")
             yield Feedback(id="source-feedback")
         elif number == REPOSITORY:
-            yield Static("Which repository?", classes="question", id="repository-question")
+            yield Plain("Which repository?", classes="question", id="repository-question")
             with Horizontal(classes="entry"):
-                yield Static("", id="server-before", markup=False)
+                yield Plain("", id="server-before")
                 yield Entry(id="path", placeholder="library/nginx")
             yield Feedback(id="repository-feedback")
-            yield Static(self._TEACH[REPOSITORY], classes="teach", markup=False)
+            yield Plain(self._TEACH[REPOSITORY], classes="teach")
         elif number == TARGET:
-            yield Static("Where does it appear here?", classes="question")
+            yield Plain("Where does it appear here?", classes="question")
             with Horizontal(classes="entry"):
-                yield Static("", id="address", markup=False)
+                yield Plain("", id="address")
                 yield Entry(id="target")
             yield Feedback(id="target-feedback")
-            yield Static(self._TEACH[TARGET], classes="teach", markup=False)
+            yield Plain(self._TEACH[TARGET], classes="teach")
         elif number == SIGN_IN_STEP:
-            yield Static("How does it sign in?", classes="question", id="sign-in-question")
+            yield Plain("How does it sign in?", classes="question", id="sign-in-question")
             yield RowList((Column("", 24), Column("", weight=1)), id="sets", header=False)
             yield Feedback(id="sign-in-feedback", classes="-close")
-            yield Static("", classes="teach", id="sign-in-teach", markup=False)
+            yield Plain("", classes="teach", id="sign-in-teach")
         elif number == FRESHNESS:
-            yield Static("How long is a tag believed before the source is asked again?", classes="question")
+            yield Plain("How long is a tag believed before the source is asked again?", classes="question")
             yield RowList((Column("", 22), Column("", weight=1)), id="freshness", header=False)
             with Horizontal(classes="entry", id="interval-entry"):
-                yield Static("After:  ", markup=False)
+                yield Plain("After:  ")
                 yield Entry(id="interval", placeholder="10 min")
             yield Feedback(id="freshness-feedback", classes="-close")
-            yield Static("", classes="teach", id="freshness-teach", markup=False)
+            yield Plain("", classes="teach", id="freshness-teach")
         elif number == REVIEW:
-            yield Static("Nothing is made yet. Is this what you want?", classes="question roomy")
+            yield Plain("Nothing is made yet. Is this what you want?", classes="question roomy")
             with Horizontal(classes="entry"):
-                yield Static("Name (tab)  ", markup=False)
+                yield Plain("Name (tab)  ")
                 yield Entry(id="name", max_length=60)
             yield Feedback(id="name-feedback", classes="-close")
             yield Told(id="review")
         else:
-            yield Static("", classes="question", id="made", markup=False)
-            yield Static("Nothing is cached before it is pulled once. Which image shall be the first?", classes="label")
+            yield Plain("", classes="question", id="made")
+            yield Plain("Nothing is cached before it is pulled once. Which image shall be the first?", classes="label")
             with Horizontal(classes="entry"):
                 yield Entry(id="image")
-            yield Static("", classes="roomy")
-            yield Static("For which platform? Empty means that of the engine's machine.", classes="label")
+            yield Plain("", classes="roomy")
+            yield Plain("For which platform? Empty means that of the engine's machine.", classes="label")
             with Horizontal(classes="entry"):
                 yield Entry(id="platform", placeholder="linux/amd64")
             yield Feedback(id="pull-feedback")
-            yield Static("esc leaves it to your container clients: their first pull does the same.", classes="teach")
+            yield Plain("esc leaves it to your container clients: their first pull does the same.", classes="teach")
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
@@ -264,11 +265,11 @@ class RuleWizard(Wizard[MadeRule | None]):
             rows.append(Row(OTHER, (Cell("another registry", "accent"), Cell("you type its name"), Cell("", "dim"))))
             self.query_one("#sources", RowList).set_rows(rows)
         elif number == REPOSITORY:
-            self.query_one("#repository-question", Static).update(f"Which repository of {self._server_name}?")
-            self.query_one("#server-before", Static).update(f"{self._login_server}/")
+            self.query_one("#repository-question", Plain).update(f"Which repository of {self._server_name}?")
+            self.query_one("#server-before", Plain).update(f"{self._login_server}/")
             self.query_one("#path", Input).placeholder = "library/nginx or library/*" if self._login_server == "docker.io" else "app, team/app or team/*"
         elif number == TARGET:
-            self.query_one("#address", Static).update(f"{self.app.address}/")
+            self.query_one("#address", Plain).update(f"{self.app.address}/")
             proposed = (self._checked_rule.proposed_target if self._checked_rule else None) or ""
             target = self.query_one("#target", Input)
             if target.value.strip() in {"", self._proposed_target}:
@@ -284,7 +285,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 name.value = self._proposed_name = proposed_name(self._normal_source, taken)
             self._show_review()
         elif number == FIRST_PULL:
-            self.query_one("#made", Static).update(f"The cache rule {self._made} is made.")
+            self.query_one("#made", Plain).update(f"The cache rule {self._made} is made.")
             self.query_one("#image", Input).value = self._target.removesuffix("*") if self._target.endswith("*") else f"{self._target}:latest"
 
     async def _offer_sets(self, choose: str | None = None) -> None:
@@ -302,8 +303,8 @@ class RuleWizard(Wizard[MadeRule | None]):
                 "A rule for this registry needs a credential set. Several rules can share one.",
             ),
         }[sign_in]
-        self.query_one("#sign-in-question", Static).update(question)
-        self.query_one("#sign-in-teach", Static).update(f"{why} {self._TEACH[SIGN_IN_STEP]}" if sign_in is not SignIn.NONE else why)
+        self.query_one("#sign-in-question", Plain).update(question)
+        self.query_one("#sign-in-teach", Plain).update(f"{why} {self._TEACH[SIGN_IN_STEP]}" if sign_in is not SignIn.NONE else why)
         self._sets = [each for each in await self.app.client.credential_sets() if each.login_server == login_server] if sign_in is not SignIn.NONE else []
         rows = []
         if sign_in is not SignIn.REQUIRED:
@@ -328,7 +329,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         chosen = row.key if row is not None else DEFAULT
         self.query_one("#interval-entry").display = chosen == INTERVAL
         why = next(each.why for each in freshness_choices(self._settings_freshness) if each.id == chosen)
-        self.query_one("#freshness-teach", Static).update(f"{why}\n{self._TEACH[FRESHNESS]}")
+        self.query_one("#freshness-teach", Plain).update(f"{why}\n{self._TEACH[FRESHNESS]}")
 
     @property
     def _settings_freshness(self) -> str:

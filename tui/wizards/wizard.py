@@ -12,7 +12,7 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Input, Static
+from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from entrepot.client import ClientError, EngineRefused
@@ -24,6 +24,7 @@ from widgets.dialogs import Choice, Question
 from widgets.lines import KeyLine
 from widgets.row_list import Row, RowList
 from widgets.step_trail import StepTrail
+from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
     from textual.binding import ActiveBinding
@@ -44,7 +45,7 @@ LOST = "Nothing that you entered is lost; it is asked again every 2 seconds."
 Result = TypeVar("Result")
 
 
-class Feedback(Static):
+class Feedback(Plain):
     """The engine's word on what was entered: fine, a remark, or why not and what to do, with the code in a quiet colour."""
 
     DEFAULT_CSS = """
@@ -78,7 +79,7 @@ class Feedback(Static):
         return grey if grey.startswith("#") else "dim"
 
 
-class Entry(Input):
+class Entry(TextLine):
     """A line to be typed into. What is pasted may have come with blanks and line ends around it, and loses them."""
 
     def __init__(self, value: str = "", *, id: str, placeholder: str = "", max_length: int = 0, disabled: bool = False) -> None:
@@ -124,7 +125,7 @@ class Told(VerticalScroll, can_focus=True):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._text = Static("", markup=False)
+        self._text = Plain("")
 
     def compose(self) -> ComposeResult:
         """The text."""
@@ -190,12 +191,12 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         for number, _ in enumerate(self.steps):
             with Step(id=f"step-{number}"):
                 yield from self.compose_step(number)
-        yield Static("", classes="wizard--lost", markup=False)
+        yield Plain("", classes="wizard--lost")
         yield KeyLine()
 
     def compose_step(self, number: int) -> ComposeResult:
         """The widgets of a step."""
-        yield Static("")
+        yield Plain("")
 
     async def on_mount(self) -> None:
         """Begin at the first step."""
@@ -302,7 +303,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
 
     def engine_lost(self, error: ClientError) -> None:
         """Say that the engine does not answer, for as long as it does not, and ask again."""
-        line = self.query_one(".wizard--lost", Static)
+        line = self.query_one(".wizard--lost", Plain)
         line.update(f"{error.message} {LOST}")
         line.add_class("-shown")
         self._lost = True
@@ -311,7 +312,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     def _found(self) -> None:
         if self._lost:
             self._lost = False
-            self.query_one(".wizard--lost", Static).remove_class("-shown")
+            self.query_one(".wizard--lost", Plain).remove_class("-shown")
 
     @work(exclusive=True, group="check", exit_on_error=False)
     async def _ask_again(self) -> None:

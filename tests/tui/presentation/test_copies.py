@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
+import pytest
+
 from tui.presentation.copies import copy_lines, image_name, pull_command
 
 DIGEST = "sha256:" + "a" * 64
@@ -41,3 +45,18 @@ def test_what_docker_needs_for_another_machine_is_told_and_for_this_one_nothing(
     assert 'insecure-registries": ["cache:5000"]' in copy_lines("cache:5000", "library/nginx", "1.27")[0].needs
     for address in ("127.0.0.1:5000", "localhost:5000", "[::1]:5000"):
         assert copy_lines(address, "library/nginx", "1.27")[0].needs == ""
+
+
+HOSTILE = "linux/amd64/v1$(touch${IFS}here);`id`\n'\"&|>x"
+
+
+@pytest.mark.parametrize("platform", [HOSTILE, "linux/$(id)/v1", "$(id)/amd64", "li nux/amd64"])
+def test_every_part_of_a_line_for_a_shell_is_one_word_of_it(platform: str) -> None:
+    """S03: whatever a platform, an address, a repository or a tag is, a shell sees no command in it."""
+    for line in copy_lines("cache:5000", "x/$(id)", "1;id", platform, "sha256:`id`"):
+        words = shlex.split(line.line)
+        assert line.line == shlex.join(words)
+        assert f"cache:5000/x/$(id){'@sha256:`id`' if line.tool == 'by digest' else ':1;id'}" in " ".join(words)
+        if line.tool in {"docker", "podman", "containerd", "nerdctl"}:
+            assert platform in words
+    assert shlex.split(pull_command("cache:5000", "x/$(id)", "1")) == ["docker", "pull", "cache:5000/x/$(id):1"]

@@ -1,0 +1,108 @@
+"""``entrepot verify``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from entrepot.cli.session import REFUSED, as_json, ask, print_json, tell
+from entrepot.client import CacheClient, EngineRefused
+from entrepot.snapshots import VerificationSnapshot, VerificationState
+from entrepot.words import counted, duration, parse_size, size
+
+DEFAULT_SPEED = "100 MB/s"
+"""What `entrepot.verification.DEFAULT_SPEED` is for a person: half of what a hard disk gives."""
+
+UNLIMITED = "unlimited"
+
+INTERVAL = 0.5
+"""Seconds between two looks at a verification."""
+
+PLAIN_PROGRESS = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+def parse_speed(text: str) -> int | None:
+    """Bytes per second from ``100 MB/s`` or ``50MB``; None for ``unlimited``. Raises ValueError."""
+    if text.strip().lower() == UNLIMITED:
+        return None
+    speed = parse_size(text.strip().removesuffix("/s"))
+    if speed < 1:
+        raise ValueError(f"{text!r} is no speed")
+    return speed
+
+
+def _speed(_: click.Context, __: click.Parameter, value: str) -> int | None:
+    try:
+        return parse_speed(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}. Write 100 MB/s, 50MB, or {UNLIMITED}.") from None
+
+
+@click.command()
+@click.option("--speed", default=DEFAULT_SPEED, show_default=True, callback=_speed, metavar="SPEED", help=f"What may be read per second, or {UNLIMITED}.")
+@as_json
+def verify(speed: int | None, as_json: bool) -> None:
+    """Hash all cached blobs. Damaged ones are removed, and fetched again at their next pull. Exit status 1 when something is wrong; ctrl+c ends it."""
+    verification = ask(lambda client: _verify(client, speed), waits=True)
+    if as_json:
+        print_json(verification)
+    else:
+        for digest in verification.wrong_digests:
+            tell(f"damaged and removed  {digest}")
+    click.echo(_summary(verification), err=True)
+    if not verification.is_clean:
+        sys.exit(REFUSED)
+
+
+async def _verify(client: CacheClient, speed: int | None) -> VerificationSnapshot:
+    import asyncio
+
+    try:
+        verification = await client.start_verification(speed)
+    except EngineRefused as refused:
+        if refused.code != "VerificationUnderWay":
+            raise
+        click.echo("A verification is under way already; this is it.", err=True)
+        verification = await client.verification()
+    in_terminal = sys.stderr.isatty()
+    reported = time.monotonic()
+    try:
+        while not verification.state.ended:
+            if in_terminal:
+                click.echo(f"\r{_progress(verification)}\x1b[K", err=True, nl=False)
+            elif time.monotonic() - reported >= PLAIN_PROGRESS:
+                click.echo(_progress(verification), err=True)
+                reported = time.monotonic()
+            await asyncio.sleep(INTERVAL)
+            verification = await client.verification()
+    except asyncio.CancelledError:
+        cancelled = await client.cancel_verification()
+        click.echo(f"\n{_summary(cancelled)}", err=True)
+        raise
+    if in_terminal:
+        click.echo("\r\x1b[K", err=True, nl=False)
+    return verification
+
+
+def _progress(verification: VerificationSnapshot) -> str:
+    share = verification.checked_size / verification.total_size if verification.total_size else 0.0
+    return f"{min(share, 1.0):4.0%}  {size(verification.checked_size)} of {size(verification.total_size)}{_findings(verification)}"
+
+
+def _findings(verification: VerificationSnapshot) -> str:
+    findings = ((verification.wrong, "damaged"), (verification.missing, "missing"), (verification.unreadable, "unreadable"))
+    return "".join(f"  {count:,} {what}" for count, what in findings if count)
+
+
+def _summary(verification: VerificationSnapshot) -> str:
+    seconds = (verification.ended or verification.started) - verification.started
+    checked = f"{counted(verification.checked, 'blob')} ({size(verification.checked_size)}) verified in {duration(seconds)}"
+    found = _findings(verification).strip().replace("  ", ", ") or "nothing wrong"
+    if verification.state is VerificationState.COMPLETED:
+        return f"{checked}: {found}."
+    if verification.state is VerificationState.CANCELLED:
+        return f"The verification was cancelled. Until then: {checked}, {found}."
+    return f"Error: the verification failed: {verification.error_message}"

@@ -1,0 +1,208 @@
+"""How the catalog's file is opened at the start: sound, damaged, gone, on a full disk, or on one that can only be read.
+
+The engine starts in each of these cases and serves what it has; only a file system on which SQLite can't work at all ends the start (F88).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, create_engine
+from sqlalchemy.pool import NullPool
+
+from entrepot.directories import file_system
+from entrepot.errors import EngineError
+from entrepot.store import schema, tallies
+from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
+from entrepot.store.reserve import Reserve
+from entrepot.store.salvage import backup_of, check, prepare_new, restore_missing, salvage
+
+CHECK_TIME = 2.0
+"""Seconds for which a start looks for damage: enough for 2 GB that are in the page cache (50 MB take 0.05 s). Of a larger one the rest is looked at later."""
+
+WRITABLE = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000", f"journal_size_limit={JOURNAL_SIZE}")
+"""Pragmas of each connection. WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves
+the database whole."""
+
+READ_ONLY = ("query_only=ON", "busy_timeout=5000")
+
+_CAN_NOT_WORK = {
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
+"""What SQLite answers where a file system has no locks, or no memory that processes share."""
+
+
+@dataclass
+class Opening:
+    """How a catalog is to be opened. *connect* is the database for SQLAlchemy, without its driver."""
+
+    database: str
+    query: dict[str, str]
+    pragmas: tuple[str, ...] = WRITABLE
+    told: list[str] = field(default_factory=list)
+    """What was done about a catalog that was damaged or gone, a sentence each."""
+    refusal: CatalogFailed | None = None
+    """Why nothing can be written."""
+    is_checked: bool = True
+    """Whether all of the file was looked at for damage."""
+    copy: tempfile.TemporaryDirectory[str] | None = None
+    """Where a copy is that is read in the place of the file."""
+
+    def url(self, driver: str) -> URL:
+        """For SQLAlchemy."""
+        return URL.create(driver, database=self.database, query=self.query)
+
+    def close(self) -> None:
+        """Remove the copy."""
+        if self.copy is not None:
+            self.copy.cleanup()
+
+
+def open_file(path: Path, *, now: float) -> Opening:
+    """See to it that the catalog *path* can be opened, for writing where that is possible. Runs in a thread; raises `EngineError`."""
+    for is_last in (False, True):
+        try:
+            return _for_writing(path, now)
+        except sqlite3.Error as error:
+            refusal = CatalogFailed(f"The catalog can't be written: {error}.", _hint(path, error), reason=reason_of(error))
+            if not is_last and _is_full(path) and Reserve(path).give_up():
+                continue
+            if error.sqlite_errorcode in _CAN_NOT_WORK and not _is_full(path) and os.access(path.parent, os.W_OK):
+                raise EngineError(
+                    f"SQLite can't keep the catalog on the file system of {path.parent} ({file_system(path.parent)}): {error}.",
+                    "It needs locks and memory that its connections share, as local file systems have them (ext4, xfs, btrfs): "
+                    "set XDG_DATA_HOME to a directory on one.",
+                ) from error
+        except OSError as error:
+            refusal = CatalogFailed(f"The catalog can't be written: {error.strerror}.", _hint(path, error), reason=_reason(error))
+            if not is_last and error.errno in {errno.ENOSPC, errno.EDQUOT} and Reserve(path).give_up():
+                continue
+        break
+    return _for_reading(path, refusal)
+
+
+def open_for_writing(path: Path, *, now: float) -> Opening | None:
+    """The catalog *path* for writing where that is possible by now, else None. Runs in a thread."""
+    try:
+        return _for_writing(path, now)
+    except (OSError, sqlite3.Error, EngineError):
+        return None
+
+
+def _for_writing(path: Path, now: float) -> Opening:
+    told: list[str] = []
+    if not path.exists() and (restored := restore_missing(path)) is not None:
+        told.append(restored)
+    make_private(path)
+    problem, is_checked = check(path, seconds=CHECK_TIME)
+    if problem is not None:
+        told.append(salvage(path, problem, now=now))
+    try:
+        _make_tables(path)
+    except sqlite3.Error as error:
+        if problem is not None or reason_of(error) is not Reason.DAMAGED:
+            raise
+        told.append(salvage(path, str(error), now=now))
+        _make_tables(path)
+    return Opening(str(path), {}, told=told, is_checked=is_checked)
+
+
+def _make_tables(path: Path) -> None:
+    """Make the tables, or add what came later; raises `EngineError` for a catalog that is newer than this engine."""
+    with closing(sqlite3.connect(path, timeout=5)) as connection:
+        prepare_new(connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+    # No pool: the last connection that is closed brings the log into the file.
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            schema.create(connection, tallies.recount())
+    except Exception as error:
+        if isinstance(cause := getattr(error, "orig", None), sqlite3.Error):
+            raise cause from error
+        raise
+
+
+def make_private(path: Path) -> None:
+    """Let nobody but this user read the catalog (S30): SQLite gives its side files the mode of the file. Raises `OSError` where it can't be made."""
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")), backup_of(path)):
+        with suppress(FileNotFoundError, PermissionError):
+            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                try:
+                    each.chmod(0o600)
+                except OSError as error:
+                    if error.errno != errno.EROFS:
+                        raise
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
+    """Read the file where it is, without its log where there is none, else a copy of both; where there is no catalog, an empty one."""
+    ways: list[dict[str, str]] = [{"mode": "ro"}]
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or not log.stat().st_size:
+        ways.append({"mode": "ro", "immutable": "1"})
+    for way in ways:
+        database = f"file:{quote(str(path))}"
+        query = "&".join(f"{name}={value}" for name, value in way.items())
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database}?{query}", uri=True)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            connection.execute("SELECT count(*) FROM repositories").fetchone()
+            if version == schema.SCHEMA_VERSION:
+                return Opening(database, {**way, "uri": "true"}, READ_ONLY, refusal=refusal)
+    copy = tempfile.TemporaryDirectory(prefix="entrepot-catalog-")
+    place = Path(copy.name, path.name)
+    try:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path.with_name(path.name + suffix), place.with_name(place.name + suffix))
+        try:
+            _make_tables(place)
+        except sqlite3.Error:
+            place.unlink()
+            place.with_name(f"{place.name}-wal").unlink(missing_ok=True)
+            _make_tables(place)
+    except (OSError, sqlite3.Error) as error:
+        copy.cleanup()
+        raise EngineError(f"{refusal.what} Nor can it be copied to {copy.name} to be read there: {error}.", refusal.hint) from error
+    except BaseException:
+        copy.cleanup()
+        raise
+    return Opening(str(place), {}, ("query_only=ON", "busy_timeout=5000"), refusal=refusal, copy=copy)
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < 2**20
+    except OSError:
+        return False
+
+
+def _reason(error: OSError) -> Reason:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Reason.FULL
+    return Reason.READ_ONLY if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else Reason.OTHER
+
+
+def _hint(path: Path, error: Exception) -> str:
+    served = "What is cached is served, and what is not is passed on to clients."
+    if (isinstance(error, OSError) and _reason(error) is Reason.FULL) or _is_full(path):
+        return f"{served} Free space on the file system of {path.parent}: within a minute after that the catalog is written again."
+    return f"{served} Let this user write to {path.parent} ({file_system(path.parent)}): within a minute after that the catalog is written again."

@@ -1,0 +1,42 @@
+"""A few megabytes that are held for the catalog: on a full disk they let a deletion or an eviction be written, which makes room (S19)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+RESERVE_SIZE = 4 * 2**20
+"""Bytes that are held."""
+
+ROOM_FOR_RESERVE = 16 * RESERVE_SIZE
+"""Bytes that must be free for the reserve to be made: on a small disk it would only be in the way."""
+
+
+class Reserve:
+    """The file beside one catalog. All methods run in a thread."""
+
+    def __init__(self, catalog: Path) -> None:
+        self._path = catalog.with_name(f"{catalog.name}.reserve")
+
+    def make(self) -> None:
+        """Take the room, unless it is taken or there is little left."""
+        with suppress(OSError):
+            if self._path.exists() or shutil.disk_usage(self._path.parent).free < ROOM_FOR_RESERVE:
+                return
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE_SIZE)
+            except OSError:
+                self._path.unlink()
+            finally:
+                os.close(descriptor)
+
+    def give_up(self) -> bool:
+        """Give the room back; whether there was any."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True

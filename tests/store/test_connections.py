@@ -1,0 +1,76 @@
+"""Reads of the catalog: many at once, and one that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from entrepot.reference import Repository, Tag
+from entrepot.store import connections
+from entrepot.store.catalog import Catalog, CatalogFailed
+from tests.store.test_catalog import NGINX, SOURCE, image
+
+
+@pytest.fixture
+async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+        yield catalog
+
+
+async def test_some_hundred_reads_and_writes_at_once_are_all_answered(catalog: Catalog) -> None:
+    """L03: QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00."""
+    manifest = image("a")
+    await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
+    reads = [
+        read for _ in range(100) for read in (catalog.tag(NGINX, Tag("1")), catalog.manifest(manifest.digest), catalog.tags(NGINX), catalog.repositories())
+    ]
+    writes = [catalog.point_tag(NGINX, Tag(f"t{number}"), manifest.digest, now=2.0) for number in range(50)]
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*reads, *writes)
+    assert all(answers)
+    assert len(await catalog.tags(NGINX)) == 51
+
+
+async def test_reads_that_hang_fail_in_a_sentence_and_later_ones_sooner(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "READ_TIMEOUT", 0.02)
+    monkeypatch.setattr(connections, "STALLED_READ_TIMEOUT", 0.01)
+    thawed = threading.Event()
+
+    def hang(_: Connection) -> None:
+        thawed.wait(30)
+
+    failures = await asyncio.gather(*(catalog._read(hang) for _ in range(connections.READERS)), return_exceptions=True)
+    assert [str(each).partition(" Look")[0] for each in failures] == ["The catalog has not answered for 0.02 s."] * connections.READERS
+    with pytest.raises(CatalogFailed, match=r"The catalog has not answered for 0\.01 s\. Look at the disk"):
+        await catalog.is_cached(NGINX)
+    assert catalog.health.problem is not None
+    monkeypatch.setattr(connections, "READ_TIMEOUT", 30)
+    monkeypatch.setattr(connections, "STALLED_READ_TIMEOUT", 30)
+    thawed.set()
+    assert not await catalog.is_cached(Repository("none"))
+    assert catalog.health.problem is None
+
+
+async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> None:
+    thawed = threading.Event()
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(_: Connection) -> None:
+        loop.call_soon_threadsafe(began.set)
+        thawed.wait(30)
+
+    read = [asyncio.create_task(catalog._read(hang)) for _ in range(connections.READERS)]
+    await began.wait()
+    waiting = asyncio.create_task(catalog._read(lambda _: pytest.fail("nobody waits for it any more")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    thawed.set()
+    await asyncio.gather(*read)
+    assert waiting.cancelled()

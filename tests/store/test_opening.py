@@ -1,0 +1,172 @@
+"""The catalog is opened whatever its disk allows."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from entrepot.errors import EngineError
+from entrepot.reference import Tag
+from entrepot.store import opening
+from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.connections import Reason
+from entrepot.store.reserve import RESERVE_SIZE, Reserve
+from entrepot.store.upkeep import Upkeep
+from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
+
+
+def refusing(code: int, message: str) -> Callable[..., object]:
+    def refuse(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError(message)
+        error.sqlite_errorcode = code
+        raise error
+
+    return refuse
+
+
+async def cached_image(path: Path) -> None:
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+
+
+async def serves_and_refuses(path: Path, what: str) -> None:
+    async with Catalog.open(path) as catalog:
+        assert await catalog.manifest(image("a").digest) == image("a")
+        for write in (catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0), catalog.delete_repository(NGINX), catalog.collect(lambda _: True)):
+            with pytest.raises(CatalogFailed, match=rf"The catalog can't be written: {what}.* What is cached is served, and what is not is passed on"):
+                await write
+        with pytest.raises(CatalogFailed):
+            await catalog.examine()
+        assert catalog.health.problem is not None
+
+
+async def test_a_catalog_that_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19: a restart on a disk that had turned read-only was refused."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+    await serves_and_refuses(path, "attempt to write a readonly database")
+    assert path.read_bytes() == before
+
+
+async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+        opened = Catalog.open(path)
+        catalog = await opened.__aenter__()
+        await Upkeep(catalog).once()
+        assert catalog.refusal is not None
+    try:
+        reading = asyncio.create_task(catalog.repository_names())
+        await Upkeep(catalog).once()
+        assert await reading == [NGINX]
+        assert (catalog.refusal, catalog.health.problem) == (None, None)
+        await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
+        assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
+    finally:
+        await opened.__aexit__(None, None, None)
+
+
+async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1.read_text())
+    before = path.read_bytes()
+    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+    async with Catalog.open(path) as catalog:
+        assert await catalog.repository_names() == [NGINX]
+        with pytest.raises(CatalogFailed):
+            await catalog.delete_repository(NGINX)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    path.unlink()
+    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_CANTOPEN, "unable to open database file"))
+    async with Catalog.open(path) as catalog:
+        assert await catalog.repository_names() == []
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_file_system_that_takes_no_file_does_not_end_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(opening, "make_private", refuse)
+    await serves_and_refuses(path, "Read-only file system")
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_LOCK])
+async def test_a_file_system_on_which_sqlite_can_not_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """F88."""
+    monkeypatch.setattr(opening, "_for_writing", refusing(code, "locking protocol"))
+    monkeypatch.setattr(opening, "file_system", lambda _: "9p on /host")
+    with pytest.raises(EngineError, match=r"can't keep the catalog on the file system of .*\(9p on /host\): locking protocol\. .*XDG_DATA_HOME"):
+        async with Catalog.open(tmp_path / "catalog.sqlite"):
+            pass
+
+
+async def test_on_a_full_disk_the_reserve_lets_the_catalog_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+    reserve = tmp_path / "catalog.sqlite.reserve"
+    Reserve(path).make()
+    assert (reserve.stat().st_size, reserve.stat().st_mode & 0o777) == (RESERVE_SIZE, 0o600)
+    writing = opening._for_writing
+
+    def needs_room(path: Path, now: float) -> opening.Opening:
+        if reserve.exists():
+            refusing(sqlite3.SQLITE_FULL, "database or disk is full")()
+        return writing(path, now)
+
+    monkeypatch.setattr(opening, "_for_writing", needs_room)
+    monkeypatch.setattr(opening, "_is_full", lambda _: True)
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
+        assert catalog.health.problem is None
+
+
+async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S19: repository delete was refused for lack of room."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+    async with Catalog.open(path) as catalog:
+        write = catalog._write
+        reserve = Reserve(path)
+        reserve.make()
+
+        def needs_room() -> object:
+            if (tmp_path / "catalog.sqlite.reserve").exists():
+                raise CatalogFailed("The catalog fails: database or disk is full.", reason=Reason.FULL)
+            return write()
+
+        monkeypatch.setattr(catalog, "_write", needs_room)
+        with pytest.raises(CatalogFailed):
+            await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
+        assert await catalog.delete_repository(NGINX)
+        assert not reserve.give_up()
+
+
+async def test_a_large_catalog_is_looked_at_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "CHECK_TIME", -1.0)
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        assert catalog.is_checked
+        for number in range(200):
+            await catalog.add_manifest(NGINX, SOURCE, image(*(f"{number} {layer}" for layer in range(20))), now=1.0)
+    async with Catalog.open(path) as catalog:
+        assert not catalog.is_checked
+        assert catalog.health.told == ()

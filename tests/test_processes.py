@@ -1,0 +1,56 @@
+"""Programs end with the test that started them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import processes
+from tests.processes import Leftovers, children, is_running, reserved_port
+
+
+def test_what_a_test_leaves_in_the_background_is_killed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "ENDING", 0.0)
+    leftovers = Leftovers()
+    before = children()
+    # The shell ends, and what it started goes on as a child of pytest.
+    subprocess.run(["sh", "-c", "sleep 7301 & sleep 7302 &"], check=True)
+    left = children() - before
+    assert len(left) == 2
+    commands = leftovers.end()
+    # Each has the name of the shell until it becomes the other program.
+    assert {int(command.partition(":")[0]) for command in commands} == {process.pid for process in left}
+    assert all("sleep 730" in command for command in commands)
+    assert not any(is_running(process) for process in left)
+    assert leftovers.end() == []
+
+
+def test_what_ends_by_itself_is_not_left_over() -> None:
+    leftovers = Leftovers()
+    subprocess.run(["sh", "-c", "sleep 0.05 &"], check=True)
+    assert leftovers.end() == []
+
+
+def test_a_program_ends_with_a_test_process_that_is_killed() -> None:
+    code = "import subprocess, sys; from tests.processes import tied; print(subprocess.Popen(tied(['sleep', '7303'])).pid, flush=True); sys.stdin.read()"
+    before = children()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline()
+        [program] = children(owner.pid)
+        owner.kill()
+    while is_running(program):
+        pass
+    assert children() == before
+
+
+def test_a_reserved_port_is_for_a_server_and_for_nobody_who_wants_any() -> None:
+    port = reserved_port()
+    with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
+        assert server.getsockname()[1] == port
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
