@@ -50,6 +50,7 @@ _TABLES = (
     schema.repository_manifests,
     schema.tags,
     schema.blobs,
+    schema.blob_origins,
     schema.rule_requests,
     schema.activity,
     schema.ended_pulls,
@@ -206,10 +207,21 @@ def _merge(damaged: Path, new: Path) -> int:
             f"DELETE FROM tags WHERE NOT EXISTS ({links} = tags.repository AND link.digest = tags.digest)",
             f"DELETE FROM repositories WHERE NOT EXISTS ({links} = repositories.name)",
             "DELETE FROM manifest_references WHERE manifest NOT IN (SELECT digest FROM manifests)",
+            "DELETE FROM blob_origins WHERE digest NOT IN (SELECT digest FROM blobs)",
         ):
             target.exec_driver_sql(statement)
+        if _is_older_than(source, 4):
+            schema.fill_version_4(target)
         target.execute(tallies.recount())
     return taken
+
+
+def _is_older_than(source: sqlite3.Connection, version: int) -> bool:
+    """Whether a damaged catalog was written by an engine that did not know *version*; False where that can't be read."""
+    try:
+        return 0 < int(source.execute("PRAGMA user_version").fetchone()[0]) < version
+    except sqlite3.Error:
+        return False
 
 
 def _take_manifest(target: Any, row: dict[str, Any]) -> int:

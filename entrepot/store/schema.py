@@ -176,9 +176,14 @@ def create(connection: Connection, count: Executable) -> None:
         # It opens the transaction in which the version is written too: an engine that is killed here counts again.
         connection.execute(count)
     if 0 < version < 4:
-        connection.execute(_media_type_of_each_repository())
-        connection.execute(origins_by_repository())
+        fill_version_4(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def fill_version_4(connection: Connection) -> None:
+    """Derive what version 4 knows beyond older ones: the media type that each repository gave, and who gave each blob."""
+    connection.execute(_media_type_of_each_repository())
+    connection.execute(origins_by_repository())
 
 
 def _media_type_of_each_repository() -> Executable:

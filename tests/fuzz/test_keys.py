@@ -26,7 +26,7 @@ def press_at_once(person: Person, keys: list[str]) -> None:
         person.app.post_message(events.Key(key, key if len(key) == 1 else " " if key == "space" else None))
 
 
-@examples(12)
+@examples(6)
 @given(BURSTS, BURSTS)
 async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(cached: Engine, watch: Watch, first: list[str], second: list[str]) -> None:
     async with dashboard(cached) as person:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from entrepot.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
+from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed, TagEntry
 from entrepot.store.salvage import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
@@ -83,6 +83,36 @@ async def test_what_came_after_the_copy_is_read_from_the_damaged_file(tmp_path: 
         # Its blobs have no rows any more: they are counted again when healing finds them.
         assert (repository.tags, repository.manifests, repository.size) == (1, 1, len(image("layer 25").content))
         assert set(await catalog.blobs_of(names[25])) == {each.digest for each in image("layer 25").blobs}
+
+
+async def test_who_gave_a_blob_is_kept(tmp_path: Path) -> None:
+    """S20: otherwise each copy would need a proof of its source, which may be down."""
+    path = tmp_path / "catalog.sqlite"
+    digest, origins = Digest.of(b"private"), {BlobOrigin("one.example", True), BlobOrigin("two.example", False)}
+    async with Catalog.open(path) as catalog:
+        for origin in origins:
+            await catalog.add_blob(digest, 7, now=1.0, origin=origin)
+    damage_table(path, "tags")
+    async with Catalog.open(path) as catalog:
+        assert catalog.health.told
+        assert await catalog.blob(digest) == BlobRecord(7, frozenset(origins))
+
+
+async def test_of_an_older_catalog_what_came_later_is_derived(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    [name] = await filled(path, 1)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE repository_manifests DROP COLUMN media_type")
+        database.execute("DROP TABLE blob_origins")
+        database.execute("PRAGMA user_version = 3")
+        database.commit()
+    damage_table(path, "tags")
+    async with Catalog.open(path) as catalog:
+        assert catalog.health.told
+        assert await catalog.manifest(image("layer 0").digest, name) == image("layer 0")
+        record = await catalog.blob(image("layer 0").blobs[0].digest)
+        assert record is not None
+        assert record.origins == {BlobOrigin(SOURCE.partition("/")[0], True)}
 
 
 async def test_without_a_copy_all_that_can_be_read_is_kept(tmp_path: Path) -> None:
