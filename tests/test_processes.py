@@ -20,11 +20,11 @@ def test_what_a_test_leaves_in_the_background_is_killed_and_named(monkeypatch: p
     # The shell ends, and what it started goes on as a child of pytest.
     subprocess.run(["sh", "-c", "sleep 7301 & sleep 7302 &"], check=True)
     left = children() - before
-    assert len(left) == 2
-    commands = leftovers.end()
-    # Each has the name of the shell until it becomes the other program.
-    assert {int(command.partition(":")[0]) for command in commands} == {process.pid for process in left}
-    assert all("sleep 730" in command for command in commands)
+    # Each is a shell until it becomes the other program.
+    while sorted(process.command for process in left) != ["sleep 7301", "sleep 7302"]:
+        pass
+    named = sorted(f"{process.pid}: {process.command}" for process in left)
+    assert sorted(leftovers.end()) == named
     assert not any(is_running(process) for process in left)
     assert leftovers.end() == []
 
@@ -42,6 +42,9 @@ def test_a_program_ends_with_a_test_process_that_is_killed() -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline()
         [program] = children(owner.pid)
+        # Before it is the program itself, it is not tied yet.
+        while program.command != "sleep 7303":
+            pass
         owner.kill()
     while is_running(program):
         pass
