@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from entrepot.credentials import CredentialBook, CredentialSet, CredentialSetDraft, problems_of, to_the_second
 from entrepot.errors import Refusal
 from entrepot.rules import CacheRule, RuleBook, RuleDraft
+from entrepot.secrets import SecretIdentifier, SecretIdentifierInvalid
+from entrepot.secrets.permitted import PermittedIdentifiers, SecretKindNotAllowed
 from entrepot.snapshots import ImportEntry, ImportOutcome, ImportPlan, ImportProblem, Problem
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import SourceRegistries
@@ -105,6 +108,26 @@ def read_import(
     return Import(ImportPlan(entries=tuple(entries), problems=tuple(problems)), rules, credential_sets)
 
 
+def permitted_plan(plan: ImportPlan, identifiers: PermittedIdentifiers) -> ImportPlan:
+    """The plan, with a conflict for each credential set that would be made and of which an identifier is not permitted. Blocks (see there)."""
+    return msgspec.structs.replace(plan, entries=tuple(_permitted(each, identifiers) for each in plan.entries))
+
+
+def _permitted(entry: ImportEntry, identifiers: PermittedIdentifiers) -> ImportEntry:
+    if entry.outcome is not ImportOutcome.CREATE:
+        return entry
+    refusals = []
+    for text, field in ((entry.username_id, "usernameSecretIdentifier"), (entry.password_id, "passwordSecretIdentifier")):
+        try:
+            if text is not None:
+                identifiers.check(SecretIdentifier.parse(text), field=field)
+        except SecretKindNotAllowed as refusal:
+            refusals.append(refusal)
+    if not refusals:
+        return entry
+    return msgspec.structs.replace(entry, outcome=ImportOutcome.CONFLICT, problems=problems_of(refusals))
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
     """An entry as far as it can be read."""
@@ -136,8 +159,19 @@ def _entries(text: Text, table: str, row: type[Row], problems: list[ImportProble
 
 def _judge_set(read: _Read, sets: CredentialBook, registries: SourceRegistries, now: datetime) -> tuple[ImportEntry, CredentialBook]:
     def entry(outcome: ImportOutcome, made: CredentialSet | None = None, problems: tuple[Problem, ...] = ()) -> ImportEntry:
-        login_server = made.login_server if made is not None else _text(read, "login_server")
-        return ImportEntry(kind="credentialSet", name=read.name, outcome=outcome, line=read.line, login_server=login_server, problems=problems)
+        identifiers = (made.username, made.password) if made is not None else (_identifier(read, "username_id"), _identifier(read, "password_id"))
+        username, password = (None if each is None else str(each) for each in identifiers)
+        return ImportEntry(
+            kind="credentialSet",
+            name=read.name,
+            outcome=outcome,
+            line=read.line,
+            login_server=made.login_server if made is not None else _text(read, "login_server"),
+            username_id=username,
+            password_id=password,
+            runs_program=any(each is not None and each.runs_program for each in identifiers),
+            problems=problems,
+        )
 
     if read.problems:
         return entry(ImportOutcome.CONFLICT, problems=read.problems), sets
@@ -195,6 +229,14 @@ def _judge_rule(
     except Refusal as refusal:
         problems = rules.problems(draft, existing_repositories=existing_repositories).problems
         return entry(ImportOutcome.CONFLICT, problems=problems or problems_of([refusal])), rules
+
+
+def _identifier(read: _Read, key: str) -> SecretIdentifier | None:
+    """An identifier of an entry that can't be made. What is none is not shown: it may be the secret itself."""
+    try:
+        return SecretIdentifier.parse(_text(read, key) or "")
+    except SecretIdentifierInvalid:
+        return None
 
 
 def _text(read: _Read, key: str) -> str | None:

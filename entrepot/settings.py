@@ -16,6 +16,8 @@ from entrepot.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.errors import EngineError, Refusal
 from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
+from entrepot.secrets.identifier import KINDS
+from entrepot.secrets.permitted import DEFAULT_OVER_TCP, KINDS_OVER_TCP, PermittedIdentifiers
 from entrepot.snapshots import SignIn
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries, is_loopback, parse_login_server
@@ -78,6 +80,8 @@ class ManagementOverTcp:
     """The server's certificate with those between it and its authority, in PEM format. None is allowed on loopback only, where a proxy may speak TLS."""
     key: Path | None = None
     """The private key of the certificate, in PEM format."""
+    secret_identifiers: PermittedIdentifiers = DEFAULT_OVER_TCP
+    """Which secret identifiers may be made over it: ``secret_kinds``, ``secret_files`` and ``secret_variables``. The Unix socket takes all of them."""
 
     @property
     def shown(self) -> str:
@@ -259,6 +263,9 @@ class _ManagementTable(Struct, kw_only=True):
     token_file: Annotated[str, Meta(min_length=1)]
     certificate: Annotated[str, Meta(min_length=1)] | None = None
     key: Annotated[str, Meta(min_length=1)] | None = None
+    secret_kinds: Annotated[tuple[str, ...], Meta(max_length=20)] | None = None
+    secret_files: Annotated[str, Meta(min_length=1)] | None = None
+    secret_variables: Annotated[str, Meta(min_length=1)] | None = None
 
 
 def _settings(text: Text, path: Path) -> Settings:
@@ -317,10 +324,28 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
         certificate, private_key = (None if each is None else path.parent / Path(each).expanduser() for each in (table.certificate, table.key))
         if certificate is not None and private_key is not None:
             _check_certificate(certificate, private_key)
+        identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
         line = text.line_of_key(refusal.field or "", below=head) or head
         raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
-    return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key)
+    return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key, identifiers)
+
+
+def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
+    """Which identifiers are taken over TCP; raises `SettingsInvalid`."""
+    kinds = KINDS_OVER_TCP if table.secret_kinds is None else frozenset(each.removesuffix(":").lower() for each in table.secret_kinds)
+    if unknown := sorted(kinds - set(KINDS)):
+        hint = f"There are: {', '.join(KINDS)}."
+        raise SettingsInvalid(f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds")
+    files = None if table.secret_files is None else Path(table.secret_files).expanduser()
+    if files is not None and (not files.is_absolute() or files == Path("/")):
+        hint = 'Write the whole path of a directory that holds secrets and nothing else, such as "/run/secrets".'
+        raise SettingsInvalid(f"{quoted(str(files))} is not a directory below which secrets are kept.", hint, field="secret_files")
+    variables = table.secret_variables
+    if variables is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variables) is None:
+        hint = 'Write letters, digits and _, such as "ENTREPOT_SECRET_".'
+        raise SettingsInvalid(f"{quoted(variables)} is not how the names of variables begin.", hint, field="secret_variables")
+    return PermittedIdentifiers(kinds, files, variables)
 
 
 def _check_certificate(certificate: Path, key: Path) -> None:

@@ -561,6 +561,11 @@ class ImportEntry(Snapshot, frozen=True, kw_only=True):
     credential_set: str | None = None
     login_server: str | None = None
     """Of a credential set."""
+    username_id: str | None = None
+    """Of a credential set: where its user name is kept; None where the text has no valid identifier, which may be the secret itself."""
+    password_id: str | None = None
+    runs_program: bool = False
+    """Whether the engine runs a program each time it signs in with this credential set."""
     problems: tuple[Problem, ...] = ()
 
 
@@ -580,6 +585,11 @@ class ImportPlan(Snapshot, frozen=True, kw_only=True):
     problems: tuple[ImportProblem, ...] = ()
     """Those that belong to no entry."""
     applied: bool = False
+
+    @property
+    def runs_programs(self) -> tuple[ImportEntry, ...]:
+        """The credential sets that would be made and have the engine run a program."""
+        return tuple(each for each in self.entries if each.outcome is ImportOutcome.CREATE and each.runs_program)
 
     @property
     def possible(self) -> bool:

@@ -98,3 +98,18 @@ def test_a_text_that_can_not_be_read_says_where(text: str, line: int | None, mes
     [problem] = done.plan.problems
     assert (problem.line, done.plan.possible) == (line, False)
     assert message in problem.message
+
+
+def test_a_plan_says_where_secrets_are_kept_and_shows_no_secret() -> None:
+    """S13: an identifier that is none may be the secret itself."""
+    text = credential_set("hub-login", "docker.io") + credential_set("quay-login", "quay.io")
+    for identifier, told_of, runs in (
+        ("env:U", "env:U", False),
+        ("command:/bin/id", "command:/bin/id", True),
+        ("docker-helper:ecr-login/username", "docker-helper:ecr-login/username", True),
+        ("hunter2", None, False),
+    ):
+        first, second = read(text.replace("env:U", identifier, 1)).plan.entries
+        assert (first.username_id, first.password_id, first.runs_program) == (told_of, "env:P", runs)
+        assert (second.username_id, second.runs_program) == ("env:U", False)
+        assert [each.name for each in read(text.replace("env:U", identifier, 1)).plan.runs_programs] == (["hub-login"] if runs else [])

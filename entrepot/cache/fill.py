@@ -473,7 +473,8 @@ class Fill:
             self._pace.since += self._clock() - settles_since
             if keeping.done():
                 await keeping
-            if not self._window.passes_on:
+            if self._partial is not None and self._partial.is_linked:
+                # One that has no name any more, or never had one, could not be opened again.
                 self._let_go_of_part()
             if wait:
                 await pause(wait)

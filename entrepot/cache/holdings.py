@@ -161,8 +161,8 @@ class UnwrittenManifests:
         self._kept: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
         self._bytes = 0
 
-    def add(self, unwritten: Unwritten) -> None:
-        """Keep a manifest, with the tags that pointed at it before as well."""
+    def add(self, unwritten: Unwritten) -> Unwritten:
+        """Keep a manifest, with the tags that pointed at it before as well; gives what has to be written."""
         key = (unwritten.repository, unwritten.manifest.digest)
         before = self._kept.pop(key, None)
         if before is not None:
@@ -177,6 +177,7 @@ class UnwrittenManifests:
         while self._bytes > UNWRITTEN_BYTES or len(self._kept) > UNWRITTEN_COUNT:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= len(oldest.manifest.content)
+        return unwritten
 
     def remove(self, written: Unwritten) -> None:
         """The catalog has taken a manifest."""
@@ -308,9 +309,8 @@ class Holdings:
     async def add_manifest(self, repository: Repository, source: str, manifest: Manifest, *, tags: Iterable[Tag], now: float) -> None:
         """Take a manifest into a repository and point *tags* at it; in memory only for as long as the catalog does not take it."""
         tags = list(tags)
-        unwritten = Unwritten(repository, source, manifest, tuple(tags), now)
         # Others must find it also while the catalog is waited for.
-        self._unwritten.add(unwritten)
+        unwritten = self._unwritten.add(Unwritten(repository, source, manifest, tuple(tags), now))
         writing = asyncio.ensure_future(self._write(unwritten))
         await asyncio.wait({writing}, timeout=STALLED_WRITE_TIMEOUT if self._hanging or self._catalog.is_stalled else WRITE_TIMEOUT)
         if writing.done():

@@ -11,6 +11,7 @@ from entrepot.cli.session import (
     as_json,
     ask,
     confirm,
+    confirm_programs,
     date_and_time,
     dry_run_option,
     name_option,
@@ -19,6 +20,7 @@ from entrepot.cli.session import (
     print_json,
     print_plan,
     print_table,
+    run_program_option,
     yes_option,
 )
 from entrepot.client import CacheClient
@@ -63,9 +65,11 @@ def show_set(name: str, as_json: bool) -> None:
 @click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
 @click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
+@run_program_option
 @as_json
-def create_set(name: str, login_server: str, username_id: str, password_id: str, as_json: bool) -> None:
+def create_set(name: str, login_server: str, username_id: str, password_id: str, yes: bool, as_json: bool) -> None:
     """Make a credential set."""
+    confirm_programs((username_id, password_id), yes=yes)
 
     async def create(client: CacheClient) -> CredentialSetSnapshot:
         await client.create_credential_set(name, login_server, username_id, password_id)
@@ -78,11 +82,13 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 @name_option
 @click.option("--username-id", "-u", help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
+@run_program_option
 @as_json
-def update_set(name: str, username_id: str | None, password_id: str | None, as_json: bool) -> None:
+def update_set(name: str, username_id: str | None, password_id: str | None, yes: bool, as_json: bool) -> None:
     """Change where the secrets of a credential set are kept."""
     if username_id is None and password_id is None:
         raise click.UsageError("There is nothing to change: give --username-id, --password-id or both.")
+    confirm_programs((username_id, password_id), yes=yes)
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
         await client.update_credential_set(name, username_id, password_id)

@@ -14,6 +14,7 @@ from entrepot.cli.session import (
     as_json,
     ask,
     confirm,
+    confirm_programs,
     date_and_time,
     dry_run_option,
     name_option,
@@ -22,11 +23,12 @@ from entrepot.cli.session import (
     print_json,
     print_plan,
     print_table,
+    run_program_option,
     tell,
     yes_option,
 )
 from entrepot.client import CacheClient
-from entrepot.snapshots import Holding, ImportOutcome, RuleSnapshot
+from entrepot.snapshots import Holding, ImportEntry, ImportOutcome, RuleSnapshot
 from entrepot.words import Column, ago, counted, printable
 
 
@@ -162,6 +164,7 @@ def match_rule(image: str, as_json: bool) -> None:
 
 
 _IMPORT_COLUMNS = (Column("Line", right=True), Column("What"), Column("Name"), Column("Source"), Column("Target"), Column("Becomes"))
+_SECRET_COLUMNS = (Column("User name"), Column("Password"))
 _KINDS = {"rule": "rule", "credentialSet": "credential set"}
 _OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", ImportOutcome.CONFLICT: "can't be"}
 
@@ -169,30 +172,25 @@ _OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", 
 @rule.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Only show what would become of each.")
+@run_program_option
 @as_json
-def import_rules(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
+def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
     try:
         text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text.") from None
     planned = ask(lambda client: client.plan_import(text))
+    if not dry_run and planned.possible:
+        confirm_programs([identifier for each in planned.runs_programs for identifier in (each.username_id, each.password_id)], yes=yes)
     done = planned if dry_run or not planned.possible else ask(lambda client: client.apply_import(text))
     if as_json:
         print_json(done)
     else:
-        rows = [
-            (
-                str(each.line or "-"),
-                _KINDS.get(each.kind, each.kind),
-                each.name,
-                each.source_repository or each.login_server or "-",
-                each.target_repository or "-",
-                _OUTCOMES[each.outcome],
-            )
-            for each in done.entries
-        ]
-        print_table(_IMPORT_COLUMNS, rows, empty="There is nothing to import.")
+        # Where no credential set is among them, there is nothing to say of secrets.
+        signs_in = any(each.kind == "credentialSet" for each in done.entries)
+        rows = [(*_import_row(each), *(_secrets_of(each) if signs_in else ())) for each in done.entries]
+        print_table((*_IMPORT_COLUMNS, *(_SECRET_COLUMNS if signs_in else ())), rows, empty="There is nothing to import.")
     for each in done.problems:
         note(printable(f"Error: {_at_line(each.line)}{each.message} ({each.code})"))
     for entry in done.entries:
@@ -203,6 +201,21 @@ def import_rules(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
         sys.exit(REFUSED)
     new, same = done.count(ImportOutcome.CREATE), done.count(ImportOutcome.UNCHANGED)
     note(f"{new:,} {'imported' if done.applied else 'would be imported'}, {same:,} unchanged.")
+
+
+def _import_row(entry: ImportEntry) -> tuple[str, ...]:
+    return (
+        str(entry.line or "-"),
+        _KINDS.get(entry.kind, entry.kind),
+        entry.name,
+        entry.source_repository or entry.login_server or "-",
+        entry.target_repository or "-",
+        f"{_OUTCOMES[entry.outcome]}{', runs a program' if entry.runs_program else ''}",
+    )
+
+
+def _secrets_of(entry: ImportEntry) -> tuple[str, str]:
+    return entry.username_id or "-", entry.password_id or "-"
 
 
 def _at_line(line: int | None) -> str:

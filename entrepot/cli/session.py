@@ -30,6 +30,7 @@ T = TypeVar("T")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 name_option = click.option("--name", "-n", required=True, help="5 to 50 letters, digits and dashes.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what goes and what stays. Exit status 1 when it can't be deleted.")
+run_program_option = click.option("--yes", "-y", is_flag=True, help="Do not ask before the engine is told to run a program (command:, docker-helper:).")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
@@ -141,6 +142,15 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Without a terminal, say so with --yes.")
     click.confirm(question, abort=True, err=True)
+
+
+def confirm_programs(identifiers: Sequence[str | None], *, yes: bool) -> None:
+    """Ask before the engine is told to run programs for a sign-in (S13): it does so as its own user, at once and again every few minutes."""
+    from entrepot.secrets.identifier import runs_program
+
+    programs = [each for each in identifiers if each is not None and runs_program(each)]
+    if programs:
+        confirm(f"The engine runs this each time it signs in: {', '.join(dict.fromkeys(programs))}. Go on?", yes=yes)
 
 
 def broken_pipe() -> NoReturn:

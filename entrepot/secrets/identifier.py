@@ -60,6 +60,23 @@ class SecretIdentifier:
     def __str__(self) -> str:
         return f"{self.scheme}:{self.place}"
 
+    @property
+    def runs_program(self) -> bool:
+        """Whether the engine runs a program to get the secret."""
+        return self.scheme in PROGRAMS
+
+
+KINDS = ("env", "file", "keyring", "https", "docker-config", "docker-helper", "command")
+"""What may stand before the first colon."""
+
+PROGRAMS = frozenset({"command", "docker-helper"})
+"""Kinds of which the identifier names a program that the engine runs."""
+
+
+def runs_program(text: str) -> bool:
+    """Whether a text would be the identifier of a secret that a program gives; it is not judged otherwise."""
+    return text.strip().partition(":")[0].lower() in PROGRAMS
+
 
 def _variable(place: str) -> str:
     if not _VARIABLE.fullmatch(place):

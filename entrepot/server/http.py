@@ -17,6 +17,7 @@ import fcntl
 import ipaddress
 import logging
 import resource
+import select
 import socket
 import ssl
 import struct
@@ -110,6 +111,8 @@ _CLIENT_GONE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, 
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """RFC 9110, 9.2.1: who has asked with them and left has no use of the answer. What changes something is not broken off in the middle."""
+
+_LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 _OURS = frozenset({b"connection", b"transfer-encoding"})
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
@@ -348,6 +351,7 @@ class HttpServer:
     def _watch(self) -> None:
         self._watching = None
         self.close_stalled(asyncio.get_running_loop().time())
+        self.close_gone()
         if self._connections:
             self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
 
@@ -359,6 +363,23 @@ class HttpServer:
             if now - connection.moved >= SEND_WAIT:
                 connection.reset()
         self._stalled = [each for each in stalled if now - each.moved < SEND_WAIT]
+
+    def close_gone(self) -> None:
+        """Close the connections that wait for an answer and whose clients are gone.
+
+        The event loop notices that by itself, but not where reading is paused because a client asked for more before it had its answer.
+        """
+        poll = select.poll()
+        waiting: dict[int, _Connection] = {}
+        for handler in self._answering:
+            connection = self._connections.get(handler)
+            transport = None if connection is None else connection.transport
+            if connection is not None and transport is not None and not transport.is_closing() and not transport.is_reading():
+                descriptor = transport.get_extra_info("socket").fileno()
+                waiting[descriptor] = connection
+                poll.register(descriptor, _LEFT)
+        for descriptor, _ in poll.poll(0):
+            waiting[descriptor].reset()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Let the application answer a request."""

@@ -17,6 +17,7 @@ from entrepot.server.management import read_body
 from entrepot.server.paging import parse_count
 from entrepot.snapshots import Event
 from entrepot.verification import DEFAULT_SPEED
+from entrepot.words import printable
 
 EVENT_INTERVAL = 0.1
 """Seconds between two messages of the event stream: at most ten a second, however much happens."""
@@ -69,7 +70,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def start_pull(request: Request) -> Response:
         asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
-        return _json(await engine.start_pull(asked.image, asked.platform, asked.asked_by), status=201)
+        return _json(await engine.start_pull(asked.image, asked.platform, printable(asked.asked_by, 60)), status=201)
 
     async def pull(request: Request) -> Response:
         return _json(await engine.pull_snapshot(request.path_params["id"]))

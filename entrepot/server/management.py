@@ -6,6 +6,7 @@ registry may have any name; ids are built from those of the request.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -17,10 +18,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetNameTaken
+from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetNameTaken, problems_of
 from entrepot.engine import Engine
-from entrepot.errors import EntrepotError, NotFound, RequestInvalid
+from entrepot.errors import EntrepotError, NotFound, Refusal, RequestInvalid
+from entrepot.importing import ImportRefused, permitted_plan
 from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
+from entrepot.secrets import SecretIdentifier, SecretIdentifierInvalid
+from entrepot.secrets.permitted import EVERY_IDENTIFIER, PermittedIdentifiers, SecretKindNotAllowed
 from entrepot.server.http import Disconnected
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from entrepot.words import printable
@@ -110,8 +114,34 @@ class _Import(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     text: str
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
-    """Cache rules and credential sets: ACR's resources, our own listings, and checks of what does not exist yet."""
+def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER) -> list[BaseRoute]:
+    """Cache rules and credential sets: ACR's resources, our own listings, and checks of what does not exist yet.
+
+    *identifiers* are the secret identifiers that may be made or tried through them.
+    """
+
+    async def refused_identifiers(draft: CredentialSetDraft) -> list[Refusal]:
+        """What is not permitted of a draft. What a set for the same login server has already is nothing new; what is no identifier is judged elsewhere."""
+        login_server = (draft.login_server or "").strip().lower()
+        same = [each for each in engine.documents.credential_sets if each.login_server == login_server]
+        refusals: list[Refusal] = []
+        for text, known, field in (
+            (draft.username_id, {each.username for each in same}, "usernameSecretIdentifier"),
+            (draft.password_id, {each.password for each in same}, "passwordSecretIdentifier"),
+        ):
+            try:
+                identifier = SecretIdentifier.parse(text or "", field=field)
+                if identifier not in known:
+                    await asyncio.to_thread(identifiers.check, identifier, field=field)
+            except SecretKindNotAllowed as refusal:
+                refusals.append(refusal)
+            except SecretIdentifierInvalid:
+                continue
+        return refusals
+
+    async def require_permitted(draft: CredentialSetDraft) -> None:
+        for refusal in await refused_identifiers(draft):
+            raise refusal
 
     async def list_rules(request: Request) -> Response:
         return json_response({"value": [_rule_resource(request, each) for each in engine.documents.rules]})
@@ -165,7 +195,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
                 raise CredentialSetNameTaken(f"There is a credential set {existing.name} already.", "Choose another name.", field="name")
             return json_response(await _change_set(request, existing, body))
         username_id, password_id = _identifiers(body)
-        made = await engine.create_credential_set(CredentialSetDraft(name, body.login_server, username_id, password_id))
+        draft = CredentialSetDraft(name, body.login_server, username_id, password_id)
+        await require_permitted(draft)
+        made = await engine.create_credential_set(draft)
         return json_response(_set_resource(request, made, engine.health(made.name)), status=201)
 
     async def patch_set(request: Request) -> Response:
@@ -180,6 +212,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
                 field="loginServer",
             )
         username_id, password_id = _identifiers(body)
+        await require_permitted(CredentialSetDraft(existing.name, existing.login_server, username_id, password_id))
         changed = await engine.update_credential_set(existing.name, username_id=username_id, password_id=password_id)
         return _set_resource(request, changed, engine.health(changed.name))
 
@@ -211,10 +244,16 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(engine.plan_delete_credential_set(_name(request)))
 
     async def check_import(request: Request) -> Response:
-        return json_response(await engine.plan_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text))
+        plan = await engine.plan_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text)
+        return json_response(await asyncio.to_thread(permitted_plan, plan, identifiers))
 
     async def bring_in(request: Request) -> Response:
-        return json_response(await engine.apply_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text))
+        text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
+        if identifiers is not EVERY_IDENTIFIER:
+            plan = await asyncio.to_thread(permitted_plan, await engine.plan_import(text), identifiers)
+            if not plan.possible:
+                raise ImportRefused(plan)
+        return json_response(await engine.apply_import(text))
 
     async def match(request: Request) -> Response:
         image = request.query_params.get("image", "").strip()
@@ -224,12 +263,17 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def check_set(request: Request) -> Response:
         asked = await read_body(request, _SetCheck)
-        return json_response(engine.check_credential_set(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
+        draft = CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)
+        checked = engine.check_credential_set(draft)
+        refusals = await refused_identifiers(draft)
+        return json_response(msgspec.structs.replace(checked, problems=(*checked.problems, *problems_of(refusals))))
 
     async def try_sign_in(request: Request) -> Response:
         hint = 'Send {"name": "hub-login", "loginServer": "docker.io", "usernameId": "env:USER", "passwordId": "env:TOKEN"}.'
         asked = await read_body(request, _SignInTry, hint=hint)
-        return json_response(await engine.try_sign_in(CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)))
+        draft = CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)
+        await require_permitted(draft)
+        return json_response(await engine.try_sign_in(draft))
 
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
     return [

@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
+from entrepot.secrets.permitted import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
@@ -58,10 +59,15 @@ def registry_app(engine: Engine) -> RegistryApp:
 
 
 def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
-    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix socket needs none."""
+    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix socket needs none.
+
+    With a token only the secret identifiers that the settings permit over TCP can be made (S13).
+    """
+    over_tcp = engine.settings.management
+    identifiers = EVERY_IDENTIFIER if token is None else over_tcp.secret_identifiers if over_tcp is not None else DEFAULT_OVER_TCP
     access = [Middleware(ReadOnly, engine)]
     return Starlette(
-        routes=[*management.routes(engine), *repositories.routes(engine), *live.routes(engine)],
+        routes=[*management.routes(engine, identifiers), *repositories.routes(engine), *live.routes(engine)],
         middleware=access if token is None else [Middleware(TokenRequired, token), *access],
         exception_handlers=management.exception_handlers(),
     )

@@ -83,7 +83,7 @@ def open_file(path: Path, *, now: float) -> Opening:
             refusal = CatalogFailed(f"The catalog can't be written: {error}.", _hint(path, error), reason=reason_of(error))
             if not is_last and _is_full(path) and Reserve(path).give_up():
                 continue
-            if error.sqlite_errorcode in _CAN_NOT_WORK and not _is_full(path) and os.access(path.parent, os.W_OK):
+            if getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK and not _is_full(path) and os.access(path.parent, os.W_OK):
                 raise EngineError(
                     f"SQLite can't keep the catalog on the file system of {path.parent} ({file_system(path.parent)}): {error}.",
                     "It needs locks and memory that its connections share, as local file systems have them (ext4, xfs, btrfs): "
@@ -107,8 +107,13 @@ def open_for_writing(path: Path, *, now: float) -> Opening | None:
 
 def _for_writing(path: Path, now: float) -> Opening:
     told: list[str] = []
-    if not path.exists() and (restored := restore_missing(path)) is not None:
-        told.append(restored)
+    if not path.exists():
+        if (restored := restore_missing(path)) is not None:
+            told.append(restored)
+        else:
+            for suffix in ("-wal", "-shm"):
+                # SQLite would apply the log of the file that is gone to the new one.
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
     make_private(path)
     problem, is_checked = check(path, seconds=CHECK_TIME)
     if problem is not None:

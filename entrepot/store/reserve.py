@@ -23,6 +23,8 @@ class Reserve:
     def make(self) -> None:
         """Take the room, unless it is taken or there is little left."""
         with suppress(OSError):
+            if not hasattr(os, "posix_fallocate"):
+                return
             if self._path.exists() or shutil.disk_usage(self._path.parent).free < ROOM_FOR_RESERVE:
                 return
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

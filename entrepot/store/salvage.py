@@ -38,8 +38,8 @@ UNREADABLE_RANGES = 1_000
 LARGEST_INTEGER = 2**53
 """Numbers above it are taken for noise."""
 
-_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
-"""What SQLite answers where the disk itself has lost a part of the file."""
+_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR | (33 << 8)}
+"""What SQLite answers where the disk itself has lost a part of the file; the last is IOERR_CORRUPTFS, which an older `sqlite3` does not name."""
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -71,13 +71,13 @@ def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
     try:
         with closing(sqlite3.connect(path)) as connection:
             # It creates what readers need beside the file, so a directory that can't be written shows here.
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
-        if reason_of(error) is Reason.DAMAGED or error.sqlite_errorcode in _UNREADABLE:
+        if reason_of(error) is Reason.DAMAGED or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
             return str(error), True
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return None, False
         raise
     problem = problems[0].strip().splitlines()[-1] if problems and problems != ["ok"] else None
@@ -177,7 +177,7 @@ def _make_tables(path: Path) -> None:
 
 def prepare_new(connection: sqlite3.Connection) -> None:
     """Set what only a database without tables takes: its free pages can be given back to the file system (S11)."""
-    if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
 

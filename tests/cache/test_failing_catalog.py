@@ -186,3 +186,5 @@ def test_a_tag_that_moves_in_memory_points_at_one_manifest() -> None:
     assert kept.point_tag(NGINX, Tag("latest"), image("a").digest)
     assert kept.tag(NGINX, Tag("latest")) == TagEntry(image("a").digest, 1.0, 1.0)
     assert not kept.point_tag(NGINX, Tag("latest"), image("none").digest)
+    # Whichever write succeeds, it has all tags.
+    assert kept.add(unwritten("a", "2")).tags == ("1", "latest", "2")

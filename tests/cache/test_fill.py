@@ -663,6 +663,19 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
     assert "Traceback" not in caplog.text
 
 
+async def test_a_blob_that_is_not_here_is_told_to_nobody_as_held(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S02: no error was taken for success."""
+
+    async def does_nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr(place.store, "commit", does_nothing)
+    fill = await place.join(Source(b"content"))
+    *_, kept = await definite_end(fill)
+    assert isinstance(kept, FillFailed)
+    await until(lambda: not place.fills.under_way)
+    assert place.held == {}
+
+
 @pytest.mark.parametrize("kind", UNFORESEEN)
 async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(place: Place, kind: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
     """S02."""

@@ -47,3 +47,19 @@ async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(entr
     assert "EXAMPLE_PASSWORD is not set" in ended.output
     missing = await entrepot.run("credential-set", "check", "--name", "none-such")
     assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
+
+
+@pytest.mark.parametrize("identifier", ["command:/bin/echo hub", "docker-helper:ecr-login/password"])
+async def test_a_program_is_run_only_after_somebody_said_so(entrepot: CommandLine, engine: Engine, identifier: str) -> None:
+    """S13: without a terminal nobody can be asked, and the sentence names the option."""
+    create = ("credential-set", "create", "--name", "example-login", "--login-server", LOGIN_SERVER, "--username-id", "env:U", "--password-id", identifier)
+    refused = await entrepot.run(*create)
+    assert refused.status == 2
+    assert f"The engine runs this each time it signs in: {identifier}." in refused.errors
+    assert "Without a terminal, say so with --yes." in refused.errors
+    assert len(engine.documents.credential_sets) == 0
+    await entrepot.done(*create, "--yes")
+    update = ("credential-set", "update", "--name", "example-login", "--username-id", identifier)
+    assert (await entrepot.run(*update)).status == 2
+    await entrepot.done(*update, "--yes")
+    await entrepot.done("credential-set", "update", "--name", "example-login", "--username-id", "env:U", "--password-id", "env:P")

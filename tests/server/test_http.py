@@ -500,6 +500,27 @@ async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leav
     assert caplog.records == []
 
 
+async def test_s06_a_client_that_asked_for_more_before_its_answer_and_left_is_forgotten() -> None:
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    listener = bound("127.0.0.1", 0)
+    async with serving(app, listener) as server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        while not server._answering or next(iter(server._connections.values())).transport.is_reading():  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        while not ended.is_set():
+            server.close_gone()
+            await asyncio.sleep(0)
+
+
 async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks_for_health_is_answered() -> None:
     gate = asyncio.Event()
 

@@ -196,6 +196,21 @@ async def test_a_catalog_that_is_gone_comes_back_from_its_copy(tmp_path: Path) -
         assert await catalog.repository_names() == names
 
 
+async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
+        # As after a kill: the log is there, and the file is then removed by hand.
+        log = path.with_name("catalog.sqlite-wal").read_bytes()
+    assert log
+    path.unlink()
+    path.with_name("catalog.sqlite-wal").write_bytes(log)
+    async with Catalog.open(path) as catalog:
+        assert catalog.health.told == ()
+        assert await catalog.repository_names() == []
+        await catalog.examine()
+
+
 async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     await filled(path, 3)

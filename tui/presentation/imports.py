@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from entrepot.snapshots import ImportEntry, ImportOutcome, ImportPlan
 from entrepot.words import counted
+from tui.presentation.secrets import is_program
 from widgets.row_list import Cell, Row
 
 OUTCOME = {ImportOutcome.CREATE: ("make", "good"), ImportOutcome.UNCHANGED: ("there", "dim"), ImportOutcome.CONFLICT: ("conflict", "bad")}
@@ -19,7 +20,12 @@ def plan_rows(plan: ImportPlan) -> list[Row]:
     ]
     for number, entry in enumerate(plan.entries):
         word, tone = OUTCOME[entry.outcome]
-        rows.append(Row(f"entry {number}", (Cell(word, tone), Cell(entry.name, "accent"), Cell(_what(entry)), Cell(_line(entry.line)))))
+        rows.append(
+            Row(
+                f"entry {number}",
+                (Cell(word, tone), Cell(entry.name, "accent"), Cell(_what(entry), "warn" if entry.runs_program else ""), Cell(_line(entry.line))),
+            )
+        )
     return rows
 
 
@@ -42,7 +48,9 @@ def plan_summary(plan: ImportPlan) -> str:
     if not made:
         return "All of it is there already: there is nothing to make."
     also = f"; {counted(there, 'entry is', 'entries are')} there already" if there else ""
-    return f"{made} will be made{also}."
+    programs = len(plan.runs_programs)
+    runs = f" {counted(programs, 'credential set runs', 'credential sets run')} a program." if programs else ""
+    return f"{made} will be made{also}.{runs}"
 
 
 def done_summary(plan: ImportPlan) -> str:
@@ -65,8 +73,18 @@ def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tupl
         told += f": {entry.source_repository} appears as {entry.target_repository}{signs_in}"
     elif entry.login_server:
         told += f" for {entry.login_server}"
+    if entry.username_id or entry.password_id:
+        told += f", user name from {entry.username_id or 'nowhere'}, password from {entry.password_id or 'nowhere'}"
+    if entry.runs_program:
+        told += ". The engine runs a program each time it signs in with it"
     there = (" The very same is there already.",) if entry.outcome is ImportOutcome.UNCHANGED else ()
     return (f"{told}.{''.join(there)}",), tuple((f"{place}{each.message}", each.code) for each in entry.problems)
+
+
+def programs_text(plan: ImportPlan) -> str:
+    """What the engine would run, set by set."""
+    identifiers = ((each, identifier) for each in plan.runs_programs for identifier in (each.username_id, each.password_id))
+    return "\n".join(f"{each.name}: {identifier}" for each, identifier in identifiers if identifier is not None and is_program(identifier))
 
 
 def _made(plan: ImportPlan) -> str:
@@ -82,7 +100,8 @@ def _made(plan: ImportPlan) -> str:
 def _what(entry: ImportEntry) -> str:
     if entry.kind == "rule":
         return f"{entry.source_repository or '?'} > {entry.target_repository or '?'}"
-    return f"credential set for {entry.login_server or '?'}"
+    runs = "runs a program, " if entry.runs_program else ""
+    return f"{runs}credential set for {entry.login_server or '?'}: {entry.username_id or '?'}, {entry.password_id or '?'}"
 
 
 def _line(line: int | None) -> str:

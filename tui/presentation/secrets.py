@@ -76,6 +76,12 @@ def kind_of(identifier: str) -> SecretKind | None:
     return next((each for each in SECRET_KINDS if lowered.startswith(each.begins)), None)
 
 
+def is_program(identifier: str) -> bool:
+    """Whether the engine runs a program to get such a secret."""
+    kind = kind_of(identifier)
+    return kind is not None and kind.begins in {"command:", "docker-helper:"}
+
+
 def told_of(identifier: str) -> str:
     """What is known about an identifier that is being typed, in a sentence or two."""
     kind = kind_of(identifier)

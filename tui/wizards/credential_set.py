@@ -14,8 +14,8 @@ from textual.widgets import Input
 from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus, Problem, SignIn, TriedSignIn, UpstreamSnapshot
 from tui.presentation.drafts import COMMAND_WIDTH, credential_set_change_command, credential_set_command, credential_set_toml
-from tui.presentation.secrets import SECRET_KINDS, told_of
-from tui.wizards.wizard import Entry, Feedback, Told, Wizard, first_problem, show_few
+from tui.presentation.secrets import SECRET_KINDS, is_program, told_of
+from tui.wizards.wizard import Entry, Feedback, Told, Wizard, agrees_to_programs, first_problem, show_few
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -171,6 +171,11 @@ class CredentialSetWizard(Wizard[str | None]):
         if before is None:
             return self._username, self._password
         return (self._username if self._username != before.username_id else None, self._password if self._password != before.password_id else None)
+
+    @property
+    def _new_programs(self) -> str:
+        """The programs that the engine would run and does not run yet, one a line."""
+        return "\n".join(dict.fromkeys(each for each in self._changes if each is not None and is_program(each)))
 
     def _review_of(self) -> tuple[str, str, str, str]:
         return self._set_name or "NAME", self._login_server, self._username, self._password
@@ -330,6 +335,8 @@ class CredentialSetWizard(Wizard[str | None]):
     async def action_try(self) -> None:
         """Sign in with it, and say how that went. Nothing is kept of it."""
         feedback = self.query_one("#tried", Feedback)
+        if not await agrees_to_programs(self.app, self._new_programs):
+            return
         feedback.show(None, remarks=(f"Signing in to {self._login_server}...",))
         try:
             tried = await self.app.client.try_sign_in(*self._review_of())
@@ -345,6 +352,8 @@ class CredentialSetWizard(Wizard[str | None]):
 
     async def take(self) -> None:
         """Make or change the set."""
+        if not await agrees_to_programs(self.app, self._new_programs):
+            return
         try:
             if self._existing is None:
                 await self.app.client.create_credential_set(self._set_name, self._login_server, self._username, self._password)

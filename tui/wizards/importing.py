@@ -19,8 +19,8 @@ from textual.widgets import Input
 from entrepot.client import ClientError, EngineRefused
 from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
 from entrepot.words import counted, size
-from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary
-from tui.wizards.wizard import Entry, Feedback, Wizard
+from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary, programs_text
+from tui.wizards.wizard import Entry, Feedback, Wizard, agrees_to_programs
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -241,7 +241,8 @@ class ImportWizard(Wizard[bool | None]):
         if not typed and self._pasted:
             feedback.show(None, f"Fine: a pasted text of {counted(len(self._text.splitlines()), 'line', 'lines')}.")
             return True
-        self._text, self._pasted = "", False
+        # What was read before stays until this is read: a check that goes on while enter has gone on already must not take the text from the plan.
+        self._pasted = False
         if not typed or await asyncio.to_thread(is_directory, typed):
             feedback.show(None)
             return False
@@ -320,6 +321,8 @@ class ImportWizard(Wizard[bool | None]):
         """Make all of it, or close."""
         if self.current == DONE or self._plan is None or not self._plan.count(ImportOutcome.CREATE):
             self.dismiss(self._done is not None)
+            return
+        if not await agrees_to_programs(self.app, programs_text(self._plan)):
             return
         try:
             self._done = await self.app.client.apply_import(self._text)

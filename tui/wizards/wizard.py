@@ -407,6 +407,15 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         self.dismiss(self.outcome())
 
 
+async def agrees_to_programs(app: Dashboard, programs: str) -> bool:
+    """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where there is none."""
+    if not programs:
+        return True
+    text = f"The engine runs this, as its own user, each time it signs in:\n\n{programs}\n\nIs that what you want?"
+    choices = (Choice("stay", "No", "n"), Choice("run", "Run it", "y", danger=True))
+    return await app.push_screen_wait(Question("Run a program on the engine's machine?", text, choices)) == "run"
+
+
 def show_few(rows: Sequence[Row], row_list: RowList) -> None:
     """Show a few rows, all of them at once."""
     row_list.set_rows(rows)

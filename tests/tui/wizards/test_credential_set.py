@@ -167,3 +167,32 @@ async def test_the_list_has_the_keys_after_its_first_row_was_made(person: Person
     await person.sees("Credential sets", "registry-login")
     await person.press("e")
     await person.sees("Edit credential set")
+
+
+async def test_a_program_is_tried_and_made_only_after_a_question(person: Person, engine: Engine) -> None:
+    """S13."""
+    await to_secrets(person)
+    await person.type("env:EXAMPLE_USER")
+    await person.press("enter")
+    await person.type("command:/no/such/program")
+    await person.press("enter")
+    await person.sees("Nothing is made yet.", "c try it")
+    for key in ("c", "enter"):
+        await person.press(key)
+        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No (n)", "Run it (y)")
+        await person.press("n")
+        await person.sees("Nothing is made yet.", "c try it")
+    assert len(engine.documents.credential_sets) == 0
+    await person.press("c")
+    await person.sees("Run a program on the engine's machine?")
+    await person.press("y")
+    await person.sees("The sign-in does not work", "c try it")
+    await person.press("enter")
+    await person.sees("Run a program on the engine's machine?")
+    await person.press("y")
+    await person.sees("Credential sets", "registry-login")
+    # An edit that leaves the program as it is asks nothing.
+    await person.press("e")
+    await person.sees("Edit credential set")
+    await person.press("enter", "enter", "c")
+    await person.sees("The sign-in does not work")

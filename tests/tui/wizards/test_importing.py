@@ -177,3 +177,22 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
     with pytest.raises(OSError, match="is not UTF-8 text"):
         read_text("~/odd.toml")
     assert read_text("rules/team.toml") == TEXT
+
+
+async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(folder: Path, person: Person, engine: Engine) -> None:
+    """S13."""
+    (folder / "net.toml").write_text(TEXT.replace("env:EXAMPLE_PASSWORD", "command:/no/such/program"))
+    await begin(person)
+    await person.type("net.toml")
+    await person.sees("Fine: 16 lines.")
+    await person.press("enter")
+    await person.sees("1 credential set runs a program.", "user name from env:EXAMPLE_USER, password from command:/no/such/program", LOGIN_SERVER)
+    await person.press("enter")
+    await person.sees("Run a program on the engine's machine?", "example-login: command:/no/such/program")
+    await person.press("n")
+    await person.sees("step 2 of 3", "enter make all of it")
+    assert len(engine.documents.credential_sets) == 0
+    await person.press("enter")
+    await person.sees("Run a program on the engine's machine?")
+    await person.press("y")
+    await person.sees("1 cache rule and 1 credential set are made.")
