@@ -84,7 +84,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def running(root: Path, prefix: Sequence[str] = ()) -> AsyncIterator[Engine]:
+async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[Engine]:
     """A running engine, started by the program *prefix*, with a source that has one image."""
     async with StandIn() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
