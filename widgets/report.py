@@ -62,12 +62,14 @@ class Report(Dialog[bool]):
         self.tell(self._lines)
 
     def tell(self, lines: Sequence[Cell]) -> None:
-        """Show other lines."""
+        """Show other lines; before it is composed they are kept for then, and after it is closed nothing is left to show them."""
+        self._lines = tuple(lines)
         told = Text()
         for number, line in enumerate(lines):
             style = self.get_component_rich_style(f"report--{line.tone}", partial=True) if line.tone else ""
             told.append("\n" if number else "").append(shown(line.text), style)
-        self.query_one("#lines", Plain).update(told)
+        for shows in self.query("#lines").results(Plain):
+            shows.update(told)
 
     def action_scroll(self, by: int) -> None:
         """Move through the lines."""
