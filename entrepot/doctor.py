@@ -21,6 +21,7 @@ import httpx
 
 from entrepot.credentials import CredentialSet
 from entrepot.data_directory import SPACE_TO_START
+from entrepot.directories import file_system
 from entrepot.engine import Engine
 from entrepot.errors import EntrepotError
 from entrepot.housekeeping import RESERVE
@@ -340,11 +341,21 @@ def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
     return _ok(_MACHINE, "space", told)
 
 
-def _data(engine: Engine) -> Finding:
+async def _data(engine: Engine) -> Finding:
+    """What the engine itself knows: where the disk hangs, to look at it would hang as well."""
+    data, foreign = engine.directories.data, engine.blobs.foreign
+    place = await asyncio.to_thread(file_system, data)
     problems = engine.health_of_engine.problems()
     if problems:
-        return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {engine.directories.data}.")
-    return _ok(_MACHINE, "data directory", f"{engine.directories.data} takes and gives")
+        return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {data} ({place}).")
+    if foreign.count:
+        return _warning(
+            _MACHINE,
+            "data directory",
+            f"{engine.directories.blobs} has {counted(foreign.count, 'name')} in it that are no blobs and were passed over: {foreign}.",
+            "They take room that the cache does not count: move them away, and keep other programs out of the data directory.",
+        )
+    return _ok(_MACHINE, "data directory", f"{data} takes and gives ({place})")
 
 
 def _files() -> Finding:

@@ -81,7 +81,6 @@ class Housekeeping:
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
-        """Blobs of the pulls that were under way when what goes was last decided."""
         cache.copies.on_size_changed = self._size_changed
         self._full_at: int | None = None
         """Bytes that may be held, while more are held and nothing more can be evicted."""

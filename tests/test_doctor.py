@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from entrepot import doctor
 from entrepot.credentials import CredentialSetDraft
+from entrepot.directories import file_system
 from entrepot.doctor import examine
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
@@ -281,3 +282,19 @@ async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(engine: Engi
     source.fault("/v2/", Headers({"Date": date[:8_000]}))
     found = await examine(engine)
     assert finding(found, "registry").outcome is Outcome.OK
+
+
+async def test_foreign_names_among_the_blobs_are_told(engine: Engine) -> None:
+    """F84."""
+    (engine.directories.blobs / "lost+found").mkdir(parents=True)
+    await engine.housekeeping.heal()
+    [finding] = [each for each in (await examine(engine)).findings if each.check == "data directory"]
+    assert finding.outcome is Outcome.WARNING
+    assert "1 name in it that are no blobs and were passed over: lost+found." in finding.what
+
+
+async def test_the_file_system_of_the_data_is_named(engine: Engine) -> None:
+    """F88."""
+    [finding] = [each for each in (await examine(engine)).findings if each.check == "data directory"]
+    assert finding.outcome is Outcome.OK
+    assert f"({file_system(engine.directories.data)})" in finding.what

@@ -132,12 +132,8 @@ class BlobCopies:
         # Where two rules of one source registry share a fill, nobody knows whose credentials bring it.
         _remember(self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED)
 
-    def fetched_from(self, digest: Digest, login_server: str | None) -> BlobOrigin | None:
-        """Who gave a blob that a fill has brought; *login_server* where the fill says it."""
-        if login_server is None:
-            login_server = next((server for fetched, server in self._fetching if fetched == digest), None)
-        if login_server is None:
-            return None
+    def fetched_from(self, digest: Digest, login_server: str) -> BlobOrigin:
+        """Who gave a blob that a fill from *login_server* has brought."""
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
     async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:
@@ -189,7 +185,7 @@ class BlobCopies:
             if actual_size is None:
                 return None
         if record is None:
-            if any(fill.digest == digest for fill in self._fills.under_way):
+            if self._fills.is_under_way(digest):
                 # It was renamed into place a moment ago and is about to get its row.
                 return None
             if not await self._is_checked(digest):

@@ -564,7 +564,7 @@ class SourceClient:
 
     async def _listed_referrers(self, repository: Repository, digest: Digest, query: str, about: str) -> ReferrersIndex:
         pages: list[bytes] = []
-        filtered = True
+        filtered = bool(query)
         left = self._sources.manifest_limit
         queries: set[str] = set()
         following: str | None = query

@@ -34,8 +34,9 @@ def decode(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # Without the cause: the frames of a deep recursion, or megabytes of content, would be kept with a remembered failure.
-        raise Undecodable(type(error).__name__) from None
+        reason = type(error).__name__
+    # Outside the handler: a failure that is remembered keeps what it followed from.
+    raise Undecodable(reason)
 
 
 def parse_number(text: str) -> int | None:

@@ -11,6 +11,7 @@ looked up, cached or connected through the other. Names are looked up by `entrep
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import urllib.request
@@ -85,7 +86,8 @@ class SourceTransport(httpx.AsyncBaseTransport):
                 proxy=proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), extensions={"http_version": b"HTTP/1.1"})
+        body = _Body(response, timeout.get("read"))
+        return httpx.Response(response.status, headers=response.raw_headers, stream=body, extensions={"http_version": b"HTTP/1.1"})
 
     def _session(self, *, judged: bool) -> aiohttp.ClientSession:
         """The pool of connections that may go anywhere, or the one that judges where each goes."""
@@ -158,13 +160,40 @@ def _socket(address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = N
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    """The body of an answer. *silence* is the time-out of each piece, in seconds.
+
+    After the head, aiohttp 3.14 tells an error of the framing (a chunk whose size is no number) to
+    the connection, which it closes, and not to whoever reads the body, and ends its own time-out: the
+    reader would wait for ever. So the end of the connection is passed on here, and silence has an end
+    of its own.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, silence: float | None) -> None:
         self._response = response
+        self._silence = silence
+        protocol = response.connection.protocol if response.connection is not None else None
+        self._closed: asyncio.Future[None] | None = getattr(protocol, "closed", None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx_errors():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+        content = self._response.content
+        if self._closed is not None:
+            self._closed.add_done_callback(self._connection_closed)
+        try:
+            with _as_httpx_errors():
+                while True:
+                    async with asyncio.timeout(self._silence):
+                        chunk = await content.readany()
+                    if not chunk:
+                        break
+                    yield chunk
+        finally:
+            if self._closed is not None:
+                self._closed.remove_done_callback(self._connection_closed)
+
+    def _connection_closed(self, _: asyncio.Future[None]) -> None:
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection ended within the answer"))
 
     async def aclose(self) -> None:
         # After the last byte the connection is back in the pool already, and this does nothing; before it, the rest is not wanted.

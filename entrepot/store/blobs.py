@@ -87,7 +87,6 @@ REFUSALS_LOGGED = 600.0
 FOREIGN_SHOWN = 3
 """Foreign names in the blob directory that a message shows."""
 
-_TAKES_NO_FILE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 
 WRITERS = 4
 """Threads that hash and write what comes in: for all blobs together."""
@@ -222,19 +221,6 @@ class PartialBlob:
         self._users -= 1
         if self._users == 0 and self._descriptor >= 0:
             os.close(self._descriptor)
-
-
-class UnwritableBlob(PartialBlob):
-    """A blob on its way to clients only: the file system takes no file at all, because it is full or can only be read (S19)."""
-
-    def __init__(self, digest: Digest, path: Path, cause: OSError) -> None:
-        super().__init__(digest, path, os.open(os.devnull, os.O_RDONLY))
-        self.is_linked = False
-        self._cause = cause
-
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        """Raise `NotWritten`."""
-        raise NotWritten(self._cause, tuple(pieces))
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,11 +427,9 @@ class BlobStore:
         self._arriving.add(path)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
+        except OSError:
             self._arriving.discard(path)
-            if error.errno not in _TAKES_NO_FILE:
-                raise
-            return UnwritableBlob(digest, path, error)
+            raise
         left_over = os.fstat(descriptor).st_size
         if left_over > size:
             os.ftruncate(descriptor, 0)

@@ -10,12 +10,14 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.clients.entrepot import Entrepot
+from tests.programs import require_program
 from tests.standin import StandIn, StandInImage
 
 WITHIN = 1.0
@@ -81,16 +83,26 @@ class Engine:
                 await self.ask("/healthz")
 
 
-@pytest.fixture
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+@asynccontextmanager
+async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[Engine]:
+    """A running engine, started by the program *prefix*, with a source that has one image."""
     async with StandIn() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
-        with Entrepot(tmp_path_factory.mktemp("e"), source.url, program=("-c", SHORT_GRACE)) as process:
-            await asyncio.to_thread(process.start)
+        with Entrepot(root, source.url, program=("-c", SHORT_GRACE)) as process:
+            ready = await asyncio.to_thread(process.launch(prefix=prefix).wait_for_line, r"answers container clients on (\S+) with")
+            process.address = ready[1]
             await asyncio.to_thread(process.create_rule, "example-library", "library/*", "library/*")
             engine = Engine(process, source, image)
-            yield engine
-            engine.abort_all()
+            try:
+                yield engine
+            finally:
+                engine.abort_all()
+
+
+@pytest.fixture
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with running(tmp_path_factory.mktemp("e")) as engine:
+        yield engine
 
 
 async def healthy(engine: Engine) -> None:
@@ -239,3 +251,18 @@ async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) ->
     await engine.descriptors_are_back(descriptors + 30)
     assert engine.rss - rss < 40_000_000
     assert "Traceback" not in engine.process.process.output
+
+
+async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """S10: 300 clients and a limit of 256 descriptors made 5,060 tracebacks in four seconds."""
+    async with running(tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]) as engine:
+        engine.source.hold("/manifests/silent", method="GET")
+        for _ in range(300):
+            await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        await healthy(engine)
+        assert engine.descriptors < 320 - 64
+        engine.abort_all()
+        while not (await engine.ask("/v2/")).startswith(b"HTTP/1.1 200"):
+            pass
+        assert "Traceback" not in engine.process.process.output
+        assert len(engine.process.process.lines()) < 20

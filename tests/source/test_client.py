@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -289,6 +290,16 @@ async def test_a_repository_without_tags_has_an_empty_list(client: SourceClient,
 async def test_where_the_next_page_begins_is_read_from_the_link(client: SourceClient, source: StandIn, link: str, following: str | None) -> None:
     source.fault("/tags/", Status(200, {"Link": link}, b'{"tags":["a"]}'))
     assert await client.tags(NGINX, n=1, last=None) == TagPage(("a",), following)
+
+
+@pytest.mark.parametrize("unit", ["<>;", "<a>;b,", "<", "rel=next;"])
+async def test_the_largest_links_that_pass_take_no_time(client: SourceClient, source: StandIn, unit: str) -> None:
+    """S05: 100 headers of 8,190 bytes, which the client's parser lets through, held the event loop for 68 s."""
+    source.add_image("library/nginx", "a", layers=[])
+    source.fault("/tags/", Headers(add=(("Link", (unit * 8_190)[:8_100]),) * 100))
+    begun = time.thread_time()
+    assert await client.tags(NGINX, n=None, last=None) == TagPage(("a",), None)
+    assert time.thread_time() - begun < 1
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}'])

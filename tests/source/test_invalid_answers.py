@@ -320,6 +320,8 @@ async def test_whether_the_source_filtered_is_told(client: SourceClient, applied
     """S15: the specification wants it passed on."""
     pages = Pages([referrers_page("a")], [], {"OCI-Filters-Applied": applied})
     assert (await asking(client, pages).referrers(NGINX, ABSENT, "t")).filtered is filtered
+    again = Pages(pages.pages, [], pages.headers)
+    assert not (await asking(client, again).referrers(NGINX, ABSENT, None)).filtered, "nothing was to be filtered"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ssl
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
 from entrepot.source.transport import SourceTransport, proxy_for
 from tests.standin import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
@@ -179,3 +181,56 @@ async def test_requests_go_through_a_proxy(monkeypatch: pytest.MonkeyPatch, http
     await http.get("http://registry.example/v2/")
     assert source.requests[0].target == "http://registry.example/v2/"
     assert source.requests[0].headers["proxy-authorization"] == "Basic dXNlcjp3b3Jk"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"zz\r\n", b"f" * 40 + b"\r\n", b"5\r\nhelloXX\r\n", b"0\r\n\x00bad: \x01\r\n\r\n", b"0\r\na: " + b"x" * 100_000 + b"\r\n\r\n", b"5\r\nhel", b""],
+    ids=["size", "huge", "end", "trailer", "long trailer", "short", "nothing"],
+)
+@pytest.mark.parametrize("first", [b"5\r\nhello\r\n", b""])
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_body_whose_framing_breaks_is_an_error_and_never_a_wait_without_end(broken: bytes, first: bytes, ends: bool) -> None:
+    """S02: a source that sent one wrong chunk after the first kept its reader for ever, whatever the read time-out; six of them stopped the source."""
+    going_on = asyncio.Event()
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + first)
+        await going_on.wait()
+        writer.write(broken)
+        if not ends:
+            await left.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    transport = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
+    timeout = httpx.Timeout(30, read=30 if ends else 0.3, pool=None)
+    try:
+        async with asyncio.timeout(20), httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout) as http:
+            response = await http.send(http.build_request("GET", f"http://127.0.0.1:{port}/"), stream=True)
+            async with contextlib.aclosing(response):
+                going_on.set()
+                with pytest.raises(httpx.TransportError):
+                    await response.aread()
+    finally:
+        left.set()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_over_it(source: StandIn) -> None:
+    """Each answer watches the end of its connection, and only while it is read."""
+    transport = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
+    watched: set[asyncio.Future[None]] = set()
+    for _ in range(20):
+        response = await transport.handle_async_request(httpx.Request("GET", f"{source.url}/x"))
+        assert isinstance(response.stream, transport_module._Body)
+        assert response.stream._closed is not None
+        watched.add(response.stream._closed)
+        assert b"".join([chunk async for chunk in response.stream]) == BODY
+    [closed] = watched
+    assert not closed._callbacks  # type: ignore[attr-defined]
+    await transport.aclose()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.containers import Horizontal
 from textual.geometry import Region
@@ -14,6 +15,7 @@ from textual.strip import Strip
 
 from tests.tui.grid import lines
 from widgets.row_list import Cell, Column, Row, RowList, fitted
+from widgets.text import shown, wrapped
 
 
 class ListApp(App[None]):
@@ -40,7 +42,7 @@ class ListApp(App[None]):
 
 
 @asynccontextmanager
-async def shown(rows: Sequence[Row]) -> AsyncIterator[tuple[ListApp, RowList]]:
+async def shown_list(rows: Sequence[Row]) -> AsyncIterator[tuple[ListApp, RowList]]:
     app = ListApp()
     async with app.run_test(size=(50, 10)) as pilot:
         app.query_one("#volatile").styles.width = 8
@@ -75,7 +77,7 @@ async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(monkeypat
 
 
 async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
-    async with shown(rows(30)) as (app, found):
+    async with shown_list(rows(30)) as (app, found):
         for action, expected in (("move(1)", 1), ("move(-5)", 0), ("page(1)", 9), ("page(0.5)", 13), ("last", 29), ("move(1)", 29), ("first", 0)):
             await found.run_action(action)
             assert found.cursor == expected
@@ -83,7 +85,7 @@ async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
 
 
 async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
-    async with shown(rows(5)) as (_, found):
+    async with shown_list(rows(5)) as (_, found):
         found.move_to("3")
         found.set_rows([Row("new", (Cell("new"), Cell(""))), *rows(5)])
         assert found.current is not None
@@ -93,7 +95,7 @@ async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
 
 
 async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with shown(rows(5)) as (_, found):
+    async with shown_list(rows(5)) as (_, found):
         painted: list[tuple[Region, ...]] = []
         monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.append(regions) or found)
         found.set_rows(rows(5))
@@ -105,7 +107,7 @@ async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.Mon
 
 
 async def test_a_filter_looks_for_every_word_and_counts_against_all() -> None:
-    async with shown([*rows(20), Row("x", (Cell("Something ELSE"), Cell("")))]) as (_, found):
+    async with shown_list([*rows(20), Row("x", (Cell("Something ELSE"), Cell("")))]) as (_, found):
         found.set_filter("else some")
         assert [row.key for row in found.rows] == ["x"]
         assert found.total == 21
@@ -114,7 +116,7 @@ async def test_a_filter_looks_for_every_word_and_counts_against_all() -> None:
 
 
 async def test_a_follower_scrolls_and_points_along() -> None:
-    async with shown(rows(100)) as (app, found):
+    async with shown_list(rows(100)) as (app, found):
         follower = app.query_one("#volatile", RowList)
         follower.set_rows([Row(str(number), (Cell(f"{number}%"),)) for number in range(100)])
         found.action_last()
@@ -124,7 +126,7 @@ async def test_a_follower_scrolls_and_points_along() -> None:
 
 async def test_numbers_stand_at_the_right_and_long_names_lose_their_middle() -> None:
     long = "registry.example.com/a/very/long/path/to/an/image"
-    async with shown([Row("a", (Cell(long), Cell("12")))]) as (app, _):
+    async with shown_list([Row("a", (Cell(long), Cell("12")))]) as (app, _):
         row = lines(app)[1]
         assert "registry.examp..th/to/an/image" in row
         assert row.endswith("12")
@@ -156,7 +158,7 @@ async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_o
         worded.append(number)
         return (Cell(f"row {number}"), Cell(f"{now}" if number == 3 else "-"))
 
-    async with shown([Row(str(number), partial(cells, number)) for number in range(1000)]) as (app, found):
+    async with shown_list([Row(str(number), partial(cells, number)) for number in range(1000)]) as (app, found):
         painted: list[Region] = []
         monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.extend(regions))
         worded.clear()
@@ -220,3 +222,34 @@ async def test_a_longer_text_that_is_scrolled_to_gets_its_room() -> None:
         found.action_last()
         await pilot.pause()
         assert any("s" * 25 in line for line in lines(app))
+
+
+WIDE = ("層レイヤ-library/nginx", "library/層", "層" * 30, "e\u0301" * 20, "\x1b[3;3Hx", "\x9b31m\u202e", "a\nb\tc", "plain")
+
+
+@pytest.mark.parametrize("text", WIDE)
+@pytest.mark.parametrize("options", [{}, {"right": True}, {"sentence": True}])
+def test_a_text_takes_exactly_its_cells_whatever_is_in_it(text: str, options: dict[str, bool]) -> None:
+    """F89, S04: a character of two cells is never split, and a control character is shown and not obeyed."""
+    for cells in range(1, 40):
+        line = fitted(text, cells, **options)
+        assert cell_len(line) == cells, (line, cells)
+        assert line.isprintable()
+        assert all(part.strip() in shown(text) for part in line.split("..", 1)) or cells < 5
+
+
+async def test_columns_stand_below_each_other_behind_wide_names() -> None:
+    """F89."""
+    wide = [Row(str(number), (Cell(text), Cell("12 kB"))) for number, text in enumerate(WIDE)]
+    async with shown_list(wide) as (app, _):
+        ends = {cell_len(line.partition("12 kB")[0]) for line in lines(app) if "12 kB" in line}
+        assert len(ends) == 1
+
+
+@pytest.mark.parametrize("text", ["a few plain words that go on", "層レイヤ 層 レイヤレイヤレイヤ und x", "e\u0301 " * 9, ""])
+@pytest.mark.parametrize("cells", [2, 5, 9, 80])
+def test_sentences_are_broken_at_blanks_into_lines_that_fit(text: str, cells: int) -> None:
+    """F89."""
+    broken = wrapped(text, cells)
+    assert all(cell_len(line) <= cells for line in broken)
+    assert "".join(broken).replace(" ", "") == text.replace(" ", "")

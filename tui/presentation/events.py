@@ -13,8 +13,10 @@ from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row
 
-ERRORS = frozenset({"engine-unready", "disk-refuses", "documents-refused"})
-WARNINGS = frozenset({"credential-set-unhealthy", "credential-set-unknown", "source-unreachable", "eviction-impossible", "tag-gone"})
+ERRORS = frozenset({"engine-unready", "disk-refuses", "documents-refused", "blob-damaged", "catalog-read-only"})
+WARNINGS = frozenset(
+    {"credential-set-unhealthy", "credential-set-unknown", "source-unreachable", "eviction-impossible", "tag-gone", "catalog-recovered", "foreign-names"}
+)
 """What the engine's log calls so too."""
 
 
