@@ -67,20 +67,35 @@ def _identity(path: Path) -> tuple[int, int] | None:
 @contextmanager
 def _lock(lock: Path, path: Path) -> Iterator[None]:
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _locked(lock)
+    except BlockingIOError as error:
+        raise _in_use(path) from error
     except OSError as error:
-        raise EngineError(f"The lock {lock} of the management socket can't be made: {error.strerror}.", "Look at its directory and its rights.") from error
+        raise EngineError(f"The lock {lock} of the management socket can't be taken: {error.strerror}.", "Look at its directory and its rights.") from error
     try:
+        yield
+    finally:
+        # While it is still locked: whoever waits for it finds another file in its place, or none, and looks again.
+        with suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _locked(lock: Path) -> int:
+    """A descriptor that holds the lock in the file *lock*; raises OSError, BlockingIOError where another process holds it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _in_use(path) from error
         except OSError as error:
             # Where the file system knows no locks, whether the other engine answers has to do.
             if error.errno not in _CAN_NOT_LOCK:
-                raise EngineError(f"The lock {lock} of the management socket can't be taken: {error.strerror}.", "Look at its directory.") from error
-        yield
-    finally:
+                os.close(descriptor)
+                raise
+        status = os.fstat(descriptor)
+        if _identity(lock) == (status.st_dev, status.st_ino):
+            return descriptor
+        # Its last owner has removed it in between.
         os.close(descriptor)
 
 

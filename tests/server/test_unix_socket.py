@@ -30,7 +30,20 @@ def test_the_socket_is_private_and_goes_with_its_owner(path: Path) -> None:
     with owned_socket(path) as listener:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert listener.getsockname() == str(path)
-    assert not path.exists()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lock_that_its_last_owner_removes_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, flock = path.with_name(f"{path.name}.lock"), fcntl.flock
+
+    def removed_meanwhile(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with owned_socket(path), pytest.raises(EngineError, match="Another engine answers"), owned_socket(path):
+        pass
 
 
 def test_a_socket_whose_owner_lives_is_not_taken_over(path: Path) -> None:
