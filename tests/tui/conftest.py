@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -27,6 +29,12 @@ from tui.keymap import Keymap
 from tui.options import Options
 
 _KEYS = {"/": "slash", "*": "asterisk", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore", " ": "space"}
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else writes to the disk of this machine must not show on the screens: the space that is left stands on each of them."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * 10**9, used=20 * 10**9, free=80 * 10**9))
 
 
 class Person:
