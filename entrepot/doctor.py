@@ -321,6 +321,13 @@ def _allowance(engine: Engine, about: str) -> Finding:
 async def _machine(engine: Engine, clocks: _Clocks) -> AsyncIterator[Finding]:
     async def space() -> Finding:
         status = await engine.status()
+        if not status.space_free and not await asyncio.to_thread(engine.directories.data.is_dir):
+            return _failed(
+                _MACHINE,
+                "space",
+                f"The data directory {engine.directories.data} is not there.",
+                "Put it back, or restart the engine, which makes a new one.",
+            )
         return _space(engine, status.blobs_size, status.space_free, status.space_limit)
 
     yield await _isolated(_MACHINE, "space", space)

@@ -18,7 +18,7 @@ from entrepot.events import EventLog
 from entrepot.reference import Digest
 from entrepot.settings import Settings
 from entrepot.snapshots import EvictedImage, EvictionSnapshot
-from entrepot.store.blobs import LEASE_LINGERS, BlobStore
+from entrepot.store.blobs import LEASE_LINGERS, BlobStore, hint_for
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import Plan, PlannedImage, plan
 from entrepot.tasks import OwnedTasks
@@ -308,7 +308,7 @@ class Housekeeping:
 
 
 def _refusal(error: OSError) -> str:
-    return f"The disk takes no more ({error.strerror}): blobs that are not held are passed on to clients and not kept. Free space in the data directory."
+    return f"The disk takes no more ({error.strerror or error}): blobs that are not held are passed on to clients and not kept. {hint_for(error)}"
 
 
 def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:

@@ -189,6 +189,18 @@ async def test_a_disk_without_space(engine: Engine, monkeypatch: pytest.MonkeyPa
     assert (found.outcome, "is full" in found.what) == (Outcome.FAILED, True)
 
 
+async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine) -> None:
+    """B4.3: nothing is to be freed there."""
+    data = engine.directories.data
+    data.rename(data.with_name("moved"))
+    try:
+        space = finding(await examine(engine), "space")
+    finally:
+        data.with_name("moved").rename(data)
+    assert (space.outcome, "is not there" in space.what) == (Outcome.FAILED, True)
+    assert "Put it back" in space.advice
+
+
 @pytest.mark.parametrize(("limit", "outcome"), [(256, Outcome.FAILED), (1024, Outcome.WARNING), (65536, Outcome.OK), (resource.RLIM_INFINITY, Outcome.OK)])
 async def test_the_limit_of_open_files(engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome) -> None:
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (limit, limit))

@@ -36,7 +36,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
+from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob, hint_for
 from entrepot.tasks import OwnedTasks, where_raised
 from entrepot.words import counted, duration, rate
 
@@ -374,6 +374,7 @@ class Fill:
                 self.fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
             raise
         except OSError as error:
+            self._disk_refused(error)
             self.fail(self._not_kept(error))
         except EntrepotError as error:
             leaves_part = isinstance(error, _CONTINUABLE)
@@ -388,7 +389,7 @@ class Fill:
             await self._leave_part(leaves_part)
 
     def _not_kept(self, error: OSError) -> StorageFailed:
-        return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", "Free space in the data directory, or give it a larger disk.")
+        return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", hint_for(error))
 
     async def _leave_part(self, for_the_next: bool) -> None:
         """Let go of the file: one that has not become the blob is left over *for the next* fill, or removed."""

@@ -91,6 +91,9 @@ FOREIGN_SHOWN = 3
 WRITERS = 4
 """Threads that hash and write what comes in: for all blobs together."""
 
+BEGIN_TIMEOUT = 5.0
+"""Seconds in which the disk has to give a file for a new blob: one that hangs must not keep clients from what is passed on from memory."""
+
 
 _log = logging.getLogger("entrepot.blobs")
 
@@ -113,6 +116,19 @@ class CheckedFile(NamedTuple):
 
     status: os.stat_result
     is_right: bool
+
+
+def hint_for(error: OSError) -> str:
+    """What to do about a disk that refuses a blob."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "Free space in the data directory, or give it a larger disk."
+    if error.errno == errno.ENOENT:
+        return "The data directory was moved or removed: put it back, or restart the engine, which makes a new one."
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return "A file stands where the data directory has a directory: move it away."
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return "Let the engine's user write to the data directory."
+    return "Look at the disk of the data directory."
 
 
 class NotWritten(OSError):
@@ -249,6 +265,11 @@ class BlobStore:
         # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and the others would have to wait for it.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
         self._checkers = ThreadPoolExecutor(CHECKERS, "entrepot-check")
+        # Apart from those that write: a disk that hangs keeps each thread that it has got.
+        self._openers = ThreadPoolExecutor(2, "entrepot-open")
+        self._hashers = ThreadPoolExecutor(2, "entrepot-hash")
+        self._hanging: set[asyncio.Future[PartialBlob]] = set()
+        """Files of new blobs that the disk was asked for and has not given in time."""
         self.foreign = ForeignNames()
         """What the last walk through the directories found that is no blob."""
         self._condemned: set[Digest] = set()
@@ -338,7 +359,7 @@ class BlobStore:
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
-        for each in (self._writers, self._readers, self._committers, self._checkers):
+        for each in (self._writers, self._readers, self._committers, self._checkers, self._openers, self._hashers):
             each.shutdown()
 
     def path(self, digest: Digest) -> Path:
@@ -403,18 +424,36 @@ class BlobStore:
         """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
 
         What is left over is continued only for the same *source* (a login server) and size: another source can neither be misled by it nor mislead with it.
-        The caller commits it, discards it or sets it aside, and then releases it. Raises OSError.
+        The caller commits it, discards it or sets it aside, and then releases it. Raises OSError; ETIMEDOUT where the disk hangs.
         """
-        beginning = asyncio.get_running_loop().run_in_executor(self._writers, self._begin, digest, size, source)
+        if self._hanging:
+            raise _hangs()
+        beginning = asyncio.get_running_loop().run_in_executor(self._openers, self._begin, digest, size, source)
+        answer = asyncio.ensure_future(asyncio.wait([beginning], timeout=BEGIN_TIMEOUT))
         try:
-            return await uninterrupted(beginning)
+            await uninterrupted(answer)
         except asyncio.CancelledError:
-            if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
-                self._abandon(beginning.result())
+            self._give_up(beginning)
             raise
+        if not beginning.done():
+            self._give_up(beginning)
+            raise _hangs()
+        return beginning.result()
+
+    def _give_up(self, beginning: asyncio.Future[PartialBlob]) -> None:
+        if beginning.done():
+            self._begun_too_late(beginning)
+        else:
+            self._hanging.add(beginning)
+            beginning.add_done_callback(self._begun_too_late)
+
+    def _begun_too_late(self, beginning: asyncio.Future[PartialBlob]) -> None:
+        self._hanging.discard(beginning)
+        if not beginning.cancelled() and beginning.exception() is None:
+            self._abandon(beginning.result())
 
     def _abandon(self, partial: PartialBlob) -> None:
-        """Let go of a part whose fill was cancelled while a thread opened its file."""
+        """Let go of a part that its fill did not wait for until a thread had opened its file."""
         if not partial.left_over:
             partial.path.unlink(missing_ok=True)
         self._arriving.discard(partial.path)
@@ -426,7 +465,7 @@ class BlobStore:
         # Before it is opened: it may be left over, and another thread that makes room must leave it alone.
         self._arriving.add(path)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = self._open_part(path)
         except OSError:
             self._arriving.discard(path)
             raise
@@ -435,6 +474,14 @@ class BlobStore:
             os.ftruncate(descriptor, 0)
             left_over = 0
         return PartialBlob(digest, path, descriptor, left_over=left_over)
+
+    def _open_part(self, path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            # The directory was removed while the engine runs. Where its parent is gone too, so is the catalog.
+            self._fills.mkdir(exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     async def take_left_over(self, partial: PartialBlob) -> bool:
         """Hash the next piece of what an earlier fill has left, in a thread; False when there is no more. Raises OSError."""
@@ -452,7 +499,7 @@ class BlobStore:
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, what is not going to be written."""
-        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.hash, pieces))
+        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._hashers, partial.hash, pieces))
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
         """Read from a growing blob; the caller is within `PartialBlob.reading`."""
@@ -652,6 +699,10 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return ""
+
+
+def _hangs() -> OSError:
+    return OSError(errno.ETIMEDOUT, f"it has not answered for {BEGIN_TIMEOUT:.0f} s")
 
 
 def _close(file: FileIO) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import sys
 import time
@@ -65,6 +66,12 @@ WRITTEN_ANEW = 16 * 2**20
 
 LOG_KEPT = 8 * 2**20
 """Bytes of the write-ahead log from which on it is cut."""
+
+REOPENING_ATTEMPTS = 5
+"""Attempts to open for writing what can be written again, in one round."""
+
+REOPENING_INTERVAL = 0.2
+"""Seconds between two of them."""
 
 WRITE_STALLED = 30.0
 """Seconds after which a write under way counts as one that hangs: the eviction of some hundred images takes some."""
@@ -178,7 +185,19 @@ class Catalog:
 
     async def reopen(self) -> bool:
         """Open for writing what could only be read, where that is possible by now; whether it is (S19)."""
-        opening = await asyncio.to_thread(open_for_writing, self.path, now=self._clock())
+
+        def open_now() -> Opening | None:
+            # SQLite's connections of one process share the index of the log: where those that read opened it, none can write.
+            self._readers.rest()
+            return open_for_writing(self.path, now=self._clock())
+
+        for attempt in range(REOPENING_ATTEMPTS):
+            if attempt:
+                # A read had its connection.
+                await asyncio.sleep(REOPENING_INTERVAL)
+            opening = await asyncio.to_thread(open_now)
+            if opening is not None or not await asyncio.to_thread(os.access, self.path, os.W_OK):
+                break
         if opening is None:
             return False
         readers, engine, before = self._readers, self._engine, self._opening

@@ -30,6 +30,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
+from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
@@ -404,6 +405,45 @@ async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothi
     assert place.held == {}
     assert place.refusals == [errno.EROFS]
     assert await read(await place.join(Source(b"content"))) == b"content"
+
+
+async def test_while_the_disk_hangs_clients_get_every_byte(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4.4: a new blob needs a file, which a frozen file system gives nobody."""
+    thaws = threading.Event()
+
+    def hangs(*_: object) -> int:
+        thaws.wait(30)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(blobs_module, "BEGIN_TIMEOUT", 0.01)
+    monkeypatch.setattr(BlobStore, "_open_part", hangs)
+    try:
+        for _ in range(6):
+            source = Source(os.urandom(WINDOW * 2))
+            fill = await place.join(source)
+            async with asyncio.timeout(30):
+                assert await read(fill) == source.content
+            with pytest.raises(StorageFailed, match="has not answered") as failure:
+                await fill.wait()
+            assert "Look at the disk" in failure.value.hint
+        assert place.held == {}
+        assert place.refusals == [errno.ETIMEDOUT]
+    finally:
+        thaws.set()
+
+
+async def test_a_disk_that_takes_bytes_and_no_name_is_told(place: Place, tmp_path: Path) -> None:
+    """B4.3: a file stands where the blobs belong."""
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "blobs").write_bytes(b"")
+    source = Source(b"content")
+    fill = await place.join(source)
+    assert await read(fill) == source.content
+    with pytest.raises(StorageFailed, match="can't be kept") as failure:
+        await fill.wait()
+    assert "move it away" in failure.value.hint
+    assert place.refusals == [errno.ENOTDIR]
+    assert place.fills.refusal is not None
 
 
 async def test_a_fill_goes_on_where_one_that_the_source_broke_off_has_ended(place: Place) -> None:

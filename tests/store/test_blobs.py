@@ -27,6 +27,7 @@ from entrepot.store.blobs import (
     BlobStore,
     NotWritten,
     PartialBlob,
+    hint_for,
     part_name,
 )
 from tests.store.full_disk import no_file_above
@@ -539,3 +540,67 @@ async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobS
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert [each.closed for each in opened] == [True]
+
+
+async def test_the_directory_of_growing_blobs_is_made_again(store: BlobStore, tmp_path: Path) -> None:
+    """B4.3: it was removed under a running engine."""
+    (tmp_path / "fills").rmdir()
+    digest = await keep(store, b"content")
+    assert store.path(digest).read_bytes() == b"content"
+
+
+async def test_without_a_data_directory_no_part_of_it_is_made(tmp_path: Path) -> None:
+    """B4.3: the catalog went with it, and would not know of the blobs."""
+    data = tmp_path / "data"
+    store = BlobStore(data / "blobs", data / "fills")
+    await store.open()
+    data.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError):
+        await store.begin(Digest.of(b"content"), 7)
+    assert not data.exists()
+    store.close()
+
+
+async def test_a_disk_that_hangs_is_not_waited_for(store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4.4: one thread waits for it at a time, and what it gives too late is removed."""
+    thaws = threading.Event()
+    calls: list[Path] = []
+    open_part = BlobStore._open_part
+
+    def hangs(self: BlobStore, path: Path) -> int:
+        calls.append(path)
+        thaws.wait(30)
+        return open_part(self, path)
+
+    monkeypatch.setattr(BlobStore, "_open_part", hangs)
+    monkeypatch.setattr(blobs_module, "BEGIN_TIMEOUT", 0.01)
+    for content in (b"first", b"second", b"third"):
+        with pytest.raises(OSError, match="has not answered") as refusal:
+            await store.begin(Digest.of(content), len(content))
+        assert refusal.value.errno == errno.ETIMEDOUT
+    assert len(calls) == 1
+    monkeypatch.setattr(blobs_module, "BEGIN_TIMEOUT", 30.0)
+    thaws.set()
+    async with asyncio.timeout(30):
+        while store._hanging:
+            await asyncio.sleep(0)
+    assert list((tmp_path / "fills").iterdir()) == []
+    await keep(store, b"first")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free space"),
+        (errno.EDQUOT, "Free space"),
+        (errno.ENOENT, "put it back, or restart the engine"),
+        (errno.ENOTDIR, "move it away"),
+        (errno.EROFS, "Let the engine's user write"),
+        (errno.EACCES, "Let the engine's user write"),
+        (errno.EIO, "Look at the disk"),
+        (errno.ETIMEDOUT, "Look at the disk"),
+    ],
+)
+def test_the_advice_fits_what_the_disk_says(number: int, advice: str) -> None:
+    """B4.3: a directory that is gone needs no free space."""
+    assert advice in hint_for(OSError(number, os.strerror(number)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.connections import Reason
 from entrepot.store.reserve import RESERVE_SIZE, Reserve
 from entrepot.store.upkeep import Upkeep
+from tests.programs import require_program, require_root
 from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
 
 
@@ -76,6 +79,35 @@ async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_p
         assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
     finally:
         await opened.__aexit__(None, None, None)
+
+
+async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing_again(tmp_path: Path) -> None:
+    """S19: SQLite's connections of one process share the index of the log (-shm), as it was opened first."""
+    require_root("mounting a file system")
+    mount, umount = require_program("mount"), require_program("umount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    await asyncio.to_thread(subprocess.run, [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    try:
+        path, killed = disk / "catalog.sqlite", tmp_path / "killed"
+        async with Catalog.open(path) as catalog:
+            await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+            # What a killed engine leaves: the file, its log and the index of that.
+            shutil.copytree(disk, killed)
+        shutil.copytree(killed, disk, dirs_exist_ok=True)
+        await asyncio.to_thread(subprocess.run, [mount, "-o", "remount,ro", disk], check=True)
+        async with Catalog.open(path) as catalog:
+            assert await catalog.repository_names() == [NGINX]
+            await Upkeep(catalog).once()
+            assert catalog.refusal is not None
+            assert await catalog.manifest(image("a").digest) == image("a")
+            await asyncio.to_thread(subprocess.run, [mount, "-o", "remount,rw", disk], check=True)
+            await Upkeep(catalog).once()
+            assert (catalog.refusal, catalog.health.problem) == (None, None)
+            await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
+            assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
+    finally:
+        await asyncio.to_thread(subprocess.run, [umount, "--lazy", disk], check=True)
 
 
 async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
