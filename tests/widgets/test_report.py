@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.app import App
 
-from widgets.row_list import Cell
 from widgets.report import Report
+from widgets.row_list import Cell
 
 
 async def test_lines_that_come_before_it_is_shown_or_after_it_is_closed_harm_nobody() -> None:
