@@ -32,6 +32,7 @@ _REPOSITORY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[a-f0-9]+")
+_OTHER_DIGEST = re.compile(r"[a-z0-9]++(?:[+._-][a-z0-9]++)*+:[a-zA-Z0-9=_-]++")
 
 
 class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -75,6 +76,11 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+def is_of_other_algorithm(text: str) -> bool:
+    """Whether *text* is a digest of an algorithm that is not known here (OCI image specification, "Digests"): nothing can be verified by it."""
+    return len(text) <= 512 and text.partition(":")[0] not in _HEX_LENGTH and _OTHER_DIGEST.fullmatch(text) is not None
 
 
 def parse_repository(text: str, *, field: str = "repository") -> Repository:

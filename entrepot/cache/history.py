@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ KEPT = 1000
 
 KEPT_FOR = 30 * 86_400.0
 """Seconds after its end for which a pull is kept."""
+
+# Python refuses to read more than 4,300 digits (ValueError), and SQLite counts to 2^63 (S25).
+_NUMBER = re.compile(r"[0-9]{1,18}+")
 
 _log = logging.getLogger("entrepot.pull")
 _decoder = msgspec.json.Decoder(PullSnapshot)
@@ -57,7 +61,7 @@ class PullHistory:
 
     async def get(self, id: str) -> PullSnapshot | None:
         """An ended pull with its layers."""
-        if not (id.isascii() and id.isdigit()):
+        if not _NUMBER.fullmatch(id):
             return None
         number = int(id)
         kept = self._pulls.get(number)

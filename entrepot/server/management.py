@@ -320,7 +320,7 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
         if isinstance(error, (ClientDisconnect, Disconnected)):
             # No failure (F92, F93). Only a client whose body did not come in time is still there to read this.
             return _error(408, "RequestTimeout", "The body of the request did not come in time.", None)
-        _log.error("%s %s failed in an unforeseen way", request.method, request.url.path, exc_info=error)
+        _log.error("%s %s failed in an unforeseen way", request.method, printable(request.url.path, 200), exc_info=error)
         return _error(500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.", None)
 
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}

@@ -10,7 +10,7 @@ name and what it resolves to, so the address that is connected to is judged thre
 
 Refused are loopback, link-local, unspecified, multicast and broadcast addresses, and the addresses at
 which clouds tell a machine its own secrets, also where one of IPv6 carries one of these (IPv4-mapped
-and -compatible, NAT64, 6to4, Teredo). Private networks (10/8, 172.16/12, 192.168/16, fc00::/7) are
+and -compatible, NAT64, SIIT, 6to4, Teredo). Private networks (10/8, 172.16/12, 192.168/16, fc00::/7) are
 allowed on purpose: registries of companies are there.
 
 What the administrator wrote stays allowed (`Reach`): the host of an endpoint or realm in
@@ -51,6 +51,7 @@ METADATA = frozenset(
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _BROADCAST = IPv4Address("255.255.255.255")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
@@ -137,7 +138,7 @@ def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addres
         return (address.sixtofour,)
     if address.teredo is not None:
         return address.teredo
-    if address in _NAT64 or address in _NAT64_LOCAL:
+    if address in _NAT64 or address in _NAT64_LOCAL or address in _TRANSLATED:
         return (IPv4Address(int(address) & 0xFFFFFFFF),)
     if address in _COMPATIBLE and int(address) > 1:
         return (IPv4Address(int(address) & 0xFFFFFFFF),)

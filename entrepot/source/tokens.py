@@ -81,6 +81,17 @@ SHARED_DOMAINS = frozenset(
         "myqcloud.com",
         "scw.cloud",
         "windows.net",
+        # Platforms and tunnels that the list does not have.
+        "app.github.dev",
+        "azurecontainerapps.io",
+        "devtunnels.ms",
+        "gitpod.io",
+        "koyeb.app",
+        "lhr.life",
+        "loca.lt",
+        "localhost.run",
+        "railway.app",
+        "serveo.net",
         # Names for any address.
         "nip.io",
         "sslip.io",

@@ -16,7 +16,7 @@ from typing import Annotated, Self
 import msgspec
 
 from entrepot.errors import DigestInvalid
-from entrepot.reference import Digest
+from entrepot.reference import Digest, is_of_other_algorithm
 from entrepot.words import printable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -74,9 +74,11 @@ class ManifestUnreadable(ValueError):
 
 
 class _Platform(msgspec.Struct):
-    os: str = ""
-    architecture: str = ""
-    variant: str = ""
+    """Each part may be null, which Go reads as empty."""
+
+    os: str | None = ""
+    architecture: str | None = ""
+    variant: str | None = ""
 
 
 class _Descriptor(msgspec.Struct):
@@ -209,7 +211,8 @@ def _references(content: bytes) -> list[Descriptor]:
         document = _decoder.decode(content)
         if document.schema_version != 2:
             raise ManifestUnreadable(f"schema version {document.schema_version} is not supported")
-        found = [_descriptor(each, ReferenceKind.MANIFEST) for each in document.manifests or ()]
+        # The images of an index that have a digest of the usual kind can be pulled, whatever else it lists.
+        found = [_descriptor(each, ReferenceKind.MANIFEST) for each in document.manifests or () if not is_of_other_algorithm(each.digest)]
         if document.config is not None:
             found.append(_descriptor(document.config, ReferenceKind.CONFIG))
         found.extend(_descriptor(each, ReferenceKind.LAYER) for each in document.layers or ())

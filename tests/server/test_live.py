@@ -248,3 +248,11 @@ async def test_the_last_events_can_be_few(management: httpx.AsyncClient, engine:
     found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
     assert len(found) == count
     assert found[-1]["message"] == "event 3"
+
+
+@pytest.mark.parametrize("id", ["1" * 5000, "9" * 19, "0", "-1", "x", "%D9%A3"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_number_that_no_pull_has_is_not_there(management: httpx.AsyncClient, method: str, id: str) -> None:
+    """S25: a number of 5,000 digits in the path was a 500 with a traceback."""
+    answer = await management.request(method, f"{PULLS}/{id}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")

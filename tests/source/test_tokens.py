@@ -169,6 +169,8 @@ SHARED_HOSTS = (
     *("acme.azurecr.io", "acme.azurecr.cn", "europe-docker.pkg.dev", "acme.jfrog.io", "acme-docker.jfrog.io", "fra.ocir.io", "acme.eastus.cloudapp.azure.com"),
     *("rg.fr-par.scw.cloud", "registry.cn-hangzhou.aliyuncs.com", "b.oss-cn-hangzhou.aliyuncs.com", "acme.container-registry.com", "a.tencentcloudcr.com"),
     *("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "registry.10.0.0.7.nip.io"),
+    *("acme.azurecontainerapps.io", "acme.koyeb.app", "acme.railway.app", "5000-acme.gitpod.io", "acme-5000.app.github.dev", "acme.devtunnels.ms"),
+    *("acme.lhr.life", "acme.localhost.run", "acme.loca.lt", "acme.serveo.net"),
 )
 
 

@@ -61,6 +61,34 @@ def test_an_attestation_in_an_index_has_no_platform() -> None:
     assert index.children[0].platform is None
 
 
+@pytest.mark.parametrize(
+    ("platform", "name"),
+    [
+        ({"os": "linux", "architecture": "ppc64le", "variant": None}, "linux/ppc64le"),
+        ({"os": None, "architecture": "amd64"}, None),
+        ({}, None),
+    ],
+)
+def test_a_null_in_a_platform_is_what_go_makes_of_it(platform: dict[str, Any], name: str | None) -> None:
+    """S26: an index that docker reads was refused as a whole."""
+    index = manifest(OCI_INDEX, manifests=[descriptor("a", platform=platform)])
+    assert index.children[0].platform == name
+
+
+def test_an_entry_of_an_index_with_a_digest_of_another_algorithm_is_passed_over() -> None:
+    """S26: other algorithms are allowed (OCI image specification, "Digests"), and the other platforms can be pulled."""
+    digests = ("sha384:" + "a" * 96, "blake3:" + "a" * 64, "sha256+b64u:LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564")
+    other = [{**descriptor("a"), "digest": each} for each in digests]
+    index = manifest(OCI_INDEX, manifests=[*other, descriptor("b", platform={"os": "linux", "architecture": "amd64"})])
+    assert [each.digest for each in index.references] == [Digest.of(b"b")]
+
+
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "SHA256:" + "a" * 64, "sha256:short", "sha256:" + "A" * 64, "md5:", ":a", "a" * 5000 + ":b", "a:b\n"])
+def test_an_entry_of_an_index_with_a_digest_that_is_none_is_refused(digest: str) -> None:
+    with pytest.raises(ManifestUnreadable):
+        manifest(OCI_INDEX, manifests=[{**descriptor("a"), "digest": digest}])
+
+
 @pytest.mark.parametrize("more", [{"urls": ["https://elsewhere.example/layer"]}, {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}])
 def test_a_layer_that_is_to_be_had_elsewhere_is_optional(more: dict[str, Any]) -> None:
     image = manifest(config=descriptor("config"), layers=[descriptor("a"), descriptor("b", **more)])
