@@ -12,6 +12,16 @@ import msgspec
 
 Shape = TypeVar("Shape")
 
+KEY_PARTS = 32
+"""Parts of a dotted key or of the name of a table, at the most: tomllib takes time with the square of their number. Our documents have three."""
+
+# Each match of it ends, at the end of the text if need be, so that nothing is looked at twice. An unclosed string ends the document for tomllib too.
+_STRING_OR_COMMENT = re.compile(
+    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}+|''' r"""'{3}(?:[^']|'(?!''))*+'{0,5}+|""" r""""(?:[^"\\\n]|\\.)*+"?+|""" r"""'[^'\n]*+'?+|#[^\n]*+""",
+    re.DOTALL,
+)
+_DOTTED = re.compile(r"[A-Za-z0-9_-]++(?:[ \t]*+\.[ \t]*+[A-Za-z0-9_-]++)*+")
+
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[[^\]]*\]")
 _ENTRY = re.compile(r"""\s*\[\[\s*["']?([A-Za-z0-9_-]+)["']?\s*\]\]""")
@@ -37,6 +47,7 @@ class Text:
             self._text = content.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise TomlInvalid("It is not UTF-8 text.", line=content.count(b"\n", 0, error.start) + 1) from None
+        _check_keys(self._text)
         try:
             self.values: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
@@ -71,6 +82,13 @@ class Text:
             if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
                 return index
         return None
+
+
+def _check_keys(text: str) -> None:
+    """Raise `TomlInvalid` for a key of more than `KEY_PARTS` parts; takes linear time."""
+    bare = _STRING_OR_COMMENT.sub("q", text)
+    if any(dotted[0].count(".") >= KEY_PARTS for dotted in _DOTTED.finditer(bare)):
+        raise TomlInvalid(f"A key has more than {KEY_PARTS} parts with dots between them.")
 
 
 def unknown_keys(values: Iterable[str], valid: Iterable[str]) -> Iterator[tuple[str, str]]:

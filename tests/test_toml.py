@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import time
+import tomllib
+from contextlib import suppress
+
 import pytest
 from msgspec import Struct
 
-from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
+from entrepot.toml import Text, TomlInvalid, _check_keys, converted, nearest, unknown_keys
 
 DOCUMENT = b"""\
 # top
@@ -60,6 +64,57 @@ def test_what_is_not_toml_is_told_with_its_line(content: bytes, line: int, says:
 def test_values_nested_beyond_measure_are_refused() -> None:
     with pytest.raises(TomlInvalid):
         Text(b"a = " + b"[" * 100_000)
+
+
+LONG = ".a" * 50_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"a{LONG} = 1", id="a key"),
+        pytest.param(f"[a{LONG}]", id="a table"),
+        pytest.param(f"x = {{ a{LONG} = 1 }}", id="an inline table"),
+        pytest.param("a" + ' . "a"' * 50_000 + " = 1", id="parts in quotation marks"),
+        pytest.param(f'x = {{ y = """{chr(10)}""", a{LONG} = "z" }}', id="behind a string of several lines"),
+        pytest.param(f'x = {{ y = "\\"", a{LONG} = "z" }}', id="behind a string with an escape"),
+        pytest.param(f"x = {{ y = '\"', a{LONG} = 'z' }}", id="behind a literal string"),
+        pytest.param(f'# """\na{LONG} = 1', id="behind a comment"),
+    ],
+)
+def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S01, S26: it takes time with the square of their number, half a minute for 100 kB, and the engine did not end at SIGTERM meanwhile."""
+
+    def parse(_: str) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(tomllib, "loads", parse)
+    with pytest.raises(TomlInvalid, match="32 parts"):
+        Text(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('a = "x' + ".x" * 100 + '"', id="a string"),
+        pytest.param('a = """\nx' + ".x" * 100 + '"""', id="a string of several lines"),
+        pytest.param("a = '''it's\nx" + ".x" * 100 + "'''", id="a literal string of several lines"),
+        pytest.param("# x" + ".x" * 100, id="a comment"),
+        pytest.param(".".join("a" * 32) + " = 1", id="32 parts"),
+        pytest.param("a = [" + "1.5, " * 100 + "]", id="numbers"),
+    ],
+)
+def test_dots_that_are_in_no_key_are_no_parts(text: str) -> None:
+    assert len(Text(text.encode()).values) <= 1
+
+
+@pytest.mark.parametrize("piece", ['"""', "'''", '"', "'", '\\"""', '"""\\', "#", "a.", ". ", "a" * 10, '"a".', "'a' . "])
+def test_looking_for_long_keys_takes_linear_time(piece: str) -> None:
+    """S01: a pattern that sees foreign text."""
+    started = time.process_time()
+    with suppress(TomlInvalid):
+        _check_keys(piece * (1_000_000 // len(piece)))
+    assert time.process_time() - started < 10
 
 
 def test_an_unknown_key_is_told_with_the_nearest() -> None:

@@ -75,8 +75,11 @@ ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE = 1.0
 """Seconds after which connections are accepted again when the system had no descriptor or memory for one."""
 
-SEND_WAIT = 60.0
-"""Seconds after which a connection is closed whose client takes nothing of what is sent to it, like nginx's send_timeout."""
+SEND_WAIT = 300.0
+"""Seconds after which a connection is closed whose client takes nothing of what is sent to it, like nginx's send_timeout.
+
+Much longer than nginx's 60: a system that reads slowly opens its receive window again only when a large part of it is free (RFC 9293, 3.8.6.2.2). Of a client
+that reads 1 kB/s with a window of 256 kB nothing is seen for four minutes. Where its place is needed it goes after `STALLED` seconds all the same."""
 
 STALLED = 10.0
 """Seconds after which such a connection may be closed when a new one needs its place."""

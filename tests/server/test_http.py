@@ -638,7 +638,7 @@ def large_file(tmp_path: Path) -> Application:
 
 
 @pytest.mark.parametrize("kind", ["large_body", "large_file", "tls"])
-async def test_s09_l06_a_client_that_takes_nothing_for_a_minute_is_cut_off(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+async def test_s09_l06_a_client_that_takes_nothing_for_minutes_is_cut_off(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     app: Application = request.getfixturevalue("large_body" if kind == "tls" else kind)
     tls = Authority(tmp_path).server("localhost") if kind == "tls" else None
     async with stalled(app, 1, tls) as (server, [(reader, _)], _):
@@ -668,6 +668,20 @@ async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(larg
             await take_a_little(connection, reader)
             server.close_stalled(now + minute * http.SEND_WAIT)
         assert len(server._connections) == 1
+
+
+async def test_s09_a_client_on_a_bad_line_is_not_cut_off_while_its_window_is_closed(large_file: Application) -> None:
+    """Its system tells of a kilobyte that was read only when a large part of its buffer is free again: that takes minutes at 1 kB/s."""
+    window, speed = 256 * 1024, 1000
+    async with stalled(large_file, 1) as (server, [(reader, _)], _):
+        now = asyncio.get_running_loop().time()
+        [connection] = server._connections.values()
+        for _ in range(3):
+            server.close_stalled(now)
+            now += window / speed
+            server.close_stalled(now)
+            assert not connection.transport or not connection.transport.is_closing()
+            await take_a_little(connection, reader)
 
 
 async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(large_file: Application, monkeypatch: pytest.MonkeyPatch) -> None:
