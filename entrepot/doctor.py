@@ -351,7 +351,9 @@ def _data(engine: Engine) -> Finding:
     problems = engine.health_of_engine.problems()
     if problems:
         return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {engine.directories.data}.")
-    return _ok(_MACHINE, "data directory", f"{engine.directories.data} takes and gives")
+    foreign = engine.blobs.foreign
+    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob: {foreign}" if foreign.count else ""
+    return _ok(_MACHINE, "data directory", f"{engine.directories.data} takes and gives{others}")
 
 
 def _files() -> Finding:

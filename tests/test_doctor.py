@@ -188,6 +188,17 @@ async def test_a_disk_without_space(engine: Engine, monkeypatch: pytest.MonkeyPa
     assert (found.outcome, "is full" in found.what) == (Outcome.FAILED, True)
 
 
+async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -> None:
+    """F84: they are passed over, and stop nothing."""
+    (engine.directories.blobs / "lost+found").mkdir()
+    (engine.directories.blobs / ".DS_Store").write_bytes(b"")
+    await engine.housekeeping.heal()
+    data = finding(await examine(engine), "data directory")
+    assert data.outcome is Outcome.OK
+    assert "; 2 names in " in data.what
+    assert "lost+found" in data.what
+
+
 async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine) -> None:
     """B4.3: nothing is to be freed there."""
     data = engine.directories.data
