@@ -355,14 +355,8 @@ async def _data(engine: Engine) -> Finding:
     problems = engine.health_of_engine.problems()
     if problems:
         return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {data} ({place}).")
-    if foreign.count:
-        return _warning(
-            _MACHINE,
-            "data directory",
-            f"{engine.directories.blobs} has {counted(foreign.count, 'name')} in it that are no blobs and were passed over: {foreign}.",
-            "They take room that the cache does not count: move them away, and keep other programs out of the data directory.",
-        )
-    return _ok(_MACHINE, "data directory", f"{data} takes and gives ({place})")
+    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob and were passed over: {foreign}" if foreign.count else ""
+    return _ok(_MACHINE, "data directory", f"{data} takes and gives ({place}){others}")
 
 
 def _files() -> Finding:

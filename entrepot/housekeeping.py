@@ -19,7 +19,7 @@ from entrepot.reference import Digest
 from entrepot.settings import Settings
 from entrepot.snapshots import EvictedImage, EvictionSnapshot
 from entrepot.store.blobs import LEASE_LINGERS, BlobStore, hint_for
-from entrepot.store.catalog import Catalog
+from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.eviction import Plan, PlannedImage, plan
 from entrepot.tasks import OwnedTasks
 from entrepot.words import counted, duration, size
@@ -35,6 +35,9 @@ TIDYING = 86_400.0
 
 CATALOG_ALLOWANCE = 8 * 2**20
 """Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them whatever is cached."""
+
+USES_WRITTEN_WITHIN = 5.0
+"""Seconds that a preview of an eviction waits until the last uses are written; after that it goes by those before."""
 
 CATALOG_MEASURED = 10.0
 """Seconds between two measurements of the catalog while blobs come in."""
@@ -77,6 +80,8 @@ class Housekeeping:
         self._clock = clock
         self._collecting = asyncio.Lock()
         self._evicting = asyncio.Lock()
+        self._previewing = asyncio.Lock()
+        """A plan for 100,000 repositories takes some hundred megabytes: one preview at a time."""
         self._room_wanted = asyncio.Event()
         # An engine that starts has better things to do.
         self._tidied = clock() - TIDYING + ROOM
@@ -250,24 +255,38 @@ class Housekeeping:
         return done
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
+        if dry_run:
+            # Only read: neither a catalog that can't be written nor a disk that hangs in an eviction keeps an administrator from looking.
+            with suppress(CatalogFailed, TimeoutError):
+                async with asyncio.timeout(USES_WRITTEN_WITHIN):
+                    await self._cache.ledger.write()
+            async with self._previewing:
+                made, limit = await self._plan(target)
+            return await self._planned(made, limit, dry_run=True)
         async with self._evicting:
             # What clients used in the last moments is in memory only.
             await self._cache.ledger.write()
-            if not dry_run:
-                await self.collect()
-            limit = await self.limit()
-            goal = int(limit * self._settings.low_water) if target is None else target
-            in_use = {(pull.repository, pull.manifest.digest) for pull in self._cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
-            in_use |= await self._catalog.manifests_with([fill.digest for fill in self._fills.under_way])
-            picture = await self._catalog.picture()
-            await self._measure_catalog()
-            made = await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use, catalog_size=self.catalog_size)
-            if dry_run or made.is_nothing:
-                freed = sum(each.freed for each in made.images) + made.adopted_size
-                return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
+            await self.collect()
+            made, limit = await self._plan(target)
+            if made.is_nothing:
+                return await self._planned(made, limit, dry_run=False)
             images, freed = await self._carry_out(made)
             await self._measure_catalog()
         return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
+
+    async def _plan(self, target: int | None) -> tuple[Plan, int]:
+        """What an eviction would remove, and the bytes that may be held."""
+        limit = await self.limit()
+        goal = int(limit * self._settings.low_water) if target is None else target
+        in_use = {(pull.repository, pull.manifest.digest) for pull in self._cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
+        in_use |= await self._catalog.manifests_with([fill.digest for fill in self._fills.under_way])
+        picture = await self._catalog.picture()
+        await self._measure_catalog()
+        return await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use, catalog_size=self.catalog_size), limit
+
+    async def _planned(self, made: Plan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
+        freed = sum(each.freed for each in made.images) + made.adopted_size
+        return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
 
     async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""

@@ -28,6 +28,7 @@ from entrepot.settings import Directories, Settings, SizeLimit
 from entrepot.snapshots import PullState
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import OCI_MANIFEST, Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
@@ -663,3 +664,33 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
         await engine.housekeeping.evict(target=0)
         assert await names(engine) == []
         assert (await engine.status()).blobs_size == 0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_what_would_go_is_told_while_nothing_can_be_written(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
+    await cached(engine, source, clock, "old", "new")
+    await engine.cache.ledger.write()
+    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    thaws = asyncio.Event()
+
+    async def refuses(*_: object) -> None:
+        if hangs:
+            await thaws.wait()
+        raise CatalogFailed("The catalog can't be written: it is read-only.")
+
+    monkeypatch.setattr(engine.catalog, "record_usage", refuses)
+    monkeypatch.setattr(housekeeping_module, "USES_WRITTEN_WITHIN", 0.01)
+    eviction = asyncio.create_task(engine.housekeeping.evict(target=0))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(30):
+            planned = await engine.housekeeping.evict(dry_run=True, target=0)
+        assert "library/old" in {each.repository for each in planned.images}
+        assert eviction.done() is not hangs
+    finally:
+        thaws.set()
+        with pytest.raises(CatalogFailed):
+            await eviction
