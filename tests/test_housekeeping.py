@@ -689,7 +689,8 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
         async with asyncio.timeout(30):
             planned = await engine.housekeeping.evict(dry_run=True, target=0)
         assert "library/old" in {each.repository for each in planned.images}
-        assert eviction.done() is not hangs
+        if hangs:
+            assert not eviction.done()
     finally:
         thaws.set()
         with pytest.raises(CatalogFailed):

@@ -173,7 +173,8 @@ class Catalog:
         self._engine = create_async_engine(opening.url("sqlite+aiosqlite"))
         event.listen(self._engine.sync_engine, "connect", set_up(opening.pragmas))
         event.listen(self._engine.sync_engine, "handle_error", self.health.tell_failed_write)
-        self._readers = Readers(opening.url("sqlite"), opening.pragmas, self.health)
+        # SQLite's connections of one process share the index of the log (-shm): while one that can only read has it open, none can write.
+        self._readers = Readers(opening.url("sqlite"), opening.pragmas, self.health, stays_open=opening.refusal is None)
         self.health.told += tuple(opening.told)
         if opening.refusal is not None:
             self.health.failed[Trouble.WRITING] = opening.refusal
@@ -185,17 +186,11 @@ class Catalog:
 
     async def reopen(self) -> bool:
         """Open for writing what could only be read, where that is possible by now; whether it is (S19)."""
-
-        def open_now() -> Opening | None:
-            # SQLite's connections of one process share the index of the log: where those that read opened it, none can write.
-            self._readers.rest()
-            return open_for_writing(self.path, now=self._clock())
-
         for attempt in range(REOPENING_ATTEMPTS):
             if attempt:
-                # A read had its connection.
+                # A read was under way.
                 await asyncio.sleep(REOPENING_INTERVAL)
-            opening = await asyncio.to_thread(open_now)
+            opening = await asyncio.to_thread(open_for_writing, self.path, now=self._clock())
             if opening is not None or not await asyncio.to_thread(os.access, self.path, os.W_OK):
                 break
         if opening is None:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, ExceptionContext, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from entrepot.errors import EngineError
 
@@ -146,9 +146,11 @@ class CatalogHealth:
 class Readers:
     """The threads that read one database, and their connections."""
 
-    def __init__(self, url: URL, pragmas: Sequence[str], health: CatalogHealth) -> None:
+    def __init__(self, url: URL, pragmas: Sequence[str], health: CatalogHealth, *, stays_open: bool = True) -> None:
+        """Connections *stay open* between reads, except those that keep others from opening the database for writing."""
         # As many connections as threads: none ever waits for one.
-        self._engine = create_engine(url, poolclass=QueuePool, pool_size=READERS + LONG_READERS, max_overflow=0)
+        pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": READERS + LONG_READERS, "max_overflow": 0} if stays_open else {"poolclass": NullPool}
+        self._engine = create_engine(url, **pool)
         event.listen(self._engine, "connect", set_up(pragmas))
         event.listen(self._engine, "handle_error", health.tell_failed_read)
         self._short = ThreadPoolExecutor(READERS, "entrepot-catalog")

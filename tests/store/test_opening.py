@@ -8,14 +8,18 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from entrepot.errors import EngineError
 from entrepot.reference import Tag
+from entrepot.store import catalog as catalog_module
 from entrepot.store import opening
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.connections import Reason
@@ -81,7 +85,7 @@ async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_p
         await opened.__aexit__(None, None, None)
 
 
-async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing_again(tmp_path: Path) -> None:
+async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S19: SQLite's connections of one process share the index of the log (-shm), as it was opened first."""
     require_root("mounting a file system")
     mount, umount = require_program("mount"), require_program("umount")
@@ -102,7 +106,23 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
             assert catalog.refusal is not None
             assert await catalog.manifest(image("a").digest) == image("a")
             await asyncio.to_thread(subprocess.run, [mount, "-o", "remount,rw", disk], check=True)
+            begun, going_on = threading.Event(), threading.Event()
+
+            def slow(connection: Connection) -> None:
+                connection.exec_driver_sql("SELECT count(*) FROM repositories")
+                begun.set()
+                going_on.wait(30)
+
+            def open_beside_a_read(*arguments: Any, **options: Any) -> opening.Opening | None:
+                opened = opening.open_for_writing(*arguments, **options)
+                going_on.set()
+                return opened
+
+            monkeypatch.setattr(catalog_module, "open_for_writing", open_beside_a_read)
+            reading = asyncio.create_task(catalog._readers.read(slow, long=True))
+            await asyncio.to_thread(begun.wait, 30)
             await Upkeep(catalog).once()
+            await reading
             assert (catalog.refusal, catalog.health.problem) == (None, None)
             await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
             assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
