@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,14 @@ async def healthy(engine: Engine) -> None:
             assert await engine.ask("/healthz") == b"HTTP/1.1 200 OK"
         seconds.append(time.monotonic() - begun)
     assert statistics.median(seconds) < WITHIN
+
+
+async def answers(engine: Engine, path: str) -> bool:
+    """Whether it answers with 200, and does not reset a connection that comes while too many others are being refused."""
+    try:
+        return (await engine.ask(path)).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
 
 
 async def hostile_accept(engine: Engine) -> None:
@@ -258,11 +266,17 @@ async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(tmp_p
     async with running(tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]) as engine:
         engine.source.hold("/manifests/silent", method="GET")
         for _ in range(300):
-            await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+            # One for which there is no room at all is reset, which its own connect() may see already.
+            with suppress(ConnectionError):
+                await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/healthz"):
+                pass
         await healthy(engine)
         assert engine.descriptors < 320 - 64
         engine.abort_all()
-        while not (await engine.ask("/v2/")).startswith(b"HTTP/1.1 200"):
-            pass
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/v2/"):
+                pass
         assert "Traceback" not in engine.process.process.output
         assert len(engine.process.process.lines()) < 20
