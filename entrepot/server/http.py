@@ -57,8 +57,9 @@ BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted, at the most."""
 
 ADDRESS_SHARE = 4
-"""One client address may have a fourth of the connections: enough for a building behind one address (NAT). Loopback, where a proxy may stand in front of all
-clients, and Unix sockets may have all."""
+"""A fourth of the connections is left to others by a client address that has as many: a cluster behind one address (NAT) may have all the rest.
+
+Loopback, where a proxy may stand in front of all clients, and Unix sockets may have all."""
 
 DESCRIPTORS = 3
 """Descriptors that a connection needs at the most: its own, its duplicate while a file is sent, and the file."""
@@ -293,10 +294,11 @@ class HttpServer:
 
     def _has_room(self, connected: socket.socket, address: str | None) -> bool:
         """Whether one more connection can be taken; for that, one that does nothing may have to go."""
-        if address is not None and self._per_address[address] >= self._share and not self._close_one(address):
+        free = self._most - (len(self._connections) + len(self._arriving) - self._extra)
+        if address is not None and free <= self._share <= self._per_address[address] and not self._close_one(address):
             return False
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        is_full = len(self._connections) + len(self._arriving) - self._extra >= self._most
+        is_full = free <= 0
         is_last = most != resource.RLIM_INFINITY and connected.fileno() >= most - LAST_DESCRIPTORS
         return not (is_full or is_last) or self._close_one()
 

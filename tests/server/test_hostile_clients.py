@@ -116,6 +116,14 @@ async def healthy(engine: Engine) -> None:
     assert statistics.median(seconds) < WITHIN
 
 
+async def answers(engine: Engine, path: str) -> bool:
+    """Whether it answers with 200, and does not reset a connection that comes while too many others are being refused."""
+    try:
+        return (await engine.ask(path)).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
+
+
 async def hostile_accept(engine: Engine) -> None:
     for unit in ("; ", ';a="', "a/b;q=", ","):
         await engine.client(f"GET /v2/library/app/manifests/1 HTTP/1.1\r\nHost: x\r\nAccept: a/b{unit * (8000 // len(unit))}@\r\n\r\n".encode())
@@ -258,21 +266,17 @@ async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(tmp_p
     async with running(tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]) as engine:
         engine.source.hold("/manifests/silent", method="GET")
         for _ in range(300):
-            # Beyond those that are told that there is no room, a client is reset.
+            # One for which there is no room at all is reset, which its own connect() may see already.
             with suppress(ConnectionError):
                 await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
-        await answered(engine, "/healthz")
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/healthz"):
+                pass
+        await healthy(engine)
         assert engine.descriptors < 320 - 64
         engine.abort_all()
-        await answered(engine, "/v2/")
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/v2/"):
+                pass
         assert "Traceback" not in engine.process.process.output
         assert len(engine.process.process.lines()) < 20
-
-
-async def answered(engine: Engine, path: str) -> None:
-    """Wait until *path* is answered with 200: who is told that there is no room tries again."""
-    async with asyncio.timeout(HANG):
-        while True:
-            with suppress(ConnectionError):
-                if await engine.ask(path) == b"HTTP/1.1 200 OK":
-                    return
