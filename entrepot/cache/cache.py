@@ -324,7 +324,10 @@ class ArtifactCache:
             resolved = (await self.holdings.of(repository)).resolved.get(reference)
             if resolved is not None and not refresh and self._is_trusted(resolved, route):
                 return await self._find_by_digest(repository, route, resolved.digest)
-            return await self._ask(repository, route, reference, None)
+            # It may have come for another client while the catalog was asked.
+            entry = None if refresh else self.holdings.tag_at_hand(repository, reference)
+            if entry is None:
+                return await self._ask(repository, route, reference, None)
         if route is None:
             return ManifestAnswer(await self._held_manifest(repository, entry.digest), Origin.CACHE)
         if not refresh and self._is_fresh(entry, route):
@@ -877,7 +880,7 @@ class ArtifactCache:
 
     def _raise_remembered_without_copy(self, repository: Repository, reference: Tag | Digest) -> None:
         """The same for a manifest of which nothing is cached: that is known without a question to the catalog, which costs ten times as much."""
-        if isinstance(reference, Digest) or not self.holdings.has_tag_at_hand(repository, reference):
+        if isinstance(reference, Digest) or self.holdings.tag_at_hand(repository, reference) is None:
             self._failures.check(repository, _of_manifest(reference), without_copy=True)
 
     def drop_expired(self) -> None:

@@ -278,9 +278,9 @@ class Holdings:
             self._keep_tag(repository, tag, entry)
         return entry
 
-    def has_tag_at_hand(self, repository: Repository, tag: Tag) -> bool:
-        """Whether a tag is known to be cached, without a question to the catalog."""
-        return (repository, tag) in self._tags
+    def tag_at_hand(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Where a tag points, as far as that is known without a question to the catalog."""
+        return self._tags.get((repository, tag))
 
     async def manifest(self, digest: Digest) -> Manifest | None:
         """A manifest that is cached in any repository, with the media type of any; for clients there is `manifest_of`.

@@ -21,6 +21,7 @@ from entrepot.rules import RuleDraft
 from entrepot.server.registry import RegistryApp
 from entrepot.settings import Directories, Settings
 from entrepot.source.transport import SourceTransport
+from entrepot.store.catalog import TagEntry
 from entrepot.store.manifests import OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import Content, Fault, Html, StandIn, Status
@@ -248,3 +249,27 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     # What was not even asked is not remembered as a failure.
     source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "u19")
     assert (await registry.get("/v2/library/nginx/manifests/u19")).status_code == 200
+
+
+async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of fifty clients looked into the catalog before the manifest was there, and asked the source after it was."""
+    source.add_image("library/app", "1")
+    read, has_read, goes_on = engine.catalog.tag, asyncio.Event(), asyncio.Event()
+
+    async def read_early(repository: Repository, tag: Tag) -> TagEntry | None:
+        entry = await read(repository, tag)
+        monkeypatch.setattr(engine.catalog, "tag", read)
+        has_read.set()
+        await goes_on.wait()
+        return entry
+
+    monkeypatch.setattr(engine.catalog, "tag", read_early)
+    late = asyncio.create_task(registry.get("/v2/library/app/manifests/1"))
+    await has_read.wait()
+    assert (await registry.get("/v2/library/app/manifests/1")).headers["entrepot-origin"] == "upstream"
+    goes_on.set()
+    response = await late
+    assert (response.status_code, response.headers["entrepot-origin"]) == (200, "cache")
+    assert [each.method for each in source.requests if "/manifests/" in each.path] == ["GET"]
