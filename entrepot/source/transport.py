@@ -15,6 +15,7 @@ import asyncio
 import socket
 import ssl
 import urllib.request
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -159,6 +160,15 @@ def _socket(address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = N
     return made
 
 
+_watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+"""The ends of connections whose errors are looked at: one connection has many answers."""
+
+
+def _look_at(ended: asyncio.Future[None]) -> None:
+    if not ended.cancelled():
+        ended.exception()
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of an answer. *silence* is the time-out of each piece, in seconds.
 
@@ -173,6 +183,10 @@ class _Body(httpx.AsyncByteStream):
         self._silence = silence
         protocol = response.connection.protocol if response.connection is not None else None
         self._closed: asyncio.Future[None] | None = getattr(protocol, "closed", None)
+        if self._closed is not None and self._closed not in _watched:
+            # aiohttp makes it for who asks, and asyncio logs the error of one that nobody looks at (F92).
+            _watched.add(self._closed)
+            self._closed.add_done_callback(_look_at)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._response.content

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 
+import aiohttp
 import httpx
 import pytest
 
@@ -232,5 +235,37 @@ async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_
         watched.add(response.stream._closed)
         assert b"".join([chunk async for chunk in response.stream]) == BODY
     [closed] = watched
-    assert not closed._callbacks  # type: ignore[attr-defined]
+    assert [callback for callback, _ in closed._callbacks] == [transport_module._look_at]  # type: ignore[attr-defined]
     await transport.aclose()
+
+
+async def test_a_connection_that_is_reset_while_it_is_idle_is_logged_by_nobody() -> None:
+    """F92: each such connection was a traceback in the log, "Future exception was never retrieved"."""
+    has_begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await has_begun.wait()
+        writer.write(b"ok")
+        await ended.wait()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    transport = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
+    response = await transport.handle_async_request(httpx.Request("GET", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+    assert isinstance(response.stream, transport_module._Body)
+    closed = response.stream._closed
+    assert closed is not None
+    has_begun.set()
+    assert await response.aread() == b"ok"
+    ended.set()
+    await asyncio.wait([closed])
+    await asyncio.sleep(0)
+    # What asyncio asks when it is about to be forgotten.
+    assert not closed._log_traceback  # type: ignore[attr-defined]
+    assert isinstance(closed.exception(), aiohttp.ClientConnectionError)
+    await transport.aclose()
+    server.close()
+    await server.wait_closed()
