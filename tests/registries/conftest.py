@@ -56,6 +56,16 @@ class EngineInNamespace(Entrepot):
             # In one piece, so that no half of it is ever read.
             os.pwrite(file.fileno(), f"{self._offset:016.3f}".encode(), 0)
 
+    def wait_until_reached(self, manner: Manner) -> None:
+        """Wait until no host of a registry is left alone any more."""
+
+        async def wait(client: CacheClient) -> None:
+            async with asyncio.timeout(60):
+                while any(each.unreachable_since is not None for each in await client.upstreams() if each.login_server == manner.login_server):
+                    await client.status()
+
+        self.manage(wait)
+
     def manage(self, work: Callable[[CacheClient], Awaitable[T]]) -> T:
         """Speak to its management socket."""
 

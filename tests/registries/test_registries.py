@@ -151,7 +151,6 @@ def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_he
 
 
 def test_with_the_source_gone_what_is_held_is_pulled(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
-    # The last of all: the engine may leave a host alone for a while once it is gone.
     manner = source.manner
     image = source.add_image(manner.public, "gone")
     reference = f"{engine.address}/{manner.name}/open:gone"
@@ -169,3 +168,5 @@ def test_with_the_source_gone_what_is_held_is_pulled(engine: EngineInNamespace, 
         assert manner.login_server in unknown.json()["errors"][0]["message"]
     finally:
         source.start()
+        # Until the engine has found out by itself, whoever needs this source next is sent away.
+        engine.wait_until_reached(manner)
