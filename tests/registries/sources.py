@@ -91,7 +91,7 @@ class Api:
         manner = self.manner
         if self.remaining is not None and request.method == "GET" and "/manifests/" in request.path and self.remaining <= 0:
             text = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your unauthenticated pull rate limit."}]}'
-            return Answer(429, (("Content-Type", "application/json"), ("Retry-After", "2")), text)
+            return Answer(429, (("Content-Type", "application/json"), ("Retry-After", "1")), text)
         answer = self.content.right_answer(request)
         if answer.status not in {200, 206}:
             return answer
