@@ -184,7 +184,6 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("answers container clients on 127.0.0.1:")
     terminal.keys("C-c")
     terminal.sees("Stopping.")
-    terminal.run("mkdir", "-p", "config_home/entrepot")
     terminal.run("sh", "-c", "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear")
     terminal.run(*ENTREPOT)
     terminal.sees("To begin", "0 of 1,000 rules")
