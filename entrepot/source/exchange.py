@@ -24,6 +24,7 @@ from entrepot.source.causes import Diagnosis, causes_of
 from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy
+from entrepot.source.proxies import ProxyUnusable
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -163,6 +164,8 @@ class Exchange:
                 answer = await self._follow(method, url, headers, about, redirects, answers)
             except AddressRefused as error:
                 raise self._address_refused(error) from None
+            except ProxyUnusable as error:
+                raise SourceUnreachable(f"{self._name} can't be reached: {error.what}", error.hint) from None
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, OverflowError, RecursionError) as error:
                 # Whatever the parts below refuse to send, with an exception of their own each: the source named it.
                 _log.info("%s: no request can be made: %s", about, printable(f"{type(error).__name__}: {error}", 200))
@@ -227,6 +230,8 @@ class Exchange:
             response = await self._transport.handle_async_request(request)
         except httpx.TransportError as error:
             return not _is_of_connection(error)
+        except ProxyUnusable:
+            return False
         except (ValueError, OverflowError, RecursionError):
             return True
         await response.aclose()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import urllib.request
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -24,9 +23,11 @@ import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from entrepot.source.addresses import Reach, is_local
+from entrepot.source.addresses import Reach
 from entrepot.source.exchange import AddressRefused
 from entrepot.source.lookups import AddressInfo, Lookups, LookupTimedOut, literal
+from entrepot.source.proxies import proxy_for as proxy_for  # importable from here too
+from entrepot.source.proxies import proxy_of
 
 READ_AHEAD = 256 * 1024
 """Bytes of one answer that wait in memory, at most twice as many, before the source is not read on."""
@@ -60,7 +61,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
 
     *connections* is the most that each pool has open at once, *reach* says where they may go, and a name is
     looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
-    `AddressRefused`.
+    `AddressRefused` and `ProxyUnusable`.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, connections: int, reach: Reach | None = None, lookup_timeout: float = 10.0) -> None:
@@ -76,7 +77,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
         if not self._reach.permits_host(host):
             raise AddressRefused(host)
         timeout = request.extensions.get("timeout", {})
-        proxy = proxy_for(request.url)
+        proxy = proxy_of(request.url)
         with _as_httpx_errors():
             response = await self._session(judged=proxy is None and host not in self._reach.hosts).request(
                 request.method,
@@ -84,7 +85,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
                 headers=request.headers.multi_items(),
                 data=await request.aread() or None,
                 allow_redirects=False,
-                proxy=proxy,
+                proxy=proxy.url if proxy is not None else None,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
         body = _Body(response, timeout.get("read"))
@@ -212,15 +213,6 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         # After the last byte the connection is back in the pool already, and this does nothing; before it, the rest is not wanted.
         self._response.close()
-
-
-def proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for *url* (``HTTPS_PROXY``, ``NO_PROXY``, …); none for what runs on this machine."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if proxy is None or is_local(url.host) or urllib.request.proxy_bypass(url.host if url.port is None else f"{url.host}:{url.port}"):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @contextmanager
