@@ -20,7 +20,7 @@ from entrepot import __version__
 from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
-from entrepot.source.causes import Diagnosis, causes_of
+from entrepot.source.causes import Diagnosis, causes_of, proxy_cause
 from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy
@@ -165,7 +165,7 @@ class Exchange:
             except AddressRefused as error:
                 raise self._address_refused(error) from None
             except ProxyUnusable as error:
-                raise SourceUnreachable(f"{self._name} can't be reached: {error.what}", error.hint) from None
+                raise SourceUnreachable.of_cause(proxy_cause(error)) from None
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, OverflowError, RecursionError) as error:
                 # Whatever the parts below refuse to send, with an exception of their own each: the source named it.
                 _log.info("%s: no request can be made: %s", about, printable(f"{type(error).__name__}: {error}", 200))
@@ -212,12 +212,13 @@ class Exchange:
             error.request = request
             raise
         breaker.answered()
+        self._diagnosis.answered(self._name, response.headers)
         response.request = request
         return response
 
     async def _given_up(self, error: httpx.TransportError, answers: Mapping[Breaker, int]) -> SourceUnreachable:
         """What a request is told that failed with all its attempts. Unless others got an answer meanwhile, the host gets no more requests for a while."""
-        told = await self._diagnosis.explain(error, self._name)
+        told = await self._diagnosis.explain(error, self._name, self._reach)
         breaker = self._breakers.of(self._name, error.request.url)
         if _is_of_connection(error) and breaker.answers == answers.get(breaker):
             self._breakers.give_up(breaker, told, self._reaches)
