@@ -7,6 +7,7 @@ manifests are only asked for by HEAD, and never fetched.
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import logging
 import os
@@ -19,7 +20,7 @@ from functools import partial
 
 import httpx
 
-from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode
+from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode, disk_cause
 from entrepot.credentials import CredentialSet
 from entrepot.data_directory import SPACE_TO_START
 from entrepot.directories import file_system
@@ -324,7 +325,7 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
                 f"The data directory {engine.directories.data} is not there.",
                 "Put it back, or restart the engine, which makes a new one.",
             )
-        return _space(engine, status.blobs_size, status.space_free, status.space_limit)
+        return await asyncio.to_thread(_space, engine, status.blobs_size, status.space_free, status.space_limit)
 
     yield await _isolated(_MACHINE, "space", space)
     yield await _isolated(_MACHINE, "data directory", lambda: _data(engine))
@@ -338,9 +339,8 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
     told = f"{size(held)} of {size(limit)} are held, {size(free)} free"
     if free < SPACE_TO_START:
-        return _failed(
-            _MACHINE, "space", f"The disk of {engine.directories.data} is full ({size(free)} free).", "Free space there, or move the data to a larger disk."
-        )
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return _caused(_MACHINE, "space", disk_cause(full, engine.directories.data, file_system(engine.directories.data)))
     if free < min(RESERVE, limit):
         return _warning(_MACHINE, "space", f"Little space is left: {told}.", "Other data grows on the same file system: free space, or lower size_limit.")
     return _ok(_MACHINE, "space", told)
@@ -351,6 +351,10 @@ async def _data(engine: Engine) -> Finding:
     data, foreign = engine.directories.data, engine.blobs.foreign
     place = await asyncio.to_thread(file_system, data)
     problems = engine.health_of_engine.problems()
+    if (cause := engine.health_of_engine.disk) is not None:
+        return _caused(_MACHINE, "data directory", cause)
+    if (refusal := engine.catalog.refusal) is not None:
+        return _refused(_MACHINE, "data directory", refusal)
     if problems:
         return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {data} ({place}).")
     others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob and were passed over: {foreign}" if foreign.count else ""

@@ -736,7 +736,7 @@ class Engine:
             self.events.record("engine-ready", "The engine is well again.")
 
     def _notices(self) -> Iterator[str]:
-        yield from self.health_of_engine.problems()
+        yield from self.health_of_engine.messages()
         yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         yield from self.fills.notices()
