@@ -44,6 +44,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.source.exchange import ATTEMPTS, Answer, Exchange
+from entrepot.source.proxies import environment_problems
 from entrepot.source.tokens import Authorization, Login, Tokens
 from entrepot.words import counted, printable
 
@@ -346,6 +347,8 @@ class Sources:
 
     async def prepare(self) -> None:
         """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
+        for problem in environment_problems():
+            _log.warning("%s", problem.message)
         if self._given_transport is None:
             await asyncio.to_thread(self._parts)
 
