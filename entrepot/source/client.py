@@ -86,7 +86,6 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
 """What the specification wants answered for a manifest without referrers."""
 
-_HTML = frozenset({"text/html", "application/xhtml+xml"})
 _UNTYPED = frozenset({"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"})
 _IMAGE_TYPES = frozenset(MANIFEST_TYPES)
 _INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
@@ -697,7 +696,7 @@ class SourceClient:
 
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
-        if answer.media_type in _HTML and (unless is None or _digest_header(answer.headers) != unless):
+        if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
             self._upstream.problem = f"{self._server} answers with a web page for {about}."
             raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
 

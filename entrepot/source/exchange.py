@@ -47,6 +47,7 @@ REDIRECTS = 5
 
 _log = logging.getLogger("entrepot.source")
 
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _RETRIED = frozenset({502, 503, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
@@ -76,6 +77,11 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         # Of several headers the last counts, as in browsers (Fetch standard, "extract a MIME type").
         sent = self.headers.get_list("content-type") or [""]
         return sent[-1][:512].partition(";")[0].strip().lower() or None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a web page, for people."""
+        return self.media_type in _PAGES
 
     @property
     def media_type_is_valid(self) -> bool:

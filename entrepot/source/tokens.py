@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from entrepot.upstreams import SourceRegistry
 
 DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives when its answer says nothing (distribution specification, "Token Response Fields")."""
+"""Seconds that a token lives when its answer says nothing that can be read, and at least ("Token Response Fields" of the token specification).
+
+The clients in Go take a shorter lifetime for this one too (minimumTokenLifetimeSeconds).
+"""
 
 RENEWED_BEFORE = 30.0
 """Seconds before its end at which a token is no longer used, or a tenth of its life where that is shorter: a request must get there while it is good."""
@@ -101,10 +105,14 @@ SHARED_DOMAINS = frozenset(
 
 _SCHEMES = frozenset({"basic", "bearer", "digest", "hoba", "mutual", "negotiate", "ntlm", "oauth", "scram-sha-1", "scram-sha-256", "vapid"})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_SECONDS = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ALIYUN = re.compile(r"[a-z0-9-]+\.([a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com")
 _ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.com")
 _PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
+
+
+_NO_TOKEN_SERVER = "A sign-in page of the network, or a proxy, can cause this. No token was kept."
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,8 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
             name = word[0].lower()
             if found is not None and parameters is not None:
                 quoted, bare = found[1], found[2]
-                parameters.setdefault(name, re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'"))
+                # Of one that comes twice the last counts, as in Go.
+                parameters[name] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'")
                 last_unquoted = name if quoted is None else None
                 at = found.end()
             elif name in _SCHEMES or parameters is None or last_unquoted is None:
@@ -149,6 +158,33 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
                 parameters[last_unquoted] += f",{word[0]}"
                 at = word.end()
     return challenges
+
+
+def parse_token_answer(content: bytes) -> tuple[str, float]:
+    """The token of an answer and the seconds that it lives; raises `Undecodable`, whose text ends a sentence that says there is none.
+
+    It is read as the clients in Go read it (distribution, internal/client/auth/session.go): ``access_token`` comes before ``token``, the case of names does
+    not matter, and a lifetime below the default is the default. More than these read is a byte order mark, UTF-16, white space around the token, and a
+    lifetime of any other kind than a number. ``issued_at`` is of another clock, and not looked at.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
+    fields = {name.lower(): value for name, value in decode(content, dict[str, msgspec.Raw]).items()}
+    lifetime = DEFAULT_LIFETIME
+    seconds = bytes(fields.get("expires_in", b""))[:100].decode("ascii", "replace").strip('" \t\r\n')
+    if _SECONDS.fullmatch(seconds):
+        lifetime = min(max(float(seconds), DEFAULT_LIFETIME), LONGEST_LIFETIME)
+    unusable = ""
+    for name in ("access_token", "token"):
+        try:
+            token = decode(bytes(fields.get(name, b"null")), str).strip()
+        except Undecodable:
+            continue
+        if token and len(token) <= TOKEN_LENGTH and _TOKEN.fullmatch(token):
+            return token, lifetime
+        if token:
+            unusable = f" that can be used: it has {len(token):,} characters, or some that no header may have"
+    raise Undecodable(unusable)
 
 
 def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
@@ -251,12 +287,6 @@ class Authorization:
 
     value: str
     expires: float | None
-
-
-class _TokenAnswer(msgspec.Struct):
-    token: str | None = None
-    access_token: str | None = None
-    expires_in: float | None = None
 
 
 class Tokens:
@@ -392,19 +422,16 @@ class Tokens:
         url = realm.copy_with(params=[*realm.params.multi_items(), *parameters])
         # A redirect would lose the credentials and end in a token for nobody: it is no answer.
         async with await exchange.open("GET", url, headers, about="a token", redirects=0) as answer:
-            if answer.status != 200:
+            if not 200 <= answer.status < 300:
                 raise self._refusal(answer.status, answer.headers, login, realm.host)
             content = await answer.read(TOKEN_ANSWER_LIMIT)
         try:
-            token_response = decode(content, _TokenAnswer)
-        except Undecodable:
-            token_response = _TokenAnswer()
-        token = token_response.token or token_response.access_token
-        if token is None or len(token) > TOKEN_LENGTH or not _TOKEN.fullmatch(token):
-            raise SourceAnswerInvalid(f"{realm.host}, where {key.login_server} signs us in, answers without a token.", "Try again later.")
-        lifetime = DEFAULT_LIFETIME
-        if token_response.expires_in is not None and token_response.expires_in > 0:
-            lifetime = min(token_response.expires_in, LONGEST_LIFETIME)
+            token, lifetime = parse_token_answer(content)
+        except Undecodable as error:
+            where = f"{realm.host}, where {key.login_server} signs us in,"
+            if answer.is_page:
+                raise SourceAnswerInvalid(f"{where} answers without a token: it sends a web page.", _NO_TOKEN_SERVER) from None
+            raise SourceAnswerInvalid(f"{where} answers without a token{error}.", "The fault is there; try again later.") from None
         return Authorization(f"Bearer {token}", asked + lifetime - min(RENEWED_BEFORE, lifetime / 10))
 
     async def _basic(self, login: Login, to: httpx.URL) -> str:
