@@ -24,7 +24,8 @@ from entrepot.source.addresses import Reach, is_loopback, literal_address, parse
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
-from entrepot.source.exchange import Exchange, same_origin
+from entrepot.source.exchange import Exchange, origin_of, same_origin
+from entrepot.upstreams import LoginServerInvalid, parse_login_server
 from entrepot.words import printable
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ _ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.c
 _PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
 
 
+_NOT_SENT = "No credential was sent."
 _NO_TOKEN_SERVER = "A sign-in page of the network, or a proxy, can cause this. No token was kept."
 
 
@@ -160,6 +162,11 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     return challenges
 
 
+def asks_for_sign_in(values: Iterable[str], *, basic: bool) -> bool:
+    """Whether challenges are those of a registry, and not of storage whose presigned address has expired. *basic*: those for Basic are too."""
+    return any((each.scheme == "bearer" and each.parameters.get("realm")) or (basic and each.scheme == "basic") for each in parse_challenges(values))
+
+
 def parse_token_answer(content: bytes) -> tuple[str, float]:
     """The token of an answer and the seconds that it lives; raises `Undecodable`, whose text ends a sentence that says there is none.
 
@@ -193,21 +200,39 @@ def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
     It must be of the registry's own host or domain, or one of its realms in the table and the settings, and https unless the registry's endpoint itself is
     http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
     """
-    endpoint = httpx.URL(registry.endpoint)
-    url = parse_address(realm)
-    hint = "No credential was sent."
-    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
-        raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", hint)
-    host = printable(url.host, 253)
-    if url.scheme == "http" and endpoint.scheme == "https":
-        raise SourceRefused(f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.", hint)
-    if _is_own(url, endpoint, registry) or any(same_origin(url, httpx.URL(each)) for each in registry.realms):
+    url, is_own = read_realm(realm, registry)
+    if is_own:
         return url
-    place = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    host = printable(url.host, 253)
     raise SourceRefused(
         f"{registry.login_server} wants us to sign in at {host}, which is not its own.",
-        f'{hint} If the registry really signs in there, declare it in settings.toml: realms = ["{place}"] below [upstreams."{registry.login_server}"].',
+        f"{_NOT_SENT} Make a cache rule with {host} as its source, where the image is; or, if the registry really signs in there, "
+        f'declare it in settings.toml: realms = ["{origin_of(url)}"] below [upstreams."{registry.login_server}"].',
     )
+
+
+def read_realm(realm: str, registry: SourceRegistry) -> tuple[httpx.URL, bool]:
+    """The address of a realm, and whether it is the registry's own; raises `SourceRefused`.
+
+    At a realm that is not, a registry that hands requests on to another one has its clients get their tokens: without credentials that does no harm.
+    """
+    endpoint = httpx.URL(registry.endpoint)
+    url = parse_address(realm)
+    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", _NOT_SENT)
+    host = printable(url.host, 253)
+    if url.scheme == "http" and endpoint.scheme == "https":
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.", _NOT_SENT)
+    return url, _is_own(url, endpoint, registry) or any(same_origin(url, httpx.URL(each)) for each in registry.realms)
+
+
+def rule_elsewhere(host: str) -> str:
+    """What to do where a registry hands requests on to *host*, which wants credentials."""
+    try:
+        name = parse_login_server(host)
+    except LoginServerInvalid:
+        name = printable(host, 253)
+    return f"Make a cache rule with {name} as its source, and give it a credential set for {name}: those of another registry are never sent there."
 
 
 def _is_own(realm: httpx.URL, endpoint: httpx.URL, registry: SourceRegistry) -> bool:
@@ -257,12 +282,16 @@ class Login:
 
     registry: SourceRegistry
     credential_set: CredentialSet | None
+    handed_on_by: str = ""
+    """The login server whose redirects lead to this registry; its credentials are never sent here."""
 
     @property
     def identity(self) -> str:
         """Tells one login from another, without a secret: a set that was deleted and made anew is another one."""
         each = self.credential_set
-        return "" if each is None else f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
+        if each is None:
+            return f"sent by {self.handed_on_by}" if self.handed_on_by else ""
+        return f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
 
     @property
     def name(self) -> str:
@@ -359,8 +388,8 @@ class Tokens:
     async def _enter(self, way: tuple[str, str, str], key: _Key, login: Login, exchange: Exchange) -> Authorization:
         try:
             return await self._get(key, login, exchange)
-        except SourceRefused:
-            # The next request asks the registry anew how it lets us in.
+        except SourceError:
+            # The next request asks the registry again how it lets us in: it may name another realm by then.
             if self._ways_in.get(way) == key:
                 del self._ways_in[way]
             raise
@@ -410,7 +439,9 @@ class Tokens:
         if not key.realm:
             return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
         try:
-            realm = check_realm(key.realm, login.registry)
+            realm, is_own = read_realm(key.realm, login.registry)
+            if not is_own and login.credential_set is not None:
+                check_realm(key.realm, login.registry)
         except SourceRefused as refusal:
             raise SignInUnsafe(refusal.what, refusal.hint) from None
         parameters = [("service", key.service)] if key.service else []
@@ -421,9 +452,11 @@ class Tokens:
         asked = self._clock()
         url = realm.copy_with(params=[*realm.params.multi_items(), *parameters])
         # A redirect would lose the credentials and end in a token for nobody: it is no answer.
-        async with await exchange.open("GET", url, headers, about="a token", redirects=0) as answer:
+        # What a realm of a stranger answers goes to the registry as a token: nothing of a private network may.
+        way = exchange if is_own else exchange.public
+        async with await way.open("GET", url, headers, about="a token", redirects=0) as answer:
             if not 200 <= answer.status < 300:
-                raise self._refusal(answer.status, answer.headers, login, realm.host)
+                raise self._refusal(answer.status, answer.headers, login, realm.host, is_own=is_own)
             content = await answer.read(TOKEN_ANSWER_LIMIT)
         try:
             token, lifetime = parse_token_answer(content)
@@ -449,7 +482,7 @@ class Tokens:
         pair = f"{credential.username.reveal()}:{credential.password.reveal()}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
-    def _refusal(self, status: int, headers: Mapping[str, str], login: Login, host: str) -> SourceError:
+    def _refusal(self, status: int, headers: Mapping[str, str], login: Login, host: str, *, is_own: bool) -> SourceError:
         server = login.registry.login_server
         if status == 429:
             return SourceOverAllowance(
@@ -462,7 +495,8 @@ class Tokens:
         if status < 400:
             return SourceAnswerInvalid(f"{host}, where {server} signs us in, answers with status {status} instead of a token.", "No credential was sent on.")
         if login.credential_set is None:
-            return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", "Give the cache rule a credential set.")
+            hint = "Give the cache rule a credential set." if is_own else rule_elsewhere(host)
+            return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", hint)
         return SourceRefused(
             f"{server} does not accept the credentials of credential set {login.credential_set.name} ({host} answers {status}).",
             "Check the user name and the password or token behind it, and that neither has expired.",
