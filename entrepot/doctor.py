@@ -31,7 +31,7 @@ from entrepot.reference import Repository, Tag, parse_tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
 from entrepot.source.addresses import Reach
-from entrepot.source.causes import Place, proxy_cause, proxy_sign_in_cause, web_page_cause
+from entrepot.source.causes import Place, proxy_cause, web_page_cause
 from entrepot.source.client import SourceClient, trusting
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.exchange import Exchange
@@ -63,7 +63,6 @@ TAGS_TRIED = 20
 _log = logging.getLogger("entrepot.doctor")
 
 _MACHINE = "this machine"
-_HTML = frozenset({"text/html", "application/xhtml+xml"})
 
 
 @dataclass(slots=True)
@@ -243,12 +242,10 @@ async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContex
         async with await exchange.open("GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/") as answer:
             if (date := parse_date(answer.headers.get("date"))) is not None:
                 clocks.ahead[about] = date - clock()
-            if answer.media_type in _HTML:
+            if answer.is_page:
                 return _caused(about, "registry", web_page_cause(about, "its /v2/"))
             if answer.status == 200 or (answer.status == 401 and "www-authenticate" in answer.headers):
                 return _ok(about, "registry", "answers as a registry")
-            if answer.status == 407 and (cause := proxy_sign_in_cause(Place(about, httpx.URL(registry.endpoint)))) is not None:
-                return _caused(about, "registry", cause)
             if answer.status == 429:
                 return _warning(about, "registry", "It was asked too often (status 429).", "Try again later.")
             if answer.status >= 500:

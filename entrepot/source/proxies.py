@@ -111,6 +111,19 @@ class Proxy:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
+class ProxyFailed(httpx.ProxyError):
+    """A proxy could not be reached, or refuses: the source was not asked.
+
+    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password).
+    What led to it is its ``__cause__``.
+    """
+
+    def __init__(self, message: str, proxy: Proxy, status: int | None = None) -> None:
+        super().__init__(message)
+        self.proxy = proxy
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True)
 class _Exception:
     """An entry of NO_PROXY. A *host* starts with a dot; *itself*: it is meant too, and not only what is below."""
