@@ -14,7 +14,7 @@ import os
 import resource
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -329,8 +329,9 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
     yield await _isolated(_MACHINE, "open files", _files)
     if any(name.lower().endswith("_proxy") for name in os.environ):
         yield await _isolated(_MACHINE, "proxy", _proxy)
-    if clocks.ahead:
-        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock))
+    behind = engine.sources.diagnosis.clock_problem()
+    if clocks.ahead or behind is not None:
+        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock, behind))
 
 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
@@ -381,7 +382,9 @@ def _proxy() -> Finding:
     )
 
 
-def _clock_of(ahead: Iterable[float], clock: Callable[[], float]) -> Finding:
+def _clock_of(ahead: Collection[float], clock: Callable[[], float], problem: Cause | None) -> Finding:
+    if not ahead and problem is not None:
+        return _caused(_MACHINE, "clock", problem)
     # Where one source agrees with our clock, it is the others that are wrong.
     off = min(ahead, key=abs)
     if abs(off) < CLOCK_WARNS:

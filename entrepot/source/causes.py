@@ -130,6 +130,14 @@ class Diagnosis:
             cause = _of_proxy(failed, chain, place)
         return cause if cause is not None else _of_network(chain, error, place)
 
+    def clock_problem(self, *, tolerance: float = CLOCK_WRONG) -> Cause | None:
+        """What is wrong with this machine's clock by *tolerance* seconds or more, as far as is known."""
+        ahead = self.clock.ahead()
+        if ahead is not None:
+            return self.clock_cause(ahead, ", by what the sources say") if abs(ahead) >= tolerance else None
+        behind = self.clock.behind_records
+        return self.clock_cause(behind, " at least, by what was written here before") if behind >= tolerance else None
+
     def clock_cause(self, ahead: float, so: str = "") -> Cause:
         """The clock is *ahead* seconds behind what is right; *so* says what comes of it."""
         return Cause(CauseCode.CLOCK_WRONG, f"{clock_is(ahead, self.clock.wall_clock())}{so}.", CLOCK_CURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -190,3 +191,18 @@ async def test_a_credential_helper_that_is_missing(directories: Directories, set
         told += [f"{each.what} {each.advice}" for each in (await examine(engine)).findings if each.check == "sign-in"]
         assert len(told) >= 4
         assert all(what in each and hint in each for each in told)
+
+
+async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any_pull(directories: Directories, settings: Settings) -> None:
+    """F69: a machine whose battery is empty starts in 1970 or at the date of its image."""
+    async with Engine.open(directories, settings) as engine:
+        assert (await engine.status()).notices == ()
+    future = datetime.now(UTC).timestamp() + 400.2 * 86_400
+    os.utime(directories.catalog, (future, future))
+    async with Engine.open(directories, settings) as engine:
+        [notice] = (await engine.status()).notices
+        assert notice.startswith(
+            f"This machine's clock is 400 days behind ({datetime.now(UTC):%Y-%m-%d}) at least, by what was written here before. Set the clock"
+        )
+        [finding] = [each for each in (await examine(engine)).findings if each.cause == "clock-wrong"]
+        assert f"{finding.what} {finding.advice}" == notice
