@@ -47,7 +47,7 @@ CERTIFICATE_CURE: Final = (
 )
 """What to do about an authority that is not trusted."""
 
-WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this: open its address in a browser. Nothing of it was kept."
 """What to think of where something answers that is no registry."""
 
 # Of OpenSSL's x509_vfy.h.
