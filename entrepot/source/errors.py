@@ -11,6 +11,7 @@
     ├── SourceOverAllowance     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
     ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
+    │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
     └── SourceBrokeOff          the connection ended before the answer did
 
 Each message names the source (``docker.io/library/nginx``) and whose fault it is. None ever carries a secret, a token or the query of a URL.
@@ -86,6 +87,10 @@ class SourceAnswerInvalid(SourceError):
     """The source registry answers, but not as the OCI distribution specification says: nothing of such an answer is kept."""
 
     code = "SourceAnswerInvalid"
+
+
+class SourceMisread(SourceAnswerInvalid):
+    """The source labels a blob as compressed, and the reading that was tried is wrong. The next attempt reads it the other way."""
 
 
 class SourceBrokeOff(SourceError):
