@@ -118,6 +118,8 @@ class Engine:
         """Where container clients find the registry; the server sets it when it listens."""
         self.management_address: str | None = None
         """Where the management API is offered on TCP; the server sets it when it listens."""
+        self.socket_problem: str | None = None
+        """Why commands can't reach the engine on its Unix socket; the server that looks after it sets it."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -729,6 +731,8 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
+        if self.socket_problem is not None:
+            yield self.socket_problem
         yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         yield from self.fills.notices()
