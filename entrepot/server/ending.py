@@ -63,8 +63,8 @@ class Deadline:
         self._clock = clock
         self._until: float | None = None
         self._changed = threading.Condition()
-        self.reason: Callable[[], str] = lambda: ""
-        """What keeps the engine from its end, as far as it knows: a sentence, or nothing."""
+        self.reason: Callable[[], str] = lambda: "A thread waits for the disk or for a program."
+        """What keeps the engine from its end, as far as it knows, in a sentence."""
         self.say_last: Callable[[], None] = lambda: None
         """Writes what is still to be logged."""
 
@@ -82,13 +82,9 @@ class Deadline:
         with self._changed:
             while self._until is not None and (left := self._until - self._clock()) > 0:
                 self._changed.wait(left)
-        _log.error("The engine could not end in order. %sIt ends now as in a power cut: what is on the disk is whole.", self._reason())
+        _log.error("The engine could not end in order. %s It ends now as in a power cut: what is on the disk is whole.", self.reason())
         self.say_last()
         self._leave(NOT_IN_ORDER)
-
-    def _reason(self) -> str:
-        reason = self.reason() or "A thread does not come back from the disk or a program."
-        return f"{reason} "
 
 
 class Ending:

@@ -133,7 +133,8 @@ async def _serve(
 ) -> None:
     async with Engine.open(directories, settings, demo=demo) as engine, answer_signals(engine.stopping, deadline) as ending:
         if deadline is not None:
-            deadline.reason = lambda: " ".join(engine.health_of_engine.problems())
+            waits = f"A thread waits for a program, or for the disk of {directories.data}."
+            deadline.reason = lambda: " ".join(engine.health_of_engine.problems()) or waits
         if prepare is not None:
             await prepare(engine)
         async with listening(engine, ending):
