@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import re
 import stat
 import sys
@@ -20,6 +22,8 @@ APPLICATION: Final = "entrepot"
 
 SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
 """The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104 on the BSDs and macOS (unix(7))."""
+
+SHORTER_PATH: Final = "Set XDG_RUNTIME_DIR to a directory with a shorter path."
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +99,14 @@ class Directories:
 
     def make(self) -> None:
         """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long."""
-        length = len(os.fsencode(self.socket))
-        if length > SOCKET_PATH_LENGTH:
-            raise EngineError(
-                f"The path of the management socket is too long: {self.socket} has {length} bytes, and the system allows {SOCKET_PATH_LENGTH}.",
-                "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
-            )
-        for each, variable in ((self.config, "XDG_CONFIG_HOME"), (self.data, "XDG_DATA_HOME"), (self.runtime, "XDG_RUNTIME_DIR"), (self.log, "XDG_STATE_HOME")):
+        if (problem := socket_path_problem(self.socket)) is not None:
+            raise EngineError(problem, SHORTER_PATH)
+        if (problem := runtime_problem(self.runtime)) is not None:
+            raise EngineError(problem)
+        variables = (self.config, "XDG_CONFIG_HOME"), (self.data, "XDG_DATA_HOME"), (self.runtime, "XDG_RUNTIME_DIR"), (self.log, "XDG_STATE_HOME")
+        for each, _ in variables:
+            _refuse_root_in_place_of_user(each)
+        for each, variable in variables:
             hint = f"Give this user the right to write there, or set {variable} to another directory."
             try:
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,6 +127,70 @@ class Directories:
             raise EngineError(f"The directory {self.runtime} belongs to another user.", "Set XDG_RUNTIME_DIR to a directory of this user.")
         if stat.S_IMODE(status.st_mode) & 0o077:
             self.runtime.chmod(0o700)
+
+
+def socket_path_problem(path: Path) -> str | None:
+    """Why *path* can't be that of a Unix socket; None where it can."""
+    length = len(os.fsencode(path))
+    if length <= SOCKET_PATH_LENGTH:
+        return None
+    return f"The path of the management socket is too long: {path} has {length} bytes, and the system allows {SOCKET_PATH_LENGTH}."
+
+
+def runtime_problem(runtime: Path) -> str | None:
+    """Why *runtime*, where the socket is, can't be used by this user at all, and what to do: it belongs to another one. None where it does not (F68).
+
+    ``su`` and ``sudo`` may keep XDG_RUNTIME_DIR of the user before. For root see `Directories.make`.
+    """
+    owner, me = _owner(runtime), os.geteuid()
+    if owner in {None, 0, me} or me == 0:
+        return None
+    own = Path(f"/run/user/{me}")
+    hint = f"Set XDG_RUNTIME_DIR={own}." if own.is_dir() else "Unset XDG_RUNTIME_DIR, or set it to a directory of this user."
+    return (
+        f"The directory {runtime} of the management socket belongs to another user: to {user_name(owner)}, and this is {user_name(me)}. "
+        f"su and sudo may keep the environment of the user before. {hint}"
+    )
+
+
+def _refuse_root_in_place_of_user(path: Path) -> None:
+    """Root in the environment of another user (``sudo -E``) would leave files there which that user can't use; raises `EngineError` (F68).
+
+    Root that keeps its data in a directory of another user on purpose, as in containers, is not meant: only the user who called sudo, whose home this is, or
+    whose runtime directory.
+    """
+    owner = _owner(path)
+    if os.geteuid() or not owner:
+        return
+    caller = os.environ.get("SUDO_UID", "")
+    home = Path.home()
+    of_caller = caller == str(owner)
+    at_home = path.is_relative_to(home) and _owner(home) == owner and str(home) != pwd.getpwuid(0).pw_dir
+    if of_caller or at_home or path.is_relative_to(f"/run/user/{owner}"):
+        user = user_name(owner)
+        raise EngineError(
+            f"{path} is among the files of the user {user}, and what root makes there {user} can't use any more.",
+            f"Run it as {user}, without sudo; or for root with its own directories: sudo -i, without -E.",
+        )
+
+
+def _owner(path: Path) -> int | None:
+    """The user whose *path* is, or the directory above it that is there."""
+    for each in (path, *path.parents):
+        try:
+            return each.stat().st_uid
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EACCES, errno.ENOTDIR}:
+                return None
+    return None
+
+
+def user_name(user: int | None) -> str:
+    """The name of a user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(-1 if user is None else user).pw_name
+    except (KeyError, OverflowError):
+        return str(user)
 
 
 def _user_runtime() -> Path:

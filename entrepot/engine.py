@@ -65,6 +65,9 @@ BOOKKEEPING = 2.0
 STATUS_TIMEOUT = 1.0
 """Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
 
+RULE_COUNTS_TIMEOUT = 5.0
+"""Seconds that a listing of the rules waits for how they are used; to count 10,000 repositories takes tens of milliseconds."""
+
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
 
@@ -118,6 +121,8 @@ class Engine:
         """Where container clients find the registry; the server sets it when it listens."""
         self.management_address: str | None = None
         """Where the management API is offered on TCP; the server sets it when it listens."""
+        self.socket_problem: str | None = None
+        """Why commands can't reach the engine on its Unix socket; the server that looks after it sets it."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -160,11 +165,12 @@ class Engine:
         self.repositories = CachedRepositories(
             settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
         )
+        self._answers_with_old_counts = 0
         self.revisions = Revisions(
             documents=lambda: documents.revision,
             health=lambda: tuple(self.health(each.name) for each in documents.credential_sets),
             held=lambda: catalog.changes,
-            usage=lambda: catalog.uses,
+            usage=lambda: catalog.uses + self._answers_with_old_counts,
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
@@ -177,6 +183,7 @@ class Engine:
         self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
+        self._requests_counted: dict[str, tuple[int, int]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -474,8 +481,7 @@ class Engine:
     async def rule_snapshots(self) -> list[RuleSnapshot]:
         """All cache rules, by name, and how they are used."""
         rules = self.documents.rules
-        use = await self._use_of_rules(rules)
-        requests = await self.catalog.requests_of_rules()
+        use, requests = await self._counts_of_rules(rules)
         return [
             RuleSnapshot(
                 name=rule.name,
@@ -498,6 +504,19 @@ class Engine:
             for answered, made in (requests.get(rule.name, (0, 0)),)
             for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def _counts_of_rules(self, rules: RuleBook) -> tuple[dict[str, _RuleUse], dict[str, tuple[int, int]]]:
+        """How the rules are used, by their names; what was last known while the catalog fails or its disk hangs: rules are in memory, and must be seen."""
+        try:
+            async with asyncio.timeout(RULE_COUNTS_TIMEOUT):
+                use, requests = await self._use_of_rules(rules), await self.catalog.requests_of_rules()
+        except (CatalogFailed, TimeoutError) as error:
+            _log.debug("The use of the rules can't be counted: %s", error)
+            # Who has this answer must not take it for the one of a catalog that works again.
+            self._answers_with_old_counts += 1
+            return self._use_counted[1], self._requests_counted
+        self._requests_counted = requests
+        return use, requests
 
     async def _use_of_rules(self, rules: RuleBook) -> dict[str, _RuleUse]:
         """What is cached through each rule, and how it was pulled; counted when something of it has changed since the last time."""
@@ -729,6 +748,8 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
+        if self.socket_problem is not None:
+            yield self.socket_problem
         yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         yield from self.fills.notices()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from entrepot.client import NO_ENGINE, CacheClient
+from entrepot.client import CacheClient
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 
@@ -56,7 +56,12 @@ class Connection:
     def link(self, *, keep: bool = False) -> Iterator[Link]:
         """The way to the engine, which stands within it. *keep* connects again when it is lost. Raises `EntrepotError` and `ClientError`."""
         if self.target is None:
-            yield self._on_socket(Directories.of_user().socket, NO_ENGINE)
+            from entrepot.cli.absence import note_of_another_user, why_no_engine
+
+            directories = Directories.of_user()
+            if (reminder := note_of_another_user(directories.socket)) is not None:
+                click.echo(reminder, err=True)
+            yield self._on_socket(directories.socket, lambda: why_no_engine(directories))
         elif self.target.startswith("ssh://"):
             from entrepot.cli.session import cleans_up_when_ended
             from entrepot.cli.tunnel import SshAddress, Tunnel
