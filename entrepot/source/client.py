@@ -22,6 +22,7 @@ import truststore
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
+from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
@@ -34,6 +35,7 @@ from entrepot.source.decoding import (
     parse_unsatisfied_range,
 )
 from entrepot.source.errors import (
+    SignInUnsafe,
     SourceAnswerInvalid,
     SourceBrokeOff,
     SourceError,
@@ -43,15 +45,16 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.exchange import ATTEMPTS, Answer, Exchange
-from entrepot.source.tokens import Authorization, Login, Tokens
+from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
+from entrepot.source.proxies import environment_problems
+from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.upstreams import SourceRegistry
 from entrepot.words import counted, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
     from entrepot.settings import Settings
     from entrepot.source.transport import SourceTransport
-    from entrepot.upstreams import SourceRegistry
 
 LIST_LIMIT = 16 * 1024 * 1024
 """The largest list of tags that is read, in bytes."""
@@ -71,6 +74,12 @@ CURSOR_LENGTH = 2 * 1024
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
 
+HANDED_ON = 2
+"""Further registries to which one registry may hand a request on, each with a sign-in of its own."""
+
+ON_THE_INTERNET = Reach(public=True)
+"""Where tokens are asked for that a registry does not give itself. One transport for all: without credentials there is nothing to keep apart."""
+
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
 MANIFEST_TYPES = (
@@ -85,7 +94,6 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
 """What the specification wants answered for a manifest without referrers."""
 
-_HTML = frozenset({"text/html", "application/xhtml+xml"})
 _UNTYPED = frozenset({"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"})
 _IMAGE_TYPES = frozenset(MANIFEST_TYPES)
 _INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
@@ -285,7 +293,12 @@ class Sources:
         """A source registry, seen with a credential set or none. The secrets are read when a challenge asks for them."""
         reach = Reach.of(registry)
         transport = self._transport_to(registry.endpoint, reach)
-        exchange = Exchange(
+        exchange = self._exchange(registry, transport, reach)
+        exchange.public = self._exchange(registry, self._transport_to("", ON_THE_INTERNET), ON_THE_INTERNET)
+        return SourceClient(self, Login(registry, credential_set), exchange)
+
+    def _exchange(self, registry: SourceRegistry, transport: httpx.AsyncBaseTransport, reach: Reach) -> Exchange:
+        return Exchange(
             transport,
             registry.login_server,
             timeout=self._timeout,
@@ -294,7 +307,6 @@ class Sources:
             breakers=self.breakers,
             reach=reach,
         )
-        return SourceClient(self, Login(registry, credential_set), exchange)
 
     def state(self, login_server: str) -> UpstreamState:
         """What is known of a source registry."""
@@ -346,6 +358,8 @@ class Sources:
 
     async def prepare(self) -> None:
         """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
+        for problem in environment_problems():
+            _log.warning("%s", problem.message)
         if self._given_transport is None:
             await asyncio.to_thread(self._parts)
 
@@ -677,24 +691,67 @@ class SourceClient:
             raise refused
 
     async def _signed_in(self, method: str, url: httpx.URL, headers: Mapping[str, str], repository: Repository, about: str) -> Answer:
+        """Make a request with what its registry asks for, and with what a registry asks for that it hands requests on to (F80).
+
+        No registry is asked more than three times: without a token, with one that has just been revoked, and with a new one.
+        """
         tokens = self._sources.tokens
         authorization = await tokens.known(self._login, repository, self._exchange)
-        # At most three requests: without a token, with one that has just been revoked, and with a new one.
-        for renewed in (False, True):
-            answer = await self._exchange.open(method, url, _with(headers, authorization), about=about)
+        sent: dict[str, Authorization] = {}
+        challenged: dict[str, int] = {}
+
+        async def authorize(target: httpx.URL) -> str | None:
+            origin = origin_of(target)
+            try:
+                token = await tokens.known(self._handed_on(origin), repository, self._exchange)
+            except SourceRefused:
+                # It says so itself when it is asked without a token.
+                return None
+            if token is not None:
+                sent[origin] = token
+            return token.value if token is not None else None
+
+        while True:
+            sent.clear()
+            answer = await self._exchange.open(method, url, _with(headers, authorization), about=about, authorize=authorize)
             challenges = answer.headers.get_list("www-authenticate")
-            if answer.status != 401 or answer.redirected or not challenges:
+            origin = answer.origin
+            if answer.redirected:
+                answer.refuses_registry_client = origin in sent or (answer.status == 401 and asks_for_sign_in(challenges, basic=answer.is_of_registry))
+            if answer.status != 401 or not challenges or challenged.get(origin, 0) == 2:
+                return answer
+            if answer.redirected and (not answer.refuses_registry_client or len(challenged) > HANDED_ON):
                 return answer
             await answer.close()
-            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
-        return await self._exchange.open(method, url, _with(headers, authorization), about=about)
+            renewed = challenged.get(origin, 0) > 0
+            challenged[origin] = challenged.get(origin, 0) + 1
+            if not answer.redirected:
+                authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
+                continue
+            try:
+                await tokens.answer(challenges, self._handed_on(origin), repository, self._exchange, used=sent.get(origin), renewed=renewed)
+            except SignInUnsafe:
+                raise
+            except SourceRefused:
+                raise self._refused_elsewhere(answer.host, about) from None
+
+    def _handed_on(self, origin: str) -> Login:
+        """Nobody in particular at another registry, to which the redirects of this one lead."""
+        host = origin.partition("://")[2]
+        return Login(SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, handed_on_by=self._server)
+
+    def _refused_elsewhere(self, host: str, about: str) -> SourceRefused:
+        return SourceRefused(
+            f"{self._server} hands us on to {printable(host, 253)} for {about}, which lets us in only with credentials of its own, or has no such image.",
+            rule_elsewhere(host),
+        )
 
     def _about(self, repository: Repository, reference: Tag | Digest) -> str:
         return f"{self._server}/{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
-        if answer.media_type in _HTML and (unless is None or _digest_header(answer.headers) != unless):
+        if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
             self._upstream.problem = f"{self._server} answers with a web page for {about}."
             raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
 
@@ -710,6 +767,8 @@ class SourceClient:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
+        if status in {401, 403} and answer.refuses_registry_client:
+            return self._refused_elsewhere(answer.host, about)
         if status in {401, 403} and answer.redirected:
             return SourceFailed(
                 f"{answer.host}, to which {self._server} sends us for {about}, refuses it with status {status}.", "The fault is there; try again."

@@ -24,6 +24,7 @@ from entrepot.source.breaker import Breaker, Breakers
 from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy, LookupTimedOut
+from entrepot.source.proxies import ProxyUnusable
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -46,6 +47,7 @@ REDIRECTS = 5
 
 _log = logging.getLogger("entrepot.source")
 
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _RETRIED = frozenset({502, 503, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
@@ -63,6 +65,12 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         self.redirected = redirected
         """Another host than the registry's own sent it: storage behind a redirect."""
         self.host = response.url.host
+        self.origin = origin_of(response.url)
+        """Scheme, host and port of who sent it."""
+        self.is_of_registry = "/v2/" in response.url.path
+        """Its address is that of a registry's API, and not of storage."""
+        self.refuses_registry_client = False
+        """It is a refusal by a registry that its registry hands requests on to, and that signs clients in itself."""
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._stream = response.stream
         self._response = response
@@ -75,6 +83,11 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         # Of several headers the last counts, as in browsers (Fetch standard, "extract a MIME type").
         sent = self.headers.get_list("content-type") or [""]
         return sent[-1][:512].partition(";")[0].strip().lower() or None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a web page, for people."""
+        return self.media_type in _PAGES
 
     @property
     def media_type_is_valid(self) -> bool:
@@ -148,9 +161,22 @@ class Exchange:
         self._extensions = {"timeout": timeout.as_dict()}
         self._clock = clock
         self._pause = pause
+        self.public: Exchange = self
+        """The same registry's way to hosts that are neither its own nor anywhere but on the internet."""
 
-    async def open(self, method: str, url: httpx.URL, headers: Mapping[str, str], *, about: str, redirects: int = REDIRECTS) -> Answer:
+    async def open(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        *,
+        about: str,
+        redirects: int = REDIRECTS,
+        authorize: Callable[[httpx.URL], Awaitable[str | None]] | None = None,
+    ) -> Answer:
         """Make a request, again if need be, and return its answer, which the caller closes. *about* says what is asked for.
+
+        *authorize* gives the Authorization header for another host to which a redirect leads.
 
         Raises `SourceUnreachable`, or `SourceAnswerInvalid` for an address that must not or can't be used. Every status is an answer.
         """
@@ -158,9 +184,11 @@ class Exchange:
         answers: dict[Breaker, int] = {}
         while True:
             try:
-                answer = await self._follow(method, url, headers, about, redirects, answers)
+                answer = await self._follow(method, url, headers, about, redirects, answers, authorize)
             except AddressRefused as error:
                 raise self._address_refused(error) from None
+            except ProxyUnusable as error:
+                raise SourceUnreachable(f"{self._name} can't be reached: {error.what}", error.hint) from None
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, OverflowError, RecursionError) as error:
                 # Whatever the parts below refuse to send, with an exception of their own each: the source named it.
                 _log.info("%s: no request can be made: %s", about, printable(f"{type(error).__name__}: {error}", 200))
@@ -182,7 +210,16 @@ class Exchange:
             await self._pause(max(wait, random.uniform(0.5, 1.0) * FIRST_PAUSE * 2 ** (attempt - 1)))
             attempt += 1
 
-    async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int, answers: dict[Breaker, int]) -> Answer:
+    async def _follow(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        about: str,
+        redirects: int,
+        answers: dict[Breaker, int],
+        authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
+    ) -> Answer:
         first = url
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(redirects + 1):
@@ -194,6 +231,8 @@ class Exchange:
             following = self._redirect_target(url, location)
             if not same_origin(first, following):
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+                if authorize is not None and (value := await authorize(following)) is not None:
+                    headers["Authorization"] = value
             url = following
         raise SourceAnswerInvalid(f"{self._name} redirects in circles for {about}.", f"Entrepot follows {REDIRECTS} redirects.")
 
@@ -225,6 +264,8 @@ class Exchange:
             response = await self._transport.handle_async_request(request)
         except httpx.TransportError as error:
             return not _is_of_connection(error)
+        except ProxyUnusable:
+            return False
         except (ValueError, OverflowError, RecursionError):
             return True
         await response.aclose()
@@ -251,6 +292,11 @@ class Exchange:
 
     def _address_refused(self, error: AddressRefused) -> SourceAnswerInvalid:
         host = printable(error.request.url.host, 253)
+        if self._reach.public:
+            return SourceAnswerInvalid(
+                f"{self._name} wants us to sign in at {host}, which is not its own and not on the internet. No connection was made.",
+                f'If the registry really signs in there, declare it in settings.toml: realms, below [upstreams."{self._name}"].',
+            )
         return SourceAnswerInvalid(
             f"{self._name} leads to {host}, which is an address of this machine's own surroundings. No connection was made.",
             f'If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{self._name}"].',
@@ -284,6 +330,11 @@ class Exchange:
         if isinstance(error, httpx.ConnectError):
             return SourceUnreachable(f"{where} can't be reached: it takes no connections.", "Check the network, or whether the registry is up.")
         return SourceUnreachable(f"{where} ends the connection without an answer.", "Try again later.")
+
+
+def origin_of(url: httpx.URL) -> str:
+    """Scheme, host and port of an address, as an address."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:

@@ -505,6 +505,7 @@ async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(registry: 
     assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (404, "BLOB_UNKNOWN")
 
 
+@pytest.mark.usefixtures("with_credentials")
 async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(registry: httpx.AsyncClient, source: StandIn) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")
