@@ -7,7 +7,8 @@ import logging
 import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -15,6 +16,7 @@ from entrepot import __version__
 from entrepot.activity import ActivityRecord
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
+from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
 from entrepot.data_directory import only_engine
 from entrepot.documents import Documents
@@ -51,6 +53,7 @@ from entrepot.snapshots import (
 from entrepot.source.breaker import Breaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
+from entrepot.source.proxies import environment_problems
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.upkeep import Upkeep
@@ -213,8 +216,10 @@ class Engine:
             except OSError as error:
                 # What is cached can be served all the same; what is fetched is passed on.
                 _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
+            written = await asyncio.to_thread(_last_written, directories)
             try:
                 async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
+                    sources.diagnosis.clock.not_before = written
                     events = EventLog(clock)
 
                     async def kept(digest: Digest, count: int, origin: str) -> None:
@@ -655,7 +660,7 @@ class Engine:
 
     def _reachability_changed(self, breaker: Breaker) -> None:
         if breaker.error is not None:
-            message = f"{breaker.error.what} Until it answers again only what is held is served."
+            message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
             self.events.record("source-unreachable", message, breaker.login_server, level=logging.WARNING)
             return
         # What failed because nobody answered may work now.
@@ -682,6 +687,9 @@ class Engine:
                     rules=rules.get(each.login_server, 0),
                     reachable=state.reachable,
                     problem=state.problem,
+                    advice=state.advice,
+                    cause=state.cause,
+                    at_fault=at_fault(state.cause) if state.cause is not None else None,
                     allowance_remaining=state.allowance_remaining,
                     allowance_limit=state.allowance_limit,
                     allowance_resets=state.allowance_resets,
@@ -756,10 +764,24 @@ class Engine:
         yield from self.cache.pulls.notices()
         if self.documents.problem is not None:
             yield self.documents.problem.message
+        for problem in environment_problems():
+            yield problem.message
+        yield from self._local_faults()
         for each in self.documents.credential_sets:
             health = self.health(each.name)
             if health.status is HealthStatus.UNHEALTHY:
                 yield f"{each.name} is unhealthy: {health.error_message}"
+
+    def _local_faults(self) -> Iterator[str]:
+        """What of this machine or its network keeps sources from being reached: once, however many sources it concerns."""
+        of_code: dict[CauseCode, list[str]] = {}
+        for login_server in self.sources.asked:
+            state = self.sources.state(login_server)
+            if state.cause is not None and state.problem and at_fault(state.cause) is not Fault.SOURCE and state.cause is not CauseCode.PROXY_UNUSABLE:
+                of_code.setdefault(state.cause, []).append(f"{state.problem} {state.advice or ''}".strip())
+        for messages in of_code.values():
+            more = len(messages) - 1 if len(set(messages)) > 1 else 0
+            yield messages[0] + (f" The same keeps {counted(more, 'more source')} from being reached." if more else "")
 
 
 def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
@@ -768,6 +790,15 @@ def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
     except CredentialSetInUse as refusal:
         return refusal
     return None
+
+
+def _last_written(directories: Directories) -> float:
+    """A time that has passed for certain: when an engine last wrote its catalog, or this program was installed. In seconds since the epoch."""
+    times = [0.0]
+    for each in (directories.catalog, directories.catalog.with_name(f"{directories.catalog.name}-wal"), Path(__file__)):
+        with suppress(OSError):
+            times.append(each.stat().st_mtime)
+    return max(times)
 
 
 def own_platform() -> str:

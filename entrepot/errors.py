@@ -24,7 +24,10 @@ can show it beside that field, the management API can answer it in ACR's shape, 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from entrepot.causes import Cause, CauseCode
 
 
 class EntrepotError(Exception):
@@ -44,6 +47,15 @@ class EntrepotError(Exception):
         self.what = what
         self.hint = hint
         self.field = field
+        self.cause: CauseCode | None = None
+        """The fault that is behind it, where one is recognised."""
+
+    @classmethod
+    def of_cause(cls, cause: Cause) -> Self:
+        """The error for a fault, with its sentence and its cure."""
+        error = cls(cause.what, cause.hint)
+        error.cause = cause.code
+        return error
 
     @property
     def message(self) -> str:

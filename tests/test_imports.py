@@ -16,7 +16,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"directories", "errors", "events", "reference", "running_engine", "snapshots", "tasks", "toml", "wire", "words"}),
+    frozenset({"causes", "directories", "errors", "events", "reference", "running_engine", "snapshots", "tasks", "toml", "wire", "words"}),
     frozenset({"client", "credentials", "freshness", "importing", "mapping", "matching", "rules", "secrets", "settings", "upstreams"}),
     frozenset({"documents", "source", "store"}),
     frozenset({"activity", "cache"}),

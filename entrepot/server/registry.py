@@ -18,6 +18,7 @@ import msgspec
 
 from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.causes import CauseCode, at_fault
 from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
@@ -309,7 +310,10 @@ class _Response:
 
     async def error(self, error: EntrepotError) -> None:
         """An error as an OCI client expects it: ``{"errors": [{"code", "message", "detail"}]}``."""
-        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": {"code": error.code}}]}
+        detail: dict[str, str] = {"code": error.code}
+        if error.cause is not None:
+            detail |= {"cause": error.cause, "atFault": at_fault(CauseCode(error.cause))}
+        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]}
         headers: Headers = []
         if isinstance(error, PushRefused):
             headers.append((b"allow", b"GET, HEAD"))

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import truststore
 
+from entrepot.causes import CauseCode
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
@@ -26,6 +27,7 @@ from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, Place, proxy_sign_in_cause, web_page_cause
 from entrepot.source.decoding import (
     Undecodable,
     decode,
@@ -47,6 +49,7 @@ from entrepot.source.errors import (
 )
 from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
+from entrepot.source.surroundings import ClockEvidence
 from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
 from entrepot.upstreams import SourceRegistry
 from entrepot.words import counted, printable
@@ -154,6 +157,10 @@ class UpstreamState:
     reachable: bool | None = None
     """None before anything was asked of it."""
     problem: str | None = None
+    advice: str | None = None
+    """What to do about the problem."""
+    cause: CauseCode | None = None
+    """The fault that is behind it, where one is recognised."""
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
@@ -237,9 +244,18 @@ class _Upstream:
 
     def __init__(self) -> None:
         self.reachable: bool | None = None
-        self.problem: str | None = None
+        self.problem: SourceError | None = None
+        """The last failure, without its traceback."""
         self.has_odd_tags = False
         """Whether the log says already that some of its tags are none."""
+
+    def note(self, error: SourceError | None) -> None:
+        """Remember how the last request failed; None: it did not."""
+        if error is not None:
+            noted = SourceError(error.what, error.hint)
+            noted.cause = error.cause
+            error = noted
+        self.problem = error
 
 
 def trusting(settings: Settings) -> ssl.SSLContext:
@@ -279,6 +295,7 @@ class Sources:
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
+        self.diagnosis = Diagnosis(ClockEvidence(clock=clock, wall_clock=wall_clock), looks=transport is None)
 
     async def __aenter__(self) -> Sources:
         return self
@@ -306,16 +323,26 @@ class Sources:
             pause=self._pause,
             breakers=self.breakers,
             reach=reach,
+            diagnosis=self.diagnosis,
         )
+
+    @property
+    def asked(self) -> list[str]:
+        """The login servers of which something was asked since the start."""
+        return sorted(self._upstreams)
 
     def state(self, login_server: str) -> UpstreamState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
         allowance = self.allowances.get(login_server)
         broken = self.breakers.open_of(login_server)
+        # Why it is not asked counts more than what was tried since.
+        problem = broken.error if broken is not None and broken.error is not None else upstream.problem if upstream else None
         return UpstreamState(
             reachable=upstream.reachable if upstream else None,
-            problem=upstream.problem if upstream else None,
+            problem=problem.what if problem else None,
+            advice=problem.hint or None if problem else None,
+            cause=problem.cause if problem else None,
             allowance_remaining=allowance.remaining,
             allowance_limit=allowance.limit,
             allowance_resets=allowance.resets,
@@ -490,7 +517,7 @@ class SourceClient:
                 try:
                     yield BlobStream(chunks, offset=start, size=size, validator=strong)
                 except SourceBrokeOff as error:
-                    self._upstream.problem = error.what
+                    self._upstream.note(error)
                     raise
 
     def _placed(self, answer: Answer, offset: int, about: str) -> tuple[int, int | None]:
@@ -642,7 +669,7 @@ class SourceClient:
                     return answer, await answer.read(limit)
             except SourceBrokeOff as error:
                 if attempt >= ATTEMPTS:
-                    self._upstream.problem = error.what
+                    self._upstream.note(error)
                     raise
             attempt += 1
 
@@ -668,7 +695,7 @@ class SourceClient:
         try:
             answer = await self._signed_in(method, url, headers, repository, about)
         except SourceError as error:
-            self._upstream.problem = error.what
+            self._upstream.note(error)
             if isinstance(error, SourceUnreachable):
                 self._upstream.reachable = False
             if isinstance(error, SourceOverAllowance):
@@ -687,7 +714,7 @@ class SourceClient:
             refused = await self._error(answer, about)
             if isinstance(refused, SourceOverAllowance):
                 self._sources.allowances.exceeded(self._server, pause, refused.retry_after)
-            self._upstream.problem = None if isinstance(refused, SourceNotFound) else refused.what
+            self._upstream.note(None if isinstance(refused, SourceNotFound) else refused)
             raise refused
 
     async def _signed_in(self, method: str, url: httpx.URL, headers: Mapping[str, str], repository: Repository, about: str) -> Answer:
@@ -752,8 +779,9 @@ class SourceClient:
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
         if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
-            self._upstream.problem = f"{self._server} answers with a web page for {about}."
-            raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
+            page = SourceAnswerInvalid.of_cause(web_page_cause(self._server, about))
+            self._upstream.note(page)
+            raise page
 
     def _refuse_media_type(self, answer: Answer, about: str) -> None:
         """What is no media type is kept nowhere: it would become a header of an answer of ours."""
@@ -767,6 +795,8 @@ class SourceClient:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
+        if status == 407 and (cause := proxy_sign_in_cause(Place(self._server, httpx.URL(self._login.registry.endpoint)))) is not None:
+            return SourceUnreachable.of_cause(cause)
         if status in {401, 403} and answer.refuses_registry_client:
             return self._refused_elsewhere(answer.host, about)
         if status in {401, 403} and answer.redirected:
@@ -794,7 +824,7 @@ class SourceClient:
 
 
 _ASK_PUBLISHER = "Nothing of it was kept. Ask whoever publishes the image, or runs the registry."
-_NOT_A_REGISTRY = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+_NOT_A_REGISTRY = WEB_PAGE_CURE
 
 
 def _with(headers: Mapping[str, str], authorization: Authorization | None) -> dict[str, str]:
