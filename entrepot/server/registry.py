@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -22,12 +22,18 @@ from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
-from entrepot.server.files import FileCutShort, OpenFile, chunks
+from entrepot.server.files import FileCutShort, OpenFile, chunks, spans
 from entrepot.server.http import RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.paging import page_size
-from entrepot.server.ranges import ByteRange, parse_range
+from entrepot.server.ranges import (
+    BlobPieces,
+    ByteRange,
+    MultipartBody,
+    ReadBlob,
+    parse_ranges,
+    parts_within,
+)
 from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
-from entrepot.store.blobs import FilePart
 from entrepot.store.manifests import OCI_INDEX
 from entrepot.words import printable
 
@@ -50,6 +56,9 @@ ALWAYS_ANSWERED = ("/healthz",)
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
+
+_OF_CONTENT = frozenset({b"content-length", b"content-type", b"content-range"})
+"""Headers that a 304 does not have, because it has no content (RFC 9110, 15.4.5)."""
 
 _log = logging.getLogger("entrepot.registry")
 
@@ -180,18 +189,15 @@ class RegistryApp:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
             return
-        # A Range that can't be read is the client's fault, also where the blob would have to be fetched first.
-        asked = parse_range(response.headers.get(b"range"))
-        found = await self._engine.cache.blob(repository, digest, asked_by=response.client)
-        size = found.size
-        part = asked.within(size) if asked is not None and response.range_applies(str(digest)) else None
-        origin = Origin.CACHE if isinstance(found, HeldBlob) else Origin.UPSTREAM
-        status, headers = (206, _part_headers(digest, part, size, origin)) if part is not None else (200, _blob_headers(digest, size, origin))
-        etag = str(digest) if part is None else None
-        start, end = (part.start, part.end) if part is not None else (0, size)
-        if isinstance(found, HeldBlob):
+        requested_ranges = parse_ranges(response.headers.get(b"range"))
+        blob = await self._engine.cache.blob(repository, digest, asked_by=response.client)
+        size = blob.size
+        parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
+        origin = Origin.CACHE if isinstance(blob, HeldBlob) else Origin.UPSTREAM
+        answer = _BlobAnswer(digest, size, origin, parts)
+        if isinstance(blob, HeldBlob):
             try:
-                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+                await self._cached_blob(blob, response, answer)
             except FileNotFoundError:
                 if not retry:
                     raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
@@ -200,19 +206,23 @@ class RegistryApp:
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
-            await found.wait_beyond(min(start, max(0, size - 1)))
+            await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
-        await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
+        await response.stream(answer.status, answer.headers, answer.body(blob.read), etag=str(digest), sent=self._count)
 
-    async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
+    async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
         copies = self._engine.cache.copies
-        is_whole = etag is not None
-        if is_whole:
+        etag = str(blob.digest)
+        if answer.is_whole:
             copies.requested(response.client, blob.digest)
         try:
             async with self._engine.blobs.opened(blob.digest, blob.size) as file:
-                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+                if answer.multipart is None:
+                    await response.file(answer.status, answer.headers, file, answer.start, answer.end, etag=etag, sent=self._count)
+                else:
+                    body = answer.body(lambda start, end: spans(file, start, end))
+                    await response.stream(answer.status, answer.headers, body, etag=etag, sent=self._count)
         except FileCutShort as error:
             _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
             raise error.with_traceback(None) from None
@@ -222,7 +232,7 @@ class RegistryApp:
             _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
             copies.suspect(blob.digest)
             raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
-        if is_whole:
+        if answer.is_whole:
             copies.delivered(response.client, blob.digest)
 
     def _count(self, sent: int) -> None:
@@ -253,6 +263,26 @@ class RegistryApp:
         if answer.listing.filtered:
             headers.append((b"oci-filters-applied", b"artifactType"))
         await response.json(answer.listing.body, headers)
+
+
+class _BlobAnswer:
+    """Status, headers and body of an answer with a blob of *size* bytes: the whole, or *parts* of it."""
+
+    def __init__(self, digest: Digest, size: int, origin: Origin, parts: Sequence[ByteRange]) -> None:
+        self.is_whole = not parts
+        self.status = 206 if parts else 200
+        self.start, self.end = (parts[0].start, parts[0].end) if parts else (0, size)
+        """The first part. Only a multipart body has more."""
+        self.multipart = MultipartBody(parts, size) if len(parts) > 1 else None
+        self.headers = _blob_headers(digest, self.end - self.start if self.multipart is None else self.multipart.length, origin)
+        if self.multipart is not None:
+            self.headers[0] = (b"content-type", self.multipart.content_type)
+        elif parts:
+            self.headers.append((b"content-range", parts[0].header(size)))
+
+    def body(self, read: ReadBlob) -> BlobPieces:
+        """The body, from what *read* gives of the blob."""
+        return read(self.start, self.end) if self.multipart is None else self.multipart.pieces(read)
 
 
 class _Response:
@@ -295,7 +325,7 @@ class _Response:
     async def content(self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200) -> None:
         """A whole body from memory."""
         if self._is_known_to_client(etag):
-            await self.empty(304, [(name, value) for name, value in headers if name not in {b"content-length", b"content-type"}])
+            await self.empty(304, [(name, value) for name, value in headers if name not in _OF_CONTENT])
             return
         await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.head else content})
@@ -337,7 +367,7 @@ class _Response:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             sent(len(chunk))
 
-    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes | FilePart], *, etag: str | None, sent: Callable[[int], None]) -> None:
+    async def stream(self, status: int, headers: Headers, body: BlobPieces, *, etag: str | None, sent: Callable[[int], None]) -> None:
         """A body as it comes; *sent* is told each number of bytes. It ends early, without an error, when the client leaves."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
@@ -355,13 +385,13 @@ class _Response:
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
-    async def _send_all(self, body: AsyncIterator[bytes | FilePart], sent: Callable[[int], None]) -> None:
+    async def _send_all(self, body: BlobPieces, sent: Callable[[int], None]) -> None:
         async for piece in body:
-            if isinstance(piece, FilePart):
-                await self._send_part(piece.file, piece.offset, piece.offset + piece.count, sent)
-            else:
+            if isinstance(piece, bytes):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
                 sent(len(piece))
+            else:
+                await self._send_part(piece.file, piece.offset, piece.offset + piece.count, sent)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _left(self) -> None:
@@ -398,12 +428,6 @@ def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
         (b"cache-control", b"max-age=31536000, immutable"),
         (b"entrepot-origin", origin.value.encode()),
     ]
-
-
-def _part_headers(digest: Digest, part: ByteRange, size: int, origin: Origin) -> Headers:
-    headers = [(name, value) for name, value in _blob_headers(digest, size, origin) if name != b"content-length"]
-    span = f"bytes {part.start}-{part.end - 1}/{size}".encode()
-    return [*headers, (b"content-length", str(part.end - part.start).encode()), (b"content-range", span)]
 
 
 def _retry_after(seconds: float | None) -> int:
