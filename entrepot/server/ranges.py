@@ -39,7 +39,7 @@ MAX_POSITION = 10**19
 """What a position of more than 19 digits is read as. No blob is that large."""
 
 # [0-9] and not \d, which takes the digits of other scripts too.
-_RANGE = re.compile(r"([0-9]*+)-([0-9]*+)")
+_SPECIFIER = re.compile(r"([0-9]*+)-([0-9]*+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
         # A list may have empty elements (RFC 9110, 5.6.1.2).
         if not (element := element.strip(" \t")):
             continue
-        match = _RANGE.fullmatch(element)
+        match = _SPECIFIER.fullmatch(element)
         first, last = (_position(match[1]), _position(match[2])) if match is not None else (None, None)
         if first is None and last is None:
             return ()

@@ -49,13 +49,15 @@ LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
 WARNING_LIMIT = 500
-"""Characters of a warning that says why an answer may be stale."""
+"""Characters of a warning that says why an answer may be stale. All of an answer may have 4,096 bytes."""
 
 ALWAYS_ANSWERED = ("/healthz",)
 """What is answered however many requests are under way: a supervisor that gets no answer would restart the engine, which helps nobody."""
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
+
+_IN_ASCII = str.maketrans({'"': "'", "\u2026": "...", "\u2018": "'", "\u2019": "'", "\u201c": "'", "\u201d": "'"})
 
 _OF_CONTENT = frozenset({b"content-length", b"content-type", b"content-range"})
 """Headers that a 304 does not have, because it has no content (RFC 9110, 15.4.5)."""
@@ -411,10 +413,18 @@ def _origin_headers(answer: ManifestAnswer | ManifestDescription | ListAnswer) -
     """Where an answer came from, and why it may be stale."""
     headers: Headers = [(b"entrepot-origin", answer.origin.value.encode())]
     if answer.warning is not None:
-        # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
-        text = printable(answer.warning, WARNING_LIMIT).replace("\\", "").replace('"', "'").encode("latin-1", "replace")
-        headers.append((b"warning", b'110 entrepot "' + text + b'"'))
+        headers.append((b"warning", _warning(answer.warning)))
     return headers
+
+
+def _warning(text: str) -> bytes:
+    """The value of a Warning header (OCI distribution specification 1.1, "Warnings").
+
+    It says ``299 -`` and has no date. The text is ASCII, because clients disagree on everything
+    else, and has no quotation mark: regctl would read only what stands before the first.
+    """
+    line = printable(text, WARNING_LIMIT).translate(_IN_ASCII).encode("ascii", "replace").decode()
+    return b'299 - "' + line.replace("\\", "\\\\").encode() + b'"'
 
 
 def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
