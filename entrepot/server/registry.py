@@ -19,7 +19,7 @@ import msgspec
 from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.engine import Engine
-from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
+from entrepot.errors import EngineBusy, EngineError, EntrepotError, LoopDetected, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
 from entrepot.server.files import FileCutShort, OpenFile, chunks, spans
@@ -33,7 +33,8 @@ from entrepot.server.ranges import (
     parse_ranges,
     parts_within,
 )
-from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
+from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance
+from entrepot.source.via import came_through
 from entrepot.store.manifests import OCI_INDEX
 from entrepot.words import printable
 
@@ -44,6 +45,9 @@ PAGE = 1000
 
 UNKNOWN_WAIT = 3
 """Seconds that a client is asked to wait, at least, when a source lets us pull no more and does not say for how long."""
+
+LONGEST_WAIT = 24 * 3600
+"""Seconds that a client is asked to wait, at most, however long the source wants."""
 
 LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
@@ -56,6 +60,8 @@ ALWAYS_ANSWERED = ("/healthz",)
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
+
+_HEALTH = frozenset({"/healthz", "/readyz"})
 
 _IN_ASCII = str.maketrans({'"': "'", "\u2026": "...", "\u2018": "'", "\u2019": "'", "\u201c": "'", "\u201d": "'"})
 
@@ -120,6 +126,22 @@ class RegistryApp:
 
     async def _answer(self, scope: Scope, response: _Response) -> None:
         path: str = scope["path"]
+        via = response.headers.get(b"via")
+        if via is not None and path not in _HEALTH and self._engine.sources.via.leads_here(via):
+            raise self._loop(path)
+        with came_through(via):
+            await self._answer_here(scope, path, response)
+
+    def _loop(self, path: str) -> LoopDetected:
+        match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
+        route = self._engine.documents.rules.route(match["name"]) if match is not None else None
+        rule = "one of its cache rules" if route is None else f"cache rule {route.rule.name}"
+        return LoopDetected(
+            f"This engine is its own source through {rule}: a request that it sent to a source came back to it.",
+            "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+        )
+
+    async def _answer_here(self, scope: Scope, path: str, response: _Response) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
             raise PushRefused(
                 "Entrepot is a cache: nothing can be pushed to it, and nothing deleted through the registry.",
@@ -341,13 +363,17 @@ class _Response:
 
     async def error(self, error: EntrepotError) -> None:
         """An error as an OCI client expects it: ``{"errors": [{"code", "message", "detail"}]}``."""
-        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": {"code": error.code}}]}
+        detail = {"code": error.code}
+        if error.cause:
+            # For an engine whose source this one is: it quotes that and not what is built around it here.
+            detail["cause"] = error.cause
+        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]}
         headers: Headers = []
         if isinstance(error, PushRefused):
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided, EngineBusy)):
+        if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
@@ -442,7 +468,7 @@ def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
 
 def _retry_after(seconds: float | None) -> int:
     """What a client is told to wait: a little longer than the source wants, at random, so that not all come back at once."""
-    least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(seconds))
+    least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(min(seconds, LONGEST_WAIT)))
     return least + random.randint(0, max(LEAST_SPREAD, least // 5))
 
 

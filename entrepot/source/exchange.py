@@ -24,6 +24,7 @@ from entrepot.source.breaker import Breaker, Breakers
 from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy, LookupTimedOut
+from entrepot.source.via import Via
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -140,6 +141,7 @@ class Exchange:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         breakers: Breakers | None = None,
         reach: Reach | None = None,
+        via: Via | None = None,
     ) -> None:
         self._reach = reach if reach is not None else Reach()
         self._breakers = breakers if breakers is not None else Breakers(clock, clock)
@@ -148,6 +150,7 @@ class Exchange:
         self._extensions = {"timeout": timeout.as_dict()}
         self._clock = clock
         self._pause = pause
+        self._via = via if via is not None else Via()
 
     async def open(self, method: str, url: httpx.URL, headers: Mapping[str, str], *, about: str, redirects: int = REDIRECTS) -> Answer:
         """Make a request, again if need be, and return its answer, which the caller closes. *about* says what is asked for.
@@ -184,7 +187,7 @@ class Exchange:
 
     async def _follow(self, method: str, url: httpx.URL, headers: Mapping[str, str], about: str, redirects: int, answers: dict[Breaker, int]) -> Answer:
         first = url
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **self._via.headers, **headers}
         for _ in range(redirects + 1):
             response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")
