@@ -40,8 +40,10 @@ from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
     SourceBrokeOff,
+    SourceBusy,
     SourceError,
     SourceFailed,
+    SourceLoop,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
@@ -51,8 +53,9 @@ from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
 from entrepot.source.surroundings import ClockEvidence
 from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.source.via import Via
 from entrepot.upstreams import SourceRegistry
-from entrepot.words import counted, printable
+from entrepot.words import counted, duration, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
@@ -73,6 +76,9 @@ READ_IN_THREAD = 256 * 1024
 
 CURSOR_LENGTH = 2 * 1024
 """The longest text that a source may give to ask on with, in characters."""
+
+CAUSE_LENGTH = 200
+"""Characters of what a source says of its failure that are quoted, at the most."""
 
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
@@ -212,9 +218,25 @@ class _ReferrersPage(msgspec.Struct):
     manifests: list[msgspec.Raw] | None = None
 
 
+class _ErrorDetail(msgspec.Struct, rename="camel"):
+    source_message: str = ""
+    """Only from an engine: what its own source said."""
+
+
 class _ErrorEntry(msgspec.Struct):
     code: str = ""
     message: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, as whoever met it first said it."""
+        try:
+            quoted = decode(bytes(self.detail), _ErrorDetail).source_message if self.detail else ""
+        except Undecodable:
+            quoted = ""
+        code = "" if self.code == "UNKNOWN" and self.message else self.code
+        return quoted or f"{code} {self.message}"
 
 
 class _ErrorBody(msgspec.Struct):
@@ -290,6 +312,8 @@ class Sources:
         self.allowances = Allowances(clock, wall_clock)
         self.breakers = Breakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
+        self.via = Via()
+        """By which an engine knows its own requests."""
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
@@ -324,6 +348,7 @@ class Sources:
             breakers=self.breakers,
             reach=reach,
             diagnosis=self.diagnosis,
+            via=self.via,
         )
 
     @property
@@ -789,8 +814,13 @@ class SourceClient:
             raise SourceAnswerInvalid(f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
+        message = await _said(answer)
+        error = self._judge(answer, about, f" ({message})" if message else "")
+        error.source_message = message
+        return error
+
+    def _judge(self, answer: Answer, about: str, said: str) -> SourceError:
         status = answer.status
-        said = await _said(answer)
         if status == 404:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
@@ -811,6 +841,18 @@ class SourceClient:
                 else "Check that its user may read the repository, and that the repository exists."
             )
             return SourceRefused(f"{self._server} refuses {about} {self._login.name}{said}.", hint)
+        if status == 508:
+            return SourceLoop(
+                f"{self._server} leads {about} in a circle: an engine on the way is its own source{said}.",
+                "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+            )
+        retry_after = read_retry_after(answer.headers, self._sources.wall_clock())
+        if status in {503, 504} and retry_after is not None:
+            return SourceBusy(
+                f"{self._server} fails with status {status} for {about}{said}.",
+                f"It asks to try again in {duration(retry_after)}.",
+                retry_after=retry_after,
+            )
         if status >= 500:
             return SourceFailed(f"{self._server} fails with status {status} for {about}{said}.", "The fault is at the source registry; try again later.")
         return SourceAnswerInvalid(f"{self._server} answers {about} with status {status}, which was not expected{said}.", _NOT_A_REGISTRY)
@@ -847,15 +889,20 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
 
 
 async def _said(answer: Answer) -> str:
-    """What the source itself says about an error, for a person: the first of its OCI errors, cut short."""
+    """What the source itself says about an error, for a person: the first of its OCI errors, at most `CAUSE_LENGTH` characters."""
     if answer.media_type not in {"application/json", "application/vnd.oci.error.v1+json"} or answer.redirected:
         return ""
     try:
         first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
     except (Undecodable, IndexError, SourceError):
         return ""
-    text = printable(f"{first.code} {first.message}", 200)
-    return f" ({text})" if text else ""
+    text = printable(first.sentence)
+    if len(text) <= CAUSE_LENGTH:
+        return text
+    cut = text[: CAUSE_LENGTH - 1]
+    words = cut.rpartition(" ")[0].rstrip(".,;:(")
+    # What is longer than any word may be cut in its middle.
+    return f"{words if len(words) > CAUSE_LENGTH / 2 else cut}…"
 
 
 def _is_empty(value: msgspec.Raw) -> bool:

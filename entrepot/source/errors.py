@@ -11,6 +11,8 @@
     ├── SourceNotFound          it has no such manifest, blob or repository: 404
     ├── SourceOverAllowance     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
+    │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
+    ├── SourceLoop              it is an engine that got its own request back: 508
     ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
     └── SourceBrokeOff          the connection ended before the answer did
 
@@ -92,6 +94,24 @@ class SourceFailed(SourceError):
     """The source registry answers with an error of its own."""
 
     code = "SourceFailed"
+
+
+class SourceBusy(SourceFailed):
+    """The source registry is overloaded or in maintenance, and wants to be asked again after *retry_after* seconds."""
+
+    code = "SourceBusy"
+    status = oci_status = 503
+
+    def __init__(self, what: str, hint: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
+class SourceLoop(SourceError):
+    """The source registry is an engine that came by its own request again: see `entrepot.source.via`."""
+
+    code = "SourceLoop"
+    status = oci_status = 508
 
 
 class SourceAnswerInvalid(SourceError):

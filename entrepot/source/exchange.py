@@ -25,6 +25,7 @@ from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy
 from entrepot.source.proxies import ProxyUnusable
+from entrepot.source.via import Via
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -154,6 +155,7 @@ class Exchange:
         breakers: Breakers | None = None,
         reach: Reach | None = None,
         diagnosis: Diagnosis | None = None,
+        via: Via | None = None,
     ) -> None:
         self._diagnosis = diagnosis if diagnosis is not None else Diagnosis()
         self._reach = reach if reach is not None else Reach()
@@ -165,6 +167,7 @@ class Exchange:
         self._pause = pause
         self.public: Exchange = self
         """The same registry's way to hosts that are neither its own nor anywhere but on the internet."""
+        self._via = via if via is not None else Via()
 
     async def open(
         self,
@@ -223,7 +226,7 @@ class Exchange:
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
     ) -> Answer:
         first = url
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **self._via.headers, **headers}
         for _ in range(redirects + 1):
             response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")
