@@ -17,6 +17,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input
 
 from entrepot.client import ClientError, EngineRefused
+from entrepot.encoding import NotUtf8, decode_text
 from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
 from entrepot.words import counted, size
 from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary, programs_text
@@ -80,9 +81,9 @@ def read_text(typed: str) -> str:
     if len(content) > LONGEST:
         raise OSError(f"{typed} is longer than {size(LONGEST)}. Import it in parts.")
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise OSError(f"{typed} is not UTF-8 text.") from None
+        return decode_text(content)
+    except NotUtf8 as error:
+        raise OSError(f"{typed} {error}: save it as UTF-8.") from None
 
 
 class PathSuggester(Suggester):
