@@ -18,6 +18,9 @@ from entrepot.words import printable
 
 APPLICATION: Final = "entrepot"
 
+READABLE_STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
+"""Where the package managers Nix and Guix keep what they build: every user can read it, and nothing but them may write there, not even root."""
+
 SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
 """The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104 on the BSDs and macOS (unix(7))."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
+from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.errors import EngineError, Refusal
 from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
+from entrepot.secrets.exposure import find_exposure
 from entrepot.secrets.identifier import KINDS
 from entrepot.secrets.permitted import DEFAULT_OVER_TCP, KINDS_OVER_TCP, PermittedIdentifiers
 from entrepot.snapshots import SignIn
@@ -90,11 +90,11 @@ class ManagementOverTcp:
 
     def token(self) -> str:
         """The token. Blocks; raises `SettingsInvalid` when the file can't be used."""
-        from entrepot.secrets.file import read_private_file
+        from entrepot.secrets.file import read_token
         from entrepot.secrets.secret import SecretUnavailable
 
         try:
-            token = read_private_file(str(self.token_file), f"file:{self.token_file}").decode("ascii", "replace").strip()
+            token = read_token(self.token_file)
         except SecretUnavailable as error:
             raise SettingsInvalid(f"The management API can't be offered on {self.listen}. {error.what}", error.hint, field="token_file") from None
         if not re.fullmatch(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}", token):
@@ -210,19 +210,13 @@ def parse_low_water(value: str) -> float:
 
 def _certificates(file: Path) -> Path:
     """The file, when certificates can be read from it; raises `SettingsInvalid`."""
-    hint = "It holds one certificate or more in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
     try:
-        content = file.read_bytes()
+        read_certificates(file)
+    except CertificatesInvalid as error:
+        raise SettingsInvalid(f"{file} {error}.", error.hint, field="ca_file") from None
     except OSError as error:
-        raise SettingsInvalid(
-            f"The certificates in {file} can't be read: {error.strerror}.", f"Let the engine's user read it. {hint}", field="ca_file"
-        ) from None
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise SettingsInvalid(f"{file} holds no certificates that can be read.", hint, field="ca_file") from None
+        hint = "Let the engine's user read it."
+        raise SettingsInvalid(f"The certificates in {file} can't be read: {error.strerror}.", hint, field="ca_file") from None
     return file
 
 
@@ -355,20 +349,18 @@ def _check_certificate(certificate: Path, key: Path) -> None:
     for each, field in ((certificate, "certificate"), (key, "key")):
         try:
             with each.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                # Mounted as Docker and Kubernetes do it, a key has modes that nothing but its place makes good (F71).
+                exposure = find_exposure(file.fileno(), str(each), allowed=stat.S_IRWXG) if field == "key" else None
         except OSError as error:
             raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
-    if mode & stat.S_IRWXO:
-        raise SettingsInvalid(
-            f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {shlex.quote(str(key))}", field="key"
-        )
+        if exposure is not None:
+            raise SettingsInvalid(f"The key in {each} is open to every user of this machine (mode {exposure.mode:04o}).", exposure.hint, field="key")
     try:
         # A key with a pass phrase would be asked for on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
     except (ssl.SSLError, ValueError):
-        raise SettingsInvalid(
-            f"{certificate} and {key} are no certificate and its key.", "Both are in PEM format, and the key has no pass phrase.", field="certificate"
-        ) from None
+        hint = foreign_format(certificate) or foreign_format(key) or "Both are in PEM format, and the key has no pass phrase."
+        raise SettingsInvalid(f"{certificate} and {key} are no certificate and its key.", hint, field="certificate") from None
 
 
 def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:

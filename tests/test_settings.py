@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -183,9 +184,22 @@ def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path)
     found = Settings.load(path).management
     assert found == ManagementOverTcp("0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem")
     assert found.shown == "https://0.0.0.0:5001"
+
+
+def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(tmp_path: Path, open_directory: Path) -> None:
+    """F71."""
+    Authority(tmp_path).server("localhost")
     (tmp_path / "localhost.pem").chmod(0o644)
-    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)"):
+    path = tmp_path / "settings.toml"
+    written = '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "{0}/localhost.pem"\nkey = "{0}/localhost.pem"\n'
+    path.write_text(written.format(tmp_path))
+    assert Settings.load(path).management is not None
+    shutil.copy(tmp_path / "localhost.pem", open_directory)
+    path.write_text(written.format(open_directory))
+    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)\. Run: chmod 640 "):
         Settings.load(path)
+    (open_directory / "localhost.pem").chmod(0o640)
+    assert Settings.load(path).management is not None
 
 
 def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ async def _kept_by_docker(identifier: SecretIdentifier, login_server: str) -> Cr
 
 
 def _from_environment(identifier: SecretIdentifier) -> Secret:
-    value = os.environ.get(identifier.place)
+    # Its bytes: what is not UTF-8 comes through os.environ as characters that can't be sent.
+    value = os.environb.get(os.fsencode(identifier.place))
     if value:
-        return Secret(value)
+        return Secret(decoded(value, identifier, f"the environment variable {identifier.place}"))
     state = "not set" if value is None else "empty"
     raise SecretUnavailable(
         f"The secret {identifier} can't be read: the environment variable {identifier.place} is {state} for the engine.",

@@ -132,8 +132,9 @@ async def test_a_configuration_without_a_usable_login_is_said_to_be_so(config: P
     assert "hunter2" not in caught.value.message
 
 
-async def test_a_configuration_that_others_may_read_is_not_used(config: Path) -> None:
-    write(config, json.dumps({"auths": {"docker.io": auth("ann:hunter2")}}), mode=0o644)
+async def test_a_configuration_that_others_may_read_is_not_used(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(open_directory))
+    write(open_directory / "config.json", json.dumps({"auths": {"docker.io": auth("ann:hunter2")}}), mode=0o644)
     with pytest.raises(SecretUnavailable, match="chmod 600"):
         await pair_of("docker-config")
 
