@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -42,14 +43,21 @@ class Directories:
         """The platform's directories of this user.
 
         On Linux ``XDG_CONFIG_HOME``, ``XDG_DATA_HOME``, ``XDG_RUNTIME_DIR`` and ``XDG_STATE_HOME`` are followed, for root too, so that two
-        engines can live side by side.
+        engines can live side by side. Raises `EngineError` for a user who has neither these nor a home directory (F78).
         """
-        return cls(
-            config=platformdirs.user_config_path(APPLICATION, appauthor=False),
-            data=platformdirs.user_data_path(APPLICATION, appauthor=False),
-            runtime=_user_runtime(),
-            log=platformdirs.user_log_path(APPLICATION, appauthor=False),
-        )
+        try:
+            directories = cls(
+                config=platformdirs.user_config_path(APPLICATION, appauthor=False),
+                data=platformdirs.user_data_path(APPLICATION, appauthor=False),
+                runtime=_user_runtime(),
+                log=platformdirs.user_log_path(APPLICATION, appauthor=False),
+            )
+        except RuntimeError:
+            raise _homeless() from None
+        # Older versions of platformdirs give ~/.config as it stands, below the current directory.
+        if not all(each.is_absolute() for each in (directories.config, directories.data, directories.log)):
+            raise _homeless()
+        return directories
 
     @classmethod
     def under(cls, root: Path) -> Directories:
@@ -97,7 +105,11 @@ class Directories:
         return self.runtime / "entrepot.sock"
 
     def make(self) -> None:
-        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long."""
+        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long.
+
+        Where only configuration or log can't be created, in a home that is read-only or in none, an engine starts without rules (F78). What writes there later
+        says so then.
+        """
         length = len(os.fsencode(self.socket))
         if length > SOCKET_PATH_LENGTH:
             raise EngineError(
@@ -111,6 +123,8 @@ class Directories:
             except FileExistsError:
                 raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
             except OSError as error:
+                if each in {self.config, self.log} and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                    continue
                 raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
             # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
             needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
@@ -125,6 +139,11 @@ class Directories:
             raise EngineError(f"The directory {self.runtime} belongs to another user.", "Set XDG_RUNTIME_DIR to a directory of this user.")
         if stat.S_IMODE(status.st_mode) & 0o077:
             self.runtime.chmod(0o700)
+
+
+def _homeless() -> EngineError:
+    missing = [name for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME") if not os.path.isabs(os.environ.get(name, ""))]
+    return EngineError("This user has no home directory.", f"Set HOME, or each of {', '.join(missing)} to a directory of this user.")
 
 
 def _user_runtime() -> Path:

@@ -38,7 +38,8 @@ def decode_text(content: bytes) -> str:
     # Without a mark, UTF-16 of Western text has a zero in every other byte. It would pass for UTF-8 with NUL characters.
     if len(content) >= 4 and len(content) % 2 == 0 and any(content[1::2]) != any(content[::2]):
         raise NotUtf8("UTF-16", 0)
+    text = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig")
+        return text.decode()
     except UnicodeDecodeError as error:
-        raise NotUtf8(None, error.start) from None
+        raise NotUtf8(None, len(content) - len(text) + error.start) from None

@@ -144,7 +144,8 @@ class Settings:
         except FileNotFoundError:
             return cls()
         except OSError as error:
-            raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", "Let the engine's user read it.") from None
+            hint = "Let the engine's user read it, or set XDG_CONFIG_HOME to a directory of this user."
+            raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", hint) from None
         try:
             return _settings(Text(content), path)
         except TomlInvalid as error:

@@ -29,7 +29,8 @@ def test_another_encoding_is_named_and_the_text_is_not_repeated(encoding: str, n
     assert "hunter2" not in repr(caught.value)
 
 
-def test_the_first_byte_that_is_none_is_told() -> None:
+@pytest.mark.parametrize(("content", "offset"), [(b"ab\xff", 2), (b"\xef\xbb\xbfab\xff", 5)])
+def test_the_first_byte_that_is_none_is_told(content: bytes, offset: int) -> None:
     with pytest.raises(NotUtf8) as caught:
-        decode_text(b"ab\xff")
-    assert (caught.value.offset, caught.value.encoding) == (2, None)
+        decode_text(content)
+    assert (caught.value.offset, caught.value.encoding) == (offset, None)
