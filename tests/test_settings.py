@@ -290,6 +290,23 @@ def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: 
         Directories.of_user()
 
 
+@pytest.mark.parametrize("answer", [Path("~/.config/entrepot"), RuntimeError("could not determine the home directory")])
+def test_a_user_without_a_home_directory_is_one_sentence(answer: Path | RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F78: older versions of platformdirs give the path as it stands, and it would be made below the current directory."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+
+    def config_path(*_: object, **__: object) -> Path:
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(platformdirs, "user_config_path", config_path)
+    with pytest.raises(EngineError, match=r"has no home directory\. Set HOME, or each of XDG_CONFIG_HOME, XDG_STATE_HOME to a directory"):
+        Directories.of_user()
+
+
 def test_all_directories_can_be_put_below_one(tmp_path: Path) -> None:
     directories = Directories.under(tmp_path)
     directories.make()
