@@ -58,12 +58,15 @@ def read_certificates(file: Path) -> str:
 
 def foreign_format(file: Path) -> str:
     """What to do with a file that should be in PEM format and has another one; empty for PEM, or when the file can't be read. Blocks."""
+    import ssl
+
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE_SIZE)
     except OSError:
         return ""
-    if content.startswith(codecs.BOM_UTF8):
+    # OpenSSL 3 passes over the mark.
+    if content.startswith(codecs.BOM_UTF8) and ssl.OPENSSL_VERSION_INFO < (3,):
         return f"{file} begins with a byte order mark: save it as UTF-8 without one."
     if (encoding := _other_encoding(content)) is not None:
         return f"{file} is {encoding} text: save it as UTF-8."

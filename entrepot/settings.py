@@ -284,7 +284,7 @@ def _settings(text: Text, path: Path) -> Settings:
         if "manifest_limit" in told:
             told["manifest_limit"] = parse_manifest_limit(told["manifest_limit"])
         if "ca_file" in told:
-            told["ca_file"] = _certificates(path.parent / Path(told["ca_file"]).expanduser())
+            told["ca_file"] = _certificates(_beside(path, told["ca_file"], "ca_file"))
         settings = Settings(upstreams=upstreams, management=management, **told)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
@@ -316,14 +316,28 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
                 "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
                 field="listen",
             )
-        certificate, private_key = (None if each is None else path.parent / Path(each).expanduser() for each in (table.certificate, table.key))
+        certificate = None if table.certificate is None else _beside(path, table.certificate, "certificate")
+        private_key = None if table.key is None else _beside(path, table.key, "key")
+        token_file = _beside(path, table.token_file, "token_file")
         if certificate is not None and private_key is not None:
             _check_certificate(certificate, private_key)
         identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
         line = text.line_of_key(refusal.field or "", below=head) or head
         raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
-    return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key, identifiers)
+    return ManagementOverTcp(table.listen, token_file, certificate, private_key, identifiers)
+
+
+def _beside(path: Path, text: str, field: str) -> Path:
+    """A file that the settings in *path* name, from their own directory on."""
+    return path.parent / _expanded(text, field)
+
+
+def _expanded(text: str, field: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsInvalid(f"{quoted(text)} begins with a home directory that is not known.", "Write the whole path.", field=field) from None
 
 
 def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
@@ -332,7 +346,7 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
     if unknown := sorted(kinds - set(KINDS)):
         hint = f"There are: {', '.join(KINDS)}."
         raise SettingsInvalid(f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds")
-    files = None if table.secret_files is None else Path(table.secret_files).expanduser()
+    files = None if table.secret_files is None else _expanded(table.secret_files, "secret_files")
     if files is not None and (not files.is_absolute() or files == Path("/")):
         hint = 'Write the whole path of a directory that holds secrets and nothing else, such as "/run/secrets".'
         raise SettingsInvalid(f"{quoted(str(files))} is not a directory below which secrets are kept.", hint, field="secret_files")

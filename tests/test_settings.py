@@ -202,6 +202,45 @@ def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(tmp_path: Path, o
     assert Settings.load(path).management is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "says"), [("certificate", "certificate is UTF-16 text: save it as UTF-8"), ("key", "key is in DER format: convert it to PEM")]
+)
+def test_a_key_pair_in_a_format_that_no_server_takes_is_named(name: str, says: str, tmp_path: Path) -> None:
+    """F87."""
+    Authority(tmp_path).server("localhost")
+    pem = (tmp_path / "localhost.pem").read_bytes()
+    (tmp_path / "certificate").write_bytes(pem.decode().encode("utf-16") if name == "certificate" else pem)
+    (tmp_path / "key").write_bytes(b"\x30\x82\x01\x00" if name == "key" else pem)
+    text = '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "certificate"\nkey = "key"\n'
+    assert says in refused(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    ("content", "token"),
+    [
+        (b"\xef\xbb\xbfABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        (b" ABCDEFGHIJKLMNOPQRSTUVWXYZ \n\n", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ".encode("utf-16"), None),
+    ],
+)
+def test_a_token_is_read_as_editors_write_it(content: bytes, token: str | None, tmp_path: Path) -> None:
+    """F87."""
+    (tmp_path / "token").touch(0o600)
+    (tmp_path / "token").write_bytes(content)
+    management = ManagementOverTcp("127.0.0.1:5001", tmp_path / "token")
+    if token is not None:
+        assert management.token() == token
+        return
+    with pytest.raises(SettingsInvalid, match=r"token is not UTF-8 text but UTF-16\. Save it as plain UTF-8 text"):
+        management.token()
+
+
+def test_a_home_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
+    """F78."""
+    message = refused(tmp_path, 'ca_file = "~no-such-user/ca.pem"\n').message
+    assert "line 1: '~no-such-user/ca.pem' begins with a home directory that is not known. Write the whole path." in message
+
+
 def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in refused(tmp_path, '[upstreams."r.example.com"]\nendpoint = "https://me:hunter2@r.example.com"').message
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from entrepot.certificates import CertificatesInvalid
 from entrepot.client import NO_ENGINE, CacheClient
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
@@ -88,8 +89,9 @@ class Connection:
             try:
                 return CacheClient.over_https(address, token, ca_file=self.ca_file, read_only=self.read_only)
             except OSError as error:
-                hint = getattr(error, "hint", "") or "It holds one certificate or more in PEM format."
-                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {error.strerror or error}.", hint) from None
+                reason = f"it {error}" if isinstance(error, CertificatesInvalid) else error.strerror or str(error)
+                hint = error.hint if isinstance(error, CertificatesInvalid) else "It holds one certificate or more in PEM format."
+                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {reason}.", hint) from None
 
         return Link(make, blocks=False)
 

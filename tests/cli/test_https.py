@@ -144,6 +144,9 @@ async def test_no_token_at_all_and_no_certificates_where_they_should_be(near: Co
     for file in (token_file, near.root / "none"):
         ended = await near.run("--token-file", str(token_file), "--ca-file", str(file), "status")
         assert (ended.status, "The certificates in" in ended.errors) == (1, True)
+    token_file.with_name("der").write_bytes(b"\x30\x82\x01\x00")
+    ended = await near.run("--token-file", str(token_file), "--ca-file", str(token_file.with_name("der")), "status")
+    assert "can't be used: it is in DER format, and so holds no certificates that can be read. Convert it to PEM: openssl x509" in ended.errors
 
 
 # Making a token

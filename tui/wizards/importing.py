@@ -48,7 +48,7 @@ class Found:
 def offered(typed: str) -> list[Found]:
     """What may be meant by a path that is being typed: directories and TOML files whose names begin with its last part. It asks the file system."""
     before, slash, begin = typed.rpartition("/")
-    directory = Path(f"{before}{slash}").expanduser() if slash else Path()
+    directory = _expanded(f"{before}{slash}") if slash else Path()
     found = []
     try:
         with os.scandir(directory) as entries:
@@ -65,14 +65,19 @@ def offered(typed: str) -> list[Found]:
     return sorted(found, key=lambda each: (each.size is None, each.name))[:SHOWN]
 
 
+def _expanded(typed: str) -> Path:
+    """A path with ~ for a home directory. Path.expanduser raises where there is no such user, as while a name is typed."""
+    return Path(os.path.expanduser(typed))
+
+
 def is_directory(typed: str) -> bool:
     """Whether a path leads to a directory. It asks the file system."""
-    return Path(typed).expanduser().is_dir()
+    return _expanded(typed).is_dir()
 
 
 def read_text(typed: str) -> str:
     """The text of a file; raises OSError with a sentence for a person."""
-    path = Path(typed).expanduser()
+    path = _expanded(typed)
     try:
         with path.open("rb") as opened:
             content = opened.read(LONGEST + 1)
