@@ -20,6 +20,9 @@ from entrepot.words import printable
 
 APPLICATION: Final = "entrepot"
 
+READABLE_STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
+"""Where the package managers Nix and Guix keep what they build: every user can read it, and nothing but them may write there, not even root."""
+
 SOCKET_PATH_LENGTH: Final = 107 if sys.platform == "linux" else 103
 """The longest path of a Unix socket, in bytes: sun_path has 108 with its closing zero on Linux, 104 on the BSDs and macOS (unix(7))."""
 
@@ -43,14 +46,21 @@ class Directories:
         """The platform's directories of this user.
 
         On Linux ``XDG_CONFIG_HOME``, ``XDG_DATA_HOME``, ``XDG_RUNTIME_DIR`` and ``XDG_STATE_HOME`` are followed, for root too, so that two
-        engines can live side by side.
+        engines can live side by side. Raises `EngineError` for a user who has neither these nor a home directory (F78).
         """
-        return cls(
-            config=platformdirs.user_config_path(APPLICATION, appauthor=False),
-            data=platformdirs.user_data_path(APPLICATION, appauthor=False),
-            runtime=_user_runtime(),
-            log=platformdirs.user_log_path(APPLICATION, appauthor=False),
-        )
+        try:
+            directories = cls(
+                config=platformdirs.user_config_path(APPLICATION, appauthor=False),
+                data=platformdirs.user_data_path(APPLICATION, appauthor=False),
+                runtime=_user_runtime(),
+                log=platformdirs.user_log_path(APPLICATION, appauthor=False),
+            )
+        except RuntimeError:
+            raise _homeless() from None
+        # Older versions of platformdirs give ~/.config as it stands, below the current directory.
+        if not all(each.is_absolute() for each in (directories.config, directories.data, directories.log)):
+            raise _homeless()
+        return directories
 
     @classmethod
     def under(cls, root: Path) -> Directories:
@@ -98,7 +108,11 @@ class Directories:
         return self.runtime / "entrepot.sock"
 
     def make(self) -> None:
-        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long."""
+        """Create what is missing, for this user only (mode 0700); raises `EngineError` when that can't be, or when the socket's path is too long.
+
+        Where only configuration or log can't be created, in a home that is read-only or in none, an engine starts without rules (F78). What writes there later
+        says so then.
+        """
         if (problem := socket_path_problem(self.socket)) is not None:
             raise EngineError(problem, SHORTER_PATH)
         if (problem := runtime_problem(self.runtime)) is not None:
@@ -113,6 +127,8 @@ class Directories:
             except FileExistsError:
                 raise EngineError(f"{each} is not a directory.", f"Move it away, or set {variable} to another directory.") from None
             except OSError as error:
+                if each in {self.config, self.log} and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                    continue
                 raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
             # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
             needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
@@ -191,6 +207,11 @@ def user_name(user: int | None) -> str:
         return pwd.getpwuid(-1 if user is None else user).pw_name
     except (KeyError, OverflowError):
         return str(user)
+
+
+def _homeless() -> EngineError:
+    missing = [name for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME") if not os.path.isabs(os.environ.get(name, ""))]
+    return EngineError("This user has no home directory.", f"Set HOME, or each of {', '.join(missing)} to a directory of this user.")
 
 
 def _user_runtime() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from entrepot.certificates import CertificatesInvalid
 from entrepot.client import CacheClient
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
@@ -93,23 +94,24 @@ class Connection:
             try:
                 return CacheClient.over_https(address, token, ca_file=self.ca_file, read_only=self.read_only)
             except OSError as error:
-                hint = "It holds one certificate or more in PEM format."
-                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {error.strerror or error}.", hint) from None
+                reason = f"it {error}" if isinstance(error, CertificatesInvalid) else error.strerror or str(error)
+                hint = error.hint if isinstance(error, CertificatesInvalid) else "It holds one certificate or more in PEM format."
+                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {reason}.", hint) from None
 
         return Link(make, blocks=False)
 
     def _token(self, address: str) -> str:
         if self.token_file is not None:
-            from entrepot.secrets.file import read_private_file
+            from entrepot.secrets.file import read_token
             from entrepot.secrets.secret import SecretUnavailable
 
             try:
-                token = read_private_file(str(self.token_file), f"file:{self.token_file}").decode("ascii", "replace").strip()
+                token = read_token(self.token_file)
             except SecretUnavailable as error:
                 raise ConnectionInvalid(error.what, error.hint) from None
             place = str(self.token_file)
         else:
-            token, place = os.environ.get(TOKEN_VARIABLE, "").strip(), f"the environment variable {TOKEN_VARIABLE}"
+            token, place = os.environ.get(TOKEN_VARIABLE, "").removeprefix("\ufeff").strip(), f"the environment variable {TOKEN_VARIABLE}"
             if not token:
                 raise ConnectionInvalid(f"{address} asks for a token.", f"Give it with --token-file FILE, or in {place}.")
         if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):

@@ -20,6 +20,7 @@ import msgspec
 import truststore
 
 from entrepot.causes import CauseCode
+from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
@@ -284,7 +285,7 @@ def trusting(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        tls.load_verify_locations(settings.ca_file)
+        tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
     return tls
 
 
