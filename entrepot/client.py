@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -55,6 +56,9 @@ ASKING = 120.0
 
 SIGNING_IN = 300.0
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
+
+FIRST_SIGN_IN = 10.0
+"""Seconds that the first sign-in of a new credential set is waited for. A source may be silent for longer: then its health is not known yet."""
 
 EXAMINING = 1800.0
 """Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
@@ -303,6 +307,17 @@ class CacheClient:
         """One credential set, its name without regard to case."""
         await self._send("GET", _resource("credentialSets", name))
         return next(each for each in await self.credential_sets() if each.name.casefold() == name.casefold())
+
+    async def credential_set_once_tried(self, name: str, *, patience: float = FIRST_SIGN_IN) -> CredentialSetSnapshot:
+        """A credential set that is new or has new identifiers, once its first sign-in has ended; after *patience* seconds as it is then."""
+        import asyncio
+
+        until = time.monotonic() + patience
+        while True:
+            current = await self.credential_set(name)
+            if current.checked is not None or time.monotonic() >= until:
+                return current
+            await asyncio.sleep(WATCH_INTERVAL)
 
     async def create_credential_set(self, name: str, login_server: str, username_id: str, password_id: str) -> None:
         """Make a credential set; refused when one of that name is there."""

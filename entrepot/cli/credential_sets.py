@@ -73,9 +73,9 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 
     async def create(client: CacheClient) -> CredentialSetSnapshot:
         await client.create_credential_set(name, login_server, username_id, password_id)
-        return await client.credential_set(name)
+        return await client.credential_set_once_tried(name)
 
-    _print_set(ask(create), as_json=as_json)
+    _print_stored(ask(create, waits=True), as_json=as_json)
 
 
 @credential_set.command("update")
@@ -92,9 +92,9 @@ def update_set(name: str, username_id: str | None, password_id: str | None, yes:
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
         await client.update_credential_set(name, username_id, password_id)
-        return await client.credential_set(name)
+        return await client.credential_set_once_tried(name)
 
-    _print_set(ask(update), as_json=as_json)
+    _print_stored(ask(update, waits=True), as_json=as_json)
 
 
 @credential_set.command("check")
@@ -120,6 +120,26 @@ def delete_set(name: str, dry_run: bool, yes: bool) -> None:
     confirm(f"Delete the credential set {name}?", yes=yes)
     ask(lambda client: client.delete_credential_set(name))
     note(f"The credential set {name} is deleted.")
+
+
+def sign_in_remark(credential_set: CredentialSetSnapshot) -> str | None:
+    """What to do about the first sign-in of a set that was created or changed; None where it succeeded."""
+    name = credential_set.name
+    if credential_set.health is HealthStatus.HEALTHY:
+        return None
+    if credential_set.health is HealthStatus.UNHEALTHY:
+        again = f"When it is corrected, try again with: entrepot credential-set check --name {name}"
+        return f"! The credential set {name} is stored, but its sign-in fails, for the reason above. {again}"
+    later = f"See it later with: entrepot credential-set check --name {name}"
+    if credential_set.checked is None:
+        return f"! The credential set {name} is stored. Whether it can sign in is not known yet: {credential_set.login_server} has not answered. {later}"
+    return f"! The credential set {name} is stored. Whether it can sign in is not known, for the reason above. {later}"
+
+
+def _print_stored(credential_set: CredentialSetSnapshot, *, as_json: bool) -> None:
+    _print_set(credential_set, as_json=as_json)
+    if (remark := sign_in_remark(credential_set)) is not None:
+        note(remark)
 
 
 def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:
