@@ -24,7 +24,7 @@ from entrepot.cli.session import (
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
-from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size
+from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size, what_stays
 
 
 @click.group()
@@ -243,7 +243,7 @@ def _print_eviction(done: EvictionSnapshot) -> None:
         what = counted(len(done.images), "image")
         note(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.")
     if done.shortfall:
-        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: what is left is locked or in use.")
+        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: {what_stays(done.locked, done.in_use, done.recent)}.")
 
 
 def _tag_state(tag: TagSnapshot, now: float) -> str:
