@@ -77,6 +77,18 @@ NO_ENGINE = "No engine is running. Start one with: entrepot serve"
 T = TypeVar("T")
 
 
+class _CatalogPage(msgspec.Struct):
+    repositories: list[str]
+
+
+class _NamedTag(msgspec.Struct):
+    name: str
+
+
+class _TagPage(msgspec.Struct):
+    tags: list[_NamedTag]
+
+
 class ClientError(Exception):
     """Something that the user of a client should hear about; ``message`` says what happened and what to do."""
 
@@ -364,6 +376,16 @@ class CacheClient:
         """A cached repository with its tags."""
         return await self._get(_repository(name), RepositoryDetail)
 
+    async def repository_names(self, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* cached repositories that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/_catalog?{_page_from(prefix, limit)}"), _CatalogPage)
+        return [name for name in page.repositories if name.startswith(prefix)]
+
+    async def tag_names(self, repository: str, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* tags of a cached repository that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}"), _TagPage)
+        return [tag.name for tag in page.tags if tag.name.startswith(prefix)]
+
     async def tag(self, repository: str, tag: str) -> TagDetail:
         """A tag with all that is behind it: images, their layers, and who shares these."""
         return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}", TagDetail)
@@ -527,3 +549,11 @@ def _resource(collection: str, name: str) -> str:
 def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:
     told = {"name": "Credential1", "usernameSecretIdentifier": username_id, "passwordSecretIdentifier": password_id}
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _page_from(prefix: str, limit: int) -> str:
+    """The query of a page that begins with the first name not before *prefix*: ``last`` is the name that a page comes after, so one just before it is named."""
+    if not prefix:
+        return f"n={limit}"
+    just_before = f"{prefix[:-1]}{chr(max(1, ord(prefix[-1]) - 1))}~"
+    return f"n={limit}&last={quote(just_before, safe='')}"

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from entrepot.cli.completion import credential_set_names, login_servers
 from entrepot.cli.session import (
     REFUSED,
     as_json,
@@ -52,8 +53,11 @@ def list_sets(as_json: bool) -> None:
     print_table(_SET_COLUMNS, rows, empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create")
 
 
+_existing = click.option("--name", "-n", required=True, shell_complete=credential_set_names, help="Name of the credential set.")
+
+
 @credential_set.command("show")
-@name_option
+@_existing
 @as_json
 def show_set(name: str, as_json: bool) -> None:
     """Show a credential set and its health."""
@@ -62,7 +66,7 @@ def show_set(name: str, as_json: bool) -> None:
 
 @credential_set.command("create")
 @name_option
-@click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
+@click.option("--login-server", "-l", required=True, shell_complete=login_servers, help="The source registry: docker.io")
 @click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
 @run_program_option
@@ -79,7 +83,7 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 
 
 @credential_set.command("update")
-@name_option
+@_existing
 @click.option("--username-id", "-u", help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
 @run_program_option
@@ -98,7 +102,7 @@ def update_set(name: str, username_id: str | None, password_id: str | None, yes:
 
 
 @credential_set.command("check")
-@name_option
+@_existing
 @as_json
 def check_set(name: str, as_json: bool) -> None:
     """Try to sign in with a credential set. Exit status 1 when that fails."""
@@ -109,7 +113,7 @@ def check_set(name: str, as_json: bool) -> None:
 
 
 @credential_set.command("delete")
-@name_option
+@_existing
 @dry_run_option
 @yes_option
 def delete_set(name: str, dry_run: bool, yes: bool) -> None:
