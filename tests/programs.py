@@ -24,6 +24,7 @@ _PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "systemd-analyze": "systemd",
     "umount": "mount",
     "unshare": "util-linux",
 }

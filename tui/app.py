@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +19,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
-from entrepot.client import CacheClient
+from entrepot.client import CacheClient, ClientError
 from tui import terminal
 from tui.faults import kept, named
 from tui.leaving import DashboardOutcome, outcome_of_leaving
@@ -85,6 +85,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         keymap: Keymap | None = None,
         keeps_theme_in: Path | None = None,
         log: Path | None = None,
+        offered: Sequence[str] = (),
         driver_class: type[Driver] | None = None,
     ) -> None:
         # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless it is told that the terminal's own colours are used.
@@ -94,6 +95,8 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         self.fault: BaseException | None = None
         """What has ended the dashboard, where it was a fault of its own."""
         self.faults: list[str] = []
+        self.offered = tuple(offered)
+        """The images of a demo's source, as they are pulled: nobody can guess them."""
         self._faults_in = log
         self._copied = ""
         self._is_too_small = False
@@ -262,8 +265,19 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Ask which image of which platform, then pull it and show how it comes."""
         from tui.screens.pull_dialog import PullDialog
 
-        if await self.push_screen_wait(PullDialog(image, platform)):
+        proposed = "" if image else await self._next_offered()
+        if await self.push_screen_wait(PullDialog(image or proposed, platform, replaces=bool(proposed))):
             await self.show_pulls()
+
+    async def _next_offered(self) -> str:
+        """The first image of a demo's source that was not pulled yet."""
+        if not self.offered:
+            return ""
+        try:
+            pulled = {pull.image for pull in await self.client.pulls()}
+        except ClientError:
+            pulled = set()
+        return next((image for image in self.offered if image not in pulled), self.offered[0])
 
     async def show_pulls(self) -> None:
         """Go where pulls can be watched."""

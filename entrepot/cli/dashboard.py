@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,6 +89,8 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
     """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the command line."""
+    from entrepot.demo import OFFERED
+
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
     note("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.")
@@ -108,14 +110,14 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
         except (ClientError, EntrepotError) as error:
             fail(error)
         if headless:
-            _explain(status)
+            _explain(status, OFFERED)
             try:
                 while True:
                     time.sleep(3600)
             except KeyboardInterrupt:
                 click.echo(err=True)
         else:
-            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, demo=True)
+            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, offered=OFFERED)
     note("The demo is over, and all of it is removed. The real thing: entrepot")
 
 
@@ -138,11 +140,13 @@ def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
             process.wait()
 
 
-def _explain(status: EngineStatus) -> None:
-    tell(f"The demo answers container clients on {status.address}. Try, in another terminal:")
-    tell(f"  podman pull --tls-verify=false {status.address}/library/nginx:1.27")
-    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/library/nginx:1.27")
-    tell(f"  docker pull {status.address}/library/nginx:1.27")
+def _explain(status: EngineStatus, offered: Sequence[str]) -> None:
+    tell(f"The demo answers container clients on {status.address}. Its source has these images:")
+    tell(f"  {', '.join(offered)}")
+    tell("Try, in another terminal:")
+    tell(f"  podman pull --tls-verify=false {status.address}/{offered[0]}")
+    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/{offered[0]}")
+    tell(f"  docker pull {status.address}/{offered[0]}")
     tell("ctrl+c ends it.")
 
 
@@ -243,12 +247,17 @@ def show_keys(*, markdown: bool, check: bool) -> None:
         note("All keys of keymap.toml can be used.")
 
 
-def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, demo: bool = False) -> bool:
-    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard."""
+def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, offered: Sequence[str] = ()) -> bool:
+    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard.
+
+    *offered* are the images of a demo's source.
+    """
     # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one that runs elsewhere.
     own = Directories.of_user()
     try:
-        outcome = _dashboard().run_dashboard(client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, demo=demo)
+        outcome = _dashboard().run_dashboard(
+            client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, offered=offered
+        )
     except EntrepotError as error:
         fail(error)
     if outcome.status:

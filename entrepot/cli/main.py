@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
+from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.pulls import pull, refresh
@@ -54,7 +55,7 @@ class _Commands(click.Group):
 )
 @click.option("--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificate authorities for https:// besides the system's, in PEM format.")
 @click.version_option(__version__, prog_name="entrepot")
-@click.option("--theme", metavar="NAME", help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
+@click.option("--theme", metavar="NAME", shell_complete=themes, help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
 @click.option("--ascii", is_flag=True, help="Draw the dashboard with ASCII characters only.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.pass_context
@@ -179,7 +180,7 @@ for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
 
 
 @cli.command()
-@click.option("--rule", "-r", metavar="NAME", help="Look at what this cache rule needs only.")
+@click.option("--rule", "-r", metavar="NAME", shell_complete=rule_names, help="Look at what this cache rule needs only.")
 @as_json
 def doctor(rule: str | None, as_json: bool) -> None:
     """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something fails."""
@@ -269,6 +270,8 @@ def dial() -> None:
 
 def main() -> None:
     """Run the command line."""
+    if "_ENTREPOT_COMPLETE" in os.environ:
+        prepare()
     try:
         cli(standalone_mode=True)
     except BrokenPipeError:
