@@ -635,8 +635,8 @@ async def test_a_directory_that_is_not_yet_there_is_made_with_the_first_change(d
 
 async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_written(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = await opened(directories)
-    monkeypatch.setattr(module, "_obstacle", lambda file: "it is somebody's" if file == directories.rules else None)
-    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed"):
+    monkeypatch.setattr(module, "_obstacle", lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None)
+    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\."):
         await documents.apply_import(CREDENTIALS_TOML + RULES_TOML)
     assert on_disk(directories) == {}
     assert (len(documents.rules), len(documents.credential_sets)) == (0, 0)
