@@ -502,7 +502,7 @@ def _obstacle(file: Path) -> tuple[str, str] | None:
     if any(place.is_relative_to(store) for store in READABLE_STORES):
         return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
     if place.exists():
-        # Another file could be put in the place of one that may only be read. Whoever protected it did not mean that.
+        # A file that may only be read could be replaced by another one, against the will of its owner.
         return _protection(place, "it") or _protection(place.parent, "its directory")
     existing = next((parent for parent in place.parents if parent.is_dir()), place.parent)
     protection = _protection(existing, "its directory" if existing == place.parent else f"{existing}, where its directory would be,")
