@@ -1,4 +1,4 @@
-"""Certificate authorities out of a file in PEM format, as openssl, editors and other tools write it (F87)."""
+"""Certificate authorities in a file in PEM format, as openssl and editors write it (F87)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Final
 from entrepot.encoding import NotUtf8, decode_text
 
 MAX_FILE_SIZE: Final = 16 * 1024 * 1024
-"""The largest file of certificates that is read, in bytes. Mozilla's authorities take about 0.25 MB."""
+"""The largest file that is read, in bytes. Mozilla's authorities take about 0.25 MB."""
 
-_BLOCK = re.compile(rb"-----BEGIN ((?:X509 )?)CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END \1CERTIFICATE-----")
+_BLOCK = re.compile(
+    rb"-----BEGIN ((?:X509 )?)CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END \1CERTIFICATE-----",
+)
 _BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 
 class CertificatesInvalid(OSError):
-    """The content of a file is no certificates. The text says what it is instead, as part of a sentence about the file, and ``hint`` what to do."""
+    """A file holds no certificates. The text is part of a sentence about it; ``hint`` says what to do."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -27,8 +29,9 @@ class CertificatesInvalid(OSError):
 def read_certificates(file: Path) -> str:
     """The certificates in *file*, in PEM format and without all that stands between them.
 
-    That may be a byte order mark, what openssl prints about each certificate in any language and encoding, or other kinds of blocks. Blocks; raises `OSError`,
-    and `CertificatesInvalid` for a file that can be read.
+    That may be a byte order mark, what openssl prints about each certificate in any language and
+    encoding, or other kinds of blocks. Blocks; raises `OSError`, and `CertificatesInvalid` for a
+    file that can be read.
     """
     import ssl
 
@@ -57,7 +60,10 @@ def read_certificates(file: Path) -> str:
 
 
 def foreign_format(file: Path) -> str:
-    """What to do with a file that should be in PEM format and has another one; empty for PEM, or when the file can't be read. Blocks."""
+    """What to do with a file that should be in PEM format and has another one.
+
+    Empty for PEM, and when the file can't be read. Blocks.
+    """
     import ssl
 
     try:
@@ -82,13 +88,19 @@ def _other_encoding(content: bytes) -> str | None:
 
 
 def _is_der(content: bytes) -> bool:
-    """Whether it begins as an ASN.1 sequence does whose length takes one to three bytes (X.690, 8.1.3): a certificate or a key."""
+    """Whether it is a certificate or a key in DER format.
+
+    Each is an ASN.1 sequence, whose length takes one to three bytes here (X.690, 8.1.3).
+    """
     return content[:1] == b"\x30" and content[1:2] in {b"\x81", b"\x82", b"\x83"}
 
 
 def _damaged(content: bytes, position: int, what: str) -> CertificatesInvalid:
     line = content.count(b"\n", 0, position) + 1
-    return CertificatesInvalid(f"holds a certificate that {what}, in line {line}", "Put the whole certificate there again, or take it out.")
+    return CertificatesInvalid(
+        f"holds a certificate that {what}, in line {line}",
+        "Put the whole certificate there again, or take it out.",
+    )
 
 
 def _no_certificates(content: bytes, file: Path) -> CertificatesInvalid:
@@ -96,10 +108,14 @@ def _no_certificates(content: bytes, file: Path) -> CertificatesInvalid:
     if not content.strip():
         return CertificatesInvalid("is empty and holds no certificates that can be read", pem)
     if (encoding := _other_encoding(content)) is not None:
-        return CertificatesInvalid(f"is {encoding} text, and so holds no certificates that can be read", "Save it as UTF-8.")
+        return CertificatesInvalid(
+            f"is {encoding} text, and so holds no certificates that can be read",
+            "Save it as UTF-8.",
+        )
     if _is_der(content):
         return CertificatesInvalid(
-            "is in DER format, and so holds no certificates that can be read", f"Convert it to PEM: openssl x509 -inform DER -in {file} -out {file.stem}.pem"
+            "is in DER format, and so holds no certificates that can be read",
+            f"Convert it to PEM: openssl x509 -inform DER -in {file} -out {file.stem}.pem",
         )
     if b"-----BEGIN TRUSTED CERTIFICATE-----" in content:
         return CertificatesInvalid(

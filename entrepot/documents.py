@@ -43,6 +43,9 @@ SHOWN: Final = 5
 _STAYS = "Mend the file: until then, what was read before stays in force, and nothing is written over it."
 _START = "Mend the file and start again."
 
+_EDIT: Final = "Edit it where it comes from: the engine picks that up within seconds."
+_EDIT_OR_OPEN: Final = f"{_EDIT} Or let the engine's user write it and its directory."
+
 _HEADER = """\
 # {what} of Entrepot.
 #
@@ -243,7 +246,7 @@ class Documents:
             new_sets = credential_sets != state.credential_sets
             for file, is_new in ((self._credentials_file, new_sets), (self._rules_file, rules != state.rules)):
                 if is_new and (obstacle := _obstacle(file)) is not None:
-                    raise _read_only(file, obstacle)
+                    raise _read_only(file, *obstacle)
             before = _contents(self._credentials_file)[0] if new_sets else None
             if new_sets:
                 credentials_signature = _replace(self._credentials_file, _credentials_document(credential_sets))
@@ -493,31 +496,33 @@ def _signature_of(status: os.stat_result) -> Signature:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _obstacle(file: Path) -> str | None:
-    """Why a document can't be written, as part of a sentence; None where nothing stands in the way. Blocks."""
+def _obstacle(file: Path) -> tuple[str, str] | None:
+    """Why a document can't be written, as part of a sentence, and what to do; None where nothing stands in the way. Blocks."""
     place = Path(os.path.realpath(file))
     if any(place.is_relative_to(store) for store in READABLE_STORES):
-        return f"it is in {place.parent}, where nothing may be changed by hand"
+        return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
     if place.exists():
-        # Another file could be put in the place of one that may only be read. Whoever protected it did not mean that.
+        # A file that may only be read could be replaced by another one, against the will of its owner.
         return _protection(place, "it") or _protection(place.parent, "its directory")
-    existing = next((parent for parent in place.parents if parent.is_dir()), None)
-    return _protection(existing, "its directory" if existing == place.parent else f"{existing}, where its directory belongs,") if existing is not None else None
+    existing = next((parent for parent in place.parents if parent.is_dir()), place.parent)
+    protection = _protection(existing, "its directory" if existing == place.parent else f"{existing}, where its directory would be,")
+    return None if protection is None else (protection[0], "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the engine again.")
 
 
-def _protection(path: Path, what: str) -> str | None:
+def _protection(path: Path, what: str) -> tuple[str, str] | None:
     if os.access(path, os.W_OK):
         return None
     try:
         status, read_only = path.stat(), os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError as error:
-        return f"{what} can't be looked at ({error.strerror})"
+        return f"{what} can't be looked at ({error.strerror})", _EDIT
     if read_only:
-        return f"{what} is on a read-only file system"
-    if os.geteuid() not in {0, status.st_uid}:
-        return f"{what} belongs to {_user_name(status.st_uid)}, and the engine's user may only read it"
-    # Root may write whatever the mode says, unless the system forbids it: chattr +i.
-    return f"{what} is write-protected" + (f" (mode {stat.S_IMODE(status.st_mode):04o})" if not status.st_mode & stat.S_IWUSR else "")
+        return f"{what} is on a read-only file system", _EDIT
+    if status.st_uid != os.geteuid():
+        return f"{what} belongs to {_user_name(status.st_uid)}, and the engine's user may only read it", _EDIT_OR_OPEN
+    # Root may write its own files whatever the mode says, unless the system forbids it.
+    mode = f" (mode {stat.S_IMODE(status.st_mode):04o})" if not status.st_mode & stat.S_IWUSR else " (chattr +i)" if os.geteuid() == 0 else ""
+    return f"{what} is write-protected{mode}", _EDIT_OR_OPEN
 
 
 def _user_name(number: int) -> str:
@@ -527,10 +532,9 @@ def _user_name(number: int) -> str:
         return f"user {number}"
 
 
-def _read_only(file: Path, reason: str) -> ConfigurationReadOnly:
+def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
     place = os.path.realpath(file)
     link = f", which is a link to {place}," if file.is_symlink() else ""
-    hint = "Edit it where it comes from: the engine picks that up within seconds. Or let the engine's user write it and its directory."
     return ConfigurationReadOnly(f"{file}{link} can't be written: {reason}. Nothing is changed.", hint)
 
 
@@ -558,9 +562,9 @@ def _replace(file: Path, content: bytes) -> Signature:
             with suppress(OSError):
                 os.unlink(temporary)
         if error.errno == errno.EBUSY:
-            raise _read_only(file, "it is mounted alone, so no other file can take its place; mount its directory") from None
+            raise _read_only(file, "it is mounted alone, so no other file can take its place", f"{_EDIT} Or mount its whole directory.") from None
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise _read_only(file, error.strerror or "") from None
+            raise _read_only(file, error.strerror or "", _EDIT_OR_OPEN) from None
         raise EngineError(
             f"{file} can't be written: {error.strerror}. Nothing is changed.", "Give the engine's user the right to write there, and room on the disk."
         ) from None

@@ -522,12 +522,13 @@ async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(direc
     ("content", "says"),
     [
         (b"\xff", "not UTF-8"),
+        (RULES_TOML.encode("utf-16"), "It is not UTF-8 text but UTF-16: save it as UTF-8."),
         (b"= 1", "not TOML"),
         (b"# " + b"x" * DOCUMENT_SIZE, "longer than"),
         (b"a = " + b"[" * 3000, ""),
         (b"rules = 3", "Write each rule below"),
     ],
-    ids=["not text", "not TOML", "too long", "too deep", "no list"],
+    ids=["not text", "UTF-16", "not TOML", "too long", "too deep", "no list"],
 )
 async def test_a_document_that_can_not_be_read_stops_the_start_with_one_sentence(directories: Directories, content: bytes, says: str) -> None:
     directories.rules.write_bytes(content)
@@ -635,8 +636,8 @@ async def test_a_directory_that_is_not_yet_there_is_made_with_the_first_change(d
 
 async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_written(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = await opened(directories)
-    monkeypatch.setattr(module, "_obstacle", lambda file: "it is somebody's" if file == directories.rules else None)
-    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed"):
+    monkeypatch.setattr(module, "_obstacle", lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None)
+    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\."):
         await documents.apply_import(CREDENTIALS_TOML + RULES_TOML)
     assert on_disk(directories) == {}
     assert (len(documents.rules), len(documents.credential_sets)) == (0, 0)
@@ -659,3 +660,12 @@ async def test_an_import_is_taken_back_where_the_second_document_is_refused(dire
     assert on_disk(directories) == before
     assert [each.name for each in documents.credential_sets] == ["hub-login"]
     assert not await documents.reload_if_changed()
+
+
+async def test_documents_of_another_system_are_read(directories: Directories) -> None:
+    """F87: with a byte order mark and CRLF."""
+    directories.rules.write_bytes(b"\xef\xbb\xbf" + RULES_TOML.replace("\n", "\r\n").encode())
+    directories.credentials.write_bytes(b"\xef\xbb\xbf" + CREDENTIALS_TOML.encode())
+    documents = await opened(directories)
+    assert names(documents) == ["hub-library"]
+    assert [each.name for each in documents.credential_sets] == ["hub-login"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.programs import require_program, require_root
+from tests.programs import require_program, run_in_mount_namespace
 
 
 @pytest.fixture
@@ -25,14 +24,7 @@ def root(open_directory: Path) -> Iterator[Path]:
 
 def tried(case: str, root: Path) -> Any:
     """What becomes of changes in a case of `tests.protected`."""
-    require_root("a mount namespace")
-    require_program("mount")
-    command = [require_program("unshare"), "--mount", "--propagation", "private", sys.executable, "-m", "tests.protected", case, root]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode and ("chattr: Operation not" in done.stderr or "permission denied" in done.stderr):
-        pytest.skip(f"this can't be brought about here: {done.stderr.splitlines()[0]}")
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    return json.loads(run_in_mount_namespace("tests.protected", case, root))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +32,8 @@ def tried(case: str, root: Path) -> Any:
     [
         ("store", "store/rules.toml, can't be written: it is on a read-only file system"),
         ("config_map", "..2026_11_30/rules.toml, can't be written: it is on a read-only file system"),
-        ("mounted_alone", "it is mounted alone, so no other file can take its place; mount its directory"),
-        ("immutable", "it is write-protected."),
+        ("mounted_alone", "it is mounted alone, so no other file can take its place"),
+        ("immutable", "it is write-protected (chattr +i)."),
         ("of_root", "it belongs to root, and the engine's user may only read it"),
         ("directory_of_root", "its directory belongs to root"),
         ("write_protected", "it is write-protected (mode 0444)"),
@@ -52,6 +44,8 @@ def test_a_change_of_what_can_not_be_written_is_refused_and_changes_nothing(case
     assert (outcome["rules"], outcome["sets"], outcome["same"], outcome["edited"]) == (["hub-app"], ["hub-login"], True, False)
     assert [refusal[:2] for refusal in outcome["refusals"]] == [["ConfigurationReadOnly", 409]] * 2
     assert reason in outcome["refusals"][0][2]
+    # No advice that can't be followed.
+    assert ("let the engine's user write it" in outcome["refusals"][0][2]) == (case not in {"store", "config_map", "mounted_alone"})
     assert "credentials.toml" in outcome["refusals"][1][2]
     for _, _, message in outcome["refusals"]:
         assert "Nothing is changed. Edit it where it comes from" in message
@@ -63,3 +57,4 @@ def test_without_a_place_for_configuration_an_engine_has_no_rules(case: str, rea
     assert (outcome["rules"], outcome["sets"]) == ([], [])
     assert [refusal[0] for refusal in outcome["refusals"]] == ["ConfigurationReadOnly"] * 2
     assert reason in outcome["refusals"][0][2]
+    assert "Nothing is changed. Set XDG_CONFIG_HOME to a directory that the engine's user can write" in outcome["refusals"][0][2]

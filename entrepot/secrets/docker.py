@@ -1,9 +1,12 @@
 """Credentials that docker keeps: with its credential helpers, or in its ``config.json``.
 
-A helper is a program ``docker-credential-NAME``; ``get`` reads the server's address on standard input and prints ``{"ServerURL", "Username", "Secret"}``
-(README of docker/docker-credential-helpers, "Development"). ``config.json`` names the helper of a server in ``credHelpers``, that of all others in
-``credsStore``, and else holds ``user:password`` in base64, or both in plain text, under ``auths`` (docker/cli, ``cli/config/configfile``). The files are read
-as Go reads JSON: keys in any case, null for what is missing (F83). What docker does not have is looked for where podman keeps it (containers-auth.json(5)).
+A helper is a program ``docker-credential-NAME``; ``get`` reads the server's address on standard
+input and prints ``{"ServerURL", "Username", "Secret"}`` (README of docker/docker-credential-helpers,
+"Development"). ``config.json`` names the helper of a server in ``credHelpers``, that of all others
+in ``credsStore``, and else holds ``user:password`` in base64, or both in plain text, under ``auths``
+(docker/cli, ``cli/config/configfile``). The files are read as Go reads JSON: keys in any case, null
+for what is missing (F83). What docker does not have is looked for where podman keeps it
+(containers-auth.json(5)).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, usabl
 from entrepot.words import printable
 
 MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
-"""The largest configuration of docker that is read, in bytes. One with the logins of a thousand registries has about 0.3 MB."""
+"""The largest configuration that is read, in bytes. A thousand logins take about 0.3 MB."""
 
 _HUB = "https://index.docker.io/v1/"
 """The address under which docker keeps what belongs to Docker Hub."""
@@ -33,16 +36,16 @@ _HUB = "https://index.docker.io/v1/"
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 _HUB_TOKENS = frozenset({"v1/access-token", "v1/refresh-token"})
-"""Entries that docker's sign-in with a browser writes beside that of Docker Hub. Neither is a password."""
+"""Tokens that docker's sign-in with a browser keeps beside the login of Docker Hub."""
 
 _WHOLE_REGISTRY = frozenset({"", "v1", "v2"})
 """Paths behind a host that stand for the registry as a whole."""
 
 _IDENTITY_TOKEN = "<token>"
-"""The user name of an identity token, which is no password (docker/docker-credential-helpers, README)."""
+"""The user name of an identity token (docker/docker-credential-helpers, README)."""
 
 _NOT_FOUND = b"credentials not found in native keychain"
-"""What a helper prints on its standard output when it has nothing for a server (docker/docker-credential-helpers, ``credentials/error.go``)."""
+"""What a helper that has nothing prints (``credentials/error.go``)."""
 
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -51,12 +54,18 @@ async def read_from_helper(name: str, login_server: str, identifier: object) -> 
     """What a credential helper has for a login server; raises `SecretUnavailable`."""
     if not _HELPER_NAME.fullmatch(name):
         what = f"{printable(name, 60)} is not the name of a credential helper"
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {what}.", "Write the name without docker-credential-, such as ecr-login.")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {what}.",
+            "Write the name without docker-credential-, such as ecr-login.",
+        )
     program = f"docker-credential-{name}"
     server = _HUB if login_server == "docker.io" else login_server
     status, output = await run([program, "get"], identifier, given=server.encode())
     if status and output.strip().startswith(_NOT_FOUND):
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {program} has nothing for {server}.", f"Sign in with: docker login {login_server}")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {program} has nothing for {server}.",
+            f"Sign in with: docker login {login_server}",
+        )
     if status:
         # What it prints then is an error in words, which may repeat what it read.
         raise SecretUnavailable(
@@ -65,7 +74,10 @@ async def read_from_helper(name: str, login_server: str, identifier: object) -> 
         )
     answer = _read_json(output)
     if not isinstance(answer, dict) or not answer:
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {program} answers with something else than a credential.", "Is it the right helper?")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {program} answers with something else than a credential.",
+            "Is it the right helper?",
+        )
     values = _lower_keys(answer)
     username = _text(values, "username")
     if username == _IDENTITY_TOKEN:
@@ -74,9 +86,9 @@ async def read_from_helper(name: str, login_server: str, identifier: object) -> 
 
 
 async def read_from_config(login_server: str, identifier: object) -> Credential:
-    """What the configuration of docker, or else that of podman, has for a login server; raises `SecretUnavailable`.
+    """What docker, or else podman, has for a login server; raises `SecretUnavailable`.
 
-    Both are those of the engine's user. A login in ``DOCKER_AUTH_CONFIG`` comes first, as for docker.
+    Both as the engine's user. A login in ``DOCKER_AUTH_CONFIG`` comes first, as for docker.
     """
     if (entry := _login(_from_environment(), login_server, identifier, "DOCKER_AUTH_CONFIG")) is not None:
         return _stored(entry, identifier, "the environment variable DOCKER_AUTH_CONFIG", login_server)
@@ -88,8 +100,14 @@ async def read_from_config(login_server: str, identifier: object) -> Credential:
             return await read_from_helper(helper, login_server, identifier)
         if (entry := _login(config, login_server, identifier, str(file))) is not None:
             return _stored(entry, identifier, str(file), login_server)
-    what = f"{' and '.join(map(str, files))} {'has' if len(files) == 1 else 'have'} nothing for {login_server}" if files else f"there is no {docker}"
-    raise SecretUnavailable(f"The secret {identifier} can't be read: {what}.", f"Sign in with: docker login {login_server}")
+    verb = "has" if len(files) == 1 else "have"
+    what = f"{' and '.join(map(str, files))} {verb} nothing for {login_server}"
+    if not files:
+        what = f"there is no {docker}"
+    raise SecretUnavailable(
+        f"The secret {identifier} can't be read: {what}.",
+        f"Sign in with: docker login {login_server}",
+    )
 
 
 def _docker_file(identifier: object) -> Path:
@@ -97,7 +115,7 @@ def _docker_file(identifier: object) -> Path:
     home = os.path.expanduser("~")
     if not directory and not os.path.isabs(home):
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: the engine's user has no home directory with a configuration of docker.",
+            f"The secret {identifier} can't be read: the engine's user has no home directory.",
             "Set DOCKER_CONFIG to the directory of config.json where the engine is started.",
         )
     return Path(directory or f"{home}/.docker") / "config.json"
@@ -108,12 +126,12 @@ def _podman_files() -> list[Path]:
     named = os.environ.get("REGISTRY_AUTH_FILE")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    first = named or (f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.geteuid()}/auth.json")
-    return [Path(first), Path(config) / "containers" / "auth.json"]
+    directory = f"{runtime}/containers" if runtime else f"/run/containers/{os.geteuid()}"
+    return [Path(named or f"{directory}/auth.json"), Path(config) / "containers" / "auth.json"]
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:
-    """Those that are there, once each. One that can't be looked at counts: reading it says why. Blocks."""
+    """Those that are there, once each, or can't be looked at: reading them says why. Blocks."""
     existing = []
     for file in dict.fromkeys(files):
         try:
@@ -129,17 +147,23 @@ def _existing(files: Iterable[Path]) -> list[Path]:
 async def _read_config(file: Path, identifier: object) -> Mapping[str, Any]:
     content = await asyncio.to_thread(read_private_file, str(file), identifier, limit=MAX_CONFIG_SIZE)
     if len(content) > MAX_CONFIG_SIZE:
-        raise SecretUnavailable(f"The secret {identifier} is not read: {file} is longer than {MAX_CONFIG_SIZE:,} bytes.", "Leave nothing but logins in it.")
+        raise SecretUnavailable(
+            f"The secret {identifier} is not read: {file} is longer than {MAX_CONFIG_SIZE:,} bytes.",
+            "Leave nothing but logins in it.",
+        )
     try:
         text = decode_text(content)
     except NotUtf8 as error:
         raise SecretUnavailable(f"The secret {identifier} can't be read: {file} {error}.", "Save it as UTF-8.") from None
     # Docker takes an empty file for one without logins.
     config = _read_json(content) if text.strip() else {}
-    tables = [] if not isinstance(config, dict) else [_lower_keys(config).get(name) for name in ("auths", "credhelpers")]
-    if not isinstance(config, dict) or not all(table is None or isinstance(table, dict) for table in tables):
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {file} is not a configuration of docker.", "Sign in with: docker login")
-    return _lower_keys(config)
+    values = _lower_keys(config) if isinstance(config, dict) else {"auths": False}
+    if not all(isinstance(values.get(name), dict | None) for name in ("auths", "credhelpers")):
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {file} is not a configuration of docker.",
+            "Sign in with: docker login",
+        )
+    return values
 
 
 def _from_environment() -> Mapping[str, Any]:
@@ -158,7 +182,7 @@ def _helper(config: Mapping[str, Any], login_server: str, identifier: object, fi
 
 
 def _login(config: Mapping[str, Any], login_server: str, identifier: object, where: str) -> Mapping[str, Any] | None:
-    """The entry for a login server, if it holds anything: beside a helper, docker leaves empty ones."""
+    """The entry for a login server, if it is not empty, as docker leaves it beside a helper."""
     key = _key(config.get("auths") or {}, login_server, identifier, where)
     entry = None if key is None else config["auths"][key]
     return (_lower_keys(entry) or None) if isinstance(entry, dict) else None
@@ -177,7 +201,10 @@ def _stored(entry: Mapping[str, Any], identifier: object, where: str, login_serv
             username, _, password = pair.partition(":")
     password = password.strip("\0")
     if not (username and password):
-        for key, kind in (("identitytoken", "an identity token"), ("registrytoken", "a registry token")):
+        for key, kind in (
+            ("identitytoken", "an identity token"),
+            ("registrytoken", "a registry token"),
+        ):
             if _text(entry, key):
                 raise _no_password(identifier, where, kind, login_server)
     return _credential(username, password, identifier, where, login_server)
@@ -186,8 +213,14 @@ def _stored(entry: Mapping[str, Any], identifier: object, where: str, login_serv
 def _credential(username: str, password: str, identifier: object, where: str, login_server: str) -> Credential:
     if not username or not password:
         hint = f"Sign in with: docker login {login_server}"
-        raise SecretUnavailable(f"The secret {identifier} can't be used: {where} has no user name and password for {login_server}.", hint)
-    return Credential(Secret(usable(username, identifier, f"the user name of {where}")), Secret(usable(password, identifier, f"the password of {where}")))
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: {where} has no user name and password for {login_server}.",
+            hint,
+        )
+    return Credential(
+        Secret(usable(username, identifier, f"the user name of {where}")),
+        Secret(usable(password, identifier, f"the password of {where}")),
+    )
 
 
 def _no_password(identifier: object, where: str, kind: str, login_server: str) -> SecretUnavailable:
@@ -198,15 +231,18 @@ def _no_password(identifier: object, where: str, kind: str, login_server: str) -
 
 
 def _key(entries: Mapping[str, Any], login_server: str, identifier: object, where: str) -> str | None:
-    """The key of a login server; raises `SecretUnavailable` where podman has several logins for parts of it and none for the whole.
+    """The key of a login server.
 
-    Docker's own spelling comes first. Then any that means the same host: people and other tools write ``https://``, ``:443``, ``/v2/`` or capitals.
+    Docker's own spelling comes first. Then any that means the same host: people and other tools
+    write ``https://``, ``:443``, ``/v2/`` or capitals. Raises `SecretUnavailable` where podman has
+    several logins for parts of the registry and none for the whole.
     """
     own = _HUB if login_server == "docker.io" else login_server
     if own in entries:
         return own
     hosts = _HUB_HOSTS if login_server == "docker.io" else {_split(login_server)[0]}
-    paths = {key: path for key, (host, path) in ((key, _split(key)) for key in entries) if host in hosts and path not in _HUB_TOKENS}
+    split = {key: _split(key) for key in entries}
+    paths = {key: path for key, (host, path) in split.items() if host in hosts and path not in _HUB_TOKENS}
     if whole := [key for key, path in paths.items() if path in _WHOLE_REGISTRY]:
         return whole[0]
     if len(paths) > 1:
@@ -227,7 +263,7 @@ def _split(server: str) -> tuple[str, str]:
 
 
 def _read_json(content: bytes) -> object:
-    """The first JSON value, as Go's decoder reads it: what follows it does not count. None where there is none."""
+    """The first JSON value, as Go's decoder reads it, whatever follows; None where there is none."""
     try:
         return json.JSONDecoder().raw_decode(decode_text(content).lstrip())[0]
     except (ValueError, RecursionError):

@@ -2,8 +2,8 @@
 
 Modes alone don't tell. systemd mounts a credential with 0440 (the group bits are the mask of its
 access list), Docker and Podman with 0444, Kubernetes with 0644: there the place protects it, a
-directory that lets nobody else in, or a mount that can only be read, and nobody could change the
-mode either. A file with the same mode in an open directory is refused.
+directory that no other user can enter, or a read-only mount, and its mode can't be changed. A file
+with the same mode in an open directory is refused.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from typing import Final
 from entrepot.directories import READABLE_STORES, file_system
 
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
-"""The variable in which systemd names the directory of a service's credentials (systemd.exec(5))."""
+"""The variable with the directory of a service's credentials (systemd.exec(5))."""
 
-_WITHOUT_MODES: Final = frozenset({"9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vfat"})
+_WITHOUT_MODES: Final = frozenset(
+    {"9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vfat"},
+)
 """File systems on which chmod has no effect, unless they are mounted with options for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Why other users could read or change a file of this *mode*: *reason* is part of a sentence about it, *hint* says what to do."""
+    """Why other users could read or change a file.
+
+    *reason* is part of a sentence about the file, *hint* says what to do.
+    """
 
     mode: int
     reason: str
@@ -61,11 +66,19 @@ def find_exposure(descriptor: int, path: str, *, allowed: int = 0) -> Exposure |
 
 
 def _is_delivered(status: os.stat_result, descriptor: int, place: Path) -> bool:
-    """Whether root, or the service manager, gave the file to us alone, and nobody else can change it."""
+    """Whether root or the service manager gave the file to us, and no other user can change it."""
     if status.st_mode & 0o022 or not _is_trusted(status) or not _chain_is_trusted(place):
         return False
-    given_to_our_group = status.st_uid != os.geteuid() and not status.st_mode & 0o007 and status.st_gid in {0, *_our_groups()}
-    return given_to_our_group or _is_credential(place) or _is_mounted_alone(descriptor, place)
+    if _is_given_to_our_group(status):
+        return True
+    return _is_credential(place) or _is_mounted_alone(descriptor, place)
+
+
+def _is_given_to_our_group(status: os.stat_result) -> bool:
+    """Whether root let our group, or us by an access list, read a file that others can't read."""
+    if status.st_uid == os.geteuid() or status.st_mode & 0o007:
+        return False
+    return status.st_gid in {0, *_our_groups()}
 
 
 def _is_credential(place: Path) -> bool:
@@ -74,7 +87,7 @@ def _is_credential(place: Path) -> bool:
 
 
 def _is_mounted_alone(descriptor: int, place: Path) -> bool:
-    """Whether the file is a mount point of its own, as container engines mount a secret. Only Linux tells."""
+    """Whether the file is a mount point, as container engines mount a secret. Only Linux tells."""
     try:
         parent = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (AttributeError, OSError):
@@ -96,27 +109,33 @@ def _mount_id(descriptor: int) -> str | None:
 
 
 def _is_sealed(status: os.stat_result, place: Path) -> bool:
-    """Whether a directory on the way lets no other user in. Who can't get there can't change the file either."""
-    # A file of a third user is not: that user has opened it before, or may own a directory on the way.
+    """Whether a directory on the way keeps other users out, from reading and from changing."""
+    # A file of a third user is not sealed: its owner may have opened it before.
     if not _is_trusted(status):
         return False
     for directory in _ancestors(place):
         if not _is_trusted(directory):
             return False
-        if not directory.st_mode & 0o001 and (not directory.st_mode & 0o010 or _is_own_group(directory)):
+        group_is_kept_out = not directory.st_mode & 0o010 or _is_own_group(directory)
+        if not directory.st_mode & 0o001 and group_is_kept_out:
             return True
-        if directory.st_mode & 0o022 and not directory.st_mode & stat.S_ISVTX:
+        if _is_open_for_changes(directory):
             return False
     return False
 
 
 def _chain_is_trusted(place: Path) -> bool:
     """Whether no other user could put another file in the place of this one."""
-    return all(_is_trusted(directory) and (not directory.st_mode & 0o022 or bool(directory.st_mode & stat.S_ISVTX)) for directory in _ancestors(place))
+    return all(_is_trusted(directory) and not _is_open_for_changes(directory) for directory in _ancestors(place))
+
+
+def _is_open_for_changes(directory: os.stat_result) -> bool:
+    """Whether other users may rename what is in it. In a sticky directory only owners may."""
+    return bool(directory.st_mode & 0o022) and not directory.st_mode & stat.S_ISVTX
 
 
 def _ancestors(place: Path) -> Iterator[os.stat_result]:
-    """The directories on the way, from the root down. One that can't be looked at counts as that of nobody."""
+    """The directories on the way, from the root down; one that can't be read has no owner."""
     for directory in reversed(place.parents):
         try:
             yield directory.stat()
@@ -130,9 +149,10 @@ def _is_trusted(status: os.stat_result) -> bool:
 
 
 def _is_own_group(status: os.stat_result) -> bool:
-    """Whether the group of a directory is root's, ours by root's will, or one that has its user's name and no other members by custom.
+    """Whether the group of a directory has no other users in it.
 
-    The group of a directory with an access list is root's: its bits are the mask of the list.
+    It is root's, also where its bits are the mask of an access list; or root gave the directory to
+    one of our groups; or the group has our user's name and, by custom, no other members.
     """
     if status.st_gid == 0 or (status.st_uid != os.geteuid() and status.st_gid in _our_groups()):
         return True
@@ -175,7 +195,11 @@ def _exposure(status: os.stat_result, bits: int, path: str, place: Path) -> Expo
         copy = change if os.geteuid() == 0 else f"install -m 600 {quoted} COPY, and name the copy"
         return Exposure(mode, reason, f"Run: {copy}. In a container, mount it read-only instead.")
     group = shlex.quote(_group_name(os.getegid()))
-    return Exposure(mode, reason, f"Let root run: chgrp {group} {quoted} && chmod 640 {quoted}")
+    return Exposure(
+        mode,
+        reason,
+        f"Let root run: chgrp {group} {quoted} && chmod 640 {quoted}. In a container, mount it read-only instead.",
+    )
 
 
 def _user_name(number: int) -> str:

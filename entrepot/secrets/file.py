@@ -15,9 +15,10 @@ _ONE_SECRET = "Give the path of a file that holds the secret and nothing else."
 
 
 def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENGTH) -> bytes:
-    """The content of a file that no other user can read or change (F71), up to *limit* bytes and one more.
+    """The content of a file that no other user can read or change (F71).
 
-    Links are followed at each reading, so what a link is turned to (Kubernetes' ``..data``) counts at once. Blocks; raises `SecretUnavailable`.
+    At most *limit* bytes and one more. Links are followed at each reading, so that a secret which
+    Kubernetes rotates by its link ``..data`` counts at once. Blocks; raises `SecretUnavailable`.
     """
     try:
         # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
@@ -33,13 +34,19 @@ def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENG
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(limit + 1)
     except OSError as error:
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {error.strerror}.", f"Look at the file system that holds {path}.") from None
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {error.strerror}.",
+            f"Look at the file system that holds {path}.",
+        ) from None
     finally:
         os.close(descriptor)
 
 
 def read_token(path: Path) -> str:
-    """The one word in a private file, as a token of the management API; what may stand in it is for the caller to judge. Raises `SecretUnavailable`."""
+    """The word in a private file, such as a token of the management API, without blanks around it.
+
+    It may be empty. Blocks; raises `SecretUnavailable`.
+    """
     identifier = f"file:{path}"
     return decoded(read_private_file(str(path), identifier), identifier, str(path), may_be_empty=True).strip()
 

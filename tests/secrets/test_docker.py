@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -11,7 +12,9 @@ import pytest
 
 from entrepot.secrets import SECRET_LENGTH, SecretIdentifier, SecretUnavailable, read_credential, read_secret
 from entrepot.secrets.docker import MAX_CONFIG_SIZE
+from tests.programs import require_program
 from tests.secrets.conftest import Script, set_of
+from tests.standin import BasicSignIn, StandIn
 
 HELPER = """
 read server
@@ -348,3 +351,19 @@ async def test_without_a_variable_the_configuration_is_in_the_home_directory(con
     write(config, json.dumps({"auths": {"docker.io": auth("ann:hunter2")}}))
     config.parent.rename(tmp_path / ".docker")
     assert await pair_of("docker-config") == ("ann", "hunter2")
+
+
+@pytest.mark.parametrize("path", ["", "/team"])
+async def test_a_login_of_skopeo_is_read(config: Path, path: str) -> None:
+    """F83: the real program, which signs in to a registry and writes containers-auth.json(5)."""
+    skopeo = require_program("skopeo")
+    remove(config)
+    (config.parents[1] / "XDG_RUNTIME_DIR").mkdir()
+    async with StandIn(BasicSignIn({"jörg": "pä:ss"})) as source:
+        host = source.url.removeprefix("http://")
+        command = [skopeo, "login", "--tls-verify=false", "--username", "jörg", "--password-stdin", f"{host}{path}"]
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL)
+        async with asyncio.timeout(60):
+            await process.communicate("pä:ss".encode())
+        assert process.returncode == 0
+        assert await pair_of("docker-config", host) == ("jörg", "pä:ss")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from entrepot.secrets import SecretIdentifier, SecretUnavailable, read_secret
 from entrepot.secrets.file import read_private_file
-from tests.programs import require_program, require_root
+from tests.programs import run_in_mount_namespace
 
 USER = 1234
 """A user without a name, as container engines choose them."""
@@ -46,14 +44,7 @@ REFUSED = [
 
 def reading(case: str, directory: Path, user: int = USER) -> str:
     """What a user reads of a case of `tests.secrets.mounts`."""
-    require_root("a mount namespace")
-    command = [require_program("unshare"), "--mount", "--propagation", "private", sys.executable, "-m", "tests.secrets.mounts", case, directory, str(user)]
-    require_program("mount")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if "mount: " in done.stderr and "permission denied" in done.stderr:
-        pytest.skip(f"nothing can be mounted here: {done.stderr}")
-    assert done.stderr == ""
-    return done.stdout.strip()
+    return run_in_mount_namespace("tests.secrets.mounts", case, directory, str(user))
 
 
 @pytest.mark.parametrize("case", ACCEPTED)

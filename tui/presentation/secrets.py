@@ -50,7 +50,7 @@ SECRET_KINDS = (
         "docker-config:username",
         "docker-config:password",
         "what docker login kept",
-        "What docker login has kept for this registry, for the engine's user: in docker's config.json or the store of credentials that it names.",
+        "What docker login or podman login has kept for this registry, for the engine's user: in their files, or the store of credentials that they name.",
     ),
     SecretKind(
         "docker-helper:",
