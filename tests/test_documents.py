@@ -574,3 +574,15 @@ async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(direct
     assert "rule ghcr-api" in documents.problem.message
     assert says in documents.problem.message
     assert documents.rules.get("ghcr-api").freshness is None
+
+
+async def test_while_a_change_hangs_on_its_disk_others_are_refused_in_one_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F79: each of them held a thread, until pulls had none any more."""
+    monkeypatch.setattr("entrepot.documents.LOCK_TIMEOUT", 0.01)
+    documents = await opened(directories)
+    documents._lock.acquire()
+    with pytest.raises(EngineError, match=rf"Another change has not been written to {directories.config} for 0\.01 s\. Look at the disk"):
+        await documents.delete_rule("example-library")
+    documents._lock.release()
+    with pytest.raises(CacheRuleNotFound):
+        await documents.delete_rule("example-library")
