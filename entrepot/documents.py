@@ -14,7 +14,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,9 @@ from entrepot.upstreams import SourceRegistries
 
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
 """The largest document that is read, in bytes. A thousand rules with the longest names take about 0.7 MB."""
+
+LOCK_TIMEOUT: Final = 10.0
+"""Seconds that a change waits for another one to be written, which takes milliseconds unless its disk hangs."""
 
 SHOWN: Final = 5
 """So many problems are told in a message; `DocumentInvalid.problems` has them all."""
@@ -236,8 +239,19 @@ class Documents:
 
     # What follows runs in a thread, under the lock.
 
+    @contextmanager
+    def _lock_for_change(self) -> Iterator[None]:
+        """The lock; raises `EngineError` while another change hangs on its disk, so that not each of them holds a thread."""
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT):
+            directory = self._rules_file.parent
+            raise EngineError(f"Another change has not been written to {directory} for {LOCK_TIMEOUT:g} s.", "Look at the disk of that directory.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _change_now(self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]) -> Made:
-        with self._lock:
+        with self._lock_for_change():
             state = self._state
             self._refuse_to_overwrite(state)
             made, rules, credential_sets = change(state)

@@ -669,3 +669,15 @@ async def test_documents_of_another_system_are_read(directories: Directories) ->
     documents = await opened(directories)
     assert names(documents) == ["hub-library"]
     assert [each.name for each in documents.credential_sets] == ["hub-login"]
+
+
+async def test_while_a_change_hangs_on_its_disk_others_are_refused_in_one_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F79: each of them held a thread, until pulls had none any more."""
+    monkeypatch.setattr("entrepot.documents.LOCK_TIMEOUT", 0.01)
+    documents = await opened(directories)
+    documents._lock.acquire()
+    with pytest.raises(EngineError, match=rf"Another change has not been written to {directories.config} for 0\.01 s\. Look at the disk"):
+        await documents.delete_rule("example-library")
+    documents._lock.release()
+    with pytest.raises(CacheRuleNotFound):
+        await documents.delete_rule("example-library")

@@ -270,9 +270,31 @@ def dial() -> None:
 
 def main() -> None:
     """Run the command line."""
+    _open_standard_descriptors()
     if "_ENTREPOT_COMPLETE" in os.environ:
         prepare()
     try:
-        cli(standalone_mode=True)
+        try:
+            cli(standalone_mode=True)
+        finally:
+            # Python would do it later, complain, and end with status 120.
+            sys.stdout.flush()
     except BrokenPipeError:
         broken_pipe()
+
+
+def _open_standard_descriptors() -> None:
+    """Lead standard input, output and error to /dev/null where they were closed (``>&-``).
+
+    Else the next file that is opened gets the number, such as the catalog, and what is written to standard error would land in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+    # Python has left them out, and click does not expect that.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import select
-import sys
 import threading
 import time
 from collections import deque
@@ -196,15 +195,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
             # Programs that share a terminal may set O_NONBLOCK for all of them.
             if not select.select([], [descriptor], [], NOT_READY_TIMEOUT)[1]:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-
-
-def standard_error() -> Target:
-    """Standard error of this process."""
-    return StandardError() if sys.stderr is not None else _Nowhere()
-
-
-class _Nowhere:
-    """A process that was started without a standard error."""
-
-    def write(self, data: bytes) -> None:
-        """Drop *data*."""

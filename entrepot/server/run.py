@@ -53,6 +53,9 @@ MANAGEMENT_CONNECTIONS = 512
 SOCKET_WATCH = 2.0
 """Seconds between two looks at whether the management socket is still there (F68)."""
 
+THREADS = 32
+"""Threads for what blocks a moment. asyncio has four and one for each core; as many calls that hang on a disk or a program would stop all pulls."""
+
 LOG_LINE = 16_384
 """Characters of a message in the plain log; what is longer is cut."""
 
@@ -105,6 +108,7 @@ async def serve(
         try:
             survive_harmless_signals()
             allow_open_files()
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "entrepot-worker"))
             settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
             await _serve(directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready)
         finally:
