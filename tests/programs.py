@@ -13,6 +13,7 @@ REQUIRED = "ENTREPOT_REQUIRE_PROGRAMS"
 """The environment variable that turns a missing program from a skipped test into a failed one."""
 
 _PACKAGES = {
+    "chattr": "e2fsprogs",
     "ctr": "containerd",
     "docker": "docker.io",
     "dockerd": "docker.io",

@@ -13,7 +13,7 @@ import pytest
 from entrepot.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
 from entrepot.engine import Engine
 from entrepot.server.run import listening
-from entrepot.wire import BlockingWire, WireAnswer, WireBroken, WireSilent
+from entrepot.wire import BlockingWire, HttpxWire, WireAnswer, WireBroken, WireSilent
 
 
 @asynccontextmanager
@@ -127,3 +127,22 @@ async def test_a_server_that_is_no_engine(engine: Engine) -> None:
         os.rename(path, engine.directories.socket)
         with pytest.raises(EngineAnswerInvalid, match="no engine, or one of another version"):
             await blocking(engine, lambda client: client.status())
+
+
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "http_proxy"])
+@pytest.mark.parametrize("value", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "not a proxy", "http://127.0.0.1:9"])
+async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """F75: httpx refuses to start where ALL_PROXY names a SOCKS proxy, unless it is not to read the environment."""
+    monkeypatch.setenv(variable, value)
+    async with answering(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (path, questions):
+        wire = HttpxWire.at(path)
+        assert (await wire.ask("GET", "/entrepot/v1/status", {}, None, 30.0)).status == 200
+        await wire.close()
+        assert (await ask(path)).status == 200
+        assert len(questions) == 2
+    over_https = HttpxWire.over_https("https://127.0.0.1:1")
+    with pytest.raises(WireBroken):
+        await over_https.ask("GET", "/entrepot/v1/status", {}, None, 30.0)
+    await over_https.close()

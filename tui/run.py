@@ -51,7 +51,8 @@ def run_dashboard(
     if options.read_only:
         client.only_read()
     keymap = None
-    if (config / "keymap.toml").exists():
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of another user.
+    if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 
         keymap = read_keymap(config / "keymap.toml", Dashboard)

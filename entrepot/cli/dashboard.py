@@ -16,16 +16,21 @@ from typing import Any, BinaryIO
 
 import click
 
+from entrepot.cli.absence import why_no_engine
 from entrepot.cli.connection import Connection
 from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, note, tell, without_waiting
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EngineError, EntrepotError
+from entrepot.running_engine import running_engine
 from entrepot.snapshots import EngineStatus
 from entrepot.words import printable
 
 START_PATIENCE = 15.0
 """Seconds that a new engine may take until it answers."""
+
+RUNNING_PATIENCE = 5.0
+"""Seconds within which an engine that runs makes its socket again, when that was removed (F68)."""
 
 LOG_LINES = 5
 """Lines of the log that are shown when an engine did not come up."""
@@ -68,11 +73,11 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     directories = Directories.of_user()
     directories.make()
     process = None
-    if not _answers(directories.socket):
+    if not _answers(directories.socket) and not _answers_again(directories):
         if connection.read_only:
             raise EngineUnreachable("No engine is running, and with --read-only none is started. Start one with: entrepot serve")
         process = start_engine(directories)
-    client = CacheClient.at(directories.socket, read_only=connection.read_only)
+    client = CacheClient.at(directories.socket, read_only=connection.read_only, absent=lambda: why_no_engine(directories))
     stays = _run(client, chosen, started_engine=process is not None)
     if process is not None and not stays:
         # By its own signal: a read-only engine takes no orders, not even this one.
@@ -151,7 +156,7 @@ def start_engine(directories: Directories, environment: Mapping[str, str] | None
     with _opened(log, "Free space there, let this user write it, or set XDG_STATE_HOME to another directory.") as output:
         since = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrepot", "serve"],
+            [sys.executable, "-m", "entrepot", "serve", "--log-file", str(log)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -186,7 +191,8 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path, *, sinc
 def _last_words(log: Path, since: int) -> str:
     """The error that an engine ended with, else the last lines that it wrote."""
     with log.open("rb") as written:
-        written.seek(since)
+        # A log that has become another one in between is read from its beginning.
+        written.seek(since if since <= os.fstat(written.fileno()).st_size else 0)
         lines = written.read().decode(errors="replace").splitlines()
     if not lines:
         return "It gave no reason."
@@ -211,6 +217,18 @@ def _answers(socket: Path) -> bool:
     except EngineUnreachable:
         return False
     return True
+
+
+def _answers_again(directories: Directories) -> bool:
+    """Whether an engine that runs on the data answers after a moment; raises `EngineUnreachable` where it does not, False where none runs."""
+    until = time.monotonic() + RUNNING_PATIENCE
+    while running_engine(directories.lock) is not None:
+        if _answers(directories.socket):
+            return True
+        if time.monotonic() > until:
+            raise EngineUnreachable(why_no_engine(directories))
+        time.sleep(0.1)
+    return False
 
 
 def show_keys(*, markdown: bool, check: bool) -> None:

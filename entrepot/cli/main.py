@@ -18,7 +18,7 @@ from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
 from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
 from entrepot.cli.verify import verify
-from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
+from entrepot.client import CacheClient, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import ActivityCounts, Outcome
@@ -100,11 +100,18 @@ def demo(context: click.Context, headless: bool) -> None:
 @click.option("--listen", metavar="HOST:PORT", help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].")
 @click.option("--read-only", is_flag=True, help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.")
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True, help="Lines for people or for programs.")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Log to FILE instead of standard error. It may be rotated; at 16 MB it becomes FILE.1.",
+)
 @click.pass_obj
-def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str) -> None:
+def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str, log_file: Path | None) -> None:
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
+    from entrepot.server.ending import Deadline
     from entrepot.server.run import serve as run
     from entrepot.settings import Settings, parse_listen
 
@@ -113,7 +120,17 @@ def serve(connection: Connection, listen: str | None, read_only: bool, log_forma
         settings = Settings.load(directories.settings)
         if listen is not None:
             parse_listen(listen)
-        asyncio.run(run(directories, settings, listen=listen, read_only=read_only or connection.read_only, log_format=log_format))
+        asyncio.run(
+            run(
+                directories,
+                settings,
+                listen=listen,
+                read_only=read_only or connection.read_only,
+                log_format=log_format,
+                log_file=log_file.absolute() if log_file is not None else None,
+                deadline=Deadline(),
+            )
+        )
     except EntrepotError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -234,12 +251,15 @@ def dial() -> None:
     from entrepot.cli.tunnel import ANNOUNCEMENT
 
     try:
-        path = Directories.of_user().socket
+        directories = Directories.of_user()
+        path = directories.socket
         with socket.socket(socket.AF_UNIX) as tried:
             tried.settimeout(5)
             tried.connect(str(path))
     except OSError:
-        fail(EngineUnreachable(NO_ENGINE))
+        from entrepot.cli.absence import why_no_engine
+
+        fail(EngineUnreachable(why_no_engine(directories)))
     except EntrepotError as error:
         fail(error)
     click.echo(f"{ANNOUNCEMENT}{path}")

@@ -29,6 +29,7 @@ from entrepot.cli.session import (
     yes_option,
 )
 from entrepot.client import CacheClient
+from entrepot.encoding import NotUtf8, decode_text
 from entrepot.snapshots import Holding, ImportEntry, ImportOutcome, RuleSnapshot
 from entrepot.words import Column, ago, counted, printable
 
@@ -187,9 +188,9 @@ _OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", 
 def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
     try:
-        text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{file.name} is not UTF-8 text.") from None
+        text = decode_text(file.read())
+    except NotUtf8 as error:
+        raise click.UsageError(f"{file.name} {error}: save it as UTF-8.") from None
     planned = ask(lambda client: client.plan_import(text))
     if not dry_run and planned.possible:
         confirm_programs([identifier for each in planned.runs_programs for identifier in (each.username_id, each.password_id)], yes=yes)

@@ -123,6 +123,11 @@ def is_local_address(address: IPv4Address | IPv6Address) -> bool:
     )
 
 
+def is_public_address(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of the internet, and of no private network or special purpose."""
+    return not is_local_address(address) and all(each.is_global for each in _meant(address))
+
+
 def _is_localhost(host: str) -> bool:
     name = host.lower().rstrip(".")
     return name == "localhost" or name.endswith(".localhost")
@@ -153,6 +158,8 @@ class Reach:
     """Hosts that the administrator named, which may be anywhere."""
     loopback: bool = False
     """Whether the registry runs on this machine, so that its parts do."""
+    public: bool = False
+    """Whether only addresses of the internet are meant, and no private network: what comes from there goes to a stranger."""
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
@@ -167,9 +174,13 @@ class Reach:
 
     def permits_host(self, host: str) -> bool:
         """Whether a request may be sent to *host*, by its literal text."""
+        if self.public:
+            return not is_local(host) and ((address := literal_address(host)) is None or is_public_address(address))
         return host in self.hosts or not is_local(host) or (self.loopback and is_loopback(host))
 
     def permits_address(self, address: str) -> bool:
         """Whether a connection may be made to what a host that the administrator did not name was resolved to."""
         literal = literal_address(address)
+        if self.public:
+            return literal is not None and is_public_address(literal)
         return literal is not None and (not is_local_address(literal) or (self.loopback and is_loopback(address)))

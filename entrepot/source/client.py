@@ -19,12 +19,16 @@ import httpx
 import msgspec
 import truststore
 
+from entrepot.causes import CauseCode
+from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
+from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, Place, proxy_sign_in_cause, web_page_cause
 from entrepot.source.decoding import (
     Undecodable,
     decode,
@@ -34,24 +38,30 @@ from entrepot.source.decoding import (
     parse_unsatisfied_range,
 )
 from entrepot.source.errors import (
+    SignInUnsafe,
     SourceAnswerInvalid,
     SourceBrokeOff,
+    SourceBusy,
     SourceError,
     SourceFailed,
+    SourceLoop,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.exchange import ATTEMPTS, Answer, Exchange
-from entrepot.source.tokens import Authorization, Login, Tokens
-from entrepot.words import counted, printable
+from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
+from entrepot.source.proxies import environment_problems
+from entrepot.source.surroundings import ClockEvidence
+from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.source.via import Via
+from entrepot.upstreams import SourceRegistry
+from entrepot.words import counted, duration, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
     from entrepot.settings import Settings
     from entrepot.source.transport import SourceTransport
-    from entrepot.upstreams import SourceRegistry
 
 LIST_LIMIT = 16 * 1024 * 1024
 """The largest list of tags that is read, in bytes."""
@@ -68,8 +78,17 @@ READ_IN_THREAD = 256 * 1024
 CURSOR_LENGTH = 2 * 1024
 """The longest text that a source may give to ask on with, in characters."""
 
+CAUSE_LENGTH = 200
+"""Characters of what a source says of its failure that are quoted, at the most."""
+
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
+
+HANDED_ON = 2
+"""Further registries to which one registry may hand a request on, each with a sign-in of its own."""
+
+ON_THE_INTERNET = Reach(public=True)
+"""Where tokens are asked for that a registry does not give itself. One transport for all: without credentials there is nothing to keep apart."""
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -85,7 +104,6 @@ MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
 """What the specification wants answered for a manifest without referrers."""
 
-_HTML = frozenset({"text/html", "application/xhtml+xml"})
 _UNTYPED = frozenset({"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"})
 _IMAGE_TYPES = frozenset(MANIFEST_TYPES)
 _INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
@@ -146,6 +164,10 @@ class UpstreamState:
     reachable: bool | None = None
     """None before anything was asked of it."""
     problem: str | None = None
+    advice: str | None = None
+    """What to do about the problem."""
+    cause: CauseCode | None = None
+    """The fault that is behind it, where one is recognised."""
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
@@ -197,9 +219,25 @@ class _ReferrersPage(msgspec.Struct):
     manifests: list[msgspec.Raw] | None = None
 
 
+class _ErrorDetail(msgspec.Struct, rename="camel"):
+    source_message: str = ""
+    """Only from an engine: what its own source said."""
+
+
 class _ErrorEntry(msgspec.Struct):
     code: str = ""
     message: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, as whoever met it first said it."""
+        try:
+            quoted = decode(bytes(self.detail), _ErrorDetail).source_message if self.detail else ""
+        except Undecodable:
+            quoted = ""
+        code = "" if self.code == "UNKNOWN" and self.message else self.code
+        return quoted or f"{code} {self.message}"
 
 
 class _ErrorBody(msgspec.Struct):
@@ -229,16 +267,25 @@ class _Upstream:
 
     def __init__(self) -> None:
         self.reachable: bool | None = None
-        self.problem: str | None = None
+        self.problem: SourceError | None = None
+        """The last failure, without its traceback."""
         self.has_odd_tags = False
         """Whether the log says already that some of its tags are none."""
+
+    def note(self, error: SourceError | None) -> None:
+        """Remember how the last request failed; None: it did not."""
+        if error is not None:
+            noted = SourceError(error.what, error.hint)
+            noted.cause = error.cause
+            error = noted
+        self.problem = error
 
 
 def trusting(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        tls.load_verify_locations(settings.ca_file)
+        tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
     return tls
 
 
@@ -266,11 +313,14 @@ class Sources:
         self.allowances = Allowances(clock, wall_clock)
         self.breakers = Breakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
+        self.via = Via()
+        """By which an engine knows its own requests."""
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
+        self.diagnosis = Diagnosis(ClockEvidence(clock=clock, wall_clock=wall_clock), looks=transport is None)
 
     async def __aenter__(self) -> Sources:
         return self
@@ -285,7 +335,12 @@ class Sources:
         """A source registry, seen with a credential set or none. The secrets are read when a challenge asks for them."""
         reach = Reach.of(registry)
         transport = self._transport_to(registry.endpoint, reach)
-        exchange = Exchange(
+        exchange = self._exchange(registry, transport, reach)
+        exchange.public = self._exchange(registry, self._transport_to("", ON_THE_INTERNET), ON_THE_INTERNET)
+        return SourceClient(self, Login(registry, credential_set), exchange)
+
+    def _exchange(self, registry: SourceRegistry, transport: httpx.AsyncBaseTransport, reach: Reach) -> Exchange:
+        return Exchange(
             transport,
             registry.login_server,
             timeout=self._timeout,
@@ -293,17 +348,27 @@ class Sources:
             pause=self._pause,
             breakers=self.breakers,
             reach=reach,
+            diagnosis=self.diagnosis,
+            via=self.via,
         )
-        return SourceClient(self, Login(registry, credential_set), exchange)
+
+    @property
+    def asked(self) -> list[str]:
+        """The login servers of which something was asked since the start."""
+        return sorted(self._upstreams)
 
     def state(self, login_server: str) -> UpstreamState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
         allowance = self.allowances.get(login_server)
         broken = self.breakers.open_of(login_server)
+        # Why it is not asked counts more than what was tried since.
+        problem = broken.error if broken is not None and broken.error is not None else upstream.problem if upstream else None
         return UpstreamState(
             reachable=upstream.reachable if upstream else None,
-            problem=upstream.problem if upstream else None,
+            problem=problem.what if problem else None,
+            advice=problem.hint or None if problem else None,
+            cause=problem.cause if problem else None,
             allowance_remaining=allowance.remaining,
             allowance_limit=allowance.limit,
             allowance_resets=allowance.resets,
@@ -346,6 +411,8 @@ class Sources:
 
     async def prepare(self) -> None:
         """Make ready, in a thread, what the first request to a source would have to wait for. What is held can be served before."""
+        for problem in environment_problems():
+            _log.warning("%s", problem.message)
         if self._given_transport is None:
             await asyncio.to_thread(self._parts)
 
@@ -476,7 +543,7 @@ class SourceClient:
                 try:
                     yield BlobStream(chunks, offset=start, size=size, validator=strong)
                 except SourceBrokeOff as error:
-                    self._upstream.problem = error.what
+                    self._upstream.note(error)
                     raise
 
     def _placed(self, answer: Answer, offset: int, about: str) -> tuple[int, int | None]:
@@ -628,7 +695,7 @@ class SourceClient:
                     return answer, await answer.read(limit)
             except SourceBrokeOff as error:
                 if attempt >= ATTEMPTS:
-                    self._upstream.problem = error.what
+                    self._upstream.note(error)
                     raise
             attempt += 1
 
@@ -654,7 +721,7 @@ class SourceClient:
         try:
             answer = await self._signed_in(method, url, headers, repository, about)
         except SourceError as error:
-            self._upstream.problem = error.what
+            self._upstream.note(error)
             if isinstance(error, SourceUnreachable):
                 self._upstream.reachable = False
             if isinstance(error, SourceOverAllowance):
@@ -673,30 +740,74 @@ class SourceClient:
             refused = await self._error(answer, about)
             if isinstance(refused, SourceOverAllowance):
                 self._sources.allowances.exceeded(self._server, pause, refused.retry_after)
-            self._upstream.problem = None if isinstance(refused, SourceNotFound) else refused.what
+            self._upstream.note(None if isinstance(refused, SourceNotFound) else refused)
             raise refused
 
     async def _signed_in(self, method: str, url: httpx.URL, headers: Mapping[str, str], repository: Repository, about: str) -> Answer:
+        """Make a request with what its registry asks for, and with what a registry asks for that it hands requests on to (F80).
+
+        No registry is asked more than three times: without a token, with one that has just been revoked, and with a new one.
+        """
         tokens = self._sources.tokens
         authorization = await tokens.known(self._login, repository, self._exchange)
-        # At most three requests: without a token, with one that has just been revoked, and with a new one.
-        for renewed in (False, True):
-            answer = await self._exchange.open(method, url, _with(headers, authorization), about=about)
+        sent: dict[str, Authorization] = {}
+        challenged: dict[str, int] = {}
+
+        async def authorize(target: httpx.URL) -> str | None:
+            origin = origin_of(target)
+            try:
+                token = await tokens.known(self._handed_on(origin), repository, self._exchange)
+            except SourceRefused:
+                # It says so itself when it is asked without a token.
+                return None
+            if token is not None:
+                sent[origin] = token
+            return token.value if token is not None else None
+
+        while True:
+            sent.clear()
+            answer = await self._exchange.open(method, url, _with(headers, authorization), about=about, authorize=authorize)
             challenges = answer.headers.get_list("www-authenticate")
-            if answer.status != 401 or answer.redirected or not challenges:
+            origin = answer.origin
+            if answer.redirected:
+                answer.refuses_registry_client = origin in sent or (answer.status == 401 and asks_for_sign_in(challenges, basic=answer.is_of_registry))
+            if answer.status != 401 or not challenges or challenged.get(origin, 0) == 2:
+                return answer
+            if answer.redirected and (not answer.refuses_registry_client or len(challenged) > HANDED_ON):
                 return answer
             await answer.close()
-            authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
-        return await self._exchange.open(method, url, _with(headers, authorization), about=about)
+            renewed = challenged.get(origin, 0) > 0
+            challenged[origin] = challenged.get(origin, 0) + 1
+            if not answer.redirected:
+                authorization = await tokens.answer(challenges, self._login, repository, self._exchange, used=authorization, renewed=renewed)
+                continue
+            try:
+                await tokens.answer(challenges, self._handed_on(origin), repository, self._exchange, used=sent.get(origin), renewed=renewed)
+            except SignInUnsafe:
+                raise
+            except SourceRefused:
+                raise self._refused_elsewhere(answer.host, about) from None
+
+    def _handed_on(self, origin: str) -> Login:
+        """Nobody in particular at another registry, to which the redirects of this one lead."""
+        host = origin.partition("://")[2]
+        return Login(SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, handed_on_by=self._server)
+
+    def _refused_elsewhere(self, host: str, about: str) -> SourceRefused:
+        return SourceRefused(
+            f"{self._server} hands us on to {printable(host, 253)} for {about}, which lets us in only with credentials of its own, or has no such image.",
+            rule_elsewhere(host),
+        )
 
     def _about(self, repository: Repository, reference: Tag | Digest) -> str:
         return f"{self._server}/{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
 
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
-        if answer.media_type in _HTML and (unless is None or _digest_header(answer.headers) != unless):
-            self._upstream.problem = f"{self._server} answers with a web page for {about}."
-            raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
+        if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
+            page = SourceAnswerInvalid.of_cause(web_page_cause(self._server, about))
+            self._upstream.note(page)
+            raise page
 
     def _refuse_media_type(self, answer: Answer, about: str) -> None:
         """What is no media type is kept nowhere: it would become a header of an answer of ours."""
@@ -704,12 +815,21 @@ class SourceClient:
             raise SourceAnswerInvalid(f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
+        message = await _said(answer)
+        error = self._judge(answer, about, f" ({message})" if message else "")
+        error.source_message = message
+        return error
+
+    def _judge(self, answer: Answer, about: str, said: str) -> SourceError:
         status = answer.status
-        said = await _said(answer)
         if status == 404:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
+        if status == 407 and (cause := proxy_sign_in_cause(Place(self._server, httpx.URL(self._login.registry.endpoint)))) is not None:
+            return SourceUnreachable.of_cause(cause)
+        if status in {401, 403} and answer.refuses_registry_client:
+            return self._refused_elsewhere(answer.host, about)
         if status in {401, 403} and answer.redirected:
             return SourceFailed(
                 f"{answer.host}, to which {self._server} sends us for {about}, refuses it with status {status}.", "The fault is there; try again."
@@ -722,6 +842,18 @@ class SourceClient:
                 else "Check that its user may read the repository, and that the repository exists."
             )
             return SourceRefused(f"{self._server} refuses {about} {self._login.name}{said}.", hint)
+        if status == 508:
+            return SourceLoop(
+                f"{self._server} leads {about} in a circle: an engine on the way is its own source{said}.",
+                "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+            )
+        retry_after = read_retry_after(answer.headers, self._sources.wall_clock())
+        if status in {503, 504} and retry_after is not None:
+            return SourceBusy(
+                f"{self._server} fails with status {status} for {about}{said}.",
+                f"It asks to try again in {duration(retry_after)}.",
+                retry_after=retry_after,
+            )
         if status >= 500:
             return SourceFailed(f"{self._server} fails with status {status} for {about}{said}.", "The fault is at the source registry; try again later.")
         return SourceAnswerInvalid(f"{self._server} answers {about} with status {status}, which was not expected{said}.", _NOT_A_REGISTRY)
@@ -735,7 +867,7 @@ class SourceClient:
 
 
 _ASK_PUBLISHER = "Nothing of it was kept. Ask whoever publishes the image, or runs the registry."
-_NOT_A_REGISTRY = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+_NOT_A_REGISTRY = WEB_PAGE_CURE
 
 
 def _with(headers: Mapping[str, str], authorization: Authorization | None) -> dict[str, str]:
@@ -758,15 +890,20 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
 
 
 async def _said(answer: Answer) -> str:
-    """What the source itself says about an error, for a person: the first of its OCI errors, cut short."""
+    """What the source itself says about an error, for a person: the first of its OCI errors, at most `CAUSE_LENGTH` characters."""
     if answer.media_type not in {"application/json", "application/vnd.oci.error.v1+json"} or answer.redirected:
         return ""
     try:
         first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
     except (Undecodable, IndexError, SourceError):
         return ""
-    text = printable(f"{first.code} {first.message}", 200)
-    return f" ({text})" if text else ""
+    text = printable(first.sentence)
+    if len(text) <= CAUSE_LENGTH:
+        return text
+    cut = text[: CAUSE_LENGTH - 1]
+    words = cut.rpartition(" ")[0].rstrip(".,;:(")
+    # What is longer than any word may be cut in its middle.
+    return f"{words if len(words) > CAUSE_LENGTH / 2 else cut}…"
 
 
 def _is_empty(value: msgspec.Raw) -> bool:

@@ -6,6 +6,7 @@ or returns nothing but what its docstring says, whatever comes in.
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TypeVar
 
@@ -30,9 +31,12 @@ class Undecodable(ValueError):
 
 
 def decode(content: bytes, kind: type[T]) -> T:
-    """*content* as *kind*; raises `Undecodable`, also for JSON that is nested deeper than Python's stack."""
+    """*content* as *kind*; raises `Undecodable`, also for JSON that is nested deeper than Python's stack.
+
+    A byte order mark in front is passed over (RFC 8259, section 8.1).
+    """
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = type(error).__name__
     # Outside the handler: a failure that is remembered keeps what it followed from.

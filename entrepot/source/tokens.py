@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,8 +23,9 @@ from entrepot.errors import EntrepotError
 from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.decoding import Undecodable, decode
-from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
-from entrepot.source.exchange import Exchange, same_origin
+from entrepot.source.errors import CredentialUnavailable, SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
+from entrepot.source.exchange import Exchange, origin_of, same_origin
+from entrepot.upstreams import LoginServerInvalid, parse_login_server
 from entrepot.words import printable
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from entrepot.upstreams import SourceRegistry
 
 DEFAULT_LIFETIME = 60.0
-"""Seconds that a token lives when its answer says nothing (distribution specification, "Token Response Fields")."""
+"""Seconds that a token lives when its answer says nothing that can be read, and at least ("Token Response Fields" of the token specification).
+
+The clients in Go take a shorter lifetime for this one too (minimumTokenLifetimeSeconds).
+"""
 
 RENEWED_BEFORE = 30.0
 """Seconds before its end at which a token is no longer used, or a tenth of its life where that is shorter: a request must get there while it is good."""
@@ -101,10 +106,15 @@ SHARED_DOMAINS = frozenset(
 
 _SCHEMES = frozenset({"basic", "bearer", "digest", "hoba", "mutual", "negotiate", "ntlm", "oauth", "scram-sha-1", "scram-sha-256", "vapid"})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_SECONDS = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ALIYUN = re.compile(r"[a-z0-9-]+\.([a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com")
 _ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.com")
 _PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
+
+
+_NOT_SENT = "No credential was sent."
+_NO_TOKEN_SERVER = "A sign-in page of the network, or a proxy, can cause this. No token was kept."
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +146,8 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
             name = word[0].lower()
             if found is not None and parameters is not None:
                 quoted, bare = found[1], found[2]
-                parameters.setdefault(name, re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'"))
+                # Of one that comes twice the last counts, as in Go.
+                parameters[name] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare.strip("'")
                 last_unquoted = name if quoted is None else None
                 at = found.end()
             elif name in _SCHEMES or parameters is None or last_unquoted is None:
@@ -151,27 +162,77 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     return challenges
 
 
+def asks_for_sign_in(values: Iterable[str], *, basic: bool) -> bool:
+    """Whether challenges are those of a registry, and not of storage whose presigned address has expired. *basic*: those for Basic are too."""
+    return any((each.scheme == "bearer" and each.parameters.get("realm")) or (basic and each.scheme == "basic") for each in parse_challenges(values))
+
+
+def parse_token_answer(content: bytes) -> tuple[str, float]:
+    """The token of an answer and the seconds that it lives; raises `Undecodable`, whose text ends a sentence that says there is none.
+
+    It is read as the clients in Go read it (distribution, internal/client/auth/session.go): ``access_token`` comes before ``token``, the case of names does
+    not matter, and a lifetime below the default is the default. More than these read is a byte order mark, UTF-16, white space around the token, and a
+    lifetime of any other kind than a number. ``issued_at`` is of another clock, and not looked at.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
+    fields = {name.lower(): value for name, value in decode(content, dict[str, msgspec.Raw]).items()}
+    lifetime = DEFAULT_LIFETIME
+    seconds = bytes(fields.get("expires_in", b""))[:100].decode("ascii", "replace").strip('" \t\r\n')
+    if _SECONDS.fullmatch(seconds):
+        lifetime = min(max(float(seconds), DEFAULT_LIFETIME), LONGEST_LIFETIME)
+    unusable = ""
+    for name in ("access_token", "token"):
+        try:
+            token = decode(bytes(fields.get(name, b"null")), str).strip()
+        except Undecodable:
+            continue
+        if token and len(token) <= TOKEN_LENGTH and _TOKEN.fullmatch(token):
+            return token, lifetime
+        if token:
+            unusable = f" that can be used: it has {len(token):,} characters, or some that no header may have"
+    raise Undecodable(unusable)
+
+
 def check_realm(realm: str, registry: SourceRegistry) -> httpx.URL:
     """The address of a realm to which credentials for *registry* may go; raises `SourceRefused`.
 
     It must be of the registry's own host or domain, or one of its realms in the table and the settings, and https unless the registry's endpoint itself is
     http (GHSA-3p65-76g6-3w7r tells what happens otherwise).
     """
-    endpoint = httpx.URL(registry.endpoint)
-    url = parse_address(realm)
-    hint = "No credential was sent."
-    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
-        raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", hint)
-    host = printable(url.host, 253)
-    if url.scheme == "http" and endpoint.scheme == "https":
-        raise SourceRefused(f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.", hint)
-    if _is_own(url, endpoint, registry) or any(same_origin(url, httpx.URL(each)) for each in registry.realms):
+    url, is_own = read_realm(realm, registry)
+    if is_own:
         return url
-    place = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    host = printable(url.host, 253)
     raise SourceRefused(
         f"{registry.login_server} wants us to sign in at {host}, which is not its own.",
-        f'{hint} If the registry really signs in there, declare it in settings.toml: realms = ["{place}"] below [upstreams."{registry.login_server}"].',
+        f"{_NOT_SENT} Make a cache rule with {host} as its source, where the image is; or, if the registry really signs in there, "
+        f'declare it in settings.toml: realms = ["{origin_of(url)}"] below [upstreams."{registry.login_server}"].',
     )
+
+
+def read_realm(realm: str, registry: SourceRegistry) -> tuple[httpx.URL, bool]:
+    """The address of a realm, and whether it is the registry's own; raises `SourceRefused`.
+
+    At a realm that is not, a registry that hands requests on to another one has its clients get their tokens: without credentials that does no harm.
+    """
+    endpoint = httpx.URL(registry.endpoint)
+    url = parse_address(realm)
+    if url is None or url.scheme not in {"http", "https"} or url.userinfo:
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at an address that can't be used.", _NOT_SENT)
+    host = printable(url.host, 253)
+    if url.scheme == "http" and endpoint.scheme == "https":
+        raise SourceRefused(f"{registry.login_server} wants us to sign in at {host} over http, where anybody could read the password.", _NOT_SENT)
+    return url, _is_own(url, endpoint, registry) or any(same_origin(url, httpx.URL(each)) for each in registry.realms)
+
+
+def rule_elsewhere(host: str) -> str:
+    """What to do where a registry hands requests on to *host*, which wants credentials."""
+    try:
+        name = parse_login_server(host)
+    except LoginServerInvalid:
+        name = printable(host, 253)
+    return f"Make a cache rule with {name} as its source, and give it a credential set for {name}: those of another registry are never sent there."
 
 
 def _is_own(realm: httpx.URL, endpoint: httpx.URL, registry: SourceRegistry) -> bool:
@@ -221,12 +282,16 @@ class Login:
 
     registry: SourceRegistry
     credential_set: CredentialSet | None
+    handed_on_by: str = ""
+    """The login server whose redirects lead to this registry; its credentials are never sent here."""
 
     @property
     def identity(self) -> str:
         """Tells one login from another, without a secret: a set that was deleted and made anew is another one."""
         each = self.credential_set
-        return "" if each is None else f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
+        if each is None:
+            return f"sent by {self.handed_on_by}" if self.handed_on_by else ""
+        return f"{each.name} {each.username} {each.password} {each.created.isoformat()}"
 
     @property
     def name(self) -> str:
@@ -251,12 +316,6 @@ class Authorization:
 
     value: str
     expires: float | None
-
-
-class _TokenAnswer(msgspec.Struct):
-    token: str | None = None
-    access_token: str | None = None
-    expires_in: float | None = None
 
 
 class Tokens:
@@ -329,8 +388,8 @@ class Tokens:
     async def _enter(self, way: tuple[str, str, str], key: _Key, login: Login, exchange: Exchange) -> Authorization:
         try:
             return await self._get(key, login, exchange)
-        except SourceRefused:
-            # The next request asks the registry anew how it lets us in.
+        except SourceError:
+            # The next request asks the registry again how it lets us in: it may name another realm by then.
             if self._ways_in.get(way) == key:
                 del self._ways_in[way]
             raise
@@ -380,7 +439,9 @@ class Tokens:
         if not key.realm:
             return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
         try:
-            realm = check_realm(key.realm, login.registry)
+            realm, is_own = read_realm(key.realm, login.registry)
+            if not is_own and login.credential_set is not None:
+                check_realm(key.realm, login.registry)
         except SourceRefused as refusal:
             raise SignInUnsafe(refusal.what, refusal.hint) from None
         parameters = [("service", key.service)] if key.service else []
@@ -391,20 +452,19 @@ class Tokens:
         asked = self._clock()
         url = realm.copy_with(params=[*realm.params.multi_items(), *parameters])
         # A redirect would lose the credentials and end in a token for nobody: it is no answer.
-        async with await exchange.open("GET", url, headers, about="a token", redirects=0) as answer:
-            if answer.status != 200:
-                raise self._refusal(answer.status, answer.headers, login, realm.host)
+        # What a realm of a stranger answers goes to the registry as a token: nothing of a private network may.
+        way = exchange if is_own else exchange.public
+        async with await way.open("GET", url, headers, about="a token", redirects=0) as answer:
+            if not 200 <= answer.status < 300:
+                raise self._refusal(answer.status, answer.headers, login, realm.host, is_own=is_own)
             content = await answer.read(TOKEN_ANSWER_LIMIT)
         try:
-            token_response = decode(content, _TokenAnswer)
-        except Undecodable:
-            token_response = _TokenAnswer()
-        token = token_response.token or token_response.access_token
-        if token is None or len(token) > TOKEN_LENGTH or not _TOKEN.fullmatch(token):
-            raise SourceAnswerInvalid(f"{realm.host}, where {key.login_server} signs us in, answers without a token.", "Try again later.")
-        lifetime = DEFAULT_LIFETIME
-        if token_response.expires_in is not None and token_response.expires_in > 0:
-            lifetime = min(token_response.expires_in, LONGEST_LIFETIME)
+            token, lifetime = parse_token_answer(content)
+        except Undecodable as error:
+            where = f"{realm.host}, where {key.login_server} signs us in,"
+            if answer.is_page:
+                raise SourceAnswerInvalid(f"{where} answers without a token: it sends a web page.", _NO_TOKEN_SERVER) from None
+            raise SourceAnswerInvalid(f"{where} answers without a token{error}.", "The fault is there; try again later.") from None
         return Authorization(f"Bearer {token}", asked + lifetime - min(RENEWED_BEFORE, lifetime / 10))
 
     async def _basic(self, login: Login, to: httpx.URL) -> str:
@@ -416,13 +476,15 @@ class Tokens:
         except SourceError:
             raise
         except EntrepotError as error:
-            raise SourceRefused(
+            unavailable = CredentialUnavailable(
                 f"Credential set {login.credential_set.name} can't be used for {login.registry.login_server}: {error.what}", error.hint
-            ) from error
+            )
+            unavailable.cause = error.cause
+            raise unavailable from error
         pair = f"{credential.username.reveal()}:{credential.password.reveal()}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
-    def _refusal(self, status: int, headers: Mapping[str, str], login: Login, host: str) -> SourceError:
+    def _refusal(self, status: int, headers: Mapping[str, str], login: Login, host: str, *, is_own: bool) -> SourceError:
         server = login.registry.login_server
         if status == 429:
             return SourceOverAllowance(
@@ -435,7 +497,8 @@ class Tokens:
         if status < 400:
             return SourceAnswerInvalid(f"{host}, where {server} signs us in, answers with status {status} instead of a token.", "No credential was sent on.")
         if login.credential_set is None:
-            return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", "Give the cache rule a credential set.")
+            hint = "Give the cache rule a credential set." if is_own else rule_elsewhere(host)
+            return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", hint)
         return SourceRefused(
             f"{server} does not accept the credentials of credential set {login.credential_set.name} ({host} answers {status}).",
             "Check the user name and the password or token behind it, and that neither has expired.",

@@ -14,19 +14,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import urllib.request
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import aiohttp
+import aiohttp_socks
 import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from entrepot.source.addresses import Reach, is_local
+from entrepot.source.addresses import Reach
 from entrepot.source.exchange import AddressRefused
-from entrepot.source.lookups import AddressInfo, Lookups, LookupTimedOut, literal
+from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
+from entrepot.source.proxies import Proxy, ProxyFailed, proxy_of
+from entrepot.source.proxies import proxy_for as proxy_for  # importable from here too
+from entrepot.source.socks import DESTINATION_REPLIES, SocksConnector
 
 READ_AHEAD = 256 * 1024
 """Bytes of one answer that wait in memory, at most twice as many, before the source is not read on."""
@@ -47,8 +50,14 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
     (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
     (aiohttp.ClientError, httpx.RemoteProtocolError),
+    (aiohttp_socks.ProxyTimeoutError, httpx.ConnectTimeout),
+    (aiohttp_socks.ProxyConnectionError, httpx.ConnectError),
+    (aiohttp_socks.ProxyError, httpx.ConnectError),
     (OSError, httpx.ReadError),
 )
+
+
+_CAUGHT = tuple(kind for kind, _ in _ERRORS)
 
 
 class AddressForbidden(OSError):
@@ -60,7 +69,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
 
     *connections* is the most that each pool has open at once, *reach* says where they may go, and a name is
     looked up for *lookup_timeout* seconds at the most. Besides httpx's errors it raises
-    `AddressRefused`.
+    `AddressRefused` and `ProxyUnusable`.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, connections: int, reach: Reach | None = None, lookup_timeout: float = 10.0) -> None:
@@ -68,7 +77,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
         self._connections = connections
         self._reach = reach if reach is not None else Reach()
         self._lookups = Lookups(lookup_timeout)
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[bool, Proxy | None], aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and give its answer as soon as it begins."""
@@ -76,39 +85,58 @@ class SourceTransport(httpx.AsyncBaseTransport):
         if not self._reach.permits_host(host):
             raise AddressRefused(host)
         timeout = request.extensions.get("timeout", {})
-        proxy = proxy_for(request.url)
-        with _as_httpx_errors():
-            response = await self._session(judged=proxy is None and host not in self._reach.hosts).request(
+        proxy = proxy_of(request.url)
+        headers = request.headers.multi_items()
+        to_proxy: dict[str, str] | None = None
+        if proxy is not None and not proxy.is_socks and proxy.authorization is not None:
+            if request.url.scheme == "https":
+                to_proxy = {"Proxy-Authorization": proxy.authorization}
+            else:
+                headers.append(("Proxy-Authorization", proxy.authorization))
+        with _as_httpx_errors(proxy):
+            response = await self._session(judged=proxy is None and host not in self._reach.hosts, proxy=proxy).request(
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
-                headers=request.headers.multi_items(),
+                headers=headers,
                 data=await request.aread() or None,
                 allow_redirects=False,
-                proxy=proxy,
+                proxy=proxy.address if proxy is not None and not proxy.is_socks else None,
+                proxy_headers=to_proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
+        if proxy is not None and not proxy.is_socks and response.status == 407:
+            # Of a request over http, the proxy's refusal looks like an answer of the source.
+            response.close()
+            raise ProxyFailed(f"the proxy {proxy.place} answers 407", proxy, 407)
         body = _Body(response, timeout.get("read"))
         return httpx.Response(response.status, headers=response.raw_headers, stream=body, extensions={"http_version": b"HTTP/1.1"})
 
-    def _session(self, *, judged: bool) -> aiohttp.ClientSession:
-        """The pool of connections that may go anywhere, or the one that judges where each goes."""
-        session = self._sessions.get(judged)
+    def _session(self, *, judged: bool, proxy: Proxy | None) -> aiohttp.ClientSession:
+        """The pool of connections that may go anywhere, the one that judges where each goes, or that of a SOCKS proxy."""
+        socks = proxy if proxy is not None and proxy.is_socks else None
+        session = self._sessions.get((judged, socks))
         if session is None:
-            reach = self._reach if judged else None
-            session = self._sessions[judged] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=self._tls,
-                    limit=self._connections,
-                    keepalive_timeout=KEPT_ALIVE,
-                    resolver=_Resolver(self._lookups, reach),
-                    socket_factory=lambda address: _socket(address, reach),
-                ),
+            session = self._sessions[judged, socks] = aiohttp.ClientSession(
+                connector=self._connector(judged) if socks is None else self._connector_through(socks),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
                 read_bufsize=READ_AHEAD,
             )
         return session
+
+    def _connector(self, judged: bool) -> aiohttp.BaseConnector:
+        reach = self._reach if judged else None
+        return aiohttp.TCPConnector(
+            ssl=self._tls,
+            limit=self._connections,
+            keepalive_timeout=KEPT_ALIVE,
+            resolver=_Resolver(self._lookups, reach),
+            socket_factory=lambda address: _socket(address, reach),
+        )
+
+    def _connector_through(self, proxy: Proxy) -> aiohttp.BaseConnector:
+        return SocksConnector(proxy, self._lookups, _watch, ssl=self._tls, limit=self._connections, keepalive_timeout=KEPT_ALIVE)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -152,12 +180,17 @@ def _socket(address: AddressInfo | aiohttp.AddrInfoType, reach: Reach | None = N
     if reach is not None and not reach.permits_address(str(place[0])):
         raise AddressForbidden("an address of this machine's own surroundings")
     made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _watch(made)
+    return made
+
+
+def _watch(connection: socket.socket) -> None:
+    """Let the system notice when the other end is gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", DEAD_AFTER), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", DEAD_AFTER * 1000)):
         # Not every system has all of them.
         if (number := getattr(socket, option, None)) is not None:
-            made.setsockopt(socket.IPPROTO_TCP, number, value)
-    return made
+            connection.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 _watched: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
@@ -214,24 +247,31 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
-def proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for *url* (``HTTPS_PROXY``, ``NO_PROXY``, …); none for what runs on this machine."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if proxy is None or is_local(url.host) or urllib.request.proxy_bypass(url.host if url.port is None else f"{url.host}:{url.port}"):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
 @contextmanager
-def _as_httpx_errors() -> Iterator[None]:
+def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
+    """Errors of aiohttp as httpx's. *proxy* is the one that a connection goes through."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except _CAUGHT as error:
         cause = getattr(error, "os_error", error)
         if isinstance(cause, AddressForbidden):
             raise AddressRefused(str(cause)) from error
-        mapped = next(to for each, to in _ERRORS if isinstance(error, each))
+        if proxy is not None and _is_of_proxy(error, cause, proxy):
+            raise ProxyFailed(str(error), proxy, getattr(error, "status", None)) from error
+        mapped = next(to for kind, to in _ERRORS if isinstance(error, kind))
         if isinstance(cause, LookupTimedOut):
             mapped = httpx.ConnectTimeout
         raise mapped(str(error)) from error
+
+
+def _is_of_proxy(error: BaseException, cause: object, proxy: Proxy) -> bool:
+    """Whether the proxy failed, and not the source behind it."""
+    if isinstance(error, aiohttp_socks.ProxyError):
+        return error.error_code not in DESTINATION_REPLIES
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError | aiohttp_socks.ProxyConnectionError):
+        return True
+    # Sources are looked up by the proxy: what could not be looked up here was its own name.
+    if isinstance(cause, socket.gaierror | LookupTimedOut | LookupsBusy):
+        return True
+    # The certificate of a proxy that speaks TLS.
+    return isinstance(error, aiohttp.ClientConnectorError) and error.host == proxy.host and error.port == proxy.port

@@ -358,7 +358,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             for tag, image in images.items():
                 response = await registry.get(f"/v2/library/nginx/manifests/{tag}")
                 assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "stale")
-                assert response.headers["warning"].startswith('110 entrepot "registry.example.com')
+                assert response.headers["warning"].startswith('299 - "registry.example.com')
             await until(lambda: upstream_of(engine).unreachable_since is not None and not engine.cache._flights._flights)
             sent.clear()
             clock.now += 1_000
@@ -505,6 +505,7 @@ async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(registry: 
     assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (404, "BLOB_UNKNOWN")
 
 
+@pytest.mark.usefixtures("with_credentials")
 async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(registry: httpx.AsyncClient, source: StandIn) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")

@@ -21,7 +21,7 @@ from entrepot.source.errors import SourceAnswerInvalid, SourceError, SourceFaile
 from entrepot.source.tokens import LONGEST_LIFETIME, Challenge, check_realm, parse_challenges, registrable_domain
 from entrepot.upstreams import DeclaredUpstream, SourceRegistries
 from tests.source.conftest import Clock, registry
-from tests.standin import BasicSignIn, Headers, Html, Redirect, StandIn, Status, TokenSignIn
+from tests.standin import BasicSignIn, Fault, Headers, Html, Redirect, StandIn, Status, TokenSignIn
 
 NGINX = Repository("library/nginx")
 REALM = "https://auth.example.com/token"
@@ -51,7 +51,13 @@ REALM = "https://auth.example.com/token"
         ([f'Bearer realm="{REALM}", service="never closed'], [("bearer", {"realm": REALM, "service": "never closed"})]),
         (["Negotiate, Basic realm=x"], [("negotiate", {}), ("basic", {"realm": "x"})]),
         (["Basic"], [("basic", {})]),
-        (['Bearer realm="one",realm="two"'], [("bearer", {"realm": "one"})]),
+        # The last one counts, as in Go (distribution and containerd, parseValueAndParams).
+        (['Bearer realm="one",realm="two"'], [("bearer", {"realm": "two"})]),
+        (
+            [f'Basic realm="x",Bearer realm="{REALM}",service="s",Basic realm="y"'],
+            [("basic", {"realm": "x"}), ("bearer", {"realm": REALM, "service": "s"}), ("basic", {"realm": "y"})],
+        ),
+        ([f"\tbearer realm = {REALM}\t,\tservice = s"], [("bearer", {"realm": REALM, "service": "s"})]),
         (["", "   ", ",,"], []),
         ([], []),
     ],
@@ -407,12 +413,13 @@ async def test_a_registry_that_moved_its_realm_is_followed(sources: Sources) -> 
         assert moved.count("GET", "/token") == 1
 
 
-async def test_a_way_in_that_led_nowhere_is_not_taken_for_ever(sources: Sources) -> None:
-    sign_in = TokenSignIn(realm="https://evil.example.net/token")
+@pytest.mark.parametrize("realm", ["ftp://evil.example.net/token", "https://evil.invalid/token", "https://10.0.0.7/token"])
+async def test_a_way_in_that_led_nowhere_is_not_taken_for_ever(sources: Sources, realm: str) -> None:
+    sign_in = TokenSignIn(realm=realm)
     async with StandIn(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
-        with pytest.raises(SourceRefused):
+        with pytest.raises(SourceError):
             await client.head_manifest(NGINX, Tag("1.27"))
         sign_in.realm = None
         assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
@@ -624,8 +631,9 @@ async def test_no_cookie_is_ever_sent(sources: Sources) -> None:
         b'{"token":"a b"}',
         b'{"token":"a\\r\\nX: 1"}',
         b'{"token":"' + b"x" * 100_000 + b'"}',
-        b'{"token":"t","expires_in":' + b"9" * 5_000 + b"}",
-        b'{"token":"t","expires_in":"soon"}',
+        b'{"token":"t\xc3\xa9"}',
+        b'{"token":5,"access_token":null}',
+        b'["t"]',
         b"\xff\xfe",
         b"null",
         b"",
@@ -637,6 +645,86 @@ async def test_an_answer_that_is_no_token_is_an_invalid_answer(sources: Sources,
         source.fault("/token", Status(200, body=body))
         with pytest.raises(SourceAnswerInvalid, match="answers without a token"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+
+
+@pytest.mark.parametrize(
+    ("body", "lives"),
+    [
+        # F81, distribution issue 1746. Lifetimes that can't be read are the default, and shorter ones are too, as in Go.
+        (b'{"token":"t","expires_in":"300"}', 300.0),
+        (b'{"token":"t","expires_in":" 300 "}', 300.0),
+        (b'{"token":"t","expires_in":"300.5"}', 300.5),
+        (b'{"token":"t","expires_in":300.5}', 300.5),
+        (b'{"token":"t","expires_in":3e2}', 300.0),
+        (b'{"token":"t","expires_in":"abc"}', 60.0),
+        (b'{"token":"t","expires_in":"5m"}', 60.0),
+        (b'{"token":"t","expires_in":""}', 60.0),
+        (b'{"token":"t","expires_in":null}', 60.0),
+        (b'{"token":"t","expires_in":true}', 60.0),
+        (b'{"token":"t","expires_in":[300]}', 60.0),
+        (b'{"token":"t","expires_in":{"seconds":300}}', 60.0),
+        (b'{"token":"t","expires_in":-300}', 60.0),
+        (b'{"token":"t","expires_in":0}', 60.0),
+        (b'{"token":"t","expires_in":10}', 60.0),
+        (b'{"token":"t","expires_in":1e300}', LONGEST_LIFETIME),
+        (b'{"token":"t","expires_in":99999999999999999999}', LONGEST_LIFETIME),
+        (b'{"token":"t","expires_in":' + b"9" * 5_000 + b"}", 60.0),
+        # Of another clock, or of none.
+        (b'{"token":"t","expires_in":300,"issued_at":"1970-01-01T00:00:00Z"}', 300.0),
+        (b'{"token":"t","expires_in":300,"issued_at":"yesterday"}', 300.0),
+        (b'{"token":"t","expires_in":300,"issued_at":{}}', 300.0),
+        # Names.
+        (b'{"access_token":"t"}', 60.0),
+        (b'{"token":null,"access_token":"t"}', 60.0),
+        (b'{"token":"t","access_token":null}', 60.0),
+        (b'{"token":"t","access_token":""}', 60.0),
+        (b'{"token":"t","access_token":5}', 60.0),
+        (b'{"token":"other","access_token":"t"}', 60.0),
+        (b'{"token":"t","access_token":"a b"}', 60.0),
+        (b'{"Token":"t","Expires_In":300}', 300.0),
+        (b'{"token":"t","token_type":7,"scope":[],"refresh_token":null}', 60.0),
+        # White space, byte order marks, encodings.
+        (b' \r\n {"token" : "t\\n" } \r\n', 60.0),
+        (b'\xef\xbb\xbf{"token":"t","expires_in":300}', 300.0),
+        ('{"token":"t","expires_in":300}'.encode("utf-16"), 300.0),
+        (b"\xfe\xff" + '{"token":"t"}'.encode("utf-16-be"), 60.0),
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
+async def test_a_token_answer_that_is_a_little_odd_gives_its_token(sources: Sources, clock: Clock, body: bytes, lives: float, media_type: str) -> None:
+    async with StandIn(TokenSignIn()) as source:
+        source.add_image("library/nginx", "1.27")
+        assert isinstance(source.sign_in, TokenSignIn)
+        source.sign_in.accept("t", "repository:library/nginx:pull")
+        source.fault("/token", Status(200, {"Content-Type": media_type}, body))
+        client = sources.client(registry(source.url), None)
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.asked("HEAD", "/manifests/")[-1].headers["authorization"] == "Bearer t"
+        clock.now += lives - min(30.0, lives / 10) - 1
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 1
+        clock.now += 2
+        await client.head_manifest(NGINX, Tag("1.27"))
+        assert source.count("GET", "/token") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (Html(), "answers without a token: it sends a web page."),
+        (Status(200, body=b"{}"), "answers without a token."),
+        (Status(200, body=b'{"token":"a\\r\\nX: 1"}'), "without a token that can be used: it has 7 characters, or some that no header may have."),
+        (Status(200, body=b'{"token":"' + b"x" * 100_000 + b'"}'), "without a token that can be used: it has 100,000 characters, or some"),
+    ],
+)
+async def test_an_answer_without_a_token_that_can_be_used_says_what_it_is(sources: Sources, fault: Fault, sentence: str) -> None:
+    """F81."""
+    async with StandIn(TokenSignIn()) as source:
+        source.fault("/token", fault)
+        with pytest.raises(SourceAnswerInvalid) as refused:
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
+        assert sentence in refused.value.what
+        assert source.asked("HEAD", "/manifests/")[-1].status == 401
 
 
 @pytest.mark.parametrize("expires_in", ["1e300", "-5", "0", "0.001", "99999999999999999999"])

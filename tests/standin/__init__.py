@@ -26,6 +26,7 @@ from tests.standin.faults import (
     TruncateAt,
 )
 from tests.standin.images import Content, PlatformImage, StandInImage
+from tests.standin.proxies import HttpProxy, SocksProxy, StandInProxy
 from tests.standin.registry import StandIn
 from tests.standin.sign_in import BasicSignIn, SignIn, TokenSignIn
 from tests.standin.wire import Request
@@ -40,6 +41,7 @@ __all__ = [
     "Hang",
     "Headers",
     "Html",
+    "HttpProxy",
     "IgnoreRange",
     "NoAnswer",
     "NoContentLength",
@@ -48,8 +50,10 @@ __all__ = [
     "Request",
     "Shorten",
     "SignIn",
+    "SocksProxy",
     "StandIn",
     "StandInImage",
+    "StandInProxy",
     "Status",
     "TokenSignIn",
     "TruncateAt",

@@ -84,6 +84,10 @@ class TokenSignIn:
         """No token given so far is good any more."""
         self._tokens.clear()
 
+    def accept(self, value: str, *scopes: str) -> None:
+        """Take a token that was not given here."""
+        self._tokens[value] = _Token(None, scopes)
+
     def admit(self, request: Request, url: str) -> Answer | None:
         if request.path == "/token":
             return self._give_token(request)

@@ -1,0 +1,78 @@
+"""Connections through a SOCKS5 proxy (RFC 1928).
+
+The protocol is aiohttp-socks', which is maintained, small, and pure Python. What it leaves to the
+system is done here as for every other connection of a source: the proxy's own name is looked up by
+`entrepot.source.lookups`, its sockets notice a dead other end, and every failure is an error of
+aiohttp or of aiohttp-socks. The names of sources are looked up by the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import aiohttp_socks
+import python_socks
+from aiohttp.client_proto import ResponseHandler
+
+from entrepot.source.lookups import Lookups, literal
+from entrepot.source.proxies import Proxy
+
+ADDRESSES_TRIED = 4
+"""How many addresses of a proxy are tried; they share the time-out of the connection."""
+
+DESTINATION_REPLIES = frozenset({0x03, 0x04, 0x05, 0x06})
+"""Replies that speak of the source and not of the proxy: unreachable, refused, TTL expired (RFC 1928, section 6)."""
+
+
+class SocksConnector(aiohttp_socks.ProxyConnector):
+    """Connections through *proxy*. *prepare* sets the options of each socket; *options* are those of `aiohttp.TCPConnector`."""
+
+    def __init__(self, proxy: Proxy, lookups: Lookups, prepare: Callable[[socket.socket], None], **options: Any) -> None:
+        super().__init__(proxy.host, proxy.port, username=proxy.username, password=proxy.password or None, rdns=True, **options)
+        self._proxy = proxy
+        self._lookups = lookups
+        self._prepare = prepare
+
+    async def _wrap_create_connection(self, *arguments: Any, req: aiohttp.ClientRequest, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
+        try:
+            return await super()._wrap_create_connection(*arguments, req=req, **options)
+        except ssl.SSLCertVerificationError as error:
+            raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
+        except ssl.SSLError as error:
+            raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+
+    async def _connect_via_proxy(
+        self,
+        host: str,
+        port: int,
+        ssl: ssl.SSLContext | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - aiohttp-socks calls it so
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        try:
+            addresses = list(dict.fromkeys(map(literal, await self._lookups.addresses(self._proxy.host))))[:ADDRESSES_TRIED]
+        except OSError as error:
+            raise python_socks.ProxyConnectionError(f"the name of the proxy {self._proxy.place} is not known") from error
+        failure: Exception = python_socks.ProxyConnectionError(f"{self._proxy.host} has no address")
+        for address in addresses:
+            # aiohttp-socks reads it for each connection; nothing is awaited before it does.
+            self._proxy_host = address
+            try:
+                transport, protocol = await super()._connect_via_proxy(host, port, ssl, timeout / len(addresses) if timeout else None)
+            except (python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
+                failure = error
+            except OSError:
+                raise
+            except (EOFError, ValueError) as error:
+                # The connection ended within the handshake, or what came was no SOCKS.
+                raise python_socks.ProxyError(f"{self._proxy.place} does not answer as a SOCKS5 proxy") from error
+            else:
+                self._prepare(transport.get_extra_info("socket"))
+                return transport, protocol
+        raise failure
