@@ -6,11 +6,12 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -20,6 +21,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from entrepot.client import CacheClient, ClientError
+from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from tui import terminal
 from tui.faults import kept, named
 from tui.leaving import DashboardOutcome, outcome_of_leaving
@@ -278,6 +280,22 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         except ClientError:
             pulled = set()
         return next((image for image in self.offered if image not in pulled), self.offered[0])
+
+    @work(group="first sign-in", exit_on_error=False)
+    async def tell_first_sign_in(self, name: str) -> None:
+        """Say how the first sign-in of a credential set that was created or changed went, as soon as that is known."""
+        # A lost connection and a set that was deleted meanwhile are shown by themselves.
+        with suppress(ClientError):
+            self.tell_health(await self.client.credential_set_once_tried(name))
+
+    def tell_health(self, credential_set: CredentialSetSnapshot) -> None:
+        """Say how the last sign-in of a credential set went."""
+        from tui.presentation.credentials import credential_set_health
+
+        word, _ = credential_set_health(credential_set)
+        why = f": {credential_set.error_message}" if credential_set.error_message else "."
+        well = credential_set.health is HealthStatus.HEALTHY
+        self.notify(f"{credential_set.name} is {word}{why}", severity="information" if well else "warning")
 
     async def show_pulls(self) -> None:
         """Go where pulls can be watched."""

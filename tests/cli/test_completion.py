@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,15 +100,17 @@ async def test_bash_completes_what_the_engine_knows(filled: CommandLine, words: 
     assert await completed(filled, "entrepot", *words) == offered
 
 
-async def test_fish_and_zsh_complete_the_same(filled: CommandLine) -> None:
+async def test_zsh_gets_whole_words(filled: CommandLine) -> None:
     await _output(filled, "true")
     for words in ("rule show --name ex", "repository show library/nginx:1.2"):
         variables = {"COMP_WORDS": f"entrepot {words}", "COMP_CWORD": str(len(words.split())), "_ENTREPOT_COMPLETE": "zsh_complete"}
         lines = await _output(filled, "env", *(f"{name}={value}" for name, value in variables.items()), "entrepot")
         assert lines[1::3] == (["example-library"] if "rule" in words else ["library/nginx:1.27", "library/nginx:1.28"])
         assert set(lines[0::3]) == {"plain"}
-    if shutil.which("fish") is None:
-        pytest.skip("fish is not installed (Debian package: fish)")
+
+
+async def test_fish_completes_what_the_engine_knows(filled: CommandLine) -> None:
+    require_program("fish")
     script = "_ENTREPOT_COMPLETE=fish_source entrepot | source; complete -C 'entrepot repository show library/nginx:1.2'"
     assert await _output(filled, "fish", "--no-config", "-c", script) == ["library/nginx:1.27", "library/nginx:1.28"]
 

@@ -10,11 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.client import ClientError
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.snapshots import CredentialSetSnapshot
 from tui.presentation.credentials import (
     credential_set_command,
     credential_set_facts,
-    credential_set_health,
     credential_set_lines,
     credential_set_row,
 )
@@ -92,7 +91,7 @@ class CredentialsScreen(ListScreen):
     @brings_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
-        self._tell_first_sign_in(await self.app.push_screen_wait(CredentialSetWizard()))
+        await self.app.push_screen_wait(CredentialSetWizard())
         self.look_now()
 
     @on(RowList.Opened, "#list")
@@ -110,21 +109,7 @@ class CredentialsScreen(ListScreen):
     async def action_edit(self) -> None:
         """Open the wizard on what is there."""
         if (found := self._current) is not None:
-            self._tell_first_sign_in(await self.app.push_screen_wait(CredentialSetWizard(existing=found)))
-            self.look_now()
-
-    @work(group="first sign-in", exit_on_error=False)
-    async def _tell_first_sign_in(self, name: str | None) -> None:
-        """Say how the first sign-in of a set that a wizard created or changed went, as soon as that is known."""
-        if name is None:
-            return
-        try:
-            credential_set = await self.app.client.credential_set_once_tried(name)
-        except ClientError:
-            # The connection was lost, or it was deleted meanwhile: the screen shows both by itself.
-            return
-        if self.is_mounted:
-            self._tell_health(credential_set)
+            await self.app.push_screen_wait(CredentialSetWizard(existing=found))
             self.look_now()
 
     @work(exit_on_error=False)
@@ -138,14 +123,8 @@ class CredentialsScreen(ListScreen):
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
-            self._tell_health(tried)
+            self.app.tell_health(tried)
         self.look_now()
-
-    def _tell_health(self, credential_set: CredentialSetSnapshot) -> None:
-        word, _ = credential_set_health(credential_set)
-        why = f": {credential_set.error_message}" if credential_set.error_message else "."
-        well = credential_set.health is HealthStatus.HEALTHY
-        self.app.notify(f"{credential_set.name} is {word}{why}", severity="information" if well else "warning")
 
     @brings_screen()
     async def action_delete(self) -> None:
