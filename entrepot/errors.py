@@ -120,6 +120,7 @@ class TokenInvalid(Refusal):
 
     code = "TokenInvalid"
     status = 401
+    oci_code = "UNAUTHORIZED"
 
 
 class NotFound(EntrepotError):

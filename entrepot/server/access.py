@@ -50,7 +50,7 @@ class ReadOnly:
         if scope["type"] != "http" or only_reads(scope["method"], scope["path"]) or not is_read_only(self._engine, Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        await error_response(self._refusal())(scope, receive, send)
+        await error_response(self._refusal(), scope["path"])(scope, receive, send)
 
     def _refusal(self) -> EngineReadOnly:
         if self._engine.settings.read_only:
@@ -76,7 +76,7 @@ class TokenRequired:
             return
         what = "The token that was sent is not that of this engine." if authorization else "The management API answers only who sends its token."
         refusal = TokenInvalid(what, "Give its token with --token-file, or in the environment variable ENTREPOT_TOKEN.")
-        response = error_response(refusal)
+        response = error_response(refusal, scope["path"])
         response.headers["www-authenticate"] = 'Bearer realm="entrepot"'
         await response(scope, receive, send)
 
