@@ -26,6 +26,15 @@ from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, Ru
 from entrepot.secrets import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.secrets.permitted import EVERY_IDENTIFIER, PermittedIdentifiers, SecretKindNotAllowed
 from entrepot.server.http import Disconnected
+from entrepot.server.registries import (
+    METADATA_PATHS,
+    NAME,
+    PROVIDER,
+    RESOURCE_GROUP,
+    matching_resources,
+    metadata_document,
+    registry_document,
+)
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from entrepot.words import printable
 
@@ -35,8 +44,9 @@ BODY_LIMIT = 1024 * 1024
 DATA_API = "/acr/v1/"
 """Where ACR's data API is, whose errors have another shape than those of ARM."""
 
-PROVIDER = "Microsoft.ContainerRegistry"
-_BASE = f"/subscriptions/{{s}}/resourceGroups/{{g}}/providers/{PROVIDER}/registries/{{r}}"
+_SUBSCRIPTION = "/subscriptions/{s}"
+_REGISTRIES = f"{_SUBSCRIPTION}/resourceGroups/{{g}}/providers/{PROVIDER}/registries"
+_BASE = f"{_REGISTRIES}/{{r}}"
 
 _log = logging.getLogger("entrepot.management")
 
@@ -278,8 +288,32 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         await require_permitted(draft)
         return json_response(await engine.try_sign_in(draft))
 
+    async def show_registry(request: Request) -> Response:
+        p = request.path_params
+        return json_response(registry_document(p["s"], p["g"], p["r"], login_server=engine.address))
+
+    async def list_registries(request: Request) -> Response:
+        p = request.path_params
+        group = p.get("g", RESOURCE_GROUP)
+        only = registry_document(p["s"], group, NAME, login_server=engine.address)
+        return json_response({"value": [only]})
+
+    async def list_resources(request: Request) -> Response:
+        odata_filter = request.query_params.get("$filter", "")
+        return json_response({"value": matching_resources(request.path_params["s"], odata_filter)})
+
+    async def metadata(request: Request) -> Response:
+        address = f"{request.url.scheme}://{request.url.netloc}"
+        # Its addresses are those of this request.
+        return json_response(metadata_document(address), headers={"Cache-Control": "no-store"})
+
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
     return [
+        *(Route(path, metadata) for path in METADATA_PATHS),
+        Route(f"{_SUBSCRIPTION}/resources", list_resources),
+        Route(f"{_SUBSCRIPTION}/providers/{PROVIDER}/registries", list_registries),
+        Route(_REGISTRIES, list_registries),
+        Route(_BASE, show_registry),
         Route(rules, list_rules),
         resource(f"{rules}/{{name}}", GET=show_rule, PUT=put_rule, PATCH=patch_rule, DELETE=delete_rule),
         Route(sets, list_sets),
