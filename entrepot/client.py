@@ -133,8 +133,21 @@ class _Error(msgspec.Struct):
     target: str | None = None
 
 
+class _DataErrorDetail(msgspec.Struct, frozen=True):
+    code: str | None = None
+
+
+class _DataError(msgspec.Struct):
+    code: str
+    message: str
+    detail: _DataErrorDetail = _DataErrorDetail()
+
+
 class _ErrorBody(msgspec.Struct):
-    error: _Error
+    """An error in ARM's shape, or in that of ACR's data API."""
+
+    error: _Error | None = None
+    errors: list[_DataError] = []
 
 
 class CacheClient:
@@ -515,7 +528,13 @@ def _accepted(answer: WireAnswer) -> bytes:
 
 
 def _refused(content: bytes, status: int) -> EngineRefused:
-    told = _decoded(content, _ErrorBody).error
+    body = _decoded(content, _ErrorBody)
+    if body.error is None:
+        if not body.errors:
+            raise _odd(content)
+        first = body.errors[0]
+        return EngineRefused(first.detail.code or first.code, first.message, field=None, status=status)
+    told = body.error
     return EngineRefused(told.code, told.message, field=told.target, status=status)
 
 

@@ -132,6 +132,7 @@ class TokenInvalid(Refusal):
 
     code = "TokenInvalid"
     status = 401
+    oci_code = "UNAUTHORIZED"
 
 
 class NotFound(EntrepotError):

@@ -31,6 +31,7 @@ from entrepot.server.ranges import (
     ByteRange,
     MultipartBody,
     ReadBlob,
+    joined,
     parse_ranges,
     parts_within,
 )
@@ -246,7 +247,7 @@ class RegistryApp:
                 if answer.multipart is None:
                     await response.file(answer.status, answer.headers, file, answer.start, answer.end, etag=etag, sent=self._count)
                 else:
-                    body = answer.body(lambda start, end: spans(file, start, end))
+                    body = joined(answer.body(lambda start, end: spans(file, start, end)))
                     await response.stream(answer.status, answer.headers, body, etag=etag, sent=self._count)
         except FileCutShort as error:
             _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)

@@ -261,7 +261,7 @@ def _management_server(app: Application) -> HttpServer:
     busy = EngineBusy("Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER)
 
     async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
-        response = management.error_response(busy)
+        response = management.error_response(busy, scope["path"])
         response.headers["retry-after"] = str(busy.retry_after)
         await response(scope, receive, send)
 

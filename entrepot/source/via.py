@@ -46,6 +46,11 @@ def _read(header: bytes) -> list[str]:
     return _PSEUDONYM.findall(header.decode("latin-1"))
 
 
+def is_from_engine() -> bool:
+    """Whether the request that is answered now comes from an engine."""
+    return bool(_engines.get())
+
+
 @contextmanager
 def came_through(header: bytes | None) -> Iterator[None]:
     """Within it requests to sources are those of a client that sent this Via."""

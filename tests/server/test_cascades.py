@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -71,6 +72,14 @@ async def test_a_ring_of_engines_is_noticed_at_once(path: str, sources: list[int
             assert "own source" in error["message"]
             assert "cache rule rule-" in error["message"]
             assert "Let the endpoint of the source" in error["message"]
+
+
+async def test_clients_of_both_engines_of_a_ring_are_told_at_once(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    """Each engine's request joined the fetch at the other, and that the first again."""
+    async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, [1, 0]) as running:
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(client.get("/v2/library/nginx/manifests/1") for _, client in running))
+        assert [answer.status_code for answer in answers] == [508, 508]
 
 
 async def test_engines_in_a_row_are_no_ring(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:

@@ -265,3 +265,16 @@ async def test_a_fill_that_ends_in_the_middle_of_the_parts_cuts_the_connection(
             engine.fills.cancel(under_way)
             with pytest.raises(httpx.RemoteProtocolError):
                 await read_all(pieces)
+
+
+async def test_a_header_that_is_too_long_is_answered_so_that_podman_asks_for_less(engine: Engine, layer: Content, path: str) -> None:
+    """containers/image asks for half as many ranges after a 400, and for up to 1,024 at first."""
+    await fill(engine)
+    async with connected(engine) as client:
+        for count, status in ((1024, 400), (512, 400), (256, 206)):
+            ranges = [(at, at + 999) for at in range(1_000_000, 1_000_000 + 1024 * count, 1024)]
+            header = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
+            response = await client.get(path, headers={"Range": header})
+            assert response.status_code == status
+        expected = [(first, last, layer.size, layer.content[first : last + 1]) for first, last in ranges]
+        assert read_parts(response.headers, response.content) == expected
