@@ -161,9 +161,11 @@ class _RepositoryBlob:
     digest: Digest
     credential_set: str | None
     client: SourceClient = field(compare=False)
+    size: int | None = field(default=None, compare=False)
+    """As far as it is known, in bytes."""
 
     def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStream]:
-        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator)
+        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator, size=self.size)
 
 
 class ArtifactCache:
@@ -593,7 +595,7 @@ class ArtifactCache:
                 raise self._not_held(repository, digest)
             return fill
         self.copies.fetching(digest, _blob_origin(route))
-        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest), origin=route.registry.login_server)
+        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest, descriptor.size), origin=route.registry.login_server)
 
     async def _login_server_of(self, repository: Repository) -> str | None:
         """From which source registry a repository was cached."""
@@ -625,7 +627,7 @@ class ArtifactCache:
     async def _prove(self, repository: Repository, route: Route, digest: Digest, size: int) -> bool:
         try:
             async with asyncio.timeout(PROOF_TIMEOUT):
-                is_proven = await proves(self._blob_source(route, digest), self._blobs, digest, size)
+                is_proven = await proves(self._blob_source(route, digest, size), self._blobs, digest, size)
         except (TimeoutError, FileNotFoundError):
             return False
         except SourceError as error:
@@ -642,8 +644,8 @@ class ArtifactCache:
             _log.warning("That %s has %s can't be written down: %s", route.source, digest, error.message)
         return True
 
-    def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
-        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route))
+    def _blob_source(self, route: Route, digest: Digest, size: int | None = None) -> BlobSource:
+        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route), size)
 
     # Pulls
 

@@ -31,6 +31,7 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
     SourceFailed,
+    SourceMisread,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
@@ -415,10 +416,12 @@ class Fill:
             await self._fetch_and_verify(pause)
         except SourceAnswerInvalid as error:
             partial = self._partial
-            if partial is None or not partial.left_over or self._is_read or self._window.passes_on:
+            # What was left over, or the first reading of bytes that were compressed on the way (F85).
+            is_repeatable = partial is not None and (partial.left_over or isinstance(error, SourceMisread))
+            if partial is None or not is_repeatable or self._is_read or self._window.passes_on:
                 raise
             # Nobody has got any of it yet.
-            _log.warning("What was left over of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
+            _log.warning("What came of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
             await self._store.discard(partial)
             self._let_go_of_part()
             self._partial = None

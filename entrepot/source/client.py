@@ -37,6 +37,7 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
+from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, peek, seems_encoded
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -45,12 +46,13 @@ from entrepot.source.errors import (
     SourceError,
     SourceFailed,
     SourceLoop,
+    SourceMisread,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
+from entrepot.source.exchange import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
 from entrepot.source.surroundings import ClockEvidence
 from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
@@ -83,6 +85,9 @@ CAUSE_LENGTH = 200
 
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
+
+MISREAD = 1000
+"""Blobs of which it is remembered that the first reading of their compressed body was wrong."""
 
 HANDED_ON = 2
 """Further registries to which one registry may hand a request on, each with a sign-in of its own."""
@@ -317,6 +322,8 @@ class Sources:
         """By which an engine knows its own requests."""
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
+        self.misread: dict[tuple[str, Digest], bool] = {}
+        """By login server and digest: blobs labelled as compressed, and whether they were wrongly decoded, or wrongly not."""
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
@@ -466,7 +473,8 @@ class SourceClient:
             # Of another type the document may say something else, and only a GET shows that.
             media_type = answer.media_type if answer.media_type in _IMAGE_TYPES else None
             # Some registries put "Content-Length: 0" on every HEAD; no manifest is empty.
-            return ManifestHead(digest, media_type, answer.length or None)
+            # Nor is the length of one that is compressed on the way its size.
+            return ManifestHead(digest, media_type, answer.length if answer.length and answer.coding is None else None)
 
     async def manifest(self, repository: Repository, reference: Tag | Digest) -> FetchedManifest:
         """A manifest, its digest checked: against the one that was asked for, or for a tag against what the source says."""
@@ -520,9 +528,12 @@ class SourceClient:
     # Blobs
 
     @asynccontextmanager
-    async def blob(self, repository: Repository, digest: Digest, *, offset: int = 0, validator: str | None = None) -> AsyncGenerator[BlobStream, None]:
-        """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it.
+    async def blob(
+        self, repository: Repository, digest: Digest, *, offset: int = 0, validator: str | None = None, size: int | None = None
+    ) -> AsyncGenerator[BlobStream, None]:
+        """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it, *size* what its manifest states, in bytes.
 
+        Where something on the way compressed it, it comes decoded, and from its first byte on: see `entrepot.source.encodings`.
         How many blobs come from one source registry at once is for its caller to bound: see `entrepot.cache.turns`.
         """
         about = self._about(repository, digest)
@@ -535,16 +546,82 @@ class SourceClient:
         async with self._ask("GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted) as answer:
             if answer.status != 416:
                 self._refuse_page(answer, about, unless=digest)
-            start, size = self._placed(answer, offset, about)
-            etag = answer.headers.get("etag")
-            strong = etag if etag is not None and etag.startswith('"') and len(etag) < 256 and etag.isascii() and etag.isprintable() else None
-            # The body of a 416 is not the blob: nothing was left to come.
-            async with aclosing(answer.chunks() if answer.status != 416 else _nothing()) as chunks:
-                try:
-                    yield BlobStream(chunks, offset=start, size=size, validator=strong)
-                except SourceBrokeOff as error:
-                    self._upstream.note(error)
-                    raise
+            start, stated_size = self._placed(answer, offset, about)
+            is_part_of_coding = answer.status == 206 and answer.coding is not None and (size is None or stated_size != size)
+            if not is_part_of_coding:
+                etag = answer.headers.get("etag")
+                strong = etag if etag is not None and etag.startswith('"') and len(etag) < 256 and etag.isascii() and etag.isprintable() else None
+                if answer.status == 200 and answer.coding is not None:
+                    async with self._read_encoded(answer, digest, size, about) as stream:
+                        yield stream
+                    return
+                # The body of a 416 is not the blob: nothing was left to come.
+                async with aclosing(answer.chunks() if answer.status != 416 else _nothing()) as chunks:
+                    try:
+                        yield BlobStream(chunks, offset=start, size=stated_size, validator=strong)
+                    except SourceBrokeOff as error:
+                        self._upstream.note(error)
+                        raise
+                return
+        # A part of what is compressed says nothing about a part of the blob.
+        async with self.blob(repository, digest, size=size) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _read_encoded(self, answer: Answer, digest: Digest, size: int | None, about: str) -> AsyncGenerator[BlobStream, None]:
+        """A whole blob that is labelled as compressed, as it came or decoded: as its digest had it the last time, else as it seems to be (F85)."""
+        coding = answer.coding or ""
+        misread = self._sources.misread
+        key = (self._server, digest)
+        async with aclosing(answer.chunks()) as chunks:
+            first = await peek(chunks)
+            decodes = not misread[key] if key in misread else seems_encoded(first, coding, length=answer.length, size=size)
+            body = _following(first, chunks)
+            content = self._verified(decode_stream(body, coding) if decodes else body, digest, size, coding, about, decodes=decodes)
+            try:
+                async with aclosing(content):
+                    # A length that is not the blob's own says nothing about its size.
+                    yield BlobStream(content, offset=0, size=size if not decodes and answer.length == size else None, validator=None)
+            except SourceBrokeOff as error:
+                self._upstream.note(error)
+                raise
+
+    async def _verified(
+        self, chunks: AsyncGenerator[bytes, None], digest: Digest, size: int | None, coding: str, about: str, *, decodes: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of a blob; at their end they have its digest, or it is remembered that the other reading may be right, and `SourceMisread` raised."""
+        hasher, received = digest.hasher(), 0
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    received += len(chunk)
+                    if size is not None and received > size:
+                        break
+                    await asyncio.to_thread(hasher.update, chunk)
+                    yield chunk
+                else:
+                    if hasher.hexdigest() == digest.hex:
+                        return
+        except NotDecodable as error:
+            _log.info("%s: %s", about, error)
+        misread = self._sources.misread
+        key = (self._server, digest)
+        is_last = key in misread or coding not in DECODED
+        if is_last:
+            misread.pop(key, None)
+            raise SourceAnswerInvalid(
+                f"{self._server} sends {about} labelled as compressed ({printable(coding, 32)}), which Entrepot did not ask for, "
+                "and neither what came nor what can be made of it has its digest.",
+                COMPRESSED_HINT,
+            )
+        misread[key] = decodes
+        while len(misread) > MISREAD:
+            del misread[next(iter(misread))]
+        raise SourceMisread(
+            f"{self._server} sends {about} labelled as compressed ({printable(coding, 32)}), which Entrepot did not ask for, "
+            f"and {'decoded' if decodes else 'as it came'} it has another digest.",
+            f"Pull again: it is read {'as it comes' if decodes else 'decoded'} then. {COMPRESSED_HINT}",
+        )
 
     def _placed(self, answer: Answer, offset: int, about: str) -> tuple[int, int | None]:
         """Where the body of a blob's answer belongs, and the size of the whole blob."""
@@ -572,7 +649,7 @@ class SourceClient:
             if answer.status == 200:
                 self._refuse_page(answer, about, unless=digest)
                 # Some registries put "Content-Length: 0" on every HEAD.
-                if answer.length or (answer.length == 0 and digest.matches(b"")):
+                if answer.coding is None and (answer.length or (answer.length == 0 and digest.matches(b""))):
                     return answer.length
             elif answer.status == 403 and not answer.redirected:
                 raise await self._error(answer, about)
@@ -581,7 +658,7 @@ class SourceClient:
             part = parse_content_range(answer.headers.get("content-range", ""))
             if answer.status == 206 and part is not None and part[2] is not None:
                 return part[2]
-            if answer.status == 200 and answer.length is not None:
+            if answer.status == 200 and answer.length is not None and answer.coding is None:
                 return answer.length
         raise SourceAnswerInvalid(f"{self._server} does not say how large {about} is.", "Nothing can be done here: the fault is at the source.")
 
@@ -882,6 +959,13 @@ def _digest_header(headers: Mapping[str, str]) -> Digest | None:
         return Digest.parse(value.strip())
     except DigestInvalid:
         return None
+
+
+async def _following(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if first:
+        yield first
+    async for chunk in chunks:
+        yield chunk
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

@@ -14,6 +14,7 @@
     │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
     ├── SourceLoop              it is an engine that got its own request back: 508
     ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
+    │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
     └── SourceBrokeOff          the connection ended before the answer did
 
 Each message names the source (``docker.io/library/nginx``) or what else is at fault (`entrepot.causes`).
@@ -118,6 +119,10 @@ class SourceAnswerInvalid(SourceError):
     """The source registry answers, but not as the OCI distribution specification says: nothing of such an answer is kept."""
 
     code = "SourceAnswerInvalid"
+
+
+class SourceMisread(SourceAnswerInvalid):
+    """The source labels a blob as compressed, and the reading that was tried is wrong. The next attempt reads it the other way."""
 
 
 class SourceBrokeOff(SourceError):
