@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -56,6 +57,9 @@ ASKING = 120.0
 SIGNING_IN = 300.0
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
 
+FIRST_SIGN_IN = 10.0
+"""Seconds that the first sign-in of a new credential set is waited for. A source may be silent for longer: then its health is not known yet."""
+
 EXAMINING = 1800.0
 """Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
 
@@ -71,6 +75,18 @@ NO_ENGINE = "No engine is running. Start one with: entrepot serve"
 """What is told when nobody answers on the socket of this user."""
 
 T = TypeVar("T")
+
+
+class _CatalogPage(msgspec.Struct):
+    repositories: list[str]
+
+
+class _NamedTag(msgspec.Struct):
+    name: str
+
+
+class _TagPage(msgspec.Struct):
+    tags: list[_NamedTag]
 
 
 class ClientError(Exception):
@@ -117,8 +133,21 @@ class _Error(msgspec.Struct):
     target: str | None = None
 
 
+class _DataErrorDetail(msgspec.Struct, frozen=True):
+    code: str | None = None
+
+
+class _DataError(msgspec.Struct):
+    code: str
+    message: str
+    detail: _DataErrorDetail = _DataErrorDetail()
+
+
 class _ErrorBody(msgspec.Struct):
-    error: _Error
+    """An error in ARM's shape, or in that of ACR's data API."""
+
+    error: _Error | None = None
+    errors: list[_DataError] = []
 
 
 class CacheClient:
@@ -304,6 +333,17 @@ class CacheClient:
         await self._send("GET", _resource("credentialSets", name))
         return next(each for each in await self.credential_sets() if each.name.casefold() == name.casefold())
 
+    async def credential_set_once_tried(self, name: str, *, patience: float = FIRST_SIGN_IN) -> CredentialSetSnapshot:
+        """A credential set that is new or has new identifiers, once its first sign-in has ended; after *patience* seconds as it is then."""
+        import asyncio
+
+        until = time.monotonic() + patience
+        while True:
+            current = await self.credential_set(name)
+            if current.checked is not None or time.monotonic() >= until:
+                return current
+            await asyncio.sleep(WATCH_INTERVAL)
+
     async def create_credential_set(self, name: str, login_server: str, username_id: str, password_id: str) -> None:
         """Make a credential set; refused when one of that name is there."""
         body = {"properties": {"loginServer": login_server, "authCredentials": [_credential(username_id, password_id)]}}
@@ -348,6 +388,16 @@ class CacheClient:
     async def repository(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags."""
         return await self._get(_repository(name), RepositoryDetail)
+
+    async def repository_names(self, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* cached repositories that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/_catalog?{_page_from(prefix, limit)}"), _CatalogPage)
+        return [name for name in page.repositories if name.startswith(prefix)]
+
+    async def tag_names(self, repository: str, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* tags of a cached repository that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}"), _TagPage)
+        return [tag.name for tag in page.tags if tag.name.startswith(prefix)]
 
     async def tag(self, repository: str, tag: str) -> TagDetail:
         """A tag with all that is behind it: images, their layers, and who shares these."""
@@ -478,7 +528,13 @@ def _accepted(answer: WireAnswer) -> bytes:
 
 
 def _refused(content: bytes, status: int) -> EngineRefused:
-    told = _decoded(content, _ErrorBody).error
+    body = _decoded(content, _ErrorBody)
+    if body.error is None:
+        if not body.errors:
+            raise _odd(content)
+        first = body.errors[0]
+        return EngineRefused(first.detail.code or first.code, first.message, field=None, status=status)
+    told = body.error
     return EngineRefused(told.code, told.message, field=told.target, status=status)
 
 
@@ -512,3 +568,11 @@ def _resource(collection: str, name: str) -> str:
 def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:
     told = {"name": "Credential1", "usernameSecretIdentifier": username_id, "passwordSecretIdentifier": password_id}
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _page_from(prefix: str, limit: int) -> str:
+    """The query of a page that begins with the first name not before *prefix*: ``last`` is the name that a page comes after, so one just before it is named."""
+    if not prefix:
+        return f"n={limit}"
+    just_before = f"{prefix[:-1]}{chr(max(1, ord(prefix[-1]) - 1))}~"
+    return f"n={limit}&last={quote(just_before, safe='')}"

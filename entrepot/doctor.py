@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import resource
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 
 import httpx
 
+from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode
 from entrepot.credentials import CredentialSet
 from entrepot.data_directory import SPACE_TO_START
 from entrepot.directories import file_system
@@ -29,11 +30,14 @@ from entrepot.reference import Repository, Tag, parse_tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
 from entrepot.source.addresses import Reach
+from entrepot.source.causes import Place, proxy_cause, proxy_sign_in_cause, web_page_cause
 from entrepot.source.client import SourceClient, trusting
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.exchange import Exchange
-from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
-from entrepot.source.transport import SourceTransport, proxy_for
+from entrepot.source.lookups import AddressInfo, Lookups, literal
+from entrepot.source.proxies import ProxyUnusable, environment_problems, proxy_of
+from entrepot.source.surroundings import CLOCK_CURE, CLOCK_WRONG, clock_is, parse_date
+from entrepot.source.transport import SourceTransport
 from entrepot.upstreams import SourceRegistry
 from entrepot.words import counted, duration, printable, size
 
@@ -49,8 +53,8 @@ ALLOWANCE_LOW = 0.1
 FILES_NEEDED, FILES_WANTED = 1024, 4096
 """Open files: a client holds one for its connection and one for each blob, and so does each fill."""
 
-CLOCK_FAILS, CLOCK_WARNS = 300.0, 30.0
-"""Seconds by which the clock may be wrong: beyond five minutes tokens and certificates are taken for expired."""
+CLOCK_WARNS = 30.0
+"""Seconds by which the clock may be wrong; beyond `CLOCK_WRONG` the check fails."""
 
 TAGS_TRIED = 20
 """Tags of a repository that are asked for where it has none named ``latest``: of some sources the first ones are no tags."""
@@ -96,7 +100,7 @@ async def examine(engine: Engine, rule: str | None = None, *, source: str | None
         return findings
 
     found = await asyncio.gather(*(look(each) for each in servers))
-    machine = [each async for each in _machine(engine, clocks)]
+    machine = [each async for each in _machine(engine, clocks, clock)]
     return Examination(findings=(*(each for source in found for each in source), *machine))
 
 
@@ -109,17 +113,20 @@ async def _source(
     """From its name to its manifests; what follows from a failure is not looked at."""
     about, url = registry.login_server, httpx.URL(registry.endpoint)
     tls = trusting(engine.settings)
-    proxy = proxy_for(url)
+    try:
+        proxy = proxy_of(url)
+    except ProxyUnusable as error:
+        yield _caused(about, "connection", proxy_cause(error))
+        return
     if proxy is not None:
-        # It may carry a password: only its host is told.
-        yield _ok(about, "connection", f"goes through the proxy {httpx.URL(proxy).host}")
+        yield _ok(about, "connection", f"goes through the proxy {proxy.place}")
     else:
         addresses: list[AddressInfo] = []
         found = await _isolated(about, "name", lambda: _name(engine, registry, url, addresses))
         yield found
         if found.outcome is Outcome.FAILED:
             return
-        found = await _isolated(about, "connection", lambda: _connection(engine, about, url, addresses, tls, clock))
+        found = await _isolated(about, "connection", lambda: _connection(engine, about, url, addresses, tls, clock, Reach.of(registry)))
         yield found
         if found.outcome is Outcome.FAILED:
             return
@@ -158,7 +165,7 @@ async def _isolated(about: str, check: str, look: Callable[[], Finding | Awaitab
 
 def _not_checked(about: str, check: str, error: Exception) -> Finding:
     if isinstance(error, EntrepotError):
-        return _failed(about, check, error.what, error.hint)
+        return _refused(about, check, error)
     _log.error("the check %s of %s failed in an unforeseen way", check, about, exc_info=error)
     return _failed(
         about,
@@ -173,10 +180,8 @@ async def _name(engine: Engine, registry: SourceRegistry, url: httpx.URL, addres
     about, reach = registry.login_server, Reach.of(registry)
     try:
         resolved = await Lookups(engine.settings.connect_timeout).addresses(url.host)
-    except (LookupTimedOut, LookupsBusy):
-        return _failed(about, "name", f"The name server does not answer for {url.host}.", "Check the name server of this machine.")
-    except OSError:
-        return _failed(about, "name", f"{url.host} is not known.", "Check the name server and the network of this machine.")
+    except OSError as error:
+        return _caused(about, "name", await engine.sources.diagnosis.cause(error, Place(about, url, reach)))
     addresses += [each for each in resolved if url.host in reach.hosts or reach.permits_address(literal(each))]
     if not addresses:
         return _failed(
@@ -188,26 +193,20 @@ async def _name(engine: Engine, registry: SourceRegistry, url: httpx.URL, addres
     return _ok(about, "name", f"{url.host} has {counted(len(set(map(literal, addresses))), 'address', 'addresses')}")
 
 
-async def _connection(engine: Engine, about: str, url: httpx.URL, addresses: list[AddressInfo], tls: ssl.SSLContext, clock: Callable[[], float]) -> Finding:
+async def _connection(
+    engine: Engine, about: str, url: httpx.URL, addresses: list[AddressInfo], tls: ssl.SSLContext, clock: Callable[[], float], reach: Reach
+) -> Finding:
     secure = url.scheme == "https"
     port = url.port or (443 if secure else 80)
     place = f"{url.host}, port {port},"
     try:
         async with asyncio.timeout(engine.settings.connect_timeout):
             writer = await _connected(addresses, port, tls if secure else None, url.host)
-    except TimeoutError:
-        return _failed(about, "connection", f"{place} takes no connection in time.", "Check the network, a firewall or a proxy on the way.")
-    except ssl.SSLCertVerificationError as error:
-        return _failed(
-            about,
-            "certificate",
-            f"The certificate of {url.host} is not trusted: {error.verify_message}.",
-            "A company's own certificate authority must be known to this machine's system.",
-        )
-    except ssl.SSLError:
-        return _failed(about, "certificate", f"{place} does not speak TLS as we do.", "Check the endpoint, or a proxy on the way.")
-    except OSError:
-        return _failed(about, "connection", f"{place} takes no connections.", "Check the network, or whether the registry is up.")
+    except OSError as error:
+        # A TimeoutError is one as well.
+        failure: BaseException = httpx.ConnectTimeout("") if isinstance(error, TimeoutError) else error
+        cause = await engine.sources.diagnosis.cause(failure, Place(about, url, reach))
+        return _caused(about, "certificate" if isinstance(error, ssl.SSLError) else "connection", cause)
     certificate = writer.get_extra_info("peercert")
     writer.transport.abort()
     if not secure:
@@ -239,26 +238,23 @@ async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContex
     reach = Reach.of(registry)
     transport = SourceTransport(tls, connections=1, reach=reach, lookup_timeout=engine.settings.connect_timeout)
     try:
-        exchange = Exchange(transport, about, timeout=timeout, clock=clock, reach=reach)
+        exchange = Exchange(transport, about, timeout=timeout, clock=clock, reach=reach, diagnosis=engine.sources.diagnosis)
         async with await exchange.open("GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/") as answer:
-            if (told := _date(answer.headers.get("date"))) is not None:
-                clocks.ahead[about] = told - clock()
+            if (date := parse_date(answer.headers.get("date"))) is not None:
+                clocks.ahead[about] = date - clock()
             if answer.media_type in _HTML:
-                return _failed(
-                    about,
-                    "registry",
-                    "It answers with a web page.",
-                    "The sign-in page of a network, a proxy or a wrong endpoint can cause this: open its address in a browser.",
-                )
+                return _caused(about, "registry", web_page_cause(about, "its /v2/"))
             if answer.status == 200 or (answer.status == 401 and "www-authenticate" in answer.headers):
                 return _ok(about, "registry", "answers as a registry")
+            if answer.status == 407 and (cause := proxy_sign_in_cause(Place(about, httpx.URL(registry.endpoint)))) is not None:
+                return _caused(about, "registry", cause)
             if answer.status == 429:
                 return _warning(about, "registry", "It was asked too often (status 429).", "Try again later.")
             if answer.status >= 500:
                 return _failed(about, "registry", f"It fails with status {answer.status}.", "The fault is there; try again later.")
             return _failed(about, "registry", f"It does not answer as a registry: status {answer.status} for /v2/.", "Check its endpoint in settings.toml.")
     except SourceError as error:
-        return _failed(about, "registry", error.what, error.hint)
+        return _refused(about, "registry", error)
     finally:
         await transport.aclose()
 
@@ -268,7 +264,7 @@ async def _sign_in(engine: Engine, registry: SourceRegistry, about: str, credent
         try:
             await engine.sources.client(registry, None).check_sign_in()
         except EntrepotError as error:
-            return _failed(about, "sign-in", error.what, error.hint)
+            return _refused(about, "sign-in", error)
         return _ok(about, "sign-in", "lets us in without credentials")
     # So that the health of the set, which is shown elsewhere, is what was found here.
     health = await engine.sign_ins.check(credential_set.name)
@@ -318,7 +314,7 @@ def _allowance(engine: Engine, about: str) -> Finding:
 # The machine
 
 
-async def _machine(engine: Engine, clocks: _Clocks) -> AsyncIterator[Finding]:
+async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) -> AsyncIterator[Finding]:
     async def space() -> Finding:
         status = await engine.status()
         if not status.space_free and not await asyncio.to_thread(engine.directories.data.is_dir):
@@ -333,8 +329,10 @@ async def _machine(engine: Engine, clocks: _Clocks) -> AsyncIterator[Finding]:
     yield await _isolated(_MACHINE, "space", space)
     yield await _isolated(_MACHINE, "data directory", lambda: _data(engine))
     yield await _isolated(_MACHINE, "open files", _files)
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        yield await _isolated(_MACHINE, "proxy", _proxy)
     if clocks.ahead:
-        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values()))
+        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock))
 
 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
@@ -361,29 +359,42 @@ async def _data(engine: Engine) -> Finding:
 
 def _files() -> Finding:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    hint = "Raise it where the engine is started: LimitNOFILE=65536 for systemd, or ulimit -n 65536."
     if limit == resource.RLIM_INFINITY or limit >= FILES_WANTED:
         return _ok(_MACHINE, "open files", f"{limit:,} are allowed" if limit != resource.RLIM_INFINITY else "as many as it takes")
     if limit < FILES_NEEDED:
-        return _failed(_MACHINE, "open files", f"Only {limit:,} are allowed: some hundred clients would use them up.", hint)
-    return _warning(_MACHINE, "open files", f"Only {limit:,} are allowed: more than a thousand clients would use them up.", hint)
+        return _failed(_MACHINE, "open files", f"Only {limit:,} are allowed: some hundred clients would use them up.", OPEN_FILES_HINT)
+    return _warning(_MACHINE, "open files", f"Only {limit:,} are allowed: more than a thousand clients would use them up.", OPEN_FILES_HINT)
 
 
-def _clock_of(ahead: Iterable[float]) -> Finding:
+def _proxy() -> Finding:
+    problems = environment_problems()
+    if not problems:
+        return _ok(_MACHINE, "proxy", "what the environment says of proxies can be used")
+    return Finding(
+        about=_MACHINE,
+        check="proxy",
+        outcome=Outcome.FAILED,
+        what=" ".join(each.what for each in problems),
+        advice=" ".join(dict.fromkeys(each.hint for each in problems)),
+        cause=CauseCode.PROXY_UNUSABLE,
+    )
+
+
+def _clock_of(ahead: Iterable[float], clock: Callable[[], float]) -> Finding:
     # Where one source agrees with our clock, it is the others that are wrong.
     off = min(ahead, key=abs)
     if abs(off) < CLOCK_WARNS:
         return _ok(_MACHINE, "clock", "is right")
-    wrong = f"The clock is {duration(abs(off))} {'slow' if off > 0 else 'fast'}, by what the sources say."
-    hint = "Set it, and let it be kept right: timedatectl set-ntp true."
-    return _failed(_MACHINE, "clock", wrong, hint) if abs(off) >= CLOCK_FAILS else _warning(_MACHINE, "clock", wrong, hint)
+    wrong = Cause(CauseCode.CLOCK_WRONG, f"{clock_is(off, clock())}, by what the sources say.", CLOCK_CURE)
+    return _caused(_MACHINE, "clock", wrong, Outcome.FAILED if abs(off) >= CLOCK_WRONG else Outcome.WARNING)
 
 
-def _date(value: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(value[:64]).timestamp() if value is not None else None
-    except (ValueError, OverflowError, TypeError):
-        return None
+def _caused(about: str, check: str, cause: Cause, outcome: Outcome = Outcome.FAILED) -> Finding:
+    return Finding(about=about, check=check, outcome=outcome, what=cause.what, advice=cause.hint, cause=cause.code)
+
+
+def _refused(about: str, check: str, error: EntrepotError) -> Finding:
+    return Finding(about=about, check=check, outcome=Outcome.FAILED, what=error.what, advice=error.hint, cause=error.cause)
 
 
 def _ok(about: str, check: str, what: str) -> Finding:

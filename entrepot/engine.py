@@ -7,7 +7,8 @@ import logging
 import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -15,6 +16,7 @@ from entrepot import __version__
 from entrepot.activity import ActivityRecord
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
+from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
 from entrepot.data_directory import only_engine
 from entrepot.documents import Documents
@@ -51,6 +53,7 @@ from entrepot.snapshots import (
 from entrepot.source.breaker import Breaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.exchange import ATTEMPTS
+from entrepot.source.proxies import environment_problems
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.upkeep import Upkeep
@@ -64,6 +67,9 @@ BOOKKEEPING = 2.0
 
 STATUS_TIMEOUT = 1.0
 """Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
+
+RULE_COUNTS_TIMEOUT = 5.0
+"""Seconds that a listing of the rules waits for how they are used; to count 10,000 repositories takes tens of milliseconds."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
@@ -118,6 +124,8 @@ class Engine:
         """Where container clients find the registry; the server sets it when it listens."""
         self.management_address: str | None = None
         """Where the management API is offered on TCP; the server sets it when it listens."""
+        self.socket_problem: str | None = None
+        """Why commands can't reach the engine on its Unix socket; the server that looks after it sets it."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -160,11 +168,12 @@ class Engine:
         self.repositories = CachedRepositories(
             settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
         )
+        self._answers_with_old_counts = 0
         self.revisions = Revisions(
             documents=lambda: documents.revision,
             health=lambda: tuple(self.health(each.name) for each in documents.credential_sets),
             held=lambda: catalog.changes,
-            usage=lambda: catalog.uses,
+            usage=lambda: catalog.uses + self._answers_with_old_counts,
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
@@ -177,6 +186,7 @@ class Engine:
         self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
+        self._requests_counted: dict[str, tuple[int, int]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -206,8 +216,10 @@ class Engine:
             except OSError as error:
                 # What is cached can be served all the same; what is fetched is passed on.
                 _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
+            written = await asyncio.to_thread(_last_written, directories)
             try:
                 async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
+                    sources.diagnosis.clock.not_before = written
                     events = EventLog(clock)
 
                     async def kept(digest: Digest, count: int, origin: str) -> None:
@@ -474,8 +486,7 @@ class Engine:
     async def rule_snapshots(self) -> list[RuleSnapshot]:
         """All cache rules, by name, and how they are used."""
         rules = self.documents.rules
-        use = await self._use_of_rules(rules)
-        requests = await self.catalog.requests_of_rules()
+        use, requests = await self._counts_of_rules(rules)
         return [
             RuleSnapshot(
                 name=rule.name,
@@ -498,6 +509,19 @@ class Engine:
             for answered, made in (requests.get(rule.name, (0, 0)),)
             for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def _counts_of_rules(self, rules: RuleBook) -> tuple[dict[str, _RuleUse], dict[str, tuple[int, int]]]:
+        """How the rules are used, by their names; what was last known while the catalog fails or its disk hangs: rules are in memory, and must be seen."""
+        try:
+            async with asyncio.timeout(RULE_COUNTS_TIMEOUT):
+                use, requests = await self._use_of_rules(rules), await self.catalog.requests_of_rules()
+        except (CatalogFailed, TimeoutError) as error:
+            _log.debug("The use of the rules can't be counted: %s", error)
+            # Who has this answer must not take it for the one of a catalog that works again.
+            self._answers_with_old_counts += 1
+            return self._use_counted[1], self._requests_counted
+        self._requests_counted = requests
+        return use, requests
 
     async def _use_of_rules(self, rules: RuleBook) -> dict[str, _RuleUse]:
         """What is cached through each rule, and how it was pulled; counted when something of it has changed since the last time."""
@@ -636,7 +660,7 @@ class Engine:
 
     def _reachability_changed(self, breaker: Breaker) -> None:
         if breaker.error is not None:
-            message = f"{breaker.error.what} Until it answers again only what is held is served."
+            message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
             self.events.record("source-unreachable", message, breaker.login_server, level=logging.WARNING)
             return
         # What failed because nobody answered may work now.
@@ -663,6 +687,9 @@ class Engine:
                     rules=rules.get(each.login_server, 0),
                     reachable=state.reachable,
                     problem=state.problem,
+                    advice=state.advice,
+                    cause=state.cause,
+                    at_fault=at_fault(state.cause) if state.cause is not None else None,
                     allowance_remaining=state.allowance_remaining,
                     allowance_limit=state.allowance_limit,
                     allowance_resets=state.allowance_resets,
@@ -729,16 +756,32 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.problems()
+        if self.socket_problem is not None:
+            yield self.socket_problem
         yield from self.catalog.health.told
         yield from self.housekeeping.notices()
         yield from self.fills.notices()
         yield from self.cache.pulls.notices()
         if self.documents.problem is not None:
             yield self.documents.problem.message
+        for problem in environment_problems():
+            yield problem.message
+        yield from self._local_faults()
         for each in self.documents.credential_sets:
             health = self.health(each.name)
             if health.status is HealthStatus.UNHEALTHY:
                 yield f"{each.name} is unhealthy: {health.error_message}"
+
+    def _local_faults(self) -> Iterator[str]:
+        """What of this machine or its network keeps sources from being reached: once, however many sources it concerns."""
+        of_code: dict[CauseCode, list[str]] = {}
+        for login_server in self.sources.asked:
+            state = self.sources.state(login_server)
+            if state.cause is not None and state.problem and at_fault(state.cause) is not Fault.SOURCE and state.cause is not CauseCode.PROXY_UNUSABLE:
+                of_code.setdefault(state.cause, []).append(f"{state.problem} {state.advice or ''}".strip())
+        for messages in of_code.values():
+            more = len(messages) - 1 if len(set(messages)) > 1 else 0
+            yield messages[0] + (f" The same keeps {counted(more, 'more source')} from being reached." if more else "")
 
 
 def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
@@ -747,6 +790,15 @@ def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
     except CredentialSetInUse as refusal:
         return refusal
     return None
+
+
+def _last_written(directories: Directories) -> float:
+    """A time that has passed for certain: when an engine last wrote its catalog, or this program was installed. In seconds since the epoch."""
+    times = [0.0]
+    for each in (directories.catalog, directories.catalog.with_name(f"{directories.catalog.name}-wal"), Path(__file__)):
+        with suppress(OSError):
+            times.append(each.stat().st_mtime)
+    return max(times)
 
 
 def own_platform() -> str:

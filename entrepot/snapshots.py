@@ -101,6 +101,8 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     """Addresses of clients, ``cli`` or ``dashboard``."""
     error_code: str | None = None
     error_message: str | None = None
+    error_cause: str | None = None
+    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, … (`entrepot.causes`)."""
 
     @property
     def image(self) -> str:
@@ -282,6 +284,12 @@ class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     reachable: bool | None = None
     """None before anything was asked of it."""
     problem: str | None = None
+    advice: str | None = None
+    """What to do about the problem."""
+    cause: str | None = None
+    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, … (`entrepot.causes`)."""
+    at_fault: str | None = None
+    """Who can cure it: ``machine``, ``network`` or ``source``."""
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
@@ -440,7 +448,13 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     limit: int
     """Bytes that may be held."""
     shortfall: int = 0
-    """Bytes by which the goal is missed, because what is left is locked or in use."""
+    """Bytes by which the goal is missed, because what is left is locked, is being pulled, or was used within the last minute."""
+    locked: int = 0
+    """Bytes of blobs that locked images need."""
+    in_use: int = 0
+    """Bytes of other blobs of images that are being pulled; 0 where the goal is reached."""
+    recent: int = 0
+    """Bytes of other blobs of images that were used within the last minute; 0 where the goal is reached."""
 
 
 class RefreshedTag(Snapshot, frozen=True, kw_only=True):
@@ -652,10 +666,12 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     about: str
     """A login server, or ``this machine``."""
     check: str
-    """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the machine: ``space data directory open files clock``."""
+    """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the machine: ``space data directory open files proxy clock``."""
     outcome: Outcome
     what: str
     advice: str = ""
+    cause: str | None = None
+    """The fault behind it, where one is recognised (`entrepot.causes`)."""
 
 
 class Examination(Snapshot, frozen=True, kw_only=True):

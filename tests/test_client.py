@@ -250,6 +250,29 @@ async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
 # Refusals
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "Locked", "message": "It is locked."}}, "Locked"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked."}]}, "DENIED"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked.", "detail": {"code": "Locked"}}]}, "Locked"),
+    ],
+)
+async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
+    """Below ``/acr/v1/`` an engine may have that of ACR's data API only (finding 19)."""
+    async with answering(lambda _: httpx.Response(405, json=body)) as client:
+        with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
+            await client.delete_repository("library/nginx")
+        assert (refused.value.code, refused.value.status) == (code, 405)
+
+
+@pytest.mark.parametrize("body", [{}, {"errors": []}, {"errors": [{}]}, {"error": None}, []])
+async def test_an_error_without_words_is_no_engine_s(body: object) -> None:
+    async with answering(lambda _: httpx.Response(500, json=body)) as client:
+        with pytest.raises(EngineAnswerInvalid):
+            await client.delete_repository("library/nginx")
+
+
 async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> None:
     with pytest.raises(EngineRefused) as refused:
         await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")

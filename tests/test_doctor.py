@@ -28,6 +28,7 @@ from entrepot.errors import EngineError
 from entrepot.rules import RuleDraft
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import Examination, Finding, Outcome, SignIn
+from entrepot.source.proxies import Proxy
 from entrepot.upstreams import DeclaredUpstream, UpstreamNotSupported
 from tests.conftest import LOGIN_SERVER
 from tests.standin import BasicSignIn, Headers, Html, StandIn, Status
@@ -123,7 +124,7 @@ async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_p
     async with StandIn(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
         found = finding(await examined(directories, source.url), "certificate")
     assert found.outcome is Outcome.FAILED
-    assert found.what == "The certificate of 127.0.0.1 is not trusted: self-signed certificate."
+    assert found.what == f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: its certificate is not trusted: self-signed certificate."
 
 
 async def test_a_certificate_that_the_settings_trust(directories: Directories, tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ async def test_the_limit_of_open_files(engine: Engine, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("off", "outcome", "told"),
-    [(0, Outcome.OK, "is right"), (3700, Outcome.FAILED, "1 h slow"), (-3700, Outcome.FAILED, "1 h fast"), (120, Outcome.WARNING, "2 min slow")],
+    [(0, Outcome.OK, "is right"), (3700, Outcome.FAILED, "1 h behind"), (-3700, Outcome.FAILED, "1 h ahead"), (120, Outcome.WARNING, "2 min behind")],
 )
 async def test_the_clock_is_held_against_what_the_sources_say(engine: Engine, source: StandIn, off: int, outcome: Outcome, told: str) -> None:
     source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
@@ -229,9 +230,9 @@ async def test_the_clock_is_held_against_what_the_sources_say(engine: Engine, so
 
 
 async def test_behind_a_proxy_the_proxy_is_named_without_its_password(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "proxy_for", lambda _: "http://me:hunter2@proxy.example.com:3128")
+    monkeypatch.setattr(doctor, "proxy_of", lambda _: Proxy("http", "proxy.example.com", 3128, "HTTPS_PROXY", "me", "hunter2"))
     found = await examine(engine)
-    assert finding(found, "connection").what == "goes through the proxy proxy.example.com"
+    assert finding(found, "connection").what == "goes through the proxy proxy.example.com:3128"
     assert "hunter2" not in str(found)
 
 

@@ -869,7 +869,10 @@ class ArtifactCache:
         named = f"{error.what} (cache rule {route.rule.name})"
         is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
         if unknown is not None and (isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None)):
-            return unknown(named, error.hint)
+            unknown_error = unknown(named, error.hint)
+            unknown_error.cause = error.cause
+            unknown_error.source_message = error.source_message
+            return unknown_error
         told = copy.copy(error)
         told.what = named
         return told

@@ -184,6 +184,7 @@ class Pull:
             asked_by=tuple(self.asked_by),
             error_code=self.error.code if self.error else None,
             error_message=self.error.message if self.error else None,
+            error_cause=self.error.cause if self.error else None,
         )
 
 

@@ -58,7 +58,8 @@ class Breaker:
         if self.error is None:
             return
         left = max(1.0, (self.next_try_at or 0.0) - self._clock())
-        raise SourceAvoided(self.error.what, f"It is not asked before it can be reached again; the next try is in {left:.0f} s. {self.error.hint}", left)
+        hint = f"{self.error.hint} {self.login_server} is not asked before it can be reached again; the next try is in {left:.0f} s."
+        raise SourceAvoided(self.error.what, hint.strip(), left, cause=self.error.cause)
 
     @property
     def next_try(self) -> float | None:

@@ -19,6 +19,8 @@ import httpx
 import msgspec
 import truststore
 
+from entrepot.causes import CauseCode
+from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
@@ -26,6 +28,7 @@ from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, Place, proxy_sign_in_cause, web_page_cause
 from entrepot.source.decoding import (
     Undecodable,
     decode,
@@ -39,8 +42,10 @@ from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
     SourceBrokeOff,
+    SourceBusy,
     SourceError,
     SourceFailed,
+    SourceLoop,
     SourceMisread,
     SourceNotFound,
     SourceOverAllowance,
@@ -49,9 +54,11 @@ from entrepot.source.errors import (
 )
 from entrepot.source.exchange import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
+from entrepot.source.surroundings import ClockEvidence
 from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.source.via import Via
 from entrepot.upstreams import SourceRegistry
-from entrepot.words import counted, printable
+from entrepot.words import counted, duration, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
@@ -72,6 +79,9 @@ READ_IN_THREAD = 256 * 1024
 
 CURSOR_LENGTH = 2 * 1024
 """The longest text that a source may give to ask on with, in characters."""
+
+CAUSE_LENGTH = 200
+"""Characters of what a source says of its failure that are quoted, at the most."""
 
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
@@ -159,6 +169,10 @@ class UpstreamState:
     reachable: bool | None = None
     """None before anything was asked of it."""
     problem: str | None = None
+    advice: str | None = None
+    """What to do about the problem."""
+    cause: CauseCode | None = None
+    """The fault that is behind it, where one is recognised."""
     allowance_remaining: int | None = None
     allowance_limit: int | None = None
     allowance_resets: float | None = None
@@ -210,9 +224,25 @@ class _ReferrersPage(msgspec.Struct):
     manifests: list[msgspec.Raw] | None = None
 
 
+class _ErrorDetail(msgspec.Struct, rename="camel"):
+    source_message: str = ""
+    """Only from an engine: what its own source said."""
+
+
 class _ErrorEntry(msgspec.Struct):
     code: str = ""
     message: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, as whoever met it first said it."""
+        try:
+            quoted = decode(bytes(self.detail), _ErrorDetail).source_message if self.detail else ""
+        except Undecodable:
+            quoted = ""
+        code = "" if self.code == "UNKNOWN" and self.message else self.code
+        return quoted or f"{code} {self.message}"
 
 
 class _ErrorBody(msgspec.Struct):
@@ -242,16 +272,25 @@ class _Upstream:
 
     def __init__(self) -> None:
         self.reachable: bool | None = None
-        self.problem: str | None = None
+        self.problem: SourceError | None = None
+        """The last failure, without its traceback."""
         self.has_odd_tags = False
         """Whether the log says already that some of its tags are none."""
+
+    def note(self, error: SourceError | None) -> None:
+        """Remember how the last request failed; None: it did not."""
+        if error is not None:
+            noted = SourceError(error.what, error.hint)
+            noted.cause = error.cause
+            error = noted
+        self.problem = error
 
 
 def trusting(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        tls.load_verify_locations(settings.ca_file)
+        tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
     return tls
 
 
@@ -279,6 +318,8 @@ class Sources:
         self.allowances = Allowances(clock, wall_clock)
         self.breakers = Breakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
+        self.via = Via()
+        """By which an engine knows its own requests."""
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
         self.misread: dict[tuple[str, Digest], bool] = {}
@@ -286,6 +327,7 @@ class Sources:
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
+        self.diagnosis = Diagnosis(ClockEvidence(clock=clock, wall_clock=wall_clock), looks=transport is None)
 
     async def __aenter__(self) -> Sources:
         return self
@@ -313,16 +355,27 @@ class Sources:
             pause=self._pause,
             breakers=self.breakers,
             reach=reach,
+            diagnosis=self.diagnosis,
+            via=self.via,
         )
+
+    @property
+    def asked(self) -> list[str]:
+        """The login servers of which something was asked since the start."""
+        return sorted(self._upstreams)
 
     def state(self, login_server: str) -> UpstreamState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
         allowance = self.allowances.get(login_server)
         broken = self.breakers.open_of(login_server)
+        # Why it is not asked counts more than what was tried since.
+        problem = broken.error if broken is not None and broken.error is not None else upstream.problem if upstream else None
         return UpstreamState(
             reachable=upstream.reachable if upstream else None,
-            problem=upstream.problem if upstream else None,
+            problem=problem.what if problem else None,
+            advice=problem.hint or None if problem else None,
+            cause=problem.cause if problem else None,
             allowance_remaining=allowance.remaining,
             allowance_limit=allowance.limit,
             allowance_resets=allowance.resets,
@@ -507,7 +560,7 @@ class SourceClient:
                     try:
                         yield BlobStream(chunks, offset=start, size=stated_size, validator=strong)
                     except SourceBrokeOff as error:
-                        self._upstream.problem = error.what
+                        self._upstream.note(error)
                         raise
                 return
         # A part of what is compressed says nothing about a part of the blob.
@@ -530,7 +583,7 @@ class SourceClient:
                     # A length that is not the blob's own says nothing about its size.
                     yield BlobStream(content, offset=0, size=size if not decodes and answer.length == size else None, validator=None)
             except SourceBrokeOff as error:
-                self._upstream.problem = error.what
+                self._upstream.note(error)
                 raise
 
     async def _verified(
@@ -721,7 +774,7 @@ class SourceClient:
                     return answer, await answer.read(limit)
             except SourceBrokeOff as error:
                 if attempt >= ATTEMPTS:
-                    self._upstream.problem = error.what
+                    self._upstream.note(error)
                     raise
             attempt += 1
 
@@ -747,7 +800,7 @@ class SourceClient:
         try:
             answer = await self._signed_in(method, url, headers, repository, about)
         except SourceError as error:
-            self._upstream.problem = error.what
+            self._upstream.note(error)
             if isinstance(error, SourceUnreachable):
                 self._upstream.reachable = False
             if isinstance(error, SourceOverAllowance):
@@ -766,7 +819,7 @@ class SourceClient:
             refused = await self._error(answer, about)
             if isinstance(refused, SourceOverAllowance):
                 self._sources.allowances.exceeded(self._server, pause, refused.retry_after)
-            self._upstream.problem = None if isinstance(refused, SourceNotFound) else refused.what
+            self._upstream.note(None if isinstance(refused, SourceNotFound) else refused)
             raise refused
 
     async def _signed_in(self, method: str, url: httpx.URL, headers: Mapping[str, str], repository: Repository, about: str) -> Answer:
@@ -831,8 +884,9 @@ class SourceClient:
     def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it. A blob may be a page if the source says its digest."""
         if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
-            self._upstream.problem = f"{self._server} answers with a web page for {about}."
-            raise SourceAnswerInvalid(self._upstream.problem, _NOT_A_REGISTRY)
+            page = SourceAnswerInvalid.of_cause(web_page_cause(self._server, about))
+            self._upstream.note(page)
+            raise page
 
     def _refuse_media_type(self, answer: Answer, about: str) -> None:
         """What is no media type is kept nowhere: it would become a header of an answer of ours."""
@@ -840,12 +894,19 @@ class SourceClient:
             raise SourceAnswerInvalid(f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
+        message = await _said(answer)
+        error = self._judge(answer, about, f" ({message})" if message else "")
+        error.source_message = message
+        return error
+
+    def _judge(self, answer: Answer, about: str, said: str) -> SourceError:
         status = answer.status
-        said = await _said(answer)
         if status == 404:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
+        if status == 407 and (cause := proxy_sign_in_cause(Place(self._server, httpx.URL(self._login.registry.endpoint)))) is not None:
+            return SourceUnreachable.of_cause(cause)
         if status in {401, 403} and answer.refuses_registry_client:
             return self._refused_elsewhere(answer.host, about)
         if status in {401, 403} and answer.redirected:
@@ -860,6 +921,18 @@ class SourceClient:
                 else "Check that its user may read the repository, and that the repository exists."
             )
             return SourceRefused(f"{self._server} refuses {about} {self._login.name}{said}.", hint)
+        if status == 508:
+            return SourceLoop(
+                f"{self._server} leads {about} in a circle: an engine on the way is its own source{said}.",
+                "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+            )
+        retry_after = read_retry_after(answer.headers, self._sources.wall_clock())
+        if status in {503, 504} and retry_after is not None:
+            return SourceBusy(
+                f"{self._server} fails with status {status} for {about}{said}.",
+                f"It asks to try again in {duration(retry_after)}.",
+                retry_after=retry_after,
+            )
         if status >= 500:
             return SourceFailed(f"{self._server} fails with status {status} for {about}{said}.", "The fault is at the source registry; try again later.")
         return SourceAnswerInvalid(f"{self._server} answers {about} with status {status}, which was not expected{said}.", _NOT_A_REGISTRY)
@@ -873,7 +946,7 @@ class SourceClient:
 
 
 _ASK_PUBLISHER = "Nothing of it was kept. Ask whoever publishes the image, or runs the registry."
-_NOT_A_REGISTRY = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+_NOT_A_REGISTRY = WEB_PAGE_CURE
 
 
 def _with(headers: Mapping[str, str], authorization: Authorization | None) -> dict[str, str]:
@@ -903,15 +976,20 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
 
 
 async def _said(answer: Answer) -> str:
-    """What the source itself says about an error, for a person: the first of its OCI errors, cut short."""
+    """What the source itself says about an error, for a person: the first of its OCI errors, at most `CAUSE_LENGTH` characters."""
     if answer.media_type not in {"application/json", "application/vnd.oci.error.v1+json"} or answer.redirected:
         return ""
     try:
         first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
     except (Undecodable, IndexError, SourceError):
         return ""
-    text = printable(f"{first.code} {first.message}", 200)
-    return f" ({text})" if text else ""
+    text = printable(first.sentence)
+    if len(text) <= CAUSE_LENGTH:
+        return text
+    cut = text[: CAUSE_LENGTH - 1]
+    words = cut.rpartition(" ")[0].rstrip(".,;:(")
+    # What is longer than any word may be cut in its middle.
+    return f"{words if len(words) > CAUSE_LENGTH / 2 else cut}…"
 
 
 def _is_empty(value: msgspec.Raw) -> bool:

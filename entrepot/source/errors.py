@@ -6,19 +6,24 @@
     ├── SourceUnreachable       no answer: name, connection, TLS or time-out
     │   └── SourceAvoided       it could not be reached a moment ago, and was not asked
     ├── SourceRefused           credentials or permissions: 401, 403
+    │   ├── CredentialUnavailable  ours can't be read here
     │   └── SignInUnsafe        a sign-in that would give credentials away
     ├── SourceNotFound          it has no such manifest, blob or repository: 404
     ├── SourceOverAllowance     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
+    │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
+    ├── SourceLoop              it is an engine that got its own request back: 508
     ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
     │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
     └── SourceBrokeOff          the connection ended before the answer did
 
-Each message names the source (``docker.io/library/nginx``) and whose fault it is. None ever carries a secret, a token or the query of a URL.
+Each message names the source (``docker.io/library/nginx``) or what else is at fault (`entrepot.causes`).
+None ever carries a secret, a token or the query of a URL.
 """
 
 from __future__ import annotations
 
+from entrepot.causes import CauseCode
 from entrepot.errors import EntrepotError
 
 
@@ -40,9 +45,10 @@ class SourceUnreachable(SourceError):
 class SourceAvoided(SourceUnreachable):
     """The source registry could not be reached a moment ago, so it was not asked again. *retry_after* is the seconds until it is next tried."""
 
-    def __init__(self, what: str, hint: str = "", retry_after: float = 1.0) -> None:
+    def __init__(self, what: str, hint: str = "", retry_after: float = 1.0, *, cause: CauseCode | None = None) -> None:
         super().__init__(what, hint)
         self.retry_after = retry_after
+        self.cause = cause
 
 
 class SourceRefused(SourceError):
@@ -51,6 +57,14 @@ class SourceRefused(SourceError):
     code = "SourceRefused"
     status = oci_status = 403
     oci_code = "DENIED"
+
+
+class CredentialUnavailable(SourceRefused):
+    """This machine can't give the credentials that the source asks for. The source is not at fault: the code and the status are those of the secret."""
+
+    code = "SecretUnavailable"
+    status = oci_status = 503
+    oci_code = "UNKNOWN"
 
 
 class SignInUnsafe(SourceRefused):
@@ -81,6 +95,24 @@ class SourceFailed(SourceError):
     """The source registry answers with an error of its own."""
 
     code = "SourceFailed"
+
+
+class SourceBusy(SourceFailed):
+    """The source registry is overloaded or in maintenance, and wants to be asked again after *retry_after* seconds."""
+
+    code = "SourceBusy"
+    status = oci_status = 503
+
+    def __init__(self, what: str, hint: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
+class SourceLoop(SourceError):
+    """The source registry is an engine that came by its own request again: see `entrepot.source.via`."""
+
+    code = "SourceLoop"
+    status = oci_status = 508
 
 
 class SourceAnswerInvalid(SourceError):

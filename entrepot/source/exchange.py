@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -21,11 +20,13 @@ from entrepot import __version__
 from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
+from entrepot.source.causes import Diagnosis, causes_of, proxy_cause
 from entrepot.source.decoding import parse_media_type, parse_number
 from entrepot.source.encodings import DECODED, coding_of, decode_document, document_coding, is_json
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
-from entrepot.source.lookups import LookupsBusy, LookupTimedOut
+from entrepot.source.lookups import LookupsBusy
 from entrepot.source.proxies import ProxyUnusable
+from entrepot.source.via import Via
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -182,7 +183,10 @@ class Exchange:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         breakers: Breakers | None = None,
         reach: Reach | None = None,
+        diagnosis: Diagnosis | None = None,
+        via: Via | None = None,
     ) -> None:
+        self._diagnosis = diagnosis if diagnosis is not None else Diagnosis()
         self._reach = reach if reach is not None else Reach()
         self._breakers = breakers if breakers is not None else Breakers(clock, clock)
         self._transport = transport
@@ -192,6 +196,7 @@ class Exchange:
         self._pause = pause
         self.public: Exchange = self
         """The same registry's way to hosts that are neither its own nor anywhere but on the internet."""
+        self._via = via if via is not None else Via()
 
     async def open(
         self,
@@ -217,7 +222,7 @@ class Exchange:
             except AddressRefused as error:
                 raise self._address_refused(error) from None
             except ProxyUnusable as error:
-                raise SourceUnreachable(f"{self._name} can't be reached: {error.what}", error.hint) from None
+                raise SourceUnreachable.of_cause(proxy_cause(error)) from None
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, OverflowError, RecursionError) as error:
                 # Whatever the parts below refuse to send, with an exception of their own each: the source named it.
                 _log.info("%s: no request can be made: %s", about, printable(f"{type(error).__name__}: {error}", 200))
@@ -226,7 +231,7 @@ class Exchange:
                 ) from None
             except httpx.TransportError as error:
                 if attempt >= _attempts_after(error):
-                    raise self._given_up(error, answers) from error
+                    raise await self._given_up(error, answers) from error
                 _log.info("%s: attempt %d failed: %s", about, attempt, type(error).__name__)
                 wait = 0.0
             else:
@@ -250,7 +255,7 @@ class Exchange:
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
     ) -> Answer:
         first = url
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **self._via.headers, **headers}
         for _ in range(redirects + 1):
             response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")
@@ -275,12 +280,13 @@ class Exchange:
             error.request = request
             raise
         breaker.answered()
+        self._diagnosis.answered(self._name, response.headers)
         response.request = request
         return response
 
-    def _given_up(self, error: httpx.TransportError, answers: Mapping[Breaker, int]) -> SourceUnreachable:
+    async def _given_up(self, error: httpx.TransportError, answers: Mapping[Breaker, int]) -> SourceUnreachable:
         """What a request is told that failed with all its attempts. Unless others got an answer meanwhile, the host gets no more requests for a while."""
-        told = self._unreachable(error)
+        told = await self._diagnosis.explain(error, self._name, self._reach)
         breaker = self._breakers.of(self._name, error.request.url)
         if _is_of_connection(error) and breaker.answers == answers.get(breaker):
             self._breakers.give_up(breaker, told, self._reaches)
@@ -331,35 +337,6 @@ class Exchange:
             f'If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{self._name}"].',
         )
 
-    def _unreachable(self, error: httpx.TransportError) -> SourceUnreachable:
-        host = printable(error.request.url.host, 253)
-        where = host if host == self._name else f"{self._name} ({host})"
-        causes = list(_causes(error))
-        if any(isinstance(each, ssl.SSLError) for each in causes):
-            # aiohttp has an exception of that class without the message of the one that it wraps.
-            untrusted = [getattr(each, "verify_message", "") for each in causes if isinstance(each, ssl.SSLCertVerificationError)]
-            why = f"its certificate is not trusted: {max(untrusted, key=len) or 'unknown'}" if untrusted else "no TLS connection comes about"
-            return SourceUnreachable(
-                f"{where} can't be reached safely: {why}.", "A company's own certificate authority must be known to this machine's system."
-            )
-        if any(isinstance(each, LookupTimedOut) for each in causes):
-            return SourceUnreachable(f"{where} can't be reached: the name server does not answer in time.", "Check the name server of this machine.")
-        if any(isinstance(each, LookupsBusy) for each in causes):
-            return SourceUnreachable(
-                f"{where} can't be reached: too many look-ups of names wait for an answer.", "Check the name server of this machine; try again later."
-            )
-        if any(isinstance(each, socket.gaierror) for each in causes):
-            return SourceUnreachable(f"{where} can't be reached: its name is not known.", "Check the name server and the network of this machine.")
-        if isinstance(error, httpx.ConnectTimeout):
-            return SourceUnreachable(f"{where} can't be reached: it takes no connection in time.", "Check the network, a firewall or a proxy on the way.")
-        if isinstance(error, httpx.TimeoutException):
-            return SourceUnreachable(f"{where} takes the connection but does not answer in time.", "Try again later.")
-        if isinstance(error, httpx.ProxyError):
-            return SourceUnreachable(f"{where} can't be reached: the proxy of this machine's environment refuses.", "Check HTTPS_PROXY and NO_PROXY.")
-        if isinstance(error, httpx.ConnectError):
-            return SourceUnreachable(f"{where} can't be reached: it takes no connections.", "Check the network, or whether the registry is up.")
-        return SourceUnreachable(f"{where} ends the connection without an answer.", "Try again later.")
-
 
 def origin_of(url: httpx.URL) -> str:
     """Scheme, host and port of an address, as an address."""
@@ -376,26 +353,14 @@ def _port(url: httpx.URL) -> int | None:
 
 
 def _attempts_after(error: httpx.TransportError) -> int:
-    if any(isinstance(each, ssl.SSLCertVerificationError | LookupsBusy) for each in _causes(error)):
+    if any(isinstance(each, ssl.SSLCertVerificationError | LookupsBusy) for each in causes_of(error)):
         return 1
     return ATTEMPTS_IN_SILENCE if isinstance(error, httpx.TimeoutException) else ATTEMPTS
 
 
 def _is_of_connection(error: httpx.TransportError) -> bool:
     """Whether no connection came about, or nothing over it. One that was taken and ended is an answer of a kind, and comes at once."""
-    if any(isinstance(each, LookupsBusy) for each in _causes(error)):
+    if any(isinstance(each, LookupsBusy) for each in causes_of(error)):
         # That says something about other names, and nothing about this host.
         return False
     return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout, httpx.WriteTimeout, httpx.ProxyError))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what led to it: transports wrap what the system said."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        if isinstance(following, BaseExceptionGroup):
-            chain.extend(following.exceptions)
-        following = following.__cause__ or following.__context__
-    return chain

@@ -23,7 +23,7 @@ from entrepot.errors import EntrepotError
 from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
 from entrepot.source.allowance import read_retry_after
 from entrepot.source.decoding import Undecodable, decode
-from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
+from entrepot.source.errors import CredentialUnavailable, SignInUnsafe, SourceAnswerInvalid, SourceError, SourceFailed, SourceOverAllowance, SourceRefused
 from entrepot.source.exchange import Exchange, origin_of, same_origin
 from entrepot.upstreams import LoginServerInvalid, parse_login_server
 from entrepot.words import printable
@@ -476,9 +476,11 @@ class Tokens:
         except SourceError:
             raise
         except EntrepotError as error:
-            raise SourceRefused(
+            unavailable = CredentialUnavailable(
                 f"Credential set {login.credential_set.name} can't be used for {login.registry.login_server}: {error.what}", error.hint
-            ) from error
+            )
+            unavailable.cause = error.cause
+            raise unavailable from error
         pair = f"{credential.username.reveal()}:{credential.password.reveal()}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 

@@ -139,7 +139,7 @@ async def receive(fill: Fill, received: bytearray) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
@@ -645,7 +645,7 @@ async def definite_end(fill: Fill) -> list[BaseException | None]:
             return error
         return None
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ends = await asyncio.gather(outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait()))
     assert fill.state in {FillState.VERIFIED, FillState.FAILED}
     return ends

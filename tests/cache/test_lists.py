@@ -53,7 +53,7 @@ def digests_in(response: httpx.Response) -> list[str]:
 def origin(response: httpx.Response) -> tuple[str, bool]:
     """Where an answer came from, and whether it warns."""
     warning = response.headers.get("warning")
-    assert warning is None or warning.startswith('110 entrepot "')
+    assert warning is None or warning.startswith('299 - "')
     return response.headers["entrepot-origin"], warning is not None
 
 

@@ -118,13 +118,13 @@ def manifest_of(count: int) -> Manifest:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
 
 async def over(pull: Pull) -> PullState:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await pull.over.wait()
     return pull.state
 

@@ -145,7 +145,7 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
     for _ in range(3):
         person.app.look_now()
         person.app.screen.look()  # type: ignore[attr-defined]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await person.app.workers.wait_for_complete([worker for worker in person.app.workers if worker.group == "look"] or None)
         await person.pilot.pause()
     assert person.seen() == before

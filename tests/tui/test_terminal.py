@@ -195,6 +195,26 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("No engine is running.")
 
 
+def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_name(terminal: Terminal) -> None:
+    """Newcomer: the demo opened empty, and the names of its images had to be guessed."""
+    terminal.run(*ENTREPOT, "demo")
+    terminal.sees("entrepot DEMO", "This demo's source has library/nginx:1.27, ", "Press p, then enter twice, to pull the first.")
+    terminal.keys("5")
+    terminal.sees("Nothing has been pulled yet.", "This demo's source has library/nginx:1.27, library/postgres:17,")
+    terminal.keys("p")
+    terminal.sees("Pull an image into the cache", "hub-library gets it from docker.io/library/nginx")
+    terminal.keys("Enter", "Enter")
+    terminal.sees("Pulls", "library/nginx:1.27", "MB/s")
+    terminal.keys("p")
+    terminal.sees("Pull an image into the cache", "library/postgres:17")
+    terminal.keys("-l", "library/alpine:3.21")
+    terminal.sees("hub-library gets it from docker.io/library/alpine", not_any_more="postgres")
+    terminal.keys("Enter", "Enter")
+    terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
+    terminal.keys("q")
+    terminal.sees("The demo is over")
+
+
 def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:
     terminal.run(*ENTREPOT, "demo")
     terminal.sees("entrepot DEMO", "All is well.")

@@ -10,11 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.client import ClientError
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.snapshots import CredentialSetSnapshot
 from tui.presentation.credentials import (
     credential_set_command,
     credential_set_facts,
-    credential_set_health,
     credential_set_lines,
     credential_set_row,
 )
@@ -124,10 +123,7 @@ class CredentialsScreen(ListScreen):
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
-            word, _ = credential_set_health(tried)
-            why = f": {tried.error_message}" if tried.error_message else "."
-            well = tried.health is HealthStatus.HEALTHY
-            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning")
+            self.app.tell_health(tried)
         self.look_now()
 
     @brings_screen()

@@ -47,8 +47,10 @@ class PullDialog(Dialog[bool]):
 
     app: Dashboard
 
-    def __init__(self, image: str, platform: str | None = None) -> None:
+    def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
+        """*replaces*: the image is only proposed, and the first letter that is typed takes its place."""
         super().__init__()
+        self._replaces = replaces
         self._image = image
         self._platform = platform or ""
         self._asked = ""
@@ -60,7 +62,7 @@ class PullDialog(Dialog[bool]):
             yield Plain("Pull an image into the cache", classes="dialog--title")
             yield Plain("")
             yield Plain("Image", classes="label")
-            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=False)
+            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=self._replaces)
             yield Plain("Platform", classes="label", id="platform-label")
             yield TextLine(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
             yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
@@ -69,7 +71,8 @@ class PullDialog(Dialog[bool]):
 
     def on_mount(self) -> None:
         """Begin at the image, or at the platform where the image is named whole."""
-        self.query_one("#platform" if self._image and not self._image.endswith(("/", ":", "*")) else "#image").focus()
+        is_whole = self._image and not self._replaces and not self._image.endswith(("/", ":", "*"))
+        self.query_one("#platform" if is_whole else "#image").focus()
         self._look()
 
     @property

@@ -83,6 +83,12 @@ class PullsScreen(ListScreen):
         yield steady
         yield volatile
 
+    def on_mount(self) -> None:
+        """In a demo also name the images that can be pulled."""
+        if self.app.offered:
+            images = ", ".join(self.app.offered)
+            self.query_one(".empty", Plain).update(f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first.")
+
     def on_screen_resume(self) -> None:
         """Ask for those that ended too: some may have come and gone meanwhile."""
         self._next_all = 0.0

@@ -302,5 +302,5 @@ async def test_a_repository_that_is_deleted_elsewhere_closes_itself(person: Pers
     await person.sees("1.27", "checked")
     await engine.repositories.delete("library/nginx")
     person.app.look_now()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await person.sees("Cached repositories", "Nothing is cached yet.")

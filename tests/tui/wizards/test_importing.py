@@ -167,6 +167,7 @@ def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folde
     assert [each.path for each in offered("~/rules/te")] == ["~/rules/team.toml"]
     assert [each.path for each in offered(".hid")] == [".hidden.toml"]
     assert offered("nowhere/") == []
+    assert offered("~no-such-user/") == []
 
 
 def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
@@ -174,8 +175,10 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
     (folder / "odd.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(OSError, match="is longer than"):
         read_text("long.toml")
-    with pytest.raises(OSError, match="is not UTF-8 text"):
+    with pytest.raises(OSError, match="is not UTF-8 text but UTF-16: save it as UTF-8"):
         read_text("~/odd.toml")
+    with pytest.raises(OSError, match="No such file"):
+        read_text("~no-such-user/odd.toml")
     assert read_text("rules/team.toml") == TEXT
 
 

@@ -1,0 +1,338 @@
+"""What is at fault when something fails, as one table: a code, who is at fault, a sentence, a cure.
+
+A `Cause` is made once, where the fault is recognised, and goes as it is to the client whose pull
+fails, the state of a source, the status, ``doctor``, the dashboard and the log. So the same fault has
+the same words everywhere, and the source registry is not blamed for what this machine does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import shlex
+import shutil
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+
+class Fault(StrEnum):
+    """Who is at fault, and so who can cure it."""
+
+    MACHINE = "machine"
+    """The machine that the engine runs on, or how the engine is set up there."""
+    NETWORK = "network"
+    """What lies between this machine and the source: a proxy, a name server, a sign-in page."""
+    SOURCE = "source"
+    """The source registry."""
+
+
+class CauseCode(StrEnum):
+    """The faults that are recognised. Programs may rely on the values."""
+
+    CLOCK_WRONG = "clock-wrong"
+
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_SELF_SIGNED = "certificate-self-signed"
+    CERTIFICATE_UNTRUSTED = "certificate-untrusted"
+    CERTIFICATE_CHAIN_INCOMPLETE = "certificate-chain-incomplete"
+    CERTIFICATE_WRONG_NAME = "certificate-wrong-name"
+    CERTIFICATE_REFUSED = "certificate-refused"
+    TRUST_STORE_EMPTY = "trust-store-empty"
+    TLS_TOO_OLD = "tls-too-old"
+    TLS_FAILED = "tls-failed"
+    PLAIN_HTTP = "plain-http"
+
+    PROXY_UNREACHABLE = "proxy-unreachable"
+    PROXY_NAME_UNKNOWN = "proxy-name-unknown"
+    PROXY_SIGN_IN = "proxy-sign-in"
+    PROXY_FORBIDS = "proxy-forbids"
+    PROXY_FAILS = "proxy-fails"
+    PROXY_UNUSABLE = "proxy-unusable"
+    WEB_PAGE = "web-page"
+
+    NO_NETWORK = "no-network"
+    NO_ROUTE = "no-route"
+    NO_IPV6 = "no-ipv6"
+    NAME_SERVER_MISSING = "name-server-missing"
+    NAME_SERVER_SILENT = "name-server-silent"
+    NAME_UNKNOWN = "name-unknown"
+    LOOKUPS_BUSY = "lookups-busy"
+    CONNECTION_REFUSED = "connection-refused"
+    CONNECTION_SILENT = "connection-silent"
+    CONNECTION_ENDED = "connection-ended"
+    ANSWER_SILENT = "answer-silent"
+
+    OPEN_FILES = "open-files"
+    MEMORY = "memory"
+    PORTS = "ports"
+
+    DISK_FULL = "disk-full"
+    INODES = "inodes"
+    QUOTA = "quota"
+    READ_ONLY = "file-system-read-only"
+    PERMISSION = "permission"
+    DISK_FAILS = "disk-fails"
+    NO_LOCKS = "no-locks"
+
+    PROGRAM_MISSING = "program-missing"
+    PROGRAM_NOT_EXECUTABLE = "program-not-executable"
+    PROGRAM_WRONG_ARCHITECTURE = "program-wrong-architecture"
+    KEYRING_MISSING = "keyring-missing"
+    EXTRA_MISSING = "extra-missing"
+
+
+_OF_SOURCE = frozenset(
+    {
+        CauseCode.CERTIFICATE_EXPIRED,
+        CauseCode.CERTIFICATE_NOT_YET_VALID,
+        CauseCode.CERTIFICATE_CHAIN_INCOMPLETE,
+        CauseCode.CERTIFICATE_WRONG_NAME,
+        CauseCode.CERTIFICATE_REFUSED,
+        CauseCode.TLS_TOO_OLD,
+        CauseCode.TLS_FAILED,
+        CauseCode.CONNECTION_REFUSED,
+        CauseCode.CONNECTION_SILENT,
+        CauseCode.CONNECTION_ENDED,
+        CauseCode.ANSWER_SILENT,
+        CauseCode.NAME_UNKNOWN,
+    }
+)
+_OF_NETWORK = frozenset(
+    {
+        CauseCode.PROXY_UNREACHABLE,
+        CauseCode.PROXY_NAME_UNKNOWN,
+        CauseCode.PROXY_SIGN_IN,
+        CauseCode.PROXY_FORBIDS,
+        CauseCode.PROXY_FAILS,
+        CauseCode.WEB_PAGE,
+        CauseCode.NAME_SERVER_SILENT,
+        CauseCode.LOOKUPS_BUSY,
+        CauseCode.NO_ROUTE,
+        CauseCode.NO_IPV6,
+    }
+)
+
+
+def at_fault(code: CauseCode) -> Fault:
+    """Who has to cure a fault."""
+    if code in _OF_SOURCE:
+        return Fault.SOURCE
+    return Fault.NETWORK if code in _OF_NETWORK else Fault.MACHINE
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One fault. *what* is a whole sentence, *hint* says what to do, in sentences too."""
+
+    code: CauseCode
+    what: str
+    hint: str
+
+    @property
+    def fault(self) -> Fault:
+        """Who has to cure it."""
+        return at_fault(self.code)
+
+    @property
+    def message(self) -> str:
+        """Sentence and cure as one text."""
+        return f"{self.what} {self.hint}"
+
+
+OPEN_FILES_HINT: Final = (
+    "Raise the limit where the engine is started: LimitNOFILE=65536 for systemd, --ulimit nofile=65536 for a container, ulimit -n 65536 in a shell."
+)
+"""What to do about too few open files."""
+
+
+def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
+    """What keeps *directory* of the engine from being used; *place* names its file system. Blocks."""
+    kind = f"the file system of {directory} ({place})"
+    why = error.strerror or str(error)
+    number = error.errno
+    if number in {errno.EACCES, errno.EPERM} and _is_read_only(directory):
+        number = errno.EROFS
+    match number:
+        case errno.ENOSPC if _has_no_inodes(directory):
+            return Cause(
+                CauseCode.INODES,
+                f"No inode is left on {kind}: no file can be made there, though bytes are free.",
+                "Remove files there that nobody needs (df -i counts them), or move the data.",
+            )
+        case errno.ENOSPC:
+            return Cause(
+                CauseCode.DISK_FULL,
+                f"No space is left on {kind}.",
+                "Free space there, or move the data to a larger disk.",
+            )
+        case errno.EDQUOT:
+            return Cause(
+                CauseCode.QUOTA,
+                f"The disk quota of {_user(os.geteuid())} is used up on {kind}.",
+                "Free space of this user there, or let an administrator raise the quota.",
+            )
+        case errno.EROFS:
+            return Cause(
+                CauseCode.READ_ONLY,
+                f"{kind[:1].upper()}{kind[1:]} can only be read.",
+                "Mount it for writing, or set XDG_DATA_HOME to a directory that can be written.",
+            )
+        case errno.EACCES | errno.EPERM:
+            return _permission_cause(directory)
+        case errno.EMFILE | errno.ENFILE:
+            return open_files_cause(number, "no file can be opened")
+        case errno.ENOMEM:
+            return memory_cause()
+    return Cause(
+        CauseCode.DISK_FAILS,
+        f"The disk of {directory} fails: {why}.",
+        f"Look at {kind} and at the kernel's log (dmesg).",
+    )
+
+
+def open_files_cause(number: int, so: str) -> Cause:
+    """EMFILE or ENFILE; *so* says what comes of it."""
+    if number == errno.ENFILE:
+        return Cause(
+            CauseCode.OPEN_FILES,
+            f"This machine has as many files open as it may, so {so}.",
+            "End programs that hold many, or raise fs.file-max with sysctl.",
+        )
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return Cause(
+        CauseCode.OPEN_FILES,
+        f"The engine has as many files open as it may ({limit:,}), so {so}.",
+        OPEN_FILES_HINT,
+    )
+
+
+def memory_cause() -> Cause:
+    """ENOMEM or ENOBUFS."""
+    return Cause(
+        CauseCode.MEMORY,
+        "This machine has no memory left for another connection or file.",
+        "End programs that take much, or raise the memory limit of the engine or its container.",
+    )
+
+
+def program_cause(error: OSError, program: str) -> Cause:
+    """Why a program that the engine needs can't be started. Blocks."""
+    path = shutil.which(program)
+    present = path or (program if os.path.exists(program) else _on_path(program))
+    user = _user(os.geteuid())
+    if error.errno == errno.ENOEXEC:
+        return Cause(
+            CauseCode.PROGRAM_WRONG_ARCHITECTURE,
+            f"{present or program} is no program that this machine ({os.uname().machine}) can run.",
+            f"Install the one for {os.uname().machine}; a script begins with #! and its interpreter.",
+        )
+    if present is None:
+        place = "is not there" if os.sep in program else "is in no directory of the engine's PATH"
+        return Cause(
+            CauseCode.PROGRAM_MISSING,
+            f"The program {program} {place}.",
+            f"Install it, or let the engine be started with a PATH that has it ({os.environ.get('PATH', '')}).",
+        )
+    if error.errno == errno.ENOENT:
+        return Cause(
+            CauseCode.PROGRAM_MISSING,
+            f"The program {present} is there, but not the interpreter or loader that it names.",
+            "Install that (for a script it is in its first line), or a build for this system.",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return Cause(
+            CauseCode.PROGRAM_NOT_EXECUTABLE,
+            f"The program {present} can't be run by {user}: its mode or its mount forbids that.",
+            f"Allow it: chmod a+rx {shlex.quote(present)}; on a mount with noexec, put it elsewhere.",
+        )
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return open_files_cause(error.errno, f"{program} can't be started")
+    if error.errno in {errno.ENOMEM, errno.EAGAIN}:
+        return memory_cause()
+    return Cause(
+        CauseCode.PROGRAM_NOT_EXECUTABLE,
+        f"The program {present} can't be started: {error.strerror}.",
+        f"Try it by hand, as {user}.",
+    )
+
+
+def _on_path(program: str) -> str | None:
+    """Where a program is that can't be run; `shutil.which` passes it over."""
+    if os.sep in program:
+        return None
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    files = (os.path.join(each, program) for each in places if each)
+    return next((each for each in files if os.path.isfile(each)), None)
+
+
+def _permission_cause(directory: Path) -> Cause:
+    """The part of *directory*, or the file in it, that keeps this user out."""
+    uid = os.geteuid()
+    place = _forbidden(directory)
+    try:
+        status = place.stat()
+    except OSError:
+        # Not even looked at: a directory above it can't be passed.
+        place = _passable(place)
+        status = place.stat()
+    if status.st_uid != uid:
+        return Cause(
+            CauseCode.PERMISSION,
+            f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}, who may not write there.",
+            f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {shlex.quote(str(place))}",
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    return Cause(
+        CauseCode.PERMISSION,
+        f"{place} has mode {mode:04o}, in which {_user(uid)}, its owner, may not write it.",
+        f"Allow it: chmod {'u+rwx' if place.is_dir() else 'u+rw'} {shlex.quote(str(place))}",
+    )
+
+
+def _forbidden(directory: Path) -> Path:
+    """*directory*, or the first of its files that can't be written where it can be itself."""
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        return directory
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        return directory
+    return next((each for each in entries if not os.access(each, os.R_OK | os.W_OK)), directory)
+
+
+def _passable(place: Path) -> Path:
+    """The nearest parent of *place* that can be looked at."""
+    for each in place.parents:
+        if each.parent == each or os.access(each.parent, os.X_OK):
+            return each
+    return Path(place.anchor)
+
+
+def _is_read_only(directory: Path) -> bool:
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _has_no_inodes(directory: Path) -> bool:
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return False
+    # Some file systems count none (btrfs): there f_files is 0.
+    return status.f_files > 0 and status.f_favail == 0 and status.f_bavail > 0
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
