@@ -28,7 +28,7 @@ from entrepot.source.addresses import Reach, literal_address
 from entrepot.source.certificates import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.errors import SourceUnreachable
 from entrepot.source.lookups import LookupsBusy, LookupTimedOut
-from entrepot.source.proxies import Proxy, ProxyUnusable, proxy_of
+from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, ProxyUnusable, proxy_of
 from entrepot.source.surroundings import (
     CLOCK_CURE,
     CLOCK_WRONG,
@@ -121,6 +121,8 @@ class Diagnosis:
         chain = causes_of(error)
         proxy = _proxy_of(place.url)
         if any(isinstance(each, ssl.SSLError) for each in chain):
+            if isinstance(error, ProxyFailed):
+                return _of_proxy_certificate(chain, place, error.proxy)
             return await self._of_tls(chain, place, proxy)
         cause = _of_limits(chain, place)
         if cause is None and self._looks and _concerns_network(chain, proxy.host if proxy is not None else place.url.host):
@@ -384,6 +386,18 @@ def _of_proxy(chain: list[BaseException], error: BaseException, place: Place, pr
     if status is not None:
         return _of_proxy_status(status, place, proxy)
     who, so, around = _proxy_words(place, proxy)
+    if isinstance(error, ProxyFailed) and error.reason:
+        return Cause(
+            CauseCode.PROXY_FAILS,
+            f"{who} refuses: {printable(error.reason, 150)}; {so}.",
+            f"Check the user name and the password in {proxy.variable}, and the proxy's own log, {around}.",
+        )
+    if isinstance(error, BehindProxyUnreachable):
+        return Cause(
+            CauseCode.PROXY_FAILS,
+            f"{who} can't connect to {place.host}: {printable(error.reason, 150)}; {so}.",
+            f"Check whether the registry is up, and whether the proxy may reach it, {around}.",
+        )
     if any(isinstance(each, (socket.gaierror, LookupTimedOut, LookupsBusy)) for each in chain):
         return Cause(
             CauseCode.PROXY_NAME_UNKNOWN,
@@ -391,14 +405,23 @@ def _of_proxy(chain: list[BaseException], error: BaseException, place: Place, pr
             f"Correct {proxy.variable} where the engine is started, {around}.",
         )
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, OSError)):
-        said = next((printable(str(each), 150) for each in chain if type(each).__name__ == "SocksError"), "")
         state = "takes no connection in time" if isinstance(error, (httpx.ConnectTimeout, TimeoutError)) else "takes no connections"
         return Cause(
             CauseCode.PROXY_UNREACHABLE,
-            f"{who} {f'fails: {said}' if said else state}, {so}.",
+            f"{who} {state}, {so}.",
             f"Start it, correct {proxy.variable} where the engine is started, {around}.",
         )
     return None
+
+
+def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy) -> Cause:
+    """A proxy that speaks TLS and can't prove who it is."""
+    who, so, _ = _proxy_words(place, proxy)
+    reasons = [getattr(each, "verify_message", "") for each in chain if isinstance(each, ssl.SSLCertVerificationError)]
+    if not reasons:
+        return Cause(CauseCode.TLS_FAILED, f"{who} does not speak TLS as we do, {so}.", f"Check {proxy.variable}: https:// means TLS to the proxy itself.")
+    reason = printable(max(reasons, key=len) or "unknown", 150)
+    return Cause(CauseCode.CERTIFICATE_UNTRUSTED, f"{who} is not trusted: {reason}; {so}.", CERTIFICATE_CURE)
 
 
 def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
