@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from entrepot.causes import disk_cause, locks_cause
 from entrepot.directories import Directories
 from entrepot.directories import file_system as file_system
 from entrepot.errors import EngineError
@@ -28,10 +29,7 @@ def only_engine(directories: Directories) -> Iterator[None]:
         try:
             locked = _open_lock(directories.lock)
         except OSError as error:
-            raise EngineError(
-                f"The data directory {directories.data} can't be read: {error.strerror}.",
-                "Give this user the right to read and write there, or set XDG_DATA_HOME to another directory.",
-            ) from error
+            raise EngineError.of_cause(disk_cause(error, directories.data, file_system(directories.data))) from error
         if locked is not None:
             stack.callback(os.close, locked)
             _lock(locked, directories)
@@ -66,10 +64,8 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
     except OSError as error:
         # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is enough.
         if must:
-            raise EngineError(
-                f"The file system of {directories.data} ({file_system(directories.data)}) can't lock files: {error.strerror}.",
-                "Set XDG_DATA_HOME to a directory on a local file system; over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
-            ) from error
+            cause = locks_cause(error.strerror or str(error), directories.data, file_system(directories.data))
+            raise EngineError.of_cause(cause) from error
 
 
 def _in_use(directories: Directories) -> EngineError:

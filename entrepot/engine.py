@@ -755,7 +755,7 @@ class Engine:
             self.events.record("engine-ready", "The engine is well again.")
 
     def _notices(self) -> Iterator[str]:
-        yield from self.health_of_engine.problems()
+        yield from self.health_of_engine.messages()
         if self.socket_problem is not None:
             yield self.socket_problem
         yield from self.catalog.health.told
@@ -775,10 +775,13 @@ class Engine:
     def _local_faults(self) -> Iterator[str]:
         """What of this machine or its network keeps sources from being reached: once, however many sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
+        clock = self.sources.diagnosis.clock_problem()
         for login_server in self.sources.asked:
             state = self.sources.state(login_server)
             if state.cause is not None and state.problem and at_fault(state.cause) is not Fault.SOURCE and state.cause is not CauseCode.PROXY_UNUSABLE:
                 of_code.setdefault(state.cause, []).append(f"{state.problem} {state.advice or ''}".strip())
+        if clock is not None and CauseCode.CLOCK_WRONG not in of_code:
+            yield clock.message
         for messages in of_code.values():
             more = len(messages) - 1 if len(set(messages)) > 1 else 0
             yield messages[0] + (f" The same keeps {counted(more, 'more source')} from being reached." if more else "")

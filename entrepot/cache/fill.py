@@ -37,7 +37,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob, hint_for
+from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks, where_raised
 from entrepot.words import counted, duration, rate
 
@@ -376,7 +376,7 @@ class Fill:
             raise
         except OSError as error:
             self._disk_refused(error)
-            self.fail(self._not_kept(error))
+            self.fail(await self._not_kept(error))
         except EntrepotError as error:
             leaves_part = isinstance(error, _CONTINUABLE)
             self.fail(error)
@@ -389,8 +389,11 @@ class Fill:
         finally:
             await self._leave_part(leaves_part)
 
-    def _not_kept(self, error: OSError) -> StorageFailed:
-        return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", hint_for(error))
+    async def _not_kept(self, error: OSError) -> StorageFailed:
+        cause = await self._store.cause(error)
+        failed = StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}. {cause.what}", cause.hint)
+        failed.cause = cause.code
+        return failed
 
     async def _leave_part(self, for_the_next: bool) -> None:
         """Let go of the file: one that has not become the blob is left over *for the next* fill, or removed."""
@@ -524,7 +527,7 @@ class Fill:
         except OSError as error:
             partial = PartialBlob.without_file(self.digest)
             self._window.pass_on(b"")
-            self.error = self._not_kept(error)
+            self.error = await self._not_kept(error)
             self._disk_refused(error)
         self._partial = partial
         self._holds_part = True
@@ -652,7 +655,7 @@ class Fill:
                 start = self._window.start
                 # A small file is not worth a difference.
                 self._window.pass_on(await self._store.read_partial(partial, 0, start) if start <= WINDOW else b"")
-                self.error = self._not_kept(error)
+                self.error = await self._not_kept(error)
                 self._disk_refused(error)
                 await self._store.discard(partial)
         self._window.take(sum(map(len, pieces)))

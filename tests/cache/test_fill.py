@@ -425,7 +425,7 @@ async def test_while_the_disk_hangs_clients_get_every_byte(place: Place, monkeyp
                 assert await read(fill) == source.content
             with pytest.raises(StorageFailed, match="has not answered") as failure:
                 await fill.wait()
-            assert "Look at the disk" in failure.value.hint
+            assert "Look at the disk behind" in failure.value.hint
         assert place.held == {}
         assert place.refusals == [errno.ETIMEDOUT]
     finally:

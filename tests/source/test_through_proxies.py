@@ -136,7 +136,7 @@ async def test_a_certificate_that_is_not_trusted_is_named_behind_every_proxy(
     async with HttpProxy(names) as over_http, SocksProxy(names) as over_socks:
         for proxy in (over_http, over_socks):
             monkeypatch.setenv("ALL_PROXY", proxy.url)
-            with pytest.raises(SourceUnreachable, match="certificate is not trusted") as refused:
+            with pytest.raises(SourceUnreachable, match="does not trust the issuer of its certificate") as refused:
                 await opened().client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
             assert isinstance(refused.value.__cause__, httpx.ConnectError)
             assert not isinstance(refused.value.__cause__, ProxyFailed)
@@ -230,7 +230,7 @@ async def test_a_pull_says_which_variable_can_not_be_used(
     assert sentence in caplog.text
     with pytest.raises(SourceUnreachable) as refused:
         await sources.client(registry("https://quay.io", "quay.io"), None).head_manifest(NGINX, Tag("latest"))
-    assert refused.value.what.startswith(f"quay.io can't be reached: {sentence}")
+    assert refused.value.what.startswith(sentence)
     assert sources.state("quay.io").problem == refused.value.what
     assert "s3cret" not in refused.value.message + caplog.text
 
