@@ -39,7 +39,16 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+def _help_width() -> int | None:
+    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes before it); None where there is none, and COLUMNS counts."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, ValueError, OSError):
+        return None
+    return max(min(columns or 80, 80) - 2, 50)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _help_width()})
 @click.option(
     "--connect",
     metavar="URL",
