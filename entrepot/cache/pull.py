@@ -93,18 +93,25 @@ class _Layer:
     def snapshot(self) -> LayerSnapshot:
         """The one before, where nothing has changed: a pull may have a thousand layers, and is looked at every second."""
         fill = self.fill
+        # A size that its manifest does not state is 0 until it is known.
+        size = self.descriptor.size or 0
         if fill is None:
-            state, received, clients, resumed_at = (LayerState.HELD, self.descriptor.size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
+            state, received, clients, resumed_at = (LayerState.HELD, size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
         else:
             # A blob that the full disk did not take was passed on to clients, but it is not held.
             state = LayerState.FAILED if fill.ended and fill.error is not None else _LAYER_STATES[fill.state]
             received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
+            size = max(fill.size, received)
         last = self._snapshot
-        if last is None or last.state is not state or (last.received, last.waiting_clients, last.resumed_at) != (received, clients, resumed_at):
+        if (
+            last is None
+            or last.state is not state
+            or (last.size, last.received, last.waiting_clients, last.resumed_at) != (size, received, clients, resumed_at)
+        ):
             last = self._snapshot = LayerSnapshot(
                 digest=str(self.descriptor.digest),
                 media_type=self.descriptor.media_type,
-                size=self.descriptor.size,
+                size=size,
                 received=received,
                 state=state,
                 waiting_clients=clients,

@@ -25,7 +25,7 @@ SHORTEST_BAR = 6
 
 @click.command()
 @click.argument("image")
-@click.option("--platform", help="Such as linux/arm64 [default: that of the engine's machine].")
+@click.option("--platform", help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 [default: that of the engine's machine].")
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:
     """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""

@@ -203,7 +203,11 @@ class RegistryApp:
             await found.wait_beyond(min(start, max(0, size - 1)))
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
-        await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
+        if found.size != size and retry:
+            # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
+            await self._blob(repository, digest, response, retry=False)
+            return
+        await response.stream(status, headers, found.read(start, end, size), etag=etag, sent=self._count)
 
     async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
         copies = self._engine.cache.copies
