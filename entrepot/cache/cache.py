@@ -544,10 +544,10 @@ class ArtifactCache:
             )
         return BlobUnknown(f"{repository} holds no blob {digest}, and no cache rule answers for it any more.", "Make a cache rule for it to pull more.")
 
-    async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
-        """The fill of a blob that a manifest names, or None when it is held."""
+    async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
+        """The fill of a blob that a manifest names, or its size in bytes when it is held."""
         blob = await self._cached_or_fill(repository, descriptor)
-        return None if isinstance(blob, HeldBlob) else blob
+        return blob.size if isinstance(blob, HeldBlob) else blob
 
     async def _cached_or_fill(self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True) -> HeldBlob | Fill:
         """A right copy that opens for the repository, else the fill that brings the blob from the repository's own source."""

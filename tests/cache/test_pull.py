@@ -68,12 +68,12 @@ class Place:
     complete_error: Exception | None = None
     obtained: int = 0
 
-    async def obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
+    async def obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
         self.obtained += 1
         if self.obtain_error is not None:
             raise self.obtain_error
         if descriptor.digest in self.held:
-            return None
+            return descriptor.size or 0
         fill = self.fills.setdefault(descriptor.digest, ScriptedFill(descriptor.digest, descriptor.size or 0))
         return fill  # type: ignore[return-value]
 

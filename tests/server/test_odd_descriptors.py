@@ -114,6 +114,7 @@ async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(size: Any, cl
     await get_image(client, image)
     pull = await pulled(engine)
     assert (pull.state, pull.error_message) == (PullState.COMPLETED, None)
+    assert [(each.size, each.received) for each in pull.layers] == [(len(content), len(content)) for content in (CONFIG, SMALL, LARGE)]
     await check_accounts(engine)
     source.requests.clear()
     await get_image(client, image, reference=str(image.digest))
