@@ -26,6 +26,7 @@ from entrepot.freshness import freshness_text
 from entrepot.health import Health
 from entrepot.housekeeping import Housekeeping
 from entrepot.matching import match
+from entrepot.platforms import Platform, normal_architecture
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.repositories import NAMED, CachedRepositories
 from entrepot.revision import Revisions
@@ -73,9 +74,6 @@ RULE_COUNTS_TIMEOUT = 5.0
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
-
 
 _log = logging.getLogger("entrepot.engine")
 
@@ -601,8 +599,10 @@ class Engine:
     # Pulls
 
     async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
-        """Begin a pull of an image, for this machine's platform unless another is named."""
-        pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
+        """Begin a pull of an image, for this machine's platform unless another is named; raises `PlatformInvalid`."""
+        own = Platform.parse(own_platform())
+        wanted = Platform.parse(platform_name, machine=own) if platform_name and platform_name.strip() else own
+        pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
         return pull.snapshot()
 
     def pull_snapshots(self) -> list[PullSnapshot]:
@@ -806,8 +806,7 @@ def _last_written(directories: Directories) -> float:
 
 def own_platform() -> str:
     """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
-    machine = platform.machine()
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+    return Platform("linux", *normal_architecture(platform.machine())).name
 
 
 class _RuleUse(Struct):

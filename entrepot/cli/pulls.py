@@ -29,7 +29,7 @@ SHORTEST_BAR = 6
 @click.option(
     "--platform",
     shell_complete=platforms,
-    help="Such as linux/arm64 [default: that of the engine's machine].",
+    help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 [default: that of the engine's machine].",
 )
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:

@@ -235,6 +235,10 @@ class RegistryApp:
             await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
+        if blob.size != size and retry:
+            # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
+            await self._blob(repository, digest, response, retry=False)
+            return
         await response.stream(answer.status, answer.headers, answer.body(blob.read), etag=str(digest), sent=self._count)
 
     async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:

@@ -22,6 +22,7 @@ import truststore
 from entrepot.causes import CauseCode
 from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
+from entrepot.jsontext import first_value
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
 from entrepot.snapshots import SignIn
@@ -492,7 +493,7 @@ class SourceClient:
 
     def _read_manifest(self, media_type: str | None, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
         try:
-            hint = decode(content, _ManifestHint)
+            hint = decode(first_value(content), _ManifestHint)
         except Undecodable:
             raise SourceAnswerInvalid(f"{self._server} answers with something that is no manifest for {about}.", _NOT_A_REGISTRY) from None
         if digest is not None and not digest.matches(content):

@@ -263,6 +263,24 @@ async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) ->
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
 
 
+@pytest.mark.parametrize("typed", ["library/nginx:1.27", "library/nginx", "amd46"])
+async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, person: Person, engine: Engine, source: StandIn) -> None:
+    """A newcomer who types the image once more got a pull that failed a second later."""
+    source.add_image("library/nginx", "1.27", layers=[30_000])
+    await person.press("4", "p")
+    await person.sees("Pull an image into the cache")
+    await person.type("library/nginx:1.27")
+    await person.press("enter")
+    await person.type(typed)
+    await person.press("enter")
+    await person.sees("Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64.")
+    assert engine.pull_snapshots() == []
+    await person.press(*["backspace"] * len(typed))
+    await person.type("aarch64")
+    await person.press("enter")
+    await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
+
+
 async def test_where_the_index_is_known_its_platforms_are_offered(person: Person, engine: Engine, nginx: None) -> None:
     await person.press("4")
     await person.sees("library/nginx")
