@@ -38,7 +38,7 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
-from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, peek, seems_encoded
+from entrepot.source.encodings import DECODED, PIECE, NotDecodable, decode_stream, peek, seems_encoded
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -592,11 +592,13 @@ class SourceClient:
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob; at their end they have its digest, or it is remembered that the other reading may be right, and `SourceMisread` raised."""
         hasher, received = digest.hasher(), 0
+        # The size that a manifest states may be a little wrong, and the fill bounds what comes as it is.
+        limit = size + PIECE if decodes and size is not None else None
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     received += len(chunk)
-                    if size is not None and received > size:
+                    if limit is not None and received > limit:
                         break
                     await asyncio.to_thread(hasher.update, chunk)
                     yield chunk
