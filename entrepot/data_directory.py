@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from entrepot.causes import disk_cause, locks_cause
@@ -39,6 +41,46 @@ def only_engine(directories: Directories) -> Iterator[None]:
         _lock(directory, directories, must=locked is None)
         record_engine(directories.lock, None)
         yield
+
+
+def start_problem(directories: Directories) -> EngineError | None:
+    """Why no engine of this user can start, or keep anything, on these directories; None: nothing is seen.
+
+    Blocks. Nothing stays of the files that are made to find it out. In directories of another user
+    nothing is made at all: root would leave files behind there that the engine's user can't write.
+    """
+    data = directories.data
+    try:
+        status = data.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return EngineError.of_cause(disk_cause(error, data, file_system(data)))
+    if status.st_uid != os.geteuid():
+        if os.geteuid() == 0:
+            return None
+        return EngineError.of_cause(disk_cause(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), data, file_system(data)))
+    try:
+        with only_engine(directories):
+            return _unusable(data)
+    except EngineError as error:
+        return error
+
+
+def _unusable(data: Path) -> EngineError | None:
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="entrepot-probe-", dir=data) as place,
+            closing(sqlite3.connect(Path(place, "probe.sqlite"), timeout=1)) as connection,
+        ):
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("CREATE TABLE probe (number INTEGER)")
+    except OSError as error:
+        return EngineError.of_cause(disk_cause(error, data, file_system(data)))
+    except sqlite3.Error as error:
+        # Writing a file did not fail: SQLite needs locks, and memory that its connections share.
+        return EngineError.of_cause(locks_cause(f"{error} (SQLite)", data, file_system(data)))
+    return None
 
 
 def _open_lock(path: Path) -> int | None:

@@ -137,7 +137,7 @@ class Directories:
                 cause = disk_cause(OSError(errno.EACCES, os.strerror(errno.EACCES)), each, file_system(each))
                 forbidden = EngineError(
                     f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}. {cause.what}",
-                    f"{cause.hint} Or set {variable} to another directory.",
+                    f"{cause.hint.removesuffix('.')}; or set {variable} to another directory.",
                 )
                 forbidden.cause = cause.code
                 raise forbidden

@@ -324,7 +324,10 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
             )
         return await asyncio.to_thread(_space, engine, status.blobs_size, status.space_free, status.space_limit)
 
-    yield await _isolated(_MACHINE, "space", space)
+    disk = engine.health_of_engine.disk
+    if disk is None or disk.code not in {CauseCode.READ_ONLY, CauseCode.PERMISSION}:
+        # What can't be written tells of no space, and that would look like a full disk.
+        yield await _isolated(_MACHINE, "space", space)
     yield await _isolated(_MACHINE, "data directory", lambda: _data(engine))
     yield await _isolated(_MACHINE, "open files", _files)
     if any(name.lower().endswith("_proxy") for name in os.environ):

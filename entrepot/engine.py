@@ -749,7 +749,7 @@ class Engine:
             return 0
 
     def _health_changed(self, problems: tuple[str, ...]) -> None:
-        for each in problems:
+        for each in self.health_of_engine.messages():
             self.events.record("engine-unready", each, level=logging.ERROR)
         if not problems:
             self.events.record("engine-ready", "The engine is well again.")
@@ -759,7 +759,7 @@ class Engine:
         if self.socket_problem is not None:
             yield self.socket_problem
         yield from self.catalog.health.told
-        yield from self.housekeeping.notices()
+        yield from self.housekeeping.notices(self.health_of_engine.disk)
         yield from self.fills.notices()
         yield from self.cache.pulls.notices()
         if self.documents.problem is not None:

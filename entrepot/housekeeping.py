@@ -172,10 +172,13 @@ class Housekeeping:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
-    def notices(self) -> Iterator[str]:
-        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go."""
+    def notices(self, known: Cause | None = None) -> Iterator[str]:
+        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go.
+
+        What is *known* already to be at fault is not told again.
+        """
         if self._fills.refusal is not None:
-            yield _refusal(self._fills.refusal, self._refusal_cause)
+            yield _refusal(self._fills.refusal, self._refusal_cause if self._refusal_cause != known else None)
         if self._full_at is not None:
             yield self._room_wanting(self._full_at)
 

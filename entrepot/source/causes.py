@@ -43,11 +43,11 @@ from entrepot.source.surroundings import (
 from entrepot.words import printable
 
 CERTIFICATE_CURE: Final = (
-    "If it is of your company's own authority, name that one's certificate as ca_file in settings.toml, or add it to the certificates of this machine's system."
+    "If that is your company's authority, or that of a proxy which opens TLS, name its certificate as ca_file in settings.toml, or add it to this system's."
 )
 """What to do about an authority that is not trusted."""
 
-WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this: open its address in a browser. Nothing of it was kept."
 """What to think of where something answers that is no registry."""
 
 # Of OpenSSL's x509_vfy.h.
@@ -471,7 +471,7 @@ def _no_issuer(certificate: Certificate | None, place: Place, proxy: Proxy | Non
     return Cause(
         CauseCode.CERTIFICATE_UNTRUSTED,
         f"{place.shown} can't be reached safely{way}: this machine does not trust the issuer of its certificate, {certificate.issuer}{limited_trust()}.",
-        f"That is a company's proxy or firewall that opens TLS, or an authority of its own. {CERTIFICATE_CURE}",
+        CERTIFICATE_CURE,
     )
 
 

@@ -217,7 +217,7 @@ def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reaso
     cause = disk_cause(OSError(number, os.strerror(number)), path.parent, file_system(path.parent))
     refusal = CatalogFailed(
         f"The catalog can't be written: {why}. {cause.what}",
-        f"What is cached is served, and what is not is passed on to clients. {cause.hint} Within a minute after that the catalog is written again.",
+        f"What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. {cause.hint}",
         reason=reason,
     )
     refusal.cause = cause.code

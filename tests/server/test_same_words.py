@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +25,8 @@ from entrepot.settings import Settings
 from entrepot.snapshots import HealthStatus, Outcome, SignIn
 from entrepot.upstreams import DeclaredUpstream
 from tests.authority import Authority
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
+from tests.programs import require_program
 from tests.standin import Headers, StandIn, TokenSignIn
 from tui.presentation.overview import needs
 from tui.presentation.pulls import how_it_ended
@@ -126,9 +129,8 @@ async def test_an_issuer_that_is_not_trusted(directories: Directories, authority
         fault = Fault(
             "certificate-untrusted",
             f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: this machine does not trust the issuer of its certificate, Example Root.",
-            "That is a company's proxy or firewall that opens TLS, or an authority of its own. "
-            "If it is of your company's own authority, name that one's certificate as ca_file in settings.toml, "
-            "or add it to the certificates of this machine's system.",
+            "If that is your company's authority, or that of a proxy which opens TLS, "
+            "name its certificate as ca_file in settings.toml, or add it to this system's.",
             "certificate",
         )
         await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", upstreams=declared(source.url)), fault)
@@ -206,3 +208,17 @@ async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any
         )
         [finding] = [each for each in (await examine(engine)).findings if each.cause == "clock-wrong"]
         assert f"{finding.what} {finding.advice}" == notice
+
+
+async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(directories: Directories, authority: Authority, late: StandIn) -> None:
+    """docker, podman and skopeo show no body of a 5xx."""
+    skopeo = require_program("skopeo")
+    settings = Settings(listen="127.0.0.1:0", ca_file=authority.path, upstreams=declared(late.url))
+    async with Engine.open(directories, settings) as engine, answering(engine):
+        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        arguments = ("inspect", "--tls-verify=false", f"docker://{engine.address}/library/nginx:1")
+        process = await asyncio.create_subprocess_exec(skopeo, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = await process.communicate()
+    assert process.returncode != 0
+    assert "503 Service Unavailable: This machine's clock is 400 days behind" in output.decode()
+    assert "Set the clock of this machine" in output.decode()
