@@ -38,7 +38,7 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
-from entrepot.source.encodings import DECODED, PIECE, NotDecodable, decode_stream, peek, seems_encoded
+from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, peek, seems_encoded
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -592,8 +592,8 @@ class SourceClient:
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob; at their end they have its digest, or it is remembered that the other reading may be right, and `SourceMisread` raised."""
         hasher, received = digest.hasher(), 0
-        # The size that a manifest states may be a little wrong, and the fill bounds what comes as it is.
-        limit = size + PIECE if decodes and size is not None else None
+        # The reader bounds what comes as it is, for it may be the manifest that states a wrong size.
+        limit = size if decodes else None
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:

@@ -33,6 +33,10 @@ class StandInProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """Its address with user name and password, for a variable of the environment."""
         user = f"{self.user}:{self.password}@" if self.user else ""
