@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from entrepot.words import printable
+
 
 class Fault(StrEnum):
     """Who is at fault, and so who can cure it."""
@@ -167,7 +169,7 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
         case errno.ENOSPC:
             return Cause(
                 CauseCode.DISK_FULL,
-                f"No space is left on {kind}.",
+                f"{kind[:1].upper()}{kind[1:]} is full.",
                 "Free space there, or move the data to a larger disk.",
             )
         case errno.EDQUOT:
@@ -188,10 +190,21 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
             return open_files_cause(number, "no file can be opened")
         case errno.ENOMEM:
             return memory_cause()
+    if number == errno.ENOENT:
+        hint = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
+    elif number in {errno.ENOTDIR, errno.EEXIST}:
+        hint = "A file stands where there must be a directory: move it away."
+    else:
+        hint = f"Look at the disk behind {kind}, and at the kernel's log (dmesg)."
+    return Cause(CauseCode.DISK_FAILS, f"The disk of {directory} fails: {why}.", hint)
+
+
+def locks_cause(why: str, directory: Path, place: str) -> Cause:
+    """F88: a file system on which neither files nor a database can be locked, or share memory."""
     return Cause(
-        CauseCode.DISK_FAILS,
-        f"The disk of {directory} fails: {why}.",
-        f"Look at {kind} and at the kernel's log (dmesg).",
+        CauseCode.NO_LOCKS,
+        f"The file system of {directory} ({place}) can't lock files: {why}.",
+        "Set XDG_DATA_HOME to a directory on a local file system (ext4, xfs, btrfs); over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
     )
 
 
@@ -222,8 +235,8 @@ def memory_cause() -> Cause:
     )
 
 
-def program_cause(error: OSError, program: str) -> Cause:
-    """Why a program that the engine needs can't be started. Blocks."""
+def program_cause(error: OSError, program: str, *, where: str = " where the engine is started") -> Cause:
+    """Why a program can't be started; *where* is added to the advice on PATH. Blocks."""
     path = shutil.which(program)
     present = path or (program if os.path.exists(program) else _on_path(program))
     user = _user(os.geteuid())
@@ -234,11 +247,12 @@ def program_cause(error: OSError, program: str) -> Cause:
             f"Install the one for {os.uname().machine}; a script begins with #! and its interpreter.",
         )
     if present is None:
-        place = "is not there" if os.sep in program else "is in no directory of the engine's PATH"
+        searched = printable(os.environ.get("PATH", os.defpath), 200)
+        place = "is not there" if os.sep in program else f"is in no directory of PATH ({searched})"
         return Cause(
             CauseCode.PROGRAM_MISSING,
             f"The program {program} {place}.",
-            f"Install it, or let the engine be started with a PATH that has it ({os.environ.get('PATH', '')}).",
+            "Install it there." if os.sep in program else f"Install it, or add its directory to PATH{where}.",
         )
     if error.errno == errno.ENOENT:
         return Cause(
@@ -282,13 +296,20 @@ def _permission_cause(directory: Path) -> Cause:
         # Not even looked at: a directory above it can't be passed.
         place = _passable(place)
         status = place.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    needed = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
+    if uid == 0 or (status.st_uid == uid and mode & needed == needed):
+        return Cause(
+            CauseCode.PERMISSION,
+            f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, an access list or a security module forbids that.",
+            f"Look at lsattr -d and getfacl of {shlex.quote(str(place))}, and at what SELinux or AppArmor log.",
+        )
     if status.st_uid != uid:
         return Cause(
             CauseCode.PERMISSION,
             f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}, who may not write there.",
             f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {shlex.quote(str(place))}",
         )
-    mode = stat.S_IMODE(status.st_mode)
     return Cause(
         CauseCode.PERMISSION,
         f"{place} has mode {mode:04o}, in which {_user(uid)}, its owner, may not write it.",

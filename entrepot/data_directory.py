@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+from entrepot.causes import disk_cause, locks_cause
 from entrepot.directories import Directories
 from entrepot.directories import file_system as file_system
 from entrepot.errors import EngineError
@@ -28,10 +31,7 @@ def only_engine(directories: Directories) -> Iterator[None]:
         try:
             locked = _open_lock(directories.lock)
         except OSError as error:
-            raise EngineError(
-                f"The data directory {directories.data} can't be read: {error.strerror}.",
-                "Give this user the right to read and write there, or set XDG_DATA_HOME to another directory.",
-            ) from error
+            raise EngineError.of_cause(disk_cause(error, directories.data, file_system(directories.data))) from error
         if locked is not None:
             stack.callback(os.close, locked)
             _lock(locked, directories)
@@ -41,6 +41,46 @@ def only_engine(directories: Directories) -> Iterator[None]:
         _lock(directory, directories, must=locked is None)
         record_engine(directories.lock, None)
         yield
+
+
+def start_problem(directories: Directories) -> EngineError | None:
+    """Why no engine of this user can start, or keep anything, on these directories; None: nothing is seen.
+
+    Blocks. Nothing stays of the files that are made to find it out. In directories of another user
+    nothing is made at all: root would leave files behind there that the engine's user can't write.
+    """
+    data = directories.data
+    try:
+        status = data.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return EngineError.of_cause(disk_cause(error, data, file_system(data)))
+    if status.st_uid != os.geteuid():
+        if os.geteuid() == 0:
+            return None
+        return EngineError.of_cause(disk_cause(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), data, file_system(data)))
+    try:
+        with only_engine(directories):
+            return _unusable(data)
+    except EngineError as error:
+        return error
+
+
+def _unusable(data: Path) -> EngineError | None:
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="entrepot-probe-", dir=data) as place,
+            closing(sqlite3.connect(Path(place, "probe.sqlite"), timeout=1)) as connection,
+        ):
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("CREATE TABLE probe (number INTEGER)")
+    except OSError as error:
+        return EngineError.of_cause(disk_cause(error, data, file_system(data)))
+    except sqlite3.Error as error:
+        # Writing a file did not fail: SQLite needs locks, and memory that its connections share.
+        return EngineError.of_cause(locks_cause(f"{error} (SQLite)", data, file_system(data)))
+    return None
 
 
 def _open_lock(path: Path) -> int | None:
@@ -66,10 +106,8 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
     except OSError as error:
         # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is enough.
         if must:
-            raise EngineError(
-                f"The file system of {directories.data} ({file_system(directories.data)}) can't lock files: {error.strerror}.",
-                "Set XDG_DATA_HOME to a directory on a local file system; over NFS the server's lock service (rpc.lockd, rpc.statd) has to run.",
-            ) from error
+            cause = locks_cause(error.strerror or str(error), directories.data, file_system(directories.data))
+            raise EngineError.of_cause(cause) from error
 
 
 def _in_use(directories: Directories) -> EngineError:

@@ -15,6 +15,7 @@ from typing import Final
 
 import platformdirs
 
+from entrepot.causes import disk_cause
 from entrepot.errors import EngineError
 from entrepot.words import printable
 
@@ -133,7 +134,13 @@ class Directories:
             # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
             needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
             if not os.access(each, needed):
-                raise EngineError(f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}.", hint)
+                cause = disk_cause(OSError(errno.EACCES, os.strerror(errno.EACCES)), each, file_system(each))
+                forbidden = EngineError(
+                    f"The directory {each} can't be {'written' if needed & os.W_OK else 'read'}. {cause.what}",
+                    f"{cause.hint.removesuffix('.')}; or set {variable} to another directory.",
+                )
+                forbidden.cause = cause.code
+                raise forbidden
         self._keep_runtime_private()
 
     def _keep_runtime_private(self) -> None:

@@ -7,19 +7,20 @@ manifests are only asked for by HEAD, and never fetched.
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import logging
 import os
 import resource
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import httpx
 
-from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode
+from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode, disk_cause
 from entrepot.credentials import CredentialSet
 from entrepot.data_directory import SPACE_TO_START
 from entrepot.directories import file_system
@@ -30,7 +31,7 @@ from entrepot.reference import Repository, Tag, parse_tag
 from entrepot.rules import CacheRule
 from entrepot.snapshots import Examination, Finding, HealthStatus, Outcome
 from entrepot.source.addresses import Reach
-from entrepot.source.causes import Place, proxy_cause, proxy_sign_in_cause, web_page_cause
+from entrepot.source.causes import Place, proxy_cause, web_page_cause
 from entrepot.source.client import SourceClient, trusting
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.exchange import Exchange
@@ -62,7 +63,6 @@ TAGS_TRIED = 20
 _log = logging.getLogger("entrepot.doctor")
 
 _MACHINE = "this machine"
-_HTML = frozenset({"text/html", "application/xhtml+xml"})
 
 
 @dataclass(slots=True)
@@ -242,12 +242,10 @@ async def _registry(engine: Engine, registry: SourceRegistry, tls: ssl.SSLContex
         async with await exchange.open("GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/") as answer:
             if (date := parse_date(answer.headers.get("date"))) is not None:
                 clocks.ahead[about] = date - clock()
-            if answer.media_type in _HTML:
+            if answer.is_page:
                 return _caused(about, "registry", web_page_cause(about, "its /v2/"))
             if answer.status == 200 or (answer.status == 401 and "www-authenticate" in answer.headers):
                 return _ok(about, "registry", "answers as a registry")
-            if answer.status == 407 and (cause := proxy_sign_in_cause(Place(about, httpx.URL(registry.endpoint)))) is not None:
-                return _caused(about, "registry", cause)
             if answer.status == 429:
                 return _warning(about, "registry", "It was asked too often (status 429).", "Try again later.")
             if answer.status >= 500:
@@ -324,23 +322,26 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
                 f"The data directory {engine.directories.data} is not there.",
                 "Put it back, or restart the engine, which makes a new one.",
             )
-        return _space(engine, status.blobs_size, status.space_free, status.space_limit)
+        return await asyncio.to_thread(_space, engine, status.blobs_size, status.space_free, status.space_limit)
 
-    yield await _isolated(_MACHINE, "space", space)
+    disk = engine.health_of_engine.disk
+    if disk is None or disk.code not in {CauseCode.READ_ONLY, CauseCode.PERMISSION}:
+        # What can't be written tells of no space, and that would look like a full disk.
+        yield await _isolated(_MACHINE, "space", space)
     yield await _isolated(_MACHINE, "data directory", lambda: _data(engine))
     yield await _isolated(_MACHINE, "open files", _files)
     if any(name.lower().endswith("_proxy") for name in os.environ):
         yield await _isolated(_MACHINE, "proxy", _proxy)
-    if clocks.ahead:
-        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock))
+    behind = engine.sources.diagnosis.clock_problem()
+    if clocks.ahead or behind is not None:
+        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock, behind))
 
 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
     told = f"{size(held)} of {size(limit)} are held, {size(free)} free"
     if free < SPACE_TO_START:
-        return _failed(
-            _MACHINE, "space", f"The disk of {engine.directories.data} is full ({size(free)} free).", "Free space there, or move the data to a larger disk."
-        )
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return _caused(_MACHINE, "space", disk_cause(full, engine.directories.data, file_system(engine.directories.data)))
     if free < min(RESERVE, limit):
         return _warning(_MACHINE, "space", f"Little space is left: {told}.", "Other data grows on the same file system: free space, or lower size_limit.")
     return _ok(_MACHINE, "space", told)
@@ -351,6 +352,10 @@ async def _data(engine: Engine) -> Finding:
     data, foreign = engine.directories.data, engine.blobs.foreign
     place = await asyncio.to_thread(file_system, data)
     problems = engine.health_of_engine.problems()
+    if (cause := engine.health_of_engine.disk) is not None:
+        return _caused(_MACHINE, "data directory", cause)
+    if (refusal := engine.catalog.refusal) is not None:
+        return _refused(_MACHINE, "data directory", refusal)
     if problems:
         return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {data} ({place}).")
     others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob and were passed over: {foreign}" if foreign.count else ""
@@ -380,7 +385,9 @@ def _proxy() -> Finding:
     )
 
 
-def _clock_of(ahead: Iterable[float], clock: Callable[[], float]) -> Finding:
+def _clock_of(ahead: Collection[float], clock: Callable[[], float], problem: Cause | None) -> Finding:
+    if not ahead and problem is not None:
+        return _caused(_MACHINE, "clock", problem)
     # Where one source agrees with our clock, it is the others that are wrong.
     off = min(ahead, key=abs)
     if abs(off) < CLOCK_WARNS:

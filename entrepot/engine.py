@@ -26,6 +26,7 @@ from entrepot.freshness import freshness_text
 from entrepot.health import Health
 from entrepot.housekeeping import Housekeeping
 from entrepot.matching import match
+from entrepot.platforms import Platform, normal_architecture
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.repositories import NAMED, CachedRepositories
 from entrepot.revision import Revisions
@@ -73,9 +74,6 @@ RULE_COUNTS_TIMEOUT = 5.0
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
-
 
 _log = logging.getLogger("entrepot.engine")
 
@@ -601,8 +599,10 @@ class Engine:
     # Pulls
 
     async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
-        """Begin a pull of an image, for this machine's platform unless another is named."""
-        pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
+        """Begin a pull of an image, for this machine's platform unless another is named; raises `PlatformInvalid`."""
+        own = Platform.parse(own_platform())
+        wanted = Platform.parse(platform_name, machine=own) if platform_name and platform_name.strip() else own
+        pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
         return pull.snapshot()
 
     def pull_snapshots(self) -> list[PullSnapshot]:
@@ -749,17 +749,17 @@ class Engine:
             return 0
 
     def _health_changed(self, problems: tuple[str, ...]) -> None:
-        for each in problems:
+        for each in self.health_of_engine.messages():
             self.events.record("engine-unready", each, level=logging.ERROR)
         if not problems:
             self.events.record("engine-ready", "The engine is well again.")
 
     def _notices(self) -> Iterator[str]:
-        yield from self.health_of_engine.problems()
+        yield from self.health_of_engine.messages()
         if self.socket_problem is not None:
             yield self.socket_problem
         yield from self.catalog.health.told
-        yield from self.housekeeping.notices()
+        yield from self.housekeeping.notices(self.health_of_engine.disk)
         yield from self.fills.notices()
         yield from self.cache.pulls.notices()
         if self.documents.problem is not None:
@@ -775,10 +775,13 @@ class Engine:
     def _local_faults(self) -> Iterator[str]:
         """What of this machine or its network keeps sources from being reached: once, however many sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
+        clock = self.sources.diagnosis.clock_problem()
         for login_server in self.sources.asked:
             state = self.sources.state(login_server)
             if state.cause is not None and state.problem and at_fault(state.cause) is not Fault.SOURCE and state.cause is not CauseCode.PROXY_UNUSABLE:
                 of_code.setdefault(state.cause, []).append(f"{state.problem} {state.advice or ''}".strip())
+        if clock is not None and CauseCode.CLOCK_WRONG not in of_code:
+            yield clock.message
         for messages in of_code.values():
             more = len(messages) - 1 if len(set(messages)) > 1 else 0
             yield messages[0] + (f" The same keeps {counted(more, 'more source')} from being reached." if more else "")
@@ -803,8 +806,7 @@ def _last_written(directories: Directories) -> float:
 
 def own_platform() -> str:
     """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
-    machine = platform.machine()
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+    return Platform("linux", *normal_architecture(platform.machine())).name
 
 
 class _RuleUse(Struct):

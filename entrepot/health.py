@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from entrepot.cache.fill import Fill, FillState
+from entrepot.causes import Cause, CauseCode, disk_cause
+from entrepot.directories import file_system
 from entrepot.errors import EntrepotError
 
 INTERVAL = 15.0
@@ -69,15 +71,27 @@ class Health:
         self._clock = clock
         self._probe = probe
         self._failed_requests = failed_requests
-        self._probing: asyncio.Future[str | None] | None = None
+        self._probing: asyncio.Future[Cause | None] | None = None
         self._since = 0.0
-        self._disk: str | None = None
+        self._disk: Cause | None = None
         self._catalog: str | None = None
         self._told: tuple[str, ...] = ()
 
     def problems(self) -> tuple[str, ...]:
         """What keeps the engine from its work, in sentences; nothing when all is well."""
-        return tuple(each for each in (self._disk, self._catalog_problem(), self._stuck_fill()) if each is not None)
+        disk = self._disk.what if self._disk is not None else None
+        return tuple(each for each in (disk, self._catalog_problem(), self._stuck_fill()) if each is not None)
+
+    @property
+    def disk(self) -> Cause | None:
+        """What is wrong with the disk, and its cure."""
+        return self._disk
+
+    def messages(self) -> tuple[str, ...]:
+        """The same as `problems`, with the cure where one is known."""
+        failed = self._failed_requests() if self._disk is None else None
+        cures = {self._disk.what: self._disk.hint} if self._disk is not None else {failed.what: failed.hint} if failed is not None else {}
+        return tuple(f"{each} {cures.get(each, '')}".strip() for each in self.problems())
 
     def _catalog_problem(self) -> str | None:
         if self._disk is not None:
@@ -101,31 +115,35 @@ class Health:
             self._told = problems
             self._on_change(problems)
 
-    async def _look_at_disk(self) -> str | None:
+    async def _look_at_disk(self) -> Cause | None:
         if self._probing is None:
             self._since = self._clock()
             self._probing = self._begin_probe()
         done, _ = await asyncio.wait({self._probing}, timeout=PATIENCE)
         if not done:
             # It is not asked again before it has answered: a disk that hangs would hold one more thread each time.
-            return f"The disk of {self._directory} has not answered for {self._clock() - self._since:.0f} s."
+            return Cause(
+                CauseCode.DISK_FAILS,
+                f"The disk of {self._directory} has not answered for {self._clock() - self._since:.0f} s.",
+                "Look at the kernel's log (dmesg), and at the server or the cable of that disk.",
+            )
         probing, self._probing = self._probing, None
         return probing.result()
 
-    def _begin_probe(self) -> asyncio.Future[str | None]:
+    def _begin_probe(self) -> asyncio.Future[Cause | None]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
+        answer: asyncio.Future[Cause | None] = loop.create_future()
 
-        def told(problem: str | None) -> None:
+        def told(problem: Cause | None) -> None:
             if not answer.done():
                 answer.set_result(problem)
 
         def run() -> None:
+            problem = None
             try:
                 self._probe(self._directory)
-                problem = None
             except OSError as error:
-                problem = f"The disk of {self._directory} fails: {error.strerror or error}."
+                problem = disk_cause(error, self._directory, file_system(self._directory))
             try:
                 loop.call_soon_threadsafe(told, problem)
             except RuntimeError:

@@ -12,13 +12,14 @@ from contextlib import suppress
 
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
+from entrepot.causes import Cause
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.reference import Digest
 from entrepot.settings import Settings
 from entrepot.snapshots import EvictedImage, EvictionSnapshot
-from entrepot.store.blobs import LEASE_LINGERS, BlobStore, hint_for
+from entrepot.store.blobs import LEASE_LINGERS, BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.eviction import Plan, PlannedImage, plan
 from entrepot.tasks import OwnedTasks
@@ -87,6 +88,8 @@ class Housekeeping:
         self._tidied = clock() - TIDYING + ROOM
         self._rest: asyncio.Task[None] | None = None
         cache.copies.on_size_changed = self._size_changed
+        self._refusal_cause: Cause | None = None
+        """What is at fault where the disk takes no more."""
         self._full_at: int | None = None
         """Bytes that may be held, while more are held and nothing more can be evicted."""
 
@@ -117,8 +120,13 @@ class Housekeeping:
 
     def disk_refused(self, error: OSError) -> None:
         """The disk did not take a blob."""
-        self._events.record("disk-refuses", _refusal(error), level=logging.ERROR)
+        self._refusal_cause = None
+        self._tasks.start(self._tell_refusal(error), "looking why the disk refuses")
         self.look_now()
+
+    async def _tell_refusal(self, error: OSError) -> None:
+        self._refusal_cause = await self._blobs.cause(error)
+        self._events.record("disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR)
 
     def look_now(self) -> None:
         """See whether there is room enough: something has changed."""
@@ -164,10 +172,13 @@ class Housekeeping:
             self._tidied = self._clock()
             await self._evict(target=sys.maxsize)
 
-    def notices(self) -> Iterator[str]:
-        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go."""
+    def notices(self, known: Cause | None = None) -> Iterator[str]:
+        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go.
+
+        What is *known* already to be at fault is not told again.
+        """
         if self._fills.refusal is not None:
-            yield _refusal(self._fills.refusal)
+            yield _refusal(self._fills.refusal, self._refusal_cause if self._refusal_cause != known else None)
         if self._full_at is not None:
             yield self._room_wanting(self._full_at)
 
@@ -326,8 +337,9 @@ class Housekeeping:
         return self._cache.ledger.is_unwritten(repository, digest, image.telling) or self._cache.pulls.of(repository, digest) is not None
 
 
-def _refusal(error: OSError) -> str:
-    return f"The disk takes no more ({error.strerror or error}): blobs that are not held are passed on to clients and not kept. {hint_for(error)}"
+def _refusal(error: OSError, cause: Cause | None) -> str:
+    why = f" {cause.message}" if cause is not None else ""
+    return f"The disk takes no more ({error.strerror or error}): blobs that are not held are passed on to clients and not kept.{why}"
 
 
 def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:

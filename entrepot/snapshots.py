@@ -223,7 +223,8 @@ class ImageBlob(Snapshot, frozen=True, kw_only=True):
 
     digest: str
     media_type: str
-    size: int
+    size: int | None
+    """In bytes: that of the copy, else what the manifest states; None where neither is known."""
     held: bool
     shared_images: int = 0
     """Images of other repositories, and of this one behind other tags, that have it too. Images behind the same tag are not among them."""

@@ -294,7 +294,8 @@ async def test_what_is_there_is_not_replaced(client: CacheClient, engine: Engine
 async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(name: str, client: CacheClient) -> None:
     with pytest.raises(EngineRefused) as refused:
         await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
-    assert refused.value.status in {400, 404}
+    # The two dots lead to the registry itself, which can't be made.
+    assert refused.value.status in ({405} if name == ".." else {400, 404})
     assert [rule.name for rule in await client.rules()] == ["example-library"]
 
 

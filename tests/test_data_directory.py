@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from entrepot.data_directory import file_system, only_engine
+from entrepot.data_directory import file_system, only_engine, start_problem
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.settings import Directories, Settings
@@ -110,3 +111,45 @@ async def test_a_data_directory_that_is_a_file_is_one_sentence(directories: Dire
 def test_the_lock_is_in_the_data_directory(tmp_path: Path) -> None:
     directories = Directories.under(tmp_path)
     assert directories.lock.parent == directories.data
+
+
+def test_what_keeps_an_engine_from_its_start_is_seen_without_one(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F88: doctor has the words of serve, also where no engine runs; and it leaves nothing behind."""
+    assert start_problem(directories) is None
+    assert not directories.data.exists()
+    directories.make()
+    assert start_problem(directories) is None
+    assert os.listdir(directories.data) in ([], ["lock"])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("entrepot.data_directory.fcntl.flock", refuse)
+    problem = start_problem(directories)
+    assert problem is not None
+    with pytest.raises(EngineError) as started, only_engine(directories):
+        pass
+    assert (problem.message, problem.cause) == (started.value.message, "no-locks")
+
+
+def test_a_file_system_on_which_sqlite_has_no_locks_has_the_same_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F88."""
+    directories.make()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("locking protocol")
+
+    monkeypatch.setattr("entrepot.data_directory.sqlite3.connect", refuse)
+    monkeypatch.setattr("entrepot.data_directory.file_system", lambda _: "9p on /host")
+    problem = start_problem(directories)
+    assert problem is not None
+    assert problem.what == f"The file system of {directories.data} (9p on /host) can't lock files: locking protocol (SQLite)."
+
+
+def test_nothing_is_made_in_the_data_directory_of_another_user(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root leaves behind there, the engine's user could not write."""
+    directories.make()
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if os.getuid() else 54_321)
+    problem = start_problem(directories)
+    assert os.listdir(directories.data) == []
+    assert problem is None or "belongs to user root" in problem.what

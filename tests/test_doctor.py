@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
+import os
 import resource
 import socket
 import ssl
@@ -313,3 +315,20 @@ async def test_the_file_system_of_the_data_is_named(engine: Engine) -> None:
     [finding] = [each for each in (await examine(engine)).findings if each.check == "data directory"]
     assert finding.outcome is Outcome.OK
     assert f"({file_system(engine.directories.data)})" in finding.what
+
+
+async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(engine.health_of_engine, "_probe", refuse)
+    monkeypatch.setattr(engine.blobs, "free", lambda: 0)
+    await engine.health_of_engine.look()
+    found = await examine(engine)
+    assert "space" not in checks(found, "this machine")
+    data = finding(found, "data directory")
+    assert (data.outcome, data.cause) == (Outcome.FAILED, "file-system-read-only")
+    engine.fills.refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    await engine.housekeeping._tell_refusal(engine.fills.refusal)
+    notices = [notice for notice in (await engine.status()).notices if data.what in notice]
+    assert notices == [f"{data.what} {data.advice}"], "once"

@@ -164,7 +164,8 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
             assert unready.status_code == 503
             assert unready.json() == {"status": "unready", "problems": [f"The disk of {data} fails: No such file or directory."]}
             assert (await registry.get("/healthz")).status_code == 200
-            assert (await engine.status()).notices[0] == f"The disk of {data} fails: No such file or directory."
+            cure = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
+            assert (await engine.status()).notices[0] == f"The disk of {data} fails: No such file or directory. {cure}"
         finally:
             os.rename(elsewhere, data)
     await engine.health_of_engine.look()
@@ -182,7 +183,7 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(engine: En
         engine.catalog.health.fails(Trouble.WRITING, failed)
         unready = await registry.get("/readyz")
         assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
-        assert failed.what in (await engine.status()).notices
+        assert failed.message in (await engine.status()).notices
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     assert (await registry.get("/readyz")).status_code == 200
 

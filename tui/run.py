@@ -34,6 +34,9 @@ def run_dashboard(
     """
     # Textual reads its environment when it is imported.
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    # Rich and Textual would take them for the size of the terminal, and never see it change (F76).
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # What is imported stays: to look through it for garbage again and again takes a tenth of the time to the first picture.
     gc.disable()
     from tui.app import Dashboard

@@ -7,6 +7,9 @@ until the digest is right, so that no client can ever finish a wrong blob.
 Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
 only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
 
+How large a blob is says what came with the right digest (F82). A manifest may state another size: the fill takes on the
+size that the source states when it begins to send, and the digest decides. So a reader names the size for which it began.
+
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
 are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
@@ -37,12 +40,15 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob, hint_for
+from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks, where_raised
 from entrepot.words import counted, duration, rate
 
 TAIL = 64 * 1024
 """Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when it is shorter)."""
+
+EXCESS = TAIL
+"""Bytes beyond the size of its manifest that are taken of a blob whose source states no size: the digest decides at the end."""
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
@@ -180,6 +186,9 @@ class Fill:
     ) -> None:
         self.digest = digest
         self.size = size
+        """In bytes: what the manifest states, then what the source states, and at last what came."""
+        self.stated_size = size
+        """The size with which it began."""
         self.origin = origin
         """The login server of the source."""
         self.state = FillState.WAITING
@@ -310,11 +319,13 @@ class Fill:
         if not self.is_kept:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes | FilePart]:
+    async def read(self, start: int, end: int, size: int | None = None) -> AsyncIterator[bytes | FilePart]:
         """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts of the file that they have been written to.
 
-        Raises the error with which the fill failed.
+        *size* is that of the blob as the reader knows it. Raises the error with which the fill failed, and
+        `SourceAnswerInvalid` when the blob has another size: what was read must not look whole then.
         """
+        size = self.size if size is None else size
         if start >= end:
             return
         await self.wait_beyond(start)
@@ -322,6 +333,8 @@ class Fill:
         with self._readers.reading(start) as reader, self._reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
+                if self.size != size:
+                    raise SourceAnswerInvalid(f"{self.digest} has {self.size:,} bytes; its manifest says {size:,}.", "Pull again: its size is known now.")
                 piece, count = self._next(partial, start, min(self.available, end) - start)
                 yield piece
                 start += count
@@ -376,7 +389,7 @@ class Fill:
             raise
         except OSError as error:
             self._disk_refused(error)
-            self.fail(self._not_kept(error))
+            self.fail(await self._not_kept(error))
         except EntrepotError as error:
             leaves_part = isinstance(error, _CONTINUABLE)
             self.fail(error)
@@ -389,8 +402,11 @@ class Fill:
         finally:
             await self._leave_part(leaves_part)
 
-    def _not_kept(self, error: OSError) -> StorageFailed:
-        return StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}.", hint_for(error))
+    async def _not_kept(self, error: OSError) -> StorageFailed:
+        cause = await self._store.cause(error)
+        failed = StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}. {cause.what}", cause.hint)
+        failed.cause = cause.code
+        return failed
 
     async def _leave_part(self, for_the_next: bool) -> None:
         """Let go of the file: one that has not become the blob is left over *for the next* fill, or removed."""
@@ -524,7 +540,7 @@ class Fill:
         except OSError as error:
             partial = PartialBlob.without_file(self.digest)
             self._window.pass_on(b"")
-            self.error = self._not_kept(error)
+            self.error = await self._not_kept(error)
             self._disk_refused(error)
         self._partial = partial
         self._holds_part = True
@@ -553,10 +569,16 @@ class Fill:
 
     async def _take(self, stream: BlobStreamLike) -> None:
         if stream.size is not None and stream.size != self.size:
-            raise SourceAnswerInvalid(
-                f"The source says that {self.digest} has {stream.size:,} bytes; its manifest says {self.size:,}.",
-                "Nothing was kept. Pull again; if it happens again, the image is broken at its source.",
-            )
+            if stream.size == self.received and await self._is_right():
+                self.size = self.received
+                return
+            if self._is_read or self._window.end:
+                raise SourceAnswerInvalid(
+                    f"The source says that {self.digest} has {stream.size:,} bytes; before that it was {self.size:,}.",
+                    "Nothing was kept. Pull again; if it happens again, the image is broken at its source.",
+                )
+            _log.info("%s says that %s has %d bytes; its manifest says %d. The digest decides.", self.origin, self.digest, stream.size, self.size)
+            self.size = stream.size
         # A source that ignores Range begins anew: what is here already is skipped, and the digest at the end tells whether it was the same.
         skip = self.received - stream.offset
         if skip < 0:
@@ -567,7 +589,8 @@ class Fill:
             self.fetched += len(chunk)
             if skip:
                 chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-            if self.received + len(chunk) > self.size:
+            # Without a Content-Length only the end tells whether the manifest is a little wrong.
+            if self.received + len(chunk) > self.size + (EXCESS if stream.size is None else 0):
                 raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
             if chunk:
                 self._window.add(chunk)
@@ -579,8 +602,18 @@ class Fill:
                     self._wake()
             if not await self._window.room():
                 return
+        if self.received != self.size and await self._is_right():
+            # Whoever was told another size finds out: see `read`.
+            self.size = self.received
+        if self.received > self.size:
+            raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
         if self.received < self.size:
             raise SourceBrokeOff(f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.", "Pull again.")
+
+    async def _is_right(self) -> bool:
+        """Whether what has come has the right digest."""
+        await self._window.settled()
+        return self._partial is not None and self._window.taken == self.received and self._partial.is_right()
 
     def look(self, *, others_wait: bool) -> bool:
         """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away, which it does only where *others wait* for one.
@@ -652,7 +685,7 @@ class Fill:
                 start = self._window.start
                 # A small file is not worth a difference.
                 self._window.pass_on(await self._store.read_partial(partial, 0, start) if start <= WINDOW else b"")
-                self.error = self._not_kept(error)
+                self.error = await self._not_kept(error)
                 self._disk_refused(error)
                 await self._store.discard(partial)
         self._window.take(sum(map(len, pieces)))
@@ -744,6 +777,13 @@ class Fills:
         """The fill of a digest from this source and of this size, if somebody who comes now can have the whole blob of it."""
         fill = self._fills.get(digest, {}).get((origin, size))
         return fill if fill is not None and fill.can_be_joined else None
+
+    def of_source(self, digest: Digest, origin: str, size: int | None) -> Fill | None:
+        """The same; where no *size* is known, the one of any size that began first."""
+        if size is not None:
+            return self.get(digest, origin, size)
+        fills = self._fills.get(digest, {}).items()
+        return next((fill for (login_server, _), fill in fills if login_server == origin and fill.can_be_joined), None)
 
     def any(self, digest: Digest) -> Fill | None:
         """A fill of a digest, from whatever source, that somebody could join; the one that began first."""
@@ -847,8 +887,8 @@ class Fills:
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]
-        if of_digest.get((fill.origin, fill.size)) is fill:
-            del of_digest[fill.origin, fill.size]
+        if of_digest.get((fill.origin, fill.stated_size)) is fill:
+            del of_digest[fill.origin, fill.stated_size]
             if not of_digest:
                 del self._fills[fill.digest]
 

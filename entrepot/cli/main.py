@@ -16,7 +16,7 @@ from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.pulls import pull, refresh
 from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
-from entrepot.cli.session import REFUSED, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
+from entrepot.cli.session import REFUSED, UNREACHABLE, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
 from entrepot.cli.verify import verify
 from entrepot.client import CacheClient, EngineUnreachable
 from entrepot.directories import Directories
@@ -39,7 +39,16 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+def _help_width() -> int | None:
+    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes before it); None where there is none, and COLUMNS counts."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, ValueError, OSError):
+        return None
+    return max(min(columns or 80, 80) - 2, 50)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _help_width()})
 @click.option(
     "--connect",
     metavar="URL",
@@ -182,9 +191,16 @@ for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
 @cli.command()
 @click.option("--rule", "-r", metavar="NAME", shell_complete=rule_names, help="Look at what this cache rule needs only.")
 @as_json
-def doctor(rule: str | None, as_json: bool) -> None:
+@click.pass_context
+def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
     """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something fails."""
-    found = ask(lambda client: client.examine(rule)).findings
+    try:
+        found = ask(lambda client: client.examine(rule)).findings
+    except SystemExit as end:
+        # Where no engine runs, what keeps one from its start can be looked at from here.
+        if end.code == UNREACHABLE and not context.obj.is_elsewhere:
+            _tell_why_none_starts()
+        raise
     if as_json:
         print_json(found)
     else:
@@ -194,6 +210,20 @@ def doctor(rule: str | None, as_json: bool) -> None:
     if failed:
         note(f"{counted(len(failed), 'check')} of {len(found)} failed.")
         sys.exit(REFUSED)
+
+
+def _tell_why_none_starts() -> None:
+    from entrepot.data_directory import start_problem
+    from entrepot.settings import Settings
+
+    try:
+        directories = Directories.of_user()
+        Settings.load(directories.settings)
+        problem: EntrepotError | None = start_problem(directories)
+    except EntrepotError as error:
+        problem = error
+    if problem is not None:
+        note(f"FAIL  {printable(f'this machine: start: {problem.message}')}")
 
 
 @cli.command()

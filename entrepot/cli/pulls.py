@@ -29,7 +29,7 @@ SHORTEST_BAR = 6
 @click.option(
     "--platform",
     shell_complete=platforms,
-    help="Such as linux/arm64 [default: that of the engine's machine].",
+    help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 [default: that of the engine's machine].",
 )
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
     if as_json:
         print_json(ended)
     if ended.state is not PullState.COMPLETED:
-        why = f": {ended.error_message} ({ended.error_code})" if ended.error_message else "."
+        why = f": {ended.error_message} ({ended.error_cause or ended.error_code})" if ended.error_message else "."
         how = "was cancelled" if ended.state is PullState.CANCELLED else "failed"
         note(printable(f"Error: the pull of {ended.image} {how}{why}"))
         sys.exit(REFUSED)

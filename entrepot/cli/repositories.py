@@ -135,7 +135,13 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
         if blobs:
             tell(f"\n{printable(_image_name(image))}  {printable(image.digest)}")
             rows = [
-                (short_digest(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
+                (
+                    short_digest(each.digest),
+                    "-" if each.size is None else size(each.size),
+                    "yes" if each.held else "no",
+                    "config" if each is image.config else "layer",
+                    _shared(each),
+                )
                 for each in blobs
             ]
             print_table(_BLOB_COLUMNS, rows, empty="")

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import unquote
 
+from entrepot.causes import CauseCode, program_cause
 from entrepot.client import EngineUnreachable
 from entrepot.directories import SOCKET_PATH_LENGTH
 from entrepot.errors import EntrepotError
@@ -228,10 +229,10 @@ class Tunnel:
                 stderr=complaints,
                 start_new_session=not asks,
             )
-        except FileNotFoundError:
-            raise ConnectionFailed("The program ssh is not installed here.", "Install it (Debian package: openssh-client).") from None
         except OSError as error:
-            raise ConnectionFailed(f"The program ssh can't be started: {error.strerror}.") from None
+            cause = program_cause(error, "ssh", where="")
+            more = " (Debian package: openssh-client)" if cause.code is CauseCode.PROGRAM_MISSING else ""
+            raise ConnectionFailed(cause.what, f"{cause.hint}{more}") from None
 
     def _announced(self, process: subprocess.Popen[bytes], until: float) -> str:
         """The path of the socket at the far side. What its shell prints besides is passed over."""

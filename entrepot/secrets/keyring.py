@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 
-from entrepot.secrets.secret import SecretUnavailable
+from entrepot.causes import Cause, CauseCode
+from entrepot.secrets.secret import SecretUnavailable, unreadable
 
 PATIENCE = 10.0
 """Seconds that a keyring may take."""
@@ -72,14 +74,20 @@ class _NoBackend(Exception):
     """There is no keyring here that could hold anything."""
 
 
+def _no_keyring() -> Cause:
+    desktop = "" if os.environ.get("DBUS_SESSION_BUS_ADDRESS") else ": it has no D-Bus session, which the keyring of a desktop needs"
+    return Cause(
+        CauseCode.KEYRING_MISSING,
+        f"There is no keyring for the engine{desktop}.",
+        "Install a backend and choose it with PYTHON_KEYRING_BACKEND or keyringrc.cfg, or keep the secret in a file (file:/path).",
+    )
+
+
 def _failure(error: Exception, identifier: object) -> SecretUnavailable:
     from keyring.errors import KeyringLocked, NoKeyringError
 
     if isinstance(error, _NoBackend | NoKeyringError):
-        return SecretUnavailable(
-            f"The secret {identifier} can't be read: there is no keyring for the engine.",
-            "Install a backend and choose it with PYTHON_KEYRING_BACKEND or keyringrc.cfg, or keep the secret in a file (file:/path).",
-        )
+        return unreadable(identifier, _no_keyring())
     if isinstance(error, KeyringLocked):
         return SecretUnavailable(f"The secret {identifier} can't be read: the keyring is locked.", "Unlock it for the user of the engine.")
     # What a backend says may tell what it was asked for or found: only the kind of its error is told.

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
-from entrepot.secrets.secret import SECRET_LENGTH, SecretUnavailable
+from entrepot.causes import program_cause
+from entrepot.secrets.secret import SECRET_LENGTH, SecretUnavailable, unreadable
 
 PATIENCE = 15.0
 """Seconds that a program may take: those that ask a cloud for a token need some."""
@@ -53,9 +54,8 @@ async def run(words: Sequence[str], identifier: object, *, given: bytes | None =
             start_new_session=True,
         )
     except OSError as error:
-        raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {words[0]} can't be started: {error.strerror}.", "Install it, and let the engine's user run it."
-        ) from None
+        cause = await asyncio.to_thread(program_cause, error, words[0])
+        raise unreadable(identifier, cause) from None
     try:
         if given is not None and (pipe := transport.get_pipe_transport(0)) is not None:
             assert isinstance(pipe, asyncio.WriteTransport)

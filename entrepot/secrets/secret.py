@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
+from entrepot.causes import Cause
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.errors import EntrepotError
 
@@ -18,6 +19,13 @@ class SecretUnavailable(EntrepotError):
     code = "SecretUnavailable"
     status = 424
     oci_status = 503
+
+
+def unreadable(identifier: object, cause: Cause) -> SecretUnavailable:
+    """The error for a secret that a fault of this machine keeps away."""
+    error = SecretUnavailable(f"The secret {identifier} can't be read. {cause.what}", cause.hint)
+    error.cause = cause.code
+    return error
 
 
 class SecretForbidden(SecretUnavailable):

@@ -11,7 +11,8 @@ import importlib
 from contextlib import AsyncExitStack
 from typing import Any
 
-from entrepot.secrets.secret import SecretForbidden, SecretUnavailable, VaultIdentityUnknown
+from entrepot.causes import Cause, CauseCode
+from entrepot.secrets.secret import SecretForbidden, SecretUnavailable, VaultIdentityUnknown, unreadable
 
 PATIENCE = 30.0
 """Seconds that vault and sign-in may take together, repetitions included: where there is no managed identity it takes a while to find out."""
@@ -23,6 +24,11 @@ AUTHORITIES = {
 }
 """Where each cloud of Azure signs its identities in."""
 
+_NOT_INSTALLED = Cause(
+    CauseCode.EXTRA_MISSING,
+    "What reads an Azure Key Vault is not installed here: the extra azure.",
+    "Install it where the engine is, and start the engine again: pip install 'entrepot[azure]'",
+)
 _SIGN_IN = "Give the engine an identity: a managed identity where it runs in Azure, else AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or az login."
 _RIGHT = "Give the engine's identity the role Key Vault Secrets User there, or an access policy that may get secrets."
 
@@ -47,9 +53,7 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
         await asyncio.to_thread(importlib.import_module, "azure.identity.aio")
         secrets = await asyncio.to_thread(importlib.import_module, "azure.keyvault.secrets.aio")
     except ImportError:
-        raise SecretUnavailable(
-            f"The secret {identifier} can't be read: what reads an Azure Key Vault is not installed.", "Install it with: pip install 'entrepot[azure]'"
-        ) from None
+        raise unreadable(identifier, _NOT_INSTALLED) from None
     try:
         async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
             credential = await stack.enter_async_context(credential_of_engine(AUTHORITIES[vault.partition(".")[2]]))

@@ -106,6 +106,9 @@ SLICE = 64 * 1024
 HANDSHAKE = 10.0
 """Seconds that a client has for its TLS handshake."""
 
+REASON = "entrepot.reason"
+"""In the message that starts an answer: what the status line says besides the phrase of its status. Clients show it of a 5xx, and not the body."""
+
 SENT = "entrepot.sent"
 """A function in the message ``http.response.zerocopysend`` that is told each number of bytes as they go out."""
 
@@ -672,7 +675,7 @@ class _Exchange:
         if kind == "http.response.start":
             if self._head is not None:
                 raise RuntimeError("The answer has begun already.")
-            self._begin(message["status"], message.get("headers", ()))
+            self._begin(message["status"], message.get("headers", ()), message.get(REASON, b""))
             return
         if self._head is None or self.complete:
             raise RuntimeError(f"{kind} has no place here.")
@@ -714,9 +717,9 @@ class _Exchange:
 
     # How it is written
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], reason: bytes) -> None:
         self._has_body = self.request.method != "HEAD" and status not in {204, 304} and status >= 200
-        lines = [_status_line(status)]
+        lines = [_status_line(status) if not reason else _status_line(status)[:-2] + b": " + reason + b"\r\n"]
         dated = False
         for name, value in headers:
             key = name.lower()

@@ -24,7 +24,7 @@ from entrepot.errors import EngineBusy, EngineError, EntrepotError, LoopDetected
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
 from entrepot.server.files import FileCutShort, OpenFile, chunks, spans
-from entrepot.server.http import RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.server.http import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.paging import page_size
 from entrepot.server.ranges import (
     BlobPieces,
@@ -56,6 +56,9 @@ LEAST_SPREAD = 5
 
 WARNING_LIMIT = 500
 """Characters of a warning that says why an answer may be stale. All of an answer may have 4,096 bytes."""
+
+REASON_LIMIT = 500
+"""Characters of an error in a status line. Proxies take lines of 4 kB and more."""
 
 ALWAYS_ANSWERED = ("/healthz",)
 """What is answered however many requests are under way: a supervisor that gets no answer would restart the engine, which helps nobody."""
@@ -235,6 +238,10 @@ class RegistryApp:
             await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
+        if blob.size != size and retry:
+            # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
+            await self._blob(repository, digest, response, retry=False)
+            return
         await response.stream(answer.status, answer.headers, answer.body(blob.read), etag=str(digest), sent=self._count)
 
     async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
@@ -324,6 +331,7 @@ class _Response:
         self.client: str | None = scope["client"][0] if scope.get("client") else None
         self._sends_files = "http.response.zerocopysend" in (scope.get("extensions") or {})
         self.started = False
+        self._reason = b""
 
     def page(self) -> tuple[int | None, str | None]:
         """``n``, at most `PAGE`, and ``last`` of a listing's query; raises `RequestInvalid`."""
@@ -341,7 +349,10 @@ class _Response:
     async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.started = True
         common = [(b"docker-distribution-api-version", b"registry/2.0"), (b"server", f"entrepot/{__version__}".encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *common]})
+        start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": [*headers, *common]}
+        if self._reason:
+            start[REASON] = self._reason
+        await self._send(start)
 
     async def empty(self, status: int, headers: Headers) -> None:
         """Headers only: the answer to a HEAD, or that nothing has changed."""
@@ -372,6 +383,9 @@ class _Response:
             # For an engine whose source this one is: it quotes that and not what is built around it here.
             detail["sourceMessage"] = error.source_message
         document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]}
+        if error.oci_status >= 500:
+            # docker, podman and skopeo show no body of a 5xx, but the status line (RFC 9112, section 4).
+            self._reason = printable(error.message, REASON_LIMIT).encode("ascii", "replace")
         headers: Headers = []
         if isinstance(error, PushRefused):
             headers.append((b"allow", b"GET, HEAD"))

@@ -43,11 +43,11 @@ from entrepot.source.surroundings import (
 from entrepot.words import printable
 
 CERTIFICATE_CURE: Final = (
-    "If it is of your company's own authority, name that one's certificate as ca_file in settings.toml, or add it to the certificates of this machine's system."
+    "If that is your company's authority, or that of a proxy which opens TLS, name its certificate as ca_file in settings.toml, or add it to this system's."
 )
 """What to do about an authority that is not trusted."""
 
-WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this. Nothing of it was kept."
+WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this: open its address in a browser. Nothing of it was kept."
 """What to think of where something answers that is no registry."""
 
 # Of OpenSSL's x509_vfy.h.
@@ -120,16 +120,27 @@ class Diagnosis:
         """The cause of *error*, an error of httpx or of the system; nothing is raised."""
         chain = causes_of(error)
         proxy = _proxy_of(place.url)
+        failed = next((each for each in chain if isinstance(each, ProxyFailed)), None)
         if any(isinstance(each, ssl.SSLError) for each in chain):
-            if isinstance(error, ProxyFailed):
-                return _of_proxy_certificate(chain, place, error.proxy)
+            if failed is not None:
+                return _of_proxy_certificate(chain, place, failed.proxy)
             return await self._of_tls(chain, place, proxy)
         cause = _of_limits(chain, place)
         if cause is None and self._looks and _concerns_network(chain, proxy.host if proxy is not None else place.url.host):
             cause = await asyncio.to_thread(_of_surroundings, chain, place)
-        if cause is None and proxy is not None:
-            cause = _of_proxy(chain, error, place, proxy)
+        if cause is None and failed is not None:
+            cause = _of_proxy(failed, chain, place)
+        if cause is None and isinstance(error, BehindProxyUnreachable):
+            cause = _of_connection_behind_proxy(error, place)
         return cause if cause is not None else _of_network(chain, error, place)
+
+    def clock_problem(self, *, tolerance: float = CLOCK_WRONG) -> Cause | None:
+        """What is wrong with this machine's clock by *tolerance* seconds or more, as far as is known."""
+        ahead = self.clock.ahead()
+        if ahead is not None:
+            return self.clock_cause(ahead, ", by what the sources say") if abs(ahead) >= tolerance else None
+        behind = self.clock.behind_records
+        return self.clock_cause(behind, " at least, by what was written here before") if behind >= tolerance else None
 
     def clock_cause(self, ahead: float, so: str = "") -> Cause:
         """The clock is *ahead* seconds behind what is right; *so* says what comes of it."""
@@ -249,12 +260,6 @@ def proxy_cause(error: ProxyUnusable) -> Cause:
 def web_page_cause(name: str, about: str) -> Cause:
     """A page for people, where the source registry *name* was asked *about* something."""
     return Cause(CauseCode.WEB_PAGE, f"{name} answers with a web page for {about}.", WEB_PAGE_CURE)
-
-
-def proxy_sign_in_cause(place: Place) -> Cause | None:
-    """Status 407 of a source over http, which only a proxy on the way can mean; None without one."""
-    proxy = _proxy_of(place.url)
-    return _of_proxy_status(407, place, proxy) if proxy is not None else None
 
 
 def _proxy_of(url: httpx.URL) -> Proxy | None:
@@ -379,24 +384,17 @@ def _of_limits(chain: list[BaseException], place: Place) -> Cause | None:
     return None
 
 
-def _of_proxy(chain: list[BaseException], error: BaseException, place: Place, proxy: Proxy) -> Cause | None:
+def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> Cause:
     """What is wrong with the proxy that a request went through: it looks up and connects, not we."""
-    answers = [getattr(each, "status", None) for each in chain] if isinstance(error, httpx.ProxyError) else []
-    status = next((each for each in answers if isinstance(each, int)), None)
-    if status is not None:
-        return _of_proxy_status(status, place, proxy)
+    proxy = error.proxy
+    if error.status is not None:
+        return _of_proxy_status(error.status, place, proxy)
     who, so, around = _proxy_words(place, proxy)
-    if isinstance(error, ProxyFailed) and error.reason:
+    if error.reason:
         return Cause(
             CauseCode.PROXY_FAILS,
             f"{who} refuses: {printable(error.reason, 150)}; {so}.",
             f"Check the user name and the password in {proxy.variable}, and the proxy's own log, {around}.",
-        )
-    if isinstance(error, BehindProxyUnreachable):
-        return Cause(
-            CauseCode.PROXY_FAILS,
-            f"{who} can't connect to {place.host}: {printable(error.reason, 150)}; {so}.",
-            f"Check whether the registry is up, and whether the proxy may reach it, {around}.",
         )
     if any(isinstance(each, (socket.gaierror, LookupTimedOut, LookupsBusy)) for each in chain):
         return Cause(
@@ -404,14 +402,32 @@ def _of_proxy(chain: list[BaseException], error: BaseException, place: Place, pr
             f"{who} can't be reached: its name is not known here, {so}.",
             f"Correct {proxy.variable} where the engine is started, {around}.",
         )
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, OSError)):
-        state = "takes no connection in time" if isinstance(error, (httpx.ConnectTimeout, TimeoutError)) else "takes no connections"
-        return Cause(
-            CauseCode.PROXY_UNREACHABLE,
-            f"{who} {state}, {so}.",
-            f"Start it, correct {proxy.variable} where the engine is started, {around}.",
-        )
-    return None
+    numbers = _errnos(chain)
+    state = f"fails ({_said_by_proxy(chain)})"
+    if numbers & {errno.ECONNREFUSED}:
+        state = "takes no connections"
+    elif numbers & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        state = "can't be reached: no route leads there"
+    elif any(isinstance(each, (TimeoutError, httpx.TimeoutException)) for each in chain):
+        state = "takes no connection in time"
+    code = CauseCode.PROXY_FAILS if state.startswith("fails") else CauseCode.PROXY_UNREACHABLE
+    return Cause(code, f"{who} {state}, {so}.", f"Start it, correct {proxy.variable} where the engine is started, {around}.")
+
+
+def _said_by_proxy(chain: list[BaseException]) -> str:
+    """The innermost words, which come from a library or the system and name no secret."""
+    texts = [printable(str(each), 150) for each in chain if str(each)]
+    return texts[-1].rstrip(".") if texts else "no answer"
+
+
+def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: Place) -> Cause:
+    """A proxy works, and can't connect to the source."""
+    who, so, around = _proxy_words(place, error.proxy)
+    return Cause(
+        CauseCode.PROXY_FAILS,
+        f"{who} can't connect to {place.host}: {printable(error.reason, 150)}; {so}.",
+        f"Check whether the registry is up, and whether the proxy may reach it, {around}.",
+    )
 
 
 def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy) -> Cause:
@@ -483,7 +499,7 @@ def _no_issuer(certificate: Certificate | None, place: Place, proxy: Proxy | Non
     return Cause(
         CauseCode.CERTIFICATE_UNTRUSTED,
         f"{place.shown} can't be reached safely{way}: this machine does not trust the issuer of its certificate, {certificate.issuer}{limited_trust()}.",
-        f"That is a company's proxy or firewall that opens TLS, or an authority of its own. {CERTIFICATE_CURE}",
+        CERTIFICATE_CURE,
     )
 
 

@@ -22,13 +22,14 @@ import truststore
 from entrepot.causes import CauseCode
 from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
+from entrepot.jsontext import first_value
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
 from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.allowance import Allowances, read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
-from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, Place, proxy_sign_in_cause, web_page_cause
+from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, web_page_cause
 from entrepot.source.decoding import (
     Undecodable,
     decode,
@@ -492,7 +493,7 @@ class SourceClient:
 
     def _read_manifest(self, media_type: str | None, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
         try:
-            hint = decode(content, _ManifestHint)
+            hint = decode(first_value(content), _ManifestHint)
         except Undecodable:
             raise SourceAnswerInvalid(f"{self._server} answers with something that is no manifest for {about}.", _NOT_A_REGISTRY) from None
         if digest is not None and not digest.matches(content):
@@ -905,8 +906,6 @@ class SourceClient:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
-        if status == 407 and (cause := proxy_sign_in_cause(Place(self._server, httpx.URL(self._login.registry.endpoint)))) is not None:
-            return SourceUnreachable.of_cause(cause)
         if status in {401, 403} and answer.refuses_registry_client:
             return self._refused_elsewhere(answer.host, about)
         if status in {401, 403} and answer.redirected:

@@ -165,7 +165,10 @@ def trust_store_problem() -> tuple[str, str] | None:
 
 def limited_trust() -> str:
     """A sentence on the variables of the environment that say whom to trust, or nothing."""
-    named = [f"{each} names {os.environ[each]}" for each in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(each)]
+    defaults = ssl.get_default_verify_paths()
+    usual = {*_STORES, "/etc/ssl/certs", defaults.openssl_cafile, defaults.openssl_capath}
+    places = ((each, os.environ.get(each, "")) for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    named = [f"{each} names {place}" for each, place in places if place and place not in usual]
     return f" ({' and '.join(named)} in place of the system's own store)" if named else ""
 
 

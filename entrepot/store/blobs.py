@@ -32,6 +32,8 @@ from pathlib import Path
 from threading import Barrier
 from typing import NamedTuple, TypeVar
 
+from entrepot.causes import Cause, disk_cause
+from entrepot.directories import file_system
 from entrepot.errors import DigestInvalid
 from entrepot.reference import Digest
 from entrepot.tasks import uninterrupted
@@ -116,19 +118,6 @@ class CheckedFile(NamedTuple):
 
     status: os.stat_result
     is_right: bool
-
-
-def hint_for(error: OSError) -> str:
-    """What to do about a disk that refuses a blob."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "Free space in the data directory, or give it a larger disk."
-    if error.errno == errno.ENOENT:
-        return "The data directory was moved or removed: put it back, or restart the engine, which makes a new one."
-    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return "A file stands where the data directory has a directory: move it away."
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return "Let the engine's user write to the data directory."
-    return "Look at the disk of the data directory."
 
 
 class NotWritten(OSError):
@@ -277,6 +266,13 @@ class BlobStore:
         self._renaming = threading.Lock()
         """A file is only moved away as long as it is the one that was looked at."""
         self._refusal_logged = -REFUSALS_LOGGED
+
+    async def cause(self, error: OSError) -> Cause:
+        """What is at fault where the disk refused with *error*. A disk that hangs is not asked."""
+        place = "unknown" if error.errno == errno.ETIMEDOUT else await asyncio.to_thread(file_system, self._root.parent)
+        if error.errno == errno.ETIMEDOUT:
+            return disk_cause(error, self._root.parent, place)
+        return await asyncio.to_thread(disk_cause, error, self._root.parent, place)
 
     async def open(self) -> None:
         """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""

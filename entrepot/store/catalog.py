@@ -50,7 +50,7 @@ from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Pi
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.opening import Opening, open_file, open_for_writing
 from entrepot.store.reserve import Reserve
-from entrepot.store.rows import reference_rows
+from entrepot.store.rows import reference_rows, stated_size
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared without a thread: it takes less time than to begin one."""
@@ -306,11 +306,13 @@ class Catalog:
             .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.manifest)
             .where(schema.repository_manifests.c.repository == repository, schema.references.c.kind != ReferenceKind.MANIFEST)
             .distinct()
+            # Where only some manifests state a size, one of theirs.
+            .order_by(schema.references.c.size)
         )
 
         def read(connection: Connection) -> dict[Digest, Descriptor]:
             return {
-                digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=row.size)
+                digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=stated_size(row.size))
                 for row in connection.execute(query)
                 for digest in (Digest.parse(row.digest),)
             }

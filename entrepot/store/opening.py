@@ -19,6 +19,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
+from entrepot.causes import disk_cause, locks_cause
 from entrepot.directories import file_system
 from entrepot.errors import EngineError
 from entrepot.store import schema, tallies
@@ -80,17 +81,14 @@ def open_file(path: Path, *, now: float) -> Opening:
         try:
             return _for_writing(path, now)
         except sqlite3.Error as error:
-            refusal = CatalogFailed(f"The catalog can't be written: {error}.", _hint(path, error), reason=reason_of(error))
+            refusal = _refusal(path, error, str(error), reason_of(error))
             if not is_last and _is_full(path) and Reserve(path).give_up():
                 continue
             if getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK and not _is_full(path) and os.access(path.parent, os.W_OK):
-                raise EngineError(
-                    f"SQLite can't keep the catalog on the file system of {path.parent} ({file_system(path.parent)}): {error}.",
-                    "It needs locks and memory that its connections share, as local file systems have them (ext4, xfs, btrfs): "
-                    "set XDG_DATA_HOME to a directory on one.",
-                ) from error
+                # SQLite needs locks, and memory that its connections share.
+                raise EngineError.of_cause(locks_cause(f"{error} (SQLite)", path.parent, file_system(path.parent))) from error
         except OSError as error:
-            refusal = CatalogFailed(f"The catalog can't be written: {error.strerror}.", _hint(path, error), reason=_reason(error))
+            refusal = _refusal(path, error, error.strerror or str(error), _reason(error))
             if not is_last and error.errno in {errno.ENOSPC, errno.EDQUOT} and Reserve(path).give_up():
                 continue
         break
@@ -206,8 +204,21 @@ def _reason(error: OSError) -> Reason:
     return Reason.READ_ONLY if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else Reason.OTHER
 
 
-def _hint(path: Path, error: Exception) -> str:
-    served = "What is cached is served, and what is not is passed on to clients."
-    if (isinstance(error, OSError) and _reason(error) is Reason.FULL) or _is_full(path):
-        return f"{served} Free space on the file system of {path.parent}: within a minute after that the catalog is written again."
-    return f"{served} Let this user write to {path.parent} ({file_system(path.parent)}): within a minute after that the catalog is written again."
+def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reason) -> CatalogFailed:
+    """Why nothing can be written, with what is at fault."""
+    if isinstance(error, OSError):
+        number = error.errno or 0
+    elif reason is Reason.FULL or _is_full(path):
+        number = errno.ENOSPC
+    elif reason is Reason.READ_ONLY or getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        number = errno.EACCES
+    else:
+        number = errno.EIO
+    cause = disk_cause(OSError(number, os.strerror(number)), path.parent, file_system(path.parent))
+    refusal = CatalogFailed(
+        f"The catalog can't be written: {why}. {cause.what}",
+        f"What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. {cause.hint}",
+        reason=reason,
+    )
+    refusal.cause = cause.code
+    return refusal

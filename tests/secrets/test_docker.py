@@ -98,7 +98,7 @@ async def test_a_helper_that_has_nothing_to_use_is_said_to_be_so(helper: Path, l
 
 
 async def test_a_helper_that_is_not_installed_is_said_to_be_so() -> None:
-    with pytest.raises(SecretUnavailable, match="docker-credential-none-such can't be started: No such file"):
+    with pytest.raises(SecretUnavailable, match=r"The program docker-credential-none-such is in no directory of PATH \("):
         await pair_of("docker-helper:none-such")
 
 

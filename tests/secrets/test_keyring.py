@@ -68,7 +68,7 @@ async def test_a_service_may_have_slashes_in_its_name(kept: Kept) -> None:
 @pytest.mark.parametrize("backend", [fail.Keyring, null.Keyring])
 async def test_without_a_keyring_that_holds_anything_it_is_said_what_to_do(backend: type[KeyringBackend]) -> None:
     keyring.set_keyring(backend())  # type: ignore[no-untyped-call]
-    with pytest.raises(SecretUnavailable, match=r"there is no keyring for the engine\. .*PYTHON_KEYRING_BACKEND.*file:/path"):
+    with pytest.raises(SecretUnavailable, match=r"There is no keyring for the engine.*\. .*PYTHON_KEYRING_BACKEND.*file:/path"):
         await read()
 
 

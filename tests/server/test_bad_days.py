@@ -488,7 +488,7 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(status: int
     assert f"(cache rule {RULE})" in told[2]
 
 
-@pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 502), (418, 502)])
+@pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
 async def test_f53_failures_of_the_source_name_the_source_and_the_rule(status: int, expected: int, registry: httpx.AsyncClient, source: StandIn) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
     told = error_of(await registry.get(TAG))

@@ -18,7 +18,7 @@ import pytest
 
 from entrepot.server import files, http
 from entrepot.server.files import PIECE
-from entrepot.server.http import Application, Disconnected, HttpServer, Receive, Scope, Send, bound, serving
+from entrepot.server.http import REASON, Application, Disconnected, HttpServer, Receive, Scope, Send, bound, serving
 from entrepot.server.unix_socket import owned_socket
 from tests.registries.certificates import Authority
 
@@ -160,6 +160,22 @@ async def test_a_body_longer_than_promised_or_a_broken_header_is_not_sent(header
         got = await _all(reader)
         assert b"12345" not in got
         assert b"Set-Cookie" not in got
+
+
+async def test_a_reason_stands_in_the_status_line_and_can_not_begin_another_line() -> None:
+    """Clients show it of an error, and not the body."""
+    reasons = [b"The clock is wrong.", b"a\r\nSet-Cookie: b"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**start(status=503, content_length="0"), REASON: reasons.pop(0)})
+        await send(body(b""))
+
+    async with connected(app) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 503 Service Unavailable: The clock is wrong.\r\n"
+    async with connected(app) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"Set-Cookie" not in await _all(reader)
 
 
 async def test_a_body_of_unknown_length_is_chunked_and_the_connection_lives_on() -> None:

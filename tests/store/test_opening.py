@@ -165,7 +165,7 @@ async def test_a_file_system_on_which_sqlite_can_not_work_is_named(tmp_path: Pat
     """F88."""
     monkeypatch.setattr(opening, "_for_writing", refusing(code, "locking protocol"))
     monkeypatch.setattr(opening, "file_system", lambda _: "9p on /host")
-    with pytest.raises(EngineError, match=r"can't keep the catalog on the file system of .*\(9p on /host\): locking protocol\. .*XDG_DATA_HOME"):
+    with pytest.raises(EngineError, match=r"The file system of .*\(9p on /host\) can't lock files: locking protocol \(SQLite\)\. .*XDG_DATA_HOME"):
         async with Catalog.open(tmp_path / "catalog.sqlite"):
             pass
 

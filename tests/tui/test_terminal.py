@@ -189,7 +189,7 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("To begin", "0 of 1,000 rules")
     terminal.keys("q")
     terminal.sees("The engine was started for this dashboard.")
-    terminal.keys("s")
+    terminal.keys("Right", "Right", "Enter")
     terminal.sees("The engine is stopped.")
     terminal.run(*ENTREPOT, "status")
     terminal.sees("No engine is running.")

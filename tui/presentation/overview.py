@@ -151,6 +151,14 @@ def needs(status: EngineStatus, width: int, offered: Sequence[str] = ()) -> tupl
     return "All is well.", "good", []
 
 
+def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
+    """As many of the rows as there are *lines* for; the last one says how many more there are, and where."""
+    if len(rows) <= lines:
+        return list(rows)
+    more = counted(len(rows) - max(0, lines - 1), "more line")
+    return [*rows[: max(0, lines - 1)], Row("more", (Cell(f"  {more} in: entrepot status", "dim"),))][:lines]
+
+
 def last_events(events: Sequence[Event], now: float, lines: int) -> list[Row]:
     """The last events, newest first."""
     shown = list(keyed(events).items())[:lines]

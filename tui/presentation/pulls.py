@@ -33,7 +33,7 @@ def pull_row(pull: PullSnapshot) -> Row:
     """The steady columns of a pull: image, platform, source and who asked. What goes on has the accent."""
     platform = (pull.platform or "").removeprefix("linux/")
     texts = (pull.image, platform, pull.login_server, asked_by(pull.asked_by))
-    told = (*texts, pull.source_repository, pull.rule, pull.state.value, *pull.asked_by, pull.error_code, pull.error_message)
+    told = (*texts, pull.source_repository, pull.rule, pull.state.value, *pull.asked_by, pull.error_code, pull.error_cause, pull.error_message)
     return Row(
         pull.id,
         (Cell(texts[0], "" if pull.state.ended else "accent"), *(Cell(text, "dim") for text in texts[1:])),
@@ -103,7 +103,8 @@ def pull_detail(pull: PullSnapshot, now: float) -> Detail:
     if pull.state.ended:
         facts += [("Fetched", size(pull.from_source)), ("Served", size(pull.to_clients))]
     if pull.error_code:
-        facts += [("Code", pull.error_code)]
+        # The code speaks of the source, which need not be at fault.
+        facts += [("Code", pull.error_cause or pull.error_code)]
     lines = (f"{pull.image}   from {pull.source_repository}", f"{pull.platform or ''}   rule {pull.rule or '-'}   asked by {asked_by(pull.asked_by)}".strip())
     if pull.state.ended:
         # Why it failed must be seen where there is room for two lines only.

@@ -45,13 +45,15 @@ def upstream_row(found: UpstreamSnapshot, now: float) -> Row:
 
 def upstream_state(found: UpstreamSnapshot, now: float) -> tuple[str, str]:
     """How a source registry is, in a few words, and the tone of them."""
+    # A source that is not at fault is not down.
+    word = "out of reach" if found.at_fault in {"machine", "network"} else "down"
     if found.unreachable_since is not None:
         length = ago(found.unreachable_since, now)
-        return f"down{f' {length}' if length != 'now' else ''}", "bad"
+        return f"{word}{f' {length}' if length != 'now' and word == 'down' else ''}", "bad"
     if found.reachable is None:
         return "not asked yet", "dim"
     if not found.reachable:
-        return "down", "bad"
+        return word, "bad"
     if found.allowance_remaining == 0:
         return "allowance spent", "bad"
     if found.problem is not None:
@@ -80,9 +82,9 @@ def allowance(found: UpstreamSnapshot, now: float) -> str:
 def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now: float) -> Detail:
     """A source registry in sentences. *rules* are those that use it."""
     word, _ = upstream_state(found, now)
-    notes = [_condition(found, now)]
-    if found.problem is not None:
-        notes.append(found.problem)
+    problem = f"{found.problem} {found.advice or ''}".strip() if found.problem is not None else ""
+    condition = _condition(found, now)
+    notes = tuple(each for each in (problem, condition) if each)
     counting = _counting(found, now)
     declared = ", declared in settings.toml" if found.declared else ""
     uses = f"used by {_named([rule.name for rule in rules])}" if rules else "used by no rule"
@@ -96,7 +98,9 @@ def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now:
     facts += [("Known", "from settings.toml" if found.declared else "from Entrepot's own table"), ("Rules", f"{found.rules:,}")]
     facts += [("", rule.name) for rule in rules]
     first = f"{found.name}: {SIGN_IN[found.sign_in]}{declared}, {uses}."
-    return Detail(found.login_server, (first, " ".join(notes), *((counting,) if counting else ())), tuple(facts), tuple(notes))
+    # What is wrong and what to do come first: the strip has room for a few lines only.
+    lines = (problem, condition, first, counting) if problem else (first, condition, counting)
+    return Detail(found.login_server, tuple(each for each in lines if each), tuple(facts), notes)
 
 
 def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:

@@ -138,12 +138,12 @@ class CredentialsScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
-            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),))
+            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it"),))
             await self.app.push_screen_wait(question)
             return
         text = f"No rule uses it.\n\nThe secrets themselves stay where they are: {found.username_id} and {found.password_id}."
         answer = await self.app.push_screen_wait(
-            Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it", "n"), Choice("delete", "Delete", "y", danger=True)))
+            Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)))
         )
         if answer == "delete":
             try:

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from entrepot.snapshots import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
-from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, sources, space
+from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, shortened, sources, space
 from tui.presentation.pulls import PROGRESS_COLUMNS, PROGRESS_WIDTH, STEADY_COLUMNS, pull_progress, pull_row, running_told
 from tui.screens.area import WIDE, EngineScreen
 from tui.watch import QUIET_INTERVAL
@@ -150,7 +150,7 @@ class OverviewScreen(EngineScreen):
         self.query_one("#space", RowList).set_rows([space(status, width - 7)])
         self._tell("#needs-head", head)
         self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(tone == "good", "-well")
-        self.query_one("#needs", RowList).set_rows(wanted[: heights.needs - 1])
+        self.query_one("#needs", RowList).set_rows(shortened(wanted, heights.needs - 1) if tone == "warn" else wanted[: heights.needs - 1])
         self.query_one("#events", RowList).set_rows(last_events(self._events, now, heights.events))
         if self._activity is not None and heights.history:
             hits, misses, most = history(self._activity, left - LABEL - 1)

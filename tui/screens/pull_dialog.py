@@ -12,6 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from entrepot.client import ClientError
+from entrepot.platforms import Platform, PlatformInvalid
 from entrepot.snapshots import Holding, RuleMatch, TagDetail
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
@@ -55,6 +56,8 @@ class PullDialog(Dialog[bool]):
         self._platform = platform or ""
         self._asked = ""
         self._pulling = False
+        self._platform_refused = False
+        """Whether the word says that what is typed is no platform; it stays until something else is typed."""
 
     def compose(self) -> ComposeResult:
         """Image, platform, the platforms that are known, and a word."""
@@ -97,6 +100,8 @@ class PullDialog(Dialog[bool]):
             # It is typed only half; the pull itself says what is wrong.
             found = None
         self._show_platforms(await self._held(found))
+        if self._platform_refused:
+            return
         if found is None:
             self._say("")
         elif found.rule is None:
@@ -134,6 +139,12 @@ class PullDialog(Dialog[bool]):
         if self.query_one("#platform").has_focus and self.query_one("#platforms", RowList).total:
             self.query_one("#platforms").focus()
 
+    @on(Input.Changed, "#platform")
+    def _platform_changed(self) -> None:
+        if self._platform_refused:
+            self._platform_refused = False
+            self._say("")
+
     @on(Input.Submitted, "#image")
     def _on_to_platform(self) -> None:
         self.query_one("#platform").focus()
@@ -149,6 +160,14 @@ class PullDialog(Dialog[bool]):
     @work(exit_on_error=False)
     async def _pull(self, platform: str) -> None:
         if self._pulling or not self._named:
+            return
+        try:
+            if platform:
+                Platform.parse(platform)
+        except PlatformInvalid as error:
+            self._platform_refused = True
+            self._say(error.message, refused=True)
+            self.query_one("#platform").focus()
             return
         self._pulling = True
         try:

@@ -307,7 +307,7 @@ async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | N
 async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
     """Ask, then cancel."""
     text = "Blobs that are whole stay. What a client waits for itself goes on."
-    choices = (Choice("keep", "Go on", "n"), Choice("cancel-pull", "Cancel it", "y", danger=True))
+    choices = (Choice("keep", "Go on"), Choice("cancel-pull", "Cancel it", danger=True))
     if await screen.app.push_screen_wait(Question(f"Cancel the pull of {pull.image}?", text, choices)) == "cancel-pull":
         try:
             await screen.app.client.cancel_pull(pull.id)

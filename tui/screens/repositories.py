@@ -106,7 +106,7 @@ class RepositoriesScreen(CachedScreen):
             if not plan.images:
                 self.app.notify(nothing_to_evict(plan))
                 return
-            choices = (Choice("keep", "Keep all", "n"), Choice("evict", "Evict", "y", danger=True))
+            choices = (Choice("keep", "Keep all"), Choice("evict", "Evict", danger=True))
             question = Question(f"Evict {counted(len(plan.images), 'image')}?", eviction_lines(plan, time.time()), choices, typed=EVICT)
             if await self.app.push_screen_wait(question) == "evict":
                 done = await self.app.client.evict(target=parse_size(answers["to"]))

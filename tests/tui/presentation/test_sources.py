@@ -56,12 +56,22 @@ def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
 def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_and_what_happens_meanwhile() -> None:
     told = upstream_detail(DOWN, [RULE], NOW)
     assert told.lines == (
+        "docker.io can't be reached.",
+        "It went out of reach 3 min ago and is tried again at 20:27:00. Until then what is held is served.",
         "Docker Hub: needs credentials, used by hub-library.",
-        "It went out of reach 3 min ago and is tried again at 20:27:00. Until then what is held is served. docker.io can't be reached.",
     )
     assert ("Since", "20:23") in told.facts
     assert ("Next try", "20:27:00") not in told.facts
     assert ("Next try", "at 20:27:00") in told.facts
+
+
+def test_a_source_that_is_not_at_fault_is_not_said_to_be_down() -> None:
+    """The sentence and its cure stand first and whole."""
+    what, cure = "This machine has no network: no route leads out of it.", "Connect it."
+    found = changed(DOWN, problem=what, advice=cure, cause="no-network", at_fault="machine")
+    assert upstream_in_short(found, NOW) == Cell("out of reach, serving what is held", "bad")
+    assert upstream_detail(found, [RULE], NOW).lines[0] == f"{what} {cure}"
+    assert upstream_detail(found, [RULE], NOW).notes[0] == f"{what} {cure}"
 
 
 @pytest.mark.usefixtures("fixed_time")

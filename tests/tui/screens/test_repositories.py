@@ -100,7 +100,7 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(person: Pers
         "Delete the cached repository library/nginx?",
         "Goes: 1 tag (1.27) and",
         "Its cache rule example-library stays",
-        "Type library/nginx to go on:",
+        "Type library/nginx to go on, then enter:",
     )
     await person.type("library/ngin")
     await person.press("enter")
@@ -123,6 +123,13 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(perso
     await person.until(lambda: "can't be deleted now" not in person.seen())
     assert (await engine.repositories.detail("library/nginx")).repository.locked
     await person.press("l")
+    await person.sees("Unlock library/nginx?", "It may then be evicted, and deleted.")
+    await person.press("enter")
+    await person.until(lambda: "Unlock library/nginx?" not in person.seen())
+    assert (await engine.repositories.detail("library/nginx")).repository.locked
+    await person.press("l")
+    await person.sees("Unlock library/nginx?")
+    await person.press("right", "enter")
     await person.sees("is unlocked.")
     await person.until(lambda: "locked: neither evicted" not in person.seen())
     assert not (await engine.repositories.detail("library/nginx")).repository.locked
@@ -138,7 +145,7 @@ async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, 
     await person.sees("rule example-library", "1.26", "1.27", "amd64", "docker pull 127.0.0.1:0/library/nginx:1.26")
     await person.press("d")
     await person.sees("Delete the tag library/nginx:1.26?", "Goes: the tag")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
@@ -166,7 +173,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     await person.sees("library/nginx")
     await person.press("r")
     await person.sees("Pull library/nginx:1.27 now?", f"moved from {short_digest(before)} to", short_digest(str(moved.digest)))
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Pull an image into the cache", "library/nginx:1.27")
     await person.type("linux/amd64")
     await person.press("enter")
@@ -230,7 +237,7 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: P
     await person.press(*["backspace"] * 12)
     await person.type("150 kB")
     await person.press("enter")
-    await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on:")
+    await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on, then enter:")
     assert len((await engine.repositories.detail("library/nginx")).tags) == 2
     await person.type("evict")
     await person.press("enter")
@@ -252,6 +259,24 @@ async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) ->
     await person.type("library/nginx:1.27")
     await person.press("enter")
     await person.type("linux/arm64")
+    await person.press("enter")
+    await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
+
+
+@pytest.mark.parametrize("typed", ["library/nginx:1.27", "library/nginx", "amd46"])
+async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, person: Person, engine: Engine, source: StandIn) -> None:
+    """A newcomer who types the image once more got a pull that failed a second later."""
+    source.add_image("library/nginx", "1.27", layers=[30_000])
+    await person.press("4", "p")
+    await person.sees("Pull an image into the cache")
+    await person.type("library/nginx:1.27")
+    await person.press("enter")
+    await person.type(typed)
+    await person.press("enter")
+    await person.sees("Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64.")
+    assert engine.pull_snapshots() == []
+    await person.press(*["backspace"] * len(typed))
+    await person.type("aarch64")
     await person.press("enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
 

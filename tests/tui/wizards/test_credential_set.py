@@ -143,7 +143,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     await person.sees("step 2 of 3")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("There is no credential set yet.")
     assert len(engine.documents.credential_sets) == 0
 
@@ -199,17 +199,17 @@ async def test_a_program_is_tried_and_made_only_after_a_question(person: Person,
     await person.sees("Nothing is made yet.", "c try it")
     for key in ("c", "enter"):
         await person.press(key)
-        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No (n)", "Run it (y)")
-        await person.press("n")
+        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it")
+        await person.press("escape")
         await person.sees("Nothing is made yet.", "c try it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("c")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("The sign-in does not work", "c try it")
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Credential sets", "registry-login")
     # An edit that leaves the program as it is asks nothing.
     await person.press("e")

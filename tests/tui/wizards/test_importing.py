@@ -110,7 +110,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     await person.sees("Fine: a pasted text of 16 lines.")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?", "Nothing has been made.")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Cache rules")
     assert len(engine.documents.rules) == 1
 
@@ -192,10 +192,10 @@ async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
     await person.sees("1 credential set runs a program.", "user name from env:EXAMPLE_USER, password from command:/no/such/program", LOGIN_SERVER)
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?", "example-login: command:/no/such/program")
-    await person.press("n")
+    await person.press("escape")
     await person.sees("step 2 of 3", "enter make all of it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("1 cache rule and 1 credential set are made.")

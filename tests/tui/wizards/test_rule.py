@@ -111,7 +111,7 @@ async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(pers
     await person.sees("Which source registry")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Cache rules", "example-library")
     assert len(engine.documents.rules) == 1
 
