@@ -126,7 +126,7 @@ class ProxyFailed(httpx.ProxyError):
 
 
 class BehindProxyUnreachable(httpx.ConnectError):
-    """A SOCKS proxy works, and says that it can't reach the source; *reason* is what it says."""
+    """A SOCKS proxy lets us in, and says that it can't or may not connect to the source; *reason* is what it says."""
 
     def __init__(self, message: str, proxy: Proxy) -> None:
         super().__init__(message)

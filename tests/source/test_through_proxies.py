@@ -122,15 +122,20 @@ async def test_a_name_of_a_proxy_that_is_not_known_is_not_the_name_of_the_source
     assert isinstance(refused.value.__cause__, ProxyFailed)
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason"), [(1, "General SOCKS server failure"), (2, "Connection not allowed by ruleset"), (4, "Host unreachable"), (5, "Connection refused by")]
+)
 async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_and_not_the_proxy(
-    opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch, reply: int, reason: str
 ) -> None:
     async with SocksProxy({}) as proxy:
+        assert isinstance(proxy, SocksProxy)
+        proxy.refusal = reply
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         with pytest.raises(SourceUnreachable) as refused:
             await opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
     assert isinstance(refused.value.__cause__, BehindProxyUnreachable)
-    assert f"The proxy {proxy.place} of the engine's environment (ALL_PROXY) can't connect to {HOST}: Host unreachable" in refused.value.what
+    assert f"The proxy {proxy.place} of the engine's environment (ALL_PROXY) can't connect to {HOST}: {reason}" in refused.value.what
 
 
 async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_the_source(
