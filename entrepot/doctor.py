@@ -14,7 +14,7 @@ import os
 import resource
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -334,7 +334,7 @@ async def _machine(engine: Engine, clocks: _Clocks, clock: Callable[[], float]) 
         yield await _isolated(_MACHINE, "proxy", _proxy)
     behind = engine.sources.diagnosis.clock_problem()
     if clocks.ahead or behind is not None:
-        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead.values(), clock, behind))
+        yield await _isolated(_MACHINE, "clock", lambda: _clock_of(clocks.ahead, clock, behind))
 
 
 def _space(engine: Engine, held: int, free: int, limit: int) -> Finding:
@@ -385,14 +385,14 @@ def _proxy() -> Finding:
     )
 
 
-def _clock_of(ahead: Collection[float], clock: Callable[[], float], problem: Cause | None) -> Finding:
+def _clock_of(ahead: Mapping[str, float], clock: Callable[[], float], problem: Cause | None) -> Finding:
     if not ahead and problem is not None:
         return _caused(_MACHINE, "clock", problem)
     # Where one source agrees with our clock, it is the others that are wrong.
-    off = min(ahead, key=abs)
+    off = min(ahead.values(), key=abs)
     if abs(off) < CLOCK_WARNS:
         return _ok(_MACHINE, "clock", "is right")
-    wrong = Cause(CauseCode.CLOCK_WRONG, f"{clock_is(off, clock())}, by what the sources say.", CLOCK_CURE)
+    wrong = Cause(CauseCode.CLOCK_WRONG, f"{clock_is(off, clock())}, by the Date of {next(iter(ahead)) if len(ahead) == 1 else 'the sources'}.", CLOCK_CURE)
     return _caused(_MACHINE, "clock", wrong, Outcome.FAILED if abs(off) >= CLOCK_WRONG else Outcome.WARNING)
 
 

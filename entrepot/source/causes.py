@@ -138,7 +138,7 @@ class Diagnosis:
         """What is wrong with this machine's clock by *tolerance* seconds or more, as far as is known."""
         ahead = self.clock.ahead()
         if ahead is not None:
-            return self.clock_cause(ahead, ", by what the sources say") if abs(ahead) >= tolerance else None
+            return self.clock_cause(ahead, f", by the Date of {self.clock.witnesses}") if abs(ahead) >= tolerance else None
         behind = self.clock.behind_records
         return self.clock_cause(behind, " at least, by what was written here before") if behind >= tolerance else None
 

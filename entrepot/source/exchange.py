@@ -280,7 +280,9 @@ class Exchange:
             error.request = request
             raise
         breaker.answered()
-        self._diagnosis.answered(self._name, response.headers)
+        if request.url.path.startswith("/v2/"):
+            # Not of its storage, where caches keep answers with an old Date.
+            self._diagnosis.answered(self._name, response.headers)
         response.request = request
         return response
 

@@ -85,7 +85,8 @@ class ClockEvidence:
         if heard is not None and 0 <= now - heard.at < DATE_INTERVAL:
             return
         date = parse_date(headers.get("date"))
-        if date is None:
+        if date is None or "age" in headers:
+            # What a cache on the way has kept has the date of its making (RFC 9111, 5.1).
             return
         self._heard[login_server] = _Heard(date, now)
         self._heard.move_to_end(login_server)
@@ -101,6 +102,11 @@ class ClockEvidence:
         now, wall = self._clock(), self.wall_clock()
         spans = [heard.date + (now - heard.at) - wall for name, heard in self._heard.items() if name != without]
         return min(spans, key=abs, default=None)
+
+    @property
+    def witnesses(self) -> str:
+        """Who says what time it is, for messages."""
+        return next(iter(self._heard)) if len(self._heard) == 1 else "the sources"
 
     @property
     def behind_records(self) -> float:

@@ -278,6 +278,12 @@ def test_spans_of_the_clock_evidence_are_monotonic() -> None:
     assert evidence.ahead(without="quay.io") == 5_000_000 - wall.now
 
 
+def test_an_answer_from_a_cache_on_the_way_says_nothing_of_the_clock() -> None:
+    evidence = ClockEvidence(clock=Clock(), wall_clock=Clock(1_000_000.0))
+    evidence.note("quay.io", httpx.Headers({"Date": formatdate(900_000.0, usegmt=True), "Age": "7"}))
+    assert evidence.ahead() is None
+
+
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Mon, 99 Foo 99999 99:99:99 GMT"])
 def test_a_date_that_is_none_says_nothing_of_the_clock(date: str | None) -> None:
     evidence = ClockEvidence(clock=Clock(), wall_clock=Clock())
