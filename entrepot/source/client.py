@@ -1011,6 +1011,7 @@ def _cursor(text: str | None) -> str | None:
 
 def _joined(pages: list[bytes]) -> bytes:
     """One index of the entries of all pages, each as it came, with everything else of the first; raises `Undecodable`."""
+    pages = [first_value(page) for page in pages]
     entries = [bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()]
     document = decode(pages[0], dict[str, msgspec.Raw])
     document["manifests"] = msgspec.Raw(b"[" + b",".join(entries) + b"]")

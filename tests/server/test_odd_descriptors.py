@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -13,10 +14,12 @@ import pytest
 from entrepot.demo.images import OCI
 from entrepot.engine import Engine
 from entrepot.reference import Repository, Tag
+from entrepot.rules import RuleDraft
+from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening
 from entrepot.settings import Directories, Settings
-from entrepot.snapshots import Holding, LayerState, PullSnapshot, PullState
-from tests.conftest import Clock
+from entrepot.snapshots import Holding, LayerState, PullSnapshot, PullState, VerificationState
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import NoContentLength, StandIn
 from tests.standin.faults import Headers, IgnoreRange
 from tests.standin.images import Content
@@ -354,23 +357,38 @@ async def test_f67_a_media_type_that_can_not_be_sent_is_502_and_not_kept(
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
 
 
-async def test_f82_an_engine_that_starts_again_knows_the_image_and_evicts_it(
-    directories: Directories, settings: Settings, source: StandIn, engine: Engine, client: httpx.AsyncClient
-) -> None:
-    """The catalog takes a size that is not known, and what came counts: nothing else is freed and nothing is left."""
-    add_image(source, lambda document: [each.update(size=None) for each in (document["config"], *document["layers"])])
+async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+    add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
-    engine.cache.holdings.forget(Repository(REPOSITORY))
-    engine.cache.copies.forget_all()
-    detail = await engine.repositories.tag(REPOSITORY, "1")
-    assert detail.images[0].size is None
-    assert [each.size for each in detail.images[0].layers] == [None, None]
-    await get_blob(client, LARGE)
-    assert (await pulled(engine)).state is PullState.COMPLETED
-    engine.cache.holdings.forget(Repository(REPOSITORY))
-    await check_accounts(engine)
-    await engine.repositories.delete(REPOSITORY)
-    assert await engine.catalog.repository_names() == []
+    [image] = (await engine.repositories.tag(REPOSITORY, "1")).images
+    assert (image.size, [each.size for each in image.layers], image.holding) == (None, [None, None], Holding.NOTHING)
+
+
+@pytest.mark.parametrize("size", [-1, 7])
+async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_the_image(
+    size: int, directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
+    """The catalog takes a size that is not known. The digest decides once more, and what came is what is freed."""
+    rule = RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+    image = add_image(source, size=size)
+    async with Engine.open(directories, settings, clock=clock) as first:
+        await first.create_rule(rule)
+        assert (await pulled(first)).state is PullState.COMPLETED
+    await source.stop()
+    async with Engine.open(directories, settings, clock=clock) as engine:
+        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
+            await get_image(client, image)
+        await check_accounts(engine)
+        engine.verification.start()
+        async with asyncio.timeout(60):
+            while engine.verification.is_under_way:
+                await asyncio.sleep(0)
+        verified = engine.verification.snapshot()
+        assert (verified.state, verified.checked, verified.wrong) == (VerificationState.COMPLETED, 3, 0)
+        clock.now += 3600
+        planned = await engine.housekeeping.evict(target=0, dry_run=True)
+        assert planned.freed == len(CONFIG) + len(SMALL) + len(LARGE)
 
 
 # Platforms
