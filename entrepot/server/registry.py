@@ -136,11 +136,14 @@ class RegistryApp:
     def _loop(self, path: str) -> LoopDetected:
         match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
         route = self._engine.documents.rules.route(match["name"]) if match is not None else None
-        rule = "one of its cache rules" if route is None else f"cache rule {route.rule.name}"
-        return LoopDetected(
-            f"This engine is its own source through {rule}: a request that it sent to a source came back to it.",
+        rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
+        error = LoopDetected(
+            f"An engine is its own source through {rule}: a request of its own came back to it.",
             "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
         )
+        # Whose request came back has the same advice for its client.
+        error.cause = error.what
+        return error
 
     async def _answer_here(self, scope: Scope, path: str, response: _Response) -> None:
         if scope["method"] not in {"GET", "HEAD"}:

@@ -754,7 +754,7 @@ class SourceClient:
             return SourceRefused(f"{self._server} refuses {about} {self._login.name}{said}.", hint)
         if status == 508:
             return SourceLoop(
-                f"{self._server} leads {about} in a circle: an engine on the way is its own source{said}.",
+                f"{self._server} leads {about} in a circle{said or ' (an engine on the way is its own source)'}.",
                 "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
             )
         retry_after = read_retry_after(answer.headers, self._sources.wall_clock())
@@ -807,7 +807,7 @@ async def _said(answer: Answer) -> str:
         first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
     except (Undecodable, IndexError, SourceError):
         return ""
-    text = printable(first.sentence)
+    text = printable(first.sentence).rstrip(".")
     if len(text) <= CAUSE_LENGTH:
         return text
     cut = text[: CAUSE_LENGTH - 1]

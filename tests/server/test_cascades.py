@@ -70,7 +70,9 @@ async def test_a_ring_of_engines_is_noticed_at_once(path: str, sources: list[int
             [error] = response.json()["errors"]
             assert LOGIN_SERVER in error["message"]
             assert "own source" in error["message"]
-            assert "cache rule rule-" in error["message"]
+            assert "(cache rule rule-" in error["message"]
+            # The answer to a HEAD has no words.
+            assert path.startswith("blobs") or "its own source through its cache rule rule-" in error["message"]
             assert "Let the endpoint of the source" in error["message"]
 
 
@@ -132,7 +134,7 @@ async def test_engines_in_a_row_quote_the_source_and_not_each_other(tmp_path: Pa
             for _, client in running:
                 response = await client.get(f"/v2/library/nginx/manifests/{tag}")
                 messages.append(response.json()["errors"][0]["message"])
-            assert all(message.count(said) == 1 for message in messages), messages
+            assert all(message.count(said.rstrip(".")) == 1 for message in messages), messages
             assert max(map(len, messages)) <= min(map(len, messages)) + 20
 
 
