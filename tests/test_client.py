@@ -259,7 +259,7 @@ async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
     ],
 )
 async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
-    """Below ``/acr/v1/`` an engine may have that of ACR's data API only (finding 19)."""
+    """Below ``/acr/v1/`` an engine may have that of ACR's data API only."""
     async with answering(lambda _: httpx.Response(405, json=body)) as client:
         with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
             await client.delete_repository("library/nginx")

@@ -103,7 +103,7 @@ async def test_the_own_sign_in_in_a_ring_says_so(tmp_path: Path, settings: Setti
 @pytest.mark.parametrize("status", [503, 504, 429])
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
 async def test_when_to_come_back_is_handed_on(as_date: bool, status: int, tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
-    """Finding 17: a source's 503 with Retry-After became a 502 without one."""
+    """A source's 503 with Retry-After became a 502 without one."""
     retry_after = formatdate(time.time() + 40, usegmt=True) if as_date else "40"
     source.fault("/manifests/", Status(status, headers={"Retry-After": retry_after}))
     async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
@@ -121,7 +121,7 @@ async def test_no_client_is_asked_to_wait_for_years(tmp_path: Path, settings: Se
 
 
 async def test_engines_in_a_row_quote_the_source_and_not_each_other(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
-    """Finding 17: each quoted the last one's sentence, cut in the middle of a word."""
+    """Each quoted the last one's sentence, cut in the middle of a word."""
     async with engines(tmp_path, settings, clock, [source.url, 0, 1, 2]) as running:
         for tag, status, said in (
             ("1", 500, "The disk of the registry is full, and its administrator is on holiday."),

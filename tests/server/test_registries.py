@@ -1,4 +1,4 @@
-"""What az and the SDKs ask of ARM before they come to cache rules (finding 20)."""
+"""What az and the SDKs ask of ARM before they come to cache rules."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ async def test_what_is_not_there_or_has_no_name(
 async def test_errors_of_the_data_api_have_the_shape_that_az_reads(
     method: str, path: str, status: int, code: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
 ) -> None:
-    """Finding 19. ARM's shape stays beside it, for programs that were written for earlier versions."""
+    """ARM's shape stays beside it, for programs that were written for earlier versions."""
     await cache(engine, source, "library/nginx:1")
     await engine.repositories.lock(Repository("library/nginx"), locked=True)
     answer = await management.request(method, path)
