@@ -308,7 +308,7 @@ class CacheClient:
 
     async def plan_delete_rule(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cache rule is deleted; nothing is changed."""
-        return await self._get(f"/entrepot/v1/rules/{quote(name, safe='')}/plan", DeletionPlan)
+        return await self._get(f"/entrepot/v1/rules/{_segment(name)}/plan", DeletionPlan)
 
     async def match(self, image: str) -> RuleMatch:
         """Which rule answers for ``library/nginx:1.27``; with the engine's address in front, or a source such as ``docker.io/library/nginx``, too."""
@@ -360,7 +360,7 @@ class CacheClient:
 
     async def plan_delete_credential_set(self, name: str) -> DeletionPlan:
         """What stands in the way when a credential set is to be deleted; nothing is changed."""
-        return await self._get(f"/entrepot/v1/credentialSets/{quote(name, safe='')}/plan", DeletionPlan)
+        return await self._get(f"/entrepot/v1/credentialSets/{_segment(name)}/plan", DeletionPlan)
 
     async def check_credential_set(
         self, name: str | None = None, login_server: str | None = None, username_id: str | None = None, password_id: str | None = None
@@ -376,7 +376,7 @@ class CacheClient:
 
     async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
         """Really sign in with a credential set: how it went is its health."""
-        path = f"/entrepot/v1/credentialSets/{quote(name, safe='')}/check"
+        path = f"/entrepot/v1/credentialSets/{_segment(name)}/check"
         return _decoded(await self._send("POST", path, patience=SIGNING_IN), CredentialSetSnapshot)
 
     # Cached repositories
@@ -401,7 +401,7 @@ class CacheClient:
 
     async def tag(self, repository: str, tag: str) -> TagDetail:
         """A tag with all that is behind it: images, their layers, and who shares these."""
-        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}", TagDetail)
+        return await self._get(f"{_repository(repository)}/_tags/{_segment(tag)}", TagDetail)
 
     async def plan_delete_repository(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cached repository is deleted; nothing is changed."""
@@ -409,15 +409,15 @@ class CacheClient:
 
     async def plan_delete_tag(self, repository: str, tag: str) -> DeletionPlan:
         """What goes and what stays when a tag is deleted; nothing is changed."""
-        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}/_plan", DeletionPlan)
+        return await self._get(f"{_repository(repository)}/_tags/{_segment(tag)}/_plan", DeletionPlan)
 
     async def delete_repository(self, name: str) -> None:
         """Delete a cached repository with all that only it holds."""
-        await self._send("DELETE", f"/acr/v1/{quote(name)}")
+        await self._send("DELETE", f"/acr/v1/{_segments(name)}")
 
     async def delete_tag(self, repository: str, tag: str) -> None:
         """Forget a tag; the next pull fetches it again."""
-        await self._send("DELETE", f"/acr/v1/{quote(repository)}/_tags/{quote(tag, safe='')}")
+        await self._send("DELETE", f"/acr/v1/{_segments(repository)}/_tags/{_segment(tag)}")
 
     async def lock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
         """Keep a repository, one of its tags or one of its manifests from eviction and deletion, with all that it needs."""
@@ -456,7 +456,7 @@ class CacheClient:
 
     async def pull(self, id: str) -> PullSnapshot:
         """One pull, with its layers."""
-        return await self._get(f"/entrepot/v1/pulls/{quote(id, safe='')}", PullSnapshot)
+        return await self._get(f"/entrepot/v1/pulls/{_segment(id)}", PullSnapshot)
 
     async def start_pull(self, image: str, platform: str | None = None, asked_by: str = "cli") -> PullSnapshot:
         """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless another is named."""
@@ -469,7 +469,7 @@ class CacheClient:
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull."""
-        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{quote(id, safe='')}"), PullSnapshot)
+        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{_segment(id)}"), PullSnapshot)
 
     async def watch_pull(self, id: str, *, interval: float = WATCH_INTERVAL) -> AsyncIterator[PullSnapshot]:
         """A pull again and again, every *interval* seconds, until it has ended."""
@@ -550,19 +550,28 @@ def _odd(content: bytes) -> EngineAnswerInvalid:
     return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
 
 
+def _segment(text: str) -> str:
+    """A part of a path. Dots alone are escaped too: httpx would take them for the way to another resource (RFC 3986, 5.2.4)."""
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
+
+
+def _segments(name: str) -> str:
+    return "/".join(map(_segment, name.split("/")))
+
+
 def _repository(name: str) -> str:
-    return f"/entrepot/v1/repositories/{quote(name)}"
+    return f"/entrepot/v1/repositories/{_segments(name)}"
 
 
 def _cached(repository: str, tag: str | None, digest: str | None) -> str:
-    path = f"/acr/v1/{quote(repository)}"
+    path = f"/acr/v1/{_segments(repository)}"
     if digest is not None:
-        return f"{path}/_manifests/{quote(digest, safe='')}"
-    return path if tag is None else f"{path}/_tags/{quote(tag, safe='')}"
+        return f"{path}/_manifests/{_segment(digest)}"
+    return path if tag is None else f"{path}/_tags/{_segment(tag)}"
 
 
 def _resource(collection: str, name: str) -> str:
-    return f"{_REGISTRY}/{collection}/{quote(name, safe='')}"
+    return f"{_REGISTRY}/{collection}/{_segment(name)}"
 
 
 def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:

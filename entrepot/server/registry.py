@@ -245,7 +245,8 @@ class RegistryApp:
             # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
             await self._blob(repository, digest, response, retry=False)
             return
-        await response.stream(answer.status, answer.headers, answer.body(blob.read), etag=str(digest), sent=self._count)
+        body = answer.body(lambda start, end: blob.read(start, end, size))
+        await response.stream(answer.status, answer.headers, body, etag=str(digest), sent=self._count)
 
     async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
         copies = self._engine.cache.copies
