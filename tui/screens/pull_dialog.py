@@ -119,11 +119,13 @@ class PullDialog(Dialog[bool]):
             return None
 
     def _show_platforms(self, detail: TagDetail | None) -> None:
-        rows = []
+        of_platform: dict[str, Row] = {}
         for each in detail.images if detail is not None else ():
-            if each.attests is None and each.platform:
+            # An index may have several versions of Windows of one name: a pull takes the first.
+            if each.attests is None and each.platform and each.platform not in of_platform:
                 word, tone = HELD[each.holding]
-                rows.append(Row(each.platform, (Cell(each.platform), Cell(word, tone))))
+                of_platform[each.platform] = Row(each.platform, (Cell(each.platform), Cell(word, tone)))
+        rows = list(of_platform.values())
         shown = self.query_one("#platforms", RowList)
         shown.styles.height = max(1, min(SHOWN, len(rows)))
         shown.set_class(bool(rows), "-shown")

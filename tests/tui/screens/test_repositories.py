@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import text
@@ -13,9 +14,11 @@ from entrepot.engine import Engine
 from entrepot.words import short_digest
 from tests.conftest import Clock
 from tests.standin import StandIn
+from tests.standin.images import Content
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 from tui.presentation import repositories
+from widgets.row_list import RowList
 
 
 @pytest.fixture
@@ -289,6 +292,22 @@ async def test_where_the_index_is_known_its_platforms_are_offered(person: Person
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
     assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == ("linux/amd64", "linux/arm64")
+
+
+async def test_f74_two_versions_of_windows_are_one_platform_to_choose(person: Person, engine: Engine, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27", layers=[30_000], platforms=["windows/amd64", "linux/amd64"])
+    document = json.loads(image.manifest.content)
+    older = document["manifests"][0]
+    older["platform"]["os.version"] = "10.0.17763.5576"
+    newer = image.platforms["linux/amd64"].manifest.descriptor.document() | {"platform": older["platform"] | {"os.version": "10.0.20348.2340"}}
+    document["manifests"] = [newer, older]
+    source.add_manifest("library/nginx", Content.of(image.manifest.media_type, json.dumps(document).encode()), "1.27")
+    await engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id).over.wait()
+    await person.press("4")
+    await person.sees("library/nginx")
+    await person.press("p")
+    await person.sees("Pull an image into the cache", "windows/amd64")
+    assert person.app.screen.query_one("#platforms", RowList).total == 1
 
 
 async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(person: Person) -> None:
