@@ -251,7 +251,8 @@ class KeyReader:
             else:
                 messages = self._parsed(sequence)
             for message in messages:
-                if isinstance(message, events.Key):
+                # A cursor key is no part of a text: enter may follow it as quickly as it likes.
+                if isinstance(message, events.Key) and message.character is not None:
                     self._mark(message, is_rushed=self._is_rushed(self._clock()))
                 self._emit(message)
 

@@ -99,6 +99,12 @@ class TypingApp(App[ReturnType]):
             self.take_held_keys()
         return pushed
 
+    def post_display_hook(self) -> None:
+        """A picture has gone to the terminal: from now on a key may be an answer to the question in it, once its choices have their places."""
+        screen = self.screen
+        if isinstance(screen, OneAnswer) and not screen.is_drawn and screen.focused is not None and screen.focused.size.area:
+            screen.is_drawn = True
+
     def pop_screen(self) -> Any:
         """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited for its answer goes on before the next key is taken."""
         popped = super().pop_screen()

@@ -112,12 +112,8 @@ class Question(Dialog[str | None]):
                 yield Plain("left, right choose   enter confirms   esc cancels" if len(self._choices) > 1 else "enter closes", classes="dialog--keys")
 
     def on_mount(self) -> None:
-        """Put the focus where a careless enter does no harm, and learn when the question has been painted."""
+        """Put the focus where a careless enter does no harm."""
         self.action_first_choice()
-        self.call_after_refresh(self._painted)
-
-    def _painted(self) -> None:
-        self.is_drawn = True
 
     def action_first_choice(self) -> None:
         """Go to what changes nothing: the first choice, or the field for the word."""

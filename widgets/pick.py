@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -124,6 +124,13 @@ class Pick(Dialog[str | None]):
             shown.add_class("-shown")
         else:
             self.dismiss(event.row.key)
+
+    def on_key(self, event: events.Key) -> None:
+        """Where something is changed, a letter was meant for something else: the cursor goes back to what is chosen now (F66)."""
+        if self._take is not None and event.is_printable:
+            event.stop()
+            if self._chosen in self._options:
+                self.query_one("#options", RowList).move_to(self._chosen)
 
     def action_cancel(self) -> None:
         """Choose nothing."""

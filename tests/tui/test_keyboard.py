@@ -356,6 +356,13 @@ def test_a_key_that_is_leant_on_is_known(line: Line, key: bytes) -> None:
     assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("enter", False), ("enter", True), ("enter", True)]
 
 
+def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:
+    """Text has no cursor keys, so they were typed, and came together on a line that held them up."""
+    line.send(b"\x1b[C\x1b[C\r")
+    line.wait(SETTLING)
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("right", False), ("right", False), ("enter", False)]
+
+
 def test_a_key_that_was_held_down_while_the_line_stood_still_is_no_paste(line: Line) -> None:
     line.send(b"j" * (3 * RUN_LIMIT))
     assert line.taken() == ["j"] * 3 * RUN_LIMIT
