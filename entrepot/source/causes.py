@@ -42,9 +42,7 @@ from entrepot.source.surroundings import (
 )
 from entrepot.words import printable
 
-CERTIFICATE_CURE: Final = (
-    "If that is your company's authority, or that of a proxy which opens TLS, name its certificate as ca_file in settings.toml, or add it to this system's."
-)
+CERTIFICATE_CURE: Final = "If it is your company's or a proxy's, name its certificate as ca_file in settings.toml or add it to the system's."
 """What to do about an authority that is not trusted."""
 
 WEB_PAGE_CURE: Final = "A sign-in page of the network, a proxy, or a wrong endpoint can cause this: open its address in a browser. Nothing of it was kept."
@@ -443,9 +441,9 @@ def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy
 def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
     """The proxy, what comes of its fault, and the way around it."""
     return (
-        f"The proxy {proxy.place} of the engine's environment ({proxy.variable})",
-        f"so {place.shown} can't be reached",
-        f"or name {place.host} in NO_PROXY where this machine reaches it without the proxy",
+        f"The proxy {proxy.place} (the engine's {proxy.variable})",
+        f"so {place.name} can't be reached",
+        f"or put {place.host} into NO_PROXY if a direct way leads there",
     )
 
 
@@ -474,11 +472,11 @@ def _of_proxy_status(status: int, place: Place, proxy: Proxy) -> Cause:
 def _wrong_name(certificate: Certificate | None, place: Place) -> Cause:
     names = certificate.names if certificate is not None else ()
     shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
-    whose = f"it is for {shown}" if names else "it names no host that would match"
+    whose = f"is only for {shown}" if names else "names no host"
     return Cause(
         CauseCode.CERTIFICATE_WRONG_NAME,
-        f"{place.shown} can't be reached safely: its certificate is not for {place.host}; {whose}.",
-        "Check the endpoint in settings.toml and what the name server says of it; else the registry needs another certificate.",
+        f"{place.shown} can't be reached safely: its certificate {whose}.",
+        "Check the endpoint in settings.toml, and what the name server says; else the registry needs another certificate.",
     )
 
 
@@ -495,7 +493,7 @@ def _no_issuer(certificate: Certificate | None, place: Place, proxy: Proxy | Non
             f"{place.shown} can't be reached safely: it sends its certificate without that of the issuer, {certificate.issuer}.",
             "Whoever runs the registry must let it send the whole chain; until then ca_file in settings.toml can name the issuer's certificate.",
         )
-    way = f" by way of the proxy {proxy.place}" if proxy is not None else ""
+    way = f" through {proxy.place}" if proxy is not None else ""
     return Cause(
         CauseCode.CERTIFICATE_UNTRUSTED,
         f"{place.shown} can't be reached safely{way}: this machine does not trust the issuer of its certificate, {certificate.issuer}{limited_trust()}.",

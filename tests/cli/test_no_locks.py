@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +23,17 @@ int flock(int descriptor, int operation) { (void)descriptor; (void)operation; er
 
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Directories of their own, where nothing can be locked."""
     source, library = tmp_path / "no_locks.c", tmp_path / "no_locks.so"
     source.write_text(LIBRARY)
     subprocess.run([require_program("gcc"), "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
-    return {**os.environ, "LD_PRELOAD": str(library)}
+    # The path of a socket has 107 characters at the most.
+    with tempfile.TemporaryDirectory(prefix="e-") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        yield {**os.environ, "LD_PRELOAD": str(library)}
 
 
 def told(environment: dict[str, str], *arguments: str) -> tuple[int, str]:

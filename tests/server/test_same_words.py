@@ -129,8 +129,7 @@ async def test_an_issuer_that_is_not_trusted(directories: Directories, authority
         fault = Fault(
             "certificate-untrusted",
             f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: this machine does not trust the issuer of its certificate, Example Root.",
-            "If that is your company's authority, or that of a proxy which opens TLS, "
-            "name its certificate as ca_file in settings.toml, or add it to this system's.",
+            "If it is your company's or a proxy's, name its certificate as ca_file in settings.toml or add it to the system's.",
             "certificate",
         )
         await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", upstreams=declared(source.url)), fault)
@@ -142,8 +141,8 @@ async def test_a_proxy_that_takes_no_connections(directories: Directories, monke
     monkeypatch.setenv("https_proxy", f"http://{place}")
     fault = Fault(
         "proxy-unreachable",
-        f"The proxy {place} of the engine's environment (https_proxy) takes no connections, so {LOGIN_SERVER} can't be reached.",
-        f"Start it, correct https_proxy where the engine is started, or name {LOGIN_SERVER} in NO_PROXY where this machine reaches it without the proxy.",
+        f"The proxy {place} (the engine's https_proxy) takes no connections, so {LOGIN_SERVER} can't be reached.",
+        f"Start it, correct https_proxy where the engine is started, or put {LOGIN_SERVER} into NO_PROXY if a direct way leads there.",
         "registry",
     )
     await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}")), fault)

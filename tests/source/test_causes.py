@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -21,17 +22,21 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.causes import CauseCode, Fault, at_fault
+from entrepot.causes import Cause, CauseCode, Fault, at_fault
 from entrepot.reference import Repository, Tag
+from entrepot.source import causes
 from entrepot.source.addresses import Reach
-from entrepot.source.certificates import presented
+from entrepot.source.causes import Diagnosis, Place
+from entrepot.source.certificates import Certificate, presented
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceError, SourceUnreachable
+from entrepot.source.proxies import Proxy, ProxyFailed
 from entrepot.source.surroundings import ClockEvidence, clock_is, has_name_server, trust_store_problem
 from tests.authority import Authority
 from tests.programs import require_program, require_root
 from tests.source.conftest import Clock, registry
 from tests.standin import Headers, StandIn
+from widgets.text import wrapped
 
 NGINX, LATEST = Repository("library/nginx"), Tag("latest")
 
@@ -91,7 +96,7 @@ async def test_a_certificate_for_other_names_says_for_which(opened: Callable[...
     async with StandIn(tls=authority.server(("one.example", "two.example", "three.example", "four.example"))) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
     assert error.cause is CauseCode.CERTIFICATE_WRONG_NAME
-    assert "is not for 127.0.0.1; it is for one.example, two.example, three.example and 1 more." in error.what
+    assert "its certificate is only for one.example, two.example, three.example and 1 more." in error.what
 
 
 async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_is_right(opened: Callable[..., Sources], authority: Authority) -> None:
@@ -442,7 +447,7 @@ async def proxy_that_answers(head: bytes) -> AsyncIterator[str]:
     ("head", "code", "what", "hint"),
     [
         (b"HTTP/1.1 407 No", CauseCode.PROXY_SIGN_IN, "wants a user name and a password (status 407)", "HTTPS_PROXY: http://USER:PASSWORD@{place}"),
-        (b"HTTP/1.1 403 No", CauseCode.PROXY_FORBIDS, "forbids registry.example (status 403)", "or name registry.example in NO_PROXY"),
+        (b"HTTP/1.1 403 No", CauseCode.PROXY_FORBIDS, "forbids registry.example (status 403)", "or put registry.example into NO_PROXY"),
         (b"HTTP/1.1 502 No", CauseCode.PROXY_FAILS, "does not connect to registry.example (status 502)", "the proxy's own log"),
     ],
 )
@@ -454,7 +459,7 @@ async def test_a_proxy_that_refuses_is_named_and_not_the_source(
         monkeypatch.delenv("https_proxy", raising=False)
         error = await failure(opened(), "https://registry.example")
     assert error.cause is code
-    assert error.what.startswith(f"The proxy {place} of the engine's environment (HTTPS_PROXY) {what}, so docker.io (registry.example) can't be reached")
+    assert error.what.startswith(f"The proxy {place} (the engine's HTTPS_PROXY) {what}, so docker.io can't be reached")
     assert hint.format(place=place) in error.hint
     assert at_fault(code) is Fault.NETWORK
 
@@ -471,7 +476,7 @@ async def test_a_source_over_http_behind_a_proxy_that_wants_a_sign_in(opened: Ca
     async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
         monkeypatch.setenv("http_proxy", f"http://{place}")
         error = await failure(opened(), "http://registry.example")
-    assert (error.cause, "(http_proxy) wants a user name" in error.what) == (CauseCode.PROXY_SIGN_IN, True)
+    assert (error.cause, "(the engine's http_proxy) wants a user name" in error.what) == (CauseCode.PROXY_SIGN_IN, True)
 
 
 async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,7 +485,7 @@ async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(ope
     monkeypatch.setenv("https_proxy", f"http://{place}")
     error = await failure(opened(), "https://registry.example")
     assert error.cause is CauseCode.PROXY_UNREACHABLE
-    assert error.what == f"The proxy {place} of the engine's environment (https_proxy) takes no connections, so docker.io (registry.example) can't be reached."
+    assert error.what == f"The proxy {place} (the engine's https_proxy) takes no connections, so docker.io can't be reached."
 
 
 async def test_a_proxy_whose_name_nobody_knows_is_named_and_not_the_source(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,3 +528,30 @@ async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(autho
 def test_every_cause_has_one_who_is_at_fault() -> None:
     assert {at_fault(each) for each in CauseCode} == set(Fault)
     assert all(re.fullmatch(r"[a-z0-9-]+", each) for each in CauseCode)
+
+
+LONG = Place("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
+PROXY = Proxy("http", "proxy.intranet.example.com", 3128, "HTTPS_PROXY")
+
+
+def long_causes() -> list[Cause]:
+    now = datetime.now(UTC)
+    names = ("*.intranet.example.com", "gateway.intranet.example.com", "www.example.com", "example.com")
+    certificate = Certificate(names, "Example Corporation TLS Inspection CA 2026", False, now, now, True, None)
+    return [
+        Diagnosis().clock_cause(400 * 86_400, f", so the certificate of {LONG.shown} counts as not yet valid"),
+        causes._wrong_name(certificate, LONG),
+        causes._no_issuer(certificate, LONG, PROXY),
+        causes._no_issuer(replace(certificate, is_alone=False), LONG, PROXY),
+        *(causes._of_proxy_status(status, LONG, PROXY) for status in (403, 407, 502)),
+        causes._of_proxy(ProxyFailed("", PROXY), [socket.gaierror(-2, "Name or service not known")], LONG),
+        causes._of_proxy(ProxyFailed("", PROXY), [ConnectionRefusedError(111, "Connection refused")], LONG),
+    ]
+
+
+@pytest.mark.parametrize("cause", long_causes(), ids=lambda cause: cause.code)
+def test_sentence_and_cure_are_seen_whole_on_a_small_terminal(cause: Cause) -> None:
+    """The strip below the pulls has five lines at 80 columns."""
+    assert len(wrapped(f"Failed after 10 s: {cause.what} (cache rule hub-library) {cause.hint}", 75)) <= 5
+    assert cause.what.endswith(".")
+    assert cause.hint.endswith(".")
