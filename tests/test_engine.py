@@ -242,7 +242,6 @@ def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_known(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, failure: CatalogFailed | None
 ) -> None:
-    monkeypatch.setattr("entrepot.engine.RULE_COUNTS_TIMEOUT", 0.01)
     monkeypatch.setattr("entrepot.revision.USAGE_TOLD", 0)
     [before] = await engine.rule_snapshots()
 
@@ -253,6 +252,7 @@ async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_k
         return {}
 
     with monkeypatch.context() as patched:
+        patched.setattr("entrepot.engine.RULE_COUNTS_TIMEOUT", 0.01)
         patched.setattr(engine.catalog, "requests_of_rules", ask)
         revision = engine.revisions.rules
         assert await engine.rule_snapshots() == [before]

@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
-from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, set_up
+from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, WriterThreads, set_up
 from entrepot.store.connections import CatalogFailed as CatalogFailed
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
 from entrepot.store.entries import BlobOrigin as BlobOrigin
@@ -171,6 +171,8 @@ class Catalog:
         self.refusal = opening.refusal
         """Why nothing can be written for now: the catalog was opened for reading only."""
         self._engine = create_async_engine(opening.url("sqlite+aiosqlite"))
+        self._writers = WriterThreads()
+        event.listen(self._engine.sync_engine, "connect", self._writers.watch)
         event.listen(self._engine.sync_engine, "connect", set_up(opening.pragmas))
         event.listen(self._engine.sync_engine, "handle_error", self.health.tell_failed_write)
         # SQLite's connections of one process share the index of the log (-shm): while one that can only read has it open, none can write.
@@ -182,6 +184,7 @@ class Catalog:
     async def _close(self) -> None:
         await self._readers.close()
         await self._engine.dispose()
+        await self._writers.end()
         self._opening.close()
 
     async def reopen(self) -> bool:
