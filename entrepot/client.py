@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -56,6 +57,9 @@ ASKING = 120.0
 SIGNING_IN = 300.0
 """Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
 
+FIRST_SIGN_IN = 10.0
+"""Seconds that the first sign-in of a new credential set is waited for. A source may be silent for longer: then its health is not known yet."""
+
 EXAMINING = 1800.0
 """Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
 
@@ -71,6 +75,18 @@ NO_ENGINE = "No engine is running. Start one with: entrepot serve"
 """What is told when nobody answers on the socket of this user."""
 
 T = TypeVar("T")
+
+
+class _CatalogPage(msgspec.Struct):
+    repositories: list[str]
+
+
+class _NamedTag(msgspec.Struct):
+    name: str
+
+
+class _TagPage(msgspec.Struct):
+    tags: list[_NamedTag]
 
 
 class ClientError(Exception):
@@ -117,8 +133,21 @@ class _Error(msgspec.Struct):
     target: str | None = None
 
 
+class _DataErrorDetail(msgspec.Struct, frozen=True):
+    code: str | None = None
+
+
+class _DataError(msgspec.Struct):
+    code: str
+    message: str
+    detail: _DataErrorDetail = _DataErrorDetail()
+
+
 class _ErrorBody(msgspec.Struct):
-    error: _Error
+    """An error in ARM's shape, or in that of ACR's data API."""
+
+    error: _Error | None = None
+    errors: list[_DataError] = []
 
 
 class CacheClient:
@@ -279,7 +308,7 @@ class CacheClient:
 
     async def plan_delete_rule(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cache rule is deleted; nothing is changed."""
-        return await self._get(f"/entrepot/v1/rules/{quote(name, safe='')}/plan", DeletionPlan)
+        return await self._get(f"/entrepot/v1/rules/{_segment(name)}/plan", DeletionPlan)
 
     async def match(self, image: str) -> RuleMatch:
         """Which rule answers for ``library/nginx:1.27``; with the engine's address in front, or a source such as ``docker.io/library/nginx``, too."""
@@ -304,6 +333,17 @@ class CacheClient:
         await self._send("GET", _resource("credentialSets", name))
         return next(each for each in await self.credential_sets() if each.name.casefold() == name.casefold())
 
+    async def credential_set_once_tried(self, name: str, *, patience: float = FIRST_SIGN_IN) -> CredentialSetSnapshot:
+        """A credential set that is new or has new identifiers, once its first sign-in has ended; after *patience* seconds as it is then."""
+        import asyncio
+
+        until = time.monotonic() + patience
+        while True:
+            current = await self.credential_set(name)
+            if current.checked is not None or time.monotonic() >= until:
+                return current
+            await asyncio.sleep(WATCH_INTERVAL)
+
     async def create_credential_set(self, name: str, login_server: str, username_id: str, password_id: str) -> None:
         """Make a credential set; refused when one of that name is there."""
         body = {"properties": {"loginServer": login_server, "authCredentials": [_credential(username_id, password_id)]}}
@@ -320,7 +360,7 @@ class CacheClient:
 
     async def plan_delete_credential_set(self, name: str) -> DeletionPlan:
         """What stands in the way when a credential set is to be deleted; nothing is changed."""
-        return await self._get(f"/entrepot/v1/credentialSets/{quote(name, safe='')}/plan", DeletionPlan)
+        return await self._get(f"/entrepot/v1/credentialSets/{_segment(name)}/plan", DeletionPlan)
 
     async def check_credential_set(
         self, name: str | None = None, login_server: str | None = None, username_id: str | None = None, password_id: str | None = None
@@ -336,7 +376,7 @@ class CacheClient:
 
     async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
         """Really sign in with a credential set: how it went is its health."""
-        path = f"/entrepot/v1/credentialSets/{quote(name, safe='')}/check"
+        path = f"/entrepot/v1/credentialSets/{_segment(name)}/check"
         return _decoded(await self._send("POST", path, patience=SIGNING_IN), CredentialSetSnapshot)
 
     # Cached repositories
@@ -349,9 +389,19 @@ class CacheClient:
         """A cached repository with its tags."""
         return await self._get(_repository(name), RepositoryDetail)
 
+    async def repository_names(self, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* cached repositories that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/_catalog?{_page_from(prefix, limit)}"), _CatalogPage)
+        return [name for name in page.repositories if name.startswith(prefix)]
+
+    async def tag_names(self, repository: str, prefix: str, limit: int) -> list[str]:
+        """The names of at most *limit* tags of a cached repository that begin with *prefix*, in their order."""
+        page = _decoded(await self._send("GET", f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}"), _TagPage)
+        return [tag.name for tag in page.tags if tag.name.startswith(prefix)]
+
     async def tag(self, repository: str, tag: str) -> TagDetail:
         """A tag with all that is behind it: images, their layers, and who shares these."""
-        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}", TagDetail)
+        return await self._get(f"{_repository(repository)}/_tags/{_segment(tag)}", TagDetail)
 
     async def plan_delete_repository(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cached repository is deleted; nothing is changed."""
@@ -359,15 +409,15 @@ class CacheClient:
 
     async def plan_delete_tag(self, repository: str, tag: str) -> DeletionPlan:
         """What goes and what stays when a tag is deleted; nothing is changed."""
-        return await self._get(f"{_repository(repository)}/_tags/{quote(tag, safe='')}/_plan", DeletionPlan)
+        return await self._get(f"{_repository(repository)}/_tags/{_segment(tag)}/_plan", DeletionPlan)
 
     async def delete_repository(self, name: str) -> None:
         """Delete a cached repository with all that only it holds."""
-        await self._send("DELETE", f"/acr/v1/{quote(name)}")
+        await self._send("DELETE", f"/acr/v1/{_segments(name)}")
 
     async def delete_tag(self, repository: str, tag: str) -> None:
         """Forget a tag; the next pull fetches it again."""
-        await self._send("DELETE", f"/acr/v1/{quote(repository)}/_tags/{quote(tag, safe='')}")
+        await self._send("DELETE", f"/acr/v1/{_segments(repository)}/_tags/{_segment(tag)}")
 
     async def lock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
         """Keep a repository, one of its tags or one of its manifests from eviction and deletion, with all that it needs."""
@@ -406,7 +456,7 @@ class CacheClient:
 
     async def pull(self, id: str) -> PullSnapshot:
         """One pull, with its layers."""
-        return await self._get(f"/entrepot/v1/pulls/{quote(id, safe='')}", PullSnapshot)
+        return await self._get(f"/entrepot/v1/pulls/{_segment(id)}", PullSnapshot)
 
     async def start_pull(self, image: str, platform: str | None = None, asked_by: str = "cli") -> PullSnapshot:
         """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless another is named."""
@@ -419,7 +469,7 @@ class CacheClient:
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull."""
-        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{quote(id, safe='')}"), PullSnapshot)
+        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{_segment(id)}"), PullSnapshot)
 
     async def watch_pull(self, id: str, *, interval: float = WATCH_INTERVAL) -> AsyncIterator[PullSnapshot]:
         """A pull again and again, every *interval* seconds, until it has ended."""
@@ -478,7 +528,13 @@ def _accepted(answer: WireAnswer) -> bytes:
 
 
 def _refused(content: bytes, status: int) -> EngineRefused:
-    told = _decoded(content, _ErrorBody).error
+    body = _decoded(content, _ErrorBody)
+    if body.error is None:
+        if not body.errors:
+            raise _odd(content)
+        first = body.errors[0]
+        return EngineRefused(first.detail.code or first.code, first.message, field=None, status=status)
+    told = body.error
     return EngineRefused(told.code, told.message, field=told.target, status=status)
 
 
@@ -494,21 +550,38 @@ def _odd(content: bytes) -> EngineAnswerInvalid:
     return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
 
 
+def _segment(text: str) -> str:
+    """A part of a path. Dots alone are escaped too: httpx would take them for the way to another resource (RFC 3986, 5.2.4)."""
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
+
+
+def _segments(name: str) -> str:
+    return "/".join(map(_segment, name.split("/")))
+
+
 def _repository(name: str) -> str:
-    return f"/entrepot/v1/repositories/{quote(name)}"
+    return f"/entrepot/v1/repositories/{_segments(name)}"
 
 
 def _cached(repository: str, tag: str | None, digest: str | None) -> str:
-    path = f"/acr/v1/{quote(repository)}"
+    path = f"/acr/v1/{_segments(repository)}"
     if digest is not None:
-        return f"{path}/_manifests/{quote(digest, safe='')}"
-    return path if tag is None else f"{path}/_tags/{quote(tag, safe='')}"
+        return f"{path}/_manifests/{_segment(digest)}"
+    return path if tag is None else f"{path}/_tags/{_segment(tag)}"
 
 
 def _resource(collection: str, name: str) -> str:
-    return f"{_REGISTRY}/{collection}/{quote(name, safe='')}"
+    return f"{_REGISTRY}/{collection}/{_segment(name)}"
 
 
 def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:
     told = {"name": "Credential1", "usernameSecretIdentifier": username_id, "passwordSecretIdentifier": password_id}
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _page_from(prefix: str, limit: int) -> str:
+    """The query of a page that begins with the first name not before *prefix*: ``last`` is the name that a page comes after, so one just before it is named."""
+    if not prefix:
+        return f"n={limit}"
+    just_before = f"{prefix[:-1]}{chr(max(1, ord(prefix[-1]) - 1))}~"
+    return f"n={limit}&last={quote(just_before, safe='')}"

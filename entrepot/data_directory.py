@@ -15,6 +15,7 @@ from entrepot.causes import disk_cause, locks_cause
 from entrepot.directories import Directories
 from entrepot.directories import file_system as file_system
 from entrepot.errors import EngineError
+from entrepot.running_engine import record_engine, running_engine
 
 SPACE_TO_START = 16 * 1024 * 1024
 """Bytes that are free in the data directory of an engine that can keep what comes: with less it starts, and says so."""
@@ -38,6 +39,7 @@ def only_engine(directories: Directories) -> Iterator[None]:
         directory = os.open(directories.data, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, directory)
         _lock(directory, directories, must=locked is None)
+        record_engine(directories.lock, None)
         yield
 
 
@@ -100,12 +102,28 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise EngineError(
-            f"Another engine runs on the data in {directories.data}.",
-            "Use that one (entrepot status), or stop it first. With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side.",
-        ) from error
+        raise _in_use(directories) from error
     except OSError as error:
         # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is enough.
         if must:
             cause = locks_cause(error.strerror or str(error), directories.data, file_system(directories.data))
             raise EngineError.of_cause(cause) from error
+
+
+def _in_use(directories: Directories) -> EngineError:
+    """Why the data can't be used, and what leads to the engine that uses it (F68)."""
+    other = running_engine(directories.lock)
+    pid = "" if other is None else f", with pid {other.pid}"
+    what = f"Another engine runs on the data in {directories.data}{pid}."
+    stop = "stop it first" if other is None else f"stop it first (kill {other.pid})"
+    side_by_side = "With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side."
+    if other is None or other.socket is None:
+        return EngineError(what, f"Use that one (entrepot status), or {stop}. {side_by_side}")
+    if other.socket != directories.socket:
+        what += f" It answers on {other.socket}, and this user's socket is {directories.socket}."
+        runtime = other.socket.parent.parent
+        hint = f"Use that one (XDG_RUNTIME_DIR={runtime} entrepot status), or {stop}."
+        return EngineError(what, f"{hint} {side_by_side}")
+    if not other.socket.is_socket():
+        what += f" Its socket {other.socket} is gone, and it makes it again within seconds."
+    return EngineError(what, f"Use that one (entrepot status), or {stop}. {side_by_side}")

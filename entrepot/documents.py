@@ -7,11 +7,14 @@ is refused as a whole, `Documents.problem` says why, and the last good state sta
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import pwd
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +25,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from entrepot.credentials import CredentialBook, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, to_the_second
+from entrepot.directories import READABLE_STORES
 from entrepot.errors import EngineError, Refusal
 from entrepot.importing import CredentialSetRow, ImportRefused, RuleRow, read_import
 from entrepot.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
@@ -33,11 +37,17 @@ from entrepot.upstreams import SourceRegistries
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
 """The largest document that is read, in bytes. A thousand rules with the longest names take about 0.7 MB."""
 
+LOCK_TIMEOUT: Final = 10.0
+"""Seconds that a change waits for another one to be written, which takes milliseconds unless its disk hangs."""
+
 SHOWN: Final = 5
 """So many problems are told in a message; `DocumentInvalid.problems` has them all."""
 
 _STAYS = "Mend the file: until then, what was read before stays in force, and nothing is written over it."
 _START = "Mend the file and start again."
+
+_EDIT: Final = "Edit it where it comes from: the engine picks that up within seconds."
+_EDIT_OR_OPEN: Final = f"{_EDIT} Or let the engine's user write it and its directory."
 
 _HEADER = """\
 # {what} of Entrepot.
@@ -78,6 +88,13 @@ class DocumentInvalid(Refusal):
         more = f" There are {len(problems) - SHOWN:,} more problems." if len(problems) > SHOWN else ""
         super().__init__(" ".join(str(each) for each in problems[:SHOWN]) + more, hint)
         self.problems = problems
+
+
+class ConfigurationReadOnly(Refusal):
+    """``rules.toml`` or ``credentials.toml`` can't be written where it is: a store, a read-only mount, a file of another user (F78). Nothing is changed."""
+
+    code = "ConfigurationReadOnly"
+    status = 409
 
 
 Signature = tuple[int, int, int] | None
@@ -222,21 +239,35 @@ class Documents:
 
     # What follows runs in a thread, under the lock.
 
+    @contextmanager
+    def _lock_for_change(self) -> Iterator[None]:
+        """The lock; raises `EngineError` while another change hangs on its disk, so that not each of them holds a thread."""
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT):
+            directory = self._rules_file.parent
+            raise EngineError(f"Another change has not been written to {directory} for {LOCK_TIMEOUT:g} s.", "Look at the disk of that directory.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _change_now(self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]) -> Made:
-        with self._lock:
+        with self._lock_for_change():
             state = self._state
             self._refuse_to_overwrite(state)
             made, rules, credential_sets = change(state)
             rules_signature, credentials_signature = state.signatures
             # The credential sets first: should the engine be killed in between, none is missing that a rule uses.
             new_sets = credential_sets != state.credential_sets
+            for file, is_new in ((self._credentials_file, new_sets), (self._rules_file, rules != state.rules)):
+                if is_new and (obstacle := _obstacle(file)) is not None:
+                    raise _read_only(file, *obstacle)
             before = _contents(self._credentials_file)[0] if new_sets else None
             if new_sets:
                 credentials_signature = _replace(self._credentials_file, _credentials_document(credential_sets))
             if rules != state.rules:
                 try:
                     rules_signature = _replace(self._rules_file, _rules_document(rules))
-                except EngineError:
+                except (EngineError, ConfigurationReadOnly):
                     if new_sets:
                         kept = _replace(self._credentials_file, before or _credentials_document(state.credential_sets))
                         self._put_in_force(_State(state.rules, state.credential_sets, (rules_signature, kept)))
@@ -350,6 +381,11 @@ class _Document:
             content, self.signature = _contents(file)
         except OSError as error:
             self._problem(f"It can't be read: {error.strerror}.")
+            return
+        place = Path(os.path.realpath(file))
+        if content is None and not place.parent.is_dir() and file.is_symlink():
+            # A link to a file that the engine may create is none yet. This one leads nowhere: its disk is not mounted, or its store was cleaned.
+            self._problem(f"It is a link to {place}, and {place.parent} is not there.")
             return
         if had_entries and not (content or b"").strip():
             # An editor may be at work, or a hand slipped. Whoever wants it empty leaves the comment at its head, which the engine writes too.
@@ -474,12 +510,59 @@ def _signature_of(status: os.stat_result) -> Signature:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def _obstacle(file: Path) -> tuple[str, str] | None:
+    """Why a document can't be written, as part of a sentence, and what to do; None where nothing stands in the way. Blocks."""
+    place = Path(os.path.realpath(file))
+    if any(place.is_relative_to(store) for store in READABLE_STORES):
+        return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
+    if place.exists():
+        # A file that may only be read could be replaced by another one, against the will of its owner.
+        return _protection(place, "it") or _protection(place.parent, "its directory")
+    existing = next((parent for parent in place.parents if parent.is_dir()), place.parent)
+    protection = _protection(existing, "its directory" if existing == place.parent else f"{existing}, where its directory would be,")
+    return None if protection is None else (protection[0], "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the engine again.")
+
+
+def _protection(path: Path, what: str) -> tuple[str, str] | None:
+    if os.access(path, os.W_OK):
+        return None
+    try:
+        status, read_only = path.stat(), os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return f"{what} can't be looked at ({error.strerror})", _EDIT
+    if read_only:
+        return f"{what} is on a read-only file system", _EDIT
+    if status.st_uid != os.geteuid():
+        return f"{what} belongs to {_user_name(status.st_uid)}, and the engine's user may only read it", _EDIT_OR_OPEN
+    # Root may write its own files whatever the mode says, unless the system forbids it.
+    mode = f" (mode {stat.S_IMODE(status.st_mode):04o})" if not status.st_mode & stat.S_IWUSR else " (chattr +i)" if os.geteuid() == 0 else ""
+    return f"{what} is write-protected{mode}", _EDIT_OR_OPEN
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
+    place = os.path.realpath(file)
+    link = f", which is a link to {place}," if file.is_symlink() else ""
+    return ConfigurationReadOnly(f"{file}{link} can't be written: {reason}. Nothing is changed.", hint)
+
+
 def _replace(file: Path, content: bytes) -> Signature:
-    """Put *content* in the place of a file in one step that a crash can't halve; raises `EngineError`, and then the file is as it was."""
+    """Put *content* in the place of a file in one step that a crash can't halve.
+
+    Raises `EngineError` or `ConfigurationReadOnly`, and then the file is as it was.
+    """
     # Where the file is a link into somebody's repository of dotfiles, what it points at is replaced, and the link stays.
     place = Path(os.path.realpath(file))
     temporary = ""
     try:
+        if not file.is_symlink():
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         with open(descriptor, "wb") as opened:
             os.fchmod(descriptor, 0o600)
@@ -492,6 +575,10 @@ def _replace(file: Path, content: bytes) -> Signature:
         if temporary:
             with suppress(OSError):
                 os.unlink(temporary)
+        if error.errno == errno.EBUSY:
+            raise _read_only(file, "it is mounted alone, so no other file can take its place", f"{_EDIT} Or mount its whole directory.") from None
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise _read_only(file, error.strerror or "", _EDIT_OR_OPEN) from None
         raise EngineError(
             f"{file} can't be written: {error.strerror}. Nothing is changed.", "Give the engine's user the right to write there, and room on the disk."
         ) from None

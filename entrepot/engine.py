@@ -26,6 +26,7 @@ from entrepot.freshness import freshness_text
 from entrepot.health import Health
 from entrepot.housekeeping import Housekeeping
 from entrepot.matching import match
+from entrepot.platforms import Platform, normal_architecture
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.repositories import NAMED, CachedRepositories
 from entrepot.revision import Revisions
@@ -68,11 +69,11 @@ BOOKKEEPING = 2.0
 STATUS_TIMEOUT = 1.0
 """Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
 
+RULE_COUNTS_TIMEOUT = 5.0
+"""Seconds that a listing of the rules waits for how they are used; to count 10,000 repositories takes tens of milliseconds."""
+
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
-
 
 _log = logging.getLogger("entrepot.engine")
 
@@ -121,6 +122,8 @@ class Engine:
         """Where container clients find the registry; the server sets it when it listens."""
         self.management_address: str | None = None
         """Where the management API is offered on TCP; the server sets it when it listens."""
+        self.socket_problem: str | None = None
+        """Why commands can't reach the engine on its Unix socket; the server that looks after it sets it."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -163,11 +166,12 @@ class Engine:
         self.repositories = CachedRepositories(
             settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
         )
+        self._answers_with_old_counts = 0
         self.revisions = Revisions(
             documents=lambda: documents.revision,
             health=lambda: tuple(self.health(each.name) for each in documents.credential_sets),
             held=lambda: catalog.changes,
-            usage=lambda: catalog.uses,
+            usage=lambda: catalog.uses + self._answers_with_old_counts,
             clock=time.monotonic,
         )
         """By which a client knows whether a listing would show something else."""
@@ -180,6 +184,7 @@ class Engine:
         self._repositories_count = 0
         self._use_counted: tuple[tuple[RuleBook, int, int] | None, dict[str, _RuleUse]] = None, {}
         """Of which rules, changes and pulls the last count is."""
+        self._requests_counted: dict[str, tuple[int, int]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -479,8 +484,7 @@ class Engine:
     async def rule_snapshots(self) -> list[RuleSnapshot]:
         """All cache rules, by name, and how they are used."""
         rules = self.documents.rules
-        use = await self._use_of_rules(rules)
-        requests = await self.catalog.requests_of_rules()
+        use, requests = await self._counts_of_rules(rules)
         return [
             RuleSnapshot(
                 name=rule.name,
@@ -503,6 +507,19 @@ class Engine:
             for answered, made in (requests.get(rule.name, (0, 0)),)
             for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def _counts_of_rules(self, rules: RuleBook) -> tuple[dict[str, _RuleUse], dict[str, tuple[int, int]]]:
+        """How the rules are used, by their names; what was last known while the catalog fails or its disk hangs: rules are in memory, and must be seen."""
+        try:
+            async with asyncio.timeout(RULE_COUNTS_TIMEOUT):
+                use, requests = await self._use_of_rules(rules), await self.catalog.requests_of_rules()
+        except (CatalogFailed, TimeoutError) as error:
+            _log.debug("The use of the rules can't be counted: %s", error)
+            # Who has this answer must not take it for the one of a catalog that works again.
+            self._answers_with_old_counts += 1
+            return self._use_counted[1], self._requests_counted
+        self._requests_counted = requests
+        return use, requests
 
     async def _use_of_rules(self, rules: RuleBook) -> dict[str, _RuleUse]:
         """What is cached through each rule, and how it was pulled; counted when something of it has changed since the last time."""
@@ -582,8 +599,10 @@ class Engine:
     # Pulls
 
     async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
-        """Begin a pull of an image, for this machine's platform unless another is named."""
-        pull = await self.cache.pull(ImageReference.parse(image), platform_name or own_platform(), asked_by=asked_by)
+        """Begin a pull of an image, for this machine's platform unless another is named; raises `PlatformInvalid`."""
+        own = Platform.parse(own_platform())
+        wanted = Platform.parse(platform_name, machine=own) if platform_name and platform_name.strip() else own
+        pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
         return pull.snapshot()
 
     def pull_snapshots(self) -> list[PullSnapshot]:
@@ -737,6 +756,8 @@ class Engine:
 
     def _notices(self) -> Iterator[str]:
         yield from self.health_of_engine.messages()
+        if self.socket_problem is not None:
+            yield self.socket_problem
         yield from self.catalog.health.told
         yield from self.housekeeping.notices(self.health_of_engine.disk)
         yield from self.fills.notices()
@@ -785,8 +806,7 @@ def _last_written(directories: Directories) -> float:
 
 def own_platform() -> str:
     """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
-    machine = platform.machine()
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+    return Platform("linux", *normal_architecture(platform.machine())).name
 
 
 class _RuleUse(Struct):

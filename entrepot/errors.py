@@ -41,6 +41,10 @@ class EntrepotError(Exception):
     status: ClassVar[int] = 500
     oci_code: ClassVar[str] = "UNKNOWN"
     oci_status: ClassVar[int] = 500
+    source_message: str = ""
+    """What a source registry said of its failure, or the source of an engine that is the source.
+
+    Engines in a row hand on the first sentence, and do not quote each other's quotes."""
 
     def __init__(self, what: str, hint: str = "", *, field: str | None = None) -> None:
         super().__init__(what)
@@ -128,6 +132,7 @@ class TokenInvalid(Refusal):
 
     code = "TokenInvalid"
     status = 401
+    oci_code = "UNAUTHORIZED"
 
 
 class NotFound(EntrepotError):
@@ -165,6 +170,13 @@ class BlobUnknown(RegistryError):
     code = "BlobUnknown"
     status = oci_status = 404
     oci_code = "BLOB_UNKNOWN"
+
+
+class LoopDetected(RegistryError):
+    """The request came through this engine before: the engine is its own source, directly or in a ring (RFC 5842, 7.2)."""
+
+    code = "LoopDetected"
+    status = oci_status = 508
 
 
 class PushRefused(RegistryError):

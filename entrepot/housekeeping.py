@@ -361,4 +361,7 @@ def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *
         goal=made.goal,
         limit=limit,
         shortfall=max(0, made.left - made.goal),
+        locked=made.locked_size,
+        in_use=made.in_use_size,
+        recent=made.recent_size,
     )

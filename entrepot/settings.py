@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import stat
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 
+from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.errors import EngineError, Refusal
 from entrepot.freshness import FreshnessInvalid, parse_freshness
 from entrepot.reference import quoted
+from entrepot.secrets.exposure import find_exposure
 from entrepot.secrets.identifier import KINDS
 from entrepot.secrets.permitted import DEFAULT_OVER_TCP, KINDS_OVER_TCP, PermittedIdentifiers
 from entrepot.snapshots import SignIn
@@ -90,11 +90,11 @@ class ManagementOverTcp:
 
     def token(self) -> str:
         """The token. Blocks; raises `SettingsInvalid` when the file can't be used."""
-        from entrepot.secrets.file import read_private_file
+        from entrepot.secrets.file import read_token
         from entrepot.secrets.secret import SecretUnavailable
 
         try:
-            token = read_private_file(str(self.token_file), f"file:{self.token_file}").decode("ascii", "replace").strip()
+            token = read_token(self.token_file)
         except SecretUnavailable as error:
             raise SettingsInvalid(f"The management API can't be offered on {self.listen}. {error.what}", error.hint, field="token_file") from None
         if not re.fullmatch(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}", token):
@@ -144,7 +144,8 @@ class Settings:
         except FileNotFoundError:
             return cls()
         except OSError as error:
-            raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", "Let the engine's user read it.") from None
+            hint = "Let the engine's user read it, or set XDG_CONFIG_HOME to a directory of this user."
+            raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", hint) from None
         try:
             return _settings(Text(content), path)
         except TomlInvalid as error:
@@ -210,19 +211,13 @@ def parse_low_water(value: str) -> float:
 
 def _certificates(file: Path) -> Path:
     """The file, when certificates can be read from it; raises `SettingsInvalid`."""
-    hint = "It holds one certificate or more in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
     try:
-        content = file.read_bytes()
+        read_certificates(file)
+    except CertificatesInvalid as error:
+        raise SettingsInvalid(f"{file} {error}.", error.hint, field="ca_file") from None
     except OSError as error:
-        raise SettingsInvalid(
-            f"The certificates in {file} can't be read: {error.strerror}.", f"Let the engine's user read it. {hint}", field="ca_file"
-        ) from None
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise SettingsInvalid(f"{file} holds no certificates that can be read.", hint, field="ca_file") from None
+        hint = "Let the engine's user read it."
+        raise SettingsInvalid(f"The certificates in {file} can't be read: {error.strerror}.", hint, field="ca_file") from None
     return file
 
 
@@ -289,7 +284,7 @@ def _settings(text: Text, path: Path) -> Settings:
         if "manifest_limit" in told:
             told["manifest_limit"] = parse_manifest_limit(told["manifest_limit"])
         if "ca_file" in told:
-            told["ca_file"] = _certificates(path.parent / Path(told["ca_file"]).expanduser())
+            told["ca_file"] = _certificates(_beside(path, told["ca_file"], "ca_file"))
         settings = Settings(upstreams=upstreams, management=management, **told)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
@@ -321,14 +316,28 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
                 "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
                 field="listen",
             )
-        certificate, private_key = (None if each is None else path.parent / Path(each).expanduser() for each in (table.certificate, table.key))
+        certificate = None if table.certificate is None else _beside(path, table.certificate, "certificate")
+        private_key = None if table.key is None else _beside(path, table.key, "key")
+        token_file = _beside(path, table.token_file, "token_file")
         if certificate is not None and private_key is not None:
             _check_certificate(certificate, private_key)
         identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
         line = text.line_of_key(refusal.field or "", below=head) or head
         raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
-    return ManagementOverTcp(table.listen, path.parent / Path(table.token_file).expanduser(), certificate, private_key, identifiers)
+    return ManagementOverTcp(table.listen, token_file, certificate, private_key, identifiers)
+
+
+def _beside(path: Path, text: str, field: str) -> Path:
+    """A file that the settings in *path* name, from their own directory on."""
+    return path.parent / _expanded(text, field)
+
+
+def _expanded(text: str, field: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsInvalid(f"{quoted(text)} begins with a home directory that is not known.", "Write the whole path.", field=field) from None
 
 
 def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
@@ -337,7 +346,7 @@ def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
     if unknown := sorted(kinds - set(KINDS)):
         hint = f"There are: {', '.join(KINDS)}."
         raise SettingsInvalid(f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds")
-    files = None if table.secret_files is None else Path(table.secret_files).expanduser()
+    files = None if table.secret_files is None else _expanded(table.secret_files, "secret_files")
     if files is not None and (not files.is_absolute() or files == Path("/")):
         hint = 'Write the whole path of a directory that holds secrets and nothing else, such as "/run/secrets".'
         raise SettingsInvalid(f"{quoted(str(files))} is not a directory below which secrets are kept.", hint, field="secret_files")
@@ -355,20 +364,18 @@ def _check_certificate(certificate: Path, key: Path) -> None:
     for each, field in ((certificate, "certificate"), (key, "key")):
         try:
             with each.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                # Mounted as Docker and Kubernetes do it, a key has modes that nothing but its place makes good (F71).
+                exposure = find_exposure(file.fileno(), str(each), allowed=stat.S_IRWXG) if field == "key" else None
         except OSError as error:
             raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
-    if mode & stat.S_IRWXO:
-        raise SettingsInvalid(
-            f"The key in {key} is open to every user of this machine (mode {mode:04o}).", f"Run: chmod o= {shlex.quote(str(key))}", field="key"
-        )
+        if exposure is not None:
+            raise SettingsInvalid(f"The key in {each} is open to every user of this machine (mode {exposure.mode:04o}).", exposure.hint, field="key")
     try:
         # A key with a pass phrase would be asked for on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
     except (ssl.SSLError, ValueError):
-        raise SettingsInvalid(
-            f"{certificate} and {key} are no certificate and its key.", "Both are in PEM format, and the key has no pass phrase.", field="certificate"
-        ) from None
+        hint = foreign_format(certificate) or foreign_format(key) or "Both are in PEM format, and the key has no pass phrase."
+        raise SettingsInvalid(f"{certificate} and {key} are no certificate and its key.", hint, field="certificate") from None
 
 
 def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:

@@ -223,7 +223,8 @@ class ImageBlob(Snapshot, frozen=True, kw_only=True):
 
     digest: str
     media_type: str
-    size: int
+    size: int | None
+    """In bytes: that of the copy, else what the manifest states; None where neither is known."""
     held: bool
     shared_images: int = 0
     """Images of other repositories, and of this one behind other tags, that have it too. Images behind the same tag are not among them."""
@@ -448,7 +449,13 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     limit: int
     """Bytes that may be held."""
     shortfall: int = 0
-    """Bytes by which the goal is missed, because what is left is locked or in use."""
+    """Bytes by which the goal is missed, because what is left is locked, is being pulled, or was used within the last minute."""
+    locked: int = 0
+    """Bytes of blobs that locked images need."""
+    in_use: int = 0
+    """Bytes of other blobs of images that are being pulled; 0 where the goal is reached."""
+    recent: int = 0
+    """Bytes of other blobs of images that were used within the last minute; 0 where the goal is reached."""
 
 
 class RefreshedTag(Snapshot, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from entrepot.encoding import NotUtf8, decode_text
+
 Shape = TypeVar("Shape")
 
 KEY_PARTS = 32
@@ -44,9 +46,9 @@ class Text:
     def __init__(self, content: bytes) -> None:
         """Read the bytes of a document; raises `TomlInvalid` when they are not UTF-8 or not TOML."""
         try:
-            self._text = content.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            raise TomlInvalid("It is not UTF-8 text.", line=content.count(b"\n", 0, error.start) + 1) from None
+            self._text = decode_text(content).replace("\r\n", "\n")
+        except NotUtf8 as error:
+            raise TomlInvalid(error.sentence, line=content.count(b"\n", 0, error.offset) + 1) from None
         _check_keys(self._text)
         try:
             self.values: dict[str, Any] = tomllib.loads(self._text)

@@ -17,6 +17,8 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
+from entrepot.certificates import read_certificates
+
 if TYPE_CHECKING:
     import httpx
 
@@ -91,7 +93,7 @@ class HttpxWire:
     def over_https(cls, address: str, ca_file: Path | None = None) -> HttpxWire:
         """To ``https://host:port``; trusted are the system's certificate authorities and those in *ca_file* (PEM).
 
-        Raises OSError when that file can't be read, and `ssl.SSLError` (an OSError too) when it holds no certificates.
+        Raises OSError when that file can't be read or holds no certificates.
         """
         import ssl
 
@@ -100,7 +102,7 @@ class HttpxWire:
 
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file is not None:
-            tls.load_verify_locations(ca_file)
+            tls.load_verify_locations(cadata=read_certificates(ca_file))
         # The proxies of the environment are for the internet. A management API is offered within a network, and its token is for nobody else.
         return cls(httpx.AsyncClient(verify=tls, base_url=address, trust_env=False))
 

@@ -34,6 +34,20 @@ def size(count: float) -> str:
     return f"{count / 1000:.1f} {_UNITS[power - 1]}"
 
 
+def what_stays(locked: int, in_use: int, recent: int) -> str:
+    """Why an eviction misses its goal: which bytes stay for which reason. All three are 0 where an older engine counted none."""
+    parts = [
+        f"{size(count)} {reason}"
+        for count, reason in (
+            (locked, "are locked"),
+            (in_use, "are being pulled"),
+            (recent, "were used within the last minute, and can go when it has passed"),
+        )
+        if count
+    ]
+    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts) or "what is left is locked or in use"
+
+
 def parse_size(text: str) -> int:
     """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of bytes; raises ValueError."""
     # What is longer is none; the number is one of at most 30 digits, so that it is not infinite.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -63,6 +64,14 @@ def own_logging() -> Iterator[None]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user of the machine can enter, which `tmp_path` is not, and `TMPDIR` need not be."""
+    with tempfile.TemporaryDirectory(prefix="entrepot-open-", dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture

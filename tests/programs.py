@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +16,7 @@ REQUIRED = "ENTREPOT_REQUIRE_PROGRAMS"
 """The environment variable that turns a missing program from a skipped test into a failed one."""
 
 _PACKAGES = {
+    "chattr": "e2fsprogs",
     "ctr": "containerd",
     "docker": "docker.io",
     "dockerd": "docker.io",
@@ -23,6 +27,7 @@ _PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "systemd-analyze": "systemd",
     "umount": "mount",
     "unshare": "util-linux",
 }
@@ -42,6 +47,18 @@ def require_root(name: str) -> None:
     """Some programs work for root only: the test is skipped, or fails when programs are required, for anyone else."""
     if os.geteuid() != 0:
         _missing(f"{name} needs root")
+
+
+def run_in_mount_namespace(module: str, *arguments: str | Path) -> str:
+    """What a module of the tests prints that mounts things where nobody else sees them; the test is skipped where that is forbidden."""
+    require_root("a mount namespace")
+    require_program("mount")
+    command = [require_program("unshare"), "--mount", "--propagation", "private", sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[1])
+    if done.returncode and re.search(r"^(unshare|mount|chattr): .*(permitted|permission denied|not supported)", done.stderr, re.IGNORECASE | re.MULTILINE):
+        pytest.skip(f"this can't be brought about here: {done.stderr.splitlines()[0]}")
+    assert done.stderr == ""
+    return done.stdout
 
 
 def _missing(what: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,29 @@ async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
 # Refusals
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "Locked", "message": "It is locked."}}, "Locked"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked."}]}, "DENIED"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked.", "detail": {"code": "Locked"}}]}, "Locked"),
+    ],
+)
+async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
+    """Below ``/acr/v1/`` an engine may have that of ACR's data API only."""
+    async with answering(lambda _: httpx.Response(405, json=body)) as client:
+        with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
+            await client.delete_repository("library/nginx")
+        assert (refused.value.code, refused.value.status) == (code, 405)
+
+
+@pytest.mark.parametrize("body", [{}, {"errors": []}, {"errors": [{}]}, {"error": None}, []])
+async def test_an_error_without_words_is_no_engine_s(body: object) -> None:
+    async with answering(lambda _: httpx.Response(500, json=body)) as client:
+        with pytest.raises(EngineAnswerInvalid):
+            await client.delete_repository("library/nginx")
+
+
 async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> None:
     with pytest.raises(EngineRefused) as refused:
         await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")
@@ -273,6 +297,26 @@ async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(name: str,
         await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
     assert refused.value.status in {400, 404}
     assert [rule.name for rule in await client.rules()] == ["example-library"]
+
+
+async def test_dots_lead_to_no_other_resource(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    """httpx took the last dots off the path, and so asked for the deletion of something else."""
+    source.add_image("library/nginx", "1")
+    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+    for ask in (
+        client.delete_repository("library/none/../nginx"),
+        client.delete_tag("library/nginx/x", "../.."),
+        client.delete_tag("library/nginx", ".."),
+        client.delete_rule(".."),
+    ):
+        with suppress(EngineRefused):
+            await ask
+    assert [each.name for each in await client.repositories()] == ["library/nginx"]
+    assert [rule.name for rule in await client.rules()] == ["example-library"]
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule("..", f"{LOGIN_SERVER}/a", "a")
+    assert (refused.value.code, refused.value.status) == ("InvalidResourceName", 400)
 
 
 # Engines that do not answer, or oddly

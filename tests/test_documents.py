@@ -522,12 +522,13 @@ async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(direc
     ("content", "says"),
     [
         (b"\xff", "not UTF-8"),
+        (RULES_TOML.encode("utf-16"), "It is not UTF-8 text but UTF-16: save it as UTF-8."),
         (b"= 1", "not TOML"),
         (b"# " + b"x" * DOCUMENT_SIZE, "longer than"),
         (b"a = " + b"[" * 3000, ""),
         (b"rules = 3", "Write each rule below"),
     ],
-    ids=["not text", "not TOML", "too long", "too deep", "no list"],
+    ids=["not text", "UTF-16", "not TOML", "too long", "too deep", "no list"],
 )
 async def test_a_document_that_can_not_be_read_stops_the_start_with_one_sentence(directories: Directories, content: bytes, says: str) -> None:
     directories.rules.write_bytes(content)
@@ -574,3 +575,109 @@ async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(direct
     assert "rule ghcr-api" in documents.problem.message
     assert says in documents.problem.message
     assert documents.rules.get("ghcr-api").freshness is None
+
+
+# Configuration that others deliver (F78). What can't be written is in test_protected_configuration.py.
+
+
+async def test_documents_that_an_orchestrator_swaps_by_a_link_are_picked_up(directories: Directories) -> None:
+    """A ConfigMap's ``..data``, and a store whose files all have the time 1."""
+    for number, target in (("1", "one"), ("2", "two")):
+        version = directories.config / f"..{number}"
+        version.mkdir()
+        (version / "rules.toml").write_text(more("acme-app", "ghcr.io/acme/app", target))
+        os.utime(version / "rules.toml", (1, 1))
+    (directories.config / "..data").symlink_to("..1")
+    directories.rules.symlink_to("..data/rules.toml")
+    documents = await opened(directories)
+    assert [str(rule.target) for rule in documents.rules] == ["one"]
+    (directories.config / "..new").symlink_to("..2")
+    (directories.config / "..new").replace(directories.config / "..data")
+    assert await documents.reload_if_changed()
+    assert [str(rule.target) for rule in documents.rules] == ["two"]
+    assert directories.rules.is_symlink()
+
+
+async def test_a_link_that_leads_nowhere_stops_the_start_with_one_sentence(directories: Directories, tmp_path: Path) -> None:
+    """A disk that is not mounted must not look like a rule book without rules."""
+    directories.rules.symlink_to(tmp_path / "gone" / "rules.toml")
+    with pytest.raises(DocumentInvalid, match=r"rules\.toml: It is a link to .*gone/rules\.toml, and .*gone is not there\."):
+        await opened(directories)
+
+
+async def test_a_link_to_a_file_that_is_not_yet_there_is_written_through(directories: Directories, tmp_path: Path) -> None:
+    directories.rules.symlink_to(tmp_path / "rules.toml")
+    documents = await opened(directories)
+    await documents.create_rule(GHCR_API)
+    assert directories.rules.is_symlink()
+    assert "ghcr-api" in contents(tmp_path / "rules.toml")
+
+
+async def test_a_link_into_the_store_is_not_written_through_even_where_it_could_be(
+    directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root may write anywhere, and a store that was changed by hand is broken."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "rules.toml").write_text("# empty\n")
+    directories.rules.symlink_to(tmp_path / "store" / "rules.toml")
+    monkeypatch.setattr(module, "READABLE_STORES", (tmp_path / "store",))
+    documents = await opened(directories)
+    with pytest.raises(module.ConfigurationReadOnly, match="where nothing may be changed by hand"):
+        await documents.create_rule(GHCR_API)
+    assert contents(tmp_path / "store" / "rules.toml") == "# empty\n"
+
+
+async def test_a_directory_that_is_not_yet_there_is_made_with_the_first_change(directories: Directories) -> None:
+    directories.config.rmdir()
+    documents = await opened(directories)
+    await documents.create_rule(GHCR_API)
+    assert stat.S_IMODE(directories.config.stat().st_mode) == 0o700
+
+
+async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_written(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = await opened(directories)
+    monkeypatch.setattr(module, "_obstacle", lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None)
+    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\."):
+        await documents.apply_import(CREDENTIALS_TOML + RULES_TOML)
+    assert on_disk(directories) == {}
+    assert (len(documents.rules), len(documents.credential_sets)) == (0, 0)
+
+
+async def test_an_import_is_taken_back_where_the_second_document_is_refused(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = await with_both(directories)
+    before = on_disk(directories)
+    replace_file = os.replace
+
+    def refuse(source: str, target: Path) -> None:
+        if target.name == "rules.toml":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    text = more("ghcr-api", "ghcr.io/acme/api", "acme/api") + CREDENTIALS_TOML.replace("hub-login", "ghcr-login").replace("docker.io", "ghcr.io")
+    with pytest.raises(module.ConfigurationReadOnly, match="mounted alone"):
+        await documents.apply_import(text)
+    assert on_disk(directories) == before
+    assert [each.name for each in documents.credential_sets] == ["hub-login"]
+    assert not await documents.reload_if_changed()
+
+
+async def test_documents_of_another_system_are_read(directories: Directories) -> None:
+    """F87: with a byte order mark and CRLF."""
+    directories.rules.write_bytes(b"\xef\xbb\xbf" + RULES_TOML.replace("\n", "\r\n").encode())
+    directories.credentials.write_bytes(b"\xef\xbb\xbf" + CREDENTIALS_TOML.encode())
+    documents = await opened(directories)
+    assert names(documents) == ["hub-library"]
+    assert [each.name for each in documents.credential_sets] == ["hub-login"]
+
+
+async def test_while_a_change_hangs_on_its_disk_others_are_refused_in_one_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F79: each of them held a thread, until pulls had none any more."""
+    monkeypatch.setattr("entrepot.documents.LOCK_TIMEOUT", 0.01)
+    documents = await opened(directories)
+    documents._lock.acquire()
+    with pytest.raises(EngineError, match=rf"Another change has not been written to {directories.config} for 0\.01 s\. Look at the disk"):
+        await documents.delete_rule("example-library")
+    documents._lock.release()
+    with pytest.raises(CacheRuleNotFound):
+        await documents.delete_rule("example-library")

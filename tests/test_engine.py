@@ -17,6 +17,7 @@ from entrepot.reference import Digest, Repository
 from entrepot.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.settings import Directories, Settings
 from entrepot.snapshots import HealthStatus, LayerState, PullSnapshot, PullState
+from entrepot.store.catalog import CatalogFailed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.standin import BasicSignIn, DropAfter, StandIn, Status
 
@@ -235,3 +236,28 @@ async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: Sta
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module.platform, "machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"
+
+
+@pytest.mark.parametrize("failure", [CatalogFailed("The catalog fails."), None], ids=["fails", "hangs"])
+async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_known(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, failure: CatalogFailed | None
+) -> None:
+    monkeypatch.setattr("entrepot.revision.USAGE_TOLD", 0)
+    [before] = await engine.rule_snapshots()
+
+    async def ask() -> dict[str, tuple[int, int]]:
+        if failure is not None:
+            raise failure
+        await asyncio.Event().wait()
+        return {}
+
+    with monkeypatch.context() as patched:
+        patched.setattr("entrepot.engine.RULE_COUNTS_TIMEOUT", 0.01)
+        patched.setattr(engine.catalog, "requests_of_rules", ask)
+        revision = engine.revisions.rules
+        assert await engine.rule_snapshots() == [before]
+        # A client that keeps this answer is not told later that nothing has changed.
+        assert engine.revisions.rules != revision
+    revision = engine.revisions.rules
+    assert await engine.rule_snapshots() == [before]
+    assert engine.revisions.rules == revision

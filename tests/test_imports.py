@@ -16,7 +16,25 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"causes", "directories", "errors", "events", "reference", "snapshots", "tasks", "toml", "wire", "words"}),
+    frozenset(
+        {
+            "causes",
+            "certificates",
+            "directories",
+            "encoding",
+            "errors",
+            "events",
+            "jsontext",
+            "platforms",
+            "reference",
+            "running_engine",
+            "snapshots",
+            "tasks",
+            "toml",
+            "wire",
+            "words",
+        }
+    ),
     frozenset({"client", "credentials", "freshness", "importing", "mapping", "matching", "rules", "secrets", "settings", "upstreams"}),
     frozenset({"documents", "source", "store"}),
     frozenset({"activity", "cache"}),
@@ -30,7 +48,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 SEPARATE = frozenset({"documents", "source", "store"})
 """Rooms of one floor that know nothing of each other."""
 
-FOR_THE_DASHBOARD = frozenset({"entrepot.client", "entrepot.errors", "entrepot.snapshots", "entrepot.toml", "entrepot.words"})
+FOR_THE_DASHBOARD = frozenset(
+    {"entrepot.client", "entrepot.encoding", "entrepot.errors", "entrepot.platforms", "entrepot.snapshots", "entrepot.toml", "entrepot.words"}
+)
 """The dashboard is a client: it speaks to an engine, knows the pictures that come back, tells sizes and times in the same words as the command line, and reads
 its user's files and refuses what is wrong in them as the engine does."""
 

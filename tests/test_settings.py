@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -183,9 +184,61 @@ def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path)
     found = Settings.load(path).management
     assert found == ManagementOverTcp("0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem")
     assert found.shown == "https://0.0.0.0:5001"
+
+
+def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(tmp_path: Path, open_directory: Path) -> None:
+    """F71."""
+    Authority(tmp_path).server("localhost")
     (tmp_path / "localhost.pem").chmod(0o644)
-    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)"):
+    path = tmp_path / "settings.toml"
+    written = '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "{0}/localhost.pem"\nkey = "{0}/localhost.pem"\n'
+    path.write_text(written.format(tmp_path))
+    assert Settings.load(path).management is not None
+    shutil.copy(tmp_path / "localhost.pem", open_directory)
+    path.write_text(written.format(open_directory))
+    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)\. Run: chmod 640 "):
         Settings.load(path)
+    (open_directory / "localhost.pem").chmod(0o640)
+    assert Settings.load(path).management is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("certificate", "certificate is UTF-16 text: save it as UTF-8"), ("key", "key is in DER format: convert it to PEM")]
+)
+def test_a_key_pair_in_a_format_that_no_server_takes_is_named(name: str, says: str, tmp_path: Path) -> None:
+    """F87."""
+    Authority(tmp_path).server("localhost")
+    pem = (tmp_path / "localhost.pem").read_bytes()
+    (tmp_path / "certificate").write_bytes(pem.decode().encode("utf-16") if name == "certificate" else pem)
+    (tmp_path / "key").write_bytes(b"\x30\x82\x01\x00" if name == "key" else pem)
+    text = '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "certificate"\nkey = "key"\n'
+    assert says in refused(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    ("content", "token"),
+    [
+        (b"\xef\xbb\xbfABCDEFGHIJKLMNOPQRSTUVWXYZ\r\n", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        (b" ABCDEFGHIJKLMNOPQRSTUVWXYZ \n\n", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ".encode("utf-16"), None),
+    ],
+)
+def test_a_token_is_read_as_editors_write_it(content: bytes, token: str | None, tmp_path: Path) -> None:
+    """F87."""
+    (tmp_path / "token").touch(0o600)
+    (tmp_path / "token").write_bytes(content)
+    management = ManagementOverTcp("127.0.0.1:5001", tmp_path / "token")
+    if token is not None:
+        assert management.token() == token
+        return
+    with pytest.raises(SettingsInvalid, match=r"token is not UTF-8 text but UTF-16\. Save it as plain UTF-8 text"):
+        management.token()
+
+
+def test_a_home_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
+    """F78."""
+    message = refused(tmp_path, 'ca_file = "~no-such-user/ca.pem"\n').message
+    assert "line 1: '~no-such-user/ca.pem' begins with a home directory that is not known. Write the whole path." in message
 
 
 def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:
@@ -273,6 +326,23 @@ def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: 
 
     monkeypatch.setattr(platformdirs, "user_runtime_path", refuse)
     with pytest.raises(EngineError, match="Set XDG_RUNTIME_DIR"):
+        Directories.of_user()
+
+
+@pytest.mark.parametrize("answer", [Path("~/.config/entrepot"), RuntimeError("could not determine the home directory")])
+def test_a_user_without_a_home_directory_is_one_sentence(answer: Path | RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F78: older versions of platformdirs give the path as it stands, and it would be made below the current directory."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+
+    def config_path(*_: object, **__: object) -> Path:
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(platformdirs, "user_config_path", config_path)
+    with pytest.raises(EngineError, match=r"has no home directory\. Set HOME, or each of XDG_CONFIG_HOME, XDG_STATE_HOME to a directory"):
         Directories.of_user()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -19,7 +20,8 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
-from entrepot.client import CacheClient
+from entrepot.client import CacheClient, ClientError
+from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from tui import terminal
 from tui.faults import kept, named
 from tui.leaving import DashboardOutcome, outcome_of_leaving
@@ -85,6 +87,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         keymap: Keymap | None = None,
         keeps_theme_in: Path | None = None,
         log: Path | None = None,
+        offered: Sequence[str] = (),
         driver_class: type[Driver] | None = None,
     ) -> None:
         # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless it is told that the terminal's own colours are used.
@@ -94,6 +97,8 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         self.fault: BaseException | None = None
         """What has ended the dashboard, where it was a fault of its own."""
         self.faults: list[str] = []
+        self.offered = tuple(offered)
+        """The images of a demo's source, as they are pulled: nobody can guess them."""
         self._faults_in = log
         self._copied = ""
         self._is_too_small = False
@@ -262,8 +267,35 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Ask which image of which platform, then pull it and show how it comes."""
         from tui.screens.pull_dialog import PullDialog
 
-        if await self.push_screen_wait(PullDialog(image, platform)):
+        proposed = "" if image else await self._next_offered()
+        if await self.push_screen_wait(PullDialog(image or proposed, platform, replaces=bool(proposed))):
             await self.show_pulls()
+
+    async def _next_offered(self) -> str:
+        """The first image of a demo's source that was not pulled yet."""
+        if not self.offered:
+            return ""
+        try:
+            pulled = {pull.image for pull in await self.client.pulls()}
+        except ClientError:
+            pulled = set()
+        return next((image for image in self.offered if image not in pulled), self.offered[0])
+
+    @work(group="first sign-in", exit_on_error=False)
+    async def tell_first_sign_in(self, name: str) -> None:
+        """Say how the first sign-in of a credential set that was created or changed went, as soon as that is known."""
+        # A lost connection and a set that was deleted meanwhile are shown by themselves.
+        with suppress(ClientError):
+            self.tell_health(await self.client.credential_set_once_tried(name))
+
+    def tell_health(self, credential_set: CredentialSetSnapshot) -> None:
+        """Say how the last sign-in of a credential set went."""
+        from tui.presentation.credentials import credential_set_health
+
+        word, _ = credential_set_health(credential_set)
+        why = f": {credential_set.error_message}" if credential_set.error_message else "."
+        well = credential_set.health is HealthStatus.HEALTHY
+        self.notify(f"{credential_set.name} is {word}{why}", severity="information" if well else "warning")
 
     async def show_pulls(self) -> None:
         """Go where pulls can be watched."""

@@ -134,6 +134,11 @@ class CommandPalette(Dialog[Command | None]):
         else:
             self.dismiss(command)
 
+    @property
+    def enter_commits(self) -> bool:
+        """A command that deletes something asks for itself."""
+        return False
+
     def action_move(self, by: int) -> None:
         """Go to another command."""
         self.query_one(RowList).action_move(by)

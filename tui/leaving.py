@@ -27,11 +27,11 @@ async def outcome_of_leaving(app: Dashboard, *, started_engine: bool) -> Dashboa
     pulling = f"{counted(running, 'pull is', 'pulls are')} still running. " if running else ""
     if started_engine and not app.is_lost:
         text = f"{pulling}The engine was started for this dashboard. Left running, it serves container clients on {app.address} without it."
-        choices = [Choice("stay", "Stay", "n"), Choice("leave-running", "Leave it running", "l"), Choice("stop", "Stop it", "s", danger=True)]
+        choices = [Choice("stay", "Stay"), Choice("leave-running", "Leave it running"), Choice("stop", "Stop it", danger=True)]
         answer = await app.push_screen_wait(Question("Leave the dashboard?", text, choices))
         return DashboardOutcome(keep_engine=answer == "leave-running") if answer in {"leave-running", "stop"} else None
     if running:
-        choices = [Choice("stay", "Stay", "n"), Choice("leave-running", "Leave", "y")]
+        choices = [Choice("stay", "Stay"), Choice("leave-running", "Leave")]
         text = f"{pulling}The engine goes on with {'it' if running == 1 else 'them'}."
         if await app.push_screen_wait(Question("Leave the dashboard?", text, choices)) != "leave-running":
             return None

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +25,18 @@ class DashboardFailed(EntrepotError):
 
 
 def run_dashboard(
-    client: CacheClient, *, config: Path, data: Path, log: Path, chosen: Mapping[str, Any], started_engine: bool, demo: bool = False
+    client: CacheClient, *, config: Path, data: Path, log: Path, chosen: Mapping[str, Any], started_engine: bool, offered: Sequence[str] = ()
 ) -> DashboardOutcome:
     """Show the dashboard of the engine that *client* speaks to; gives what shall become of the engine.
 
     *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* that for what the dashboard keeps, *log* that for a fault's traceback,
-    *chosen* the options of the command line, which go before the file's. Raises `OptionInvalid` and `DashboardFailed`.
+    *chosen* the options of the command line, which go before the file's, *offered* the images of a demo's source. Raises `OptionInvalid` and `DashboardFailed`.
     """
     # Textual reads its environment when it is imported.
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    # Rich and Textual would take them for the size of the terminal, and never see it change (F76).
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # What is imported stays: to look through it for garbage again and again takes a tenth of the time to the first picture.
     gc.disable()
     from tui.app import Dashboard
@@ -51,18 +54,20 @@ def run_dashboard(
     if options.read_only:
         client.only_read()
     keymap = None
-    if (config / "keymap.toml").exists():
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of another user.
+    if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 
         keymap = read_keymap(config / "keymap.toml", Dashboard)
     ThriftyDriver.ascii_only, ThriftyDriver.colours = options.ascii, not os.environ.get("NO_COLOR")
     app = Dashboard(
         client,
-        started_engine=started_engine and not demo,
+        started_engine=started_engine,
         options=options,
         keymap=keymap,
         keeps_theme_in=kept,
         log=fault_log,
+        offered=offered,
         driver_class=ThriftyDriver,
     )
     if options.theme:

@@ -5,7 +5,7 @@ Every colour of text reaches the 4.5 : 1 of WCAG 2.2, level AA, on every ground:
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 TEXTS = ("foreground", "text-muted", "accent", "success", "warning", "error")
 """The colours that text has."""
@@ -60,3 +60,8 @@ LIGHT = Theme(
     error="#9b2c25",
     variables=_variables(muted="#535c62", border="#bab5a8", ground="#f8f6f1", thumb="#bab5a8"),
 )
+
+
+def theme_names() -> list[str]:
+    """All themes that can be chosen, our own first."""
+    return [DARK.name, LIGHT.name, *BUILTIN_THEMES]

@@ -7,13 +7,19 @@ and sends the cells that differ.
 
 from __future__ import annotations
 
+import os
 import re
+import selectors
+import sys
+import time
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from textual.drivers.linux_driver import LinuxDriver
+
+from tui.keyboard import QUESTION, KeyReader, escape_delay
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -56,6 +62,23 @@ def plain(text: str) -> str:
     if text.isascii():
         return text
     return "".join(each if each.isascii() else _BOX.get(each) or "?" * cell_len(each) for each in text)
+
+
+INPUT_POLL = 0.1
+"""Seconds after which the thread that reads looks whether it is to end."""
+
+FALLBACK_SIZE = 80, 24
+"""Columns and lines of a terminal that does not know them, as on a serial line."""
+
+
+def terminal_size() -> tuple[int, int]:
+    """Columns and lines of the terminal itself: COLUMNS and LINES, where they are exported, are those of another one or of an earlier moment (F76)."""
+    for stream in (sys.__stderr__, sys.__stdout__, sys.__stdin__):
+        with suppress(AttributeError, ValueError, OSError):
+            size = os.get_terminal_size(stream.fileno())  # type: ignore[union-attr]
+            if size.columns > 0 and size.lines > 0:
+                return size.columns, size.lines
+    return FALLBACK_SIZE
 
 
 Style = tuple[str, ...]
@@ -142,6 +165,37 @@ class ThriftyDriver(LinuxDriver):
         # LinuxDriver.__init__ has set it to standard error.
         terminal: Any = _Terminal(self._file)
         self._file = terminal
+
+    def _get_terminal_size(self) -> tuple[int, int]:
+        return terminal_size()
+
+    def run_input_thread(self) -> None:
+        """Read what the terminal sends until the driver stops."""
+        reader = KeyReader(ask=self._ask, delay=escape_delay())
+        self._ask()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                deadline = reader.deadline
+                wait = INPUT_POLL if deadline is None else min(INPUT_POLL, max(0.0, deadline - time.monotonic()))
+                messages = reader.feed(self._read_input()) if selector.select(wait) else []
+                for message in (*messages, *reader.tick()):
+                    self.process_message(message)
+
+    def _read_input(self) -> bytes:
+        try:
+            data = os.read(self.fileno, 65_536)
+        except OSError:
+            data = b""
+        if not data:
+            # The terminal is gone, of which SIGHUP tells. Until then it is ready to be read all the time.
+            self.exit_event.wait(INPUT_POLL)
+        return data
+
+    def _ask(self) -> None:
+        """Ask the terminal for something that it answers after all that it has sent (see `tui.keyboard`)."""
+        if self._writer_thread is not None:
+            super().write(QUESTION)
 
     def forget(self) -> None:
         """What the terminal shows is not known any more."""

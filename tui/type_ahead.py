@@ -4,6 +4,9 @@ Textual hands a key to the widget that has the focus, and looks for a binding on
 next keys are on their way already, to where the focus was: of ``/nginx`` the ``n`` would make a rule, or be lost. Here a key that nobody types into a field
 takes its action at once. The next ones wait until all has heard of it that has to, while a screen comes up, while one is made ready for which the engine has to
 be asked, and while a wizard asks the engine whether it may go on.
+
+No key is taken for the answer to a question that was not on the screen when it was pressed (F66), and text that comes at once is no command: `tui.keyboard`
+tells it from keys.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from textual.app import App, ReturnType
 from textual.dom import DOMNode
 from textual.message import Message
 from textual.timer import Timer
+from textual.widgets import Input
 from textual.worker import Worker
+
+from entrepot.words import counted
+from widgets.answers import OneAnswer
 
 AT_ONCE = frozenset({"ctrl+q", "ctrl+z"})
 """Keys that wait for nothing, and what waits is forgotten."""
@@ -27,6 +34,9 @@ OUT_OF_A_WAIT = frozenset({"escape", "ctrl+c"})
 
 UNHEARD = 2.0
 """Seconds after which the next key is taken although nobody has said that the last one is done with: what is gone says nothing any more."""
+
+RUSHED = "_rushed"
+"""Name of the attribute of a key that came at once with others, as from a paste and not from a person: see `tui.keyboard`."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -70,6 +80,8 @@ class TypingApp(App[ReturnType]):
             self.forget_held_keys()
             self._give_up()
             await self._take(event)
+        elif self._is_before_the_question(event):
+            return
         elif not self._held_keys and self._is_ready():
             await self._take(event)
         elif not self._is_repeated(event):
@@ -80,9 +92,18 @@ class TypingApp(App[ReturnType]):
         """Show another screen; keys that wait are for that one."""
         pushed = super().push_screen(*arguments, **options)
         self._preparing.clear()
+        if isinstance(self.screen, OneAnswer) and not self.screen.takes_type_ahead:
+            # Whoever has thought better of it meanwhile gets out; nothing else was meant for what nobody has read yet.
+            self._held_keys = [each for each in self._held_keys if is_key(each, "escape")][:1]
         if self._held_keys:
             self.take_held_keys()
         return pushed
+
+    def post_display_hook(self) -> None:
+        """A picture has gone to the terminal: from now on a key may be an answer to the question in it, once its choices have their places."""
+        screen = self.screen
+        if isinstance(screen, OneAnswer) and not screen.is_drawn and screen.focused is not None and screen.focused.size.area:
+            screen.is_drawn = True
 
     def pop_screen(self) -> Any:
         """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited for its answer goes on before the next key is taken."""
@@ -120,7 +141,31 @@ class TypingApp(App[ReturnType]):
             self._done_with = number
             self.take_held_keys()
 
+    def _is_before_the_question(self, event: events.Key | events.Paste) -> bool:
+        """Whether it was pressed before the question on top was drawn."""
+        screen = self.screen
+        return isinstance(screen, OneAnswer) and not screen.takes_type_ahead and not screen.is_drawn and not is_key(event, "escape")
+
+    def _is_refused(self, event: events.Key | events.Paste) -> bool:
+        """Whether it is left out, which is told in a line: text that no field takes, or enter at the end of text where enter would change something (F66)."""
+        if isinstance(event, events.Paste):
+            if isinstance(self.focused, Input):
+                return False
+            self.notify(
+                f"{counted(len(event.text), 'character', 'characters')} came at once, as from a paste, and were left out: no field takes text here.",
+                severity="warning",
+            )
+            return True
+        if not (is_key(event, "enter") and getattr(event, RUSHED, False)):
+            return False
+        if not (isinstance(self.screen, OneAnswer) and self.screen.enter_commits):
+            return False
+        self.notify("enter came at once with other keys, as from a paste, and was left out. Press it once more.", severity="warning")
+        return True
+
     async def _take(self, event: events.Key | events.Paste) -> None:
+        if self._is_refused(event):
+            return
         self._last_key = event
         self._taken += 1
         done, focused = self.KeyDone(self._taken), self.focused
@@ -170,6 +215,11 @@ class TypingApp(App[ReturnType]):
             return False
         last = self._held_keys[-1] if self._held_keys else self._last_key
         return isinstance(event, events.Key) and event.key == "enter" and isinstance(last, events.Key) and last.key == "enter"
+
+
+def is_key(event: events.Key | events.Paste, name: str) -> bool:
+    """Whether an event is the key of that name."""
+    return isinstance(event, events.Key) and event.key == name
 
 
 Shows = Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, None]]

@@ -38,10 +38,11 @@ DIALOG_CSS = """
         border: round $accent;
     }
     &.-low > .dialog { padding: 0 1; max-height: 100%; }
-    &.-low .dialog--text { margin: 0; }
+    &.-low .dialog--text, &.-low .dialog--keys { margin: 0; }
     & .dialog--title { text-style: bold; color: $accent; }
     & .dialog--text { margin: 1 0; height: auto; }
     & .dialog--buttons { height: auto; align-horizontal: right; }
+    & .dialog--keys { margin-top: 1; color: $text-muted; }
     & Button { margin-left: 2; min-width: 10; }
     & Input { background: $panel; margin-bottom: 1; }
 """
@@ -56,19 +57,21 @@ LOW = [(0, "-low"), (20, "-high")]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Something that can be chosen; *key* is its letter."""
+    """Something that can be chosen. With *danger* it deletes, stops or loses something."""
 
     id: str
     label: str
-    key: str
     danger: bool = False
 
 
 class Question(Dialog[str | None]):
     """A question with choices. The first choice, which changes nothing, has the focus; escape takes it too and gives None.
 
-    With *typed* the dangerous choices work only after that word has been typed.
+    No letter answers it (F66): left and right go to a choice, enter takes it. A letter, or a tab, goes back to the first choice, so that the line end behind
+    a text that was meant for something else takes nothing. With *typed* the dangerous choices work only after that word has been typed.
     """
+
+    takes_type_ahead = False
 
     DEFAULT_CSS = f"Question {{ {DIALOG_CSS} {SCROLLS} }}"
     VERTICAL_BREAKPOINTS = LOW
@@ -76,6 +79,8 @@ class Question(Dialog[str | None]):
         Binding("escape", "cancel", "cancel", tooltip="Change nothing"),
         Binding("left", "app.focus_previous", show=False, tooltip="Go to the choice before"),
         Binding("right", "app.focus_next", show=False, tooltip="Go to the next choice"),
+        # A tab may stand in a text that is pasted; the cursor keys can't.
+        Binding("tab", "first_choice", show=False),
         HELP,
     ]
 
@@ -92,17 +97,26 @@ class Question(Dialog[str | None]):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
             if self._typed is not None:
-                yield Plain(f"Type {self._typed} to go on:")
+                yield Plain(f"Type {self._typed} to go on, then enter:")
                 yield TextLine(compact=True, id="typed")
             with Horizontal(classes="dialog--buttons"):
                 for choice in self._choices:
-                    label = choice.label if self._typed is not None else f"{choice.label} ({choice.key})"
                     yield Button(
-                        Content(shown(label)), id=choice.id, compact=True, variant="error" if choice.danger else "default", disabled=self._is_locked(choice, "")
+                        Content(shown(choice.label)),
+                        id=choice.id,
+                        compact=True,
+                        variant="error" if choice.danger else "default",
+                        disabled=self._is_locked(choice, ""),
                     )
+            if self._typed is None:
+                yield Plain("left, right choose   enter confirms   esc cancels" if len(self._choices) > 1 else "enter closes", classes="dialog--keys")
 
     def on_mount(self) -> None:
         """Put the focus where a careless enter does no harm."""
+        self.action_first_choice()
+
+    def action_first_choice(self) -> None:
+        """Go to what changes nothing: the first choice, or the field for the word."""
         self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}").focus()
 
     def _is_locked(self, choice: Choice, typed: str) -> bool:
@@ -124,12 +138,10 @@ class Question(Dialog[str | None]):
         self.dismiss(event.button.id)
 
     def on_key(self, event: events.Key) -> None:
-        """Answer with the letter of a choice, unless a word has to be typed."""
-        for choice in self._choices if self._typed is None else ():
-            if choice.key == event.key:
-                # Once this dialog is gone, the same key would be taken for one of the screen below.
-                event.stop()
-                self.dismiss(choice.id)
+        """A letter answers nothing: it goes back to what changes nothing."""
+        if event.is_printable:
+            event.stop()
+            self.action_first_choice()
 
     def action_cancel(self) -> None:
         """Change nothing."""
@@ -170,6 +182,11 @@ class Prompt(Dialog[dict[str, str] | None]):
                 yield Button("Cancel (esc)", id="cancel", compact=True)
                 yield Button(Content(f"{shown(self._button)} (enter)"), id="take", compact=True, variant="primary")
 
+    @property
+    def enter_commits(self) -> bool:
+        """What is done with the lines is asked for once more."""
+        return False
+
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         ids = [field.id for field in self._fields]
@@ -207,6 +224,11 @@ class Shown(Dialog[None]):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
             yield Plain(self._note)
+
+    @property
+    def enter_commits(self) -> bool:
+        """Nothing is asked."""
+        return False
 
     def action_close(self) -> None:
         """Back to the screen."""
@@ -260,6 +282,11 @@ class KeyHelp(Dialog[None]):
         own = groups["This screen"]
         groups["This screen"] = {action: own[action] for action in in_place(self._below, list(own))}
         return {head: entries for head, entries in groups.items() if entries}
+
+    @property
+    def enter_commits(self) -> bool:
+        """Nothing is asked."""
+        return False
 
     def action_scroll(self, by: int) -> None:
         """Move through the keys."""

@@ -79,6 +79,11 @@ class Inquiry(Dialog[str | None]):
         self._ask_soon()
 
     @property
+    def enter_commits(self) -> bool:
+        """Where enter does what was typed."""
+        return self._take is not None
+
+    @property
     def _line(self) -> str:
         return self.query_one("#line", Input).value.strip()
 

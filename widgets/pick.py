@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
 from widgets.answers import Dialog
 from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
-from widgets.row_list import Cell, Column, Row, RowList
+from widgets.row_list import Cell, Column, CursorKeyList, Row, RowList
 from widgets.text import Plain, cell_width, shown
 
 ROWS = 9
@@ -77,7 +77,8 @@ class Pick(Dialog[str | None]):
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
-            yield RowList(columns, id="options", header=False)
+            # Where something is changed, letters that were meant for something else must not choose what (F66).
+            yield (RowList if self._take is None else CursorKeyList)(columns, id="options", header=False)
             yield Plain("", classes="pick--preview")
             yield Plain("", classes="pick--refusal")
             yield Plain(f"enter {self._verb}   esc changes nothing", classes="pick--keys")
@@ -92,6 +93,11 @@ class Pick(Dialog[str | None]):
         found.focus()
         self.query_one(".dialog--text").display = bool(self._text)
         self._show_preview()
+
+    @property
+    def enter_commits(self) -> bool:
+        """Where enter does what was chosen."""
+        return self._take is not None
 
     @on(RowList.Moved)
     def _show_preview(self) -> None:
@@ -118,6 +124,13 @@ class Pick(Dialog[str | None]):
             shown.add_class("-shown")
         else:
             self.dismiss(event.row.key)
+
+    def on_key(self, event: events.Key) -> None:
+        """Where something is changed, a letter was meant for something else: the cursor goes back to what is chosen now (F66)."""
+        if self._take is not None and event.is_printable:
+            event.stop()
+            if self._chosen in self._options:
+                self.query_one("#options", RowList).move_to(self._chosen)
 
     def action_cancel(self) -> None:
         """Choose nothing."""

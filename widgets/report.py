@@ -71,6 +71,11 @@ class Report(Dialog[bool]):
         for shows in self.query("#lines").results(Plain):
             shows.update(told)
 
+    @property
+    def enter_commits(self) -> bool:
+        """Nothing is asked."""
+        return False
+
     def action_scroll(self, by: int) -> None:
         """Move through the lines."""
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)

@@ -554,3 +554,17 @@ def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False
         return padded(f"{first_cells(text, cells - 2).rstrip()}..", cells)
     head = (cells - 2) // 2
     return padded(f"{first_cells(text, head)}..{last_cells(text, cells - 2 - head)}", cells)
+
+
+class CursorKeyList(RowList, inherit_bindings=False):
+    """A list without letters for keys: a text that is typed or pasted moves nothing in it (F66)."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "move(1)", show=False),
+        Binding("up", "move(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("home", "first", show=False),
+        Binding("end", "last", show=False),
+        Binding("enter", "open", show=False),
+    ]

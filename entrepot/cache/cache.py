@@ -30,6 +30,7 @@ from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
+from entrepot.platforms import Platform
 from entrepot.reference import Digest, ImageReference, Repository, Tag
 from entrepot.rules import Route
 from entrepot.settings import Settings
@@ -68,6 +69,12 @@ UNPROVEN_TTL = 600.0
 
 UNPROVEN = 10_000
 """Such failures that are remembered."""
+
+NESTED_INDEXES = 3
+"""Indexes within an index that are followed to the image of a platform."""
+
+PLATFORMS_NAMED = 30
+"""Platforms that are named where an image has none for the wanted one."""
 
 CONFIG_LIMIT = 8 * 1024 * 1024
 """The largest image config that is read for its platform, in bytes."""
@@ -161,9 +168,11 @@ class _RepositoryBlob:
     digest: Digest
     credential_set: str | None
     client: SourceClient = field(compare=False)
+    size: int | None = field(default=None, compare=False)
+    """As far as it is known, in bytes."""
 
     def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStream]:
-        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator)
+        return self.client.blob(self.repository, self.digest, offset=offset, validator=validator, size=self.size)
 
 
 class ArtifactCache:
@@ -461,7 +470,7 @@ class ArtifactCache:
             return BlobDescription(digest, size, Origin.CACHE)
         if route is None:
             raise self._not_held(repository, digest)
-        return BlobDescription(digest, descriptor.size, Origin.UPSTREAM)
+        return BlobDescription(digest, await self._size_to_fetch(repository, route, descriptor), Origin.UPSTREAM)
 
     async def blob(self, repository: Repository, digest: Digest, *, asked_by: str | None = None) -> HeldBlob | Fill:
         """A blob for a client: held whole, or the fill that brings it. A layer that is not held begins the pull of its image.
@@ -469,7 +478,7 @@ class ArtifactCache:
         Raises `BlobUnknown`, `RepositoryUnknown` or a `SourceError`.
         """
         descriptor, is_named = await self._descriptor(repository, digest)
-        blob = await (self._cached_or_fill(repository, descriptor) if is_named else self._unnamed_blob(repository, descriptor))
+        blob = await self._cached_or_fill(repository, descriptor, is_named=is_named)
         if isinstance(blob, HeldBlob):
             # Whoever answers opens the file a moment later, for a range in another thread: until then it must not be evicted.
             self._blobs.hand_out(digest)
@@ -477,6 +486,8 @@ class ArtifactCache:
             self.ledger.blob_used(digest)
             return blob
         self.misses += 1
+        if not is_named:
+            self._note_fill(repository, digest, blob)
         if descriptor.kind is ReferenceKind.LAYER and is_named and self._fills.refusal is None and not self.pulls.is_busy:
             # On a full disk, and while many pulls are under way, only what a client waits for is fetched: it is all that somebody has something of.
             await self._begin_pull(repository, digest, asked_by)
@@ -488,9 +499,8 @@ class ArtifactCache:
         descriptor = holding.blobs.get(digest)
         if descriptor is not None:
             return descriptor, True
-        stated = self._stated_sizes.get((repository, digest))
-        if stated is not None and not stated.is_contradicted and 0 <= self._clock() - stated.time < STATED_SIZE_TTL:
-            return stated.descriptor, False
+        if self._size_stated_lately(repository, digest) is not None:
+            return self._stated_sizes[repository, digest].descriptor, False
         route = self._route(repository)
         if route is None:
             if not holding.manifests:
@@ -508,43 +518,10 @@ class ArtifactCache:
             self._stated_sizes.popitem(last=False)
         return stated
 
-    async def _unnamed_blob(self, repository: Repository, descriptor: Descriptor) -> HeldBlob | Fill:
-        """A blob whose size only a HEAD has told: where the GET contradicts it, the GET is right."""
-        digest = descriptor.digest
-        blob = await self._cached_or_fill(repository, descriptor, is_named=False)
-        if isinstance(blob, HeldBlob):
-            return blob
-        self._note_fill(repository, digest, blob)
-        try:
-            await blob.wait_beyond(0)
-        except SourceAnswerInvalid:
-            size = await self._size_of_get(repository, digest)
-            if size is None or size == descriptor.size:
-                return blob
-            descriptor = self._state_size(repository, digest, size).descriptor
-            blob = await self._cached_or_fill(repository, descriptor, is_named=False)
-            if isinstance(blob, Fill):
-                self._note_fill(repository, digest, blob)
-        except EntrepotError:
-            # Whoever sends the blob meets the same error, and tells it.
-            pass
-        return blob
-
     def _note_fill(self, repository: Repository, digest: Digest, fill: Fill) -> None:
         stated = self._stated_sizes.get((repository, digest))
         if stated is not None:
             stated.fill = fill
-
-    async def _size_of_get(self, repository: Repository, digest: Digest) -> int | None:
-        """The size that the source states when it sends the blob; None where it states none or can't be asked."""
-        route = self._route(repository)
-        if route is None:
-            return None
-        try:
-            async with self._blob_source(route, digest)(offset=0, validator=None) as stream:
-                return stream.size
-        except SourceError:
-            return None
 
     async def _size_at_source(self, repository: Repository, route: Route, digest: Digest) -> int:
         try:
@@ -569,10 +546,10 @@ class ArtifactCache:
             )
         return BlobUnknown(f"{repository} holds no blob {digest}, and no cache rule answers for it any more.", "Make a cache rule for it to pull more.")
 
-    async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
-        """The fill of a blob that a manifest names, or None when it is held."""
+    async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
+        """The fill of a blob that a manifest names, or its size in bytes when it is held."""
         blob = await self._cached_or_fill(repository, descriptor)
-        return None if isinstance(blob, HeldBlob) else blob
+        return blob.size if isinstance(blob, HeldBlob) else blob
 
     async def _cached_or_fill(self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True) -> HeldBlob | Fill:
         """A right copy that opens for the repository, else the fill that brings the blob from the repository's own source."""
@@ -588,12 +565,33 @@ class ArtifactCache:
         if route is None:
             # Its rule was deleted while it comes in.
             login_server = await self._login_server_of(repository)
-            fill = self._fills.get(digest, login_server, descriptor.size) if login_server is not None else None
+            fill = self._fills.of_source(digest, login_server, descriptor.size) if login_server is not None else None
             if fill is None:
                 raise self._not_held(repository, digest)
             return fill
+        size = await self._size_to_fetch(repository, route, descriptor)
         self.copies.fetching(digest, _blob_origin(route))
-        return await self._fills.join(digest, descriptor.size, self._blob_source(route, digest), origin=route.registry.login_server)
+        return await self._fills.join(digest, size, self._blob_source(route, digest, size), origin=route.registry.login_server)
+
+    async def _size_to_fetch(self, repository: Repository, route: Route, descriptor: Descriptor) -> int:
+        """What the manifest states as the size of a blob, else what the source says (F82): no answer to a client goes without a length.
+
+        Raises `BlobUnknown` or a `SourceError`, also where the source does not say how large the blob is.
+        """
+        if descriptor.size is not None:
+            return descriptor.size
+        digest = descriptor.digest
+        stated_size = self._size_stated_lately(repository, digest)
+        if stated_size is None:
+            self._raise_remembered(repository, str(digest))
+            stated_size = await self._size_flights.join((repository, digest), lambda: self._size_at_source(repository, route, digest))
+            self._state_size(repository, digest, stated_size)
+        return stated_size
+
+    def _size_stated_lately(self, repository: Repository, digest: Digest) -> int | None:
+        stated = self._stated_sizes.get((repository, digest))
+        is_valid = stated is not None and not stated.is_contradicted and 0 <= self._clock() - stated.time < STATED_SIZE_TTL
+        return stated.descriptor.size if stated is not None and is_valid else None
 
     async def _login_server_of(self, repository: Repository) -> str | None:
         """From which source registry a repository was cached."""
@@ -625,7 +623,7 @@ class ArtifactCache:
     async def _prove(self, repository: Repository, route: Route, digest: Digest, size: int) -> bool:
         try:
             async with asyncio.timeout(PROOF_TIMEOUT):
-                is_proven = await proves(self._blob_source(route, digest), self._blobs, digest, size)
+                is_proven = await proves(self._blob_source(route, digest, size), self._blobs, digest, size)
         except (TimeoutError, FileNotFoundError):
             return False
         except SourceError as error:
@@ -642,27 +640,33 @@ class ArtifactCache:
             _log.warning("That %s has %s can't be written down: %s", route.source, digest, error.message)
         return True
 
-    def _blob_source(self, route: Route, digest: Digest) -> BlobSource:
-        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route))
+    def _blob_source(self, route: Route, digest: Digest, size: int | None = None) -> BlobSource:
+        return _RepositoryBlob(route.repository, digest, route.rule.credential_set, self._client(route), size)
 
     # Pulls
 
-    async def pull(self, image: ImageReference, platform: str, *, asked_by: str | None) -> Pull:
-        """Begin to make an image complete for a platform (``linux/amd64``). A tag is looked up at the source anew. Raises `RepositoryUnknown`."""
+    async def pull(self, image: ImageReference, platform: str | Platform, *, asked_by: str | None) -> Pull:
+        """Begin to make an image complete for a platform (``linux/amd64``). A tag is looked up at the source anew.
+
+        Raises `RepositoryUnknown`, and `PlatformInvalid` for a text that names no platform.
+        """
+        wanted = platform if isinstance(platform, Platform) else Platform.parse(platform)
         route = self._route(image.repository)
         if route is None:
             raise await self._unknown(image.repository, image.manifest)
 
         async def look_up() -> PullSubject:
-            answer = await self.manifest(image.repository, image.manifest, refresh=True)
-            if not answer.manifest.is_index:
-                return PullSubject(answer.manifest, None)
-            child = answer.manifest.child_for(platform)
-            if child is None:
-                offered = ", ".join(sorted({each.platform for each in answer.manifest.children if each.platform}))
-                raise NotFound(f"{image} has no image for {platform}.", f"It has: {offered}." if offered else "It names no platforms at all.", field="platform")
-            found = await self.manifest(image.repository, child.digest)
-            return PullSubject(found.manifest, child.platform)
+            manifest = (await self.manifest(image.repository, image.manifest, refresh=True)).manifest
+            name: str | None = None
+            for _ in range(NESTED_INDEXES + 1):
+                if not manifest.is_index:
+                    return PullSubject(manifest, name)
+                child = manifest.child_for(wanted)
+                if child is None:
+                    raise _no_image(image, wanted, manifest)
+                manifest = (await self.manifest(image.repository, child.digest)).manifest
+                name = child.platform or name
+            raise NotFound(f"{image} has more than {NESTED_INDEXES} indexes within each other.", "Ask whoever publishes the image.", field="platform")
 
         return self.pulls.begin(image.repository, image.tag, _pull_origin(route), look_up, asked_by=asked_by)
 
@@ -707,7 +711,7 @@ class ArtifactCache:
         if pull.platform is not None or manifest is None:
             return
         config = next((each for each in manifest.references if each.kind is ReferenceKind.CONFIG), None)
-        if config is None or config.size > CONFIG_LIMIT:
+        if config is None:
             return
         size = self._blobs.size(config.digest)
         if size is None or size > CONFIG_LIMIT:
@@ -867,7 +871,10 @@ class ArtifactCache:
         named = f"{error.what} (cache rule {route.rule.name})"
         is_refusal = isinstance(error, SourceRefused) and not isinstance(error, SignInUnsafe)
         if unknown is not None and (isinstance(error, SourceNotFound) or (is_refusal and route.rule.credential_set is None)):
-            return unknown(named, error.hint)
+            unknown_error = unknown(named, error.hint)
+            unknown_error.cause = error.cause
+            unknown_error.source_message = error.source_message
+            return unknown_error
         told = copy.copy(error)
         told.what = named
         return told
@@ -920,6 +927,12 @@ def _without_rule(repository: Repository) -> str:
 
 def _blob_origin(route: Route) -> BlobOrigin:
     return BlobOrigin(route.registry.login_server, route.rule.credential_set is not None)
+
+
+def _no_image(image: ImageReference, wanted: Platform, index: Manifest) -> NotFound:
+    offered = sorted({str(child.runs_on) for child in index.children if child.platform})
+    names = ", ".join(offered[:PLATFORMS_NAMED]) + (f" and {len(offered) - PLATFORMS_NAMED} more" if len(offered) > PLATFORMS_NAMED else "")
+    return NotFound(f"{image} has no image for {wanted}.", f"It has: {names}." if offered else "It names no platforms at all.", field="platform")
 
 
 def _incomplete(digest: Digest) -> EntrepotError:

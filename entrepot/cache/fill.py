@@ -7,6 +7,9 @@ until the digest is right, so that no client can ever finish a wrong blob.
 Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
 only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
 
+How large a blob is says what came with the right digest (F82). A manifest may state another size: the fill takes on the
+size that the source states when it begins to send, and the digest decides. So a reader names the size for which it began.
+
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
 are fed from memory and nothing is kept: see `entrepot.cache.window`.
 """
@@ -31,6 +34,7 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
     SourceFailed,
+    SourceMisread,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
@@ -42,6 +46,9 @@ from entrepot.words import counted, duration, rate
 
 TAIL = 64 * 1024
 """Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when it is shorter)."""
+
+EXCESS = TAIL
+"""Bytes beyond the size of its manifest that are taken of a blob whose source states no size: the digest decides at the end."""
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
@@ -179,6 +186,9 @@ class Fill:
     ) -> None:
         self.digest = digest
         self.size = size
+        """In bytes: what the manifest states, then what the source states, and at last what came."""
+        self.stated_size = size
+        """The size with which it began."""
         self.origin = origin
         """The login server of the source."""
         self.state = FillState.WAITING
@@ -309,11 +319,13 @@ class Fill:
         if not self.is_kept:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes | FilePart]:
+    async def read(self, start: int, end: int, size: int | None = None) -> AsyncIterator[bytes | FilePart]:
         """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts of the file that they have been written to.
 
-        Raises the error with which the fill failed.
+        *size* is that of the blob as the reader knows it. Raises the error with which the fill failed, and
+        `SourceAnswerInvalid` when the blob has another size: what was read must not look whole then.
         """
+        size = self.size if size is None else size
         if start >= end:
             return
         await self.wait_beyond(start)
@@ -321,6 +333,8 @@ class Fill:
         with self._readers.reading(start) as reader, self._reading(start) as partial:
             while start < end:
                 await self.wait_beyond(start)
+                if self.size != size:
+                    raise SourceAnswerInvalid(f"{self.digest} has {self.size:,} bytes; its manifest says {size:,}.", "Pull again: its size is known now.")
                 piece, count = self._next(partial, start, min(self.available, end) - start)
                 yield piece
                 start += count
@@ -418,10 +432,12 @@ class Fill:
             await self._fetch_and_verify(pause)
         except SourceAnswerInvalid as error:
             partial = self._partial
-            if partial is None or not partial.left_over or self._is_read or self._window.passes_on:
+            # What was left over, or the first reading of bytes that were compressed on the way (F85).
+            is_repeatable = partial is not None and (partial.left_over or isinstance(error, SourceMisread))
+            if partial is None or not is_repeatable or self._is_read or self._window.passes_on:
                 raise
             # Nobody has got any of it yet.
-            _log.warning("What was left over of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
+            _log.warning("What came of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
             await self._store.discard(partial)
             self._let_go_of_part()
             self._partial = None
@@ -553,10 +569,16 @@ class Fill:
 
     async def _take(self, stream: BlobStreamLike) -> None:
         if stream.size is not None and stream.size != self.size:
-            raise SourceAnswerInvalid(
-                f"The source says that {self.digest} has {stream.size:,} bytes; its manifest says {self.size:,}.",
-                "Nothing was kept. Pull again; if it happens again, the image is broken at its source.",
-            )
+            if stream.size == self.received and await self._is_right():
+                self.size = self.received
+                return
+            if self._is_read or self._window.end:
+                raise SourceAnswerInvalid(
+                    f"The source says that {self.digest} has {stream.size:,} bytes; before that it was {self.size:,}.",
+                    "Nothing was kept. Pull again; if it happens again, the image is broken at its source.",
+                )
+            _log.info("%s says that %s has %d bytes; its manifest says %d. The digest decides.", self.origin, self.digest, stream.size, self.size)
+            self.size = stream.size
         # A source that ignores Range begins anew: what is here already is skipped, and the digest at the end tells whether it was the same.
         skip = self.received - stream.offset
         if skip < 0:
@@ -567,7 +589,8 @@ class Fill:
             self.fetched += len(chunk)
             if skip:
                 chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-            if self.received + len(chunk) > self.size:
+            # Without a Content-Length only the end tells whether the manifest is a little wrong.
+            if self.received + len(chunk) > self.size + (EXCESS if stream.size is None else 0):
                 raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
             if chunk:
                 self._window.add(chunk)
@@ -579,8 +602,18 @@ class Fill:
                     self._wake()
             if not await self._window.room():
                 return
+        if self.received != self.size and await self._is_right():
+            # Whoever was told another size finds out: see `read`.
+            self.size = self.received
+        if self.received > self.size:
+            raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
         if self.received < self.size:
             raise SourceBrokeOff(f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.", "Pull again.")
+
+    async def _is_right(self) -> bool:
+        """Whether what has come has the right digest."""
+        await self._window.settled()
+        return self._partial is not None and self._window.taken == self.received and self._partial.is_right()
 
     def look(self, *, others_wait: bool) -> bool:
         """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away, which it does only where *others wait* for one.
@@ -745,6 +778,13 @@ class Fills:
         fill = self._fills.get(digest, {}).get((origin, size))
         return fill if fill is not None and fill.can_be_joined else None
 
+    def of_source(self, digest: Digest, origin: str, size: int | None) -> Fill | None:
+        """The same; where no *size* is known, the one of any size that began first."""
+        if size is not None:
+            return self.get(digest, origin, size)
+        fills = self._fills.get(digest, {}).items()
+        return next((fill for (login_server, _), fill in fills if login_server == origin and fill.can_be_joined), None)
+
     def any(self, digest: Digest) -> Fill | None:
         """A fill of a digest, from whatever source, that somebody could join; the one that began first."""
         return next((fill for fill in self._fills.get(digest, {}).values() if fill.can_be_joined), None)
@@ -847,8 +887,8 @@ class Fills:
         self._fetched_before += fill.fetched
         del self._tasks[fill]
         of_digest = self._fills[fill.digest]
-        if of_digest.get((fill.origin, fill.size)) is fill:
-            del of_digest[fill.origin, fill.size]
+        if of_digest.get((fill.origin, fill.stated_size)) is fill:
+            del of_digest[fill.origin, fill.stated_size]
             if not of_digest:
                 del self._fills[fill.digest]
 

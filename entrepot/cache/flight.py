@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from entrepot.source.errors import SourceAvoided, SourceUnreachable
+from entrepot.source.via import is_from_engine
 from entrepot.words import duration
 
 FETCHES = 2_000
@@ -34,7 +35,10 @@ class FetchAbandoned(SourceUnreachable):
 
 
 class SingleFlight(Generic[Answer]):
-    """Runs one fetch for each key at a time. A passenger who leaves changes nothing for the others, nor for the fetch."""
+    """Runs one fetch for each key at a time, and another one for clients that are engines.
+
+    A passenger who leaves changes nothing for the others, nor for the fetch.
+    """
 
     def __init__(self, *, limit: int = FETCHES, group_limit: int = FETCHES_OF_GROUP, timeout: float = FETCH_TIMEOUT) -> None:
         self._limit = limit
@@ -49,6 +53,9 @@ class SingleFlight(Generic[Answer]):
 
         *group* is what the fetch burdens, a source registry: one of them does not take all the room. Raises `TooManyFetches` where there is none.
         """
+        # In a ring, what an engine asks for may be what another engine waits for already: it would
+        # join that fetch, and both would wait for each other.
+        key = (key, is_from_engine())
         flight = self._flights.get(key)
         if flight is None:
             if len(self._flights) >= self._limit or (group is not None and self._groups[group] >= self._group_limit):

@@ -99,7 +99,9 @@ class Holding:
         """The manifest belongs to the repository now, and so do its blobs."""
         self.manifests[manifest.digest] = manifest.media_type
         for each in manifest.blobs:
-            self.blobs[each.digest] = each
+            # Another manifest may state the size that this one does not.
+            if each.size is not None or each.digest not in self.blobs:
+                self.blobs[each.digest] = each
 
     def was_asked(self, manifest: Manifest, tag: Tag | None) -> None:
         """A client got the manifest."""

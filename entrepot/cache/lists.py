@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from entrepot.jsontext import first_value
 from entrepot.reference import Repository
 
 LIST_FRESHNESS = 60.0
@@ -124,7 +125,7 @@ class _Referrer(msgspec.Struct, rename="camel"):
 def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None:
     """Only those referrers of an index that have an artifact type, each as it stands there; None where the index can't be read."""
     try:
-        document = msgspec.json.decode(index.body, type=dict[str, msgspec.Raw])
+        document = msgspec.json.decode(first_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])
         wanted = [each for each in referrers if msgspec.json.decode(each, type=_Referrer).artifact_type == artifact_type]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):

@@ -78,33 +78,47 @@ class PullSubject:
 class _Layer:
     """A blob of the image, and its fill if it has one."""
 
-    __slots__ = ("_snapshot", "descriptor", "fill", "held_before")
+    __slots__ = ("_size", "_snapshot", "descriptor", "fill", "held_before")
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.fill: Fill | None = None
         self.held_before = False
+        self._size = descriptor.size or 0
+        """In bytes. One that its manifest does not state is 0 until it is known; what a copy has counts (F82)."""
         self._snapshot: LayerSnapshot | None = None
 
-    def joins(self, fill: Fill | None) -> None:
+    def joins(self, fill: Fill) -> None:
         self.fill = fill
-        self.held_before = fill is None
+        self.held_before = False
+
+    def is_held(self, size: int) -> None:
+        """A copy of *size* bytes was there already."""
+        self.fill = None
+        self.held_before = True
+        self._size = size
 
     def snapshot(self) -> LayerSnapshot:
         """The one before, where nothing has changed: a pull may have a thousand layers, and is looked at every second."""
         fill = self.fill
+        size = self._size
         if fill is None:
-            state, received, clients, resumed_at = (LayerState.HELD, self.descriptor.size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
+            state, received, clients, resumed_at = (LayerState.HELD, size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
         else:
             # A blob that the full disk did not take was passed on to clients, but it is not held.
             state = LayerState.FAILED if fill.ended and fill.error is not None else _LAYER_STATES[fill.state]
             received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
+            size = max(fill.size, received)
         last = self._snapshot
-        if last is None or last.state is not state or (last.received, last.waiting_clients, last.resumed_at) != (received, clients, resumed_at):
+        if (
+            last is None
+            or last.state is not state
+            or (last.size, last.received, last.waiting_clients, last.resumed_at) != (size, received, clients, resumed_at)
+        ):
             last = self._snapshot = LayerSnapshot(
                 digest=str(self.descriptor.digest),
                 media_type=self.descriptor.media_type,
-                size=self.descriptor.size,
+                size=size,
                 received=received,
                 state=state,
                 waiting_clients=clients,
@@ -191,15 +205,15 @@ class Pull:
 class Pulls:
     """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns their tasks.
 
-    *obtain* gives the fill of a blob of a repository, or None when the blob is held; *give_up* ends a fill that no other pull wants. *on_change* is told when
-    a pull begins and when it has ended.
+    *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held; *give_up* ends a fill that no other pull wants.
+    *on_change* is told when a pull begins and when it has ended.
     """
 
     def __init__(
         self,
         *,
         clock: Callable[[], float],
-        obtain: Callable[[Repository, Descriptor], Awaitable[Fill | None]],
+        obtain: Callable[[Repository, Descriptor], Awaitable[Fill | int]],
         give_up: Callable[[Fill], None],
         on_change: Callable[[Pull], None],
         on_complete: Callable[[Pull], Awaitable[None]],
@@ -374,10 +388,12 @@ class Pulls:
                 await self._complete(pull, layer)
 
     async def _complete(self, pull: Pull, layer: _Layer) -> None:
-        fill = await self._obtain(pull.repository, layer.descriptor)
-        layer.joins(fill)
-        if fill is not None:
-            await fill.wait()
+        blob = await self._obtain(pull.repository, layer.descriptor)
+        if isinstance(blob, int):
+            layer.is_held(blob)
+            return
+        layer.joins(blob)
+        await blob.wait()
 
     async def _give_up_fills(self, pull: Pull) -> None:
         wanted = {fill for other in self._pulls.values() if other is not pull and not other.state.ended for fill in other.fills() if not fill.ended}

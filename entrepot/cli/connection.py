@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from entrepot.client import NO_ENGINE, CacheClient
+from entrepot.certificates import CertificatesInvalid
+from entrepot.client import CacheClient
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 
@@ -56,7 +57,12 @@ class Connection:
     def link(self, *, keep: bool = False) -> Iterator[Link]:
         """The way to the engine, which stands within it. *keep* connects again when it is lost. Raises `EntrepotError` and `ClientError`."""
         if self.target is None:
-            yield self._on_socket(Directories.of_user().socket, NO_ENGINE)
+            from entrepot.cli.absence import note_of_another_user, why_no_engine
+
+            directories = Directories.of_user()
+            if (reminder := note_of_another_user(directories.socket)) is not None:
+                click.echo(reminder, err=True)
+            yield self._on_socket(directories.socket, lambda: why_no_engine(directories))
         elif self.target.startswith("ssh://"):
             from entrepot.cli.session import cleans_up_when_ended
             from entrepot.cli.tunnel import SshAddress, Tunnel
@@ -88,23 +94,24 @@ class Connection:
             try:
                 return CacheClient.over_https(address, token, ca_file=self.ca_file, read_only=self.read_only)
             except OSError as error:
-                hint = "It holds one certificate or more in PEM format."
-                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {error.strerror or error}.", hint) from None
+                reason = f"it {error}" if isinstance(error, CertificatesInvalid) else error.strerror or str(error)
+                hint = error.hint if isinstance(error, CertificatesInvalid) else "It holds one certificate or more in PEM format."
+                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {reason}.", hint) from None
 
         return Link(make, blocks=False)
 
     def _token(self, address: str) -> str:
         if self.token_file is not None:
-            from entrepot.secrets.file import read_private_file
+            from entrepot.secrets.file import read_token
             from entrepot.secrets.secret import SecretUnavailable
 
             try:
-                token = read_private_file(str(self.token_file), f"file:{self.token_file}").decode("ascii", "replace").strip()
+                token = read_token(self.token_file)
             except SecretUnavailable as error:
                 raise ConnectionInvalid(error.what, error.hint) from None
             place = str(self.token_file)
         else:
-            token, place = os.environ.get(TOKEN_VARIABLE, "").strip(), f"the environment variable {TOKEN_VARIABLE}"
+            token, place = os.environ.get(TOKEN_VARIABLE, "").removeprefix("\ufeff").strip(), f"the environment variable {TOKEN_VARIABLE}"
             if not token:
                 raise ConnectionInvalid(f"{address} asks for a token.", f"Give it with --token-file FILE, or in {place}.")
         if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):

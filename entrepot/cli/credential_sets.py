@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from entrepot.cli.completion import credential_set_names, login_servers
 from entrepot.cli.session import (
     REFUSED,
     as_json,
@@ -52,8 +53,11 @@ def list_sets(as_json: bool) -> None:
     print_table(_SET_COLUMNS, rows, empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create")
 
 
+_existing = click.option("--name", "-n", required=True, shell_complete=credential_set_names, help="Name of the credential set.")
+
+
 @credential_set.command("show")
-@name_option
+@_existing
 @as_json
 def show_set(name: str, as_json: bool) -> None:
     """Show a credential set and its health."""
@@ -62,7 +66,7 @@ def show_set(name: str, as_json: bool) -> None:
 
 @credential_set.command("create")
 @name_option
-@click.option("--login-server", "-l", required=True, help="The source registry: docker.io")
+@click.option("--login-server", "-l", required=True, shell_complete=login_servers, help="The source registry: docker.io")
 @click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
 @run_program_option
@@ -73,13 +77,13 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 
     async def create(client: CacheClient) -> CredentialSetSnapshot:
         await client.create_credential_set(name, login_server, username_id, password_id)
-        return await client.credential_set(name)
+        return await client.credential_set_once_tried(name)
 
-    _print_set(ask(create), as_json=as_json)
+    _print_stored(ask(create, waits=True), as_json=as_json)
 
 
 @credential_set.command("update")
-@name_option
+@_existing
 @click.option("--username-id", "-u", help="The user name. " + _SECRET.format("username"))
 @click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
 @run_program_option
@@ -92,13 +96,13 @@ def update_set(name: str, username_id: str | None, password_id: str | None, yes:
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
         await client.update_credential_set(name, username_id, password_id)
-        return await client.credential_set(name)
+        return await client.credential_set_once_tried(name)
 
-    _print_set(ask(update), as_json=as_json)
+    _print_stored(ask(update, waits=True), as_json=as_json)
 
 
 @credential_set.command("check")
-@name_option
+@_existing
 @as_json
 def check_set(name: str, as_json: bool) -> None:
     """Try to sign in with a credential set. Exit status 1 when that fails."""
@@ -109,7 +113,7 @@ def check_set(name: str, as_json: bool) -> None:
 
 
 @credential_set.command("delete")
-@name_option
+@_existing
 @dry_run_option
 @yes_option
 def delete_set(name: str, dry_run: bool, yes: bool) -> None:
@@ -120,6 +124,26 @@ def delete_set(name: str, dry_run: bool, yes: bool) -> None:
     confirm(f"Delete the credential set {name}?", yes=yes)
     ask(lambda client: client.delete_credential_set(name))
     note(f"The credential set {name} is deleted.")
+
+
+def sign_in_remark(credential_set: CredentialSetSnapshot) -> str | None:
+    """What to do about the first sign-in of a set that was created or changed; None where it succeeded."""
+    name = credential_set.name
+    if credential_set.health is HealthStatus.HEALTHY:
+        return None
+    if credential_set.health is HealthStatus.UNHEALTHY:
+        again = f"When it is corrected, try again with: entrepot credential-set check --name {name}"
+        return f"! The credential set {name} is stored, but its sign-in fails, for the reason above. {again}"
+    later = f"See it later with: entrepot credential-set check --name {name}"
+    if credential_set.checked is None:
+        return f"! The credential set {name} is stored. Whether it can sign in is not known yet: {credential_set.login_server} has not answered. {later}"
+    return f"! The credential set {name} is stored. Whether it can sign in is not known, for the reason above. {later}"
+
+
+def _print_stored(credential_set: CredentialSetSnapshot, *, as_json: bool) -> None:
+    _print_set(credential_set, as_json=as_json)
+    if (remark := sign_in_remark(credential_set)) is not None:
+        note(remark)
 
 
 def _print_set(found: CredentialSetSnapshot, *, as_json: bool) -> None:

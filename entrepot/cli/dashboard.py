@@ -9,23 +9,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
+from entrepot.cli.absence import why_no_engine
 from entrepot.cli.connection import Connection
 from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, note, tell, without_waiting
 from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EngineError, EntrepotError
+from entrepot.running_engine import running_engine
 from entrepot.snapshots import EngineStatus
 from entrepot.words import printable
 
 START_PATIENCE = 15.0
 """Seconds that a new engine may take until it answers."""
+
+RUNNING_PATIENCE = 5.0
+"""Seconds within which an engine that runs makes its socket again, when that was removed (F68)."""
 
 LOG_LINES = 5
 """Lines of the log that are shown when an engine did not come up."""
@@ -68,11 +73,11 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     directories = Directories.of_user()
     directories.make()
     process = None
-    if not _answers(directories.socket):
+    if not _answers(directories.socket) and not _answers_again(directories):
         if connection.read_only:
             raise EngineUnreachable("No engine is running, and with --read-only none is started. Start one with: entrepot serve")
         process = start_engine(directories)
-    client = CacheClient.at(directories.socket, read_only=connection.read_only)
+    client = CacheClient.at(directories.socket, read_only=connection.read_only, absent=lambda: why_no_engine(directories))
     stays = _run(client, chosen, started_engine=process is not None)
     if process is not None and not stays:
         # By its own signal: a read-only engine takes no orders, not even this one.
@@ -84,6 +89,8 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
     """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the command line."""
+    from entrepot.demo import OFFERED
+
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
     note("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.")
@@ -103,14 +110,14 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
         except (ClientError, EntrepotError) as error:
             fail(error)
         if headless:
-            _explain(status)
+            _explain(status, OFFERED)
             try:
                 while True:
                     time.sleep(3600)
             except KeyboardInterrupt:
                 click.echo(err=True)
         else:
-            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, demo=True)
+            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, offered=OFFERED)
     note("The demo is over, and all of it is removed. The real thing: entrepot")
 
 
@@ -133,11 +140,13 @@ def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
             process.wait()
 
 
-def _explain(status: EngineStatus) -> None:
-    tell(f"The demo answers container clients on {status.address}. Try, in another terminal:")
-    tell(f"  podman pull --tls-verify=false {status.address}/library/nginx:1.27")
-    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/library/nginx:1.27")
-    tell(f"  docker pull {status.address}/library/nginx:1.27")
+def _explain(status: EngineStatus, offered: Sequence[str]) -> None:
+    tell(f"The demo answers container clients on {status.address}. Its source has these images:")
+    tell(f"  {', '.join(offered)}")
+    tell("Try, in another terminal:")
+    tell(f"  podman pull --tls-verify=false {status.address}/{offered[0]}")
+    tell(f"  skopeo inspect --tls-verify=false docker://{status.address}/{offered[0]}")
+    tell(f"  docker pull {status.address}/{offered[0]}")
     tell("ctrl+c ends it.")
 
 
@@ -147,7 +156,7 @@ def start_engine(directories: Directories, environment: Mapping[str, str] | None
     with _opened(log, "Free space there, let this user write it, or set XDG_STATE_HOME to another directory.") as output:
         since = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrepot", "serve"],
+            [sys.executable, "-m", "entrepot", "serve", "--log-file", str(log)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -182,7 +191,8 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path, *, sinc
 def _last_words(log: Path, since: int) -> str:
     """The error that an engine ended with, else the last lines that it wrote."""
     with log.open("rb") as written:
-        written.seek(since)
+        # A log that has become another one in between is read from its beginning.
+        written.seek(since if since <= os.fstat(written.fileno()).st_size else 0)
         lines = written.read().decode(errors="replace").splitlines()
     if not lines:
         return "It gave no reason."
@@ -209,6 +219,18 @@ def _answers(socket: Path) -> bool:
     return True
 
 
+def _answers_again(directories: Directories) -> bool:
+    """Whether an engine that runs on the data answers after a moment; raises `EngineUnreachable` where it does not, False where none runs."""
+    until = time.monotonic() + RUNNING_PATIENCE
+    while running_engine(directories.lock) is not None:
+        if _answers(directories.socket):
+            return True
+        if time.monotonic() > until:
+            raise EngineUnreachable(why_no_engine(directories))
+        time.sleep(0.1)
+    return False
+
+
 def show_keys(*, markdown: bool, check: bool) -> None:
     """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with those."""
     try:
@@ -225,12 +247,17 @@ def show_keys(*, markdown: bool, check: bool) -> None:
         note("All keys of keymap.toml can be used.")
 
 
-def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, demo: bool = False) -> bool:
-    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard."""
+def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, offered: Sequence[str] = ()) -> bool:
+    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard.
+
+    *offered* are the images of a demo's source.
+    """
     # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one that runs elsewhere.
     own = Directories.of_user()
     try:
-        outcome = _dashboard().run_dashboard(client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, demo=demo)
+        outcome = _dashboard().run_dashboard(
+            client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, offered=offered
+        )
     except EntrepotError as error:
         fail(error)
     if outcome.status:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
+from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.pulls import pull, refresh
@@ -17,7 +18,7 @@ from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
 from entrepot.cli.session import REFUSED, UNREACHABLE, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
 from entrepot.cli.verify import verify
-from entrepot.client import NO_ENGINE, CacheClient, EngineUnreachable
+from entrepot.client import CacheClient, EngineUnreachable
 from entrepot.directories import Directories
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import ActivityCounts, Outcome
@@ -38,7 +39,16 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+def _help_width() -> int | None:
+    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes before it); None where there is none, and COLUMNS counts."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, ValueError, OSError):
+        return None
+    return max(min(columns or 80, 80) - 2, 50)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _help_width()})
 @click.option(
     "--connect",
     metavar="URL",
@@ -54,7 +64,7 @@ class _Commands(click.Group):
 )
 @click.option("--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificate authorities for https:// besides the system's, in PEM format.")
 @click.version_option(__version__, prog_name="entrepot")
-@click.option("--theme", metavar="NAME", help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
+@click.option("--theme", metavar="NAME", shell_complete=themes, help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
 @click.option("--ascii", is_flag=True, help="Draw the dashboard with ASCII characters only.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.pass_context
@@ -99,11 +109,18 @@ def demo(context: click.Context, headless: bool) -> None:
 @click.option("--listen", metavar="HOST:PORT", help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].")
 @click.option("--read-only", is_flag=True, help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.")
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True, help="Lines for people or for programs.")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Log to FILE instead of standard error. It may be rotated; at 16 MB it becomes FILE.1.",
+)
 @click.pass_obj
-def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str) -> None:
+def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str, log_file: Path | None) -> None:
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
+    from entrepot.server.ending import Deadline
     from entrepot.server.run import serve as run
     from entrepot.settings import Settings, parse_listen
 
@@ -112,7 +129,17 @@ def serve(connection: Connection, listen: str | None, read_only: bool, log_forma
         settings = Settings.load(directories.settings)
         if listen is not None:
             parse_listen(listen)
-        asyncio.run(run(directories, settings, listen=listen, read_only=read_only or connection.read_only, log_format=log_format))
+        asyncio.run(
+            run(
+                directories,
+                settings,
+                listen=listen,
+                read_only=read_only or connection.read_only,
+                log_format=log_format,
+                log_file=log_file.absolute() if log_file is not None else None,
+                deadline=Deadline(),
+            )
+        )
     except EntrepotError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -162,7 +189,7 @@ for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
 
 
 @cli.command()
-@click.option("--rule", "-r", metavar="NAME", help="Look at what this cache rule needs only.")
+@click.option("--rule", "-r", metavar="NAME", shell_complete=rule_names, help="Look at what this cache rule needs only.")
 @as_json
 @click.pass_context
 def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
@@ -254,12 +281,15 @@ def dial() -> None:
     from entrepot.cli.tunnel import ANNOUNCEMENT
 
     try:
-        path = Directories.of_user().socket
+        directories = Directories.of_user()
+        path = directories.socket
         with socket.socket(socket.AF_UNIX) as tried:
             tried.settimeout(5)
             tried.connect(str(path))
     except OSError:
-        fail(EngineUnreachable(NO_ENGINE))
+        from entrepot.cli.absence import why_no_engine
+
+        fail(EngineUnreachable(why_no_engine(directories)))
     except EntrepotError as error:
         fail(error)
     click.echo(f"{ANNOUNCEMENT}{path}")
@@ -270,7 +300,31 @@ def dial() -> None:
 
 def main() -> None:
     """Run the command line."""
+    _open_standard_descriptors()
+    if "_ENTREPOT_COMPLETE" in os.environ:
+        prepare()
     try:
-        cli(standalone_mode=True)
+        try:
+            cli(standalone_mode=True)
+        finally:
+            # Python would do it later, complain, and end with status 120.
+            sys.stdout.flush()
     except BrokenPipeError:
         broken_pipe()
+
+
+def _open_standard_descriptors() -> None:
+    """Lead standard input, output and error to /dev/null where they were closed (``>&-``).
+
+    Else the next file that is opened gets the number, such as the catalog, and what is written to standard error would land in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+    # Python has left them out, and click does not expect that.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

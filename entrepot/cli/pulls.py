@@ -8,6 +8,7 @@ import time
 
 import click
 
+from entrepot.cli.completion import cached_images, images, platforms
 from entrepot.cli.session import REFUSED, as_json, ask, note, print_json, tell
 from entrepot.client import CacheClient
 from entrepot.snapshots import PullSnapshot, PullState, RefreshedTag
@@ -24,8 +25,12 @@ SHORTEST_BAR = 6
 
 
 @click.command()
-@click.argument("image")
-@click.option("--platform", help="Such as linux/arm64 [default: that of the engine's machine].")
+@click.argument("image", shell_complete=images)
+@click.option(
+    "--platform",
+    shell_complete=platforms,
+    help="Such as linux/arm64, arm64, x86_64 or linux/arm/v7 [default: that of the engine's machine].",
+)
 @as_json
 def pull(image: str, platform: str | None, as_json: bool) -> None:
     """Pull IMAGE (library/nginx:1.27) into the cache, without a container client."""
@@ -68,7 +73,7 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=cached_images)
 @as_json
 def refresh(image: str, as_json: bool) -> None:
     """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is. No layers are fetched."""

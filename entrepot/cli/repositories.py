@@ -6,6 +6,7 @@ import time
 
 import click
 
+from entrepot.cli.completion import cached_images, repositories
 from entrepot.cli.session import (
     as_json,
     ask,
@@ -24,7 +25,7 @@ from entrepot.cli.session import (
 from entrepot.client import CacheClient
 from entrepot.errors import EntrepotError
 from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
-from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size
+from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size, what_stays
 
 
 @click.group()
@@ -61,7 +62,7 @@ def list_repositories(as_json: bool) -> None:
 
 
 @repository.command("show")
-@click.argument("image", metavar="NAME[:TAG]")
+@click.argument("image", metavar="NAME[:TAG]", shell_complete=cached_images)
 @as_json
 def show_repository(image: str, as_json: bool) -> None:
     """Show a cached repository and its tags, or what is behind one tag: images, their layers, and who shares them."""
@@ -134,7 +135,13 @@ def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
         if blobs:
             tell(f"\n{printable(_image_name(image))}  {printable(image.digest)}")
             rows = [
-                (short_digest(each.digest), size(each.size), "yes" if each.held else "no", "config" if each is image.config else "layer", _shared(each))
+                (
+                    short_digest(each.digest),
+                    "-" if each.size is None else size(each.size),
+                    "yes" if each.held else "no",
+                    "config" if each is image.config else "layer",
+                    _shared(each),
+                )
                 for each in blobs
             ]
             print_table(_BLOB_COLUMNS, rows, empty="")
@@ -154,7 +161,7 @@ def _shared(blob: ImageBlob) -> str:
 
 
 @repository.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=repositories)
 @dry_run_option
 @yes_option
 def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
@@ -168,7 +175,7 @@ def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
 
 
 @repository.command("lock")
-@click.argument("image", metavar="NAME[:TAG]")
+@click.argument("image", metavar="NAME[:TAG]", shell_complete=cached_images)
 def lock(image: str) -> None:
     """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from eviction and deletion."""
     name, tag, digest = _named_thing(image)
@@ -177,7 +184,7 @@ def lock(image: str) -> None:
 
 
 @repository.command("unlock")
-@click.argument("image", metavar="NAME[:TAG]")
+@click.argument("image", metavar="NAME[:TAG]", shell_complete=cached_images)
 def unlock(image: str) -> None:
     """Take away the lock of a cached repository or tag. Each is locked for itself."""
     name, tag, digest = _named_thing(image)
@@ -243,7 +250,7 @@ def _print_eviction(done: EvictionSnapshot) -> None:
         what = counted(len(done.images), "image")
         note(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.")
     if done.shortfall:
-        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: what is left is locked or in use.")
+        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: {what_stays(done.locked, done.in_use, done.recent)}.")
 
 
 def _tag_state(tag: TagSnapshot, now: float) -> str:

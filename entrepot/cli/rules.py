@@ -9,6 +9,7 @@ from typing import BinaryIO
 import click
 from msgspec import UNSET
 
+from entrepot.cli.completion import credential_set_names, images, rule_names, source_repositories
 from entrepot.cli.session import (
     REFUSED,
     as_json,
@@ -28,6 +29,7 @@ from entrepot.cli.session import (
     yes_option,
 )
 from entrepot.client import CacheClient
+from entrepot.encoding import NotUtf8, decode_text
 from entrepot.snapshots import Holding, ImportEntry, ImportOutcome, RuleSnapshot
 from entrepot.words import Column, ago, counted, printable
 
@@ -75,8 +77,11 @@ def list_rules(as_json: bool) -> None:
 _FRESHNESS = "How long its tags are believed before the source is asked again: always (asked each time), never (not again), 30s, 10min, 1h"
 
 
+_existing = click.option("--name", "-n", required=True, shell_complete=rule_names, help="Name of the cache rule.")
+
+
 @rule.command("show")
-@name_option
+@_existing
 @as_json
 def show_rule(name: str, as_json: bool) -> None:
     """Show a cache rule."""
@@ -85,9 +90,15 @@ def show_rule(name: str, as_json: bool) -> None:
 
 @rule.command("create")
 @name_option
-@click.option("--source-repo", "-s", required=True, help="Login server and repository: docker.io/library/nginx, or docker.io/library/*")
+@click.option(
+    "--source-repo",
+    "-s",
+    required=True,
+    shell_complete=source_repositories,
+    help="Login server and repository: docker.io/library/nginx, or docker.io/library/*",
+)
 @click.option("--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*")
-@click.option("--cred-set", "-c", help="Name of a credential set for the source registry.")
+@click.option("--cred-set", "-c", shell_complete=credential_set_names, help="Name of a credential set for the source registry.")
 @click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS} [default: that of settings.toml].")
 @as_json
 def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, freshness: str | None, as_json: bool) -> None:
@@ -101,8 +112,8 @@ def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | N
 
 
 @rule.command("update")
-@name_option
-@click.option("--cred-set", "-c", help="Name of another credential set for the source registry.")
+@_existing
+@click.option("--cred-set", "-c", shell_complete=credential_set_names, help="Name of another credential set for the source registry.")
 @click.option("--remove-cred-set", is_flag=True, help="Use no credential set any more.")
 @click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml.")
 @as_json
@@ -121,7 +132,7 @@ def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, freshnes
 
 
 @rule.command("delete")
-@name_option
+@_existing
 @dry_run_option
 @yes_option
 def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
@@ -135,7 +146,7 @@ def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
 
 
 @rule.command("match")
-@click.argument("image")
+@click.argument("image", shell_complete=images)
 @as_json
 def match_rule(image: str, as_json: bool) -> None:
     """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1 when none does."""
@@ -177,9 +188,9 @@ _OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", 
 def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
     try:
-        text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{file.name} is not UTF-8 text.") from None
+        text = decode_text(file.read())
+    except NotUtf8 as error:
+        raise click.UsageError(f"{file.name} {error}: save it as UTF-8.") from None
     planned = ask(lambda client: client.plan_import(text))
     if not dry_run and planned.possible:
         confirm_programs([identifier for each in planned.runs_programs for identifier in (each.username_id, each.password_id)], yes=yes)

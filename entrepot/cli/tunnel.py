@@ -289,6 +289,9 @@ class Tunnel:
                 hint = "Where nobody can be asked for a password, a key of the ssh agent is needed."
                 return ConnectionFailed(f"Permission denied: {there} does not let you in ({said}).", f"{hint} {try_it}")
             return ConnectionFailed(f"{there} can't be reached: {said}", try_it)
+        if status == 3 and said.startswith("Error: The engine with pid "):
+            # It runs, and why it can't be reached is known there (F68).
+            return EngineUnreachable(f"On {there}: {said.removeprefix('Error: ').removesuffix(' (EngineUnreachable)')}")
         if status == 3:
             return EngineUnreachable(f"No engine is running on {there}. Start one there with: entrepot serve")
         if status in {126, 127}:

@@ -1,1 +1,15 @@
 """A stand-in source registry with generated images: what ``entrepot demo`` pulls from, without the internet."""
+
+OFFERED = (
+    "library/nginx:1.27",
+    "library/postgres:17",
+    "dotnet/sdk:9.0",
+    "acme/api:1.4.1",
+    "library/alpine:3.21",
+    "library/nginx:1.28",
+    "library/postgres:16",
+    "dotnet/sdk:8.0",
+    "acme/api:1.4.0",
+    "library/alpine:3.20",
+)
+"""The images of the make-believe source registry, as they are pulled, in the order in which a newcomer is led to them."""

@@ -12,7 +12,7 @@ from entrepot.secrets.file import read_private_file
 from entrepot.secrets.identifier import SecretIdentifier
 from entrepot.secrets.keyring import read_keyring
 from entrepot.secrets.program import read_command
-from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, decoded
+from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, decoded, usable
 from entrepot.secrets.vault import read_vault
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
             return _from_environment(identifier)
         case "keyring":
             service, _, user = place.rpartition("/")
-            return Secret(await read_keyring(service, user, identifier))
+            return Secret(usable((await read_keyring(service, user, identifier)).removeprefix("\ufeff"), identifier, "the entry of the keyring"))
         case "https":
             vault, _, name = place.removeprefix("//").partition("/secrets/")
             return Secret(await read_vault(vault, name, identifier))
@@ -50,7 +50,11 @@ async def read_credential(credential_set: CredentialSet) -> Credential:
     if _is_pair(username, password):
         # A helper gives both at once, and two answers need not belong together.
         return await _kept_by_docker(password, server)
-    return Credential(username=await read_secret(username, server), password=await read_secret(password, server))
+    credential = Credential(username=await read_secret(username, server), password=await read_secret(password, server))
+    if ":" in credential.username.reveal():
+        # RFC 7617, 2: the first colon ends the user name.
+        raise SecretUnavailable(f"The user name in {username} can't be used: it holds a colon.", "Is it user name and password in one? Keep them apart.")
+    return credential
 
 
 def _is_pair(username: SecretIdentifier, password: SecretIdentifier) -> bool:
@@ -66,9 +70,10 @@ async def _kept_by_docker(identifier: SecretIdentifier, login_server: str) -> Cr
 
 
 def _from_environment(identifier: SecretIdentifier) -> Secret:
-    value = os.environ.get(identifier.place)
+    # Its bytes: what is not UTF-8 comes through os.environ as characters that can't be sent.
+    value = os.environb.get(os.fsencode(identifier.place))
     if value:
-        return Secret(value)
+        return Secret(decoded(value, identifier, f"the environment variable {identifier.place}"))
     state = "not set" if value is None else "empty"
     raise SecretUnavailable(
         f"The secret {identifier} can't be read: the environment variable {identifier.place} is {state} for the engine.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from entrepot.causes import Cause
+from entrepot.encoding import NotUtf8, decode_text
 from entrepot.errors import EntrepotError
 
 SECRET_LENGTH = 64 * 1024
@@ -39,16 +40,27 @@ class VaultIdentityUnknown(SecretUnavailable):
     code = "unauthorized_client"
 
 
-def decoded(content: bytes, identifier: object, what: str) -> str:
-    """A secret as text, without the line end that follows it; raises `SecretUnavailable`, for which *what* names where it comes from."""
+def decoded(content: bytes, identifier: object, what: str, *, may_be_empty: bool = False) -> str:
+    """A secret as text, without a byte order mark before it and the line end that follows it.
+
+    Raises `SecretUnavailable`, for which *what* names where it comes from.
+    """
     if len(content) > SECRET_LENGTH:
         raise SecretUnavailable(f"The secret {identifier} is not read: {what} is longer than {SECRET_LENGTH:,} bytes.", "Leave nothing else there.")
     try:
-        value = content.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} is not UTF-8 text.", "Give the secret as plain text.") from None
+        value = decode_text(content).rstrip("\r\n")
+    except NotUtf8 as error:
+        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} {error}.", "Save it as plain UTF-8 text.") from None
+    return value if may_be_empty and not value else usable(value, identifier, what)
+
+
+def usable(value: str, identifier: object, what: str) -> str:
+    """*value*, if a sign-in could send it; raises `SecretUnavailable`, for which *what* names where it comes from."""
     if not value:
         raise SecretUnavailable(f"The secret {identifier} can't be used: {what} is empty.", "Put the secret there.")
+    if "\0" in value:
+        # RFC 7617, 2: neither user name nor password may have control characters, and this one ends a text for many programs.
+        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} holds a zero byte (NUL).", "Give the secret as plain UTF-8 text.")
     return value
 
 

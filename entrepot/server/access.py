@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from entrepot.engine import Engine
 from entrepot.errors import EngineReadOnly, TokenInvalid
 from entrepot.server.management import error_response
+from entrepot.server.registries import METADATA_PATHS
 
 READ_ONLY_HEADER: Final = "entrepot-read-only"
 """A client that sends it with a 1 binds itself: nothing that it asks for may change anything."""
@@ -50,7 +51,7 @@ class ReadOnly:
         if scope["type"] != "http" or only_reads(scope["method"], scope["path"]) or not is_read_only(self._engine, Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        await error_response(self._refusal())(scope, receive, send)
+        await error_response(self._refusal(), scope["path"])(scope, receive, send)
 
     def _refusal(self) -> EngineReadOnly:
         if self._engine.settings.read_only:
@@ -61,8 +62,16 @@ class ReadOnly:
         return EngineReadOnly("Nothing was changed: this client bound itself to reading.", "Start it without --read-only to change something.")
 
 
+def _is_open(scope: Scope) -> bool:
+    return scope["method"] in READING_METHODS and scope["path"] in METADATA_PATHS
+
+
 class TokenRequired:
-    """Refuses with `TokenInvalid` whoever does not send *token* as a bearer token (RFC 6750)."""
+    """Refuses with `TokenInvalid` whoever does not send *token* as a bearer token (RFC 6750).
+
+    Only the endpoints of the cloud are told to everyone: az asks for them before it has a token.
+    They say nothing but the address that was asked.
+    """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -71,12 +80,12 @@ class TokenRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         authorization = Headers(scope=scope).get("authorization", "")
-        if scope["type"] != "http" or self._knows(authorization):
+        if scope["type"] != "http" or self._knows(authorization) or _is_open(scope):
             await self._app(scope, receive, send)
             return
         what = "The token that was sent is not that of this engine." if authorization else "The management API answers only who sends its token."
         refusal = TokenInvalid(what, "Give its token with --token-file, or in the environment variable ENTREPOT_TOKEN.")
-        response = error_response(refusal)
+        response = error_response(refusal, scope["path"])
         response.headers["www-authenticate"] = 'Bearer realm="entrepot"'
         await response(scope, receive, send)
 

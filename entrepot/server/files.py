@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 from entrepot.errors import EngineError
@@ -18,6 +19,11 @@ PIECE = 2 * 1024 * 1024
 
 CHUNK = 256 * 1024
 """Bytes that are read at a time, where a file can't go from the disk to the network without passing through here."""
+
+SMALL_SPAN = 64 * 1024
+"""Bytes of a span of a file, at the most, that are sent from memory.
+
+For a few bytes a call of sendfile(2) costs more than to copy them."""
 
 READ_AHEAD = 2 * PIECE
 """Bytes that the kernel is asked to fetch when a piece has to come from the disk."""
@@ -33,6 +39,15 @@ class OpenFile(Protocol):
 
     def fileno(self) -> int:
         """Its descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """*count* bytes of an open file from *offset* on, to be sent without being read."""
+
+    file: OpenFile
+    offset: int
+    count: int
 
 
 async def in_memory(file: OpenFile, offset: int, count: int) -> None:
@@ -145,4 +160,16 @@ async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes
         if not chunk:
             raise FileCutShort
         offset += len(chunk)
+        yield chunk
+
+
+async def spans(file: OpenFile, start: int, end: int) -> AsyncIterator[bytes | FileSpan]:
+    """The bytes *start* (inclusive) to *end* (exclusive) of a file, or where many of them are.
+
+    Raises `FileCutShort`.
+    """
+    if end - start > SMALL_SPAN:
+        yield FileSpan(file, start, end - start)
+        return
+    async for chunk in chunks(file, start, end - start):
         yield chunk

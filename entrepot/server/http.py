@@ -221,6 +221,12 @@ class HttpServer:
         """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With *tls*, behind TLS."""
         self._listening.append(_Listener(self, listener, _Connections(self), tls))
 
+    def leave(self, listening: socket.socket) -> None:
+        """Accept nobody any more on a socket, and close it. The connections that came there stay."""
+        for listener in [each for each in self._listening if each.listens_on(listening)]:
+            listener.close()
+            self._listening.remove(listener)
+
     async def stop(self, *, grace: float, cutting: float = 1.0) -> None:
         """Take no more requests. Answers under way have *grace* seconds; then the application cuts them, and has *cutting* seconds for that."""
         self._stopping = True
@@ -235,11 +241,12 @@ class HttpServer:
             else:
                 handler.force_close()
         if not await self._ended(grace):
-            await self._cut_off(cutting)
+            await self.cut_off(cutting)
         if self._watching is not None:
             self._watching.cancel()
 
-    async def _cut_off(self, cutting: float) -> None:
+    async def cut_off(self, cutting: float) -> None:
+        """Cut the answers under way, which have *cutting* seconds to end by themselves."""
         if self._cut is not None:
             self._cut()
         if self._cut is None or not await self._ended(cutting):
@@ -434,6 +441,10 @@ class _Listener:
         listening.setblocking(False)
         listening.listen(BACKLOG)
         self._loop.add_reader(listening, self._accept)
+
+    def listens_on(self, listening: socket.socket) -> bool:
+        """Whether this is the one for a socket."""
+        return self._socket is listening
 
     def close(self) -> None:
         """Accept nobody any more."""

@@ -20,20 +20,33 @@ from starlette.routing import BaseRoute, Route
 
 from entrepot.credentials import CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetNameTaken, problems_of
 from entrepot.engine import Engine
-from entrepot.errors import EntrepotError, NotFound, Refusal, RequestInvalid
+from entrepot.errors import EntrepotError, Locked, NotFound, Refusal, RequestInvalid
 from entrepot.importing import ImportRefused, permitted_plan
 from entrepot.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
 from entrepot.secrets import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.secrets.permitted import EVERY_IDENTIFIER, PermittedIdentifiers, SecretKindNotAllowed
 from entrepot.server.http import Disconnected
+from entrepot.server.registries import (
+    METADATA_PATHS,
+    NAME,
+    PROVIDER,
+    RESOURCE_GROUP,
+    matching_resources,
+    metadata_document,
+    registry_document,
+)
 from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
 from entrepot.words import printable
 
 BODY_LIMIT = 1024 * 1024
 """The largest body of a request, in bytes."""
 
-PROVIDER = "Microsoft.ContainerRegistry"
-_BASE = f"/subscriptions/{{s}}/resourceGroups/{{g}}/providers/{PROVIDER}/registries/{{r}}"
+DATA_API = "/acr/v1/"
+"""Where ACR's data API is, whose errors have another shape than those of ARM."""
+
+_SUBSCRIPTION = "/subscriptions/{s}"
+_REGISTRIES = f"{_SUBSCRIPTION}/resourceGroups/{{g}}/providers/{PROVIDER}/registries"
+_BASE = f"{_REGISTRIES}/{{r}}"
 
 _log = logging.getLogger("entrepot.management")
 
@@ -275,8 +288,32 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         await require_permitted(draft)
         return json_response(await engine.try_sign_in(draft))
 
+    async def show_registry(request: Request) -> Response:
+        p = request.path_params
+        return json_response(registry_document(p["s"], p["g"], p["r"], login_server=engine.address))
+
+    async def list_registries(request: Request) -> Response:
+        p = request.path_params
+        group = p.get("g", RESOURCE_GROUP)
+        only = registry_document(p["s"], group, NAME, login_server=engine.address)
+        return json_response({"value": [only]})
+
+    async def list_resources(request: Request) -> Response:
+        odata_filter = request.query_params.get("$filter", "")
+        return json_response({"value": matching_resources(request.path_params["s"], odata_filter)})
+
+    async def metadata(request: Request) -> Response:
+        address = f"{request.url.scheme}://{request.url.netloc}"
+        # Its addresses are those of this request.
+        return json_response(metadata_document(address), headers={"Cache-Control": "no-store"})
+
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
     return [
+        *(Route(path, metadata) for path in METADATA_PATHS),
+        Route(f"{_SUBSCRIPTION}/resources", list_resources),
+        Route(f"{_SUBSCRIPTION}/providers/{PROVIDER}/registries", list_registries),
+        Route(_REGISTRIES, list_registries),
+        Route(_BASE, show_registry),
         Route(rules, list_rules),
         resource(f"{rules}/{{name}}", GET=show_rule, PUT=put_rule, PATCH=patch_rule, DELETE=delete_rule),
         Route(sets, list_sets),
@@ -305,23 +342,24 @@ def resource(path: str, **methods: Callable[[Request], Awaitable[Response]]) -> 
 
 
 def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
-    """How errors are answered: in ARM's shape, ``{"error": {"code", "message", "target"}}``."""
+    """How errors are answered: see `error_response`."""
 
-    async def refused(_: Request, error: EntrepotError) -> Response:
-        return error_response(error)
+    async def refused(request: Request, error: EntrepotError) -> Response:
+        return error_response(error, request.url.path)
 
     async def odd(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
         if error.status_code == 404:
-            return _error(404, "NotFound", f"There is nothing at {request.url.path}.", None)
+            return _error(path, 404, "NotFound", f"There is nothing at {path}.", data_code="NAME_UNKNOWN")
         code = "MethodNotAllowed" if error.status_code == 405 else "BadRequest"
-        return _error(error.status_code, code, f"{request.url.path}: {error.detail}.", None, headers=error.headers)
+        return _error(path, error.status_code, code, f"{path}: {error.detail}.", data_code="UNSUPPORTED", headers=error.headers)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         if isinstance(error, (ClientDisconnect, Disconnected)):
             # No failure (F92, F93). Only a client whose body did not come in time is still there to read this.
-            return _error(408, "RequestTimeout", "The body of the request did not come in time.", None)
+            return _error(request.url.path, 408, "RequestTimeout", "The body of the request did not come in time.")
         _log.error("%s %s failed in an unforeseen way", request.method, printable(request.url.path, 200), exc_info=error)
-        return _error(500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.", None)
+        return _error(request.url.path, 500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.")
 
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
 
@@ -341,16 +379,35 @@ def json_response(value: object, *, status: int = 200, headers: Mapping[str, str
     return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
 
 
-def error_response(error: EntrepotError) -> Response:
-    """An error in ARM's shape, with the status that it has."""
-    return _error(error.status, error.code, error.message, error.field)
+def error_response(error: EntrepotError, path: str) -> Response:
+    """An error with the status that it has, in ARM's shape: ``{"error": {"code", "message", "target"}}``.
+
+    Below ``/acr/v1/`` in that of ACR's data API too, which az and the SDKs read there: ``{"errors":
+    [{"code", "message"}]}``. The other stays for programs that were written for earlier versions.
+    """
+    # Of a lock ACR's code is known, and is that of the data API.
+    data_code = error.code if isinstance(error, Locked) else error.oci_code
+    return _error(path, error.status, error.code, error.message, error.field, data_code=data_code)
 
 
-def _error(status: int, code: str, message: str, target: str | None, *, headers: Mapping[str, str] | None = None) -> Response:
+def _error(
+    path: str,
+    status: int,
+    code: str,
+    message: str,
+    target: str | None = None,
+    *,
+    data_code: str = "UNKNOWN",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     error = {"code": code, "message": message}
     if target is not None:
         error["target"] = target
-    return json_response({"error": error}, status=status, headers=headers)
+    document: dict[str, object] = {"error": error}
+    if path.startswith(DATA_API):
+        entry = {"code": data_code, "message": message, "detail": {"code": code}}
+        document["errors"] = [entry]
+    return json_response(document, status=status, headers=headers)
 
 
 async def read_body(request: Request, kind: type[Body], *, hint: str = "Send JSON in the shape of ACR's management API.") -> Body:

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -20,15 +20,23 @@ from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.causes import CauseCode, at_fault
 from entrepot.engine import Engine
-from entrepot.errors import EngineBusy, EngineError, EntrepotError, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
+from entrepot.errors import EngineBusy, EngineError, EntrepotError, LoopDetected, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
 from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.server.accept import Accept
-from entrepot.server.files import FileCutShort, OpenFile, chunks
+from entrepot.server.files import FileCutShort, OpenFile, chunks, spans
 from entrepot.server.http import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.paging import page_size
-from entrepot.server.ranges import ByteRange, parse_range
-from entrepot.source.errors import SourceAvoided, SourceError, SourceOverAllowance
-from entrepot.store.blobs import FilePart
+from entrepot.server.ranges import (
+    BlobPieces,
+    ByteRange,
+    MultipartBody,
+    ReadBlob,
+    joined,
+    parse_ranges,
+    parts_within,
+)
+from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance
+from entrepot.source.via import came_through
 from entrepot.store.manifests import OCI_INDEX
 from entrepot.words import printable
 
@@ -40,11 +48,14 @@ PAGE = 1000
 UNKNOWN_WAIT = 3
 """Seconds that a client is asked to wait, at least, when a source lets us pull no more and does not say for how long."""
 
+LONGEST_WAIT = 24 * 3600
+"""Seconds that a client is asked to wait, at most, however long the source wants."""
+
 LEAST_SPREAD = 5
 """Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
 
 WARNING_LIMIT = 500
-"""Characters of a warning that says why an answer may be stale."""
+"""Characters of a warning that says why an answer may be stale. All of an answer may have 4,096 bytes."""
 
 REASON_LIMIT = 500
 """Characters of an error in a status line. Proxies take lines of 4 kB and more."""
@@ -54,6 +65,13 @@ ALWAYS_ANSWERED = ("/healthz",)
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
+
+_HEALTH = frozenset({"/healthz", "/readyz"})
+
+_IN_ASCII = str.maketrans({'"': "'", "\u2026": "...", "\u2018": "'", "\u2019": "'", "\u201c": "'", "\u201d": "'"})
+
+_OF_CONTENT = frozenset({b"content-length", b"content-type", b"content-range"})
+"""Headers that a 304 does not have, because it has no content (RFC 9110, 15.4.5)."""
 
 _log = logging.getLogger("entrepot.registry")
 
@@ -113,6 +131,25 @@ class RegistryApp:
 
     async def _answer(self, scope: Scope, response: _Response) -> None:
         path: str = scope["path"]
+        via = response.headers.get(b"via")
+        if via is not None and path not in _HEALTH and self._engine.sources.via.leads_here(via):
+            raise self._loop(path)
+        with came_through(via):
+            await self._answer_here(scope, path, response)
+
+    def _loop(self, path: str) -> LoopDetected:
+        match = _ADDRESS.fullmatch(path) or _TAGS.fullmatch(path)
+        route = self._engine.documents.rules.route(match["name"]) if match is not None else None
+        rule = "one of its cache rules" if route is None else f"its cache rule {route.rule.name}"
+        error = LoopDetected(
+            f"An engine is its own source through {rule}: a request of its own came back to it.",
+            "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+        )
+        # Whose request came back has the same advice for its client.
+        error.source_message = error.what
+        return error
+
+    async def _answer_here(self, scope: Scope, path: str, response: _Response) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
             raise PushRefused(
                 "Entrepot is a cache: nothing can be pushed to it, and nothing deleted through the registry.",
@@ -184,18 +221,15 @@ class RegistryApp:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
             return
-        # A Range that can't be read is the client's fault, also where the blob would have to be fetched first.
-        asked = parse_range(response.headers.get(b"range"))
-        found = await self._engine.cache.blob(repository, digest, asked_by=response.client)
-        size = found.size
-        part = asked.within(size) if asked is not None and response.range_applies(str(digest)) else None
-        origin = Origin.CACHE if isinstance(found, HeldBlob) else Origin.UPSTREAM
-        status, headers = (206, _part_headers(digest, part, size, origin)) if part is not None else (200, _blob_headers(digest, size, origin))
-        etag = str(digest) if part is None else None
-        start, end = (part.start, part.end) if part is not None else (0, size)
-        if isinstance(found, HeldBlob):
+        requested_ranges = parse_ranges(response.headers.get(b"range"))
+        blob = await self._engine.cache.blob(repository, digest, asked_by=response.client)
+        size = blob.size
+        parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
+        origin = Origin.CACHE if isinstance(blob, HeldBlob) else Origin.UPSTREAM
+        answer = _BlobAnswer(digest, size, origin, parts)
+        if isinstance(blob, HeldBlob):
             try:
-                await self._cached_blob(found, response, status, headers, start, end, etag=etag)
+                await self._cached_blob(blob, response, answer)
             except FileNotFoundError:
                 if not retry:
                     raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
@@ -204,19 +238,28 @@ class RegistryApp:
             return
         # Until the first byte is here the answer can still be an error with a status of its own.
         try:
-            await found.wait_beyond(min(start, max(0, size - 1)))
+            await blob.wait_beyond(min(answer.start, max(0, size - 1)))
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
-        await response.stream(status, headers, found.read(start, end), etag=etag, sent=self._count)
+        if blob.size != size and retry:
+            # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
+            await self._blob(repository, digest, response, retry=False)
+            return
+        body = answer.body(lambda start, end: blob.read(start, end, size))
+        await response.stream(answer.status, answer.headers, body, etag=str(digest), sent=self._count)
 
-    async def _cached_blob(self, blob: HeldBlob, response: _Response, status: int, headers: Headers, start: int, end: int, *, etag: str | None) -> None:
+    async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
         copies = self._engine.cache.copies
-        is_whole = etag is not None
-        if is_whole:
+        etag = str(blob.digest)
+        if answer.is_whole:
             copies.requested(response.client, blob.digest)
         try:
             async with self._engine.blobs.opened(blob.digest, blob.size) as file:
-                await response.file(status, headers, file, start, end, etag=etag, sent=self._count)
+                if answer.multipart is None:
+                    await response.file(answer.status, answer.headers, file, answer.start, answer.end, etag=etag, sent=self._count)
+                else:
+                    body = joined(answer.body(lambda start, end: spans(file, start, end)))
+                    await response.stream(answer.status, answer.headers, body, etag=etag, sent=self._count)
         except FileCutShort as error:
             _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
             raise error.with_traceback(None) from None
@@ -226,7 +269,7 @@ class RegistryApp:
             _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
             copies.suspect(blob.digest)
             raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
-        if is_whole:
+        if answer.is_whole:
             copies.delivered(response.client, blob.digest)
 
     def _count(self, sent: int) -> None:
@@ -257,6 +300,26 @@ class RegistryApp:
         if answer.listing.filtered:
             headers.append((b"oci-filters-applied", b"artifactType"))
         await response.json(answer.listing.body, headers)
+
+
+class _BlobAnswer:
+    """Status, headers and body of an answer with a blob of *size* bytes: the whole, or *parts* of it."""
+
+    def __init__(self, digest: Digest, size: int, origin: Origin, parts: Sequence[ByteRange]) -> None:
+        self.is_whole = not parts
+        self.status = 206 if parts else 200
+        self.start, self.end = (parts[0].start, parts[0].end) if parts else (0, size)
+        """The first part. Only a multipart body has more."""
+        self.multipart = MultipartBody(parts, size) if len(parts) > 1 else None
+        self.headers = _blob_headers(digest, self.end - self.start if self.multipart is None else self.multipart.length, origin)
+        if self.multipart is not None:
+            self.headers[0] = (b"content-type", self.multipart.content_type)
+        elif parts:
+            self.headers.append((b"content-range", parts[0].header(size)))
+
+    def body(self, read: ReadBlob) -> BlobPieces:
+        """The body, from what *read* gives of the blob."""
+        return read(self.start, self.end) if self.multipart is None else self.multipart.pieces(read)
 
 
 class _Response:
@@ -303,7 +366,7 @@ class _Response:
     async def content(self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200) -> None:
         """A whole body from memory."""
         if self._is_known_to_client(etag):
-            await self.empty(304, [(name, value) for name, value in headers if name not in {b"content-length", b"content-type"}])
+            await self.empty(304, [(name, value) for name, value in headers if name not in _OF_CONTENT])
             return
         await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.head else content})
@@ -320,6 +383,9 @@ class _Response:
         detail: dict[str, str] = {"code": error.code}
         if error.cause is not None:
             detail |= {"cause": error.cause, "atFault": at_fault(CauseCode(error.cause))}
+        if error.source_message:
+            # For an engine whose source this one is: it quotes that and not what is built around it here.
+            detail["sourceMessage"] = error.source_message
         document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]}
         if error.oci_status >= 500:
             # docker, podman and skopeo show no body of a 5xx, but the status line (RFC 9112, section 4).
@@ -329,7 +395,7 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided, EngineBusy)):
+        if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
@@ -351,7 +417,7 @@ class _Response:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             sent(len(chunk))
 
-    async def stream(self, status: int, headers: Headers, body: AsyncIterator[bytes | FilePart], *, etag: str | None, sent: Callable[[int], None]) -> None:
+    async def stream(self, status: int, headers: Headers, body: BlobPieces, *, etag: str | None, sent: Callable[[int], None]) -> None:
         """A body as it comes; *sent* is told each number of bytes. It ends early, without an error, when the client leaves."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
@@ -369,13 +435,13 @@ class _Response:
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
-    async def _send_all(self, body: AsyncIterator[bytes | FilePart], sent: Callable[[int], None]) -> None:
+    async def _send_all(self, body: BlobPieces, sent: Callable[[int], None]) -> None:
         async for piece in body:
-            if isinstance(piece, FilePart):
-                await self._send_part(piece.file, piece.offset, piece.offset + piece.count, sent)
-            else:
+            if isinstance(piece, bytes):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
                 sent(len(piece))
+            else:
+                await self._send_part(piece.file, piece.offset, piece.offset + piece.count, sent)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _left(self) -> None:
@@ -395,10 +461,18 @@ def _origin_headers(answer: ManifestAnswer | ManifestDescription | ListAnswer) -
     """Where an answer came from, and why it may be stale."""
     headers: Headers = [(b"entrepot-origin", answer.origin.value.encode())]
     if answer.warning is not None:
-        # 110: the response is stale (RFC 7234, 5.5.1); the text must be a quoted string in Latin-1.
-        text = printable(answer.warning, WARNING_LIMIT).replace("\\", "").replace('"', "'").encode("latin-1", "replace")
-        headers.append((b"warning", b'110 entrepot "' + text + b'"'))
+        headers.append((b"warning", _warning(answer.warning)))
     return headers
+
+
+def _warning(text: str) -> bytes:
+    """The value of a Warning header (OCI distribution specification 1.1, "Warnings").
+
+    It says ``299 -`` and has no date. The text is ASCII, because clients disagree on everything
+    else, and has no quotation mark: regctl would read only what stands before the first.
+    """
+    line = printable(text, WARNING_LIMIT).translate(_IN_ASCII).encode("ascii", "replace").decode()
+    return b'299 - "' + line.replace("\\", "\\\\").encode() + b'"'
 
 
 def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
@@ -414,15 +488,9 @@ def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
     ]
 
 
-def _part_headers(digest: Digest, part: ByteRange, size: int, origin: Origin) -> Headers:
-    headers = [(name, value) for name, value in _blob_headers(digest, size, origin) if name != b"content-length"]
-    span = f"bytes {part.start}-{part.end - 1}/{size}".encode()
-    return [*headers, (b"content-length", str(part.end - part.start).encode()), (b"content-range", span)]
-
-
 def _retry_after(seconds: float | None) -> int:
     """What a client is told to wait: a little longer than the source wants, at random, so that not all come back at once."""
-    least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(seconds))
+    least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(min(seconds, LONGEST_WAIT)))
     return least + random.randint(0, max(LEAST_SPREAD, least // 5))
 
 

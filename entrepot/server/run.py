@@ -8,11 +8,10 @@ import json
 import logging
 import os
 import resource
-import signal
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,15 +25,19 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
+from entrepot.running_engine import record_engine
 from entrepot.secrets.permitted import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.server import live, management, repositories
 from entrepot.server.access import ReadOnly, TokenRequired
+from entrepot.server.ending import Deadline, Ending, answer_signals, survive_harmless_signals
 from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
 from entrepot.server.local_hosts import LocalHosts
 from entrepot.server.log_limit import LogLimit
+from entrepot.server.log_output import LogFile, LogOutput, StandardError
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
-from entrepot.server.unix_socket import owned_socket
+from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
+from entrepot.tasks import OwnedTasks, uninterrupted
 from entrepot.upstreams import is_loopback
 from entrepot.words import escaped, printable, printable_json
 
@@ -46,6 +49,12 @@ CUTTING = 1.0
 
 MANAGEMENT_CONNECTIONS = 512
 """Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
+
+SOCKET_WATCH = 2.0
+"""Seconds between two looks at whether the management socket is still there (F68)."""
+
+THREADS = 32
+"""Threads for what blocks a moment. asyncio has four and one for each core; as many calls that hang on a disk or a program would stop all pulls."""
 
 LOG_LINE = 16_384
 """Characters of a message in the plain log; what is longer is cut."""
@@ -80,20 +89,31 @@ async def serve(
     listen: str | None = None,
     read_only: bool = False,
     log_format: str = "plain",
+    log_file: Path | None = None,
+    deadline: Deadline | None = None,
     demo: bool = False,
     prepare: Callable[[Engine], Awaitable[None]] | None = None,
     ready: Callable[[Engine], None] | None = None,
 ) -> None:
-    """Run an engine in the foreground until SIGTERM, SIGINT or a request to stop.
+    """Run an engine in the foreground until a signal (`entrepot.server.ending`) or a request to stop.
 
-    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings; *prepare* is awaited before clients are answered, *ready*
-    called when they are. Raises `EngineError` in one sentence when the engine can't start.
+    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings; *log_file* takes the log instead of standard error; *prepare*
+    is awaited before clients are answered, *ready* called when they are. *deadline* bounds the time that the end takes, also after this function.
+    Raises `EngineError` in one sentence when the engine can't start.
     """
-    set_up_logging(log_format)
-    allow_open_files()
-    settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
     with _private_files():
-        await _serve(directories, settings, demo=demo, prepare=prepare, ready=ready)
+        output = set_up_logging(log_format, log_file)
+        if deadline is not None:
+            deadline.say_last = output.flush
+        try:
+            survive_harmless_signals()
+            allow_open_files()
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "entrepot-worker"))
+            settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
+            await _serve(directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready)
+        finally:
+            # What is said next, such as why the engine did not start, comes after what it logged.
+            output.flush()
 
 
 @contextmanager
@@ -110,25 +130,30 @@ async def _serve(
     directories: Directories,
     settings: Settings,
     *,
+    deadline: Deadline | None,
     demo: bool,
     prepare: Callable[[Engine], Awaitable[None]] | None,
     ready: Callable[[Engine], None] | None,
 ) -> None:
-    async with Engine.open(directories, settings, demo=demo) as engine, _signals(engine.stopping):
+    async with Engine.open(directories, settings, demo=demo) as engine, answer_signals(engine.stopping, deadline) as ending:
+        if deadline is not None:
+            waits = f"A thread waits for a program, or for the disk of {directories.data}."
+            deadline.reason = lambda: " ".join(engine.health_of_engine.problems()) or waits
         if prepare is not None:
             await prepare(engine)
-        async with listening(engine):
+        async with listening(engine, ending):
             # What is there by now stays. To look through all of it for garbage takes tens of milliseconds, in which no client gets a byte.
             gc.freeze()
             if ready is not None:
                 ready(engine)
             await engine.stopping.wait()
+            ending.begin()
             engine.events.record("engine-stopping", "Stopping.")
 
 
 @asynccontextmanager
-async def listening(engine: Engine) -> AsyncIterator[None]:
-    """Within it the engine answers on TCP and on its Unix socket."""
+async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterator[None]:
+    """Within it the engine answers on TCP and on its Unix socket. *ending* may ask for transfers to be cut before their time is over."""
     host, port = parse_listen(engine.settings.listen)
     listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -140,21 +165,66 @@ async def listening(engine: Engine) -> AsyncIterator[None]:
     registry = HttpServer(answering, cut=app.cut, busy=app.refuse_busy, always=ALWAYS_ANSWERED)
     administration = _management_server(management_app(engine))
     servers = [registry, administration]
-    with listener, owned_socket(path) as management_listener:
-        try:
-            await registry.listen(listener)
-            await administration.listen(management_listener)
-            if (over_tcp := await _management_over_tcp(engine)) is not None:
-                servers.append(over_tcp)
-            engine.events.record(
-                "engine-started",
-                f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
-                + (f" and {engine.management_address}" if engine.management_address is not None else "")
-                + (", read-only." if engine.settings.read_only else "."),
-            )
-            yield
-        finally:
-            await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
+    with listener, owned_socket(path) as owned:
+        async with OwnedTasks() as tasks:
+            if ending is not None:
+                tasks.start(_cut_when_in_a_hurry(ending, servers), "cutting transfers")
+            try:
+                await registry.listen(listener)
+                await administration.listen(owned.listener)
+                if (over_tcp := await _management_over_tcp(engine)) is not None:
+                    servers.append(over_tcp)
+                engine.events.record(
+                    "engine-started",
+                    f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+                    + (f" and {engine.management_address}" if engine.management_address is not None else "")
+                    + (", read-only." if engine.settings.read_only else "."),
+                )
+                await asyncio.to_thread(record_engine, engine.directories.lock, path)
+                async with OwnedTasks() as looking:
+                    looking.start(_keep_socket(engine, owned, administration), "looking after the management socket")
+                    yield
+            finally:
+                await _stop(servers)
+
+
+async def _stop(servers: list[HttpServer]) -> None:
+    await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
+
+
+async def _cut_when_in_a_hurry(ending: Ending, servers: list[HttpServer]) -> None:
+    await ending.hurry.wait()
+    await asyncio.gather(*(each.cut_off(CUTTING) for each in servers))
+
+
+async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -> None:
+    """Bind the management socket again when its file, lock or directory is gone (F68). Connections that stand are not touched."""
+    loop = asyncio.get_running_loop()
+    # A thread of its own: those that all share may wait for a disk that hangs.
+    threads = ThreadPoolExecutor(1, "entrepot-socket")
+    try:
+        while True:
+            await asyncio.sleep(SOCKET_WATCH)
+            await _look_after_socket(engine, owned, server, lambda: uninterrupted(loop.run_in_executor(threads, owned.ensure)))
+    finally:
+        threads.shutdown(wait=False)
+
+
+async def _look_after_socket(engine: Engine, owned: OwnedSocket, server: HttpServer, ensure: Callable[[], Awaitable[socket.socket | None]]) -> None:
+    before = owned.listener
+    try:
+        renewed = await ensure()
+    except (EngineError, OSError) as error:
+        message = error.message if isinstance(error, EngineError) else f"The management socket {owned.path} can't be made again: {error.strerror}."
+        if message != engine.socket_problem:
+            engine.socket_problem = message
+            engine.events.record("socket-lost", f"{message} Commands and dashboards do not reach this engine; clients pull as ever.", level=logging.ERROR)
+        return
+    if renewed is not None:
+        await server.listen(renewed)
+        server.leave(before)
+        engine.events.record("socket-restored", f"The management socket {owned.path} was gone or replaced; it is there again.", level=logging.WARNING)
+    engine.socket_problem = None
 
 
 _ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
@@ -191,7 +261,7 @@ def _management_server(app: Application) -> HttpServer:
     busy = EngineBusy("Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER)
 
     async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
-        response = management.error_response(busy)
+        response = management.error_response(busy, scope["path"])
         response.headers["retry-after"] = str(busy.retry_after)
         await response(scope, receive, send)
 
@@ -214,19 +284,6 @@ def allow_open_files() -> None:
     """Open as many files at once as the system lets us: connections, fills and readers have one each, and most systems begin with 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@asynccontextmanager
-async def _signals(stopping: asyncio.Event) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    caught = (signal.SIGTERM, signal.SIGINT)
-    for each in caught:
-        loop.add_signal_handler(each, stopping.set)
-    try:
-        yield
-    finally:
-        for each in caught:
-            loop.remove_signal_handler(each)
 
 
 class _PlainFormatter(logging.Formatter):
@@ -261,18 +318,15 @@ class _JsonFormatter(logging.Formatter):
         return printable_json(json.dumps(line, ensure_ascii=False))
 
 
-def set_up_logging(log_format: str) -> None:
-    """Log to standard error, in ``plain`` or ``json`` lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = _JsonFormatter() if log_format == "json" else _PlainFormatter()
-    handler.setFormatter(formatter)
-    limit = LogLimit()
-    handler.addFilter(limit)
-    if logging.lastResort is not None:
-        # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
-        logging.lastResort.filters[:] = [limit]
-        logging.lastResort.setFormatter(formatter)
+def set_up_logging(log_format: str, log_file: Path | None = None) -> LogOutput:
+    """Log to standard error, or to *log_file*, in ``plain`` or ``json`` lines; raises `EngineError` where that file can't be written."""
+    handler = LogOutput(StandardError() if log_file is None else LogFile(log_file))
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
+    handler.addFilter(LogLimit())
+    # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
+    logging.lastResort = handler
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    return handler

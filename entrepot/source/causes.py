@@ -28,7 +28,7 @@ from entrepot.source.addresses import Reach, literal_address
 from entrepot.source.certificates import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.errors import SourceUnreachable
 from entrepot.source.lookups import LookupsBusy, LookupTimedOut
-from entrepot.source.proxies import Proxy, ProxyFailed, ProxyUnusable, proxy_of
+from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, ProxyUnusable, proxy_of
 from entrepot.source.surroundings import (
     CLOCK_CURE,
     CLOCK_WRONG,
@@ -119,13 +119,17 @@ class Diagnosis:
         chain = causes_of(error)
         proxy = _proxy_of(place.url)
         failed = next((each for each in chain if isinstance(each, ProxyFailed)), None)
-        if failed is None and any(isinstance(each, ssl.SSLError) for each in chain):
+        if any(isinstance(each, ssl.SSLError) for each in chain):
+            if failed is not None:
+                return _of_proxy_certificate(chain, place, failed.proxy)
             return await self._of_tls(chain, place, proxy)
         cause = _of_limits(chain, place)
         if cause is None and self._looks and _concerns_network(chain, proxy.host if proxy is not None else place.url.host):
             cause = await asyncio.to_thread(_of_surroundings, chain, place)
         if cause is None and failed is not None:
             cause = _of_proxy(failed, chain, place)
+        if cause is None and isinstance(error, BehindProxyUnreachable):
+            cause = _of_connection_behind_proxy(error, place)
         return cause if cause is not None else _of_network(chain, error, place)
 
     def clock_problem(self, *, tolerance: float = CLOCK_WRONG) -> Cause | None:
@@ -384,6 +388,12 @@ def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> C
     if error.status is not None:
         return _of_proxy_status(error.status, place, proxy)
     who, so, around = _proxy_words(place, proxy)
+    if error.reason:
+        return Cause(
+            CauseCode.PROXY_FAILS,
+            f"{who} refuses: {printable(error.reason, 150)}; {so}.",
+            f"Check the user name and the password in {proxy.variable}, and the proxy's own log, {around}.",
+        )
     if any(isinstance(each, (socket.gaierror, LookupTimedOut, LookupsBusy)) for each in chain):
         return Cause(
             CauseCode.PROXY_NAME_UNKNOWN,
@@ -392,15 +402,13 @@ def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> C
         )
     numbers = _errnos(chain)
     state = f"fails ({_said_by_proxy(chain)})"
-    if any(isinstance(each, ssl.SSLError) for each in chain):
-        state = "has a certificate that is not trusted, or speaks no TLS"
-    elif numbers & {errno.ECONNREFUSED}:
+    if numbers & {errno.ECONNREFUSED}:
         state = "takes no connections"
     elif numbers & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
         state = "can't be reached: no route leads there"
     elif any(isinstance(each, (TimeoutError, httpx.TimeoutException)) for each in chain):
         state = "takes no connection in time"
-    code = CauseCode.PROXY_FAILS if state.startswith(("fails", "has")) else CauseCode.PROXY_UNREACHABLE
+    code = CauseCode.PROXY_FAILS if state.startswith("fails") else CauseCode.PROXY_UNREACHABLE
     return Cause(code, f"{who} {state}, {so}.", f"Start it, correct {proxy.variable} where the engine is started, {around}.")
 
 
@@ -408,6 +416,26 @@ def _said_by_proxy(chain: list[BaseException]) -> str:
     """The innermost words, which come from a library or the system and name no secret."""
     texts = [printable(str(each), 150) for each in chain if str(each)]
     return texts[-1].rstrip(".") if texts else "no answer"
+
+
+def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: Place) -> Cause:
+    """A proxy works, and can't connect to the source."""
+    who, so, around = _proxy_words(place, error.proxy)
+    return Cause(
+        CauseCode.PROXY_FAILS,
+        f"{who} can't connect to {place.host}: {printable(error.reason, 150)}; {so}.",
+        f"Check whether the registry is up, and whether the proxy may reach it, {around}.",
+    )
+
+
+def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy) -> Cause:
+    """A proxy that speaks TLS and can't prove who it is."""
+    who, so, _ = _proxy_words(place, proxy)
+    reasons = [getattr(each, "verify_message", "") for each in chain if isinstance(each, ssl.SSLCertVerificationError)]
+    if not reasons:
+        return Cause(CauseCode.TLS_FAILED, f"{who} does not speak TLS as we do, {so}.", f"Check {proxy.variable}: https:// means TLS to the proxy itself.")
+    reason = printable(max(reasons, key=len) or "unknown", 150)
+    return Cause(CauseCode.CERTIFICATE_UNTRUSTED, f"{who} is not trusted: {reason}; {so}.", CERTIFICATE_CURE)
 
 
 def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:

@@ -20,7 +20,9 @@ import msgspec
 import truststore
 
 from entrepot.causes import CauseCode
+from entrepot.certificates import read_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
+from entrepot.jsontext import first_value
 from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
 from entrepot.snapshots import SignIn
@@ -36,23 +38,28 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
+from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, peek, seems_encoded
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
     SourceBrokeOff,
+    SourceBusy,
     SourceError,
     SourceFailed,
+    SourceLoop,
+    SourceMisread,
     SourceNotFound,
     SourceOverAllowance,
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.exchange import ATTEMPTS, Answer, Exchange, origin_of
+from entrepot.source.exchange import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
 from entrepot.source.surroundings import ClockEvidence
 from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.source.via import Via
 from entrepot.upstreams import SourceRegistry
-from entrepot.words import counted, printable
+from entrepot.words import counted, duration, printable
 
 if TYPE_CHECKING:
     from entrepot.credentials import CredentialSet
@@ -74,8 +81,14 @@ READ_IN_THREAD = 256 * 1024
 CURSOR_LENGTH = 2 * 1024
 """The longest text that a source may give to ask on with, in characters."""
 
+CAUSE_LENGTH = 200
+"""Characters of what a source says of its failure that are quoted, at the most."""
+
 OTHER_CONNECTIONS = 20
 """Connections to a source registry besides those of its blobs, for what is small."""
+
+MISREAD = 1000
+"""Blobs of which it is remembered that the first reading of their compressed body was wrong."""
 
 HANDED_ON = 2
 """Further registries to which one registry may hand a request on, each with a sign-in of its own."""
@@ -212,9 +225,25 @@ class _ReferrersPage(msgspec.Struct):
     manifests: list[msgspec.Raw] | None = None
 
 
+class _ErrorDetail(msgspec.Struct, rename="camel"):
+    source_message: str = ""
+    """Only from an engine: what its own source said."""
+
+
 class _ErrorEntry(msgspec.Struct):
     code: str = ""
     message: str = ""
+    detail: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, as whoever met it first said it."""
+        try:
+            quoted = decode(bytes(self.detail), _ErrorDetail).source_message if self.detail else ""
+        except Undecodable:
+            quoted = ""
+        code = "" if self.code == "UNKNOWN" and self.message else self.code
+        return quoted or f"{code} {self.message}"
 
 
 class _ErrorBody(msgspec.Struct):
@@ -262,7 +291,7 @@ def trusting(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        tls.load_verify_locations(settings.ca_file)
+        tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
     return tls
 
 
@@ -290,8 +319,12 @@ class Sources:
         self.allowances = Allowances(clock, wall_clock)
         self.breakers = Breakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
+        self.via = Via()
+        """By which an engine knows its own requests."""
         self.on_reachability: Callable[[Breaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
+        self.misread: dict[tuple[str, Digest], bool] = {}
+        """By login server and digest: blobs labelled as compressed, and whether they were wrongly decoded, or wrongly not."""
         self._transports: dict[tuple[str, Reach], SourceTransport] = {}
         self._upstreams: dict[str, _Upstream] = {}
         self._tls: ssl.SSLContext | None = None
@@ -324,6 +357,7 @@ class Sources:
             breakers=self.breakers,
             reach=reach,
             diagnosis=self.diagnosis,
+            via=self.via,
         )
 
     @property
@@ -440,7 +474,8 @@ class SourceClient:
             # Of another type the document may say something else, and only a GET shows that.
             media_type = answer.media_type if answer.media_type in _IMAGE_TYPES else None
             # Some registries put "Content-Length: 0" on every HEAD; no manifest is empty.
-            return ManifestHead(digest, media_type, answer.length or None)
+            # Nor is the length of one that is compressed on the way its size.
+            return ManifestHead(digest, media_type, answer.length if answer.length and answer.coding is None else None)
 
     async def manifest(self, repository: Repository, reference: Tag | Digest) -> FetchedManifest:
         """A manifest, its digest checked: against the one that was asked for, or for a tag against what the source says."""
@@ -458,7 +493,7 @@ class SourceClient:
 
     def _read_manifest(self, media_type: str | None, content: bytes, digest: Digest | None, about: str) -> FetchedManifest:
         try:
-            hint = decode(content, _ManifestHint)
+            hint = decode(first_value(content), _ManifestHint)
         except Undecodable:
             raise SourceAnswerInvalid(f"{self._server} answers with something that is no manifest for {about}.", _NOT_A_REGISTRY) from None
         if digest is not None and not digest.matches(content):
@@ -494,9 +529,12 @@ class SourceClient:
     # Blobs
 
     @asynccontextmanager
-    async def blob(self, repository: Repository, digest: Digest, *, offset: int = 0, validator: str | None = None) -> AsyncGenerator[BlobStream, None]:
-        """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it.
+    async def blob(
+        self, repository: Repository, digest: Digest, *, offset: int = 0, validator: str | None = None, size: int | None = None
+    ) -> AsyncGenerator[BlobStream, None]:
+        """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it, *size* what its manifest states, in bytes.
 
+        Where something on the way compressed it, it comes decoded, and from its first byte on: see `entrepot.source.encodings`.
         How many blobs come from one source registry at once is for its caller to bound: see `entrepot.cache.turns`.
         """
         about = self._about(repository, digest)
@@ -509,16 +547,84 @@ class SourceClient:
         async with self._ask("GET", f"{repository}/blobs/{digest}", repository, headers, about=about, accepted=accepted) as answer:
             if answer.status != 416:
                 self._refuse_page(answer, about, unless=digest)
-            start, size = self._placed(answer, offset, about)
-            etag = answer.headers.get("etag")
-            strong = etag if etag is not None and etag.startswith('"') and len(etag) < 256 and etag.isascii() and etag.isprintable() else None
-            # The body of a 416 is not the blob: nothing was left to come.
-            async with aclosing(answer.chunks() if answer.status != 416 else _nothing()) as chunks:
-                try:
-                    yield BlobStream(chunks, offset=start, size=size, validator=strong)
-                except SourceBrokeOff as error:
-                    self._upstream.note(error)
-                    raise
+            start, stated_size = self._placed(answer, offset, about)
+            is_part_of_coding = answer.status == 206 and answer.coding is not None and (size is None or stated_size != size)
+            if not is_part_of_coding:
+                etag = answer.headers.get("etag")
+                strong = etag if etag is not None and etag.startswith('"') and len(etag) < 256 and etag.isascii() and etag.isprintable() else None
+                if answer.status == 200 and answer.coding is not None:
+                    async with self._read_encoded(answer, digest, size, about) as stream:
+                        yield stream
+                    return
+                # The body of a 416 is not the blob: nothing was left to come.
+                async with aclosing(answer.chunks() if answer.status != 416 else _nothing()) as chunks:
+                    try:
+                        yield BlobStream(chunks, offset=start, size=stated_size, validator=strong)
+                    except SourceBrokeOff as error:
+                        self._upstream.note(error)
+                        raise
+                return
+        # A part of what is compressed says nothing about a part of the blob.
+        async with self.blob(repository, digest, size=size) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _read_encoded(self, answer: Answer, digest: Digest, size: int | None, about: str) -> AsyncGenerator[BlobStream, None]:
+        """A whole blob that is labelled as compressed, as it came or decoded: as its digest had it the last time, else as it seems to be (F85)."""
+        coding = answer.coding or ""
+        misread = self._sources.misread
+        key = (self._server, digest)
+        async with aclosing(answer.chunks()) as chunks:
+            first = await peek(chunks)
+            decodes = not misread[key] if key in misread else seems_encoded(first, coding, length=answer.length, size=size)
+            body = _following(first, chunks)
+            content = self._verified(decode_stream(body, coding) if decodes else body, digest, size, coding, about, decodes=decodes)
+            try:
+                async with aclosing(content):
+                    # A length that is not the blob's own says nothing about its size.
+                    yield BlobStream(content, offset=0, size=size if not decodes and answer.length == size else None, validator=None)
+            except SourceBrokeOff as error:
+                self._upstream.note(error)
+                raise
+
+    async def _verified(
+        self, chunks: AsyncGenerator[bytes, None], digest: Digest, size: int | None, coding: str, about: str, *, decodes: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of a blob; at their end they have its digest, or it is remembered that the other reading may be right, and `SourceMisread` raised."""
+        hasher, received = digest.hasher(), 0
+        # The reader bounds what comes as it is, for it may be the manifest that states a wrong size.
+        limit = size if decodes else None
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    received += len(chunk)
+                    if limit is not None and received > limit:
+                        break
+                    await asyncio.to_thread(hasher.update, chunk)
+                    yield chunk
+                else:
+                    if hasher.hexdigest() == digest.hex:
+                        return
+        except NotDecodable as error:
+            _log.info("%s: %s", about, error)
+        misread = self._sources.misread
+        key = (self._server, digest)
+        is_last = key in misread or coding not in DECODED
+        if is_last:
+            misread.pop(key, None)
+            raise SourceAnswerInvalid(
+                f"{self._server} sends {about} labelled as compressed ({printable(coding, 32)}), which Entrepot did not ask for, "
+                "and neither what came nor what can be made of it has its digest.",
+                COMPRESSED_HINT,
+            )
+        misread[key] = decodes
+        while len(misread) > MISREAD:
+            del misread[next(iter(misread))]
+        raise SourceMisread(
+            f"{self._server} sends {about} labelled as compressed ({printable(coding, 32)}), which Entrepot did not ask for, "
+            f"and {'decoded' if decodes else 'as it came'} it has another digest.",
+            f"Pull again: it is read {'as it comes' if decodes else 'decoded'} then. {COMPRESSED_HINT}",
+        )
 
     def _placed(self, answer: Answer, offset: int, about: str) -> tuple[int, int | None]:
         """Where the body of a blob's answer belongs, and the size of the whole blob."""
@@ -546,7 +652,7 @@ class SourceClient:
             if answer.status == 200:
                 self._refuse_page(answer, about, unless=digest)
                 # Some registries put "Content-Length: 0" on every HEAD.
-                if answer.length or (answer.length == 0 and digest.matches(b"")):
+                if answer.coding is None and (answer.length or (answer.length == 0 and digest.matches(b""))):
                     return answer.length
             elif answer.status == 403 and not answer.redirected:
                 raise await self._error(answer, about)
@@ -555,7 +661,7 @@ class SourceClient:
             part = parse_content_range(answer.headers.get("content-range", ""))
             if answer.status == 206 and part is not None and part[2] is not None:
                 return part[2]
-            if answer.status == 200 and answer.length is not None:
+            if answer.status == 200 and answer.length is not None and answer.coding is None:
                 return answer.length
         raise SourceAnswerInvalid(f"{self._server} does not say how large {about} is.", "Nothing can be done here: the fault is at the source.")
 
@@ -789,8 +895,13 @@ class SourceClient:
             raise SourceAnswerInvalid(f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER)
 
     async def _error(self, answer: Answer, about: str) -> SourceError:
+        message = await _said(answer)
+        error = self._judge(answer, about, f" ({message})" if message else "")
+        error.source_message = message
+        return error
+
+    def _judge(self, answer: Answer, about: str, said: str) -> SourceError:
         status = answer.status
-        said = await _said(answer)
         if status == 404:
             return SourceNotFound(f"{self._server} has no {about.removeprefix(self._server + '/')}{said}.")
         if status == 429:
@@ -809,6 +920,18 @@ class SourceClient:
                 else "Check that its user may read the repository, and that the repository exists."
             )
             return SourceRefused(f"{self._server} refuses {about} {self._login.name}{said}.", hint)
+        if status == 508:
+            return SourceLoop(
+                f"{self._server} leads {about} in a circle{said or ' (an engine on the way is its own source)'}.",
+                "Let the endpoint of the source, or the cache rule, lead to the registry itself.",
+            )
+        retry_after = read_retry_after(answer.headers, self._sources.wall_clock())
+        if status in {503, 504} and retry_after is not None:
+            return SourceBusy(
+                f"{self._server} fails with status {status} for {about}{said}.",
+                f"It asks to try again in {duration(retry_after)}.",
+                retry_after=retry_after,
+            )
         if status >= 500:
             return SourceFailed(f"{self._server} fails with status {status} for {about}{said}.", "The fault is at the source registry; try again later.")
         return SourceAnswerInvalid(f"{self._server} answers {about} with status {status}, which was not expected{said}.", _NOT_A_REGISTRY)
@@ -839,21 +962,33 @@ def _digest_header(headers: Mapping[str, str]) -> Digest | None:
         return None
 
 
+async def _following(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if first:
+        yield first
+    async for chunk in chunks:
+        yield chunk
+
+
 async def _nothing() -> AsyncGenerator[bytes, None]:
     return
     yield b""
 
 
 async def _said(answer: Answer) -> str:
-    """What the source itself says about an error, for a person: the first of its OCI errors, cut short."""
+    """What the source itself says about an error, for a person: the first of its OCI errors, at most `CAUSE_LENGTH` characters."""
     if answer.media_type not in {"application/json", "application/vnd.oci.error.v1+json"} or answer.redirected:
         return ""
     try:
         first = decode(await answer.read(64 * 1024), _ErrorBody).errors[0]
     except (Undecodable, IndexError, SourceError):
         return ""
-    text = printable(f"{first.code} {first.message}", 200)
-    return f" ({text})" if text else ""
+    text = printable(first.sentence).rstrip(".")
+    if len(text) <= CAUSE_LENGTH:
+        return text
+    cut = text[: CAUSE_LENGTH - 1]
+    words = cut.rpartition(" ")[0].rstrip(".,;:(")
+    # What is longer than any word may be cut in its middle.
+    return f"{words if len(words) > CAUSE_LENGTH / 2 else cut}…"
 
 
 def _is_empty(value: msgspec.Raw) -> bool:
@@ -876,6 +1011,7 @@ def _cursor(text: str | None) -> str | None:
 
 def _joined(pages: list[bytes]) -> bytes:
     """One index of the entries of all pages, each as it came, with everything else of the first; raises `Undecodable`."""
+    pages = [first_value(page) for page in pages]
     entries = [bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()]
     document = decode(pages[0], dict[str, msgspec.Raw])
     document["manifests"] = msgspec.Raw(b"[" + b",".join(entries) + b"]")

@@ -11,7 +11,10 @@
     ├── SourceNotFound          it has no such manifest, blob or repository: 404
     ├── SourceOverAllowance     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
+    │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
+    ├── SourceLoop              it is an engine that got its own request back: 508
     ├── SourceAnswerInvalid     it answers, but not as a registry should: an HTML page, a wrong digest, a wrong range
+    │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
     └── SourceBrokeOff          the connection ended before the answer did
 
 Each message names the source (``docker.io/library/nginx``) or what else is at fault (`entrepot.causes`).
@@ -94,10 +97,32 @@ class SourceFailed(SourceError):
     code = "SourceFailed"
 
 
+class SourceBusy(SourceFailed):
+    """The source registry is overloaded or in maintenance, and wants to be asked again after *retry_after* seconds."""
+
+    code = "SourceBusy"
+    status = oci_status = 503
+
+    def __init__(self, what: str, hint: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+
+class SourceLoop(SourceError):
+    """The source registry is an engine that came by its own request again: see `entrepot.source.via`."""
+
+    code = "SourceLoop"
+    status = oci_status = 508
+
+
 class SourceAnswerInvalid(SourceError):
     """The source registry answers, but not as the OCI distribution specification says: nothing of such an answer is kept."""
 
     code = "SourceAnswerInvalid"
+
+
+class SourceMisread(SourceAnswerInvalid):
+    """The source labels a blob as compressed, and the reading that was tried is wrong. The next attempt reads it the other way."""
 
 
 class SourceBrokeOff(SourceError):

@@ -22,9 +22,11 @@ from entrepot.source.allowance import read_retry_after
 from entrepot.source.breaker import Breaker, Breakers
 from entrepot.source.causes import Diagnosis, causes_of, proxy_cause
 from entrepot.source.decoding import parse_media_type, parse_number
+from entrepot.source.encodings import DECODED, coding_of, decode_document, document_coding, is_json
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy
 from entrepot.source.proxies import ProxyUnusable
+from entrepot.source.via import Via
 from entrepot.words import printable
 
 ATTEMPTS = 3
@@ -41,6 +43,12 @@ LONGEST_RETRY_AFTER = 3.0
 
 USER_AGENT = f"entrepot/{__version__}"
 """What sources see of us."""
+
+DECODED_AT_ONCE = 64 * 1024
+"""Bytes of a document up to which its coding is taken off without a thread."""
+
+COMPRESSED_HINT = "Nothing was kept. Turn off the compression of a proxy or a content delivery network between here and the registry."
+"""What to do about bytes that were changed on the way."""
 
 REDIRECTS = 5
 """How many redirects are followed."""
@@ -99,6 +107,11 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         """Of the body in bytes, if it is told."""
         return parse_number(self.headers.get("content-length", ""))
 
+    @property
+    def coding(self) -> str | None:
+        """What the body is labelled as compressed with, although it was asked for as it is; None for nothing."""
+        return coding_of(self.headers)
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it came over the network, without any decoding; raises `SourceBrokeOff` when the connection ends before it does."""
         received = 0
@@ -114,7 +127,11 @@ class Answer(AbstractAsyncContextManager["Answer"]):
             raise SourceBrokeOff(f"{self._name} sent {received:,} of {self.length:,} bytes of {self._about}.", "Try again.")
 
     async def read(self, limit: int) -> bytes:
-        """The whole body; raises `SourceAnswerInvalid` when it is larger than *limit* bytes, and `SourceBrokeOff`."""
+        """The whole body, a document, without a coding that something on the way gave it (F85).
+
+        Raises `SourceAnswerInvalid` when it is larger than *limit* bytes, encoded or decoded, or has a coding that can't be taken off, and
+        `SourceBrokeOff`.
+        """
         chunks: list[bytes] = []
         size = self.length or 0
         if size <= limit:
@@ -125,9 +142,22 @@ class Answer(AbstractAsyncContextManager["Answer"]):
                     size += len(chunk)
                     if size > limit:
                         break
-        if size > limit:
+        content = b"".join(chunks)
+        document: bytes | None = None
+        coding = self.coding
+        if size <= limit:
+            encoded_with = document_coding(content, coding)
+            if encoded_with is None or len(content) < DECODED_AT_ONCE:
+                document = decode_document(content, encoded_with, limit)
+            else:
+                document = await asyncio.to_thread(decode_document, content, encoded_with, limit)
+        if document is None:
             raise SourceAnswerInvalid(f"{self._name} sends more than {limit:,} bytes for {self._about}: nothing that large was expected.", "Nothing was kept.")
-        return b"".join(chunks)
+        if coding is not None and coding not in DECODED and not self.is_page and not is_json(document):
+            raise SourceAnswerInvalid(
+                f"{self._name} sends {self._about} compressed ({printable(coding, 32)}), which Entrepot did not ask for and can't read.", COMPRESSED_HINT
+            )
+        return document
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -154,6 +184,7 @@ class Exchange:
         breakers: Breakers | None = None,
         reach: Reach | None = None,
         diagnosis: Diagnosis | None = None,
+        via: Via | None = None,
     ) -> None:
         self._diagnosis = diagnosis if diagnosis is not None else Diagnosis()
         self._reach = reach if reach is not None else Reach()
@@ -165,6 +196,7 @@ class Exchange:
         self._pause = pause
         self.public: Exchange = self
         """The same registry's way to hosts that are neither its own nor anywhere but on the internet."""
+        self._via = via if via is not None else Via()
 
     async def open(
         self,
@@ -223,7 +255,7 @@ class Exchange:
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
     ) -> Answer:
         first = url
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **self._via.headers, **headers}
         for _ in range(redirects + 1):
             response = await self._send(httpx.Request(method, url, headers=headers, extensions=self._extensions), answers)
             location = response.headers.get("location")

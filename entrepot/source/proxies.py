@@ -114,14 +114,24 @@ class Proxy:
 class ProxyFailed(httpx.ProxyError):
     """A proxy could not be reached, or refuses: the source was not asked.
 
-    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password).
-    What led to it is its ``__cause__``.
+    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password), *reason* what
+    it says where it speaks SOCKS. What led to it is its ``__cause__``.
     """
 
-    def __init__(self, message: str, proxy: Proxy, status: int | None = None) -> None:
+    def __init__(self, message: str, proxy: Proxy, status: int | None = None, *, reason: str = "") -> None:
         super().__init__(message)
         self.proxy = proxy
         self.status = status
+        self.reason = reason
+
+
+class BehindProxyUnreachable(httpx.ConnectError):
+    """A SOCKS proxy lets us in, and says that it can't or may not connect to the source; *reason* is what it says."""
+
+    def __init__(self, message: str, proxy: Proxy) -> None:
+        super().__init__(message)
+        self.proxy = proxy
+        self.reason = message
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,6 @@ from entrepot.source.proxies import Proxy
 ADDRESSES_TRIED = 4
 """How many addresses of a proxy are tried; they share the time-out of the connection."""
 
-DESTINATION_REPLIES = frozenset({0x03, 0x04, 0x05, 0x06})
-"""Replies that speak of the source and not of the proxy: unreachable, refused, TTL expired (RFC 1928, section 6)."""
-
 
 class SocksConnector(aiohttp_socks.ProxyConnector):
     """Connections through *proxy*. *prepare* sets the options of each socket; *options* are those of `aiohttp.TCPConnector`."""

@@ -27,9 +27,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from entrepot.source.addresses import Reach
 from entrepot.source.exchange import AddressRefused
 from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
-from entrepot.source.proxies import Proxy, ProxyFailed, proxy_of
+from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.proxies import proxy_for as proxy_for  # importable from here too
-from entrepot.source.socks import DESTINATION_REPLIES, SocksConnector
+from entrepot.source.socks import SocksConnector
 
 READ_AHEAD = 256 * 1024
 """Bytes of one answer that wait in memory, at most twice as many, before the source is not read on."""
@@ -52,7 +52,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientError, httpx.RemoteProtocolError),
     (aiohttp_socks.ProxyTimeoutError, httpx.ConnectTimeout),
     (aiohttp_socks.ProxyConnectionError, httpx.ConnectError),
-    (aiohttp_socks.ProxyError, httpx.ConnectError),
+    (aiohttp_socks.ProxyError, httpx.ProxyError),
     (OSError, httpx.ReadError),
 )
 
@@ -257,7 +257,10 @@ def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
         if isinstance(cause, AddressForbidden):
             raise AddressRefused(str(cause)) from error
         if proxy is not None and _is_of_proxy(error, cause, proxy):
-            raise ProxyFailed(str(error), proxy, getattr(error, "status", None)) from error
+            reason = str(error) if isinstance(error, aiohttp_socks.ProxyError) else ""
+            raise ProxyFailed(str(error), proxy, getattr(error, "status", None), reason=reason) from error
+        if proxy is not None and isinstance(error, aiohttp_socks.ProxyError):
+            raise BehindProxyUnreachable(str(error), proxy) from error
         mapped = next(to for kind, to in _ERRORS if isinstance(error, kind))
         if isinstance(cause, LookupTimedOut):
             mapped = httpx.ConnectTimeout
@@ -267,7 +270,8 @@ def _as_httpx_errors(proxy: Proxy | None = None) -> Iterator[None]:
 def _is_of_proxy(error: BaseException, cause: object, proxy: Proxy) -> bool:
     """Whether the proxy failed, and not the source behind it."""
     if isinstance(error, aiohttp_socks.ProxyError):
-        return error.error_code not in DESTINATION_REPLIES
+        # A reply to the request to connect has a code (RFC 1928, section 6); what comes before is about the client.
+        return error.error_code is None
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError | aiohttp_socks.ProxyConnectionError):
         return True
     # Sources are looked up by the proxy: what could not be looked up here was its own name.

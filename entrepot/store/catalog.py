@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from entrepot.reference import Digest, Repository, Tag
 from entrepot.store import schema, tallies
-from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, set_up
+from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, WriterThreads, set_up
 from entrepot.store.connections import CatalogFailed as CatalogFailed
 from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
 from entrepot.store.entries import BlobOrigin as BlobOrigin
@@ -50,7 +50,7 @@ from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Pi
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.opening import Opening, open_file, open_for_writing
 from entrepot.store.reserve import Reserve
-from entrepot.store.rows import reference_rows
+from entrepot.store.rows import reference_rows, stated_size
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared without a thread: it takes less time than to begin one."""
@@ -171,6 +171,8 @@ class Catalog:
         self.refusal = opening.refusal
         """Why nothing can be written for now: the catalog was opened for reading only."""
         self._engine = create_async_engine(opening.url("sqlite+aiosqlite"))
+        self._writers = WriterThreads()
+        event.listen(self._engine.sync_engine, "connect", self._writers.watch)
         event.listen(self._engine.sync_engine, "connect", set_up(opening.pragmas))
         event.listen(self._engine.sync_engine, "handle_error", self.health.tell_failed_write)
         # SQLite's connections of one process share the index of the log (-shm): while one that can only read has it open, none can write.
@@ -182,6 +184,7 @@ class Catalog:
     async def _close(self) -> None:
         await self._readers.close()
         await self._engine.dispose()
+        await self._writers.end()
         self._opening.close()
 
     async def reopen(self) -> bool:
@@ -306,11 +309,13 @@ class Catalog:
             .join(schema.repository_manifests, schema.repository_manifests.c.digest == schema.references.c.manifest)
             .where(schema.repository_manifests.c.repository == repository, schema.references.c.kind != ReferenceKind.MANIFEST)
             .distinct()
+            # Where only some manifests state a size, one of theirs.
+            .order_by(schema.references.c.size)
         )
 
         def read(connection: Connection) -> dict[Digest, Descriptor]:
             return {
-                digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=row.size)
+                digest: Descriptor(digest=digest, kind=ReferenceKind(row.kind), media_type=row.media_type, size=stated_size(row.size))
                 for row in connection.execute(query)
                 for digest in (Digest.parse(row.digest),)
             }

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -196,6 +198,43 @@ class Readers:
         if not self.is_stalled:
             await asyncio.wait({asyncio.ensure_future(asyncio.to_thread(wait))}, timeout=CLOSE_TIMEOUT)
         self._engine.dispose()
+
+
+class WriterThreads:
+    """The threads of aiosqlite's connections, so that each is stopped once, and has ended before the event loop does.
+
+    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still under way, and that stops it again (aiosqlite 0.22): the second
+    stop is queued behind the end of the thread, and its future is never done. A task waits for it then for ever, and the process does not end. Where the
+    thread ends after the event loop, it fails with "Event loop is closed".
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    def watch(self, connection: Any, _record: Any) -> None:
+        """For SQLAlchemy's ``connect``."""
+        driver = connection.driver_connection
+        self._threads = [each for each in (*self._threads, driver._thread) if each.is_alive()]
+        stop = driver.stop
+        stopped: list[Any] = []
+
+        def stop_once() -> Any:
+            if not stopped:
+                stopped.append(stop())
+            return stopped[0]
+
+        driver.stop = stop_once
+
+    async def end(self) -> None:
+        """Wait until all threads have ended, for `CLOSE_TIMEOUT` at most."""
+        until = time.monotonic() + CLOSE_TIMEOUT
+
+        def join() -> None:
+            for each in self._threads:
+                each.join(max(0.0, until - time.monotonic()))
+
+        if any(each.is_alive() for each in self._threads):
+            await asyncio.to_thread(join)
 
 
 async def _wait(reading: asyncio.Future[Any], patience: float) -> tuple[set[Any], set[Any]]:

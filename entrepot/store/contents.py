@@ -17,6 +17,7 @@ from entrepot.snapshots import Holding, ImageBlob, TagImage
 from entrepot.store import schema
 from entrepot.store.entries import CachedTag, TagEntry
 from entrepot.store.manifests import INDEXES, ReferenceKind, attestations
+from entrepot.store.rows import stated_size
 
 EXAMPLES = 2
 """Images that are named of those that share a blob."""
@@ -259,12 +260,15 @@ def _image(
     holding = Holding.PART if held else Holding.NOTHING
     if held and all(each.held is not None for each in needed):
         holding = Holding.WHOLE
+    # What a copy has counts, whatever the manifest states (F82).
+    sizes = [each.size for each in told]
+    blobs_size = None if None in sizes else sum(size for size in sizes if size is not None)
     used = [] if link is None else [moment for moment in (link.last_pull, link.last_used) if moment is not None]
     return TagImage(
         digest=row.digest,
         media_type=row.media_type,
         platform=(link.platform if link is not None else None) or getattr(row, "platform", None),
-        size=None if link is None else link.size + sum(each.size for each in of_image),
+        size=None if link is None or blobs_size is None else link.size + blobs_size,
         held_size=0 if link is None else link.size + sum(each.held for each in held),
         holding=holding,
         last_used=max(used, default=None),
@@ -279,7 +283,7 @@ def _blob(row: Any, sharing: _Sharing) -> ImageBlob:
     return ImageBlob(
         digest=row.digest,
         media_type=row.media_type,
-        size=row.size,
+        size=row.held if row.held is not None else stated_size(row.size),
         held=row.held is not None,
         shared_images=sharing.images,
         shared_repositories=sharing.repositories,

@@ -114,6 +114,10 @@ class Plan:
     goal: int
     locked_size: int
     """Of the blobs that locked images need."""
+    in_use_size: int = 0
+    """Of the other blobs, those of images that are being pulled. Counted only where the goal is missed."""
+    recent_size: int = 0
+    """Of the other blobs, those of images that were used within `RECENT` seconds. Counted only where the goal is missed."""
     adopted: tuple[Digest, ...] = ()
     """Adopted blobs that no manifest refers to, and whose room is needed."""
     adopted_size: int = 0
@@ -190,6 +194,13 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
             chosen.append((image, used, freed))
         else:
             empty.append(key)
+    locked = {blob for key in kept for blob in known[key].blobs}
+    in_use_size = recent_size = 0
+    if left > goal:
+        being_pulled = {blob for key in in_use if key in known for blob in known[key].blobs} - locked
+        recent = {blob for used, key in images if used > now - RECENT for blob in known[key].blobs} - locked - being_pulled
+        in_use_size = sum(picture.blobs[blob].size for blob in being_pulled)
+        recent_size = sum(picture.blobs[blob].size for blob in recent)
     going = [each for each in chosen if any(users[blob] == 0 for blob in each[0].blobs) or (each[0].digest in weight and holders[each[0].digest] == 0)]
     above = _above(known)
     since = now - (RECENT if empty else EMPTY_STAYS)
@@ -221,7 +232,9 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
         size=size,
         left=left,
         goal=goal,
-        locked_size=sum(picture.blobs[blob].size for blob in {blob for key in kept for blob in known[key].blobs}),
+        locked_size=sum(picture.blobs[blob].size for blob in locked),
+        in_use_size=in_use_size,
+        recent_size=recent_size,
         adopted=tuple(adopted),
         adopted_size=sum(staying[digest].size for digest in adopted),
     )

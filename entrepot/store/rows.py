@@ -6,6 +6,14 @@ from typing import Any
 
 from entrepot.store.manifests import Manifest
 
+UNKNOWN_SIZE = -1
+"""The size of a reference whose manifest states none: the column takes no NULL, as earlier versions made it."""
+
+
+def stated_size(row_size: int) -> int | None:
+    """The size of a reference's row in bytes; None where its manifest states none."""
+    return row_size if row_size >= 0 else None
+
 
 def reference_rows(manifest: Manifest) -> list[dict[str, Any]]:
     """A row of ``manifest_references`` for each reference of a manifest, in their order."""
@@ -17,7 +25,7 @@ def reference_rows(manifest: Manifest) -> list[dict[str, Any]]:
             "digest": str(each.digest),
             "kind": each.kind,
             "media_type": each.media_type,
-            "size": each.size,
+            "size": UNKNOWN_SIZE if each.size is None else each.size,
             "platform": each.platform,
             "optional": each.optional,
         }

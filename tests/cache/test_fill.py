@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, TAIL, Fill, FillCancelled, FillFailed, Fills, FillState
+from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, EXCESS, TAIL, Fill, FillCancelled, FillFailed, Fills, FillState
 from entrepot.cache.window import WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.errors import EntrepotError
 from entrepot.reference import Digest
@@ -31,7 +31,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import BlobStore, FilePart, PartialBlob
+from entrepot.store.blobs import WORTH_CONTINUING, BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
@@ -139,7 +139,7 @@ async def receive(fill: Fill, received: bytearray) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
@@ -260,11 +260,73 @@ async def test_after_a_failure_the_next_client_begins_a_new_fill(place: Place) -
     assert await read(await place.join(source)) == source.content
 
 
-@pytest.mark.parametrize("says", [7, 2000])
-async def test_a_source_that_speaks_of_another_length_is_not_believed(place: Place, says: int) -> None:
-    fill = await place.join(Source(os.urandom(1000), says_size=says))
-    with pytest.raises(SourceAnswerInvalid, match="its manifest says 1,000"):
+@pytest.mark.parametrize("said", [7, 999, 1000, 1001, 2000, None])
+@pytest.mark.parametrize("sent", [999, 1000, 1001])
+async def test_f82_the_digest_decides_how_large_a_blob_is(place: Place, said: int | None, sent: int) -> None:
+    """Manifests are off by one, and so are sources. No more bytes come in than the source announces, and none are kept that are wrong."""
+    content = os.urandom(sent)
+    source = Source(content, says_size=said)
+    fill = await place.fills.join(Digest.of(content), 1000, source, origin=ORIGIN)
+    if said is not None and said < sent:
+        with pytest.raises(SourceAnswerInvalid, match="sends more than"):
+            await fill.wait()
+        assert place.held == {}
+        return
+    await fill.wait()
+    assert (fill.size, place.held) == (sent, {fill.digest: sent})
+    assert await read(fill) == content
+    assert place.store.size(fill.digest) == sent
+
+
+@pytest.mark.parametrize("said", [5 * CHUNK + 1, None])
+async def test_f82_wrong_bytes_of_another_size_are_not_kept_and_no_reader_gets_their_end(place: Place, said: int | None) -> None:
+    content = os.urandom(5 * CHUNK + 1)
+    fill = await place.fills.join(Digest.of(b"other"), 5 * CHUNK, Source(content, says_size=said), origin=ORIGIN)
+    got = bytearray()
+    with pytest.raises(SourceAnswerInvalid):
+        await receive(fill, got)
+    assert len(got) <= 5 * CHUNK + 1 - TAIL
+    assert place.held == {}
+
+
+async def test_f82_a_source_that_states_no_size_sends_no_more_than_a_little_beyond_the_manifest(place: Place) -> None:
+    content = os.urandom(20 * CHUNK)
+    source = Source(content)
+    fill = await place.fills.join(Digest.of(content), CHUNK, source, origin=ORIGIN)
+    with pytest.raises(SourceAnswerInvalid, match="sends more than the 65,536 bytes"):
         await fill.wait()
+    assert fill.fetched <= CHUNK + EXCESS + CHUNK
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+async def test_f82_a_reader_that_was_told_another_size_never_finishes(place: Place, more: int) -> None:
+    """Its Content-Length is wrong: the transfer is cut, and the next one has the right length."""
+    content = os.urandom(3 * CHUNK)
+    source = Source(content)
+    gate = source.held_back[2 * CHUNK] = asyncio.Event()
+    told = len(content) + more
+    fill = await place.fills.join(Digest.of(content), told, source, origin=ORIGIN)
+    reading = asyncio.create_task(read(fill))
+    await fill.wait_beyond(0)
+    gate.set()
+    with pytest.raises(SourceAnswerInvalid, match="its size is known now"):
+        await reading
+    await fill.wait()
+    assert place.held == {fill.digest: len(content)}
+    assert await read(fill) == content
+
+
+async def test_f82_what_was_left_over_of_another_size_is_fetched_again(place: Place) -> None:
+    """An engine that was killed in mid-fill, and a manifest that is off by one."""
+    content = os.urandom(2 * WORTH_CONTINUING + 5)
+    stated = len(content) + 1
+    breaking = Source(content, script=[WORTH_CONTINUING + 7] + [0] * 50)
+    first = await place.fills.join(Digest.of(content), stated, breaking, origin=ORIGIN)
+    with pytest.raises(SourceBrokeOff):
+        await first.wait()
+    fill = await place.fills.join(Digest.of(content), stated, Source(content, says_size=len(content)), origin=ORIGIN)
+    await fill.wait()
+    assert place.held == {fill.digest: len(content)}
 
 
 async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: Place) -> None:
@@ -645,7 +707,7 @@ async def definite_end(fill: Fill) -> list[BaseException | None]:
             return error
         return None
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ends = await asyncio.gather(outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait()))
     assert fill.state in {FillState.VERIFIED, FillState.FAILED}
     return ends

@@ -31,8 +31,9 @@ UNFORESEEN = [ValueError, UnicodeError, RecursionError, OverflowError, KeyError,
 class ScriptedFill:
     """What a pull sees of a fill."""
 
-    def __init__(self, digest: Digest) -> None:
+    def __init__(self, digest: Digest, size: int) -> None:
         self.digest = digest
+        self.size = size
         self.state = FillState.RUNNING
         self.error: EntrepotError | None = None
         self.received = self.readers = self.fetched = self.served = 0
@@ -67,13 +68,13 @@ class Place:
     complete_error: Exception | None = None
     obtained: int = 0
 
-    async def obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | None:
+    async def obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
         self.obtained += 1
         if self.obtain_error is not None:
             raise self.obtain_error
         if descriptor.digest in self.held:
-            return None
-        fill = self.fills.setdefault(descriptor.digest, ScriptedFill(descriptor.digest))
+            return descriptor.size or 0
+        fill = self.fills.setdefault(descriptor.digest, ScriptedFill(descriptor.digest, descriptor.size or 0))
         return fill  # type: ignore[return-value]
 
     def give_up(self, fill: Any) -> None:
@@ -118,13 +119,13 @@ def manifest_of(count: int) -> Manifest:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
 
 async def over(pull: Pull) -> PullState:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await pull.over.wait()
     return pull.state
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+
 import pytest
 
+from entrepot.cli.credential_sets import sign_in_remark
+from entrepot.client import CacheClient
 from entrepot.engine import Engine
+from entrepot.settings import Directories
+from entrepot.snapshots import HealthStatus
+from entrepot.source.client import SourceClient
 from tests.cli.conftest import SET, CommandLine
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, answering
 
 SET_KEYS = {"name", "loginServer", "usernameId", "passwordId", "created", "health", "errorCode", "errorMessage", "checked", "usedBy"}
 
@@ -47,6 +55,50 @@ async def test_a_check_of_a_credential_set_tells_its_health_with_its_status(entr
     assert "EXAMPLE_PASSWORD is not set" in ended.output
     missing = await entrepot.run("credential-set", "check", "--name", "none-such")
     assert (missing.status, "(CredentialSetNotFound)" in missing.errors) == (1, True)
+
+
+async def test_a_set_that_can_t_sign_in_is_made_and_the_reason_is_printed_at_once(entrepot: CommandLine, engine: Engine) -> None:
+    """Newcomer: it ended with "Health Unknown" and no reason. It is made all the same, so the exit status is 0."""
+    ended = await entrepot.run("credential-set", "create", "--name", "example-set", *SET)
+    assert ended.status == 0
+    assert "Health        Unhealthy\n" in ended.output
+    assert re.search(r"^Why +.*EXAMPLE_USER is not set", ended.output, re.MULTILINE)
+    assert ended.errors == (
+        "! The credential set example-set is stored, but its sign-in fails, for the reason above. "
+        "When it is corrected, try again with: entrepot credential-set check --name example-set\n"
+    )
+    changed = await entrepot.ask("credential-set", "update", "--name", "example-set", "--username-id", "env:OTHER_USER")
+    assert (changed["health"], changed["errorCode"]) == ("Unhealthy", "SecretUnavailable")
+    assert "OTHER_USER is not set" in changed["errorMessage"]
+    assert len(engine.documents.credential_sets) == 1
+
+
+async def test_a_set_that_can_sign_in_says_so_and_no_more(entrepot: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    ended = await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
+    assert "Health        Healthy\n" in ended.output
+    assert ended.errors == ""
+
+
+async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(engine: Engine, directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source may be silent for minutes: the command ends after its patience and says what is not known."""
+    answer = asyncio.Event()
+
+    async def silent(_: SourceClient) -> None:
+        await answer.wait()
+
+    monkeypatch.setattr(SourceClient, "check_sign_in", silent)
+    async with answering(engine), CacheClient.at(directories.socket) as client:
+        await client.create_credential_set("example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD")
+        current = await client.credential_set_once_tried("example-set", patience=0)
+        assert (current.health, current.checked) == (HealthStatus.UNKNOWN, None)
+        assert sign_in_remark(current) == (
+            "! The credential set example-set is stored. Whether it can sign in is not known yet: registry.example.com has not answered. "
+            "See it later with: entrepot credential-set check --name example-set"
+        )
+        answer.set()
+        assert (await client.credential_set_once_tried("example-set", patience=60)).health is HealthStatus.HEALTHY
 
 
 @pytest.mark.parametrize("identifier", ["command:/bin/echo hub", "docker-helper:ecr-login/password"])

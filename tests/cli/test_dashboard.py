@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from entrepot.cli.dashboard import start_engine
+from entrepot.demo import OFFERED
 from entrepot.errors import EngineError
 from entrepot.settings import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
@@ -53,6 +54,8 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
         told = (await process.stdout.readuntil(b"ctrl+c ends it.\n")).decode()
         found = re.search(r"answers container clients on (127\.0\.0\.1:\d+)\.", told)
         assert found is not None
+        # Newcomer: nothing said which images there are.
+        assert f"Its source has these images:\n  {', '.join(OFFERED)}\n" in told
         [root] = temporary.iterdir()
         async with httpx.AsyncClient(base_url=f"http://{found[1]}", timeout=30) as client:
             assert (await client.get("/v2/")).status_code == 200

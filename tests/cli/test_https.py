@@ -130,7 +130,8 @@ NO_TOKENS = [("x y", 0o600, "There is no token in"), ("", 0o600, "There is no to
 
 
 @pytest.mark.parametrize(("content", "mode", "told"), NO_TOKENS)
-async def test_a_token_file_that_can_not_be_used(content: str, mode: int, told: str, near: CommandLine, token_file: Path) -> None:
+async def test_a_token_file_that_can_not_be_used(content: str, mode: int, told: str, near: CommandLine, open_directory: Path) -> None:
+    token_file = open_directory / "token"
     write(token_file, content, mode)
     ended = await near.run("--token-file", str(token_file), "status")
     assert (ended.status, told in ended.errors) == (1, True)
@@ -143,6 +144,9 @@ async def test_no_token_at_all_and_no_certificates_where_they_should_be(near: Co
     for file in (token_file, near.root / "none"):
         ended = await near.run("--token-file", str(token_file), "--ca-file", str(file), "status")
         assert (ended.status, "The certificates in" in ended.errors) == (1, True)
+    token_file.with_name("der").write_bytes(b"\x30\x82\x01\x00")
+    ended = await near.run("--token-file", str(token_file), "--ca-file", str(token_file.with_name("der")), "status")
+    assert "can't be used: it is in DER format, and so holds no certificates that can be read. Convert it to PEM: openssl x509" in ended.errors
 
 
 # Making a token
@@ -160,11 +164,14 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(("content", "mode", "told"), [("short", 0o600, "holds no token"), (TOKEN, 0o640, "chmod 600")])
-async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(content: str, mode: int, told: str, alone: CommandLine, tmp_path: Path) -> None:
+async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
+    content: str, mode: int, told: str, alone: CommandLine, tmp_path: Path, open_directory: Path
+) -> None:
     configuration = tmp_path / "c/entrepot"
     configuration.mkdir(parents=True)
-    write(configuration / "token", content, mode)
-    (configuration / "settings.toml").write_text('listen = "127.0.0.1:0"\n[management]\nlisten = "127.0.0.1:0"\ntoken_file = "token"\n')
+    token = open_directory / "token"
+    write(token, content, mode)
+    (configuration / "settings.toml").write_text(f'listen = "127.0.0.1:0"\n[management]\nlisten = "127.0.0.1:0"\ntoken_file = "{token}"\n')
     ended = await alone.run("serve")
     assert (ended.status, told in ended.errors) == (1, True)
     assert ended.errors.startswith("Error: The management API can't be offered on 127.0.0.1:0")

@@ -54,6 +54,17 @@ async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(entrepot: Com
     assert (by_digest.status, "never changes" in by_digest.errors) == (1, True)
 
 
+async def test_f74_a_platform_is_named_as_people_name_it(entrepot: CommandLine, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27", layers=[20_000])
+    ended = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "AArch64")
+    assert (ended["state"], ended["platform"], ended["digest"]) == ("completed", "linux/arm64", str(image.platforms["linux/arm64"].digest))
+    refused = await entrepot.run("pull", "library/nginx:1.27", "--platform", "library/nginx:1.27")
+    assert refused.status != 0
+    assert '"library/nginx:1.27" is not a platform. A platform is an operating system and an architecture, such as linux/amd64' in refused.errors
+    missing = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
+    assert "has no image for linux/s390x. It has: linux/amd64, linux/arm64." in missing.errors
+
+
 async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLine, source: StandIn) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[200_000, 50_000])
     size = image.platforms["linux/arm64"].size

@@ -91,10 +91,21 @@ async def test_eviction_says_what_went_and_what_could_not(entrepot: CommandLine,
     unasked = await entrepot.run("evict", "--to", "0")
     assert (unasked.status, "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, say so with --yes." in unasked.errors) == (2, True)
     ended = await entrepot.done("evict", "--to", "0", "--yes")
-    assert ended.errors == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: what is left is locked or in use.\n"
+    assert ended.errors == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: 100.4 kB are locked.\n"
     assert [each["name"] for each in await entrepot.ask("repository", "list")] == ["library/b"]
     status = (await entrepot.done("status")).output
     assert re.search(r"^Held +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$", status, re.MULTILINE)
+
+
+async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+    """Newcomer: what was pulled a moment ago was said to be "locked or in use", and is neither."""
+    await _cached(entrepot, engine, source, clock, "a")
+    clock.now -= 3600
+    ended = await entrepot.done("evict", "--dry-run", "--to", "0")
+    assert ended.errors.splitlines()[1] == ("The goal of 0 B is missed by 100.4 kB: 100.4 kB were used within the last minute, and can go when it has passed.")
+    planned = await entrepot.ask("evict", "--dry-run", "--to", "0")
+    assert (planned["locked"], planned["inUse"], planned["recent"]) == (0, 0, planned["shortfall"])
+    assert planned["shortfall"] > 100_000
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [(b"y\n", True), (b"n\n", False), (b"\n", False)])

@@ -119,9 +119,11 @@ class Podman:
 
     def use_mirror(self, login_server: str, address: str) -> None:
         """Pull images of a login server through a mirror (containers-registries.conf(5))."""
-        self._registries.write_text(
-            f'unqualified-search-registries = []\n[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n'
-        )
+        self.use_registries(f'[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n')
+
+    def use_registries(self, text: str) -> None:
+        """Have what is configured of registries (containers-registries.conf(5))."""
+        self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
     def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
         [found] = json.loads(_checked(self.run("image", "inspect", reference)))

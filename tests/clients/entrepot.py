@@ -39,7 +39,7 @@ class Entrepot:
         self.root = root
         self._program = program
         # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at the most, so its names are short here.
-        self._environment = bare_environment(root / "h") | {
+        self.environment = bare_environment(root / "h") | {
             "XDG_CONFIG_HOME": str(root / "c"),
             "XDG_DATA_HOME": str(root / "d"),
             "XDG_RUNTIME_DIR": str(root / "r"),
@@ -67,7 +67,7 @@ class Entrepot:
     def launch(self, *options: str, prefix: Sequence[str | Path] = ()) -> Process:
         """Begin to start it, without waiting until it answers; *prefix* is a program that starts it."""
         arguments = [*prefix, sys.executable, *self._program, "serve", "--listen", self.address, *options]
-        self._process = Process(arguments, environment=self._environment | self._variables)
+        self._process = Process(arguments, environment=self.environment | self._variables)
         return self._process
 
     def start(self) -> Entrepot:
@@ -83,7 +83,7 @@ class Entrepot:
 
     def run(self, *arguments: str, check: bool = True) -> Finished:
         """Run a command of ``entrepot``; with *check* it has to succeed."""
-        finished = run([sys.executable, "-m", "entrepot", *arguments], environment=self._environment)
+        finished = run([sys.executable, "-m", "entrepot", *arguments], environment=self.environment)
         assert not check or finished.status == 0, finished.output
         return finished
 

@@ -65,10 +65,11 @@ def test_a_malformed_or_unknown_address_is_refused(path: str, status: int, code:
     assert source.asked(before) == []
 
 
-@pytest.mark.parametrize("header", ["bytes=2-1", "bytes=x-", "bytes", "bytes=-", "bytes=1-2-3", "bytes=--1", f"bytes=0-{'9' * 30}", "bytes=0-1,x"])
-def test_a_malformed_range_is_refused(header: str, shared: Entrepot, app: StandInImage) -> None:
+@pytest.mark.parametrize("header", ["bytes=2-1", "bytes=x-", "bytes", "bytes=-", "bytes=1-2-3", "bytes=--1", "bytes=0-1,x"])
+def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: StandInImage) -> None:
     layer = app.platforms[AMD64].layers[0]
-    _assert_refused(shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header}), 400, "RANGE_INVALID")
+    answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
+    assert (answer.status_code, answer.content) == (200, layer.content)
 
 
 @pytest.mark.parametrize("header", ["bytes=3999999999-", "bytes=-0"])
@@ -80,7 +81,8 @@ def test_a_range_outside_the_blob_is_not_satisfiable(header: str, shared: Entrep
 
 
 @pytest.mark.parametrize(
-    ("header", "start", "end"), [("bytes=0-0", 0, 1), ("bytes=1000-", 1000, None), ("bytes=-1000", -1000, None), ("bytes=5-3999999999", 5, None)]
+    ("header", "start", "end"),
+    [("bytes=0-0", 0, 1), ("bytes=1000-", 1000, None), ("bytes=-1000", -1000, None), ("bytes=5-3999999999", 5, None), (f"bytes=5-{'9' * 30}", 5, None)],
 )
 def test_a_range_is_answered_with_exactly_its_bytes(header: str, start: int, end: int | None, shared: Entrepot, app: StandInImage) -> None:
     layer = app.platforms[AMD64].layers[0]

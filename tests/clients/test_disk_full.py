@@ -6,10 +6,12 @@ import asyncio
 import errno
 import os
 import re
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.container_clients import AMD64, Skopeo
@@ -196,3 +198,48 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
         while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 200:
             pass
     assert "Traceback" not in engine.process.output
+
+
+async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded_time(
+    freezable_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+) -> None:
+    """F79: rules could not be listed, and SIGTERM did not end the engine."""
+    engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
+    pid = engine.process.pid
+    await asyncio.to_thread(subprocess.run, ["fsfreeze", "--freeze", freezable_disk], check=True)
+    try:
+        async with asyncio.timeout(120):
+            manifest = await asyncio.to_thread(engine.get, f"/v2/{cached.repository}/manifests/1", headers={"Accept": "*/*"})
+            assert manifest.status_code == 200
+            deleting = asyncio.create_task(asyncio.to_thread(engine.run, "repository", "delete", "library/cached", "--yes", check=False))
+            # Until a write of what was used hangs, and after that.
+            for _ in range(2):
+                for arguments in (["rule", "list"], ["rule", "list"], ["status"]):
+                    await asyncio.to_thread(engine.ask, *arguments)
+                rules = await asyncio.to_thread(engine.ask, "rule", "list")
+                assert [(rule["name"], rule["repositories"]) for rule in rules] == [("example-library", 1)]
+                while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
+                    pass
+        engine.process.send(signal.SIGTERM)
+        await asyncio.to_thread(engine.process.wait_for_line, r"ERROR The engine could not end in order\. The disk of \S+ has not answered for .* It ends now")
+        # The kernel keeps a process of which a thread waits for the disk; it runs nothing any more, and its ports are free.
+        async with asyncio.timeout(60):
+            while has_run(pid):
+                await asyncio.sleep(0)
+        with pytest.raises(httpx.ConnectError):
+            await asyncio.to_thread(engine.get, "/v2/")
+    finally:
+        await asyncio.to_thread(subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True)
+    assert (await asyncio.to_thread(engine.process.wait)).status == 1
+    assert (await deleting).status != 0
+    await asyncio.to_thread(engine.start)
+    await pulls(engine, skopeo, cached)
+    assert "Traceback" not in engine.process.output
+
+
+def has_run(pid: int) -> bool:
+    """Whether the first thread of a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from entrepot.demo import OFFERED
 from entrepot.demo.images import LayerRecipe
 from entrepot.demo.registry import IMAGES, LAYERS_IN_MEMORY, PIECE, DemoImage, demo_registry_app, served_on_loopback
 from entrepot.reference import Digest, Repository, Tag, parse_repository, parse_tag
@@ -42,6 +43,10 @@ async def read(client: SourceClient, repository: Repository, digest: Digest, off
     async with client.blob(repository, digest, offset=offset) as stream:
         assert stream.offset == offset
         return b"".join([chunk async for chunk in stream])
+
+
+def test_the_images_that_a_newcomer_is_told_of_are_all_that_there_are() -> None:
+    assert sorted(OFFERED) == sorted(f"{image.repository}:{image.tags[0]}" for image in IMAGES)
 
 
 async def test_an_image_is_pulled_from_tag_to_layer(client: SourceClient) -> None:

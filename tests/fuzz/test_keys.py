@@ -38,7 +38,7 @@ async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(cached: Engine,
         for _ in range(8):
             await person.press("escape")
         if len(person.app.screen_stack) > 1:
-            await person.press("ctrl+c", "y")
+            await person.press("ctrl+c", "right", "enter")
         await person.until(lambda: not person.app._held_keys)
         await person.press("f1")
         await person.sees("This screen")

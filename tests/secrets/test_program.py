@@ -59,7 +59,13 @@ async def test_a_command_that_is_not_there_or_no_program_is_said_to_be_so(tmp_pa
 
 @pytest.mark.parametrize(
     ("body", "why"),
-    [("exit 0", "is empty"), ("echo; echo hunter2", "is empty"), (r"printf '\377\376'", "not UTF-8")],
+    [
+        ("exit 0", "is empty"),
+        ("echo; echo hunter2", "is empty"),
+        (r"printf '\377\376'", "not UTF-8"),
+        (r"printf '\377\376h\0u\0n\0t\0e\0r\0002\0'", "not UTF-8 text but UTF-16"),
+        (r"printf 'hunter2\0\0\0'", "holds a zero byte"),
+    ],
 )
 async def test_a_command_without_a_usable_first_line_is_said_to_be_so(script: Script, body: str, why: str) -> None:
     assert why in await refused(str(script("token", body)))
@@ -75,7 +81,7 @@ async def test_a_command_that_hangs_is_killed_with_what_it_started(script: Scrip
     monkeypatch.setattr(program, "PATIENCE", 1.0)
     assert "did not end within 1 s" in await refused(str(path))
     child = int((tmp_path / "child").read_text())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _lives(child):
             await asyncio.sleep(0)
 

@@ -149,7 +149,7 @@ async def test_a_variable_without_a_value_is_said_to_be_so(monkeypatch: pytest.M
     assert caught.value.code == "SecretUnavailable"
 
 
-@pytest.mark.parametrize("content", [b"pa ss", b"pa ss\n", b"pa ss\r\n"])
+@pytest.mark.parametrize("content", [b"pa ss", b"pa ss\n", b"pa ss\r\n", b"\xef\xbb\xbfpa ss\r\n"])
 async def test_a_secret_is_read_from_a_file_without_its_line_end(tmp_path: Path, content: bytes) -> None:
     assert (await read_secret(private_file(tmp_path / "secret", content), "docker.io")).reveal() == "pa ss"
 
@@ -159,9 +159,9 @@ async def test_a_secret_of_many_lines_keeps_those_inside(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
-async def test_a_file_that_others_may_use_is_not_read(tmp_path: Path, mode: int) -> None:
-    identifier = private_file(tmp_path / "secret", b"hunter2")
-    (tmp_path / "secret").chmod(mode)
+async def test_a_file_that_others_may_use_is_not_read(open_directory: Path, mode: int) -> None:
+    identifier = private_file(open_directory / "secret", b"hunter2")
+    (open_directory / "secret").chmod(mode)
     with pytest.raises(SecretUnavailable, match="chmod 600") as caught:
         await read_secret(identifier, "docker.io")
     assert "hunter2" not in caught.value.message
@@ -170,11 +170,36 @@ async def test_a_file_that_others_may_use_is_not_read(tmp_path: Path, mode: int)
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"x" * (SECRET_LENGTH + 1), "longer than")],
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\xef\xbb\xbf\r\n", "is empty"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"h\xfcnter2", r"perhaps Latin-1.*Save it as plain UTF-8 text"),
+        ("hunter2".encode("utf-16"), "not UTF-8 text but UTF-16"),
+        (b"hunter2\0\0\0", "holds a zero byte"),
+        (b"x" * (SECRET_LENGTH + 1), "longer than"),
+    ],
 )
 async def test_a_file_without_a_usable_secret_is_said_to_be_so(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(SecretUnavailable, match=why):
         await read_secret(private_file(tmp_path / "secret", content), "docker.io")
+
+
+async def test_blanks_around_a_secret_belong_to_it(tmp_path: Path) -> None:
+    assert (await read_secret(private_file(tmp_path / "secret", b" pa ss \n"), "docker.io")).reveal() == " pa ss "
+
+
+@pytest.mark.parametrize(("value", "secret"), [(b"\xef\xbb\xbfp\xc3\xa4ss", "päss"), (b"hunter2\r", "hunter2"), (b"p\xe4ss", None), (b"\xef\xbb\xbf\n", None)])
+async def test_a_variable_is_text_as_a_file_is(value: bytes, secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F87: a file of variables with CRLF or a byte order mark; what is not UTF-8 could not be sent."""
+    monkeypatch.setitem(os.environb, b"ENTREPOT_TEST_SECRET", value)
+    identifier = SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET")
+    if secret is not None:
+        assert (await read_secret(identifier, "docker.io")).reveal() == secret
+        return
+    with pytest.raises(SecretUnavailable, match=r"not UTF-8 text but perhaps Latin-1|is empty"):
+        await read_secret(identifier, "docker.io")
 
 
 async def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from entrepot.client import CacheClient, EngineRefused
 from entrepot.engine import Engine
 from entrepot.server.access import READING_METHODS
+from entrepot.server.registries import METADATA_PATHS
 from entrepot.server.run import management_app
 from entrepot.settings import Settings
 from tests.conftest import LOGIN_SERVER
@@ -161,8 +162,10 @@ TOKEN = "0123456789abcdefghij"
 )
 async def test_without_the_token_nothing_is_told(authorization: str | None, engine: Engine) -> None:
     headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
+    # The endpoints of the cloud: az has no token yet when it asks for them.
+    open_to_all = {(method, path) for method in READING_METHODS for path in METADATA_PATHS}
     async with client_of(engine, token=TOKEN) as client:
-        for method, path in sorted(all_ways(engine)):
+        for method, path in sorted(all_ways(engine) - open_to_all):
             answer = await client.request(method, path_of(path), headers=headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="entrepot"')
             assert TOKEN not in answer.text

@@ -358,7 +358,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             for tag, image in images.items():
                 response = await registry.get(f"/v2/library/nginx/manifests/{tag}")
                 assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "stale")
-                assert response.headers["warning"].startswith('110 entrepot "registry.example.com')
+                assert response.headers["warning"].startswith('299 - "registry.example.com')
             await until(lambda: upstream_of(engine).unreachable_since is not None and not engine.cache._flights._flights)
             sent.clear()
             clock.now += 1_000
@@ -488,7 +488,7 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(status: int
     assert f"(cache rule {RULE})" in told[2]
 
 
-@pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 502), (418, 502)])
+@pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
 async def test_f53_failures_of_the_source_name_the_source_and_the_rule(status: int, expected: int, registry: httpx.AsyncClient, source: StandIn) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
     told = error_of(await registry.get(TAG))

@@ -18,7 +18,7 @@ from entrepot.server import accept, access, paging, ranges, registry
 from entrepot.server.accept import Accept
 from entrepot.server.http import _origin_form
 from entrepot.server.local_hosts import LocalHosts
-from entrepot.server.ranges import parse_range
+from entrepot.server.ranges import parse_ranges
 
 LINE = 8190
 """Bytes of a request's first line, or of one header, that aiohttp lets through at the most."""
@@ -107,7 +107,7 @@ async def _nothing(*_: object) -> None:
 
 READERS: dict[str, Callable[[str], object]] = {
     "Accept": lambda text: Accept.parse(text.encode("latin-1")),
-    "Range": lambda text: parse_range(text.encode("latin-1")),
+    "Range": lambda text: parse_ranges(text.encode("latin-1")),
     "Host": _allowed,
     "repository": reference.parse_repository,
     "reference": reference.parse_reference,

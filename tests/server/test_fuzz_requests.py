@@ -15,7 +15,7 @@ from entrepot.engine import Engine
 from entrepot.errors import RequestInvalid
 from entrepot.server.accept import Accept
 from entrepot.server.paging import page_size
-from entrepot.server.ranges import parse_range
+from entrepot.server.ranges import parse_ranges
 from entrepot.server.run import listening
 from tests.standin import StandIn
 
@@ -127,6 +127,6 @@ PIECES = [b"a/b", b";", b",", b'"', b"q=0", b" ", b"\\", b"*", b"=", b"-", b"byt
     | st.lists(st.sampled_from([b"a/b", b";", b",", b'"', b"q=0", b" ", b"\\", b"*", b"=", b"-", b"bytes=", b"9"]), max_size=60).map(b"".join)
 )
 def test_headers_of_any_bytes_are_read_or_refused(header: bytes) -> None:
-    for read in (Accept.parse, parse_range, lambda header: page_size(header.decode("latin-1"), 1000)):
+    for read in (Accept.parse, parse_ranges, lambda header: page_size(header.decode("latin-1"), 1000)):
         with suppress(RequestInvalid):
             read(header)

@@ -437,8 +437,8 @@ async def test_an_answer_that_takes_too_long_is_cut(sends_a_file: Application) -
 
 async def test_a_unix_socket_is_answered_on(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with owned_socket(path) as listener:
-        async with serving(_echo, listener):
+    with owned_socket(path) as owned:
+        async with serving(_echo, owned.listener):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await answer(reader))[0] == 200

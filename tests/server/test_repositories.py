@@ -153,6 +153,37 @@ async def test_what_is_not_there_or_has_no_name(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/acr/v1/library/nothing", 404, "NAME_UNKNOWN"),
+        ("GET", "/acr/v1/no/such", 404, "NAME_UNKNOWN"),
+        ("GET", "/acr/v1/Library/Nginx", 400, "NAME_INVALID"),
+        ("GET", "/acr/v1/library/nginx/_tags/-x", 400, "MANIFEST_INVALID"),
+        ("GET", "/acr/v1/library/nginx/_manifests/sha256:0", 400, "DIGEST_INVALID"),
+        ("GET", "/acr/v1/_catalog?n=x", 400, "UNSUPPORTED"),
+        ("PATCH", "/acr/v1/library/nginx", 400, "UNSUPPORTED"),
+        ("POST", "/acr/v1/_catalog", 405, "UNSUPPORTED"),
+        ("DELETE", "/acr/v1/library/nginx", 405, "REGISTRY_DISALLOWED_OPERATION"),
+    ],
+)
+async def test_errors_of_the_data_api_have_the_shape_that_az_reads(
+    method: str, path: str, status: int, code: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    """ARM's shape stays beside it, for programs that were written for earlier versions."""
+    await cache(engine, source, "library/nginx:1")
+    await engine.repositories.lock(Repository("library/nginx"), locked=True)
+    answer = await management.request(method, path)
+    document = answer.json()
+    assert answer.status_code == status
+    assert [(error["code"], error["message"]) for error in document["errors"]] == [(code, document["error"]["message"])]
+    assert document["errors"][0]["detail"] == {"code": document["error"]["code"]}
+
+
+async def test_errors_of_the_management_api_have_arms_shape_only(management: httpx.AsyncClient) -> None:
+    assert (await management.get("/entrepot/v1/repositories/library/none")).json().keys() == {"error"}
+
+
 @pytest.mark.parametrize("path", ["/acr/v1/library/nothing/_tags", "/acr/v1/library/nothing/_manifests", "/entrepot/v1/repositories/library/nothing"])
 async def test_listings_of_a_repository_that_is_not_there(path: str, management: httpx.AsyncClient) -> None:
     answer = await management.get(path)

@@ -5,12 +5,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from entrepot.credentials import CredentialSet
 from entrepot.reference import Digest, Repository, Tag
+from entrepot.secrets import SecretIdentifier
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceUnreachable
 from entrepot.source.exchange import is_local
@@ -53,6 +56,18 @@ async def test_basic_credentials_do_not_follow_a_redirect_either(sources: Source
         source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
         assert await read(client, layer.digest) == layer.content
         assert "authorization" not in storage.requests[0].headers
+
+
+async def test_basic_credentials_are_sent_as_utf_8(sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """F87: umlauts in user name and password (RFC 7617, 2.1), out of a file that an editor began with a byte order mark."""
+    (tmp_path / "password").write_text("\ufeffpässwörd für Ωmega\r\n")
+    (tmp_path / "password").chmod(0o600)
+    monkeypatch.setenv("ENTREPOT_TEST_NAME", "jörg")
+    identifiers = (SecretIdentifier.parse("env:ENTREPOT_TEST_NAME"), SecretIdentifier.parse(f"file:{tmp_path}/password"))
+    named = replace(credential_set, username=identifiers[0], password=identifiers[1])
+    async with StandIn(BasicSignIn({"jörg": "pässwörd für Ωmega"})) as source:
+        image = source.add_image("library/nginx", "latest")
+        assert (await sources.client(registry(source.url), named).manifest(NGINX, LATEST)).digest == image.digest
 
 
 async def test_once_lost_the_authorization_does_not_come_back(sources: Sources, credential_set: CredentialSet) -> None:

@@ -308,6 +308,14 @@ async def test_referrers_in_pages_become_one_index(client: SourceClient) -> None
     assert pages.queries == [b"artifactType=t", b"artifactType=t&last=%2F2", b"n=3"], "only the query of a link is followed"
 
 
+async def test_pages_of_referrers_with_a_byte_order_mark_become_one_index(client: SourceClient) -> None:
+    """F73, F82: a mark that one proxy puts before each answer must not hide signatures."""
+    mark = b"\xef\xbb\xbf"
+    pages = Pages([mark + referrers_page("a"), mark + referrers_page("b") + b"\n"], ["<?n=2>; rel=next", ""])
+    listed = await asking(client, pages).referrers(NGINX, ABSENT, None)
+    assert names_of(listed.content) == ["a", "b"]
+
+
 async def test_a_single_page_of_referrers_stays_as_it_came(client: SourceClient) -> None:
     content = b'{ "schemaVersion":2,  "manifests": [ ] }\n'
     listed = await asking(client, Pages([content], [])).referrers(NGINX, ABSENT, None)

@@ -19,7 +19,7 @@ from entrepot.source.addresses import Reach
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.lookups import LookupsBusy
-from entrepot.source.proxies import ProxyFailed
+from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
 from entrepot.source.transport import SourceTransport
 from tests.programs import require_program
 from tests.registries.certificates import Authority
@@ -94,6 +94,9 @@ async def test_a_proxy_that_wants_another_password_is_at_fault_and_not_the_sourc
     assert "s3cret" not in refused.value.message
     assert isinstance(refused.value.__cause__, ProxyFailed)
     assert refused.value.__cause__.proxy.variable == "ALL_PROXY"
+    assert "(ALL_PROXY)" in refused.value.what
+    if proxy.scheme.startswith("socks5"):
+        assert "refuses: Username and password authentication failure" in refused.value.what
     assert refused.value.__cause__.status == (407 if proxy.scheme in {"http", "https"} else None)
     assert not source.requests
 
@@ -119,14 +122,31 @@ async def test_a_name_of_a_proxy_that_is_not_known_is_not_the_name_of_the_source
     assert isinstance(refused.value.__cause__, ProxyFailed)
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason"), [(1, "General SOCKS server failure"), (2, "Connection not allowed by ruleset"), (4, "Host unreachable"), (5, "Connection refused by")]
+)
 async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_and_not_the_proxy(
-    opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch, reply: int, reason: str
 ) -> None:
     async with SocksProxy({}) as proxy:
+        assert isinstance(proxy, SocksProxy)
+        proxy.refusal = reply
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         with pytest.raises(SourceUnreachable) as refused:
             await opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
-    assert isinstance(refused.value.__cause__, httpx.ConnectError)
+    assert isinstance(refused.value.__cause__, BehindProxyUnreachable)
+    assert f"The proxy {proxy.place} of the engine's environment (ALL_PROXY) can't connect to {HOST}: {reason}" in refused.value.what
+
+
+async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_the_source(
+    opened: Callable[..., Sources], authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with HttpProxy({}, tls=authority.server("localhost")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+        with pytest.raises(SourceUnreachable, match=r"The proxy localhost:[0-9]+ .*\(HTTPS_PROXY\) is not trusted: unable to get local issuer") as refused:
+            await opened().client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
+    assert isinstance(refused.value.__cause__, ProxyFailed)
+    assert not proxy.destinations
 
 
 async def test_a_certificate_that_is_not_trusted_is_named_behind_every_proxy(
@@ -292,7 +312,7 @@ async def test_an_image_is_pulled_through_a_real_proxy(
             for variable in ("ALL_PROXY", "HTTP_PROXY"):
                 monkeypatch.setenv(variable, os.environ.get(variable, "").replace("ann:s3cret@", ""))
             with pytest.raises(SourceUnreachable) as refused:
-                await client.head_manifest(NGINX, Tag("latest"))
+                await client.manifest(NGINX, Tag("latest"))
             assert isinstance(refused.value.__cause__, ProxyFailed)
             assert refused.value.__cause__.status == (None if name == "microsocks" else 407)
         finally:

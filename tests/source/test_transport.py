@@ -212,7 +212,7 @@ async def test_a_body_whose_framing_breaks_is_an_error_and_never_a_wait_without_
     transport = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
     timeout = httpx.Timeout(30, read=30 if ends else 0.3, pool=None)
     try:
-        async with asyncio.timeout(20), httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout) as http:
+        async with asyncio.timeout(60), httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout) as http:
             response = await http.send(http.build_request("GET", f"http://127.0.0.1:{port}/"), stream=True)
             async with contextlib.aclosing(response):
                 going_on.set()

@@ -10,6 +10,7 @@ It speaks HTTP/1.1 on a socket of its own, in the event loop of the test, so tha
 """
 
 from tests.standin.faults import (
+    Compressed,
     DropAfter,
     Fault,
     FlipByte,
@@ -33,6 +34,7 @@ from tests.standin.wire import Request
 
 __all__ = [
     "BasicSignIn",
+    "Compressed",
     "Content",
     "DropAfter",
     "Fault",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -133,6 +135,26 @@ class IgnoreRange(Fault):
 
     def before(self, request: Request) -> Request:
         return replace(request, headers={name: value for name, value in request.headers.items() if name != "range"})
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed(Fault):
+    """Something on the way compresses the body (``gzip``, ``deflate``) and labels it so. With *chunked* it says no length, as a proxy that does it at once.
+
+    What answers a range stays as it is, as nginx has it; a HEAD has the header without a length.
+    """
+
+    coding: str = "gzip"
+    chunked: bool = True
+
+    def spoil(self, request: Request, answer: Answer) -> Answer:
+        if answer.status != 200:
+            return answer
+        body = gzip.compress(answer.body, mtime=0) if self.coding == "gzip" else zlib.compress(answer.body)
+        etag = answer.header("etag")
+        weak = (("ETag", f"W/{etag}"),) if etag is not None else ()
+        changed = answer.with_headers(("Content-Encoding", self.coding), *weak)
+        return replace(changed, body=body, framing="chunked" if self.chunked else "length")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ class StandInProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """Its address with user name and password, for a variable of the environment."""
         user = f"{self.user}:{self.password}@" if self.user else ""
@@ -113,9 +117,10 @@ class HttpProxy(StandInProxy):
 
 
 class SocksProxy(StandInProxy):
-    """A SOCKS5 proxy (RFC 1928, RFC 1929)."""
+    """A SOCKS5 proxy (RFC 1928, RFC 1929). *refusal* is its reply for names that it does not know."""
 
     scheme = "socks5"
+    refusal = 4
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, count = await reader.readexactly(2)
@@ -142,7 +147,7 @@ class SocksProxy(StandInProxy):
         self.destinations.append((host, port))
         place = self.names.get(host)
         if place is None:
-            writer.write(b"\x05\x04\x00\x01\0\0\0\0\0\0")
+            writer.write(bytes((5, self.refusal)) + b"\x00\x01\0\0\0\0\0\0")
             return
         writer.write(b"\x05\x00\x00\x01\0\0\0\0\0\0")
         await self._tunnel(place, reader, writer, b"")

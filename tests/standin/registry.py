@@ -82,6 +82,10 @@ class StandIn(Server):
         self.add_manifest(repository, manifest)
         self._referrers.setdefault((repository, str(subject)), []).append(manifest.descriptor.document() | {"artifactType": artifact_type})
 
+    def right_manifest(self, repository: str, tag: str) -> Content:
+        """The manifest to which a tag points."""
+        return self._tags[repository][tag]
+
     def has_repository(self, repository: str) -> bool:
         """Whether it has a manifest in a repository."""
         return repository in self._manifests

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -74,3 +75,36 @@ async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> No
     thawed.set()
     await asyncio.gather(*read)
     assert waiting.cancelled()
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 3])
+async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(tmp_path: Path, cancels: int) -> None:
+    """Cancelled twice, the process never ended, or a thread failed after the end of the event loop."""
+    gate, reached = threading.Event(), threading.Event()
+    before = asyncio.all_tasks()
+
+    def hang() -> int:
+        reached.set()
+        assert gate.wait(60)
+        return 1
+
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+
+        async def write() -> None:
+            async with catalog._write() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                await raw.create_function("hang", 0, hang)
+                await connection.exec_driver_sql("SELECT hang()")
+
+        writing = asyncio.create_task(write())
+        await asyncio.to_thread(reached.wait, 60)
+        for _ in range(cancels):
+            writing.cancel()
+            await asyncio.sleep(0)
+        gate.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(writing, return_exceptions=True)
+        assert writing.cancelled()
+    assert [each.name for each in threading.enumerate() if "_connection_worker_thread" in each.name] == []
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)

@@ -184,3 +184,28 @@ async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: C
     found = await catalog.behind_tag(NGINX, Tag("1"))
     assert found is not None
     assert [each.digest for each in found.images] == [str(amd.digest)]
+
+
+async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is_here(catalog: Catalog) -> None:
+    """What came counts, also where the manifest states something else."""
+    descriptors = [{"digest": str(digest(name)), "size": size} for name, size in (("a", -1), ("b", 7), ("c", None))]
+    content = json.dumps({"schemaVersion": 2, "layers": descriptors}).encode()
+    odd = await keep(catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), "1", held=False)
+    [image_before] = (await behind(catalog, NGINX, "1")).images
+    assert (image_before.size, [each.size for each in image_before.layers]) == (None, [None, 7, None])
+    assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [None, None, 7]
+    for name, size in (("a", 100), ("b", 8)):
+        await catalog.add_blob(digest(name), size, now=1.0)
+    found = await behind(catalog, NGINX, "1")
+    assert (found.images[0].size, found.images[0].held_size) == (None, len(odd.content) + 108)
+    await catalog.add_blob(digest("c"), 1000, now=1.0)
+    found = await behind(catalog, NGINX, "1")
+    assert (found.images[0].size, found.tag.size, found.images[0].holding) == (len(odd.content) + 1108, len(odd.content) + 1108, Holding.WHOLE)
+    assert [each.size for each in found.images[0].layers] == [100, 8, 1000]
+
+
+async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(catalog: Catalog) -> None:
+    for size in (5, None):
+        content = json.dumps({"schemaVersion": 2, "layers": [{"digest": str(digest("a")), "size": size}]}).encode()
+        await keep(catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), held=False)
+    assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [5]

@@ -93,6 +93,21 @@ def test_a_locked_image_stays_and_the_goal_is_missed() -> None:
     assert (made.left, made.locked_size) == (100, 100)
 
 
+def test_where_the_goal_is_missed_it_is_counted_what_stays_and_why() -> None:
+    """Each blob counts once, for the reason that lasts longest."""
+    held = picture(
+        manifest(A, "locked", "base", "x", locked=True),
+        manifest(A, "pulled", "base", "y"),
+        manifest(A, "recent", "base", "y", "z", asked=NOW - 1),
+        manifest(A, "other", "w"),
+        sizes={"base": 1000},
+    )
+    made = decide(held, 0, in_use=frozenset({(A, digest("pulled"))}))
+    assert (made.left, made.locked_size, made.in_use_size, made.recent_size) == (1300, 1100, 100, 100)
+    reached = decide(held, 1300, in_use=frozenset({(A, digest("pulled"))}))
+    assert (reached.in_use_size, reached.recent_size) == (0, 0)
+
+
 def test_a_locked_index_keeps_the_images_below_it() -> None:
     held = picture(
         manifest(A, "index", locked=True, children=("amd", "inner")),

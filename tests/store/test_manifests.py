@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -103,7 +104,6 @@ def test_a_layer_that_is_to_be_had_elsewhere_is_optional(more: dict[str, Any]) -
         b"[]",
         b'{"schemaVersion": 1, "fsLayers": []}',
         b'{"schemaVersion": 2, "layers": [{"digest": "sha256:short", "size": 1}]}',
-        b'{"schemaVersion": 2, "layers": [{"digest": "sha256:' + b"a" * 64 + b'", "size": -1}]}',
     ],
 )
 def test_what_is_no_manifest_is_unreadable(content: bytes) -> None:
@@ -237,3 +237,51 @@ def test_a_layer_whose_media_type_is_none_is_one_of_no_type(media_type: str) -> 
     image = manifest(layers=[descriptor("a", mediaType=media_type)])
     assert [each.media_type for each in image.references] == ["application/octet-stream"]
     assert media_type in json.loads(image.content)["layers"][0]["mediaType"]
+
+
+def odd(kind: str, entries: str) -> bytes:
+    return f'{{"schemaVersion":2,"{kind}":[{entries}]}}'.encode()
+
+
+@pytest.mark.parametrize("entry", ["7", "{}", "null", '{"digest":7}'])
+@pytest.mark.parametrize("count", [REFERENCES_LIMIT + 1, 400_000, 2_000_000])
+def test_f82_a_list_of_odd_entries_costs_no_memory_beyond_what_is_taken(entry: str, count: int) -> None:
+    """An entry that is no descriptor is read in a slower way, which must not be one to exhaust the engine."""
+    content = odd("manifests", ",".join([entry] * min(count, 4 * 2**20 // (len(entry) + 1))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestUnreadable):
+            Manifest.of(content, OCI_INDEX, Digest.of(content))
+        assert attestations(content) == {}
+        assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_f82_attestations_beside_an_odd_entry_are_known() -> None:
+    about = str(Digest.of(b"image"))
+    notes = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": about, "odd": None}
+    content = msgspec.json.encode({"manifests": [7, None, {"annotations": 5}, descriptor("a", annotations=notes), descriptor("b", annotations=None)]})
+    assert attestations(b"\xef\xbb\xbf" + content) == {str(Digest.of(b"a")): about}
+
+
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        (b'\xef\xbb\xbf{"os": "linux", "architecture": "amd64"}', "linux/amd64"),
+        (b'{"os": "linux", "architecture": "amd64", "variant": null, "os.version": 7, "os.features": "x"}', "linux/amd64"),
+        (b'{"os": "linux", "architecture": "amd64"}\0\0', "linux/amd64"),
+        (b'{"os": ["linux"], "architecture": "amd64"}', None),
+        (b"[]", None),
+        (b"null", None),
+    ],
+)
+def test_f82_the_platform_of_an_odd_config(config: bytes, platform: str | None) -> None:
+    assert config_platform(config) == platform
+
+
+@pytest.mark.parametrize("version", [1, "1", 3, 0, 1.5, -2])
+def test_f82_another_schema_version_is_named(version: Any) -> None:
+    content = msgspec.json.encode({"schemaVersion": version, "layers": [descriptor("a", size=-1)]})
+    with pytest.raises(ManifestUnreadable, match="schema version"):
+        Manifest.of(content, OCI_MANIFEST, Digest.of(content))

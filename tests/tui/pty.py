@@ -147,13 +147,18 @@ class Program:
         lines: int = 24,
         folder: Path | None = None,
         synchronised: bool = True,
+        answers: bool = True,
+        reported: tuple[int, int] | None = None,
     ) -> None:
+        """It *answers* whether it is well (DSR), as terminals do. *reported* are the columns and lines that it says it has, where those are others."""
         self.started = time.monotonic()
         self._synchronised = synchronised
+        self.answers = answers
         self._keyboard, terminal = os.openpty()
         self._terminal = os.ttyname(terminal)
         self._taken_away, self._take_away = os.pipe()
-        termios.tcsetwinsize(terminal, (lines, columns))
+        shown_columns, shown_lines = reported or (columns, lines)
+        termios.tcsetwinsize(terminal, (shown_lines, shown_columns))
 
         def own_terminal() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -208,6 +213,8 @@ class Program:
                 return
             if self._synchronised and b"\x1b[?2026$p" in found:
                 os.write(self._keyboard, b"\x1b[?2026;2$y")
+            if self.answers:
+                os.write(self._keyboard, b"\x1b[0n" * found.count(b"\x1b[5n"))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -231,7 +238,11 @@ class Program:
 
     def type(self, keys: str) -> None:
         """Send keys as a terminal does."""
-        os.write(self._keyboard, keys.encode())
+        self.send(keys.encode())
+
+    def send(self, data: bytes) -> None:
+        """Send bytes that need not be text, in one piece."""
+        os.write(self._keyboard, data)
 
     def keys_read(self) -> None:
         """Wait until the program has read all that was typed."""

@@ -34,7 +34,7 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     ("p", "Pull an image into the cache", ESCAPE),
     ("n", "Which source registry does it pull from?", ""),
     ("\r", "Which repository of", ""),
-    ("\x03", "Leave the wizard?", "y"),
+    ("\x03", "Leave the wizard?", "\x1b[C\r"),
     ("3", "There is no credential set yet.", ""),
     ("n", "Which source registry does it sign in to?", "\x03"),
 )
@@ -123,7 +123,7 @@ async def test_leaving_puts_the_terminal_in_order(opened: Opened, looks: Looks) 
     await sees(program, "All is well.")
     program.type("\x11")
     await sees(program, "Leave the dashboard?")
-    program.type("y")
+    program.type("\x1b[C\r")
     assert await asyncio.to_thread(program.ended) == 0
     assert program.picture.modes == ENDED
 
@@ -246,7 +246,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(open
     program.resize(100, 30)
     await sees(program, "Delete the cache rule example-library?", gone="too small")
     assert len(engine.documents.rules) == 1
-    program.type("n")
+    program.type(ESCAPE)
     await sees(program, "? help", gone="Delete the cache rule")
     program.type("n")
     await sees(program, "Which source registry")
@@ -284,7 +284,7 @@ async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_scre
     await sees(program, "All is well.")
     program.type("\x11")
     await sees(program, "Leave the dashboard?")
-    program.type("y")
+    program.type("\x1b[C\r")
     assert await asyncio.to_thread(program.ended) == 0
     assert "A callback failed" not in program.picture.text()
     assert "asyncio: A callback failed" in (directories.log / "dashboard.log").read_text()

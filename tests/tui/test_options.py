@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tui.scripted import ScriptedEngine, scripted_dashboard
 from tui.options import OptionInvalid, Options, keep_theme, read_options, suitable_theme, theme_named
 
 
@@ -48,6 +49,24 @@ def test_a_theme_that_was_chosen_goes_before_the_file_until_the_file_says_anothe
     assert (tmp_path / "dashboard.toml").read_text() == 'theme = "dracula"\n'
 
 
+def test_a_state_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    """F78: in a repository of dotfiles."""
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "state.toml").symlink_to(tmp_path / "dotfiles" / "state.toml")
+    keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="")
+    assert (tmp_path / "state.toml").is_symlink()
+    assert read(tmp_path, None).theme == "gruvbox"
+
+
+@pytest.mark.parametrize(("content", "problem"), [(b"\xef\xbb\xbftheme = 'nord'\r\n", None), ("theme = 'nord'\n".encode("utf-16"), "UTF-16")])
+def test_a_file_of_another_system_is_read_or_named(tmp_path: Path, content: bytes, problem: str | None) -> None:
+    """F87."""
+    (tmp_path / "dashboard.toml").write_bytes(content)
+    options = read(tmp_path, None)
+    assert options.theme == ("nord" if problem is None else "")
+    assert [problem in each for each in options.problems if problem is not None] == [True] * (problem is not None)
+
+
 def test_a_state_that_was_spoiled_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "state.toml").write_text("theme = 5 [\n")
     assert read(tmp_path, None) == Options()
@@ -68,3 +87,13 @@ def test_a_terminal_gets_a_theme_that_it_can_show(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NO_COLOR", "1")
     assert suitable_theme("entrepot-light", "entrepot-dark", "truecolor") == "ansi-light"
     assert suitable_theme("ansi-dark", "entrepot-dark", "truecolor") == "ansi-dark"
+
+
+async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
+    """F78: on a disk that can only be read."""
+    (tmp_path / "file").touch()
+    async with scripted_dashboard(ScriptedEngine()) as person:
+        person.app._keeps_theme_in = tmp_path / "file" / "state.toml"
+        person.app.action_choose_theme("nord")
+        await person.until(lambda: any("can't be kept for the next time" in each.message for each in person.app._notifications))
+        assert person.app.theme == "nord"

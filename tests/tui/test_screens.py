@@ -119,17 +119,17 @@ async def test_leaving_asks_when_pulls_run(engine: Engine, source: StandIn) -> N
         await person.sees("1 running")
         await person.press("q")
         await person.sees("Leave the dashboard?", "1 pull is still running.")
-        await person.press("n")
+        await person.press("escape")
         await person.until(lambda: "Leave the dashboard?" not in person.seen())
         gate.open()
 
 
-@pytest.mark.parametrize(("key", "keeps"), [("l", True), ("s", False)])
-async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_it(engine: Engine, key: str, keeps: bool) -> None:
+@pytest.mark.parametrize(("keys", "keeps"), [(("right",), True), (("right", "right"), False)])
+async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_it(engine: Engine, keys: tuple[str, ...], keeps: bool) -> None:
     async with dashboard(engine, started_engine=True) as person:
         await person.press("q")
-        await person.sees("The engine was started for this dashboard.", "Leave it running (l)", "Stop it (s)")
-        await person.press(key)
+        await person.sees("The engine was started for this dashboard.", "Leave it running", "Stop it")
+        await person.press(*keys, "enter")
         await person.until(lambda: person.app.return_value is not None)
         assert person.app.return_value is not None
         assert person.app.return_value.keep_engine is keeps
@@ -145,7 +145,7 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
     for _ in range(3):
         person.app.look_now()
         person.app.screen.look()  # type: ignore[attr-defined]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await person.app.workers.wait_for_complete([worker for worker in person.app.workers if worker.group == "look"] or None)
         await person.pilot.pause()
     assert person.seen() == before

@@ -68,6 +68,11 @@ class Terminal:
     def keys(self, *keys: str) -> None:
         self._run("send-keys", "-t", "t", *keys)
 
+    def paste(self, text: str) -> None:
+        """Without brackets, as a terminal does that has none; tmux sends a carriage return for each line end."""
+        self._run("set-buffer", "--", text)
+        self._run("paste-buffer", "-t", "t")
+
     def resize(self, columns: int, lines: int) -> None:
         self._run("resize-window", "-t", "t", "-x", str(columns), "-y", str(lines))
 
@@ -167,6 +172,7 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("C-u")
     terminal.sees("The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest")
     terminal.keys("-l", "web/nginx:1.27")
+    terminal.sees("web/nginx:1.27")
     terminal.keys("Enter")
     terminal.sees("enter pull it")
     terminal.keys("Enter")
@@ -189,10 +195,65 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("To begin", "0 of 1,000 rules")
     terminal.keys("q")
     terminal.sees("The engine was started for this dashboard.")
-    terminal.keys("s")
+    terminal.keys("Right", "Right", "Enter")
     terminal.sees("The engine is stopped.")
     terminal.run(*ENTREPOT, "status")
     terminal.sees("No engine is running.")
+
+
+def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_name(terminal: Terminal) -> None:
+    """Newcomer: the demo opened empty, and the names of its images had to be guessed."""
+    terminal.run(*ENTREPOT, "demo")
+    terminal.sees("entrepot DEMO", "This demo's source has library/nginx:1.27, ", "Press p, then enter twice, to pull the first.")
+    terminal.keys("5")
+    terminal.sees("Nothing has been pulled yet.", "This demo's source has library/nginx:1.27, library/postgres:17,")
+    terminal.keys("p")
+    terminal.sees("Pull an image into the cache", "hub-library gets it from docker.io/library/nginx")
+    terminal.keys("Enter", "Enter")
+    terminal.sees("Pulls", "library/nginx:1.27", "MB/s")
+    terminal.keys("p")
+    terminal.sees("Pull an image into the cache", "library/postgres:17")
+    terminal.keys("-l", "library/alpine:3.21")
+    terminal.sees("hub-library gets it from docker.io/library/alpine", not_any_more="postgres")
+    terminal.keys("Enter", "Enter")
+    terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
+    terminal.keys("q")
+    terminal.sees("The demo is over")
+
+
+def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(terminal: Terminal) -> None:
+    """F66, with a rule and an engine of one's own."""
+    terminal.run("sh", "-c", "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear")
+    terminal.run(*ENTREPOT)
+    terminal.sees("To begin", "0 of 1,000 rules")
+    terminal.keys("2", "n")
+    terminal.sees("Which source registry does it pull from?", "> Docker Hub")
+    terminal.keys("End", "Up")
+    terminal.keys("C-c")
+    terminal.sees("There is no cache rule yet.")
+    terminal.paste("docker.io/library/nginx:1.27\n")
+    terminal.sees("29 characters came at once")
+    terminal.paste("for each in *; do\n\tdocker rmi $each\n\tdone\nqs\n")
+    terminal.keys("-l", "docker stop; quit")
+    terminal.sees("q leave", not_any_more="came at once")
+    terminal.paste("q s\n")
+    terminal.sees("The engine was started for this dashboard.")
+    terminal.keys("Escape")
+    terminal.sees("q leave", not_any_more="Leave the dashboard?")
+    terminal.keys("q")
+    terminal.sees("Leave the dashboard?")
+    terminal.keys("-l", "s")
+    terminal.keys("-l", "y")
+    terminal.keys("Right", "Right")
+    # Now the cursor is where enter stops the engine: a letter takes it away from there, and an enter that comes at once behind it is none.
+    terminal.keys("-l", "s")
+    terminal.keys("Enter")
+    terminal.keys("Escape")
+    terminal.sees("q leave", not_any_more="Leave the dashboard?")
+    terminal.keys("q")
+    terminal.sees("Leave the dashboard?")
+    terminal.keys("Right", "Right", "Enter")
+    terminal.sees("The engine is stopped.")
 
 
 def test_a_suspended_dashboard_comes_back_whole(terminal: Terminal) -> None:

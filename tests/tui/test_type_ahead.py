@@ -109,21 +109,28 @@ async def test_escape_waits_for_nothing(person: Person, engine: Engine, monkeypa
 
 
 async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(person: Person, engine: Engine) -> None:
-    # Both lie there before the question has heard of the first.
-    type_at_once(person, "2dnn")
+    # All lie there before the question is drawn: escape is for it, and what is behind it for nobody (F66).
+    type_at_once(person, "2d\x1bn")
+    await person.until(lambda: person.app._taken == 3 and len(person.app.screen_stack) == 1)
+    type_at_once(person, "d")
+    await person.sees("Delete the cache rule example-library?")
+    type_at_once(person, "\x1bn")
     await person.sees("Which source registry does it pull from?")
     assert len(engine.documents.rules) == 1
-    type_at_once(person, "\x1bdyn")
-    await person.sees("Which source registry does it pull from?")
-    await person.until(lambda: not engine.documents.rules)
 
 
-async def test_a_name_that_has_to_be_typed_can_be_typed_ahead(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothing(person: Person, engine: Engine, source: StandIn) -> None:
+    """F66: it was meant for something else. Once the question is there the name can be typed as quickly as one likes."""
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
     type_at_once(person, "4")
     await person.sees("> library/nginx")
     type_at_once(person, "dlibrary/nginx\r")
+    await person.sees("Delete the cached repository library/nginx?")
+    await person.until(lambda: not person.app._held_keys)
+    assert getattr(person.app.focused, "value", None) == ""
+    assert len(await engine.repositories.all()) == 1
+    type_at_once(person, "library/nginx\r")
     await person.sees("Nothing is cached yet.")
     assert await engine.repositories.all() == []
 
@@ -145,13 +152,14 @@ async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(person
 async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_later(person: Person, engine: Engine) -> None:
     type_at_once(person, "2d")
     await person.sees("Delete the cache rule example-library?")
+    await person.press("right")
     person.app.post_message(events.Resize(Size(50, 12), Size(50, 12)))
-    type_at_once(person, "y")
+    type_at_once(person, "\r")
     person.app.post_message(events.Resize(Size(80, 24), Size(80, 24)))
     # It is written where what comes last is known to have come.
     person.app.post_message(events.Key("f1", None))
     await person.sees("Keys", "Change nothing")
-    type_at_once(person, "\x1bn/zz")
+    type_at_once(person, "\x1b\x1b/zz")
     await person.sees("0 of 1 match   / zz")
     assert len(engine.documents.rules) == 1
 
@@ -162,10 +170,14 @@ async def test_an_eviction_typed_by_heart(person: Person, engine: Engine, source
     clock.now += 1000
     type_at_once(person, "4")
     await person.sees("> library/nginx")
-    # The line is proposed; it is written anew from its begin. Behind it comes the word that the eviction wants typed.
+    # The line is proposed; it is written anew from its begin.
     person.app.post_message(events.Key("v", "v"))
     person.app.post_message(events.Key("ctrl+u", None))
+    # The word that the eviction wants typed is for a question that nobody has seen yet (F66).
     type_at_once(person, "0 B\revict\r")
+    await person.sees("Evict 1 image?")
+    await person.until(lambda: not person.app._held_keys)
+    type_at_once(person, "evict\r")
     await person.sees("1 image evicted")
 
 

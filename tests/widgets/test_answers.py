@@ -7,7 +7,7 @@ from textual.screen import Screen
 
 from widgets.dialogs import Choice, Question, Shown
 
-CHOICES = (Choice("no", "No", "n"), Choice("yes", "Yes", "y", danger=True))
+CHOICES = (Choice("no", "No"), Choice("yes", "Yes", danger=True))
 
 
 class Asking(App[None]):

@@ -75,7 +75,7 @@ def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[s
 
 def shared_size(image: TagImage) -> int:
     """Bytes held of an image that others have too."""
-    return sum(each.size for each in blobs(image) if each.held and is_shared(each))
+    return sum(each.size or 0 for each in blobs(image) if each.held and is_shared(each))
 
 
 def blobs(image: TagImage) -> tuple[ImageBlob, ...]:
@@ -108,12 +108,16 @@ def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
     cells = (
         Cell(short_digest(blob.digest), "accent"),
         Cell(kind, "dim"),
-        Cell(size(blob.size)),
+        Cell(_size_of(blob)),
         Cell("held" if blob.held else "not here", "good" if blob.held else "dim"),
         Cell(sharers(blob), "" if is_shared(blob) else "dim"),
     )
     # An image may have the same layer twice.
-    return Row(f"{number}", cells, order=(blob.digest, kind, blob.size, blob.held, blob.shared_images))
+    return Row(f"{number}", cells, order=(blob.digest, kind, blob.size or 0, blob.held, blob.shared_images))
+
+
+def _size_of(blob: ImageBlob) -> str:
+    return "not known" if blob.size is None else size(blob.size)
 
 
 def sharers(blob: ImageBlob) -> str:
@@ -127,7 +131,7 @@ def sharers(blob: ImageBlob) -> str:
 def blob_lines(blob: ImageBlob, image: TagImage) -> tuple[str, ...]:
     """A blob in sentences."""
     shared = f"shared with {sharers(blob)}" if is_shared(blob) else "only here"
-    return (blob.digest, f"{blob_kind(blob, image)}   {size(blob.size)}   {'held' if blob.held else 'not here'}   {shared}")
+    return (blob.digest, f"{blob_kind(blob, image)}   {_size_of(blob)}   {'held' if blob.held else 'not here'}   {shared}")
 
 
 def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
@@ -136,7 +140,7 @@ def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
         ("Digest", blob.digest),
         ("Kind", blob_kind(blob, image)),
         ("Media type", blob.media_type),
-        ("Size", f"{size(blob.size)} ({blob.size:,} bytes)"),
+        ("Size", f"{size(blob.size)} ({blob.size:,} bytes)" if blob.size is not None else "not known before it is pulled"),
         ("Held", "yes" if blob.held else "no"),
         ("", ""),
         ("Shared with", _shared_with(blob)),

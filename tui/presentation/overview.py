@@ -25,6 +25,9 @@ RULES_LOW = 0.95
 SERVER = 18
 """Cells for a login server beside its state."""
 
+OFFERED_SHOWN = 3
+"""Images of a demo's source that are named: with more the sentence takes a third line."""
+
 BESIDE = 36
 """Cells from which on it stands beside its state and not before it."""
 
@@ -125,8 +128,8 @@ def space(status: EngineStatus, width: int) -> Row:
     return Row("space", (Cell(f"{bar(share, max(6, min(40, width - len(told) - 7)))}  {told}", "warn" if share >= SPACE_LOW else ""),))
 
 
-def needs(status: EngineStatus, width: int) -> tuple[str, str, list[Row]]:
-    """What an administrator should know now, or do first: a head, its tone, and sentences in lines."""
+def needs(status: EngineStatus, width: int, offered: Sequence[str] = ()) -> tuple[str, str, list[Row]]:
+    """What an administrator should know now, or do first: a head, its tone, and sentences in lines. *offered* are the images of a demo's source."""
     told = [*status.notices]
     if status.space_limit and status.blobs_size >= SPACE_LOW * status.space_limit:
         share = int(status.blobs_size / status.space_limit * 100)
@@ -141,6 +144,9 @@ def needs(status: EngineStatus, width: int) -> tuple[str, str, list[Row]]:
         return "To begin", "accent", _wrapped((first, then), width, "")
     if not status.repositories:
         first = f"Nothing is cached yet. Press p to pull an image, or point a container client at {status.address}."
+        if offered:
+            some, more = ", ".join(offered[:OFFERED_SHOWN]), " and more" if len(offered) > OFFERED_SHOWN else ""
+            first = f"This demo's source has {some}{more}. Press p, then enter twice, to pull the first."
         return "All is well.", "good", _wrapped((first,), width, "")
     return "All is well.", "good", []
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from entrepot.snapshots import EvictedImage, EvictionSnapshot, RefreshedTag, RepositorySnapshot, TagSnapshot
-from entrepot.words import ago, counted, duration, short_digest, since, size
+from entrepot.words import ago, counted, duration, short_digest, since, size, what_stays
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
 
@@ -136,8 +136,14 @@ def eviction_lines(found: EvictionSnapshot, now: float, *, shown: int = 6) -> st
     """What an eviction takes, the image used least recently first."""
     images = [f"  {evicted_image(each)}   {size(each.freed)}   {since(each.last_used, now)}" for each in found.images[:shown]]
     more = [f"  and {counted(len(found.images) - shown, 'more image')}"] if len(found.images) > shown else []
-    missed = [f"\n{size(found.shortfall)} too much stay: what is left is locked or in use."] if found.shortfall else []
+    missed = [f"\n{size(found.shortfall)} too much stay: {what_stays(found.locked, found.in_use, found.recent)}."] if found.shortfall else []
     return "\n".join([f"{size(found.held)} are held. {size(found.freed)} go, the images used least recently:", *images, *more, *missed])
+
+
+def nothing_to_evict(plan: EvictionSnapshot) -> str:
+    """Why no image would go."""
+    reason = what_stays(plan.locked, plan.in_use, plan.recent) if plan.shortfall else f"{size(plan.held)} are held, which is no more than that"
+    return f"Nothing would go: {reason}."
 
 
 def evicted_image(found: EvictedImage) -> str:

@@ -29,7 +29,7 @@ SECRET_KINDS = (
         "file:/run/secrets/hub-user",
         "file:/run/secrets/hub-token",
         "a file",
-        "A file on the engine's machine that only the engine's user may read (mode 600). A new content is used from the next sign-in on, without a restart.",
+        "A file on the engine's machine that no other user can read: mode 600, or as systemd, Docker and Kubernetes mount it. New content needs no restart.",
     ),
     SecretKind(
         "keyring:",
@@ -50,7 +50,7 @@ SECRET_KINDS = (
         "docker-config:username",
         "docker-config:password",
         "what docker login kept",
-        "What docker login has kept for this registry, for the engine's user: in docker's config.json or the store of credentials that it names.",
+        "What docker login or podman login has kept for this registry, for the engine's user: in their files, or the store of credentials that they name.",
     ),
     SecretKind(
         "docker-helper:",

@@ -53,13 +53,18 @@ class CachedScreen(ListScreen):
         """What is under the cursor."""
         return None
 
-    @work(exit_on_error=False)
+    @brings_screen()
     async def action_lock(self) -> None:
-        """Lock it, or unlock it."""
+        """Lock it; or unlock it, after a question."""
         subject = self.subject
         if subject is None:
             return
         client = self.app.client
+        if subject.locked:
+            text = "It may then be evicted, and deleted."
+            choices = (Choice("keep", "Keep it locked"), Choice("unlock", "Unlock", danger=True))
+            if await self.app.push_screen_wait(Question(f"Unlock {subject.name}?", text, choices)) != "unlock":
+                return
         try:
             await (client.unlock if subject.locked else client.lock)(subject.repository, subject.tag)
         except ClientError as error:
@@ -98,7 +103,7 @@ class CachedScreen(ListScreen):
             self.app.notify(told, severity="warning" if done.problem is not None or done.gone else "information")
             return
         text = f"{told}\n\nOnly its manifest was fetched. The layers come with the next pull; what was held before stays pullable by its digest."
-        choices = (Choice("later", "Not now", "n"), Choice("pull", "Pull it", "y"))
+        choices = (Choice("later", "Not now"), Choice("pull", "Pull it"))
         if await self.app.push_screen_wait(Question(f"Pull {image} now?", text, choices)) == "pull":
             self.app.ask_for_pull(image)
 
@@ -160,11 +165,11 @@ class CachedScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
-            await self.app.push_screen_wait(Question(f"{subject.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),)))
+            await self.app.push_screen_wait(Question(f"{subject.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it"),)))
             return
         text = repository_plan_text(plan) if subject.tag is None else tag_plan_text(plan)
         typed = subject.name if subject.tag is None or plan.freed else None
-        choices = (Choice("keep", "Keep it", "n"), Choice("delete", "Delete", "y", danger=True))
+        choices = (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True))
         if await self.app.push_screen_wait(Question(f"Delete the {what} {subject.name}?", text, choices, typed=typed)) != "delete":
             return
         try:

@@ -10,11 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.client import ClientError
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.snapshots import CredentialSetSnapshot
 from tui.presentation.credentials import (
     credential_set_command,
     credential_set_facts,
-    credential_set_health,
     credential_set_lines,
     credential_set_row,
 )
@@ -124,10 +123,7 @@ class CredentialsScreen(ListScreen):
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
-            word, _ = credential_set_health(tried)
-            why = f": {tried.error_message}" if tried.error_message else "."
-            well = tried.health is HealthStatus.HEALTHY
-            self.app.notify(f"{tried.name} is {word}{why}", severity="information" if well else "warning")
+            self.app.tell_health(tried)
         self.look_now()
 
     @brings_screen()
@@ -142,12 +138,12 @@ class CredentialsScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
-            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it", "n"),))
+            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it"),))
             await self.app.push_screen_wait(question)
             return
         text = f"No rule uses it.\n\nThe secrets themselves stay where they are: {found.username_id} and {found.password_id}."
         answer = await self.app.push_screen_wait(
-            Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it", "n"), Choice("delete", "Delete", "y", danger=True)))
+            Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)))
         )
         if answer == "delete":
             try:

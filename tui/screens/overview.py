@@ -132,7 +132,7 @@ class OverviewScreen(EngineScreen):
             return
         now = time.time()
         width, height = self.size.width, self.size.height - 3
-        head, tone, wanted = needs(status, width)
+        head, tone, wanted = needs(status, width, self.app.offered)
         left = 38 if 76 <= width < WIDE else width // 2
         right = width - left
         told_sources = sources(self._upstreams, now, right - 3, lines=height)

@@ -12,6 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from entrepot.client import ClientError
+from entrepot.platforms import Platform, PlatformInvalid
 from entrepot.snapshots import Holding, RuleMatch, TagDetail
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
@@ -47,12 +48,16 @@ class PullDialog(Dialog[bool]):
 
     app: Dashboard
 
-    def __init__(self, image: str, platform: str | None = None) -> None:
+    def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
+        """*replaces*: the image is only proposed, and the first letter that is typed takes its place."""
         super().__init__()
+        self._replaces = replaces
         self._image = image
         self._platform = platform or ""
         self._asked = ""
         self._pulling = False
+        self._platform_refused = False
+        """Whether the word says that what is typed is no platform; it stays until something else is typed."""
 
     def compose(self) -> ComposeResult:
         """Image, platform, the platforms that are known, and a word."""
@@ -60,7 +65,7 @@ class PullDialog(Dialog[bool]):
             yield Plain("Pull an image into the cache", classes="dialog--title")
             yield Plain("")
             yield Plain("Image", classes="label")
-            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=False)
+            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=self._replaces)
             yield Plain("Platform", classes="label", id="platform-label")
             yield TextLine(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
             yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
@@ -69,7 +74,8 @@ class PullDialog(Dialog[bool]):
 
     def on_mount(self) -> None:
         """Begin at the image, or at the platform where the image is named whole."""
-        self.query_one("#platform" if self._image and not self._image.endswith(("/", ":", "*")) else "#image").focus()
+        is_whole = self._image and not self._replaces and not self._image.endswith(("/", ":", "*"))
+        self.query_one("#platform" if is_whole else "#image").focus()
         self._look()
 
     @property
@@ -94,6 +100,8 @@ class PullDialog(Dialog[bool]):
             # It is typed only half; the pull itself says what is wrong.
             found = None
         self._show_platforms(await self._held(found))
+        if self._platform_refused:
+            return
         if found is None:
             self._say("")
         elif found.rule is None:
@@ -111,11 +119,13 @@ class PullDialog(Dialog[bool]):
             return None
 
     def _show_platforms(self, detail: TagDetail | None) -> None:
-        rows = []
+        of_platform: dict[str, Row] = {}
         for each in detail.images if detail is not None else ():
-            if each.attests is None and each.platform:
+            # An index may have several versions of Windows of one name: a pull takes the first.
+            if each.attests is None and each.platform and each.platform not in of_platform:
                 word, tone = HELD[each.holding]
-                rows.append(Row(each.platform, (Cell(each.platform), Cell(word, tone))))
+                of_platform[each.platform] = Row(each.platform, (Cell(each.platform), Cell(word, tone)))
+        rows = list(of_platform.values())
         shown = self.query_one("#platforms", RowList)
         shown.styles.height = max(1, min(SHOWN, len(rows)))
         shown.set_class(bool(rows), "-shown")
@@ -130,6 +140,12 @@ class PullDialog(Dialog[bool]):
         """From the platform that is typed to those that are known."""
         if self.query_one("#platform").has_focus and self.query_one("#platforms", RowList).total:
             self.query_one("#platforms").focus()
+
+    @on(Input.Changed, "#platform")
+    def _platform_changed(self) -> None:
+        if self._platform_refused:
+            self._platform_refused = False
+            self._say("")
 
     @on(Input.Submitted, "#image")
     def _on_to_platform(self) -> None:
@@ -146,6 +162,14 @@ class PullDialog(Dialog[bool]):
     @work(exit_on_error=False)
     async def _pull(self, platform: str) -> None:
         if self._pulling or not self._named:
+            return
+        try:
+            if platform:
+                Platform.parse(platform)
+        except PlatformInvalid as error:
+            self._platform_refused = True
+            self._say(error.message, refused=True)
+            self.query_one("#platform").focus()
             return
         self._pulling = True
         try:

@@ -83,6 +83,12 @@ class PullsScreen(ListScreen):
         yield steady
         yield volatile
 
+    def on_mount(self) -> None:
+        """In a demo also name the images that can be pulled."""
+        if self.app.offered:
+            images = ", ".join(self.app.offered)
+            self.query_one(".empty", Plain).update(f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first.")
+
     def on_screen_resume(self) -> None:
         """Ask for those that ended too: some may have come and gone meanwhile."""
         self._next_all = 0.0
@@ -301,7 +307,7 @@ async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | N
 async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
     """Ask, then cancel."""
     text = "Blobs that are whole stay. What a client waits for itself goes on."
-    choices = (Choice("keep", "Go on", "n"), Choice("cancel-pull", "Cancel it", "y", danger=True))
+    choices = (Choice("keep", "Go on"), Choice("cancel-pull", "Cancel it", danger=True))
     if await screen.app.push_screen_wait(Question(f"Cancel the pull of {pull.image}?", text, choices)) == "cancel-pull":
         try:
             await screen.app.client.cancel_pull(pull.id)

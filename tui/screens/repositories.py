@@ -14,7 +14,7 @@ from textual.worker import get_current_worker
 from entrepot.client import ClientError
 from entrepot.snapshots import RepositorySnapshot
 from entrepot.words import counted, parse_size, size
-from tui.presentation.repositories import RepositoryRow, eviction_lines, repository_facts, repository_lines
+from tui.presentation.repositories import RepositoryRow, eviction_lines, nothing_to_evict, repository_facts, repository_lines
 from tui.screens.cached import CachedScreen, Subject
 from tui.screens.repository import RepositoryScreen
 from tui.type_ahead import brings_screen
@@ -104,9 +104,9 @@ class RepositoriesScreen(CachedScreen):
         try:
             plan = await self.app.client.evict(dry_run=True, target=parse_size(answers["to"]))
             if not plan.images:
-                self.app.notify("Nothing would go: less is held than that, or what is held is locked or in use.")
+                self.app.notify(nothing_to_evict(plan))
                 return
-            choices = (Choice("keep", "Keep all", "n"), Choice("evict", "Evict", "y", danger=True))
+            choices = (Choice("keep", "Keep all"), Choice("evict", "Evict", danger=True))
             question = Question(f"Evict {counted(len(plan.images), 'image')}?", eviction_lines(plan, time.time()), choices, typed=EVICT)
             if await self.app.push_screen_wait(question) == "evict":
                 done = await self.app.client.evict(target=parse_size(answers["to"]))

@@ -251,7 +251,7 @@ class RulesScreen(ListScreen):
             return
         text = rule_plan_text(plan, rule.source_repository, rule.target_repository)
         answer = await self.app.push_screen_wait(
-            Question(f"Delete the cache rule {rule.name}?", text, (Choice("keep", "Keep it", "n"), Choice("delete", "Delete", "y", danger=True)))
+            Question(f"Delete the cache rule {rule.name}?", text, (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)))
         )
         if answer == "delete":
             try:

@@ -362,6 +362,8 @@ class CredentialSetWizard(Wizard[str | None]):
         except EngineRefused as error:
             self.query_one("#set-name-feedback", Feedback).show(Problem(code=error.code, message=error.message, field=error.field))
             return
+        if any(self._changes):
+            self.app.tell_first_sign_in(self._set_name)
         self.dismiss(self._set_name)
 
 

@@ -17,6 +17,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input
 
 from entrepot.client import ClientError, EngineRefused
+from entrepot.encoding import NotUtf8, decode_text
 from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
 from entrepot.words import counted, size
 from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary, programs_text
@@ -47,7 +48,7 @@ class Found:
 def offered(typed: str) -> list[Found]:
     """What may be meant by a path that is being typed: directories and TOML files whose names begin with its last part. It asks the file system."""
     before, slash, begin = typed.rpartition("/")
-    directory = Path(f"{before}{slash}").expanduser() if slash else Path()
+    directory = _expanded(f"{before}{slash}") if slash else Path()
     found = []
     try:
         with os.scandir(directory) as entries:
@@ -64,14 +65,19 @@ def offered(typed: str) -> list[Found]:
     return sorted(found, key=lambda each: (each.size is None, each.name))[:SHOWN]
 
 
+def _expanded(typed: str) -> Path:
+    """A path with ~ for a home directory. Path.expanduser raises where there is no such user, as while a name is typed."""
+    return Path(os.path.expanduser(typed))
+
+
 def is_directory(typed: str) -> bool:
     """Whether a path leads to a directory. It asks the file system."""
-    return Path(typed).expanduser().is_dir()
+    return _expanded(typed).is_dir()
 
 
 def read_text(typed: str) -> str:
     """The text of a file; raises OSError with a sentence for a person."""
-    path = Path(typed).expanduser()
+    path = _expanded(typed)
     try:
         with path.open("rb") as opened:
             content = opened.read(LONGEST + 1)
@@ -80,9 +86,9 @@ def read_text(typed: str) -> str:
     if len(content) > LONGEST:
         raise OSError(f"{typed} is longer than {size(LONGEST)}. Import it in parts.")
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise OSError(f"{typed} is not UTF-8 text.") from None
+        return decode_text(content)
+    except NotUtf8 as error:
+        raise OSError(f"{typed} {error}: save it as UTF-8.") from None
 
 
 class PathSuggester(Suggester):

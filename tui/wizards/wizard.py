@@ -354,6 +354,9 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
                 return
             if self.current + 1 < len(self.steps) and not self.is_last(self.current):
                 await self.go_to(self.current + 1)
+                if self.enter_commits:
+                    # What was typed before the review was shown confirms nothing in it (F66).
+                    self.app.forget_held_keys()
             else:
                 await self.take()
         except EngineRefused as error:
@@ -363,6 +366,11 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         finally:
             self._going = False
             self.app.take_held_keys()
+
+    @property
+    def enter_commits(self) -> bool:
+        """Enter in the last step makes what the wizard is for."""
+        return self.is_last(self.current)
 
     async def goes_on_within(self, number: int) -> bool:
         """Whether enter goes to another field of the same step first."""
@@ -401,7 +409,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         """Leave; nothing is made. Where something was entered, ask first."""
         if self.has_entries():
             text = "What you entered here is lost. Nothing has been made."
-            choices = (Choice("stay", "Stay", "n"), Choice("leave", "Leave", "y", danger=True))
+            choices = (Choice("stay", "Stay"), Choice("leave", "Leave", danger=True))
             if await self.app.push_screen_wait(Question("Leave the wizard?", text, choices)) != "leave":
                 return
         self.dismiss(self.outcome())
@@ -412,7 +420,7 @@ async def agrees_to_programs(app: Dashboard, programs: str) -> bool:
     if not programs:
         return True
     text = f"The engine runs this, as its own user, each time it signs in:\n\n{programs}\n\nIs that what you want?"
-    choices = (Choice("stay", "No", "n"), Choice("run", "Run it", "y", danger=True))
+    choices = (Choice("stay", "No"), Choice("run", "Run it", danger=True))
     return await app.push_screen_wait(Question("Run a program on the engine's machine?", text, choices)) == "run"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from entrepot.demo import OFFERED
 from entrepot.snapshots import ActivityCounts, EngineStatus, Event, UpstreamSnapshot
 from tests.tui.scripted import NO_ACTIVITY, NOW, STATUS, UPSTREAM, changed
 from tui.presentation.overview import figures, history, last_events, needs, pulls_told, shared_out, sources, space
@@ -63,6 +64,15 @@ def test_what_needs_somebody_is_told_first(changes: dict[str, object], first: st
     head, _, told = needs(changed(STATUS, **changes), 80)
     assert head == first
     assert bool(told) == bool(changes)
+
+
+def test_an_empty_demo_names_images_that_can_be_pulled() -> None:
+    """Newcomer: nothing said which images the make-believe source has."""
+    _, _, rows = needs(changed(STATUS, repositories=0), 80, OFFERED)
+    told = texts(rows)
+    assert " ".join(told).startswith("This demo's source has library/nginx:1.27, library/postgres:17, ")
+    assert " ".join(told).endswith(" and more. Press p, then enter twice, to pull the first.")
+    assert len(told) == 2
 
 
 def test_what_needs_somebody_is_told_in_whole_sentences() -> None:

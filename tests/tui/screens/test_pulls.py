@@ -60,7 +60,7 @@ async def test_a_pull_is_cancelled_after_a_question(person: Person, engine: Engi
     await person.sees("library/nginx:1.27", "x cancel")
     await person.press("x")
     await person.sees("Cancel the pull of library/nginx:1.27?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("cancelled")
     assert engine.blobs.size(image.layers[0].digest) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import text
@@ -13,9 +14,11 @@ from entrepot.engine import Engine
 from entrepot.words import short_digest
 from tests.conftest import Clock
 from tests.standin import StandIn
+from tests.standin.images import Content
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 from tui.presentation import repositories
+from widgets.row_list import RowList
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(person: Pers
         "Delete the cached repository library/nginx?",
         "Goes: 1 tag (1.27) and",
         "Its cache rule example-library stays",
-        "Type library/nginx to go on:",
+        "Type library/nginx to go on, then enter:",
     )
     await person.type("library/ngin")
     await person.press("enter")
@@ -123,6 +126,13 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(perso
     await person.until(lambda: "can't be deleted now" not in person.seen())
     assert (await engine.repositories.detail("library/nginx")).repository.locked
     await person.press("l")
+    await person.sees("Unlock library/nginx?", "It may then be evicted, and deleted.")
+    await person.press("enter")
+    await person.until(lambda: "Unlock library/nginx?" not in person.seen())
+    assert (await engine.repositories.detail("library/nginx")).repository.locked
+    await person.press("l")
+    await person.sees("Unlock library/nginx?")
+    await person.press("right", "enter")
     await person.sees("is unlocked.")
     await person.until(lambda: "locked: neither evicted" not in person.seen())
     assert not (await engine.repositories.detail("library/nginx")).repository.locked
@@ -138,7 +148,7 @@ async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, 
     await person.sees("rule example-library", "1.26", "1.27", "amd64", "docker pull 127.0.0.1:0/library/nginx:1.26")
     await person.press("d")
     await person.sees("Delete the tag library/nginx:1.26?", "Goes: the tag")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
@@ -166,7 +176,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     await person.sees("library/nginx")
     await person.press("r")
     await person.sees("Pull library/nginx:1.27 now?", f"moved from {short_digest(before)} to", short_digest(str(moved.digest)))
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Pull an image into the cache", "library/nginx:1.27")
     await person.type("linux/amd64")
     await person.press("enter")
@@ -230,7 +240,7 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: P
     await person.press(*["backspace"] * 12)
     await person.type("150 kB")
     await person.press("enter")
-    await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on:")
+    await person.sees("Evict 1 image?", "library/nginx:1 amd64", "Type evict to go on, then enter:")
     assert len((await engine.repositories.detail("library/nginx")).tags) == 2
     await person.type("evict")
     await person.press("enter")
@@ -256,6 +266,24 @@ async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) ->
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
 
 
+@pytest.mark.parametrize("typed", ["library/nginx:1.27", "library/nginx", "amd46"])
+async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, person: Person, engine: Engine, source: StandIn) -> None:
+    """A newcomer who types the image once more got a pull that failed a second later."""
+    source.add_image("library/nginx", "1.27", layers=[30_000])
+    await person.press("4", "p")
+    await person.sees("Pull an image into the cache")
+    await person.type("library/nginx:1.27")
+    await person.press("enter")
+    await person.type(typed)
+    await person.press("enter")
+    await person.sees("Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64.")
+    assert engine.pull_snapshots() == []
+    await person.press(*["backspace"] * len(typed))
+    await person.type("aarch64")
+    await person.press("enter")
+    await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
+
+
 async def test_where_the_index_is_known_its_platforms_are_offered(person: Person, engine: Engine, nginx: None) -> None:
     await person.press("4")
     await person.sees("library/nginx")
@@ -264,6 +292,22 @@ async def test_where_the_index_is_known_its_platforms_are_offered(person: Person
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
     assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == ("linux/amd64", "linux/arm64")
+
+
+async def test_f74_two_versions_of_windows_are_one_platform_to_choose(person: Person, engine: Engine, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27", layers=[30_000], platforms=["windows/amd64", "linux/amd64"])
+    document = json.loads(image.manifest.content)
+    older = document["manifests"][0]
+    older["platform"]["os.version"] = "10.0.17763.5576"
+    newer = image.platforms["linux/amd64"].manifest.descriptor.document() | {"platform": older["platform"] | {"os.version": "10.0.20348.2340"}}
+    document["manifests"] = [newer, older]
+    source.add_manifest("library/nginx", Content.of(image.manifest.media_type, json.dumps(document).encode()), "1.27")
+    await engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id).over.wait()
+    await person.press("4")
+    await person.sees("library/nginx")
+    await person.press("p")
+    await person.sees("Pull an image into the cache", "windows/amd64")
+    assert person.app.screen.query_one("#platforms", RowList).total == 1
 
 
 async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(person: Person) -> None:
@@ -302,5 +346,5 @@ async def test_a_repository_that_is_deleted_elsewhere_closes_itself(person: Pers
     await person.sees("1.27", "checked")
     await engine.repositories.delete("library/nginx")
     person.app.look_now()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await person.sees("Cached repositories", "Nothing is cached yet.")

@@ -46,7 +46,7 @@ async def test_a_rule_is_deleted_only_after_what_stays_was_shown(person: Person,
     assert len(engine.documents.rules) == 1
     await person.press("d")
     await person.sees("Delete the cache rule example-library?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("There is no cache rule yet.")
     assert len(engine.documents.rules) == 0
     await person.press("4")
@@ -60,12 +60,12 @@ async def test_a_rule_gets_another_credential_set_and_loses_it_again(person: Per
     await person.sees("example-library")
     await person.press("s")
     await person.sees("How does example-library sign in?", "example-login", "other-login", "> no credential set")
-    await person.press("g", "down", "enter")
+    await person.press("home", "down", "enter")
     await person.sees("sign-in other-login")
     assert engine.documents.rules.get("example-library").credential_set == "other-login"
     await person.press("s")
     await person.sees("> other-login")
-    await person.press("G", "enter")
+    await person.press("end", "enter")
     await person.sees("sign-in none")
     assert engine.documents.rules.get("example-library").credential_set is None
 
@@ -88,7 +88,7 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
     await person.press("s")
     await person.sees("example-login")
     await engine.delete_credential_set("example-login")
-    await person.press("g", "enter")
+    await person.press("home", "enter")
     await person.sees("How does example-library sign in?", "Not possible: There is no credential set example-login.")
 
 

@@ -85,7 +85,7 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(person: Pers
     await person.sees("Layers of linux/amd64")
     await person.press("d")
     await person.sees("Delete the tag library/nginx:1?", "Goes: the tag")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("No tag is cached")
     assert "Copy how to get" not in person.seen()
     assert (await engine.repositories.detail("library/nginx")).tags == ()

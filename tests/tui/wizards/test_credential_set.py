@@ -90,6 +90,26 @@ async def test_the_sign_in_is_tried_before_the_set_is_made(person: Person, engin
     assert "s3cret" not in person.seen()
 
 
+async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_shown(person: Person, engine: Engine) -> None:
+    """Newcomer: the reason was shown only on request, with c."""
+    await to_secrets(person)
+    await person.type("env:EXAMPLE_USER")
+    await person.press("enter")
+    await person.type("env:EXAMPLE_PASSWORD")
+    await person.press("enter")
+    await person.sees("Nothing is made yet.")
+    await person.press("enter")
+    await person.sees("Credential sets", "registry-login is unhealthy:", "EXAMPLE_USER is not set")
+    await person.press("e")
+    await person.sees("Edit credential set")
+    await person.press("ctrl+u")
+    await person.type("env:OTHER_USER")
+    await person.press("enter", "enter")
+    await person.sees("Nothing is changed yet.")
+    await person.press("enter")
+    await person.sees("Credential sets", "OTHER_USER is not set")
+
+
 async def test_each_kind_of_secret_has_an_example_that_begins_an_entry(person: Person, engine: Engine) -> None:
     await to_secrets(person)
     await person.sees("env:HUB_USER", "docker-helper:ecr-login/username", "never stored, shown or logged")
@@ -123,7 +143,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     await person.sees("step 2 of 3")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("There is no credential set yet.")
     assert len(engine.documents.credential_sets) == 0
 
@@ -179,17 +199,17 @@ async def test_a_program_is_tried_and_made_only_after_a_question(person: Person,
     await person.sees("Nothing is made yet.", "c try it")
     for key in ("c", "enter"):
         await person.press(key)
-        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No (n)", "Run it (y)")
-        await person.press("n")
+        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it")
+        await person.press("escape")
         await person.sees("Nothing is made yet.", "c try it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("c")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("The sign-in does not work", "c try it")
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Credential sets", "registry-login")
     # An edit that leaves the program as it is asks nothing.
     await person.press("e")

@@ -110,7 +110,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     await person.sees("Fine: a pasted text of 16 lines.")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?", "Nothing has been made.")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Cache rules")
     assert len(engine.documents.rules) == 1
 
@@ -167,6 +167,7 @@ def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folde
     assert [each.path for each in offered("~/rules/te")] == ["~/rules/team.toml"]
     assert [each.path for each in offered(".hid")] == [".hidden.toml"]
     assert offered("nowhere/") == []
+    assert offered("~no-such-user/") == []
 
 
 def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
@@ -174,8 +175,10 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
     (folder / "odd.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(OSError, match="is longer than"):
         read_text("long.toml")
-    with pytest.raises(OSError, match="is not UTF-8 text"):
+    with pytest.raises(OSError, match="is not UTF-8 text but UTF-16: save it as UTF-8"):
         read_text("~/odd.toml")
+    with pytest.raises(OSError, match="No such file"):
+        read_text("~no-such-user/odd.toml")
     assert read_text("rules/team.toml") == TEXT
 
 
@@ -189,10 +192,10 @@ async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
     await person.sees("1 credential set runs a program.", "user name from env:EXAMPLE_USER, password from command:/no/such/program", LOGIN_SERVER)
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?", "example-login: command:/no/such/program")
-    await person.press("n")
+    await person.press("escape")
     await person.sees("step 2 of 3", "enter make all of it")
     assert len(engine.documents.credential_sets) == 0
     await person.press("enter")
     await person.sees("Run a program on the engine's machine?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("1 cache rule and 1 credential set are made.")

@@ -111,7 +111,7 @@ async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(pers
     await person.sees("Which source registry")
     await person.press("ctrl+c")
     await person.sees("Leave the wizard?")
-    await person.press("y")
+    await person.press("right", "enter")
     await person.sees("Cache rules", "example-library")
     assert len(engine.documents.rules) == 1
 
@@ -152,6 +152,26 @@ async def test_docker_hub_needs_a_credential_set_which_can_be_made_on_the_way(pe
     await person.sees("The cache rule docker-io-library-redis is made.")
     assert engine.documents.rules.get("docker-io-library-redis").credential_set == "docker-login"
     assert str(engine.documents.credential_sets.get("docker-login").password) == "env:HUB_TOKEN"
+
+
+async def test_a_credential_set_made_on_the_way_tells_why_it_can_t_sign_in(person: Person) -> None:
+    """Newcomer: the reason was shown on another screen, and only on request."""
+    await choose_example(person)
+    await person.type("team/app")
+    await person.sees("Fine:")
+    await person.press("enter")
+    await person.sees("Where does it appear here?", "Fine:")
+    await person.press("enter")
+    await person.sees("+ new credential set")
+    await person.press("G", "enter")
+    await person.sees("Where are user name and password for registry.example.com kept?")
+    await person.type("env:NO_SUCH_USER")
+    await person.press("enter")
+    await person.type("env:NO_SUCH_PASSWORD")
+    await person.press("enter")
+    await person.sees("Nothing is made yet.")
+    await person.press("enter")
+    await person.sees("registry-login is unhealthy:", "NO_SUCH_USER is not set")
 
 
 async def test_a_registry_that_takes_no_credentials_offers_none(person: Person) -> None:

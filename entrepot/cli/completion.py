@@ -1,0 +1,209 @@
+"""Completion in the shell: names of rules, credential sets, repositories and tags, as a running engine of this user has them.
+
+Nothing here starts an engine, and nothing is printed where none answers within `ANSWER_WITHIN` seconds. Only values that no shell takes for anything else are
+offered (`_PLAIN`): click's script for bash puts them into an array without quotation marks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
+from typing import Any, ClassVar
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+
+from entrepot.cli.session import without_waiting
+from entrepot.client import CacheClient, ClientError, EngineRefused
+from entrepot.directories import Directories
+from entrepot.errors import EntrepotError
+
+ANSWER_WITHIN = 1.0
+"""Seconds until the shell gets what is known; for longer than that nobody waits after pressing tab."""
+
+MOST = 200
+"""Values that are offered at most."""
+
+PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x")
+"""The platforms that public images have most often."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}")
+
+Work = Callable[[CacheClient], Coroutine[Any, Any, list[str]]]
+
+
+def rule_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of cache rules."""
+
+    async def names(client: CacheClient) -> list[str]:
+        return [rule.name for rule in await client.rules()]
+
+    return _items(_ask(context, names), incomplete)
+
+
+def credential_set_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of credential sets."""
+
+    async def names(client: CacheClient) -> list[str]:
+        return [credential_set.name for credential_set in await client.credential_sets()]
+
+    return _items(_ask(context, names), incomplete)
+
+
+def login_servers(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Login servers that credential sets may be for."""
+
+    async def servers(client: CacheClient) -> list[str]:
+        return [upstream.login_server for upstream in await client.upstreams() if upstream.sign_in.value != "none"]
+
+    return _items(_ask(context, servers), incomplete)
+
+
+def source_repositories(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The login servers that a source repository begins with, and what the rules already have below them."""
+
+    async def beginnings(client: CacheClient) -> list[str]:
+        servers = [f"{upstream.login_server}/" for upstream in await client.upstreams()]
+        return [*servers, *(rule.source_repository.rstrip("*") for rule in await client.rules())]
+
+    return _items(_ask(context, beginnings), incomplete)
+
+
+def repositories(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of cached repositories."""
+    return _items(_ask(context, lambda client: client.repository_names(incomplete, MOST)), incomplete)
+
+
+def cached_images(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Cached repositories, and the tags of one that is named whole or is the only one."""
+    return _items(_ask(context, lambda client: _images(client, incomplete)), incomplete)
+
+
+def images(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Cached repositories and their tags, and the repositories that rules have."""
+
+    async def both(client: CacheClient) -> list[str]:
+        return [*await _images(client, incomplete), *(rule.target_repository.rstrip("*") for rule in await client.rules())]
+
+    return _items(_ask(context, both), incomplete)
+
+
+def platforms(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Platforms of images."""
+    return _items(PLATFORMS, incomplete)
+
+
+def themes(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Themes of the dashboard."""
+    try:
+        names: Sequence[str] = import_module("tui.theme").theme_names()
+    except ModuleNotFoundError:
+        # The dashboard is not installed.
+        names = ()
+    return _items(names, incomplete)
+
+
+async def _images(client: CacheClient, incomplete: str) -> list[str]:
+    repository, colon, tag = incomplete.partition(":")
+    names = [] if colon else await client.repository_names(repository, MOST)
+    of = repository if colon or repository in names else names[0] if len(names) == 1 else ""
+    if of:
+        # It may not be cached at all.
+        with suppress(EngineRefused):
+            names += [f"{of}:{name}" for name in await client.tag_names(of, tag, MOST)]
+    return names
+
+
+def _ask(context: click.Context, work: Work) -> list[str]:
+    """What *work* gets from the engine of this user; nothing where another engine is meant, none answers, or it takes too long."""
+    if context.find_root().params.get("connect"):
+        # It may take seconds, and ask for a password.
+        return []
+    answer: list[str] = []
+
+    def run() -> None:
+        # The shell has no place for a message.
+        with suppress(ClientError, EntrepotError):
+            answer.extend(without_waiting(work(CacheClient.blocking_at(Directories.of_user().socket))))
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    return [] if thread.is_alive() else answer
+
+
+def _items(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Those that begin as what is typed, each once. What ends with a slash is only a beginning."""
+    matching = dict.fromkeys(value for value in values if value.startswith(incomplete) and _PLAIN.fullmatch(value))
+    return [CompletionItem(value, is_beginning=value.endswith("/")) for value in list(matching)[:MOST]]
+
+
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n'
+    local response completion type value
+
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete $1)
+
+    for completion in $response; do
+        IFS=',' read -r type value <<< "$completion"
+
+        if [[ $type == 'dir' ]]; then
+            COMPREPLY=()
+            compopt -o dirnames
+        elif [[ $type == 'file' ]]; then
+            COMPREPLY=()
+            compopt -o default
+        else
+            COMPREPLY+=("$value")
+            if [[ $type == 'beginning' ]]; then
+                compopt -o nospace
+            fi
+        fi
+    done
+
+    return 0
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class ImageBashComplete(BashComplete):
+    """click's completion for bash, with a word that has colons in it taken as one: readline ends words there, and an image has one before its tag."""
+
+    name: ClassVar[str] = "bash"
+    source_template: ClassVar[str] = _BASH
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._typed_before = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words, joined again where bash has cut them at a colon."""
+        args, incomplete = super().get_completion_args()
+        words: list[str] = []
+        joins = False
+        for word in [*args, incomplete]:
+            if words and (joins or set(word) == {":"}):
+                words[-1] += word
+            else:
+                words.append(word)
+            joins = set(word) == {":"}
+        *before, whole = words
+        # What bash replaces begins after the last colon.
+        self._typed_before = whole[: whole.rfind(":") + 1]
+        return before, whole
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """As the script takes it."""
+        kind = "beginning" if item.is_beginning else item.type
+        return f"{kind},{item.value.removeprefix(self._typed_before)}"
+
+
+def prepare() -> None:
+    """Have click use what stands here, in a process that completes."""
+    add_completion_class(ImageBashComplete)

@@ -1,0 +1,61 @@
+"""Engines that are their own sources, directly or in a ring, noticed by the header Via.
+
+RFC 9110, 7.6.3: each engine adds a pseudonym of its own to the requests that it sends to sources, and
+refuses a request that has it already. A request that a client caused carries the pseudonyms of the
+engines through which it came; the names of other intermediaries are nobody else's business and stay
+here. The pseudonym is random, new with each start, and says nothing about engine or machine.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+MAX_ENGINES = 16
+"""Engines that a request may have come through. More than that are taken for a ring."""
+
+_PSEUDONYM = re.compile(r"\bentrepot-[0-9a-f]{20}\b")
+
+_engines: ContextVar[tuple[str, ...]] = ContextVar("engines", default=())
+"""The pseudonyms of the engines through which the request came that is answered now.
+
+A fetch that goes on for others is a task that the request began, and so has the same."""
+
+
+class Via:
+    """The pseudonym of one engine."""
+
+    def __init__(self) -> None:
+        self._pseudonym = f"entrepot-{secrets.token_hex(10)}"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a request to a source says of its way."""
+        return {"Via": ", ".join(f"1.1 {each}" for each in (*_engines.get(), self._pseudonym))}
+
+    def leads_here(self, header: bytes) -> bool:
+        """Whether a request with this header came through this engine before, or through too many."""
+        engines = _read(header)
+        return self._pseudonym in engines or len(engines) > MAX_ENGINES
+
+
+def _read(header: bytes) -> list[str]:
+    return _PSEUDONYM.findall(header.decode("latin-1"))
+
+
+def is_from_engine() -> bool:
+    """Whether the request that is answered now comes from an engine."""
+    return bool(_engines.get())
+
+
+@contextmanager
+def came_through(header: bytes | None) -> Iterator[None]:
+    """Within it requests to sources are those of a client that sent this Via."""
+    token = _engines.set(tuple(_read(header)[:MAX_ENGINES]) if header else ())
+    try:
+        yield
+    finally:
+        _engines.reset(token)

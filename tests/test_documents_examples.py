@@ -1,0 +1,353 @@
+"""Every block of code in the README and the other documents works as it is written.
+
+Each block is known by its first line, and `HOW` says how it is tried. A block that is missing there fails a test, and so does one that no document has.
+Container clients have their blocks tried in ``tests/clients/test_readme.py``, with real daemons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from entrepot.cli.main import cli
+from entrepot.settings import Settings
+from tests.bench.__main__ import main as bench
+from tests.documents import CHECKOUT, README, Block, block, blocks
+from tests.processes import reserved_port, tied
+from tests.programs import require_program
+from tests.standin import StandIn
+from tests.test_doctor import certificate
+from tui.options import read_options
+
+SET_UP = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/entrepot"
+SET_UP_TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+LINK = 'sudo ln -s "$PWD/.venv/bin/entrepot" /usr/local/bin/entrepot'
+SERVE = "entrepot serve"
+FIRST_RULE = "entrepot rule create --name ecr-library --source-repo 'public.ecr.aws/docker/library/*' --target-repo 'library/*'"
+CLIENTS = "docker pull 127.0.0.1:5000/library/nginx:1.27                                     # 127.0.0.0/8 may always be plain HTTP"
+SECRETS = "install -m 600 /dev/null ~/hub-user && echo 'my-name' > ~/hub-user"
+SIGNED_IN = "entrepot credential-set create --name hub-login --login-server docker.io --username-id file:$HOME/hub-user --password-id file:$HOME/hub-token"
+REGISTRIES_CONF = "[[registry]]"
+HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
+DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5000"]}'
+UNIT = "[Unit]"
+ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
+COMPLETION = 'eval "$(_ENTREPOT_COMPLETE=bash_source entrepot)"'
+ELSEWHERE = "entrepot --connect ssh://me@cache.example.com                       # the dashboard"
+KEYMAP = "[keys]"
+DASHBOARD = 'theme = "entrepot-light"     # --theme NAME: or entrepot-dark, ansi-dark, ansi-light and Textual\'s others; one chosen in the dashboard is kept'
+SETTINGS = 'listen = "127.0.0.1:5000"'
+CURL = 'curl --unix-socket "$XDG_RUNTIME_DIR/entrepot/entrepot.sock" http://entrepot/entrepot/v1/status'
+BENCH = "python -m tests.bench            # five rounds; --rounds 2, --only crowd, or --quick for less"
+
+HOW = {
+    SET_UP: "read: it takes half a minute and the network; .ci/run does the same",
+    SET_UP_TESTS: "read: .ci/run does the same",
+    LINK: "run",
+    SERVE: "run",
+    FIRST_RULE: "run",
+    CLIENTS: "run in tests/clients/test_readme.py",
+    SECRETS: "run",
+    SIGNED_IN: "run",
+    REGISTRIES_CONF: "read by podman in tests/clients/test_readme.py",
+    HOSTS_TOML: "read by containerd in tests/clients/test_readme.py",
+    DAEMON_JSON: "read by dockerd in tests/clients/test_mirrors.py",
+    UNIT: "verified by systemd",
+    ENABLE_UNIT: "run with programs that only record how they are called",
+    COMPLETION: "run",
+    ELSEWHERE: "parsed; the command that needs no terminal is run with an ssh that only records how it is called",
+    KEYMAP: "read by entrepot keys --check",
+    DASHBOARD: "read by the dashboard",
+    SETTINGS: "read by the engine",
+    "[management]": "read by the engine",
+    CURL: "run",
+    BENCH: "parsed: it takes a quarter of an hour",
+}
+"""How each block is tried, by its first line."""
+
+RUN = """#!{python}
+import sys
+from entrepot.cli import main
+sys.exit(main())
+"""
+"""``entrepot`` as pip installs it."""
+
+RECORDS = """#!/bin/sh
+echo "${{0##*/}} $*" >> {log}
+{then}
+"""
+
+
+def test_every_block_of_every_document_is_tried() -> None:
+    firsts = {each.first: each.place for each in blocks()}
+    assert {place: first for first, place in firsts.items() if first not in HOW} == {}
+    assert set(HOW) - set(firsts) == set()
+
+
+def test_every_block_says_what_it_is_written_in() -> None:
+    assert {each.place: each.language for each in blocks() if each.language not in {"sh", "toml", "json", "ini"}} == {}
+
+
+@pytest.mark.parametrize("example", [each for each in blocks() if each.language == "sh"], ids=lambda each: each.place)
+def test_every_block_for_a_shell_can_be_parsed_by_bash(example: Block) -> None:
+    done = subprocess.run([require_program("bash"), "-n", "-c", example.text], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_commands_of_the_set_up_name_what_there_is() -> None:
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for first in (SET_UP, SET_UP_TESTS):
+        assert block(first).text.count("\n") == 1
+        assert set(re.findall(r"\.\[(\w+)\]", first)) <= set(extras)
+        make, install, run = first.split(" && ")
+        assert make == "python3 -m venv .venv"
+        assert install.startswith(".venv/bin/pip install ")
+        assert run in {".venv/bin/entrepot", ".venv/bin/pytest"}
+
+
+# Documents in TOML, JSON and INI
+
+
+def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
+    examples = [each for each in blocks() if each.language == "toml" and each.first in {SETTINGS, "[management]"}]
+    assert len(examples) == 3
+    for name in ("cache.pem", "cache-key.pem"):
+        (tmp_path / name).touch(mode=0o600)
+        certificate(tmp_path / name, days=30)
+    (tmp_path / "cache-key.pem").write_bytes((tmp_path / "cache.pem").read_bytes())
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(example.text)
+        Settings.load(path)
+
+
+def test_the_dashboard_s_own_file_is_what_it_takes(tmp_path: Path) -> None:
+    (tmp_path / "dashboard.toml").write_text(block(DASHBOARD).text)
+    options = read_options(tmp_path / "dashboard.toml", tmp_path / "kept.toml")
+    assert (options.problems, options.theme, options.ascii, options.mouse, options.read_only) == ((), "entrepot-light", True, False, True)
+
+
+def test_the_keymap_is_what_keys_check_takes(tmp_path: Path) -> None:
+    """It was refused: its ``j`` is the key of another command."""
+    (tmp_path / "entrepot").mkdir()
+    (tmp_path / "entrepot/keymap.toml").write_text(block(KEYMAP).text)
+    environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "entrepot", "keys", "--check"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "All keys of keymap.toml can be used.\n")
+
+
+def test_the_configurations_of_the_clients_can_be_parsed() -> None:
+    assert tomllib.loads(block(REGISTRIES_CONF).text) == {"registry": [{"location": "127.0.0.1:5000", "insecure": True}]}
+    assert tomllib.loads(block(HOSTS_TOML).text) == {"server": "http://127.0.0.1:5000"}
+    assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
+
+
+def test_the_unit_starts_what_the_set_up_has_linked(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(block(UNIT).text)
+    program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    assert program == shlex.split(LINK)[-1]
+    assert arguments == ["serve"]
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    verify = require_program("systemd-analyze")
+    path = tmp_path / "entrepot.service"
+    # The program of the unit has to be there.
+    path.write_text(block(UNIT).text.replace("/usr/local/bin/entrepot", "/bin/true"))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run([verify, "--user", "verify", path], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# Commands
+
+
+def _command(arguments: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that a line is for, and what is left of the line for it."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and arguments:
+        context = command.make_context(str(command.name), list(arguments), resilient_parsing=True)
+        _, arguments, _ = command.make_parser(context).parse_args(list(arguments))
+        if not arguments:
+            break
+        command = command.commands[arguments[0]]
+        arguments = arguments[1:]
+    return command, arguments
+
+
+@pytest.mark.parametrize("line", block(ELSEWHERE).text.splitlines(), ids=lambda line: line.split("#")[0].strip())
+def test_commands_for_an_engine_elsewhere_can_be_typed(line: str) -> None:
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == "entrepot"
+    command, left = _command(arguments)
+    if command is not cli:
+        command.make_context(str(command.name), left)
+
+
+def test_the_options_of_the_benchmark_are_those_that_it_has() -> None:
+    for options in (["--rounds", "2"], ["--only", "crowd"], ["--quick"]):
+        assert " ".join(options) in block(BENCH).text
+        bench.make_context("bench", options)
+
+
+class Sandbox:
+    """A home and a clone of a newcomer, with the programs that would change this machine replaced by ones that record how they are called."""
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.clone, self.home, self.bin, self.log = root / "clone", root / "home", root / "bin", root / "calls"
+        self.address = f"127.0.0.1:{port}"
+        for each in (self.clone / ".venv/bin", self.home, self.bin, root / "run"):
+            each.mkdir(parents=True)
+        _program(self.clone / ".venv/bin/entrepot", RUN.format(python=sys.executable))
+        for name, then in {"sudo": 'exec "$@"', "systemctl": "", "loginctl": "", "journalctl": "", "ssh": "exit 255"}.items():
+            _program(self.bin / name, RECORDS.format(log=self.log, then=then))
+        self.environment = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "USER": "ann",
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": str(root / "run"),
+            "PYTHONPATH": str(CHECKOUT),
+        }
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    async def start(self, text: str) -> asyncio.subprocess.Process:
+        text = text.replace("/usr/local/bin", str(self.bin)).replace("127.0.0.1:5000", self.address)
+        return await asyncio.create_subprocess_exec(
+            *tied(["bash", "-euo", "pipefail", "-c", text]),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self.environment,
+            cwd=self.clone,
+        )
+
+    async def run(self, text: str, *, typed: str = "", status: int = 0) -> str:
+        """Run a block to its end."""
+        process = await self.start(text)
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate(typed.encode())
+        assert process.returncode == status, output.decode()
+        return output.decode()
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def sandbox(tmp_path_factory: pytest.TempPathFactory, source: StandIn) -> Sandbox:
+    """It has the source registries of the README, which are one stand-in."""
+    sandbox = Sandbox(tmp_path_factory.mktemp("n"), reserved_port())
+    config = sandbox.home / ".config/entrepot"
+    config.mkdir(parents=True)
+    endpoints = "".join(f'[upstreams."{name}"]\nendpoint = "{source.url}"\n' for name in ("public.ecr.aws", "docker.io"))
+    (config / "settings.toml").write_text(f'listen = "{sandbox.address}"\n{endpoints}')
+    source.add_image("docker/library/nginx", "1.27", layers=[b"layer"])
+    return sandbox
+
+
+async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: Sandbox) -> None:
+    """From the link in the PATH to a credential set that works, with the programs that each line names, in the order of the README."""
+    require_program("bash")
+    require_program("curl")
+    order = [SET_UP, LINK, SERVE, FIRST_RULE, CLIENTS, SECRETS, SIGNED_IN, ENABLE_UNIT, COMPLETION, ELSEWHERE, CURL]
+    readme = [each.first for each in blocks() if each.document == README]
+    assert [first for first in readme if first in order] == order
+
+    await sandbox.run(block(LINK).text)
+    assert (sandbox.bin / "entrepot").readlink() == sandbox.clone / ".venv/bin/entrepot"
+    serving = await sandbox.start(f"exec {block(SERVE).text}")
+    try:
+        assert serving.stdout is not None
+        async with asyncio.timeout(60):
+            await serving.stdout.readuntil(f"{sandbox.address}".encode())
+            while b"No engine is running" in (await sandbox.run("entrepot status 2>&1 || true")).encode():
+                pass
+        assert "library/nginx:1.27" in await sandbox.run(block(FIRST_RULE).text)
+        cached = json.loads(await sandbox.run("entrepot repository list --json"))
+        assert [each["name"] for each in cached] == ["library/nginx"]
+        await sandbox.run(block(SECRETS).text, typed="dckr_pat_secret\n")
+        for name, content in (("hub-user", "my-name\n"), ("hub-token", "dckr_pat_secret\n")):
+            assert (sandbox.home / name).read_text() == content
+            assert stat.S_IMODE((sandbox.home / name).stat().st_mode) == 0o600
+        assert re.search(r"^Health +Healthy$", await sandbox.run(block(SIGNED_IN).text), re.MULTILINE)
+        assert [each["name"] for each in json.loads(await sandbox.run("entrepot rule list --json"))] == ["ecr-library", "hub-grafana"]
+        await sandbox.run(block(ENABLE_UNIT).text)
+        assert sandbox.calls[-4:] == [
+            "systemctl --user enable --now entrepot.service",
+            "sudo loginctl enable-linger ann",
+            "loginctl enable-linger ann",
+            "journalctl --user --unit entrepot.service",
+        ]
+        assert "_entrepot_completion" in await sandbox.run(f"{block(COMPLETION).text}complete -p entrepot")
+        assert json.loads(re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)[0])["repositories"] == 1
+        await sandbox.run(block(ELSEWHERE).text.splitlines()[1], status=1)
+        assert re.fullmatch(r"ssh .*-p 2222 .*cache\.example\.com.*", sandbox.calls[-1])
+    finally:
+        serving.terminate()
+        async with asyncio.timeout(60):
+            await serving.communicate()
+
+
+# The table of commands
+
+
+def _rows() -> dict[str, set[str]]:
+    """The options of each command of the table, by the command."""
+    section = README.read_text().partition("## The command line\n")[2].partition("\nThe options have")[0]
+    rows: dict[str, set[str]] = {}
+    for line in section.splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        usages = re.findall(r"`([^`]+)`", cells[1]) if len(cells) == 4 else []
+        if not usages or not usages[0].startswith("entrepot"):
+            continue
+        words = [word for word in usages[0].split() if re.fullmatch(r"[a-z-]+", word) and not word.startswith("--")]
+        rows[" ".join(words)] = set(re.findall(r"--[a-z-]+", usages[0]))
+        for usage in usages[1:]:
+            rows[" ".join([*words[:-1], usage.split()[0]])] = set(re.findall(r"--[a-z-]+", usage))
+    return rows
+
+
+def _commands(group: click.Group, *before: str) -> dict[str, set[str]]:
+    commands: dict[str, set[str]] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            commands |= _commands(command, *before, name)
+        elif not command.hidden:
+            options = {option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts if option.startswith("--")}
+            # The README says once that listings have --json.
+            commands[" ".join((*before, name))] = options - {"--json"}
+    return commands
+
+
+def test_the_table_has_each_command_with_each_of_its_options_and_no_other() -> None:
+    rows = _rows()
+    assert rows.pop("entrepot") == set()
+    assert rows == _commands(cli, "entrepot")
+
+
+def test_the_options_before_a_command_are_explained() -> None:
+    text = README.read_text()
+    for parameter in cli.params:
+        for option in parameter.opts:
+            assert option in {"--version"} or f"{option}" in text, option
