@@ -94,7 +94,7 @@ async def test_a_proxy_that_wants_another_password_is_at_fault_and_not_the_sourc
     assert "s3cret" not in refused.value.message
     assert isinstance(refused.value.__cause__, ProxyFailed)
     assert refused.value.__cause__.proxy.variable == "ALL_PROXY"
-    assert "(ALL_PROXY)" in refused.value.what
+    assert "(the engine's ALL_PROXY)" in refused.value.what
     if proxy.scheme.startswith("socks5"):
         assert "refuses: Username and password authentication failure" in refused.value.what
     assert refused.value.__cause__.status == (407 if proxy.scheme in {"http", "https"} else None)
@@ -135,7 +135,7 @@ async def test_a_source_that_a_socks_proxy_can_not_reach_is_at_fault_and_not_the
         with pytest.raises(SourceUnreachable) as refused:
             await opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
     assert isinstance(refused.value.__cause__, BehindProxyUnreachable)
-    assert f"The proxy {proxy.place} of the engine's environment (ALL_PROXY) can't connect to {HOST}: {reason}" in refused.value.what
+    assert f"The proxy {proxy.place} (the engine's ALL_PROXY) can't connect to {HOST}: {reason}" in refused.value.what
 
 
 async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_the_source(
@@ -143,7 +143,7 @@ async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_
 ) -> None:
     async with HttpProxy({}, tls=authority.server("localhost")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
-        with pytest.raises(SourceUnreachable, match=r"The proxy localhost:[0-9]+ .*\(HTTPS_PROXY\) is not trusted: unable to get local issuer") as refused:
+        with pytest.raises(SourceUnreachable, match=r"The proxy localhost:[0-9]+ .*HTTPS_PROXY\) is not trusted: unable to get local issuer") as refused:
             await opened().client(registry(f"https://{HOST}", HOST), None).head_manifest(NGINX, Tag("latest"))
     assert isinstance(refused.value.__cause__, ProxyFailed)
     assert not proxy.destinations
