@@ -13,7 +13,7 @@ from textual.widgets import Input
 from entrepot.credentials import CredentialSetDraft
 from entrepot.engine import Engine
 from entrepot.rules import RuleDraft
-from tests.conftest import LOGIN_SERVER
+from tests.conftest import LOGIN_SERVER, Clock
 from tests.fuzz.conftest import examples
 from tests.standin import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
@@ -92,8 +92,8 @@ async def held(engine: Engine) -> Holdings:
 
 
 @pytest.fixture
-async def stocked(engine: Engine, source: StandIn) -> Engine:
-    """An engine that has one of everything."""
+async def stocked(engine: Engine, source: StandIn, clock: Clock) -> Engine:
+    """An engine that has one of everything, and images that may be evicted."""
     for name in ("library/nginx", "library/redis"):
         source.add_image(name, "1")
         await pulled(engine, f"{name}:1")
@@ -101,6 +101,7 @@ async def stocked(engine: Engine, source: StandIn) -> Engine:
     for name in ("free-login", "used-login"):
         await engine.create_credential_set(CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD"))
     await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
+    clock.now += 1000
     return engine
 
 
@@ -110,6 +111,8 @@ async def go_to(person: Person, place: str) -> None:
         await person.press(key)
         if number == 0:
             await person.sees("? help")
+            # The text before may have moved the cursor, or filtered the list.
+            await person.press("escape", "home")
         await still(person)
     await person.sees(text)
 
