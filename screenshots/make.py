@@ -219,7 +219,7 @@ async def credential_wizard(at: Camera) -> None:
     await at.type("env:GHCR_TOKEN")
     await at.press("enter")
     at.picture("wizard-credential-review")
-    await at.press("ctrl+c", "y")
+    await at.press("ctrl+c", "right", "enter")
 
 
 IMPORTED = """\
@@ -248,7 +248,7 @@ async def import_wizard(at: Camera) -> None:
         at.picture("wizard-import-file")
         await at.press("enter")
         at.picture("wizard-import-plan")
-        await at.press("ctrl+c", "y")
+        await at.press("ctrl+c", "right", "enter")
 
 
 async def main() -> None:
