@@ -251,10 +251,12 @@ class KeyReader:
             else:
                 messages = self._parsed(sequence)
             for message in messages:
-                # A cursor key is no part of a text: enter may follow it as quickly as it likes.
                 if isinstance(message, events.Key) and message.character is not None:
                     self._mark(message, is_rushed=self._is_rushed(self._clock()))
                 self._emit(message)
+                if isinstance(message, events.Key) and message.character is None:
+                    # A cursor key is no part of a text: enter may follow it as quickly as it likes.
+                    self._last_key = -1.0
 
     def _parsed(self, sequence: str) -> list[Message]:
         if len(sequence) > _PARSER_LIMIT:

@@ -117,7 +117,8 @@ class Question(Dialog[str | None]):
 
     def action_first_choice(self) -> None:
         """Go to what changes nothing: the first choice, or the field for the word."""
-        self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}").focus()
+        # Not focus(), which comes a turn later: until then the question is drawn and takes no key.
+        self.set_focus(self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}"))
 
     def _is_locked(self, choice: Choice, typed: str) -> bool:
         return choice.danger and self._typed is not None and typed != self._typed

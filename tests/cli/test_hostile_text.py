@@ -28,6 +28,8 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param == "dropped":
         return None
     monkeypatch.setattr(manifests, "PLATFORM_PART", re.compile(r".*", re.DOTALL))
+    monkeypatch.setattr(manifests, "PLATFORM_PART_LENGTH", 1_000)
+    monkeypatch.setattr(manifests, "_known_platform", manifests._checked_platform)
     return f"linux/amd64/{HOSTILE}"
 
 

@@ -79,7 +79,7 @@ def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_
         with pytest.raises(PullFailed, match="503 Service Unavailable"):
             client.pull(f"{entrepot.address}/library/app:1")
         refused = entrepot.get("/v2/library/app/manifests/1")
-    assert refused.json()["errors"][0]["detail"] == {"code": "SourceUnreachable"}
+    assert refused.json()["errors"][0]["detail"] == {"code": "SourceUnreachable", "cause": "connection-refused", "atFault": "source"}
     assert "registry.example.com" in refused.json()["errors"][0]["message"]
 
 

@@ -27,6 +27,8 @@ def grammar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether the platform is dropped where it is read, or is as a catalog may still have it that was written before there was a grammar."""
     if request.param == "stored":
         monkeypatch.setattr(manifests, "PLATFORM_PART", re.compile(r".*", re.DOTALL))
+        monkeypatch.setattr(manifests, "PLATFORM_PART_LENGTH", 1_000)
+        monkeypatch.setattr(manifests, "_known_platform", manifests._checked_platform)
     return str(request.param)
 
 

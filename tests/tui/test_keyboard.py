@@ -363,6 +363,19 @@ def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:
     assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("right", False), ("right", False), ("enter", False)]
 
 
+def test_enter_behind_a_cursor_key_counts_however_soon_a_letter_was_before(line: Line) -> None:
+    """A picture may come within those 40 ms, and its question be answered by a program at once."""
+    line.send(b"\x03")
+    line.wait(SETTLING)
+    line.send(b"\x1b[C\r")
+    line.wait(SETTLING)
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+        ("ctrl+c", False),
+        ("right", False),
+        ("enter", False),
+    ]
+
+
 def test_a_key_that_was_held_down_while_the_line_stood_still_is_no_paste(line: Line) -> None:
     line.send(b"j" * (3 * RUN_LIMIT))
     assert line.taken() == ["j"] * 3 * RUN_LIMIT
