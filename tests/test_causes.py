@@ -77,6 +77,19 @@ def test_one_file_of_another_user_in_the_data_directory_is_named(place: Path) ->
     assert (code, what.startswith(f"{place / 'probe'} belongs to user root")) == ("permission", True)
 
 
+def test_a_directory_deep_below_that_root_made_names_all_data_in_the_cure(place: Path) -> None:
+    """An engine that root ran once leaves directories among those of the blobs."""
+    deep = place / "blobs" / "sha256" / "1d"
+    deep.mkdir(parents=True)
+    for each in (place, place / "blobs", place / "blobs" / "sha256"):
+        os.chown(each, USER, USER)
+    write = "probe_disk = lambda place: (place / 'blobs/sha256/1d/new').write_bytes(b'')"
+    change = f"os.setgid({USER}); os.setuid({USER}); {write}"
+    code, what, hint = probed(place, change=change)
+    assert (code, what.startswith(f"{deep} belongs to user root")) == ("permission", True)
+    assert hint == f"Give it to the engine's user, as root: chown -R {USER}:{USER} {place}"
+
+
 def test_a_directory_above_that_can_not_be_passed_is_named(place: Path) -> None:
     inner = place / "closed" / "data"
     inner.mkdir(parents=True)

@@ -950,14 +950,15 @@ class SourceClient:
 
     def _refused_sign_in(self, status: int, said: str) -> SourceRefused:
         """A sign-in names no repository, so it says nothing about the rights to one."""
-        credential_set = self._login.credential_set
-        if credential_set is None:
+        why = said or f" (status {status})"
+        if self._login.credential_set is None:
             return SourceRefused(
-                f"{self._server} lets us in only with credentials (status {status}){said}.",
+                f"{self._server} lets us in only with credentials{why}.",
                 "Give the cache rule a credential set.",
             )
+        name = self._login.credential_set.name
         return SourceRefused(
-            f"{self._server} does not accept the credentials of credential set {credential_set.name} (status {status}){said}.",
+            f"{self._server} refuses the credentials of credential set {name}{why}.",
             CREDENTIALS_CURE,
         )
 

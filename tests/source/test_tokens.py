@@ -573,7 +573,7 @@ async def test_a_refused_basic_sign_in_says_nothing_of_repositories(sources: Sou
     async with StandIn(BasicSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(source.url), credential_set).check_sign_in()
-    assert "does not accept the credentials of credential set hub-login (status 401)" in (refused.value.what)
+    assert "refuses the credentials of credential set hub-login (" in refused.value.what
     assert refused.value.hint.startswith("Check the user name and the password or token behind it")
 
 
@@ -584,7 +584,7 @@ async def test_a_refused_sign_in_without_credentials_leads_to_a_credential_set(
         source.fault("/v2/", Status(403))
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(source.url), None).check_sign_in()
-    assert "lets us in only with credentials (status 403)" in refused.value.what
+    assert "lets us in only with credentials (" in refused.value.what
     assert refused.value.hint == "Give the cache rule a credential set."
 
 
