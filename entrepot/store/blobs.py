@@ -627,18 +627,15 @@ class BlobStore:
 
     def forbidden_directory(self) -> Path | None:
         """The first directory of blobs that this user can't read or write; None where there is none. Blocks."""
-        needed = os.R_OK | os.W_OK | os.X_OK
-        directories = [self._fills, self._root]
-        for directory in directories:
-            try:
-                if not os.access(directory, needed):
-                    return directory if directory.is_dir() else None
-            except OSError:
-                return directory
-            if directory == self._root:
-                directories += [directory / each for each in sorted(_ALGORITHMS)]
-            elif directory.name in _ALGORITHMS:
-                directories += [each for each in _listed(directory) if _DIRECTORY.fullmatch(each.name)]
+        algorithms = [self._root / name for name in sorted(_ALGORITHMS)]
+        below = [path for each in algorithms for path in _listed(each)]
+        blobs = (path for path in below if _DIRECTORY.fullmatch(path.name))
+        for directory in (self._fills, self._root, *algorithms, *blobs):
+            if os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                continue
+            with suppress(OSError):
+                if directory.is_dir():
+                    return directory
         return None
 
     async def held(self) -> dict[Digest, int]:
