@@ -305,6 +305,8 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
             f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, an access list or a security module forbids that.",
             f"Look at lsattr -d and getfacl of {shlex.quote(str(place))}, and at what SELinux or AppArmor log.",
         )
+    if status.st_uid != uid and place != directory and directory.is_relative_to(place):
+        return _above_cause(place, directory, status)
     if status.st_uid != uid:
         return Cause(
             CauseCode.PERMISSION,
@@ -316,6 +318,23 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
         CauseCode.PERMISSION,
         f"{place} has mode {mode:04o}, in which {_user(uid)}, its owner, may not write it.",
         f"Allow it: chmod {'u+rwx' if place.is_dir() else 'u+rw'} {shlex.quote(str(place))}",
+    )
+
+
+def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:
+    """*place* above *directory* keeps this user out. What else is in it belongs to others, so the cure leaves it to them."""
+    uid = os.geteuid()
+    owner = f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}"
+    if not os.access(place, os.X_OK):
+        return Cause(
+            CauseCode.PERMISSION,
+            f"{owner}, who may not enter it.",
+            f"Let that user pass it, as root: chmod o+x {shlex.quote(str(place))}",
+        )
+    return Cause(
+        CauseCode.PERMISSION,
+        f"{owner}, who may not write there.",
+        f"Make the directory, as root: install -d -m 700 -o {uid} -g {os.getegid()} {shlex.quote(str(directory))}",
     )
 
 

@@ -94,8 +94,19 @@ def test_a_directory_above_that_can_not_be_passed_is_named(place: Path) -> None:
     inner = place / "closed" / "data"
     inner.mkdir(parents=True)
     (place / "closed").chmod(0o700)
-    code, what, _ = probed(inner, change=f"os.setgid({USER}); os.setuid({USER})")
+    code, what, hint = probed(inner, change=f"os.setgid({USER}); os.setuid({USER})")
     assert (code, what.startswith(f"{place / 'closed'} belongs to user root")) == ("permission", True)
+    assert hint == f"Let that user pass it, as root: chmod o+x {place / 'closed'}"
+
+
+def test_a_directory_that_can_not_be_made_leaves_those_above_it_to_their_owner(place: Path) -> None:
+    """``chown -R`` of a directory like ``/var/lib`` would take it from everybody else."""
+    place.chmod(0o755)
+    data = place / "entrepot"
+    change = f"os.setgid({USER}); os.setuid({USER}); probe_disk = Path.mkdir"
+    code, what, hint = probed(data, change=change)
+    assert (code, what.startswith(f"{place} belongs to user root")) == ("permission", True)
+    assert hint == f"Make the directory, as root: install -d -m 700 -o {USER} -g {USER} {data}"
 
 
 def mounted(place: Path, options: str, then: str = "") -> list[str]:
