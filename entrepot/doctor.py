@@ -365,7 +365,8 @@ async def _data(engine: Engine) -> Finding:
             "data directory",
             await asyncio.to_thread(disk_cause, refused, data, place),
         )
-    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob and were passed over: {foreign}" if foreign.count else ""
+    none = "belongs to no blob and was" if foreign.count == 1 else "belong to no blob and were"
+    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} {none} passed over: {foreign}" if foreign.count else ""
     return _ok(_MACHINE, "data directory", f"{data} takes and gives ({place}){others}")
 
 
