@@ -600,7 +600,7 @@ class BlobStore:
     async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
         """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
         loop = asyncio.get_running_loop()
-        file = await uninterrupted(loop.run_in_executor(self._checkers, self._open, digest), discard=_close)
+        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close)
         with file:
             status = os.fstat(file.fileno())
             hasher = digest.hasher()
