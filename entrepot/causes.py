@@ -185,7 +185,7 @@ def disk_cause(error: OSError, directory: Path, place: str) -> Cause:
                 "Mount it for writing, or set XDG_DATA_HOME to a directory that can be written.",
             )
         case errno.EACCES | errno.EPERM:
-            return _permission_cause(directory)
+            return _permission_cause(directory, error)
         case errno.EMFILE | errno.ENFILE:
             return open_files_cause(number, "no file can be opened")
         case errno.ENOMEM:
@@ -286,10 +286,11 @@ def _on_path(program: str) -> str | None:
     return next((each for each in files if os.path.isfile(each)), None)
 
 
-def _permission_cause(directory: Path) -> Cause:
+def _permission_cause(directory: Path, error: OSError) -> Cause:
     """The part of *directory*, or the file in it, that keeps this user out."""
     uid = os.geteuid()
-    place = _forbidden(directory)
+    deeper = _forbidden_on_the_way(directory, error)
+    place = deeper or _forbidden(directory)
     try:
         status = place.stat()
     except OSError:
@@ -304,16 +305,36 @@ def _permission_cause(directory: Path) -> Cause:
             f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, an access list or a security module forbids that.",
             f"Look at lsattr -d and getfacl of {shlex.quote(str(place))}, and at what SELinux or AppArmor log.",
         )
+    if status.st_uid != uid and place != directory and directory.is_relative_to(place):
+        return _above_cause(place, directory, status)
     if status.st_uid != uid:
         return Cause(
             CauseCode.PERMISSION,
             f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}, who may not write there.",
-            f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {shlex.quote(str(place))}",
+            # Others beside it belong to that user too, as after the engine ran as root once.
+            f"Give it to the engine's user, as root: chown -R {uid}:{os.getegid()} {shlex.quote(str(place if deeper is None else directory))}",
         )
     return Cause(
         CauseCode.PERMISSION,
         f"{place} has mode {mode:04o}, in which {_user(uid)}, its owner, may not write it.",
         f"Allow it: chmod {'u+rwx' if place.is_dir() else 'u+rw'} {shlex.quote(str(place))}",
+    )
+
+
+def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:
+    """*place* above *directory* keeps this user out. What else is in it belongs to others, so the cure leaves it to them."""
+    uid = os.geteuid()
+    owner = f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}"
+    if not os.access(place, os.X_OK):
+        return Cause(
+            CauseCode.PERMISSION,
+            f"{owner}, who may not enter it.",
+            f"Let that user pass it, as root: chmod o+x {shlex.quote(str(place))}",
+        )
+    return Cause(
+        CauseCode.PERMISSION,
+        f"{owner}, who may not write there.",
+        f"Make the directory, as root: install -d -m 700 -o {uid} -g {os.getegid()} {shlex.quote(str(directory))}",
     )
 
 
@@ -325,7 +346,23 @@ def _forbidden(directory: Path) -> Path:
         entries = sorted(directory.iterdir())
     except OSError:
         return directory
-    return next((each for each in entries if not os.access(each, os.R_OK | os.W_OK)), directory)
+    own = (each for each in entries if each.name != "lost+found")
+    return next((each for each in own if not os.access(each, os.R_OK | os.W_OK)), directory)
+
+
+def _forbidden_on_the_way(directory: Path, error: OSError) -> Path | None:
+    """What is below *directory* on the way to the files that *error* names and can't be used."""
+    for name in (error.filename2, error.filename):
+        path = Path(name) if isinstance(name, str | Path) else directory
+        if not path.is_relative_to(directory):
+            continue
+        for part in reversed([path, *path.parents][: len(path.relative_to(directory).parts)]):
+            if not os.path.lexists(part):
+                break
+            needed = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
+            if not os.access(part, needed):
+                return part
+    return None
 
 
 def _passable(place: Path) -> Path:

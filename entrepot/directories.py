@@ -130,7 +130,13 @@ class Directories:
             except OSError as error:
                 if each in {self.config, self.log} and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                     continue
-                raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
+                if error.errno not in {errno.EACCES, errno.EPERM}:
+                    raise EngineError(f"The directory {each} can't be created: {error.strerror}.", hint) from None
+                cause = disk_cause(error, each, file_system(each))
+                raise EngineError(
+                    f"The directory {each} can't be created. {cause.what}",
+                    f"{cause.hint.removesuffix('.')}; or set {variable} to another directory.",
+                ) from None
             # What is cached is served from a disk that can only be read, by the rules that can be read; the socket has to be made.
             needed = os.R_OK | os.X_OK | (os.W_OK if each == self.runtime else 0)
             if not os.access(each, needed):
@@ -233,7 +239,9 @@ def _user_runtime() -> Path:
             warnings.simplefilter("ignore")
             return platformdirs.user_runtime_path(APPLICATION, appauthor=False)
     except PermissionError as error:
-        raise EngineError(f"There is no directory for the management socket: {error}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None
+        # platformdirs adds the same advice in its own words.
+        why = str(error).partition(";")[0]
+        raise EngineError(f"There is no directory for the management socket: {why}.", "Set XDG_RUNTIME_DIR to a directory of this user.") from None
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:

@@ -358,7 +358,15 @@ async def _data(engine: Engine) -> Finding:
         return _refused(_MACHINE, "data directory", refusal)
     if problems:
         return _failed(_MACHINE, "data directory", " ".join(problems), f"Look at the file system that holds {data} ({place}).")
-    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} belong to no blob and were passed over: {foreign}" if foreign.count else ""
+    if (closed := await asyncio.to_thread(engine.blobs.forbidden_directory)) is not None:
+        refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed))
+        return _caused(
+            _MACHINE,
+            "data directory",
+            await asyncio.to_thread(disk_cause, refused, data, place),
+        )
+    none = "belongs to no blob and was" if foreign.count == 1 else "belong to no blob and were"
+    others = f"; {counted(foreign.count, 'name')} in {engine.directories.blobs} {none} passed over: {foreign}" if foreign.count else ""
     return _ok(_MACHINE, "data directory", f"{data} takes and gives ({place}){others}")
 
 

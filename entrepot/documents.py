@@ -380,7 +380,8 @@ class _Document:
         try:
             content, self.signature = _contents(file)
         except OSError as error:
-            self._problem(f"It can't be read: {error.strerror}.")
+            cure = f" Let the engine's user, {_user_name(os.geteuid())}, read it." if error.errno == errno.EACCES else ""
+            self._problem(f"It can't be read: {error.strerror}.{cure}")
             return
         place = Path(os.path.realpath(file))
         if content is None and not place.parent.is_dir() and file.is_symlink():

@@ -222,8 +222,10 @@ class Housekeeping:
             self._events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
         foreign = self._blobs.foreign
         if foreign.count:
+            none = "is no blob and was" if foreign.count == 1 else "are no blobs and were"
             self._events.record(
-                "foreign-names", f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that are no blobs and were passed over: {foreign}."
+                "foreign-names",
+                f"{self._directories.blobs} has {counted(foreign.count, 'name')} in it that {none} passed over: {foreign}.",
             )
         await self.collect()
 

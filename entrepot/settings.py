@@ -216,7 +216,10 @@ def _certificates(file: Path) -> Path:
     except CertificatesInvalid as error:
         raise SettingsInvalid(f"{file} {error}.", error.hint, field="ca_file") from None
     except OSError as error:
-        hint = "Let the engine's user read it."
+        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+            hint = "Put the file there, or correct ca_file."
+        else:
+            hint = "Let the engine's user read it."
         raise SettingsInvalid(f"The certificates in {file} can't be read: {error.strerror}.", hint, field="ca_file") from None
     return file
 

@@ -77,12 +77,36 @@ def test_one_file_of_another_user_in_the_data_directory_is_named(place: Path) ->
     assert (code, what.startswith(f"{place / 'probe'} belongs to user root")) == ("permission", True)
 
 
+def test_a_directory_deep_below_that_root_made_names_all_data_in_the_cure(place: Path) -> None:
+    """An engine that root ran once leaves directories among those of the blobs."""
+    deep = place / "blobs" / "sha256" / "1d"
+    deep.mkdir(parents=True)
+    for each in (place, place / "blobs", place / "blobs" / "sha256"):
+        os.chown(each, USER, USER)
+    write = "probe_disk = lambda place: (place / 'blobs/sha256/1d/new').write_bytes(b'')"
+    change = f"os.setgid({USER}); os.setuid({USER}); {write}"
+    code, what, hint = probed(place, change=change)
+    assert (code, what.startswith(f"{deep} belongs to user root")) == ("permission", True)
+    assert hint == f"Give it to the engine's user, as root: chown -R {USER}:{USER} {place}"
+
+
 def test_a_directory_above_that_can_not_be_passed_is_named(place: Path) -> None:
     inner = place / "closed" / "data"
     inner.mkdir(parents=True)
     (place / "closed").chmod(0o700)
-    code, what, _ = probed(inner, change=f"os.setgid({USER}); os.setuid({USER})")
+    code, what, hint = probed(inner, change=f"os.setgid({USER}); os.setuid({USER})")
     assert (code, what.startswith(f"{place / 'closed'} belongs to user root")) == ("permission", True)
+    assert hint == f"Let that user pass it, as root: chmod o+x {place / 'closed'}"
+
+
+def test_a_directory_that_can_not_be_made_leaves_those_above_it_to_their_owner(place: Path) -> None:
+    """``chown -R`` of a directory like ``/var/lib`` would take it from everybody else."""
+    place.chmod(0o755)
+    data = place / "entrepot"
+    change = f"os.setgid({USER}); os.setuid({USER}); probe_disk = Path.mkdir"
+    code, what, hint = probed(data, change=change)
+    assert (code, what.startswith(f"{place} belongs to user root")) == ("permission", True)
+    assert hint == f"Make the directory, as root: install -d -m 700 -o {USER} -g {USER} {data}"
 
 
 def mounted(place: Path, options: str, then: str = "") -> list[str]:

@@ -201,6 +201,17 @@ async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -
     assert data.outcome is Outcome.OK
     assert "; 2 names in " in data.what
     assert "lost+found" in data.what
+    (engine.directories.blobs / ".DS_Store").unlink()
+    await engine.housekeeping.heal()
+    data = finding(await examine(engine), "data directory")
+    assert "belongs to no blob and was passed over: lost+found" in data.what
+
+
+async def test_a_directory_of_blobs_that_can_not_be_used_is_no_foreign_name(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was counted as one name more that is no blob, and all was said to be well."""
+    monkeypatch.setattr(engine.blobs, "forbidden_directory", lambda: engine.directories.blobs)
+    data = finding(await examine(engine), "data directory")
+    assert (data.outcome, data.cause) == (Outcome.FAILED, "permission")
 
 
 async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine) -> None:

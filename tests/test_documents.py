@@ -544,6 +544,17 @@ async def test_a_directory_in_the_place_of_a_document_is_told(directories: Direc
         await opened(directories)
 
 
+async def test_a_document_of_another_user_leads_to_the_right_to_read_it(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories.rules.write_text("rules = []")
+
+    def refused(file: Path) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "_contents", refused)
+    with pytest.raises(DocumentInvalid, match=r"Permission denied\. Let the engine's user, .+, read it\."):
+        await opened(directories)
+
+
 async def test_rules_written_as_inline_tables_are_read_too(directories: Directories) -> None:
     directories.rules.write_text('rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a", target_repository = "a" }]')
     assert names(await opened(directories)) == ["ghcr-api"]

@@ -107,7 +107,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("freshness = inf", 1, "freshness", "lies between 0 and 365 days"),
         ("freshness = nan", 1, "freshness", "lies between 0 and 365 days"),
         ('freshness = "soon"', 1, "freshness", 'Write "always", "never", or an interval'),
-        ('freshness = 1\nca_file = "no-such.pem"', 2, "ca_file", "can't be read: No such file or directory. Let the engine's user read it"),
+        ('freshness = 1\nca_file = "no-such.pem"', 2, "ca_file", "can't be read: No such file or directory. Put the file there, or correct ca_file."),
         ('ca_file = "settings.toml"', 1, "ca_file", "holds no certificates that can be read. It holds one certificate or more in PEM format"),
         ("freshness = true", 1, "freshness", "expected float"),
         ("read_only = 1", 1, "read_only", "expected bool"),
@@ -322,11 +322,12 @@ def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: 
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
 
     def refuse(*arguments: object, **named: object) -> Path:
-        raise PermissionError("runtime directory is owned by uid 1, not 0")
+        raise PermissionError("it is owned by uid 1, not 0; set XDG_RUNTIME_DIR instead")
 
     monkeypatch.setattr(platformdirs, "user_runtime_path", refuse)
-    with pytest.raises(EngineError, match="Set XDG_RUNTIME_DIR"):
+    with pytest.raises(EngineError, match="Set XDG_RUNTIME_DIR") as caught:
         Directories.of_user()
+    assert caught.value.message.count("XDG_RUNTIME_DIR") == 1
 
 
 @pytest.mark.parametrize("answer", [Path("~/.config/entrepot"), RuntimeError("could not determine the home directory")])

@@ -716,7 +716,11 @@ class ArtifactCache:
         size = self._blobs.size(config.digest)
         if size is None or size > CONFIG_LIMIT:
             return
-        content = b"".join([chunk async for chunk in self._blobs.read(config.digest, 0, size)])
+        try:
+            chunks = [chunk async for chunk in self._blobs.read(config.digest, 0, size)]
+        except FileNotFoundError:
+            raise _incomplete(config.digest) from None
+        content = b"".join(chunks)
         if not config.digest.matches(content):
             await self.copies.check(config.digest)
             raise _incomplete(config.digest)

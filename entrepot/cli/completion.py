@@ -14,7 +14,14 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
 from entrepot.cli.session import without_waiting
 from entrepot.client import CacheClient, ClientError, EngineRefused
@@ -188,11 +195,17 @@ class ImageBashComplete(BashComplete):
         words: list[str] = []
         joins = False
         for word in [*args, incomplete]:
+            if word == "=" and words and words[-1].startswith("--"):
+                # readline ends a word at = too: --name=VALUE comes as three.
+                joins = False
+                continue
             if words and (joins or set(word) == {":"}):
                 words[-1] += word
             else:
                 words.append(word)
             joins = set(word) == {":"}
+        if incomplete == "=" and words[-1] != "=":
+            words.append("")
         *before, whole = words
         # What bash replaces begins after the last colon.
         self._typed_before = whole[: whole.rfind(":") + 1]
@@ -204,6 +217,29 @@ class ImageBashComplete(BashComplete):
         return f"{kind},{item.value.removeprefix(self._typed_before)}"
 
 
+class _WholeWords(ShellComplete):
+    """For shells that replace the whole word: of ``--name=VALUE`` the option is kept."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Those of the value, each with the option before it again."""
+        items = super().get_completions(args, incomplete)
+        option, separator, _ = incomplete.partition("=")
+        if separator and option.startswith("--"):
+            for item in items:
+                item.value = f"{option}={item.value}" if item.type == "plain" else item.value
+        return items
+
+
+class OptionZshComplete(_WholeWords, ZshComplete):
+    """click's completion for zsh."""
+
+
+class OptionFishComplete(_WholeWords, FishComplete):
+    """click's completion for fish."""
+
+
 def prepare() -> None:
     """Have click use what stands here, in a process that completes."""
     add_completion_class(ImageBashComplete)
+    add_completion_class(OptionZshComplete)
+    add_completion_class(OptionFishComplete)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -268,7 +269,12 @@ def management_token(file: Path) -> None:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as written:
             written.write(f"{secrets.token_urlsafe(32)}\n")
     except OSError as error:
-        note(f"Error: The token can't be written to {file}: {error.strerror}.")
+        cures = {
+            errno.EEXIST: " Name another file, or remove this one first.",
+            errno.ENOENT: " Make its directory first.",
+        }
+        cure = cures.get(error.errno or 0, "")
+        note(f"Error: The token can't be written to {file}: {error.strerror}.{cure}")
         sys.exit(REFUSED)
     note(f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import logging
@@ -227,10 +228,10 @@ async def _look_after_socket(engine: Engine, owned: OwnedSocket, server: HttpSer
     engine.socket_problem = None
 
 
-_ANOTHER = "Stop what listens there, or choose another with --listen HOST:PORT or in settings.toml."
+_ANOTHER = "choose another with --listen HOST:PORT or in settings.toml."
 
 
-def _listener(host: str, port: int, *, what: str = "The registry", hint: str = _ANOTHER) -> socket.socket:
+def _listener(host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER) -> socket.socket:
     try:
         return bound(host, port)
     except socket.gaierror as error:
@@ -238,7 +239,19 @@ def _listener(host: str, port: int, *, what: str = "The registry", hint: str = _
             f"{host} is not an address of this machine: {error.strerror}.", "Give another with --listen HOST:PORT, or in settings.toml."
         ) from error
     except OSError as error:
-        raise EngineError(f"{what} can't listen on {host}:{port}: {error.strerror}.", hint) from error
+        raise EngineError(f"{what} can't listen on {host}:{port}: {error.strerror}.", _listen_hint(error, choose)) from error
+
+
+def _listen_hint(error: OSError, choose: str) -> str:
+    """What to do about an address that can't be listened on; *choose* says where another one is set."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Stop what listens there, or {choose}"
+        case errno.EACCES | errno.EPERM:
+            return f"Low ports are for root and for services with CAP_NET_BIND_SERVICE: {choose}"
+        case errno.EADDRNOTAVAIL:
+            return f"No network interface of this machine has that address: {choose}"
+    return choose[:1].upper() + choose[1:]
 
 
 async def _management_over_tcp(engine: Engine) -> HttpServer | None:
@@ -249,7 +262,7 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     token = await asyncio.to_thread(wanted.token)
     tls = _tls(wanted.certificate, wanted.key) if wanted.certificate is not None and wanted.key is not None else None
     host, port = parse_listen(wanted.listen)
-    listener = _listener(host, port, what="The management API", hint="Stop what listens there, or choose another below [management] in settings.toml.")
+    listener = _listener(host, port, what="The management API", choose="choose another below [management] in settings.toml.")
     engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
     # No web page knows the token, so here a name that its owner lets point to this machine opens nothing.
     server = _management_server(management_app(engine, token=token))

@@ -450,11 +450,15 @@ def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
 def _of_proxy_status(status: int, place: Place, proxy: Proxy) -> Cause:
     who, so, around = _proxy_words(place, proxy)
     if status == 407:
-        state = "does not accept the user name and password that it is given" if proxy.username is not None else "wants a user name and a password"
+        state = "wants a user name and a password"
+        cure = f"Put them into {proxy.variable}: {proxy.scheme}://USER:PASSWORD@{proxy.place}"
+        if proxy.username is not None:
+            state = "does not accept the user name and password that it is given"
+            cure = f"Correct them in {proxy.variable}, with special characters percent-encoded (@ is %40)"
         return Cause(
             CauseCode.PROXY_SIGN_IN,
             f"{who} {state} (status 407), {so}.",
-            f"Put them into {proxy.variable}: {proxy.scheme}://USER:PASSWORD@{proxy.place}; then start the engine again.",
+            f"{cure}; then start the engine again.",
         )
     if status == 403:
         return Cause(

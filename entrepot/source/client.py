@@ -56,7 +56,14 @@ from entrepot.source.errors import (
 from entrepot.source.exchange import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
 from entrepot.source.proxies import environment_problems
 from entrepot.source.surroundings import ClockEvidence
-from entrepot.source.tokens import Authorization, Login, Tokens, asks_for_sign_in, rule_elsewhere
+from entrepot.source.tokens import (
+    CREDENTIALS_CURE,
+    Authorization,
+    Login,
+    Tokens,
+    asks_for_sign_in,
+    rule_elsewhere,
+)
 from entrepot.source.via import Via
 from entrepot.upstreams import SourceRegistry
 from entrepot.words import counted, duration, printable
@@ -95,6 +102,9 @@ HANDED_ON = 2
 
 ON_THE_INTERNET = Reach(public=True)
 """Where tokens are asked for that a registry does not give itself. One transport for all: without credentials there is nothing to keep apart."""
+
+_SIGN_IN = "the sign-in"
+"""What a sign-in without a repository is called in messages."""
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -757,8 +767,8 @@ class SourceClient:
         if self._login.credential_set is not None:
             await read_credential(self._login.credential_set)
         self._sources.tokens.forget(self._login)
-        async with self._ask("GET", "", Repository(""), {}, about="the sign-in", accepted={200, 404}) as answer:
-            self._refuse_page(answer, "the sign-in")
+        async with self._ask("GET", "", Repository(""), {}, about=_SIGN_IN, accepted={200, 404}) as answer:
+            self._refuse_page(answer, _SIGN_IN)
             if answer.status == 404:
                 raise SourceAnswerInvalid(f"{self._server} does not answer as a registry: it has no /v2/.", _NOT_A_REGISTRY)
 
@@ -912,6 +922,8 @@ class SourceClient:
             return SourceFailed(
                 f"{answer.host}, to which {self._server} sends us for {about}, refuses it with status {status}.", "The fault is there; try again."
             )
+        if status in {401, 403} and about == _SIGN_IN:
+            return self._refused_sign_in(status, said)
         if status in {401, 403}:
             anonymous = self._login.credential_set is None
             hint = (
@@ -935,6 +947,20 @@ class SourceClient:
         if status >= 500:
             return SourceFailed(f"{self._server} fails with status {status} for {about}{said}.", "The fault is at the source registry; try again later.")
         return SourceAnswerInvalid(f"{self._server} answers {about} with status {status}, which was not expected{said}.", _NOT_A_REGISTRY)
+
+    def _refused_sign_in(self, status: int, said: str) -> SourceRefused:
+        """A sign-in names no repository, so it says nothing about the rights to one."""
+        why = said or f" (status {status})"
+        if self._login.credential_set is None:
+            return SourceRefused(
+                f"{self._server} lets us in only with credentials{why}.",
+                "Give the cache rule a credential set.",
+            )
+        name = self._login.credential_set.name
+        return SourceRefused(
+            f"{self._server} refuses the credentials of credential set {name}{why}.",
+            CREDENTIALS_CURE,
+        )
 
     def _over_allowance(self, about: str, said: str, retry_after: float | None) -> SourceOverAllowance:
         when = f"again in {retry_after:.0f} s" if retry_after is not None else "again later"

@@ -113,6 +113,7 @@ _ALIYUN_SIGN_IN = re.compile(r"dockerauth(?:-[a-z]+)*\.([a-z0-9-]+)\.aliyuncs\.c
 _PARAMETER = re.compile(r"\s*=\s*(?:\"((?:[^\"\\]|\\.)*)(?:\"|$)|([^\s,]*))", re.DOTALL)
 
 
+CREDENTIALS_CURE = "Check the user name and the password or token behind it, and that neither has expired."
 _NOT_SENT = "No credential was sent."
 _NO_TOKEN_SERVER = "A sign-in page of the network, or a proxy, can cause this. No token was kept."
 
@@ -501,5 +502,5 @@ class Tokens:
             return SourceRefused(f"{server} lets us in only with credentials ({host} answers {status}).", hint)
         return SourceRefused(
             f"{server} does not accept the credentials of credential set {login.credential_set.name} ({host} answers {status}).",
-            "Check the user name and the password or token behind it, and that neither has expired.",
+            CREDENTIALS_CURE,
         )

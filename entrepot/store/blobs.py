@@ -395,7 +395,7 @@ class BlobStore:
 
         Raises FileNotFoundError, also for a file that has no longer *size* bytes.
         """
-        opening = asyncio.get_running_loop().run_in_executor(self._readers, FileIO, self.path(digest))
+        opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
         file = await uninterrupted(opening, discard=_close)
         with file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
@@ -404,17 +404,28 @@ class BlobStore:
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
-        loop = asyncio.get_running_loop()
-        descriptor = await uninterrupted(loop.run_in_executor(self._readers, os.open, self.path(digest), os.O_RDONLY), discard=os.close)
-        try:
+        opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
+        with await uninterrupted(opening, discard=_close) as file:
             while start < end:
-                chunk = await self._read(descriptor, start, min(READ_SIZE, end - start))
+                chunk = await self._read(file.fileno(), start, min(READ_SIZE, end - start))
                 if not chunk:
                     return
                 start += len(chunk)
                 yield chunk
-        finally:
-            os.close(descriptor)
+
+    def _open(self, digest: Digest) -> FileIO:
+        """Open the file of a cached blob. One that this user may not read counts as not cached.
+
+        That is what an engine leaves behind which root ran once: the blob is fetched again, as the
+        directory is this user's, and no client waits for anybody to change the file's mode.
+        """
+        path = self.path(digest)
+        try:
+            return FileIO(path)
+        except PermissionError as error:
+            if self.condemn(digest, is_damaged=lambda _: not os.access(path, os.R_OK)):
+                _log.warning("%s can't be read (%s): it is fetched again.", path, error.strerror)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
     async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
         """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
@@ -613,6 +624,19 @@ class BlobStore:
         for path in _listed(self._fills):
             if path.name.startswith(_REMOVED):
                 self._unlink(path)
+
+    def forbidden_directory(self) -> Path | None:
+        """The first directory of blobs that this user can't read or write; None where there is none. Blocks."""
+        algorithms = [self._root / name for name in sorted(_ALGORITHMS)]
+        below = [path for each in algorithms for path in _listed(each)]
+        blobs = (path for path in below if _DIRECTORY.fullmatch(path.name))
+        for directory in (self._fills, self._root, *algorithms, *blobs):
+            if os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                continue
+            with suppress(OSError):
+                if directory.is_dir():
+                    return directory
+        return None
 
     async def held(self) -> dict[Digest, int]:
         """Every blob that is held, with its size: a walk through the directories, in a thread."""

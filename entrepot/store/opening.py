@@ -34,6 +34,8 @@ WRITABLE = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_t
 """Pragmas of each connection. WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves
 the database whole."""
 
+_SERVED = "What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. "
+
 READ_ONLY = ("query_only=ON", "busy_timeout=5000")
 
 _CAN_NOT_WORK = {
@@ -184,7 +186,11 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
             _make_tables(place)
     except (OSError, sqlite3.Error) as error:
         copy.cleanup()
-        raise EngineError(f"{refusal.what} Nor can it be copied to {copy.name} to be read there: {error}.", refusal.hint) from error
+        raise EngineError(
+            f"{refusal.what} Nor can it be copied to {copy.name} to be read there: {getattr(error, 'strerror', None) or error}.",
+            # The engine does not start, so nothing is served or passed on.
+            refusal.hint.removeprefix(_SERVED),
+        ) from error
     except BaseException:
         copy.cleanup()
         raise
@@ -217,7 +223,7 @@ def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reaso
     cause = disk_cause(OSError(number, os.strerror(number)), path.parent, file_system(path.parent))
     refusal = CatalogFailed(
         f"The catalog can't be written: {why}. {cause.what}",
-        f"What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. {cause.hint}",
+        f"{_SERVED}{cause.hint}",
         reason=reason,
     )
     refusal.cause = cause.code

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from io import FileIO
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from entrepot.cache import cache as cache_module
 from entrepot.cache import proof as proof_module
 from entrepot.credentials import CredentialSetDraft
 from entrepot.engine import Engine
-from entrepot.reference import Repository
+from entrepot.reference import Digest, Repository
 from entrepot.rules import RuleDraft
 from entrepot.server.registry import RegistryApp
 from entrepot.settings import Directories, Settings
@@ -297,3 +298,19 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(engine:
     ended = pull.snapshot()
     assert ended.state is PullState.COMPLETED
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
+
+
+async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an engine that root ran once; it was a failure that nobody had foreseen."""
+    await engine.create_rule(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
+    source.add_image("app", "1", platforms=[AMD64], index=False)
+    first = await pulled(engine, "example/app:1")
+    assert first.state is PullState.COMPLETED
+
+    def refused(digest: Digest) -> FileIO:
+        raise FileNotFoundError(str(digest))
+
+    monkeypatch.setattr(engine.blobs, "_open", refused)
+    second = await pulled(engine, "example/app:1")
+    assert second.state is PullState.FAILED
+    assert "was removed while its image was pulled" in (second.error_message or "")

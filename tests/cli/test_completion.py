@@ -74,6 +74,8 @@ async def completed(line: CommandLine, *words: str) -> list[str]:
     [
         (["rule", "show", "--name", "ex"], ["example-library"]),
         (["rule", "delete", "-n", ""], ["example-library"]),
+        (["rule", "show", "--name", "="], ["example-library"]),
+        (["rule", "show", "--name", "=", "ex"], ["example-library"]),
         (["rule", "update", "--name", "example-library", "--cred-set", ""], ["example-login"]),
         (["rule", "create", "--cred-set", "example"], ["example-login"]),
         (["rule", "create", "--source-repo", "registry.ex"], ["registry.example.com/", "registry.example.com/library/"]),
@@ -107,6 +109,18 @@ async def test_zsh_gets_whole_words(filled: CommandLine) -> None:
         lines = await _output(filled, "env", *(f"{name}={value}" for name, value in variables.items()), "entrepot")
         assert lines[1::3] == (["example-library"] if "rule" in words else ["library/nginx:1.27", "library/nginx:1.28"])
         assert set(lines[0::3]) == {"plain"}
+
+
+async def test_the_option_before_a_value_stays(filled: CommandLine) -> None:
+    """zsh made ``rule show VALUE`` of ``rule show --name=VALUE``, which is refused."""
+    await _output(filled, "true")
+    variables = {"COMP_WORDS": "entrepot rule show --name=ex", "COMP_CWORD": "3"}
+    assignments = [f"{name}={value}" for name, value in variables.items()]
+    zsh = await _output(filled, "env", *assignments, "_ENTREPOT_COMPLETE=zsh_complete", "entrepot")
+    assert zsh[1::3] == ["--name=example-library"]
+    assignments[1] = "COMP_CWORD=--name=ex"
+    fish = await _output(filled, "env", *assignments, "_ENTREPOT_COMPLETE=fish_complete", "entrepot")
+    assert fish == ["plain,--name=example-library"]
 
 
 async def test_fish_completes_what_the_engine_knows(filled: CommandLine) -> None:

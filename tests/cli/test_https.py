@@ -160,6 +160,9 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
     assert len(token) >= 40
     again = await alone.run("management-token", str(file))
     assert (again.status, "File exists" in again.errors) == (1, True)
+    assert "Name another file, or remove this one first." in again.errors
+    nowhere = await alone.run("management-token", str(alone.root / "none" / "token"))
+    assert (nowhere.status, "Make its directory first." in nowhere.errors) == (1, True)
     assert file.read_text() == f"{token}\n"
 
 

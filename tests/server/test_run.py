@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -124,9 +125,22 @@ async def test_a_port_in_use_is_one_sentence(directories: Directories, settings:
 
 async def test_an_address_of_another_machine_is_one_sentence(directories: Directories, settings: Settings) -> None:
     async with Engine.open(directories, replace(settings, listen="192.0.2.1:5000")) as engine:
-        with pytest.raises(EngineError, match=r"can't listen on 192\.0\.2\.1:5000"):
+        with pytest.raises(EngineError, match=r"can't listen on 192\.0\.2\.1:5000") as caught:
             async with listening(engine):
                 pass
+    assert caught.value.hint.startswith("No network interface of this machine has that address")
+
+
+async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(host: str, port: int) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(run, "bound", refused)
+    async with Engine.open(directories, replace(settings, listen="127.0.0.1:80")) as engine:
+        with pytest.raises(EngineError, match="Permission denied") as caught:
+            async with listening(engine):
+                pass
+    assert caught.value.hint.startswith("Low ports are for root and for services with CAP_NET")
 
 
 async def test_ipv6_is_listened_on(directories: Directories, settings: Settings) -> None:

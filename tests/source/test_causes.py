@@ -469,6 +469,7 @@ async def test_a_proxy_that_does_not_accept_a_password_says_so_without_it(opened
         monkeypatch.setenv("https_proxy", f"http://ann:hunter2@{place}")
         error = await failure(opened(), "https://registry.example")
     assert "does not accept the user name and password that it is given" in error.what
+    assert error.hint.startswith("Correct them in ")
     assert "hunter2" not in error.message
 
 

@@ -568,6 +568,26 @@ async def test_a_sign_in_with_a_wrong_password_is_refused(sources: Sources, cred
             await sources.client(registry(source.url), credential_set).check_sign_in()
 
 
+async def test_a_refused_basic_sign_in_says_nothing_of_repositories(sources: Sources, credential_set: CredentialSet) -> None:
+    """The advice was about the rights to a repository, and a sign-in names none."""
+    async with StandIn(BasicSignIn({"ann": "another"})) as source:
+        with pytest.raises(SourceRefused) as refused:
+            await sources.client(registry(source.url), credential_set).check_sign_in()
+    assert "refuses the credentials of credential set hub-login (" in refused.value.what
+    assert refused.value.hint.startswith("Check the user name and the password or token behind it")
+
+
+async def test_a_refused_sign_in_without_credentials_leads_to_a_credential_set(
+    sources: Sources,
+) -> None:
+    async with StandIn() as source:
+        source.fault("/v2/", Status(403))
+        with pytest.raises(SourceRefused) as refused:
+            await sources.client(registry(source.url), None).check_sign_in()
+    assert "lets us in only with credentials (" in refused.value.what
+    assert refused.value.hint == "Give the cache rule a credential set."
+
+
 async def test_secrets_that_are_not_there_are_told_even_where_everybody_is_let_in(
     sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

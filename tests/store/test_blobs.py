@@ -403,6 +403,41 @@ async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(store: BlobS
     assert store.size(digest) == 7
 
 
+async def test_a_file_that_this_user_may_not_read_counts_as_not_cached(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that root ran once leaves such files: the blob is fetched again."""
+    digest = await keep(store, b"content")
+    path = store.path(digest)
+
+    def refused(name: Path) -> FileIO:
+        raise PermissionError(errno.EACCES, "Permission denied", str(name))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(blobs_module, "FileIO", refused)
+        disk.setattr(blobs_module.os, "access", lambda name, mode: name != path)
+        with pytest.raises(FileNotFoundError):
+            async with store.opened(digest, 7):
+                pytest.fail("the file was opened")
+    assert store.size(digest) is None
+    assert await keep(store, b"content") == digest
+    async with store.opened(digest, 7) as file:
+        assert file.read() == b"content"
+
+
+async def test_a_directory_of_blobs_that_this_user_may_not_use_is_named(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = await keep(store, b"content")
+    closed = store.path(digest).parent
+    (closed.parent / "lost+found").mkdir()
+    assert store.forbidden_directory() is None
+    forbidden = {closed, closed.parent / "lost+found"}
+    access = os.access
+
+    def answer(name: Path, mode: int) -> bool:
+        return name not in forbidden and access(name, mode)
+
+    monkeypatch.setattr(blobs_module.os, "access", answer)
+    assert store.forbidden_directory() == closed
+
+
 async def test_a_right_file_in_the_place_of_a_damaged_one_stays(store: BlobStore) -> None:
     digest = await keep(store, b"content")
     assert not store.condemn(digest, is_damaged=lambda status: status.st_size != 7)

@@ -149,6 +149,25 @@ async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_catalog_that_can_not_even_be_read_promises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine does not start then: nothing is served, and nothing is passed on."""
+    path = tmp_path / "catalog.sqlite"
+    await cached_image(path)
+
+    def no_copy(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    cannot_open = refusing(sqlite3.SQLITE_CANTOPEN, "unable to open database file")
+    monkeypatch.setattr(opening, "_for_writing", cannot_open)
+    monkeypatch.setattr(opening.sqlite3, "connect", cannot_open)
+    monkeypatch.setattr(opening.shutil, "copyfile", no_copy)
+    with pytest.raises(EngineError) as caught:
+        async with Catalog.open(path):
+            pass
+    assert "to be read there: Permission denied." in caught.value.what
+    assert "is served" not in caught.value.message
+
+
 async def test_a_file_system_that_takes_no_file_does_not_end_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)

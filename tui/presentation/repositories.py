@@ -136,7 +136,7 @@ def eviction_lines(found: EvictionSnapshot, now: float, *, shown: int = 6) -> st
     """What an eviction takes, the image used least recently first."""
     images = [f"  {evicted_image(each)}   {size(each.freed)}   {since(each.last_used, now)}" for each in found.images[:shown]]
     more = [f"  and {counted(len(found.images) - shown, 'more image')}"] if len(found.images) > shown else []
-    missed = [f"\n{size(found.shortfall)} too much stay: {what_stays(found.locked, found.in_use, found.recent)}."] if found.shortfall else []
+    missed = [f"\nThe goal is missed by {size(found.shortfall)}: {what_stays(found.locked, found.in_use, found.recent)}."] if found.shortfall else []
     return "\n".join([f"{size(found.held)} are held. {size(found.freed)} go, the images used least recently:", *images, *more, *missed])
 
 
