@@ -431,7 +431,11 @@ class ArtifactCache:
     def _invalid(self, repository: Repository, reference: Tag | Digest, error: Exception, route: Route, *, has_copy: bool) -> EntrepotError:
         """A manifest that can't be read or stored. It is remembered as every failure is: not one GET at the source for each request (F67)."""
         reason = str(error) if isinstance(error, ManifestUnreadable) else "it has a number, a text or a depth beyond all bounds"
-        invalid = SourceAnswerInvalid(f"{route.source}:{reference} is not a manifest that Entrepot knows: {reason}.", "Ask whoever publishes the image.")
+        sign = "@" if isinstance(reference, Digest) else ":"
+        invalid = SourceAnswerInvalid(
+            f"{route.source}{sign}{reference} is not a manifest that Entrepot knows: {reason.rstrip('.')}.",
+            "Ask whoever publishes the image.",
+        )
         return self._failed(repository, _of_manifest(reference), invalid, route, has_copy=has_copy)
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:

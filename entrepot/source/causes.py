@@ -24,7 +24,7 @@ from typing import Final
 import httpx
 
 from entrepot.causes import Cause, CauseCode, memory_cause, open_files_cause
-from entrepot.source.addresses import Reach, literal_address
+from entrepot.source.addresses import Reach, is_loopback, literal_address
 from entrepot.source.certificates import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.errors import SourceUnreachable
 from entrepot.source.lookups import LookupsBusy, LookupTimedOut
@@ -130,6 +130,8 @@ class Diagnosis:
             cause = _of_proxy(failed, chain, place)
         if cause is None and isinstance(error, BehindProxyUnreachable):
             cause = _of_connection_behind_proxy(error, place)
+        if cause is None and proxy is not None:
+            return _of_way_through_proxy(error, place, proxy)
         return cause if cause is not None else _of_network(chain, error, place)
 
     def clock_problem(self, *, tolerance: float = CLOCK_WRONG) -> Cause | None:
@@ -228,10 +230,13 @@ class Diagnosis:
         where = f"{place.shown}, port {place.port},"
         if reasons & _NOT_TLS and self._looks and await speaks_http(place.url, place.reach):
             address = f"http://{place.url.netloc.decode('ascii')}" + ("" if place.url.port else ":443")
+            # Over http credentials leave this machine for nowhere, and settings.toml has to say so.
+            lines = f'endpoint = "{address}"'
+            lines += "" if is_loopback(place.host) else ' and sign_in = "none"'
             return Cause(
                 CauseCode.PLAIN_HTTP,
                 f"{where} speaks plain HTTP where https is expected.",
-                f'If that is meant, declare it in settings.toml: endpoint = "{address}" below [upstreams."{place.name}"].',
+                f'If that is meant, declare it in settings.toml: {lines} below [upstreams."{place.name}"]; then start the engine again.',
             )
         if reasons & _TOO_OLD:
             return Cause(
@@ -425,6 +430,28 @@ def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: Place) -> 
         CauseCode.PROXY_FAILS,
         f"{who} can't connect to {place.host}: {printable(error.reason, 150)}; {so}.",
         f"Check whether the registry is up, and whether the proxy may reach it, {around}.",
+    )
+
+
+def _of_way_through_proxy(error: BaseException, place: Place, proxy: Proxy) -> Cause:
+    """A connection through a proxy fails, and nothing tells which of the two ends is at fault.
+
+    Only the proxy is connected to from here, so the source alone is never named (F75).
+    """
+    who, so, around = _proxy_words(place, proxy)
+    if isinstance(error, (httpx.ConnectTimeout, httpx.ConnectError)):
+        state = "in time" if isinstance(error, httpx.ConnectTimeout) else "that lasts"
+        return Cause(
+            CauseCode.PROXY_FAILS,
+            f"{who} gives no connection to {place.host} {state}, {so}.",
+            f"Check whether it runs and may reach the registry, correct {proxy.variable} where the engine is started, {around}.",
+        )
+    is_silent = isinstance(error, (httpx.TimeoutException, TimeoutError))
+    how = "does not come in time" if is_silent else "never comes: the connection ends"
+    return Cause(
+        CauseCode.PROXY_FAILS,
+        f"An answer of {place.host} through the proxy {proxy.place} (the engine's {proxy.variable}) {how}.",
+        f"Try again later; if it stays so, look at the proxy's own log, {around}.",
     )
 
 

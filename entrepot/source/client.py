@@ -38,7 +38,7 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
-from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, peek, seems_encoded
+from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, is_json, peek, seems_encoded
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -505,7 +505,9 @@ class SourceClient:
         try:
             hint = decode(first_value(content), _ManifestHint)
         except Undecodable:
-            raise SourceAnswerInvalid(f"{self._server} answers with something that is no manifest for {about}.", _NOT_A_REGISTRY) from None
+            raise SourceAnswerInvalid(
+                f"{self._server} answers with something that is no manifest for {about}.", _ASK_PUBLISHER if is_json(content) else _NOT_A_REGISTRY
+            ) from None
         if digest is not None and not digest.matches(content):
             raise SourceAnswerInvalid(
                 f"{self._server} sent wrong bytes for {about}: their digest is not {digest}.",

@@ -153,9 +153,11 @@ class Answer(AbstractAsyncContextManager["Answer"]):
                 document = await asyncio.to_thread(decode_document, content, encoded_with, limit)
         if document is None:
             raise SourceAnswerInvalid(f"{self._name} sends more than {limit:,} bytes for {self._about}: nothing that large was expected.", "Nothing was kept.")
-        if coding is not None and coding not in DECODED and not self.is_page and not is_json(document):
+        # Compressed more than once, or no gzip file but for its first bytes.
+        unread = document_coding(document, None) or (coding if coding not in DECODED else None)
+        if unread is not None and not self.is_page and not is_json(document):
             raise SourceAnswerInvalid(
-                f"{self._name} sends {self._about} compressed ({printable(coding, 32)}), which Entrepot did not ask for and can't read.", COMPRESSED_HINT
+                f"{self._name} sends {self._about} compressed ({printable(unread, 32)}), which Entrepot did not ask for and can't read.", COMPRESSED_HINT
             )
         return document
 

@@ -53,7 +53,7 @@ _SOCKS_WORD = 255
 _RESTART = "Change it where the engine gets its environment, and start the engine again."
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PORT = re.compile(r"[0-9]{1,5}")
-_NAME = re.compile(r"[^\s/@*\[\]:]+")
+_NAME = re.compile(r"[^\s/@*\[\]:;|'\"<>]+")
 
 
 class ProxyUnusable(EntrepotError):

@@ -177,7 +177,10 @@ def parse_token_answer(content: bytes) -> tuple[str, float]:
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", "replace").encode()
-    fields = {name.lower(): value for name, value in decode(content, dict[str, msgspec.Raw]).items()}
+    try:
+        fields = {name.lower(): value for name, value in decode(content, dict[str, msgspec.Raw]).items()}
+    except Undecodable:
+        raise Undecodable(": what it sends is no JSON object") from None
     lifetime = DEFAULT_LIFETIME
     seconds = bytes(fields.get("expires_in", b""))[:100].decode("ascii", "replace").strip('" \t\r\n')
     if _SECONDS.fullmatch(seconds):
@@ -363,6 +366,11 @@ class Tokens:
                 raise SourceRefused(f"{server} lets nobody in without a user name and a password.", "Give the cache rule a credential set.")
             key = _Key(server, login.identity, "", "", "")
         else:
+            if any(each.scheme == "bearer" for each in challenges):
+                raise SourceRefused(
+                    f"{server} wants us to sign in and does not say where: its challenge has no realm.",
+                    "The fault is there; no credential was sent.",
+                )
             offered = printable(", ".join(each.scheme for each in challenges), 100) or "none"
             raise SourceRefused(f"{server} refuses us and offers no way to sign in that Entrepot knows (offered: {offered}).", "It must offer Bearer or Basic.")
         way = (server, login.identity, repository)

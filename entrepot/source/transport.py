@@ -23,6 +23,8 @@ import aiohttp_socks
 import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from entrepot.source.addresses import Reach
 from entrepot.source.exchange import AddressRefused
@@ -127,7 +129,7 @@ class SourceTransport(httpx.AsyncBaseTransport):
 
     def _connector(self, judged: bool) -> aiohttp.BaseConnector:
         reach = self._reach if judged else None
-        return aiohttp.TCPConnector(
+        return _Connector(
             ssl=self._tls,
             limit=self._connections,
             keepalive_timeout=KEPT_ALIVE,
@@ -143,6 +145,25 @@ class SourceTransport(httpx.AsyncBaseTransport):
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             await session.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections that end their wait for an HTTP proxy, too.
+
+    aiohttp has no time-out for the answer to CONNECT: with a proxy that takes the connection and says
+    nothing a request would wait for ever (F75).
+    """
+
+    async def _create_proxy_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp calls it so
+    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        limits = (timeout.sock_connect, timeout.sock_read)
+        seconds = None if None in limits else sum(filter(None, limits))
+        async with asyncio.timeout(seconds):
+            return await super()._create_proxy_connection(req, traces, timeout)
 
 
 class _Resolver(AbstractResolver):

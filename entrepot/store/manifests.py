@@ -223,7 +223,9 @@ def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
             raise ManifestUnreadable(f"it lists {count:,} {kind}, and at most {limit:,} are taken")
     largest = max((each.size or 0 for each in manifest.references), default=0)
     if largest > LARGEST_SIZE:
-        raise ManifestUnreadable(f"it has a descriptor of {largest:,} bytes")
+        # A number in JSON may have thousands of digits.
+        shown = f"{largest:,}" if largest < 10**24 else f"more than {10**24:,}"
+        raise ManifestUnreadable(f"it has a descriptor of {shown} bytes")
     return manifest
 
 

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import tomllib
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +33,7 @@ from entrepot.source.client import Sources
 from entrepot.source.errors import SourceError, SourceUnreachable
 from entrepot.source.proxies import Proxy, ProxyFailed
 from entrepot.source.surroundings import ClockEvidence, clock_is, has_name_server, trust_store_problem
+from entrepot.upstreams import DeclaredUpstream, SignIn, SourceRegistries
 from tests.authority import Authority
 from tests.programs import require_program, require_root
 from tests.source.conftest import Clock, registry
@@ -163,6 +165,24 @@ async def test_plain_http_on_a_port_for_https_is_named_with_the_endpoint_that_wo
         error = await failure(opened(), f"https://{place}")
     assert (error.cause, "speaks plain HTTP" in error.what) == (CauseCode.PLAIN_HTTP, True)
     assert f'endpoint = "http://{place}" below [upstreams."docker.io"]' in error.hint
+
+
+async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where credentials would leave the machine in clear, settings.toml takes no such endpoint without sign_in."""
+
+    async def yes(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(causes, "speaks_http", yes)
+    failed = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")
+    failed.reason = "WRONG_VERSION_NUMBER"
+    place = Place("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
+    cause = await Diagnosis(looks=True).cause(failed, place)
+    assert cause.code == CauseCode.PLAIN_HTTP
+    lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
+    declared = tomllib.loads(lines)
+    upstream = DeclaredUpstream("registry.corp", None, SignIn(declared["sign_in"]), declared["endpoint"])
+    SourceRegistries([upstream])
 
 
 async def test_a_port_that_speaks_something_else_is_not_taken_for_http(opened: Callable[..., Sources]) -> None:

@@ -198,6 +198,26 @@ async def test_a_document_of_another_coding_says_so(client: SourceClient, source
     assert "Turn off the compression of a proxy" in refused.value.hint
 
 
+@pytest.mark.parametrize("times", [2, 3])
+async def test_a_document_that_was_compressed_more_than_once_says_so(client: SourceClient, source: StandIn, times: int) -> None:
+    """F85: it is no sign-in page."""
+    content = b'{"schemaVersion": 2}'
+    for _ in range(times):
+        content = zipped(content)
+    source.files["/v2/library/nginx/manifests/latest"] = content
+    source.fault("/manifests/", Headers({"Content-Encoding": ", ".join(["gzip"] * times)}))
+    with pytest.raises(SourceAnswerInvalid, match=r"compressed \(gzip\), which Entrepot did not ask for and can't read"):
+        await client.manifest(NGINX, LATEST)
+
+
+async def test_a_document_that_can_not_be_used_is_no_sign_in_page(client: SourceClient, source: StandIn) -> None:
+    """F82: whoever publishes it made it so, and no proxy."""
+    source.files["/v2/library/nginx/manifests/latest"] = b'{"schemaVersion": 2, "mediaType": 7}'
+    with pytest.raises(SourceAnswerInvalid, match="is no manifest") as refused:
+        await client.manifest(NGINX, LATEST)
+    assert "Ask whoever publishes the image" in refused.value.hint
+
+
 # Blobs
 
 

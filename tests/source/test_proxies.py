@@ -189,7 +189,7 @@ def test_a_variable_that_is_not_used_is_no_problem() -> None:
     assert [each.variable for each in environment_problems({"https_proxy": "socks4://x", "HTTP_PROXY": "ftp://y"})] == ["https_proxy", "HTTP_PROXY"]
 
 
-@pytest.mark.parametrize("entry", ["10.0.0.0/33", "192.168.*", "http://quay.io", ":1", "quay.io:https", "a\x1b[2Jb*"])
+@pytest.mark.parametrize("entry", ["10.0.0.0/33", "192.168.*", "http://quay.io", ":1", "quay.io:https", "a\x1b[2Jb*", "a.corp;b.corp", '"quay.io"'])
 def test_an_entry_of_no_proxy_that_names_nothing_is_reported(entry: str) -> None:
     [problem] = environment_problems({"HTTPS_PROXY": PROXY, "NO_PROXY": f"corp,{entry}"})
     assert problem.variable == "NO_PROXY"

@@ -163,6 +163,34 @@ async def test_a_certificate_that_is_not_trusted_is_named_behind_every_proxy(
     assert not source.requests
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+@pytest.mark.parametrize("answer", [None, b"", b"garbage\r\n\r\n"])
+async def test_a_proxy_that_gives_no_answer_is_named_within_the_time_outs(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, scheme: str, answer: bytes | None
+) -> None:
+    """F75: the source was not asked, so it is not the one that is silent."""
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(3)
+        if answer is None:
+            await ended.wait()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    async with asyncio.timeout(60), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://{place}")
+        sources = opened(connect_timeout=0.1, read_timeout=0.1)
+        for address in (f"https://{HOST}", f"http://{HOST}"):
+            with pytest.raises(SourceUnreachable) as failed:
+                await sources.client(registry(address, HOST), None).head_manifest(NGINX, Tag("latest"))
+            assert f"proxy {place} (the engine's ALL_PROXY)" in failed.value.what
+            assert f"put {HOST} into NO_PROXY" in failed.value.hint
+        ended.set()
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x05", b"\x05\x00\x05\x09", b"\x05\x09", b"\x05\x00" + b"\xff" * 300])
 async def test_what_is_no_socks_proxy_is_an_error_of_the_proxy(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

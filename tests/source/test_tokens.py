@@ -733,6 +733,9 @@ async def test_a_token_answer_that_is_a_little_odd_gives_its_token(sources: Sour
     [
         (Html(), "answers without a token: it sends a web page."),
         (Status(200, body=b"{}"), "answers without a token."),
+        (Status(200, body=b""), "answers without a token: what it sends is no JSON object."),
+        (Status(200, body=b"<login/>"), "answers without a token: what it sends is no JSON object."),
+        (Status(200, body=b'[{"token":"t"}]'), "answers without a token: what it sends is no JSON object."),
         (Status(200, body=b'{"token":"a\\r\\nX: 1"}'), "without a token that can be used: it has 7 characters, or some that no header may have."),
         (Status(200, body=b'{"token":"' + b"x" * 100_000 + b'"}'), "without a token that can be used: it has 100,000 characters, or some"),
     ],
@@ -745,6 +748,13 @@ async def test_an_answer_without_a_token_that_can_be_used_says_what_it_is(source
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
         assert sentence in refused.value.what
         assert source.asked("HEAD", "/manifests/")[-1].status == 401
+
+
+async def test_a_challenge_without_a_realm_is_not_told_to_offer_what_it_offers(sources: Sources) -> None:
+    """F81: a kind of sign-in that is known, and no word about where."""
+    async with StandIn(TokenSignIn(challenge=('Bearer service="s"',))) as source:
+        with pytest.raises(SourceRefused, match="does not say where: its challenge has no realm"):
+            await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
 
 
 @pytest.mark.parametrize("expires_in", ["1e300", "-5", "0", "0.001", "99999999999999999999"])
