@@ -104,7 +104,7 @@ def _damaged(content: bytes, position: int, what: str) -> CertificatesInvalid:
 
 
 def _no_certificates(content: bytes, file: Path) -> CertificatesInvalid:
-    pem = "It holds one certificate or more in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
+    pem = "Put one certificate or more there in PEM format, each between -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----."
     if not content.strip():
         return CertificatesInvalid("is empty and holds no certificates that can be read", pem)
     if (encoding := _other_encoding(content)) is not None:

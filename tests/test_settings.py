@@ -108,7 +108,7 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("freshness = nan", 1, "freshness", "lies between 0 and 365 days"),
         ('freshness = "soon"', 1, "freshness", 'Write "always", "never", or an interval'),
         ('freshness = 1\nca_file = "no-such.pem"', 2, "ca_file", "can't be read: No such file or directory. Put the file there, or correct ca_file."),
-        ('ca_file = "settings.toml"', 1, "ca_file", "holds no certificates that can be read. It holds one certificate or more in PEM format"),
+        ('ca_file = "settings.toml"', 1, "ca_file", "holds no certificates that can be read. Put one certificate or more there in PEM format"),
         ("freshness = true", 1, "freshness", "expected float"),
         ("read_only = 1", 1, "read_only", "expected bool"),
         ("management = 1", 1, "management", "is not a table. Write [management]"),

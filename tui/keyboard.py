@@ -56,8 +56,11 @@ RUN_LIMIT = 8
 RUN_GAP = 0.15
 """Seconds within which what follows such a paste belongs to it."""
 
-RUSH = 0.04
-"""Seconds between two keys of which the second is no decision: it comes from a paste, or from a key that is leant on (25 to 40 a second)."""
+RUSH = 0.02
+"""Seconds between two keys of which the second is no decision: it comes from a program that types. Two fingers of a quick person are 30 ms apart at least."""
+
+REPEAT = 0.04
+"""The same for a key behind itself: one that is leant on comes 25 to 40 times a second, and no finger does."""
 
 QUESTION, ANSWER = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
 """Device status report: every terminal since the VT100 answers it."""
@@ -113,8 +116,9 @@ class KeyReader:
         self._run_varies = False
         self._run_deadline = 0.0
         self._paste_until = 0.0
-        self._last_key = -1.0
-        self._gap_before_run = 0.0
+        self._last_key = ""
+        self._last_key_time = -1.0
+        self._run_is_rushed = False
 
     @property
     def deadline(self) -> float | None:
@@ -252,7 +256,9 @@ class KeyReader:
                 messages = self._parsed(sequence)
             for message in messages:
                 if isinstance(message, events.Key) and message.character is not None:
-                    self._mark(message, is_rushed=self._is_rushed(self._clock()))
+                    self._mark(message, is_rushed=self._is_rushed(message.character, self._clock()))
+                elif isinstance(message, events.Key):
+                    self._last_key = ""
                 self._emit(message)
                 if isinstance(message, events.Key) and message.character is None:
                     # A cursor key is no part of a text: enter may follow it as quickly as it likes.
@@ -306,8 +312,8 @@ class KeyReader:
 
     def _read_run(self, text: str, now: float) -> None:
         if not self._run:
-            self._gap_before_run = now - self._last_key if self._last_key >= 0 else RUN_GAP
-        self._last_key = now
+            self._run_is_rushed = self._is_rushed(text[0], now)
+        self._last_key, self._last_key_time = text[-1], now
         if self._run_size < PASTE_LIMIT:
             self._run.append(text[: PASTE_LIMIT - self._run_size])
         self._run_size += len(text)
@@ -324,13 +330,13 @@ class KeyReader:
         if not self._run:
             return
         text, size = "".join(self._run), self._run_size
-        is_paste = self._is_paste(self._last_key)
+        is_paste = self._is_paste(self._last_key_time)
         self._run, self._run_size, self._run_varies = [], 0, False
         if is_paste:
-            self._paste_until = self._last_key + RUN_GAP
+            self._paste_until = self._last_key_time + RUN_GAP
             self._messages.append(events.Paste(text.replace("\x00", "")))
             return
-        is_rushed = size > 1 or self._gap_before_run < RUSH
+        is_rushed = size > 1 or self._run_is_rushed
         for character in text:
             for message in self._parsed(character):
                 if isinstance(message, events.Key):
@@ -339,10 +345,12 @@ class KeyReader:
                         continue
                 self._messages.append(message)
 
-    def _is_rushed(self, now: float) -> bool:
-        """Whether a key of a sequence, as keyboards with the protocol of kitty send all of theirs, comes too soon behind another."""
-        gap, self._last_key = now - self._last_key if self._last_key >= 0 else RUN_GAP, now
-        return gap < RUSH
+    def _is_rushed(self, key: str, now: float) -> bool:
+        """Whether a key comes too soon behind another. It is the last one from now on."""
+        before, gap = self._last_key, now - self._last_key_time
+        is_first = self._last_key_time < 0
+        self._last_key, self._last_key_time = key, now
+        return not is_first and gap < (REPEAT if key == before else RUSH)
 
     @staticmethod
     def _mark(key: events.Key, *, is_rushed: bool) -> None:

@@ -11,6 +11,8 @@ tells it from keys.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, cast
@@ -34,6 +36,9 @@ OUT_OF_A_WAIT = frozenset({"escape", "ctrl+c"})
 
 UNHEARD = 2.0
 """Seconds after which the next key is taken although nobody has said that the last one is done with: what is gone says nothing any more."""
+
+LEFT_OUT_GAP = 1.0
+"""Seconds within which enter belongs to a paste that was left out: over a slow line its last line may come late."""
 
 RUSHED = "_rushed"
 """Name of the attribute of a key that came at once with others, as from a paste and not from a person: see `tui.keyboard`."""
@@ -71,6 +76,7 @@ class TypingApp(App[ReturnType]):
         self._done_with = 0
         self._unheard: Timer | None = None
         self._preparing: list[Worker[Any]] = []
+        self._left_out_time = -math.inf
 
     async def on_event(self, event: events.Event) -> None:
         """Take a key, or let it wait."""
@@ -151,16 +157,22 @@ class TypingApp(App[ReturnType]):
         if isinstance(event, events.Paste):
             if isinstance(self.focused, Input):
                 return False
+            self._left_out_time = time.monotonic()
             self.notify(
                 f"{counted(len(event.text), 'character', 'characters')} came at once, as from a paste, and were left out: no field takes text here.",
                 severity="warning",
             )
             return True
-        if not (is_key(event, "enter") and getattr(event, RUSHED, False)):
+        if not (is_key(event, "enter") and isinstance(self.screen, OneAnswer) and self.screen.enter_commits):
             return False
-        if not (isinstance(self.screen, OneAnswer) and self.screen.enter_commits):
+        if getattr(event, RUSHED, False):
+            self.notify("enter came at once with other keys, as from a paste, and was left out. Press it once more.", severity="warning")
+            return True
+        if time.monotonic() - self._left_out_time >= LEFT_OUT_GAP:
             return False
-        self.notify("enter came at once with other keys, as from a paste, and was left out. Press it once more.", severity="warning")
+        # Whoever presses it once more has read that.
+        self._left_out_time = -math.inf
+        self.notify("enter came right behind a paste, and was left out. Press it once more.", severity="warning")
         return True
 
     async def _take(self, event: events.Key | events.Paste) -> None:

@@ -95,7 +95,7 @@ class Connection:
                 return CacheClient.over_https(address, token, ca_file=self.ca_file, read_only=self.read_only)
             except OSError as error:
                 reason = f"it {error}" if isinstance(error, CertificatesInvalid) else error.strerror or str(error)
-                hint = error.hint if isinstance(error, CertificatesInvalid) else "It holds one certificate or more in PEM format."
+                hint = error.hint if isinstance(error, CertificatesInvalid) else "Put one certificate or more there in PEM format."
                 raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {reason}.", hint) from None
 
         return Link(make, blocks=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import subprocess
@@ -153,7 +154,7 @@ def _explain(status: EngineStatus, offered: Sequence[str]) -> None:
 def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start an engine in a session of its own, so that it outlives this terminal, and wait until it answers; raises `EngineError`."""
     log = directories.log / "engine.log"
-    with _opened(log, "Free space there, let this user write it, or set XDG_STATE_HOME to another directory.") as output:
+    with _opened(log) as output:
         since = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "entrepot", "serve", "--log-file", str(log)],
@@ -167,10 +168,16 @@ def start_engine(directories: Directories, environment: Mapping[str, str] | None
     return process
 
 
-def _opened(log: Path, hint: str) -> BinaryIO:
+def _opened(log: Path, hint: str | None = None) -> BinaryIO:
     try:
+        # `Directories.make` leaves a directory out that can't be made: here it is said why.
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return log.open("ab")
     except OSError as error:
+        if hint is None:
+            is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            cure = "Free space there" if is_full else "Let this user write there"
+            hint = f"{cure}, or set XDG_STATE_HOME to another directory."
         raise EngineError(f"The log {log} can't be written: {error.strerror}.", hint) from None
 
 

@@ -40,7 +40,7 @@ from entrepot.server.unix_socket import OwnedSocket, owned_socket
 from entrepot.settings import Directories, Settings, parse_listen
 from entrepot.tasks import OwnedTasks, uninterrupted
 from entrepot.upstreams import is_loopback
-from entrepot.words import escaped, printable, printable_json
+from entrepot.words import counted, escaped, printable, printable_json
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
@@ -175,9 +175,10 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                 await administration.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
+                rules = counted(len(engine.documents.rules), "cache rule")
                 engine.events.record(
                     "engine-started",
-                    f"Entrepot {__version__} answers container clients on {engine.address} with {len(engine.documents.rules)} cache rules; management on {path}"
+                    f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
                     + (f" and {engine.management_address}" if engine.management_address is not None else "")
                     + (", read-only." if engine.settings.read_only else "."),
                 )

@@ -59,6 +59,8 @@ class CommandLine:
         }
         for each in "ht":
             (root / each).mkdir()
+        self.before: list[str] = []
+        """Words before each command, such as a program that runs it in another namespace."""
         self._started: list[asyncio.subprocess.Process] = []
 
     async def close(self) -> None:
@@ -73,7 +75,7 @@ class CommandLine:
     ) -> asyncio.subprocess.Process:
         """Begin a command."""
         process = await asyncio.create_subprocess_exec(
-            *tied([sys.executable, "-m", "entrepot", *arguments]),
+            *tied([*self.before, sys.executable, "-m", "entrepot", *arguments]),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

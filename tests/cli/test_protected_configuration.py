@@ -76,6 +76,25 @@ async def test_an_engine_starts_without_a_place_for_configuration_and_log(alone:
     assert list(home.iterdir()) == []
 
 
+async def test_a_dashboard_whose_log_has_no_place_says_why(alone: CommandLine) -> None:
+    """F78: not that its directory is missing, which is what opening the file says."""
+    require_root("a mount namespace")
+    home = alone.root / "read-only"
+    home.mkdir()
+    alone.environment["XDG_STATE_HOME"] = str(home / "s")
+    unshare = [str(require_program("unshare")), "--mount", "--propagation", "private"]
+    alone.before = [*unshare, "sh", "-c", READ_ONLY, "sh", str(home)]
+    begun = await alone.in_terminal()
+    if "permission denied" in begun[1]:
+        pytest.skip(f"nothing can be mounted here: {begun[1]}")
+    log = home / "s" / "entrepot" / "log" / "engine.log"
+    assert begun == (
+        1,
+        f"Error: The log {log} can't be written: Read-only file system. Let this user write there,"
+        " or set XDG_STATE_HOME to another directory. (EngineUnavailable)\n",
+    )
+
+
 @pytest.mark.parametrize("command", ["serve", "paths", "status"])
 async def test_a_user_without_a_home_is_told_which_variables_to_set(command: str, alone: CommandLine, tmp_path: Path) -> None:
     for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):

@@ -14,9 +14,9 @@ from tui.keyboard import (
     ESCAPE_DELAY,
     PASTE_LIMIT,
     PASTE_TIMEOUT,
+    REPEAT,
     RUN_GAP,
     RUN_LIMIT,
-    RUSH,
     SEQUENCE_TIMEOUT,
     SETTLING,
     KeyReader,
@@ -351,9 +351,30 @@ def test_keys_of_a_person_are_their_own(line: Line) -> None:
 def test_a_key_that_is_leant_on_is_known(line: Line, key: bytes) -> None:
     for _ in range(3):
         line.send(key)
-        line.wait(RUSH - 0.01)
+        line.wait(REPEAT - 0.01)
     line.wait(SETTLING)
     assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("enter", False), ("enter", True), ("enter", True)]
+
+
+@pytest.mark.parametrize("gap", [0.025, 0.03, 0.05, 0.08])
+@pytest.mark.parametrize("keys", [b"nginx:1.27\r", [b"7", b"\x1b[13u"], [b"\r", b"\x1b[B", b"\r"]])
+def test_a_quick_person_is_no_paste(line: Line, keys: bytes | list[bytes], gap: float) -> None:
+    """F66: two fingers press a letter and enter 30 ms apart, and enter is meant."""
+    pieces = keys if isinstance(keys, list) else [bytes([key]) for key in keys]
+    for piece in pieces:
+        line.send(piece)
+        line.wait(gap)
+    assert not any(hasattr(each, RUSHED) for each in line.messages)
+    assert _word(line.messages[-1]) == "enter"
+
+
+def test_a_program_that_types_is_known(line: Line) -> None:
+    """F66: xdotool waits 12 ms between keys."""
+    for key in b"dy\r":
+        line.send(bytes([key]))
+        line.wait(0.012)
+    line.wait(SETTLING)
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("d", False), ("y", True), ("enter", True)]
 
 
 def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:

@@ -271,6 +271,19 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
         await person.sees("a-rule has the freshness never.")
 
 
+async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(stocked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F66: the last line of a paste may come late over a slow line. A second enter is meant."""
+    monkeypatch.setattr("tui.type_ahead.LEFT_OUT_GAP", 3600.0)
+    async with dashboard(stocked) as person:
+        await go_to(person, "a question, at delete")
+        await person.until(lambda: getattr(person.app.focused, "id", "") == "delete")
+        await paste(person, "docker.io/library/nginx:1.27\r")
+        await person.press("enter")
+        await person.sees("right behind a paste", "Delete the cache rule a-rule?")
+        await person.press("enter")
+        await person.sees("The cache rule a-rule is deleted")
+
+
 async def test_a_letter_in_a_question_goes_back_to_what_changes_nothing(stocked: Engine) -> None:
     async with dashboard(stocked) as person:
         await go_to(person, "a question, at delete")
