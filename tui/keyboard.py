@@ -257,12 +257,10 @@ class KeyReader:
             for message in messages:
                 if isinstance(message, events.Key) and message.character is not None:
                     self._mark(message, is_rushed=self._is_rushed(message.character, self._clock()))
-                elif isinstance(message, events.Key):
-                    self._last_key = ""
                 self._emit(message)
                 if isinstance(message, events.Key) and message.character is None:
                     # A cursor key is no part of a text: enter may follow it as quickly as it likes.
-                    self._last_key = -1.0
+                    self._last_key, self._last_key_time = "", -1.0
 
     def _parsed(self, sequence: str) -> list[Message]:
         if len(sequence) > _PARSER_LIMIT:
