@@ -53,7 +53,11 @@ def start_problem(directories: Directories) -> EngineError | None:
     try:
         status = data.stat()
     except FileNotFoundError:
-        return None
+        above = next(parent for parent in data.parents if os.path.lexists(parent))
+        if os.access(above, os.W_OK | os.X_OK):
+            return None
+        refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return EngineError.of_cause(disk_cause(refused, data, file_system(data)))
     except OSError as error:
         return EngineError.of_cause(disk_cause(error, data, file_system(data)))
     if status.st_uid != os.geteuid():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from entrepot import data_directory
 from entrepot.data_directory import file_system, only_engine, start_problem
 from entrepot.engine import Engine
 from entrepot.errors import EngineError
@@ -144,6 +145,16 @@ def test_a_file_system_on_which_sqlite_has_no_locks_has_the_same_sentence(direct
     problem = start_problem(directories)
     assert problem is not None
     assert problem.what == f"The file system of {directories.data} (9p on /host) can't lock files: locking protocol (SQLite)."
+
+
+def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not directories.data.exists()
+    assert start_problem(directories) is None
+    monkeypatch.setattr(data_directory.os, "access", lambda *_: False)
+    problem = start_problem(directories)
+    assert problem is not None
+    assert problem.cause == "permission"
+    assert not directories.data.exists()
 
 
 def test_nothing_is_made_in_the_data_directory_of_another_user(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:

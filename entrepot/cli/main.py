@@ -214,13 +214,21 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
 
 
 def _tell_why_none_starts() -> None:
+    import asyncio
+
     from entrepot.data_directory import start_problem
+    from entrepot.documents import Documents
+    from entrepot.server.run import check_listen
     from entrepot.settings import Settings
+    from entrepot.upstreams import SourceRegistries
 
     try:
         directories = Directories.of_user()
-        Settings.load(directories.settings)
+        settings = Settings.load(directories.settings)
+        asyncio.run(Documents(directories, SourceRegistries(settings.upstreams)).load())
         problem: EntrepotError | None = start_problem(directories)
+        if problem is None:
+            check_listen(settings)
     except EntrepotError as error:
         problem = error
     if problem is not None:

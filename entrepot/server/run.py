@@ -243,6 +243,11 @@ def _listener(host: str, port: int, *, what: str = "The registry", choose: str =
         raise EngineError(f"{what} can't listen on {host}:{port}: {error.strerror}.", _listen_hint(error, choose)) from error
 
 
+def check_listen(settings: Settings) -> None:
+    """Raise `EngineError` where the registry can't listen on its address, as another program does."""
+    _listener(*parse_listen(settings.listen)).close()
+
+
 def _listen_hint(error: OSError, choose: str) -> str:
     """What to do about an address that can't be listened on; *choose* says where another one is set."""
     match error.errno:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -54,9 +55,36 @@ def _words(arguments: list[str]) -> str:
 
 @pytest.mark.parametrize("arguments", ON_AN_ENGINE, ids=_words)
 async def test_without_an_engine_a_command_says_how_to_start_one(arguments: list[str], alone: CommandLine) -> None:
+    # doctor looks at the port too, and another program may have the usual one.
+    write_settings(alone, 'listen = "127.0.0.1:0"')
     ended = await alone.run(*arguments)
     assert (ended.status, ended.output) == (3, "")
     assert ended.errors == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+
+
+def write_settings(alone: CommandLine, text: str) -> None:
+    place = alone.root / "c" / "entrepot"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "settings.toml").write_text(f"{text}\n")
+
+
+async def test_doctor_without_an_engine_names_a_port_that_is_taken(alone: CommandLine) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        write_settings(alone, f'listen = "{address}"')
+        ended = await alone.run("doctor")
+    assert ended.status == 3
+    assert f"machine: start: The registry can't listen on {address}: Address" in ended.errors
+
+
+async def test_doctor_without_an_engine_reads_the_documents(alone: CommandLine) -> None:
+    write_settings(alone, 'listen = "127.0.0.1:0"')
+    (alone.root / "c" / "entrepot" / "rules.toml").write_text("rules = 1\n")
+    ended = await alone.run("doctor")
+    assert (ended.status, "machine: start: " in ended.errors) == (3, True)
+    assert "rules.toml" in ended.errors
 
 
 async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, directories: Directories) -> None:
