@@ -747,11 +747,11 @@ class ArtifactCache:
         known, else the cached tags.
         """
         route = self._route(repository)
+        if n == 0:
+            # One tag is asked for all the same: a repository that is not there has no empty list.
+            return replace(await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ()))
         if route is None:
             return await self._cached_tags(repository, n, last, _without_rule(repository))
-        if n == 0:
-            # The source is asked for one tag all the same: a repository that is not there has no empty list.
-            return replace(await self.tags(repository, n=1, last=last), listing=_tag_list(repository, ()))
         key = ListKey(route.source, repository, "tags/list", f"n={n} last={last}")
 
         async def fetch() -> SourceList:
@@ -775,7 +775,7 @@ class ArtifactCache:
 
     async def _cached_tags(self, repository: Repository, n: int | None, last: str | None, warning: str) -> ListAnswer:
         names = await self._catalog.tag_names(repository, after=last, limit=None if n is None else n + 1)
-        if not names and last is None and n != 0:
+        if not names and last is None:
             raise await self._unknown(repository, Tag("latest"))
         page = names if n is None else names[:n]
         return ListAnswer(_tag_list(repository, page, page[-1] if page and len(page) < len(names) else None), Origin.STALE, warning)

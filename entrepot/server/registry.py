@@ -35,7 +35,7 @@ from entrepot.server.ranges import (
     parse_ranges,
     parts_within,
 )
-from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance
+from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance, SourceUnreachable
 from entrepot.source.via import came_through
 from entrepot.store.manifests import OCI_INDEX
 from entrepot.words import printable
@@ -397,6 +397,9 @@ class _Response:
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
         if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
+        elif isinstance(error, SourceUnreachable):
+            # It is tried again after a second. An engine whose source this one is needs to hear so.
+            headers.append((b"retry-after", str(_retry_after(1.0)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
     async def file(self, status: int, headers: Headers, file: OpenFile, start: int, end: int, *, etag: str | None, sent: Callable[[int], None]) -> None:

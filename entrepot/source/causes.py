@@ -399,7 +399,15 @@ def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> C
             f"{who} refuses: {printable(error.reason, 150)}; {so}.",
             f"Check the user name and the password in {proxy.variable}, and the proxy's own log, {around}.",
         )
-    if any(isinstance(each, (socket.gaierror, LookupTimedOut, LookupsBusy)) for each in chain):
+    lookup = _failed_lookup(chain)
+    if any(isinstance(each, LookupTimedOut) for each in chain) or (lookup is not None and lookup.errno in {socket.EAI_AGAIN, socket.EAI_FAIL}):
+        # That says nothing of how the proxy is named.
+        return Cause(
+            CauseCode.NAME_SERVER_SILENT,
+            f"{who} can't be reached: the name server of this machine gives no answer, {so}.",
+            "Check the name server in /etc/resolv.conf, and the network on the way to it.",
+        )
+    if lookup is not None or any(isinstance(each, LookupsBusy) for each in chain):
         return Cause(
             CauseCode.PROXY_NAME_UNKNOWN,
             f"{who} can't be reached: its name is not known here, {so}.",
@@ -444,7 +452,7 @@ def _of_way_through_proxy(error: BaseException, place: Place, proxy: Proxy) -> C
         return Cause(
             CauseCode.PROXY_FAILS,
             f"{who} gives no connection to {place.host} {state}, {so}.",
-            f"Check whether it runs and may reach the registry, correct {proxy.variable} where the engine is started, {around}.",
+            f"Check whether it runs and may connect there, {around}.",
         )
     is_silent = isinstance(error, (httpx.TimeoutException, TimeoutError))
     how = "does not come in time" if is_silent else "never comes: the connection ends"

@@ -93,6 +93,13 @@ async def test_engines_in_a_row_are_no_ring(tmp_path: Path, settings: Settings, 
     assert len(source.requests[-1].headers["via"].split(", ")) == 3
 
 
+async def test_the_first_failure_to_reach_a_source_says_when_to_come_back(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    """It was a 503 without Retry-After, and so a 502 at the next engine."""
+    async with engines(tmp_path, settings, clock, ["http://127.0.0.1:1", 0]) as running:
+        response = await running[-1][1].get("/v2/library/nginx/manifests/1")
+        assert (response.status_code, "retry-after" in response.headers) == (503, True)
+
+
 async def test_the_own_sign_in_in_a_ring_says_so(tmp_path: Path, settings: Settings, clock: Clock) -> None:
     async with engines(tmp_path, settings, clock, [0]) as [(engine, client)]:
         headers = engine.sources.via.headers

@@ -418,4 +418,6 @@ async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(registry: h
     names = await registry.get("/v2/_catalog?n=0")
     assert (names.status_code, names.json(), names.links) == (200, {"repositories": []}, {})
     assert error_of(await registry.get("/v2/library/none/tags/list?n=0"))[0] == 404
+    # Nor is there one without a cache rule (F77).
+    assert error_of(await registry.get("/v2/no-rule/none/tags/list?n=0"))[0] == 404
     assert len((await registry.get("/v2/library/nginx/tags/list?n=999999999")).json()["tags"]) == 1

@@ -551,6 +551,17 @@ def test_every_cause_has_one_who_is_at_fault() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+", each) for each in CauseCode)
 
 
+async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F75: HTTPS_PROXY is right, and "Correct HTTPS_PROXY" would lead nowhere."""
+    monkeypatch.setenv("https_proxy", "http://proxy.corp:3128")
+    proxy = Proxy("http", "proxy.corp", 3128, "https_proxy")
+    failed = ProxyFailed("", proxy)
+    failed.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    cause = await Diagnosis().cause(failed, Place("docker.io", httpx.URL("https://registry.example"), Reach()))
+    assert (cause.code, "https_proxy" in cause.hint) == (CauseCode.NAME_SERVER_SILENT, False)
+    assert "The proxy proxy.corp:3128 (the engine's https_proxy) can't be reached" in cause.what
+
+
 LONG = Place("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
 PROXY = Proxy("http", "proxy.intranet.example.com", 3128, "HTTPS_PROXY")
 
@@ -566,6 +577,10 @@ def long_causes() -> list[Cause]:
         causes._no_issuer(replace(certificate, is_alone=False), LONG, PROXY),
         *(causes._of_proxy_status(status, LONG, PROXY) for status in (403, 407, 502)),
         causes._of_proxy(ProxyFailed("", PROXY), [socket.gaierror(-2, "Name or service not known")], LONG),
+        causes._of_proxy(ProxyFailed("", PROXY), [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")], LONG),
+        causes._of_way_through_proxy(httpx.ConnectTimeout(""), LONG, PROXY),
+        causes._of_way_through_proxy(httpx.ReadTimeout(""), LONG, PROXY),
+        causes._of_way_through_proxy(httpx.RemoteProtocolError(""), LONG, PROXY),
         causes._of_proxy(ProxyFailed("", PROXY), [ConnectionRefusedError(111, "Connection refused")], LONG),
     ]
 
