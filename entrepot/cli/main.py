@@ -121,7 +121,10 @@ def serve(connection: Connection, listen: str | None, read_only: bool, log_forma
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
-    from entrepot.server.ending import Deadline
+    from entrepot.server.ending import Deadline, survive_harmless_signals
+
+    # Before the rest is read, which takes most of the start.
+    survive_harmless_signals()
     from entrepot.server.run import serve as run
     from entrepot.settings import Settings, parse_listen
 

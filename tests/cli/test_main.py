@@ -355,3 +355,19 @@ async def test_a_question_loads_neither_an_event_loop_nor_what_draws(entrepot: C
     status, loaded = json.loads(told)
     assert status == 0
     assert not set(loaded) & (HEAVY | {"asyncio", "httpx", "ssl", "logging"})
+
+
+async def test_a_signal_does_not_kill_an_engine_that_reads_its_modules(alone: CommandLine, tmp_path: Path) -> None:
+    """F79: that is most of the start, and a service manager may send one as soon as it has begun."""
+    lines = (
+        "import os, signal, sys",
+        "class Finder:",
+        "    def find_spec(self, name, *_):",
+        "        if name == 'entrepot.server.run':",
+        "            os.kill(os.getpid(), signal.SIGUSR1)",
+        "sys.meta_path.insert(0, Finder())",
+    )
+    (tmp_path / "sitecustomize.py").write_text("\n".join(lines))
+    alone.environment["PYTHONPATH"] = f"{tmp_path}:{alone.environment['PYTHONPATH']}"
+    ended = await alone.run("serve", "--listen", "nowhere")
+    assert (ended.status, "nowhere" in ended.errors) == (1, True)
