@@ -302,6 +302,8 @@ def trusting(settings: Settings) -> ssl.SSLContext:
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
         tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
+        # The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
+        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return tls
 
 

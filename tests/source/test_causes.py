@@ -111,6 +111,19 @@ async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_i
     assert "must renew it" in error.hint
 
 
+@pytest.mark.parametrize("chain", [True, False], ids=["whole chain", "certificate alone"])
+async def test_the_advice_to_name_the_issuer_as_ca_file_holds_for_one_below_another_authority(
+    opened: Callable[..., Sources], tmp_path: Path, authority: Authority, chain: bool
+) -> None:
+    issuer = Authority(tmp_path, "Example Issuer", authority)
+    async with StandIn(tls=issuer.server(chain=chain)) as source:
+        image = source.add_image(str(NGINX), LATEST)
+        error = await failure(opened(), source.url)
+        assert "name its certificate as ca_file in settings.toml" in error.hint
+        client = opened(ca_file=issuer.path).client(registry(source.url), None)
+        assert (await client.head_manifest(NGINX, LATEST)).digest == image.digest
+
+
 @pytest.mark.parametrize("old", ["version", "cipher"])
 async def test_a_source_with_old_tls_only_is_told_apart(opened: Callable[..., Sources], authority: Authority, old: str) -> None:
     context = authority.server()
