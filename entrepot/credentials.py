@@ -18,6 +18,7 @@ from entrepot.snapshots import CheckedCredentialSet, HealthStatus, Problem, Sign
 from entrepot.upstreams import SourceRegistries, SourceRegistry, UpstreamTakesNoCredentials
 
 _NAME = re.compile(r"[A-Za-z0-9-]{5,50}")
+_NO_NAME = re.compile(r"[^A-Za-z0-9-]")
 
 Value = TypeVar("Value")
 
@@ -232,9 +233,13 @@ def parse_name(text: str, what: str) -> str:
         return text
     if not text:
         raise NameInvalid(f"The name of the {what} is missing.", "A name has 5 to 50 letters, digits and dashes.", field="name")
+    others = dict.fromkeys(_NO_NAME.findall(text))
     length = "1 character" if len(text) == 1 else f"{len(text)} characters"
+    reason = " and ".join(map(quoted, list(others)[:3])) if others else length
     raise NameInvalid(
-        f"{quoted(text)} can't be the name of a {what}.", f"A name has 5 to 50 letters (A to Z), digits and dashes; this one has {length}.", field="name"
+        f"{quoted(text)} can't be the name of a {what}.",
+        f"A name has 5 to 50 letters (A to Z), digits and dashes; this one has {reason}.",
+        field="name",
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetsInvalid
-from entrepot.errors import NotFound, Refusal
+from entrepot.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, parse_name
+from entrepot.errors import NameInvalid, NotFound, Refusal
 from entrepot.secrets import SecretIdentifier
 from entrepot.snapshots import HealthStatus
 from entrepot.upstreams import SourceRegistries
@@ -151,3 +151,9 @@ def test_a_book_reads_back_from_its_own_sets() -> None:
 
 def test_the_health_of_a_set_is_unknown_until_somebody_tried() -> None:
     assert CredentialHealth().status is HealthStatus.UNKNOWN
+
+
+@pytest.mark.parametrize(("name", "reason"), [("abc", "3 characters"), ("日本語rule", "'日' and '本' and '語'"), ("team/app", "'/'")])
+def test_what_is_no_name_is_refused_with_the_reason(name: str, reason: str) -> None:
+    with pytest.raises(NameInvalid, match=rf"this one has {reason}\."):
+        parse_name(name, "cache rule")
