@@ -174,7 +174,7 @@ class Diagnosis:
             return Cause(
                 CauseCode.CERTIFICATE_SELF_SIGNED,
                 f"{place.shown} can't be reached safely: its certificate is not trusted: self-signed certificate.",
-                "If it is really that registry's, name the certificate as ca_file in settings.toml.",
+                "If it is really that registry's, name the certificate as ca_file in settings.toml, and start the engine again.",
             )
         if code in _NO_ISSUER:
             return _no_issuer(certificate, place, proxy)

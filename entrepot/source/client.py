@@ -880,14 +880,16 @@ class SourceClient:
             except SignInUnsafe:
                 raise
             except SourceRefused:
-                raise self._refused_elsewhere(answer.host, about) from None
+                raise self._refused_elsewhere(answer.origin, about) from None
 
     def _handed_on(self, origin: str) -> Login:
         """Nobody in particular at another registry, to which the redirects of this one lead."""
         host = origin.partition("://")[2]
         return Login(SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, handed_on_by=self._server)
 
-    def _refused_elsewhere(self, host: str, about: str) -> SourceRefused:
+    def _refused_elsewhere(self, origin: str, about: str) -> SourceRefused:
+        # With its port, where it has one: that is the login server to which a rule can be made.
+        host = origin.partition("://")[2]
         return SourceRefused(
             f"{self._server} hands us on to {printable(host, 253)} for {about}, which lets us in only with credentials of its own, or has no such image.",
             rule_elsewhere(host),
@@ -921,7 +923,7 @@ class SourceClient:
         if status == 429:
             return self._over_allowance(about, said, read_retry_after(answer.headers, self._sources.wall_clock()))
         if status in {401, 403} and answer.refuses_registry_client:
-            return self._refused_elsewhere(answer.host, about)
+            return self._refused_elsewhere(answer.origin, about)
         if status in {401, 403} and answer.redirected:
             return SourceFailed(
                 f"{answer.host}, to which {self._server} sends us for {about}, refuses it with status {status}.", "The fault is there; try again."

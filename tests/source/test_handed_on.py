@@ -14,7 +14,7 @@ from entrepot.source.addresses import Reach
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceFailed, SourceNotFound, SourceRefused
 from tests.source.conftest import Clock, registry
-from tests.standin import BasicSignIn, Request, SocksProxy, StandIn, StandInImage, Status, TokenSignIn
+from tests.standin import BasicSignIn, Redirect, Request, SocksProxy, StandIn, StandInImage, Status, TokenSignIn
 from tests.standin.faults import Answer
 
 NGINX = Repository("library/nginx")
@@ -191,6 +191,18 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
     assert refused.value.hint.startswith("Make a cache rule with host.example as its source, and give it a credential set for host.example")
     assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
+
+
+async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources) -> None:
+    """F80: a rule for the host alone would ask another registry."""
+    async with StandIn(BasicSignIn({"ann": "s3cret"})) as behind, StandIn() as front:
+        behind.add_image(str(NGINX), "latest")
+        front.fault("/manifests/", Redirect(f"{behind.url}/v2/{NGINX}/manifests/latest"))
+        with pytest.raises(SourceRefused) as refused:
+            await sources.client(registry(front.url), None).manifest(NGINX, LATEST)
+    place = f"127.0.0.1:{behind.port}"
+    assert f"hands us on to {place} for" in refused.value.what
+    assert refused.value.hint.startswith(f"Make a cache rule with {place} as its source")
 
 
 async def test_what_the_registry_behind_does_not_have_is_not_there(handing: Handing) -> None:
