@@ -103,6 +103,8 @@ class HttpxWire:
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file is not None:
             tls.load_verify_locations(cadata=read_certificates(ca_file))
+            # The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
+            tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         # The proxies of the environment are for the internet. A management API is offered within a network, and its token is for nobody else.
         return cls(httpx.AsyncClient(verify=tls, base_url=address, trust_env=False))
 

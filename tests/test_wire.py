@@ -14,6 +14,8 @@ from entrepot.client import CacheClient, EngineAnswerInvalid, EngineRefused, Eng
 from entrepot.engine import Engine
 from entrepot.server.run import listening
 from entrepot.wire import BlockingWire, HttpxWire, WireAnswer, WireBroken, WireSilent
+from tests.authority import Authority
+from tests.standin import StandIn
 
 
 @asynccontextmanager
@@ -146,3 +148,12 @@ async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engin
     with pytest.raises(WireBroken):
         await over_https.ask("GET", "/entrepot/v1/status", {}, None, 30.0)
     await over_https.close()
+
+
+async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
+    """OpenSSL wants the root too, unless it is told that what is named is trusted."""
+    issuer = Authority(tmp_path, "Example Issuer", Authority(tmp_path, "Example Root"))
+    async with StandIn(tls=issuer.server()) as server:
+        wire = HttpxWire.over_https(server.url, issuer.path)
+        assert (await wire.ask("GET", "/v2/", {}, None, 30.0)).status == 200
+        await wire.close()
