@@ -286,6 +286,10 @@ def _on_path(program: str) -> str | None:
     return next((each for each in files if os.path.isfile(each)), None)
 
 
+_CAP_DAC_OVERRIDE = 1
+"""Its bit in the sets of ``/proc/self/status``."""
+
+
 def _permission_cause(directory: Path, error: OSError) -> Cause:
     """The part of *directory*, or the file in it, that keeps this user out."""
     uid = os.geteuid()
@@ -299,7 +303,7 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
         status = place.stat()
     mode = stat.S_IMODE(status.st_mode)
     needed = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
-    if uid == 0 or (status.st_uid == uid and mode & needed == needed):
+    if _passes_modes() or (status.st_uid == uid and mode & needed == needed):
         return Cause(
             CauseCode.PERMISSION,
             f"{place} can't be written by {_user(uid)}, though its mode allows it: an attribute, an access list or a security module forbids that.",
@@ -319,6 +323,21 @@ def _permission_cause(directory: Path, error: OSError) -> Cause:
         f"{place} has mode {mode:04o}, in which {_user(uid)}, its owner, may not write it.",
         f"Allow it: chmod {'u+rwx' if place.is_dir() else 'u+rw'} {shlex.quote(str(place))}",
     )
+
+
+def _passes_modes() -> bool:
+    """Whether no mode keeps this user out: it is root with CAP_DAC_OVERRIDE (capabilities(7)).
+
+    Containers take that from root with ``--cap-drop=all``.
+    """
+    if os.geteuid():
+        return False
+    try:
+        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+        effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    except (OSError, StopIteration, IndexError, ValueError):
+        return True
+    return bool(effective >> _CAP_DAC_OVERRIDE & 1)
 
 
 def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:

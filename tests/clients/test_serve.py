@@ -144,7 +144,7 @@ def test_a_directory_without_write_permission_is_one_sentence(new_engine: NewEng
     without: list[str | Path] = [require_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     refused = engine.launch(prefix=without).wait()
     assert refused.status == 1
-    _assert_one_sentence(refused.output, str(data), "Permission denied", "XDG_DATA_HOME")
+    _assert_one_sentence(refused.output, f"{data} has mode 0500", "its owner, may not write", "chmod u+rwx", "XDG_DATA_HOME")
 
 
 def test_broken_settings_are_one_sentence_with_file_and_line(new_engine: NewEngine, source: DockerRegistry) -> None:

@@ -90,6 +90,10 @@ class Terminal:
                 return
             assert time.monotonic() < until, f"{texts} never came:\n{seen}"
 
+    def confirm(self) -> None:
+        """Enter, which behind another key at the speed of a program is no decision, and behind a cursor key is one (F66)."""
+        self.keys("Right", "Enter")
+
     def enters(self, text: str) -> None:
         """Wait until the cursor is in the field that shows *text*."""
         until = time.monotonic() + PATIENCE
@@ -177,15 +181,15 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.sees("How long is a tag believed", "> as the settings say")
     terminal.keys("Enter")
     terminal.sees("Fine: the name is free.", "--cred-set hub-login")
-    terminal.keys("Enter")
+    terminal.confirm()
     terminal.sees("The cache rule docker-io-library-nginx is made.", "web/nginx:latest")
     terminal.keys("C-u")
     terminal.sees("The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest")
     terminal.keys("-l", "web/nginx:1.27")
     terminal.sees("web/nginx:1.27")
-    terminal.keys("Enter")
-    terminal.sees("enter pull it")
-    terminal.keys("Enter")
+    terminal.confirm()
+    terminal.enters("linux/amd64")
+    terminal.confirm()
     terminal.sees("Pulls", "web/nginx:1.27", "MB/s")
     terminal.sees("web/nginx:1.27", "complete")
     terminal.keys("4")
@@ -221,8 +225,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.sees("Pull an image into the cache", "hub-library gets it from docker.io/library/nginx")
     terminal.keys("Enter")
     terminal.enters("that of the engine's machine")
-    # Enter behind enter at the speed of a program is no decision, behind a cursor key it is one (F66).
-    terminal.keys("Right", "Enter")
+    terminal.confirm()
     terminal.sees("Pulls", "library/nginx:1.27", "MB/s")
     terminal.keys("p")
     terminal.sees("Pull an image into the cache", "library/postgres:17")
@@ -230,8 +233,7 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.sees("hub-library gets it from docker.io/library/alpine", not_any_more="postgres")
     terminal.keys("Enter")
     terminal.enters("that of the engine's machine")
-    # Enter behind enter at the speed of a program is no decision, behind a cursor key it is one (F66).
-    terminal.keys("Right", "Enter")
+    terminal.confirm()
     terminal.sees("Pulls", "library/alpine:3.21", "complete", not_any_more="MB/s")
     terminal.keys("q")
     terminal.sees("The demo is over")
