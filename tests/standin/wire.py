@@ -60,6 +60,10 @@ class Request:
         return None
 
 
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of what a client of TLS sends (RFC 8446, section 5.1)."""
+
+
 class Server(ABC):
     """Takes requests on a port of 127.0.0.1, or of another *address*, keeps connections alive, and sends what `answer` says. Port 0 is any that is free."""
 
@@ -135,7 +139,11 @@ class Server(ABC):
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> bool:
         """One request and its answer. Returns whether the connection stays open."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        first = await reader.readexactly(1)
+        if first == _TLS_HANDSHAKE:
+            # As servers do: clients that try https first would wait for ten seconds.
+            return False
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ", 2)
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         await reader.readexactly(int(headers.get("content-length", "0")))
