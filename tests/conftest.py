@@ -51,6 +51,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Leftovers(), "leftovers")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def generator_of_hypothesis() -> None:
+    """Engine and dashboard take what there is from the garbage collector (`gc.freeze`). After that hypothesis would miss its own generator of numbers, which it
+    makes with its first example."""
+
+    @hypothesis.settings(max_examples=1)
+    @hypothesis.given(hypothesis.strategies.booleans())
+    def draw(value: bool) -> None:
+        pass
+
+    draw()
+
+
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """An engine that is served sets up the log; what it did must not reach the next test."""

@@ -303,8 +303,8 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         return json_response({"value": matching_resources(request.path_params["s"], odata_filter)})
 
     async def metadata(request: Request) -> Response:
-        address = f"{request.url.scheme}://{request.url.netloc}"
-        # Its addresses are those of this request.
+        # Its addresses are those of this request. Starlette fails to make a URL of an odd Host.
+        address = f"{request.scope['scheme']}://{printable(request.headers.get('host', ''), 255)}"
         return json_response(metadata_document(address), headers={"Cache-Control": "no-store"})
 
     rules, sets = f"{_BASE}/cacheRules", f"{_BASE}/credentialSets"
@@ -345,10 +345,10 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     """How errors are answered: see `error_response`."""
 
     async def refused(request: Request, error: EntrepotError) -> Response:
-        return error_response(error, request.url.path)
+        return error_response(error, request.scope["path"])
 
     async def odd(request: Request, error: HTTPException) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         if error.status_code == 404:
             return _error(path, 404, "NotFound", f"There is nothing at {path}.", data_code="NAME_UNKNOWN")
         code = "MethodNotAllowed" if error.status_code == 405 else "BadRequest"
@@ -357,9 +357,9 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     async def unforeseen(request: Request, error: Exception) -> Response:
         if isinstance(error, (ClientDisconnect, Disconnected)):
             # No failure (F92, F93). Only a client whose body did not come in time is still there to read this.
-            return _error(request.url.path, 408, "RequestTimeout", "The body of the request did not come in time.")
-        _log.error("%s %s failed in an unforeseen way", request.method, printable(request.url.path, 200), exc_info=error)
-        return _error(request.url.path, 500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.")
+            return _error(request.scope["path"], 408, "RequestTimeout", "The body of the request did not come in time.")
+        _log.error("%s %s failed in an unforeseen way", request.method, printable(request.scope["path"], 200), exc_info=error)
+        return _error(request.scope["path"], 500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.")
 
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
 

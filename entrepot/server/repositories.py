@@ -20,6 +20,7 @@ from entrepot.server.management import json_response, listing, read_body, resour
 from entrepot.server.paging import page_size
 from entrepot.snapshots import RepositorySnapshot, TagSnapshot
 from entrepot.store.catalog import CachedManifest
+from entrepot.words import printable
 
 PAGE = 100
 """Entries of a page when the caller names no number, as in ACR."""
@@ -173,7 +174,8 @@ def _repository(request: Request) -> Repository:
 
 
 def _registry(request: Request) -> str:
-    return request.url.netloc
+    # Starlette fails to make a URL of an odd Host.
+    return printable(request.headers.get("host", ""), 255)
 
 
 def _page(request: Request, entries: Sequence[Entry], keys: Sequence[str]) -> tuple[list[Entry], Mapping[str, str]]:
@@ -186,7 +188,8 @@ def _page(request: Request, entries: Sequence[Entry], keys: Sequence[str]) -> tu
     page = following[:n]
     if len(page) == len(following):
         return [entry for _, entry in page], {}
-    return [entry for _, entry in page], {"Link": f'<{request.url.path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'}
+    path = request.scope["path"]
+    return [entry for _, entry in page], {"Link": f'<{path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'}
 
 
 def _time(seconds: float) -> str:
