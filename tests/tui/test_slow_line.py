@@ -88,16 +88,17 @@ async def test_a_paste_without_an_end_lets_go_of_the_keyboard(opened: Opened, lo
 async def test_the_terminals_own_size_wins_against_an_exported_one(opened: Opened, looks: Looks) -> None:
     program = await opened(size=(100, 30), COLUMNS="61", LINES="16")
     await sees(program, "All is well.")
-    assert edges(program) == (100, 30)
+    await asyncio.to_thread(program.until, lambda: edges(program) == (100, 30), "the size of the terminal")
     program.resize(120, 40)
+    await asyncio.to_thread(program.until, lambda: edges(program) == (120, 40), "the new size of the terminal")
     await sees(program, "All is well.", "q leave")
-    assert edges(program) == (120, 40)
 
 
 def edges(program: Program) -> tuple[int, int]:
     """Columns and lines that are painted: the line of keys fills the last line to the right edge."""
     painted = [line for line in program.picture.looks() if any(style for _, style in line)]
-    return max(index + 1 for line in painted for index, (_, style) in enumerate(line) if style), program.picture.text().count("\n") + 1 if painted else 0
+    width = max((index + 1 for line in painted for index, (_, style) in enumerate(line) if style), default=0)
+    return width, program.picture.text().count("\n") + 1 if painted else 0
 
 
 async def test_a_terminal_that_knows_no_size_gets_80_columns_and_24_lines(environment: dict[str, str], looks: Looks) -> None:
@@ -105,7 +106,7 @@ async def test_a_terminal_that_knows_no_size_gets_80_columns_and_24_lines(enviro
     program = Program(ENTREPOT, environment, reported=(0, 0))
     try:
         await sees(program, "All is well.", "q leave")
-        assert edges(program) == (80, 24)
+        await asyncio.to_thread(program.until, lambda: edges(program) == (80, 24), "80 columns and 24 lines")
     finally:
         await asyncio.to_thread(program.close)
 
