@@ -440,17 +440,20 @@ class ArtifactCache:
 
     async def _held_manifest(self, repository: Repository, digest: Digest) -> Manifest:
         route = self._route(repository)
-        try:
-            manifest = await self.holdings.manifest_of(repository, digest)
-        except CatalogFailed:
-            # Its source may have it yet.
-            if route is None:
-                raise
-            manifest = None
-        if manifest is not None:
-            return manifest
+        # The catalog may have got it just now, and what is remembered of the repository not yet:
+        # the second look reads it anew.
+        for _ in range(2):
+            try:
+                manifest = await self.holdings.manifest_of(repository, digest)
+            except CatalogFailed:
+                # Its source may have it yet.
+                if route is None:
+                    raise
+                manifest = None
+            if manifest is not None:
+                return manifest
+            self.holdings.forget(repository)
         # It was evicted or deleted since somebody looked.
-        self.holdings.forget(repository)
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
         fetched = self._flights.join((repository, str(digest)), lambda: self._fetch(repository, route, digest), group=route.registry.login_server)
