@@ -408,8 +408,13 @@ def _has_no_inodes(directory: Path) -> bool:
     return status.f_files > 0 and status.f_favail == 0 and status.f_bavail > 0
 
 
-def _user(uid: int) -> str:
+def user_name(user: int | None, *, before_number: str = "") -> str:
+    """The name of a user; of one that has none its number, with *before_number*."""
     try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"
+        return pwd.getpwuid(-1 if user is None else user).pw_name
+    except (KeyError, OverflowError):
+        return f"{before_number}{user}"
+
+
+def _user(uid: int) -> str:
+    return f"user {user_name(uid)}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from entrepot.encoding import NotUtf8, decode_text
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_FILE_SIZE: Final = 16 * 1024 * 1024
 """The largest file that is read, in bytes. Mozilla's authorities take about 0.25 MB."""
@@ -24,6 +27,17 @@ class CertificatesInvalid(OSError):
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
         self.hint = hint
+
+
+def trust_certificates(context: ssl.SSLContext, file: Path) -> None:
+    """Let *context* trust what `read_certificates` finds in *file*, besides what it trusts; raises as that does.
+
+    The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
+    """
+    import ssl
+
+    context.load_verify_locations(cadata=read_certificates(file))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def read_certificates(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 import platformdirs
 
-from entrepot.causes import disk_cause
+from entrepot.causes import disk_cause, user_name
 from entrepot.errors import EngineError
 from entrepot.words import printable
 
@@ -212,14 +212,6 @@ def _owner(path: Path) -> int | None:
             if error.errno not in {errno.ENOENT, errno.EACCES, errno.ENOTDIR}:
                 return None
     return None
-
-
-def user_name(user: int | None) -> str:
-    """The name of a user, or its number where it has none."""
-    try:
-        return pwd.getpwuid(-1 if user is None else user).pw_name
-    except (KeyError, OverflowError):
-        return str(user)
 
 
 def _homeless() -> EngineError:

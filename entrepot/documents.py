@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import pwd
 import stat
 import tempfile
 import threading
@@ -24,6 +23,7 @@ import tomli_w
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from entrepot.causes import user_name
 from entrepot.credentials import CredentialBook, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, to_the_second
 from entrepot.directories import READABLE_STORES
 from entrepot.errors import EngineError, Refusal
@@ -380,7 +380,7 @@ class _Document:
         try:
             content, self.signature = _contents(file)
         except OSError as error:
-            cure = f" Let the engine's user, {_user_name(os.geteuid())}, read it." if error.errno == errno.EACCES else ""
+            cure = f" Let the engine's user, {user_name(os.geteuid(), before_number='user ')}, read it." if error.errno == errno.EACCES else ""
             self._problem(f"It can't be read: {error.strerror}.{cure}")
             return
         place = Path(os.path.realpath(file))
@@ -534,17 +534,10 @@ def _protection(path: Path, what: str) -> tuple[str, str] | None:
     if read_only:
         return f"{what} is on a read-only file system", _EDIT
     if status.st_uid != os.geteuid():
-        return f"{what} belongs to {_user_name(status.st_uid)}, and the engine's user may only read it", _EDIT_OR_OPEN
+        return f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's user may only read it", _EDIT_OR_OPEN
     # Root may write its own files whatever the mode says, unless the system forbids it.
     mode = f" (mode {stat.S_IMODE(status.st_mode):04o})" if not status.st_mode & stat.S_IWUSR else " (chattr +i)" if os.geteuid() == 0 else ""
     return f"{what} is write-protected{mode}", _EDIT_OR_OPEN
-
-
-def _user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
 
 
 def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:

@@ -17,7 +17,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
-from entrepot.certificates import read_certificates
+from entrepot.certificates import trust_certificates
 
 if TYPE_CHECKING:
     import httpx
@@ -102,9 +102,7 @@ class HttpxWire:
 
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file is not None:
-            tls.load_verify_locations(cadata=read_certificates(ca_file))
-            # The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
-            tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            trust_certificates(tls, ca_file)
         # The proxies of the environment are for the internet. A management API is offered within a network, and its token is for nobody else.
         return cls(httpx.AsyncClient(verify=tls, base_url=address, trust_env=False))
 

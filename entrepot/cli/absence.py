@@ -9,8 +9,9 @@ import os
 import stat
 from pathlib import Path
 
+from entrepot.causes import user_name
 from entrepot.client import NO_ENGINE
-from entrepot.directories import SHORTER_PATH, Directories, runtime_problem, socket_path_problem, user_name
+from entrepot.directories import SHORTER_PATH, Directories, runtime_problem, socket_path_problem
 from entrepot.running_engine import RunningEngine, running_engine
 from entrepot.words import printable
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from entrepot.causes import user_name
 from entrepot.directories import READABLE_STORES, file_system
 
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
@@ -191,7 +192,7 @@ def _exposure(status: os.stat_result, bits: int, path: str, place: Path) -> Expo
     if status.st_uid == os.geteuid():
         return Exposure(mode, reason, f"Run: {change}")
     if status.st_uid:
-        reason = f"{reason}, and {_user_name(status.st_uid)} owns it"
+        reason = f"{reason}, and {user_name(status.st_uid, before_number='user ')} owns it"
         copy = change if os.geteuid() == 0 else f"install -m 600 {quoted} COPY, and name the copy"
         return Exposure(mode, reason, f"Run: {copy}. In a container, mount it read-only instead.")
     group = shlex.quote(_group_name(os.getegid()))
@@ -200,13 +201,6 @@ def _exposure(status: os.stat_result, bits: int, path: str, place: Path) -> Expo
         reason,
         f"Let root run: chgrp {group} {quoted} && chmod 640 {quoted}. In a container, mount it read-only instead.",
     )
-
-
-def _user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
 
 
 def _group_name(number: int) -> str:

@@ -20,7 +20,7 @@ import msgspec
 import truststore
 
 from entrepot.causes import CauseCode
-from entrepot.certificates import read_certificates
+from entrepot.certificates import trust_certificates
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.jsontext import first_value
 from entrepot.reference import Digest, Repository, Tag, parse_tag
@@ -301,9 +301,7 @@ def trusting(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        tls.load_verify_locations(cadata=read_certificates(settings.ca_file))
-        # The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
-        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        trust_certificates(tls, settings.ca_file)
     return tls
 
 
