@@ -187,15 +187,6 @@ def proxy_of(url: httpx.URL, environment: Mapping[str, str] | None = None) -> Pr
     return proxy
 
 
-def proxy_for(url: httpx.URL) -> str | None:
-    """The URL of the proxy for *url*, which may hold a password; None where it is reached without one.
-
-    Raises `ProxyUnusable`.
-    """
-    proxy = proxy_of(url)
-    return None if proxy is None else proxy.url
-
-
 def environment_problems(environment: Mapping[str, str] | None = None) -> list[ProxyUnusable]:
     """What can't be used of the variables for proxies: ``what`` is a sentence, ``hint`` its cure.
 

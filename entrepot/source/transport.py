@@ -30,7 +30,6 @@ from entrepot.source.addresses import Reach
 from entrepot.source.exchange import AddressRefused
 from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
-from entrepot.source.proxies import proxy_for as proxy_for  # importable from here too
 from entrepot.source.socks import SocksConnector
 
 READ_AHEAD = 256 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from entrepot.source.proxies import Proxy, ProxyUnusable, environment_problems, proxy_for, proxy_of
+from entrepot.source.proxies import Proxy, ProxyUnusable, environment_problems, proxy_of
 
 PROXY = "http://proxy.example:3128"
 
@@ -167,7 +167,7 @@ def test_a_proxy_that_can_not_be_used_is_named_by_its_variable_without_its_passw
         assert environment_problems() == []
         return
     with pytest.raises(ProxyUnusable) as refused:
-        proxy_for(httpx.URL("https://quay.io/"))
+        proxy_of(httpx.URL("https://quay.io/"))
     [problem] = environment_problems()
     assert (problem.what, problem.hint) == (refused.value.what, refused.value.hint)
     assert problem.variable == "ALL_PROXY"
@@ -177,9 +177,9 @@ def test_a_proxy_that_can_not_be_used_is_named_by_its_variable_without_its_passw
     assert "s3c" not in problem.message
     assert problem.message.isprintable()
     # What needs no proxy works.
-    assert proxy_for(httpx.URL("http://127.0.0.1:5000/")) is None
+    assert proxy_of(httpx.URL("http://127.0.0.1:5000/")) is None
     monkeypatch.setenv("NO_PROXY", "quay.io")
-    assert proxy_for(httpx.URL("https://quay.io/")) is None
+    assert proxy_of(httpx.URL("https://quay.io/")) is None
 
 
 def test_a_variable_that_is_not_used_is_no_problem() -> None:

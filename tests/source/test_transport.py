@@ -14,7 +14,8 @@ import pytest
 
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
-from entrepot.source.transport import SourceTransport, proxy_for
+from entrepot.source.proxies import proxy_of
+from entrepot.source.transport import SourceTransport
 from tests.standin import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
 
 BODY = bytes(range(256)) * 4096
@@ -174,7 +175,8 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, e
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert proxy_for(httpx.URL(url)) == proxy
+    used = proxy_of(httpx.URL(url))
+    assert (None if used is None else used.url) == proxy
 
 
 async def test_requests_go_through_a_proxy(monkeypatch: pytest.MonkeyPatch, http: httpx.AsyncClient, source: StandIn) -> None:
