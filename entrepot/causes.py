@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from entrepot.words import printable
+from entrepot.formatting import printable
 
 
 class Fault(StrEnum):

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from entrepot.snapshots import Event
-from entrepot.words import printable
+from entrepot.api.models import Event
+from entrepot.formatting import printable
 
 RECENT = 500
 """Events that are remembered."""

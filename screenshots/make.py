@@ -20,16 +20,16 @@ import httpx
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
-from entrepot.client import CacheClient
+from entrepot.api.client import CacheClient
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.reference import ImageReference
+from entrepot.core.registries import DeclaredUpstream
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
-from entrepot.engine import Engine
-from entrepot.reference import ImageReference
+from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
-from entrepot.settings import Directories, Settings
-from entrepot.upstreams import DeclaredUpstream
 from tui.app import Dashboard, DashboardOutcome
-from tui.screens.area import AREAS
+from tui.screens.base import AREAS
 from tui.theme import DARK, LIGHT
 
 FOLDER = Path(__file__).parent

@@ -13,15 +13,15 @@ import httpx
 import hypothesis
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import SignIn
+from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening
-from entrepot.settings import Directories, Settings
-from entrepot.snapshots import SignIn
-from entrepot.upstreams import DeclaredUpstream
+from tests.fakes import StandIn
 from tests.processes import Leftovers, adopt
-from tests.standin import StandIn
 
 LOGIN_SERVER = "registry.example.com"
 """The name under which the stand-in is declared as a source registry."""
@@ -37,7 +37,7 @@ class Clock:
         return self.now
 
 
-# The same examples every time, and no time is asserted: a busy machine must not make a test fail. `tests.fuzz` says how to try others.
+# The same examples every time, and no time is asserted: a busy machine must not make a test fail. `tests.scenarios.fuzz` says how to try others.
 hypothesis.settings.register_profile(
     "default", derandomize=True, database=None, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

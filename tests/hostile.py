@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from tests.standin import StandIn
-from tests.standin.images import StandInImage
+from tests.fakes import StandIn
+from tests.fakes.images import StandInImage
 
 TITLE, PASTE = "\x1b]0;OBEYED\x1b\\", "\x1b]52;c;ZXZpbA==\x07"
 

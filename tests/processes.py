@@ -2,7 +2,7 @@
 
 Four layers, each for what the one before it can't catch:
 
-1. who starts a program ends it (`tests.clients.processes.Process`, `tests.tui.pty.Program`, `tests.cli.conftest.CommandLine`);
+1. who starts a program ends it (`tests.e2e.clients.processes.Process`, `tests.tui.pty.Program`, `tests.cli.conftest.CommandLine`);
 2. `tied` has the kernel kill a program when the thread that started it is gone, such as a pytest worker that was killed;
 3. pytest is a subreaper (prctl(2)): what a program leaves behind in the background becomes a child of pytest, so `Leftovers` sees it;
 4. `Leftovers` looks after each test and at the end, kills what is left, and fails the test that left it.

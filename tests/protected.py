@@ -13,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from entrepot.credentials import CredentialSetDraft
-from entrepot.documents import Documents
+from entrepot.config.documents import Documents
+from entrepot.config.settings import Directories
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.registries import SourceRegistries
+from entrepot.core.rules import RuleDraft
 from entrepot.errors import EntrepotError
-from entrepot.rules import RuleDraft
-from entrepot.settings import Directories
-from entrepot.upstreams import SourceRegistries
 
 USER = 1234
 

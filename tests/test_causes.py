@@ -18,7 +18,7 @@ PROBE = """
 import json, os, sys
 from pathlib import Path
 from entrepot.causes import disk_cause
-from entrepot.health import probe_disk
+from entrepot.engine.health import probe_disk
 
 place = Path(sys.argv[1])
 {change}

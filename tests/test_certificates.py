@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.api.transport import HttpxWire
 from entrepot.certificates import MAX_FILE_SIZE, CertificatesInvalid, foreign_format, read_certificates
-from entrepot.settings import Settings
+from entrepot.config.settings import Settings
 from entrepot.source.client import trusting
-from entrepot.wire import HttpxWire
-from tests.registries.certificates import Authority
+from tests.e2e.registries.certificates import Authority
 
 BOM = b"\xef\xbb\xbf"
 

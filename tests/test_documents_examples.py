@@ -1,7 +1,7 @@
 """Every block of code in the README and the other documents works as it is written.
 
 Each block is known by its first line, and `HOW` says how it is tried. A block that is missing there fails a test, and so does one that no document has.
-Container clients have their blocks tried in ``tests/clients/test_readme.py``, with real daemons.
+Container clients have their blocks tried in ``tests/e2e/clients/test_readme.py``, with real daemons.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import click
 import pytest
 
 from entrepot.cli.main import cli
-from entrepot.settings import Settings
+from entrepot.config.settings import Settings
 from tests.bench.__main__ import main as bench
 from tests.documents import CHECKOUT, README, Block, block, blocks
+from tests.engine.test_doctor import certificate
+from tests.fakes import StandIn
 from tests.processes import reserved_port, tied
 from tests.programs import require_program
-from tests.standin import StandIn
-from tests.test_doctor import certificate
 from tui.options import read_options
 
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/entrepot"
@@ -58,12 +58,12 @@ HOW = {
     LINK: "run",
     SERVE: "run",
     FIRST_RULE: "run",
-    CLIENTS: "run in tests/clients/test_readme.py",
+    CLIENTS: "run in tests/e2e/clients/test_readme.py",
     SECRETS: "run",
     SIGNED_IN: "run",
-    REGISTRIES_CONF: "read by podman in tests/clients/test_readme.py",
-    HOSTS_TOML: "read by containerd in tests/clients/test_readme.py",
-    DAEMON_JSON: "read by dockerd in tests/clients/test_mirrors.py",
+    REGISTRIES_CONF: "read by podman in tests/e2e/clients/test_readme.py",
+    HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readme.py",
+    DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",

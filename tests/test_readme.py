@@ -10,9 +10,9 @@ import click
 import pytest
 
 from entrepot.cli.main import cli
-from entrepot.settings import Settings
-from entrepot.snapshots import SignIn
-from entrepot.upstreams import TABLE
+from entrepot.config.settings import Settings
+from entrepot.core.registries import TABLE
+from entrepot.core.states import SignIn
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

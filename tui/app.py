@@ -20,18 +20,19 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Input
 
-from entrepot.client import CacheClient, ClientError
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.api.client import CacheClient, ClientError
+from entrepot.api.models import CredentialSetSnapshot
+from entrepot.core.states import HealthStatus
 from tui import terminal
-from tui.faults import kept, named
-from tui.leaving import DashboardOutcome, outcome_of_leaving
+from tui.crash_log import kept, named
+from tui.key_queue import HoldsKeys, TypingApp, brings_screen
 from tui.options import Options, keep_theme, suitable_theme
-from tui.screens.area import AREAS, EngineScreen, ListScreen
+from tui.polling import EngineWatch
+from tui.quit import DashboardOutcome, outcome_of_leaving
+from tui.screens.base import AREAS, EngineScreen, ListScreen
 from tui.screens.too_small import TooSmall
 from tui.theme import DARK, LIGHT
-from tui.type_ahead import HoldsKeys, TypingApp, brings_screen
-from tui.watch import EngineWatch
-from widgets.lines import action_name, key_name
+from widgets.bars import action_name, key_name
 from widgets.text import shown, shown_lines
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        from widgets.dialogs import KeyHelp
+        from widgets.dialogs.common import KeyHelp
 
         self.push_screen(KeyHelp(self.screen))
 
@@ -314,7 +315,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """
         line = shown_lines(line)
         if line == self._copied or not terminal.copy(self, line):
-            from widgets.dialogs import Shown
+            from widgets.dialogs.common import Shown
 
             self._copied = ""
             self.push_screen(Shown("Copy it by hand", line, "Mark it with the mouse; most terminals want shift held down for that. esc closes"))

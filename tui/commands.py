@@ -17,9 +17,9 @@ from textual.containers import Vertical
 from textual.dom import DOMNode
 from textual.widgets import Input
 
-from widgets.answers import Dialog
-from widgets.dialogs import DIALOG_CSS, HELP
-from widgets.lines import action_name, key_name
+from widgets.bars import action_name, key_name
+from widgets.dialogs.base import Dialog
+from widgets.dialogs.common import DIALOG_CSS, HELP
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 

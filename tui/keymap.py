@@ -20,9 +20,9 @@ from textual.widget import Widget
 import tui.screens
 import tui.wizards
 import widgets
+from entrepot.formatting import Column, table
 from entrepot.toml import Text, TomlInvalid, nearest
-from entrepot.words import Column, table
-from widgets.lines import key_name, sign_of
+from widgets.bars import key_name, sign_of
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
 EVERYWHERE, LISTS = "Everywhere", "Lists"

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entrepot.client import CacheClient
+from entrepot.api.client import CacheClient
 from entrepot.errors import EntrepotError
 
 if TYPE_CHECKING:
-    from tui.leaving import DashboardOutcome
+    from tui.quit import DashboardOutcome
 
 
 class DashboardFailed(EntrepotError):
@@ -40,12 +40,12 @@ def run_dashboard(
     # What is imported stays: to look through it for garbage again and again takes a tenth of the time to the first picture.
     gc.disable()
     from tui.app import Dashboard
-    from tui.faults import keep_what_is_logged
-    from tui.faults import kept as kept_in_log
-    from tui.leaving import DashboardOutcome
+    from tui.crash_log import keep_what_is_logged
+    from tui.crash_log import kept as kept_in_log
+    from tui.driver import ThriftyDriver
     from tui.options import read_options, theme_named
+    from tui.quit import DashboardOutcome
     from tui.theme import DARK, LIGHT
-    from tui.thrift import ThriftyDriver
 
     kept, fault_log = data / "dashboard-state.toml", log / "dashboard.log"
     options = replace(read_options(config / "dashboard.toml", kept), **chosen)

@@ -12,7 +12,7 @@ from typing import Any
 from textual.app import App
 from textual.driver import Driver
 
-from tui.thrift import ThriftyDriver
+from tui.driver import ThriftyDriver
 
 CLIPBOARD_LIMIT = 74_994
 """Bytes in base64 that common terminals take in one OSC 52 sequence (what k9s found out)."""

@@ -19,21 +19,21 @@ from enum import StrEnum
 
 import msgspec
 
-from entrepot.cache.copies import BlobCopies
-from entrepot.cache.failures import Failures
+from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.fill import BlobSource, Fill, Fills
-from entrepot.cache.flight import FetchAbandoned, SingleFlight
-from entrepot.cache.history import PullHistory
-from entrepot.cache.holdings import Holdings, Ledger, Resolved
+from entrepot.cache.index import Holdings, Ledger, Resolved
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
+from entrepot.cache.pull_history import PullHistory
+from entrepot.cache.recent_failures import Failures
+from entrepot.cache.singleflight import FetchAbandoned, SingleFlight
+from entrepot.config.settings import Settings
+from entrepot.core.platforms import Platform
+from entrepot.core.reference import Digest, ImageReference, Repository, Tag
+from entrepot.core.rules import Route
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, NotFound, RegistryError, RepositoryUnknown
 from entrepot.events import EventLog
-from entrepot.platforms import Platform
-from entrepot.reference import Digest, ImageReference, Repository, Tag
-from entrepot.rules import Route
-from entrepot.settings import Settings
 from entrepot.source.client import EMPTY_INDEX, BlobStream, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,

@@ -5,13 +5,13 @@ own pace; nobody's slowness or departure touches the fill. When the source break
 until the digest is right, so that no client can ever finish a wrong blob.
 
 Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
-only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.turns`.
+only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.fetch_queue`.
 
 How large a blob is says what came with the right digest (F82). A manifest may state another size: the fill takes on the
 size that the source states when it begins to send, and the digest decides. So a reader names the size for which it began.
 
 What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
-are fed from memory and nothing is kept: see `entrepot.cache.window`.
+are fed from memory and nothing is kept: see `entrepot.cache.fill_buffer`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from entrepot.cache.turns import Turns
-from entrepot.cache.window import WINDOW, Readers, StorageFailed, Window
+from entrepot.cache.fetch_queue import Turns
+from entrepot.cache.fill_buffer import WINDOW, Readers, StorageFailed, Window
+from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
-from entrepot.reference import Digest
+from entrepot.formatting import counted, duration, rate
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -42,7 +43,6 @@ from entrepot.source.errors import (
 )
 from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotWritten, PartialBlob
 from entrepot.tasks import OwnedTasks, where_raised
-from entrepot.words import counted, duration, rate
 
 TAIL = 64 * 1024
 """Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when it is shorter)."""

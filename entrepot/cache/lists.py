@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from entrepot.core.reference import Repository
 from entrepot.jsontext import first_value
-from entrepot.reference import Repository
 
 LIST_FRESHNESS = 60.0
 """Seconds for which a list is trusted at the most; a rule with a shorter freshness has its own."""

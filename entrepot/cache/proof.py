@@ -11,7 +11,7 @@ import hmac
 import secrets
 
 from entrepot.cache.fill import BlobSource
-from entrepot.reference import Digest
+from entrepot.core.reference import Digest
 from entrepot.store.blobs import BlobStore
 
 PROOF_SIZE = 64 * 1024

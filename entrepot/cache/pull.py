@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from entrepot.cache.failures import Failure
+from entrepot.api.models import LayerSnapshot, PullSnapshot
 from entrepot.cache.fill import Fill, FillState
+from entrepot.cache.recent_failures import Failure
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.states import LayerState, PullState
 from entrepot.errors import EntrepotError, NotFound
-from entrepot.reference import Digest, Repository, Tag
-from entrepot.snapshots import LayerSnapshot, LayerState, PullSnapshot, PullState
+from entrepot.formatting import counted
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks, where_raised
-from entrepot.words import counted
 
 ENDED_AT_HAND = 200
-"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.history` keeps more of them."""
+"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more of them."""
 
 LAYERS_AT_HAND = 20
 """Ended pulls that keep their layers here."""

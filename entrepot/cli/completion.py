@@ -23,9 +23,9 @@ from click.shell_completion import (
     add_completion_class,
 )
 
+from entrepot.api.client import CacheClient, ClientError, EngineRefused
 from entrepot.cli.session import without_waiting
-from entrepot.client import CacheClient, ClientError, EngineRefused
-from entrepot.directories import Directories
+from entrepot.config.directories import Directories
 from entrepot.errors import EntrepotError
 
 ANSWER_WITHIN = 1.0

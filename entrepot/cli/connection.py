@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
+from entrepot.api.client import CacheClient
 from entrepot.certificates import CertificatesInvalid
-from entrepot.client import CacheClient
-from entrepot.directories import Directories
+from entrepot.config.directories import Directories
 from entrepot.errors import EntrepotError
 
 TOKEN_VARIABLE = "ENTREPOT_TOKEN"
@@ -57,7 +57,7 @@ class Connection:
     def link(self, *, keep: bool = False) -> Iterator[Link]:
         """The way to the engine, which stands within it. *keep* connects again when it is lost. Raises `EntrepotError` and `ClientError`."""
         if self.target is None:
-            from entrepot.cli.absence import note_of_another_user, why_no_engine
+            from entrepot.cli.no_engine import note_of_another_user, why_no_engine
 
             directories = Directories.of_user()
             if (reminder := note_of_another_user(directories.socket)) is not None:

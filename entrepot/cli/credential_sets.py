@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from entrepot.api.client import CacheClient
+from entrepot.api.models import CredentialSetSnapshot
 from entrepot.cli.completion import credential_set_names, login_servers
 from entrepot.cli.session import (
     REFUSED,
@@ -24,9 +26,8 @@ from entrepot.cli.session import (
     run_program_option,
     yes_option,
 )
-from entrepot.client import CacheClient
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
-from entrepot.words import Column, counted
+from entrepot.core.states import HealthStatus
+from entrepot.formatting import Column, counted
 
 
 @click.group("credential-set")

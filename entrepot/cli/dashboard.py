@@ -17,15 +17,15 @@ from typing import Any, BinaryIO
 
 import click
 
-from entrepot.cli.absence import why_no_engine
+from entrepot.api.client import CacheClient, ClientError, EngineUnreachable
+from entrepot.api.models import EngineStatus
 from entrepot.cli.connection import Connection
+from entrepot.cli.no_engine import why_no_engine
 from entrepot.cli.session import REFUSED, cleans_up_when_ended, fail, note, tell, without_waiting
-from entrepot.client import CacheClient, ClientError, EngineUnreachable
-from entrepot.directories import Directories
+from entrepot.config.directories import Directories
+from entrepot.config.lock_file import running_engine
 from entrepot.errors import EngineError, EntrepotError
-from entrepot.running_engine import running_engine
-from entrepot.snapshots import EngineStatus
-from entrepot.words import printable
+from entrepot.formatting import printable
 
 START_PATIENCE = 15.0
 """Seconds that a new engine may take until it answers."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
+from entrepot.api.client import CacheClient, EngineUnreachable
+from entrepot.api.models import ActivityCounts
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
 from entrepot.cli.credential_sets import credential_set
@@ -19,11 +21,10 @@ from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
 from entrepot.cli.session import REFUSED, UNREACHABLE, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
 from entrepot.cli.verify import verify
-from entrepot.client import CacheClient, EngineUnreachable
-from entrepot.directories import Directories
+from entrepot.config.directories import Directories
+from entrepot.core.states import Outcome
 from entrepot.errors import EntrepotError
-from entrepot.snapshots import ActivityCounts, Outcome
-from entrepot.words import counted, duration, printable, size
+from entrepot.formatting import counted, duration, printable, size
 
 _LOCAL = frozenset({"demo", "serve", "paths", "management-token", "dial"})
 """Commands that speak to no engine, or to that of this machine only."""
@@ -121,12 +122,12 @@ def serve(connection: Connection, listen: str | None, read_only: bool, log_forma
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
-    from entrepot.server.ending import Deadline, survive_harmless_signals
+    from entrepot.server.shutdown import Deadline, survive_harmless_signals
 
     # Before the rest is read, which takes most of the start.
     survive_harmless_signals()
+    from entrepot.config.settings import Settings, parse_listen
     from entrepot.server.run import serve as run
-    from entrepot.settings import Settings, parse_listen
 
     try:
         directories = Directories.of_user()
@@ -219,11 +220,11 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
 def _tell_why_none_starts() -> None:
     import asyncio
 
-    from entrepot.data_directory import start_problem
-    from entrepot.documents import Documents
+    from entrepot.config.documents import Documents
+    from entrepot.config.settings import Settings
+    from entrepot.core.registries import SourceRegistries
+    from entrepot.engine.lock import start_problem
     from entrepot.server.run import check_listen
-    from entrepot.settings import Settings
-    from entrepot.upstreams import SourceRegistries
 
     try:
         directories = Directories.of_user()
@@ -304,7 +305,7 @@ def dial() -> None:
             tried.settimeout(5)
             tried.connect(str(path))
     except OSError:
-        from entrepot.cli.absence import why_no_engine
+        from entrepot.cli.no_engine import why_no_engine
 
         fail(EngineUnreachable(why_no_engine(directories)))
     except EntrepotError as error:

@@ -8,11 +8,12 @@ import time
 
 import click
 
+from entrepot.api.client import CacheClient
+from entrepot.api.models import PullSnapshot, RefreshedTag
 from entrepot.cli.completion import cached_images, images, platforms
 from entrepot.cli.session import REFUSED, as_json, ask, note, print_json, tell
-from entrepot.client import CacheClient
-from entrepot.snapshots import PullSnapshot, PullState, RefreshedTag
-from entrepot.words import bar, cells, duration, last_cells, printable, size
+from entrepot.core.states import PullState
+from entrepot.formatting import bar, cells, duration, last_cells, printable, size
 
 PLAIN_PROGRESS = 2.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""

@@ -6,6 +6,8 @@ import time
 
 import click
 
+from entrepot.api.client import CacheClient
+from entrepot.api.models import EvictionSnapshot, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
 from entrepot.cli.completion import cached_images, repositories
 from entrepot.cli.session import (
     as_json,
@@ -22,10 +24,9 @@ from entrepot.cli.session import (
     tell,
     yes_option,
 )
-from entrepot.client import CacheClient
+from entrepot.core.states import Holding
 from entrepot.errors import EntrepotError
-from entrepot.snapshots import EvictionSnapshot, Holding, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
-from entrepot.words import Column, ago, counted, duration, parse_size, printable, short_digest, since, size, what_stays
+from entrepot.formatting import Column, ago, counted, duration, parse_size, printable, short_digest, since, size, what_stays
 
 
 @click.group()
@@ -194,7 +195,7 @@ def unlock(image: str) -> None:
 
 def _named_thing(image: str) -> tuple[str, str | None, str | None]:
     """Repository, tag and digest of what a command is about. A name alone is the repository, and not its tag ``latest``."""
-    from entrepot.reference import ImageReference
+    from entrepot.core.reference import ImageReference
 
     try:
         found = ImageReference.parse(image)

@@ -9,6 +9,8 @@ from typing import BinaryIO
 import click
 from msgspec import UNSET
 
+from entrepot.api.client import CacheClient
+from entrepot.api.models import ImportEntry, RuleSnapshot
 from entrepot.cli.completion import credential_set_names, images, rule_names, source_repositories
 from entrepot.cli.session import (
     REFUSED,
@@ -28,10 +30,9 @@ from entrepot.cli.session import (
     tell,
     yes_option,
 )
-from entrepot.client import CacheClient
+from entrepot.core.states import Holding, ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
-from entrepot.snapshots import Holding, ImportEntry, ImportOutcome, RuleSnapshot
-from entrepot.words import Column, ago, counted, printable
+from entrepot.formatting import Column, ago, counted, printable
 
 
 @click.group()

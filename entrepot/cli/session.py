@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from entrepot.api.client import CacheClient, ClientError, EngineUnreachable
+from entrepot.api.models import DeletionPlan
 from entrepot.cli.connection import link
-from entrepot.client import CacheClient, ClientError, EngineUnreachable
 from entrepot.errors import EntrepotError
-from entrepot.snapshots import DeletionPlan
-from entrepot.words import Column, cells, counted, padded, printable, printable_json, printable_lines, size, table
+from entrepot.formatting import Column, cells, counted, padded, printable, printable_json, printable_lines, size, table
 
 REFUSED = 1
 """Exit status: the engine refused, or what was asked for failed."""
@@ -146,7 +146,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def confirm_programs(identifiers: Sequence[str | None], *, yes: bool) -> None:
     """Ask before the engine is told to run programs for a sign-in (S13): it does so as its own user, at once and again every few minutes."""
-    from entrepot.secrets.identifier import runs_program
+    from entrepot.core.secret_identifiers import runs_program
 
     programs = [each for each in identifiers if each is not None and runs_program(each)]
     if programs:

@@ -23,11 +23,11 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import unquote
 
+from entrepot.api.client import EngineUnreachable
 from entrepot.causes import CauseCode, program_cause
-from entrepot.client import EngineUnreachable
-from entrepot.directories import SOCKET_PATH_LENGTH
+from entrepot.config.directories import SOCKET_PATH_LENGTH
+from entrepot.core.reference import quoted
 from entrepot.errors import EntrepotError
-from entrepot.reference import quoted
 
 CONNECT_PATIENCE: Final = 30.0
 """Seconds that a connection may take where nobody is asked for a password."""

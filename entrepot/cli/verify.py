@@ -7,13 +7,14 @@ import time
 
 import click
 
+from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.api.models import VerificationSnapshot
 from entrepot.cli.session import REFUSED, as_json, ask, print_json, tell
-from entrepot.client import CacheClient, EngineRefused
-from entrepot.snapshots import VerificationSnapshot, VerificationState
-from entrepot.words import counted, duration, parse_size, size
+from entrepot.core.states import VerificationState
+from entrepot.formatting import counted, duration, parse_size, size
 
 DEFAULT_SPEED = "100 MB/s"
-"""What `entrepot.verification.DEFAULT_SPEED` is for a person: half of what a hard disk gives."""
+"""What `entrepot.engine.verification.DEFAULT_SPEED` is for a person: half of what a hard disk gives."""
 
 UNLIMITED = "unlimited"
 

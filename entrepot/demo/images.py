@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from entrepot.reference import Digest
+from entrepot.core.reference import Digest
 
 CREATED = "2025-01-01T00:00:00Z"
 """When every generated image was created, as its config has it: a real time would make each one another image."""

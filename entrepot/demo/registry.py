@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from entrepot.core.reference import Digest
 from entrepot.demo.images import OCI, Descriptor, Layer, LayerRecipe, build_config, build_index, build_manifest
-from entrepot.reference import Digest
-from entrepot.server.http import bound, serving
+from entrepot.httpd.server import bound, serving
 
 SPEED = 2_000_000.0
 """Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8 seconds."""

@@ -15,15 +15,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from entrepot.credentials import CredentialSetDraft
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.rules import RuleDraft
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from entrepot.errors import EntrepotError
-from entrepot.rules import RuleDraft
 from entrepot.server.run import serve
-from entrepot.settings import Directories, Settings
 from entrepot.tasks import OwnedTasks
-from entrepot.upstreams import DeclaredUpstream
 
 STANDS_IN_FOR = ("docker.io", "mcr.microsoft.com", "ghcr.io")
 """Login servers whose endpoint is the make-believe registry: the rules look as they do in life."""

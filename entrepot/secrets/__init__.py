@@ -4,7 +4,7 @@ Only the identifier of a secret is ever kept, shown or logged. The secret itself
 one is picked up without a restart; it is held in a `Secret`, which does not show it, and forgotten as soon as the sign-in is over.
 """
 
-from entrepot.secrets.identifier import SecretIdentifier, SecretIdentifierInvalid
+from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.secrets.reading import read_credential, read_secret
 from entrepot.secrets.secret import SECRET_LENGTH, Credential, Secret, SecretForbidden, SecretUnavailable
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from entrepot.encoding import NotUtf8, decode_text
+from entrepot.formatting import printable
 from entrepot.secrets.file import read_private_file
 from entrepot.secrets.program import run
 from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, usable
-from entrepot.words import printable
 
 MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
 """The largest configuration that is read, in bytes. A thousand logins take about 0.3 MB."""

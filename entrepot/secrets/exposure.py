@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from entrepot.causes import user_name
-from entrepot.directories import READABLE_STORES, file_system
+from entrepot.files import READABLE_STORES, file_system
 
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"
 """The variable with the directory of a service's credentials (systemd.exec(5))."""

@@ -7,16 +7,16 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.secrets.docker import read_from_config, read_from_helper
 from entrepot.secrets.file import read_private_file
-from entrepot.secrets.identifier import SecretIdentifier
 from entrepot.secrets.keyring import read_keyring
 from entrepot.secrets.program import read_command
 from entrepot.secrets.secret import Credential, Secret, SecretUnavailable, decoded, usable
 from entrepot.secrets.vault import read_vault
 
 if TYPE_CHECKING:
-    from entrepot.credentials import CredentialSet
+    from entrepot.core.credentials import CredentialSet
 
 
 async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret:

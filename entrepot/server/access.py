@@ -12,10 +12,10 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from entrepot.errors import EngineReadOnly, TokenInvalid
-from entrepot.server.management import error_response
-from entrepot.server.registries import METADATA_PATHS
+from entrepot.server.acr.management import error_response
+from entrepot.server.acr.registries import METADATA_PATHS
 
 READ_ONLY_HEADER: Final = "entrepot-read-only"
 """A client that sends it with a 1 binds itself: nothing that it asks for may change anything."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from entrepot.core.reference import quoted
 from entrepot.errors import RequestInvalid
-from entrepot.reference import quoted
 
 # Python refuses to read more than 4,300 digits (ValueError), and no listing has a billion entries (S25).
 _COUNT = re.compile(r"[0-9]{1,9}+")

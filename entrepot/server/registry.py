@@ -19,14 +19,12 @@ import msgspec
 from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.causes import CauseCode, at_fault
-from entrepot.engine import Engine
+from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
+from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError, EntrepotError, LoopDetected, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
-from entrepot.reference import Digest, Repository, Tag, parse_reference, parse_repository
-from entrepot.server.accept import Accept
-from entrepot.server.files import FileCutShort, OpenFile, chunks, spans
-from entrepot.server.http import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
-from entrepot.server.paging import page_size
-from entrepot.server.ranges import (
+from entrepot.formatting import printable
+from entrepot.httpd.accept import Accept
+from entrepot.httpd.ranges import (
     BlobPieces,
     ByteRange,
     MultipartBody,
@@ -35,10 +33,12 @@ from entrepot.server.ranges import (
     parse_ranges,
     parts_within,
 )
+from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
+from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.server.paging import page_size
 from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance, SourceUnreachable
-from entrepot.source.via import came_through
+from entrepot.source.loop_detection import came_through
 from entrepot.store.manifests import OCI_INDEX
-from entrepot.words import printable
 
 Headers = list[tuple[bytes, bytes]]
 

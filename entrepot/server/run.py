@@ -24,23 +24,24 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from entrepot import __version__
-from entrepot.engine import Engine
+from entrepot.config.lock_file import record_engine
+from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
+from entrepot.core.registries import is_loopback
+from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
-from entrepot.running_engine import record_engine
-from entrepot.secrets.permitted import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
-from entrepot.server import live, management, repositories
+from entrepot.formatting import counted, escaped, printable, printable_json
+from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bound
 from entrepot.server.access import ReadOnly, TokenRequired
-from entrepot.server.ending import Deadline, Ending, answer_signals, survive_harmless_signals
-from entrepot.server.http import RETRY_AFTER, Application, HttpServer, bound
-from entrepot.server.local_hosts import LocalHosts
+from entrepot.server.acr import management, repositories
+from entrepot.server.host_check import LocalHosts
 from entrepot.server.log_limit import LogLimit
 from entrepot.server.log_output import LogFile, LogOutput, StandardError
 from entrepot.server.registry import ALWAYS_ANSWERED, RegistryApp
+from entrepot.server.shutdown import Deadline, Ending, answer_signals, survive_harmless_signals
 from entrepot.server.unix_socket import OwnedSocket, owned_socket
-from entrepot.settings import Directories, Settings, parse_listen
+from entrepot.server.v1 import system
 from entrepot.tasks import OwnedTasks, uninterrupted
-from entrepot.upstreams import is_loopback
-from entrepot.words import counted, escaped, printable, printable_json
 
 GRACE = 10.0
 """Seconds that transfers have to finish when the engine is asked to end; then they are cut short."""
@@ -77,7 +78,7 @@ def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
     identifiers = EVERY_IDENTIFIER if token is None else over_tcp.secret_identifiers if over_tcp is not None else DEFAULT_OVER_TCP
     access = [Middleware(ReadOnly, engine)]
     return Starlette(
-        routes=[*management.routes(engine, identifiers), *repositories.routes(engine), *live.routes(engine)],
+        routes=[*management.routes(engine, identifiers), *repositories.routes(engine), *system.routes(engine)],
         middleware=access if token is None else [Middleware(TokenRequired, token), *access],
         exception_handlers=management.exception_handlers(),
     )
@@ -96,7 +97,7 @@ async def serve(
     prepare: Callable[[Engine], Awaitable[None]] | None = None,
     ready: Callable[[Engine], None] | None = None,
 ) -> None:
-    """Run an engine in the foreground until a signal (`entrepot.server.ending`) or a request to stop.
+    """Run an engine in the foreground until a signal (`entrepot.server.shutdown`) or a request to stop.
 
     *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings; *log_file* takes the log instead of standard error; *prepare*
     is awaited before clients are answered, *ready* called when they are. *deadline* bounds the time that the end takes, also after this function.

@@ -29,7 +29,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import httpx
 
-from entrepot.upstreams import TABLE, SourceRegistry
+from entrepot.core.registries import TABLE, SourceRegistry
 
 ADDRESS_LENGTH = 8 * 1024
 """The longest address that a source may name, in characters: presigned ones reach some 4 kB."""

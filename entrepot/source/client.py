@@ -21,15 +21,24 @@ import truststore
 
 from entrepot.causes import CauseCode
 from entrepot.certificates import trust_certificates
+from entrepot.core.reference import Digest, Repository, Tag, parse_tag
+from entrepot.core.registries import SourceRegistry
+from entrepot.core.states import SignIn
 from entrepot.errors import DigestInvalid, ReferenceInvalid
+from entrepot.formatting import counted, duration, printable
 from entrepot.jsontext import first_value
-from entrepot.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import read_credential
-from entrepot.snapshots import SignIn
 from entrepot.source.addresses import Reach, parse_address
-from entrepot.source.allowance import Allowances, read_retry_after
-from entrepot.source.breaker import Breaker, Breakers
-from entrepot.source.causes import WEB_PAGE_CURE, Diagnosis, web_page_cause
+from entrepot.source.auth import (
+    CREDENTIALS_CURE,
+    Authorization,
+    Login,
+    Tokens,
+    asks_for_sign_in,
+    rule_elsewhere,
+)
+from entrepot.source.circuit_breaker import Breaker, Breakers
+from entrepot.source.content_encoding import DECODED, NotDecodable, decode_stream, is_json, peek, seems_encoded
 from entrepot.source.decoding import (
     Undecodable,
     decode,
@@ -38,7 +47,8 @@ from entrepot.source.decoding import (
     parse_media_type,
     parse_unsatisfied_range,
 )
-from entrepot.source.encodings import DECODED, NotDecodable, decode_stream, is_json, peek, seems_encoded
+from entrepot.source.diagnosis import WEB_PAGE_CURE, Diagnosis, web_page_cause
+from entrepot.source.environment import ClockEvidence
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -53,24 +63,14 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.exchange import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
+from entrepot.source.http import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
+from entrepot.source.loop_detection import Via
 from entrepot.source.proxies import environment_problems
-from entrepot.source.surroundings import ClockEvidence
-from entrepot.source.tokens import (
-    CREDENTIALS_CURE,
-    Authorization,
-    Login,
-    Tokens,
-    asks_for_sign_in,
-    rule_elsewhere,
-)
-from entrepot.source.via import Via
-from entrepot.upstreams import SourceRegistry
-from entrepot.words import counted, duration, printable
+from entrepot.source.rate_limit import Allowances, read_retry_after
 
 if TYPE_CHECKING:
-    from entrepot.credentials import CredentialSet
-    from entrepot.settings import Settings
+    from entrepot.config.settings import Settings
+    from entrepot.core.credentials import CredentialSet
     from entrepot.source.transport import SourceTransport
 
 LIST_LIMIT = 16 * 1024 * 1024
@@ -546,8 +546,8 @@ class SourceClient:
     ) -> AsyncGenerator[BlobStream, None]:
         """A blob from *offset* on, as a stream; *validator* is that of an earlier stream of it, *size* what its manifest states, in bytes.
 
-        Where something on the way compressed it, it comes decoded, and from its first byte on: see `entrepot.source.encodings`.
-        How many blobs come from one source registry at once is for its caller to bound: see `entrepot.cache.turns`.
+        Where something on the way compressed it, it comes decoded, and from its first byte on: see `entrepot.source.content_encoding`.
+        How many blobs come from one source registry at once is for its caller to bound: see `entrepot.cache.fetch_queue`.
         """
         about = self._about(repository, digest)
         headers = {"Accept": "application/octet-stream, */*;q=0.5"}

@@ -109,7 +109,7 @@ class SourceBusy(SourceFailed):
 
 
 class SourceLoop(SourceError):
-    """The source registry is an engine that came by its own request again: see `entrepot.source.via`."""
+    """The source registry is an engine that came by its own request again: see `entrepot.source.loop_detection`."""
 
     code = "SourceLoop"
     status = oci_status = 508

@@ -35,8 +35,8 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from entrepot.errors import EntrepotError
+from entrepot.formatting import printable
 from entrepot.source.addresses import is_local, literal_address, parse_address
-from entrepot.words import printable
 
 SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 """Kinds of SOCKS proxies."""

@@ -2,7 +2,7 @@
 
 The protocol is aiohttp-socks', which is maintained, small, and pure Python. What it leaves to the
 system is done here as for every other connection of a source: the proxy's own name is looked up by
-`entrepot.source.lookups`, its sockets notice a dead other end, and every failure is an error of
+`entrepot.source.dns`, its sockets notice a dead other end, and every failure is an error of
 aiohttp or of aiohttp-socks. The names of sources are looked up by the proxy.
 """
 
@@ -19,7 +19,7 @@ import aiohttp_socks
 import python_socks
 from aiohttp.client_proto import ResponseHandler
 
-from entrepot.source.lookups import Lookups, literal
+from entrepot.source.dns import Lookups, literal
 from entrepot.source.proxies import Proxy
 
 ADDRESSES_TRIED = 4

@@ -6,7 +6,7 @@ a presigned URL covers its query as it was written), nothing is decoded, no redi
 
 Each address is judged before it is connected to (`entrepot.source.addresses` says which are refused, and why). There are two pools of connections: one for the
 hosts that the administrator named and for proxies, which may be anywhere, and one that judges each look-up and each socket. A name that is in the one is never
-looked up, cached or connected through the other. Names are looked up by `entrepot.source.lookups`.
+looked up, cached or connected through the other. Names are looked up by `entrepot.source.dns`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from entrepot.source.addresses import Reach
-from entrepot.source.exchange import AddressRefused
-from entrepot.source.lookups import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
+from entrepot.source.dns import AddressInfo, Lookups, LookupsBusy, LookupTimedOut, literal
+from entrepot.source.http import AddressRefused
 from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, proxy_of
 from entrepot.source.socks import SocksConnector
 

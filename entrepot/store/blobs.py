@@ -33,11 +33,11 @@ from threading import Barrier
 from typing import NamedTuple, TypeVar
 
 from entrepot.causes import Cause, disk_cause
-from entrepot.directories import file_system
+from entrepot.core.reference import Digest
 from entrepot.errors import DigestInvalid
-from entrepot.reference import Digest
+from entrepot.files import file_system
+from entrepot.formatting import counted, printable
 from entrepot.tasks import uninterrupted
-from entrepot.words import counted, printable
 
 T = TypeVar("T")
 

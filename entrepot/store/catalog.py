@@ -35,22 +35,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from entrepot.reference import Digest, Repository, Tag
-from entrepot.store import schema, tallies
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.store import counters, schema
 from entrepot.store.connections import READ_TIMEOUT, CatalogHealth, Readers, Reason, Trouble, WriterThreads, set_up
 from entrepot.store.connections import CatalogFailed as CatalogFailed
-from entrepot.store.contents import RepositoryContents, TagContents, behind_tag, of_repository
-from entrepot.store.entries import BlobOrigin as BlobOrigin
-from entrepot.store.entries import BlobRecord as BlobRecord
-from entrepot.store.entries import CachedManifest as CachedManifest
-from entrepot.store.entries import CachedRepository as CachedRepository
-from entrepot.store.entries import CachedTag as CachedTag
-from entrepot.store.entries import TagEntry as TagEntry
+from entrepot.store.disk_reserve import Reserve
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, HeldManifest, Picture, Plan, PlannedImage, confirmed
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.opening import Opening, open_file, open_for_writing
-from entrepot.store.reserve import Reserve
+from entrepot.store.records import BlobOrigin as BlobOrigin
+from entrepot.store.records import BlobRecord as BlobRecord
+from entrepot.store.records import CachedManifest as CachedManifest
+from entrepot.store.records import CachedRepository as CachedRepository
+from entrepot.store.records import CachedTag as CachedTag
+from entrepot.store.records import TagEntry as TagEntry
 from entrepot.store.rows import reference_rows, stated_size
+from entrepot.store.tag_contents import RepositoryContents, TagContents, behind_tag, of_repository
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared without a thread: it takes less time than to begin one."""
@@ -478,7 +478,7 @@ class Catalog:
             linked = {"repository": repository, "digest": digest}
             values = {"platform": platform, "cached": now, "media_type": manifest.media_type}
             if await _insert_missing(connection, schema.repository_manifests, linked, values):
-                await tallies.manifest_came(connection, repository, manifest)
+                await counters.manifest_came(connection, repository, manifest)
             else:
                 # The source of this repository says now what it is; what another source says of the same bytes is nothing to it.
                 other = _is_link(repository, manifest.digest) & (schema.repository_manifests.c.media_type != manifest.media_type)
@@ -521,11 +521,11 @@ class Catalog:
             recorded_size = (await connection.execute(select(schema.blobs.c.size).where(same))).scalar_one_or_none()
             if recorded_size is None:
                 await connection.execute(insert(schema.blobs).values(digest=str(digest), size=size, cached=now, last_used=now))
-                await tallies.blob_came(connection, digest, size)
+                await counters.blob_came(connection, digest, size)
             elif recorded_size != size:
                 # The row was made for a damaged file: what was verified now is right.
                 await connection.execute(update(schema.blobs).where(same).values(size=size))
-                await tallies.recount_with(connection, {str(digest)})
+                await counters.recount_with(connection, {str(digest)})
             if origin is not None:
                 await _add_origin(connection, digest, origin)
         return recorded_size is None
@@ -569,7 +569,7 @@ class Catalog:
             if size is None:
                 return 0
             await connection.execute(delete(schema.blobs).where(same))
-            await tallies.recount_with(connection, {str(digest)})
+            await counters.recount_with(connection, {str(digest)})
         return int(size)
 
     async def source_of(self, repository: Repository) -> str | None:
@@ -657,7 +657,7 @@ class Catalog:
         """Forget a tag; its manifests stay until the repository or they are deleted. False when it was not there."""
         async with self._change() as connection:
             result = await connection.execute(delete(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.name == tag))
-            await tallies.tags_came(connection, repository, -result.rowcount)
+            await counters.tags_came(connection, repository, -result.rowcount)
         return bool(result.rowcount)
 
     @making_room
@@ -667,7 +667,7 @@ class Catalog:
             await connection.execute(delete(schema.tags).where(schema.tags.c.repository == repository, schema.tags.c.digest == str(digest)))
             result = await connection.execute(delete(schema.repository_manifests).where(_is_link(repository, digest)))
             await _drop_empty_repository(connection, repository)
-            await tallies.recount_those(connection, [repository])
+            await counters.recount_those(connection, [repository])
         return bool(result.rowcount)
 
     @making_room
@@ -827,7 +827,7 @@ class Catalog:
                 left_in = select(schema.repository_manifests.c.digest).where(schema.repository_manifests.c.repository == schema.repositories.c.name)
                 for chunk in schema.chunks(repositories):
                     await connection.execute(delete(schema.repositories).where(schema.repositories.c.name.in_(chunk), ~exists(left_in)))
-                await tallies.recount_those(connection, repositories)
+                await counters.recount_those(connection, repositories)
             for chunk in schema.chunks([str(digest) for digest in plan.adopted]):
                 await connection.execute(update(schema.blobs).where(schema.blobs.c.digest.in_(chunk)).values(adopted=None))
             freed, left = await _collect(connection, take_away, now=self._clock())
@@ -885,7 +885,7 @@ class Catalog:
                 await connection.execute(delete(schema.blobs).where(schema.blobs.c.digest.in_(chunk)))
             changed = {*gone, *adopted, *damaged}
             if changed:
-                await tallies.recount_with(connection, changed)
+                await counters.recount_with(connection, changed)
         return len(adopted), len(gone)
 
 
@@ -1101,7 +1101,7 @@ async def _point_tag(connection: AsyncConnection, repository: Repository, tag: T
     row = (await connection.execute(select(schema.tags.c.digest, schema.tags.c.gone).where(same))).one_or_none()
     if row is None:
         await connection.execute(insert(schema.tags).values(repository=repository, name=tag, digest=digest, cached=now, checked=now, gone=False))
-        await tallies.tags_came(connection, repository, 1)
+        await counters.tags_came(connection, repository, 1)
         return True
     if row.digest == digest:
         await connection.execute(update(schema.tags).where(same).values(checked=now, gone=False))

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.core.reference import Digest, Repository, Tag
 
 RECENT = 60.0
 """Seconds for which what was used is not evicted: its client may yet ask for the rest of the image."""

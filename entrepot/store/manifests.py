@@ -21,11 +21,11 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from entrepot.core.platforms import OS_FEATURES_LIMIT, Platform, best_match
+from entrepot.core.reference import Digest, is_of_other_algorithm
 from entrepot.errors import DigestInvalid
+from entrepot.formatting import printable
 from entrepot.jsontext import first_value
-from entrepot.platforms import OS_FEATURES_LIMIT, Platform, best_match
-from entrepot.reference import Digest, is_of_other_algorithm
-from entrepot.words import printable
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

@@ -20,12 +20,12 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
 from entrepot.causes import disk_cause, locks_cause
-from entrepot.directories import file_system
 from entrepot.errors import EngineError
-from entrepot.store import schema, tallies
+from entrepot.files import file_system
+from entrepot.store import counters, schema
 from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
-from entrepot.store.reserve import Reserve
-from entrepot.store.salvage import backup_of, check, prepare_new, restore_missing, salvage
+from entrepot.store.disk_reserve import Reserve
+from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
 
 CHECK_TIME = 2.0
 """Seconds for which a start looks for damage: enough for 2 GB that are in the page cache (50 MB take 0.05 s). Of a larger one the rest is looked at later."""
@@ -137,7 +137,7 @@ def _make_tables(path: Path) -> None:
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            schema.create(connection, tallies.recount())
+            schema.create(connection, counters.recount())
     except Exception as error:
         if isinstance(cause := getattr(error, "orig", None), sqlite3.Error):
             raise cause from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.words import Column, table
+from entrepot.formatting import Column, table
 from tests.bench.measurement import (
     ENTREPOT,
     NGINX,

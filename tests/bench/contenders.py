@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tests.bench.measurement import ENTREPOT, PROXY, SOURCE
 from tests.bench.nginx import Source
-from tests.clients.container_clients import AMD64
-from tests.clients.entrepot import LOGIN_SERVER, Entrepot
-from tests.clients.processes import STARTING, Process, bare_environment
+from tests.e2e.clients.container_clients import AMD64
+from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
+from tests.e2e.clients.processes import STARTING, Process, bare_environment
+from tests.fakes.images import StandInImage
 from tests.processes import reserved_port
 from tests.programs import require_program
-from tests.standin.images import StandInImage
 
 COMPLETION = 120.0
 """Seconds that a cache has to keep what it has sent."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.bench.contenders import write_rules
 from tests.bench.measurement import ENTREPOT, Load, Measurement
 from tests.bench.scenarios import Bench, fill_catalog
-from tests.clients.entrepot import Entrepot
+from tests.e2e.clients.entrepot import Entrepot
 from tests.tui.pty import Program
 
 NOWHERE = "http://127.0.0.1:9"
@@ -26,7 +26,8 @@ import time
 from functools import partial
 from types import SimpleNamespace
 from entrepot.cache.pull import Pulls
-from entrepot.snapshots import PullSnapshot, PullState
+from entrepot.api.models import (PullSnapshot)
+from entrepot.core.states import (PullState)
 
 BEGUN = time.time()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from entrepot.demo.images import DOCKER, OCI
 from tests.bench.measurement import Load
 from tests.bench.readers import WrongAnswer
-from tests.clients.processes import bare_environment, run
+from tests.e2e.clients.processes import bare_environment, run
 
 AT_ONCE = 3
 """Blobs of one image that docker fetches at the same time (dockerd, ``--max-concurrent-downloads``)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from entrepot.words import Column, table
+from entrepot.formatting import Column, table
 
 ENTREPOT = "entrepot"
 PROXY = "docker-registry"

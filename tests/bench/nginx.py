@@ -15,10 +15,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.clients.processes import Process, bare_environment
+from tests.e2e.clients.processes import Process, bare_environment
+from tests.fakes.images import Content, StandInImage
 from tests.processes import reserved_port
 from tests.programs import require_program
-from tests.standin.images import Content, StandInImage
 
 _CONFIGURATION = """\
 daemon off;

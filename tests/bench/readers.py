@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.measurement import Load
-from tests.clients.processes import bare_environment, run
+from tests.e2e.clients.processes import bare_environment, run
 
 AT_ONCE = 1024 * 1024
 """Bytes that one connection reads before the next one has its turn."""

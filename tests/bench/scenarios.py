@@ -14,25 +14,25 @@ from pathlib import Path
 
 import httpx
 
-from entrepot.client import CacheClient
-from entrepot.credentials import CredentialBook
+from entrepot.api.client import CacheClient
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.credentials import CredentialBook
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.registries import SourceRegistries
+from entrepot.core.rules import RuleBook, RuleDraft
 from entrepot.demo.images import Descriptor, build_manifest
-from entrepot.reference import Digest, Repository, Tag
-from entrepot.rules import RuleBook, RuleDraft
-from entrepot.settings import Directories, Settings
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import OCI_MANIFEST, Manifest
-from entrepot.upstreams import SourceRegistries
 from tests.bench.contenders import CACHES, CACHES_AND_SOURCE, Contender, Start, through_entrepot, through_proxy, write_rules
 from tests.bench.driver import pull_together
 from tests.bench.measurement import ENTREPOT, NGINX, Load, Measurement, ProcessMeter
 from tests.bench.nginx import Nginx, Source
 from tests.bench.readers import WrongAnswer, read_together
 from tests.bench.wrk import ACCEPT, ask_again_and_again
-from tests.clients.container_clients import AMD64, ARM64
-from tests.clients.entrepot import LOGIN_SERVER, Entrepot
-from tests.standin.images import StandInImage, build_image
+from tests.e2e.clients.container_clients import AMD64, ARM64
+from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
+from tests.fakes.images import StandInImage, build_image
 
 MEGABYTE = 1_000_000
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from entrepot.demo.images import DOCKER, OCI
 from tests.bench.measurement import Load
 from tests.bench.readers import WrongAnswer
-from tests.clients.processes import bare_environment, run
+from tests.e2e.clients.processes import bare_environment, run
 from tests.programs import require_program
 
 ACCEPT = ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))

@@ -11,21 +11,22 @@ from io import FileIO
 import httpx
 import pytest
 
+from entrepot.api.models import PullSnapshot
 from entrepot.cache import cache as cache_module
 from entrepot.cache import proof as proof_module
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
-from entrepot.reference import Digest, Repository
-from entrepot.rules import RuleDraft
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.reference import Digest, Repository
+from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import PullState, SignIn
+from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
-from entrepot.settings import Directories, Settings
-from entrepot.snapshots import PullSnapshot, PullState, SignIn
-from entrepot.upstreams import DeclaredUpstream
 from tests.conftest import LOGIN_SERVER, Clock
+from tests.fakes import BasicSignIn, FlipByte, StandIn, Status
+from tests.fakes.faults import Headers, IgnoreRange
+from tests.fakes.images import Content
 from tests.server.test_registry import error_of, pull_all
-from tests.standin import BasicSignIn, FlipByte, StandIn, Status
-from tests.standin.faults import Headers, IgnoreRange
-from tests.standin.images import Content
 
 AMD64 = "linux/amd64"
 OTHER = "other.example.com"

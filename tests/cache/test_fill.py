@@ -1,6 +1,6 @@
 """One blob on its way in, for everyone who wants it.
 
-The source is scripted here, because a real one can't be made to break off after so many bytes; `tests/clients` has the real ones.
+The source is scripted here, because a real one can't be made to break off after so many bytes; `tests/e2e/clients` has the real ones.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, EXCESS, TAIL, Fill, FillCancelled, FillFailed, Fills, FillState
-from entrepot.cache.window import WINDOW, WRITE_AHEAD, StorageFailed
+from entrepot.cache.fill_buffer import WINDOW, WRITE_AHEAD, StorageFailed
+from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
-from entrepot.reference import Digest
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -413,7 +413,7 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
 
 
 async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_file(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("entrepot.cache.window.PATIENCE", 0.01)
+    monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
     source = Source(os.urandom(WINDOW * 3))
     gate = source.held_back[CHUNK * 8] = asyncio.Event()
     with no_file_above(CHUNK * 4):
@@ -443,7 +443,7 @@ async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_f
 
 
 async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("entrepot.cache.window.PATIENCE", 0.01)
+    monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
     source = Source(os.urandom(WINDOW * 3))
     with no_file_above(0):
         fill = await place.join(source)

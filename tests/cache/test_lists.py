@@ -10,12 +10,12 @@ import pytest
 
 from entrepot.cache import lists
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
-from entrepot.engine import Engine
-from entrepot.reference import Digest, Repository
+from entrepot.core.reference import Digest, Repository
+from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import OCI_INDEX
 from tests.conftest import Clock
-from tests.standin import Content, StandIn, StandInImage, Status
+from tests.fakes import Content, StandIn, StandInImage, Status
 
 TAGS = "/v2/library/nginx/tags/list"
 NGINX = Repository("library/nginx")

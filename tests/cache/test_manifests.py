@@ -15,16 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.reference import Digest, Repository, Tag
-from entrepot.rules import RuleDraft
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.rules import RuleDraft
+from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
-from entrepot.settings import Directories, Settings
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
 from entrepot.store.manifests import OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.standin import Content, Fault, Html, StandIn, Status
+from tests.fakes import Content, Fault, Html, StandIn, Status
 
 EVIL_TYPE = "application/vnd.evil.thing"
 

@@ -1,6 +1,6 @@
 """Pulls: they end definitely, are complete only when all their blobs are here, and are bounded.
 
-The fills are scripted here; `tests/test_engine.py` pulls with a real engine.
+The fills are scripted here; `tests/engine/test_engine.py` pulls with a real engine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 from entrepot.cache import pull as pull_module
 from entrepot.cache.fill import Fill, FillState
 from entrepot.cache.pull import LAYERS_AT_ONCE, Pull, PullOrigin, Pulls, PullSubject, TooManyPulls
+from entrepot.core.reference import Digest, Repository
+from entrepot.core.states import LayerState, PullState
 from entrepot.errors import EntrepotError
-from entrepot.reference import Digest, Repository
-from entrepot.snapshots import LayerState, PullState
 from entrepot.source.errors import SourceFailed
 from entrepot.store.manifests import OCI_MANIFEST, Descriptor, Manifest
 

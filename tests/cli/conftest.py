@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.settings import Directories
+from entrepot.config.settings import Directories
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, answering
 from tests.processes import tied
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from entrepot.cli.completion import MOST, _items
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
-from entrepot.settings import Directories
+from entrepot.config.settings import Directories
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import LOGIN_SERVER
+from tests.fakes import StandIn
 from tests.programs import require_program
-from tests.standin import StandIn
 from tests.tui.conftest import dashboard, pulled
 from tui.theme import theme_names
 

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
+from entrepot.api.client import CacheClient
 from entrepot.cli.credential_sets import sign_in_remark
-from entrepot.client import CacheClient
-from entrepot.engine import Engine
-from entrepot.settings import Directories
-from entrepot.snapshots import HealthStatus
+from entrepot.config.settings import Directories
+from entrepot.core.states import HealthStatus
+from entrepot.engine.engine import Engine
 from entrepot.source.client import SourceClient
 from tests.cli.conftest import SET, CommandLine
 from tests.conftest import LOGIN_SERVER, answering

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from entrepot.cli.dashboard import start_engine
+from entrepot.config.settings import Directories
 from entrepot.demo import OFFERED
 from entrepot.errors import EngineError
-from entrepot.settings import Directories
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.processes import children, is_running
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import LOGIN_SERVER
 from tui.presentation.drafts import credential_set_command, credential_set_toml, rule_command, rule_toml

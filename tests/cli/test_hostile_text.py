@@ -9,17 +9,17 @@ import re
 import httpx
 import pytest
 
+from entrepot.api.client import EngineRefused
+from entrepot.api.models import Event
 from entrepot.cli.session import fail, note, print_fields, print_json, print_table, tell
-from entrepot.client import EngineRefused
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.formatting import Column
 from entrepot.server.run import _JsonFormatter, _PlainFormatter
-from entrepot.snapshots import Event
 from entrepot.store import manifests
-from entrepot.words import Column
 from tests.cli.conftest import CommandLine
+from tests.fakes import StandIn
 from tests.hostile import HOSTILE, evil_image, obeyed
-from tests.standin import StandIn
 
 
 @pytest.fixture(params=["dropped", "stored"])

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.client import CacheClient, EngineRefused, EngineUnreachable, EngineUntrusted
-from entrepot.engine import Engine
-from entrepot.settings import ManagementOverTcp, Settings
-from entrepot.snapshots import EngineStatus
+from entrepot.api.client import CacheClient, EngineRefused, EngineUnreachable, EngineUntrusted
+from entrepot.api.models import EngineStatus
+from entrepot.config.settings import ManagementOverTcp, Settings
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import answering
-from tests.registries.certificates import Authority
+from tests.e2e.registries.certificates import Authority
 
 TOKEN = "a-token-of-thirty-characters.."
 

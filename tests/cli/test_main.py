@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from entrepot import __version__
-from entrepot.engine import Engine
-from entrepot.settings import Directories
+from entrepot.config.settings import Directories
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, SET, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.test_imports import COMMAND, HEAVY
 
 ON_AN_ENGINE = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from entrepot.cli.dashboard import start_engine
-from entrepot.directories import Directories
+from entrepot.config.directories import Directories
 from entrepot.errors import EngineError
 from tests.programs import require_program
 

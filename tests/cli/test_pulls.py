@@ -8,12 +8,13 @@ import os
 import pytest
 from rich.cells import cell_len
 
+from entrepot.api.models import PullSnapshot
 from entrepot.cli.pulls import _progress
-from entrepot.engine import Engine
-from entrepot.snapshots import PullSnapshot, PullState
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn, Status
+from tests.fakes import StandIn, Status
 
 
 def _running(repository: str, tag: str) -> PullSnapshot:

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.reference import Repository
+from entrepot.core.reference import Repository
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import Clock
-from tests.standin import StandIn
+from tests.fakes import StandIn
 
 
 async def _cached(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock, *names: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import SET, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 
 RULE_KEYS = {
     "repositories",

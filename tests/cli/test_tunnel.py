@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.api.client import CacheClient, EngineUnreachable
 from entrepot.cli import tunnel as module
 from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
-from entrepot.client import CacheClient, EngineUnreachable
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.cli.secure_shell import FarMachine, processes_that_name
-from tests.standin import StandIn
+from tests.fakes import StandIn
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 
 from entrepot.cli import verify as verify_module
 from entrepot.cli.verify import parse_speed
-from entrepot.engine import Engine
-from entrepot.snapshots import VerificationState
-from entrepot.verification import DEFAULT_SPEED
+from entrepot.core.states import VerificationState
+from entrepot.engine.engine import Engine
+from entrepot.engine.verification import DEFAULT_SPEED
 from tests.cli.conftest import PATIENCE, CommandLine
-from tests.server.test_damaged_blobs import flip
-from tests.standin import StandIn
-from tests.standin.images import PlatformImage
+from tests.fakes import StandIn
+from tests.fakes.images import PlatformImage
+from tests.scenarios.test_damaged_blobs import flip
 
 AMD64 = "linux/amd64"
 

@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
+from entrepot.core.reference import Digest
 from entrepot.demo.images import DOCKER, OCI, Descriptor, LayerRecipe, MediaTypes, build_config, build_index, build_manifest, split_platform
-from entrepot.reference import Digest
 
 RECIPE = LayerRecipe("base/amd64", 300_000, (("etc/os-release", "ID=demo\n"), ("usr/share/doc/README", "Read me.\n")))
 

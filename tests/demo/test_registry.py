@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from entrepot.config.settings import Settings
+from entrepot.core.reference import Digest, Repository, Tag, parse_repository, parse_tag
+from entrepot.core.registries import SourceRegistry
+from entrepot.core.states import SignIn
 from entrepot.demo import OFFERED
 from entrepot.demo.images import LayerRecipe
 from entrepot.demo.registry import IMAGES, LAYERS_IN_MEMORY, PIECE, DemoImage, demo_registry_app, served_on_loopback
-from entrepot.reference import Digest, Repository, Tag, parse_repository, parse_tag
-from entrepot.settings import Settings
-from entrepot.snapshots import SignIn
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceNotFound
-from entrepot.upstreams import SourceRegistry
 
 SHARED = LayerRecipe("shared", 200_000)
 SMALL = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.credentials import CredentialSet
+from entrepot.core.credentials import CredentialSet
 from entrepot.secrets import SecretIdentifier
 
 Script = Callable[[str, str], Path]

@@ -12,9 +12,9 @@ import pytest
 
 from entrepot.secrets import SECRET_LENGTH, SecretIdentifier, SecretUnavailable, read_credential, read_secret
 from entrepot.secrets.docker import MAX_CONFIG_SIZE
+from tests.fakes import BasicSignIn, StandIn
 from tests.programs import require_program
 from tests.secrets.conftest import Script, set_of
-from tests.standin import BasicSignIn, StandIn
 
 HELPER = """
 read server

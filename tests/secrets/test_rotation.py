@@ -10,15 +10,15 @@ from pathlib import Path
 import keyring
 import pytest
 
-from entrepot.reference import Repository, Tag
-from entrepot.settings import Settings
-from entrepot.snapshots import SignIn
+from entrepot.config.settings import Settings
+from entrepot.core.reference import Repository, Tag
+from entrepot.core.registries import SourceRegistry
+from entrepot.core.states import SignIn
 from entrepot.source.client import Sources
-from entrepot.upstreams import SourceRegistry
 from tests.conftest import Clock
+from tests.fakes import StandIn, TokenSignIn
 from tests.secrets.conftest import Script, set_of
 from tests.secrets.test_keyring import Kept
-from tests.standin import StandIn, TokenSignIn
 
 Keep = Callable[[str], None]
 IDENTIFIERS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.credentials import CredentialSet
+from entrepot.core.credentials import CredentialSet
 from entrepot.secrets import (
     SECRET_LENGTH,
     Secret,

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from entrepot.secrets import SecretForbidden, SecretIdentifier, SecretUnavailable, read_secret, vault
-from tests.standin.faults import Answer
-from tests.standin.wire import Request, Server
+from tests.fakes.faults import Answer
+from tests.fakes.transport import Request, Server
 
 pytest.importorskip("azure.keyvault.secrets.aio")
 pytest.importorskip("azure.identity.aio")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app
 
 

@@ -9,14 +9,14 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from entrepot.client import CacheClient, EngineRefused
-from entrepot.engine import Engine
+from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.config.settings import Settings
+from entrepot.engine.engine import Engine
 from entrepot.server.access import READING_METHODS
-from entrepot.server.registries import METADATA_PATHS
+from entrepot.server.acr.registries import METADATA_PATHS
 from entrepot.server.run import management_app
-from entrepot.settings import Settings
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 
 REGISTRY = "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.ContainerRegistry/registries/{r}"
 

@@ -8,14 +8,14 @@ import json
 import httpx
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.reference import Digest
-from entrepot.rules import RuleDraft
+from entrepot.core.reference import Digest
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
 from entrepot.server.registry import _warning
-from entrepot.snapshots import PullState
 from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.standin import FlipByte, Html, StandIn, StandInImage, Status
+from tests.fakes import FlipByte, Html, StandIn, StandInImage, Status
 
 AMD64 = "linux/amd64"
 

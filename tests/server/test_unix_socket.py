@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.client import CacheClient
-from entrepot.engine import Engine
+from entrepot.api.client import CacheClient
+from entrepot.config.settings import Directories, Settings
+from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.server import run
 from entrepot.server.run import serve
 from entrepot.server.unix_socket import owned_socket
-from entrepot.settings import Directories, Settings
 from tests.conftest import answering
 
 

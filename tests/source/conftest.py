@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from entrepot.credentials import CredentialSet
+from entrepot.config.settings import Settings
+from entrepot.core.credentials import CredentialSet
+from entrepot.core.registries import SourceRegistry
+from entrepot.core.states import SignIn
 from entrepot.secrets import SecretIdentifier
-from entrepot.settings import Settings
-from entrepot.snapshots import SignIn
 from entrepot.source.client import SourceClient, Sources
-from entrepot.upstreams import SourceRegistry
-from tests.standin import StandIn
+from tests.fakes import StandIn
 
 
 @dataclass

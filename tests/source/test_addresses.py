@@ -10,17 +10,17 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from entrepot.reference import Repository, Tag
-from entrepot.snapshots import SignIn
+from entrepot.core.reference import Repository, Tag
+from entrepot.core.registries import DeclaredUpstream, SourceRegistries, SourceRegistry
+from entrepot.core.states import SignIn
 from entrepot.source import transport
 from entrepot.source.addresses import Reach, is_local, is_loopback, literal_address, parse_address
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
-from entrepot.source.exchange import AddressRefused
+from entrepot.source.http import AddressRefused
 from entrepot.source.transport import SourceTransport
-from entrepot.upstreams import DeclaredUpstream, SourceRegistries, SourceRegistry
+from tests.fakes import Redirect, StandIn, TokenSignIn
 from tests.source.conftest import registry
-from tests.standin import Redirect, StandIn, TokenSignIn
 
 NGINX = Repository("library/nginx")
 LATEST = Tag("latest")

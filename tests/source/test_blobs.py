@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.client import BlobStream, SourceClient, Sources
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -15,8 +15,7 @@ from entrepot.source.errors import (
     SourceOverAllowance,
     SourceRefused,
 )
-from tests.source.conftest import registry
-from tests.standin import (
+from tests.fakes import (
     DropAfter,
     Fault,
     FlipByte,
@@ -29,6 +28,7 @@ from tests.standin import (
     Status,
     TruncateAt,
 )
+from tests.source.conftest import registry
 
 NGINX = Repository("library/nginx")
 LATEST = Tag("latest")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from entrepot.config.settings import MANIFEST_LIMIT
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.demo.images import DOCKER, OCI
-from entrepot.reference import Digest, Repository, Tag
-from entrepot.settings import MANIFEST_LIMIT
 from entrepot.source.client import EMPTY_INDEX, MANIFEST_TYPES, BlobStream, SourceClient, Sources, TagPage, UpstreamState
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -20,8 +20,7 @@ from entrepot.source.errors import (
     SourceOverAllowance,
     SourceRefused,
 )
-from tests.source.conftest import Clock, registry
-from tests.standin import (
+from tests.fakes import (
     Content,
     DropAfter,
     Fault,
@@ -32,6 +31,7 @@ from tests.standin import (
     StandIn,
     Status,
 )
+from tests.source.conftest import Clock, registry
 
 NGINX = Repository("library/nginx")
 LATEST = Tag("latest")

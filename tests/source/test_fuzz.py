@@ -23,16 +23,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from entrepot.credentials import CredentialSet
-from entrepot.reference import Digest, Repository, Tag, parse_tag
+from entrepot.config.settings import Settings
+from entrepot.core.credentials import CredentialSet
+from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import SecretIdentifier
-from entrepot.settings import Settings
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
-from entrepot.source.breaker import Breakers
+from entrepot.source.circuit_breaker import Breakers
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceError
-from entrepot.source.exchange import Exchange
+from entrepot.source.http import Exchange
 from entrepot.source.transport import SourceTransport
 from entrepot.store.manifests import LARGEST_SIZE, ManifestUnreadable, parse_manifest
 from tests.source.conftest import registry

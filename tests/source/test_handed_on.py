@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from entrepot.credentials import CredentialSet
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.core.credentials import CredentialSet
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.addresses import Reach
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceFailed, SourceNotFound, SourceRefused
+from tests.fakes import BasicSignIn, Redirect, Request, SocksProxy, StandIn, StandInImage, Status, TokenSignIn
+from tests.fakes.faults import Answer
 from tests.source.conftest import Clock, registry
-from tests.standin import BasicSignIn, Redirect, Request, SocksProxy, StandIn, StandInImage, Status, TokenSignIn
-from tests.standin.faults import Answer
 
 NGINX = Repository("library/nginx")
 LATEST = Tag("latest")

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.engine.engine import Engine
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceError
+from tests.fakes import Fault, Redirect, Request, StandIn, Status, TokenSignIn
+from tests.fakes.faults import Answer
 from tests.source.conftest import registry as declared
 from tests.source.test_client import ABSENT, NGINX
-from tests.standin import Fault, Redirect, Request, StandIn, Status, TokenSignIn
-from tests.standin.faults import Answer
 
 TAG = "/v2/library/nginx/manifests/1"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"

@@ -13,13 +13,14 @@ import httpx
 import pytest
 
 import entrepot.source
-from entrepot import credentials, reference, rules, upstreams, words
+from entrepot import formatting
+from entrepot.core import credentials, reference, registries, rules
+from entrepot.core.reference import Digest, ImageReference, parse_reference, parse_repository, parse_tag
+from entrepot.core.registries import DeclaredUpstream, SourceRegistries, parse_login_server
 from entrepot.errors import EntrepotError
-from entrepot.reference import Digest, ImageReference, parse_reference, parse_repository, parse_tag
-from entrepot.source import addresses, decoding, exchange, tokens
-from entrepot.source.allowance import read_allowance, read_retry_after
-from entrepot.upstreams import DeclaredUpstream, SourceRegistries, parse_login_server
-from entrepot.words import parse_size, printable
+from entrepot.formatting import parse_size, printable
+from entrepot.source import addresses, auth, decoding, http
+from entrepot.source.rate_limit import read_allowance, read_retry_after
 from tests.source.conftest import registry
 
 HEADERS = 100 * 8_190
@@ -34,7 +35,7 @@ PATTERN = 30_000
 SECOND = 1.0
 
 SOURCE_MODULES = [each.name for each in pkgutil.iter_modules(entrepot.source.__path__, "entrepot.source.")]
-MODULES = [*map(importlib.import_module, SOURCE_MODULES), rules, reference, upstreams, credentials, words]
+MODULES = [*map(importlib.import_module, SOURCE_MODULES), rules, reference, registries, credentials, formatting]
 
 UNITS = (
     *("a", "9", " ", ",", ";", "=", '"', "\\", "<", ">", "-", "_", ".", "/", ":", "*", "@", "'", "\t", "\x1b", "é", "٣"),
@@ -91,7 +92,7 @@ PATTERNS = {f"{module.__name__}.{name}": each for module in MODULES for name, ea
 
 
 def test_the_patterns_are_really_looked_at() -> None:
-    assert {"entrepot.source.tokens._PARAMETER", "entrepot.source.decoding._MEDIA_TYPE", "entrepot.reference._REPOSITORY"} <= set(PATTERNS)
+    assert {"entrepot.source.auth._PARAMETER", "entrepot.source.decoding._MEDIA_TYPE", "entrepot.core.reference._REPOSITORY"} <= set(PATTERNS)
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
@@ -110,8 +111,8 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_content_range": (decoding.parse_content_range, HEADERS),
     "parse_unsatisfied_range": (decoding.parse_unsatisfied_range, HEADERS),
     "parse_number": (decoding.parse_number, HEADERS),
-    "parse_challenges": (lambda text: tokens.parse_challenges([text]), HEADERS),
-    "parse_challenges of many": (lambda text: tokens.parse_challenges(["Bearer " + text] * 100), 8_190),
+    "parse_challenges": (lambda text: auth.parse_challenges([text]), HEADERS),
+    "parse_challenges of many": (lambda text: auth.parse_challenges(["Bearer " + text] * 100), 8_190),
     "read_allowance": (lambda text: read_allowance({"ratelimit-limit": text, "x-ratelimit-remaining": text, "ratelimit-reset": text}, 0), HEADERS),
     "read_retry_after": (lambda text: read_retry_after({"retry-after": text}, 0), HEADERS),
     "parse_address": (addresses.parse_address, HEADERS),
@@ -119,8 +120,8 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_address from a base": (lambda text: addresses.parse_address(text, httpx.URL("https://registry-1.docker.io/v2/")), 8_000),
     "literal_address": (addresses.literal_address, HEADERS),
     "is_local": (addresses.is_local, HEADERS),
-    "check_realm": (lambda text: tokens.check_realm(f"https://{text}", registry("https://registry-1.docker.io")), 8_000),
-    "registrable_domain": (tokens.registrable_domain, 253),
+    "check_realm": (lambda text: auth.check_realm(f"https://{text}", registry("https://registry-1.docker.io")), 8_000),
+    "registrable_domain": (auth.registrable_domain, 253),
     "media_type of an answer": (lambda text: answer({"content-type": text}).media_type_is_valid, HEADERS),
     "length of an answer": (lambda text: answer({"content-length": text}).length, HEADERS),
     "parse_tag": (parse_tag, BODY),
@@ -135,10 +136,10 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
 }
 
 
-def answer(headers: dict[str, str]) -> exchange.Answer:
+def answer(headers: dict[str, str]) -> http.Answer:
     response = httpx.Response(200, headers={name: value.encode() for name, value in headers.items()}, stream=httpx.ByteStream(b""))
     response.request = httpx.Request("GET", "https://r.example/")
-    return exchange.Answer(response, "r.example", "a test", redirected=False)
+    return http.Answer(response, "r.example", "a test", redirected=False)
 
 
 @pytest.mark.parametrize("name", READERS)

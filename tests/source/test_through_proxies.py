@@ -13,18 +13,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.reference import Repository, Tag
+from entrepot.core.reference import Repository, Tag
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
 from entrepot.source.client import Sources
+from entrepot.source.dns import LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
-from entrepot.source.lookups import LookupsBusy
 from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
 from entrepot.source.transport import SourceTransport
+from tests.e2e.registries.certificates import Authority
+from tests.fakes import HttpProxy, Redirect, SocksProxy, StandIn, StandInImage, StandInProxy, TokenSignIn
 from tests.programs import require_program
-from tests.registries.certificates import Authority
 from tests.source.conftest import registry
-from tests.standin import HttpProxy, Redirect, SocksProxy, StandIn, StandInImage, StandInProxy, TokenSignIn
 
 HOST = "registry.example"
 NGINX = Repository("library/nginx")

@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from entrepot.credentials import CredentialSet
-from entrepot.reference import Repository, Tag
-from entrepot.settings import Settings
+from entrepot.config.settings import Settings
+from entrepot.core.credentials import CredentialSet
+from entrepot.core.reference import Repository, Tag
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
+from tests.fakes import Redirect, StandIn, TokenSignIn
 from tests.source.conftest import registry
-from tests.standin import Redirect, StandIn, TokenSignIn
 
 NGINX = Repository("library/nginx")
 

@@ -16,7 +16,7 @@ from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
 from entrepot.source.proxies import proxy_of
 from entrepot.source.transport import SourceTransport
-from tests.standin import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
+from tests.fakes import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
 
 BODY = bytes(range(256)) * 4096
 

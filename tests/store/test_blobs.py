@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrepot.reference import Digest
+from entrepot.core.reference import Digest
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import (
     CHECK_SIZE,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.errors import EngineError
-from entrepot.reference import Digest, Repository, Tag
 from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed, Locks, TagEntry, Usage
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, PlannedImage, plan
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from entrepot.reference import Repository, Tag
+from entrepot.core.reference import Repository, Tag
 from entrepot.store import connections
 from entrepot.store.catalog import Catalog, CatalogFailed
 from tests.store.test_catalog import NGINX, SOURCE, image

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from entrepot.reference import Digest, Repository, Tag
+from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, locked_above, plan
 
 A, B = Repository("library/a"), Repository("library/b")

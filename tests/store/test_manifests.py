@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from entrepot.reference import Digest
+from entrepot.core.reference import Digest
 from entrepot.store.manifests import (
     DOCKER_LIST,
     LARGEST_SIZE,

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-from entrepot.reference import Repository, Tag
+from entrepot.core.reference import Repository, Tag
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST
 from entrepot.store.schema import SCHEMA_VERSION

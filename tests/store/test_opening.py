@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from entrepot.core.reference import Tag
 from entrepot.errors import EngineError
-from entrepot.reference import Tag
 from entrepot.store import catalog as catalog_module
 from entrepot.store import opening
 from entrepot.store.catalog import Catalog, CatalogFailed
+from entrepot.store.catalog_maintenance import Upkeep
 from entrepot.store.connections import Reason
-from entrepot.store.reserve import RESERVE_SIZE, Reserve
-from entrepot.store.upkeep import Upkeep
+from entrepot.store.disk_reserve import RESERVE_SIZE, Reserve
 from tests.programs import require_program, require_root
 from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
 

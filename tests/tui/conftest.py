@@ -16,11 +16,11 @@ import msgspec
 import pytest
 from textual.pilot import Pilot
 
-from entrepot.client import CacheClient
-from entrepot.engine import Engine
+from entrepot.api.client import CacheClient
+from entrepot.api.models import EngineStatus
+from entrepot.config.settings import Directories
+from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app
-from entrepot.settings import Directories
-from entrepot.snapshots import EngineStatus
 from tests.conftest import Clock, answering
 from tests.tui.grid import grid
 from tests.tui.pty import Program

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from entrepot.client import CacheClient
-from entrepot.snapshots import (
+from entrepot.api.client import CacheClient
+from entrepot.api.models import (
     Activity,
     ActivityBucket,
     ActivityCounts,
@@ -20,13 +20,11 @@ from entrepot.snapshots import (
     Event,
     Examination,
     LayerSnapshot,
-    LayerState,
     PullSnapshot,
-    PullState,
     RuleSnapshot,
-    SignIn,
     UpstreamSnapshot,
 )
+from entrepot.core.states import LayerState, PullState, SignIn
 from tests.tui.conftest import Person
 from tui.app import Dashboard
 

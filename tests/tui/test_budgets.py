@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
-from entrepot.snapshots import PullSnapshot, PullState
-from tests.standin import StandIn
+from entrepot.api.models import PullSnapshot
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
+from tests.fakes import StandIn
 from tests.tui.conftest import Looks, Opened, sees
 from tests.tui.pty import Program
 from tests.tui.test_life import ESCAPE, PLACES, visit
@@ -25,7 +26,7 @@ MODULES = 620
 LOADED = """
 import json, os, sys
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
-import entrepot.cli.main, entrepot.cli.dashboard, tui.run, tui.app, tui.thrift, tui.options, tui.screens.overview
+import entrepot.cli.main, entrepot.cli.dashboard, tui.run, tui.app, tui.driver, tui.options, tui.screens.overview
 print(json.dumps(sorted(sys.modules)))
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.pty import Program
-from tui.screens.area import INTERVAL
+from tui.screens.base import INTERVAL
 
 BUDGET = 5000
 """Bytes a second for twenty pulls."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from entrepot.store import manifests
+from tests.fakes import StandIn
 from tests.hostile import COMMANDS, HOSTILE, evil_image, obeyed
-from tests.standin import StandIn
 from tests.tui.conftest import Looks, Opened, sees
 
 SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\](?:52;c;[A-Za-z0-9+/=]*|22;default)\x07|\x1b[=>78c]")

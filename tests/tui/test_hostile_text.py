@@ -14,15 +14,15 @@ import pytest
 from rich.cells import cell_len
 from textual.screen import ModalScreen
 
-from entrepot import client as client_module
-from entrepot.client import CacheClient, EngineRefused
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
+from entrepot.api import client as client_module
+from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
+from tests.fakes import StandIn
 from tests.hostile import HOSTILE, obeyed
-from tests.standin import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
-from tui.screens.area import AREAS
+from tui.screens.base import AREAS
 
 MARKUP = " [red]w[oops] [/oops] [@click=app.leave]y[/] [bold"
 TAIL = f"{MARKUP}層\x1b[3;3H\x1b]0;t\x07\x9b31m\x9d0;t\x9c\r\n\u202eg\u2066"

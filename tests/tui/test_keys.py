@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from textual.binding import Binding
 
-from entrepot.engine import Engine
+from entrepot.engine.engine import Engine
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
 from tui.app import Dashboard

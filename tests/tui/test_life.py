@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.settings import Directories
-from tests.clients.processes import Process
-from tests.standin import StandIn
+from entrepot.config.settings import Directories
+from entrepot.engine.engine import Engine
+from tests.e2e.clients.processes import Process
+from tests.fakes import StandIn
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
 

@@ -8,10 +8,10 @@ import os
 import pytest
 from textual.widgets import Input
 
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
+from entrepot.core.rules import RuleDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
@@ -72,7 +72,7 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
 
 
 async def test_an_engine_that_is_lost_is_shown_and_found_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from entrepot.client import CacheClient, EngineUnreachable
+    from entrepot.api.client import CacheClient, EngineUnreachable
 
     async with dashboard(engine) as person:
         status = CacheClient.status

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
+from entrepot.core.rules import RuleDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.widgets import Input
 
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.rules import RuleDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fuzz.conftest import examples
-from tests.standin import StandIn
+from tests.fakes import StandIn
+from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
-from tui.keyboard import RUN_GAP, RUN_LIMIT, KeyReader
+from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
 from tui.wizards.wizard import Wizard
-from widgets.dialogs import Question
+from widgets.dialogs.common import Question
 
 PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "overview": (("1",), "Pulling now"),
@@ -273,7 +273,7 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
 
 async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(stocked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """F66: the last line of a paste may come late over a slow line. A second enter is meant."""
-    monkeypatch.setattr("tui.type_ahead.LEFT_OUT_GAP", 3600.0)
+    monkeypatch.setattr("tui.key_queue.LEFT_OUT_GAP", 3600.0)
     async with dashboard(stocked) as person:
         await go_to(person, "a question, at delete")
         await person.until(lambda: getattr(person.app.focused, "id", "") == "delete")

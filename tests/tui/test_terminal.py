@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.secure_shell import FarMachine
-from tests.clients.processes import Process
+from tests.e2e.clients.processes import Process
 from tests.processes import tied
 from tests.programs import require_program
 

@@ -9,11 +9,12 @@ import os
 import sys
 import time
 
-from entrepot.snapshots import PullSnapshot, PullState
+from entrepot.api.models import PullSnapshot
+from entrepot.core.states import PullState
 from tests.tui.scripted import ScriptedEngine, pull
-from tui import watch
+from tui import polling
 from tui.app import Dashboard
-from tui.screens import area
+from tui.screens import base
 
 SIZE = 700_000_000
 
@@ -54,6 +55,6 @@ LOOK_INTERVAL = 0.2
 """Seconds between two looks, whether something moves or not: bytes are counted by looks, and need not be waited for."""
 
 if __name__ == "__main__":
-    area.INTERVAL = watch.QUIET_INTERVAL = LOOK_INTERVAL
+    base.INTERVAL = polling.QUIET_INTERVAL = LOOK_INTERVAL
     under_way, ended, looks = (int(each) for each in sys.argv[1:4])
     Dashboard(Watched(under_way, ended, looks, sys.argv[4]).client()).run()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
-from entrepot.words import since
+from entrepot.api.models import CredentialSetSnapshot
+from entrepot.core.states import HealthStatus
+from entrepot.formatting import since
 from tui.presentation import drafts
 from tui.presentation.status import day, named
 from widgets.row_list import Cell, Row

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from entrepot.snapshots import DeletionPlan
-from entrepot.words import counted, size
+from entrepot.api.models import DeletionPlan
+from entrepot.formatting import counted, size
 from tui.presentation.status import named
 
 NAMES = 5

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.snapshots import Event
-from entrepot.words import since
+from entrepot.api.models import Event
+from entrepot.formatting import since
 from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from entrepot.snapshots import Holding, ImageBlob, TagDetail, TagImage
-from entrepot.words import ago, counted, short_digest, since, size
+from entrepot.api.models import ImageBlob, TagDetail, TagImage
+from entrepot.core.states import Holding
+from entrepot.formatting import ago, counted, short_digest, since, size
 from tui.presentation.repositories import tag_state
 from tui.presentation.status import named
 from widgets.row_list import Cell, Row

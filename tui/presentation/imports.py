@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from entrepot.snapshots import ImportEntry, ImportOutcome, ImportPlan
-from entrepot.words import counted
+from entrepot.api.models import ImportEntry, ImportPlan
+from entrepot.core.states import ImportOutcome
+from entrepot.formatting import counted
 from tui.presentation.secrets import is_program
 from widgets.row_list import Cell, Row
 

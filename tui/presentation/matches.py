@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from entrepot.snapshots import Holding, RuleMatch
+from entrepot.api.models import RuleMatch
+from entrepot.core.states import Holding
 from tui.presentation.status import named
 
 

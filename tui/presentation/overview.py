@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.snapshots import Activity, EngineStatus, Event, UpstreamSnapshot
-from entrepot.words import bar, counted, out_of, size
+from entrepot.api.models import Activity, EngineStatus, Event, UpstreamSnapshot
+from entrepot.formatting import bar, counted, out_of, size
 from tui.presentation.events import keyed, severity, when
 from tui.presentation.sources import upstream_in_short, used_first
+from widgets.charts import gathered
 from widgets.row_list import Cell, Row
-from widgets.sparkline import gathered
 from widgets.text import wrapped
 
 FIGURES = 4

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from entrepot.snapshots import LayerSnapshot, LayerState, PullSnapshot, PullState
-from entrepot.words import bar, counted, duration, moment, out_of, rate, short_digest, size
+from entrepot.api.models import LayerSnapshot, PullSnapshot
+from entrepot.core.states import LayerState, PullState
+from entrepot.formatting import bar, counted, duration, moment, out_of, rate, short_digest, size
 from widgets.detail import Detail
 from widgets.row_list import Cell, Column, Row
 

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Callable
 
-from entrepot.snapshots import EvictedImage, EvictionSnapshot, RefreshedTag, RepositorySnapshot, TagSnapshot
-from entrepot.words import ago, counted, duration, short_digest, since, size, what_stays
+from entrepot.api.models import EvictedImage, EvictionSnapshot, RefreshedTag, RepositorySnapshot, TagSnapshot
+from entrepot.formatting import ago, counted, duration, short_digest, since, size, what_stays
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
 

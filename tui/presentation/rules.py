@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from entrepot.snapshots import RuleSnapshot
-from entrepot.words import ago, counted, since, size
+from entrepot.api.models import RuleSnapshot
+from entrepot.formatting import ago, counted, since, size
 from tui.presentation import drafts
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from entrepot.snapshots import Examination, Outcome, RuleSnapshot, SignIn, UpstreamSnapshot
-from entrepot.words import ago, counted, duration, moment, since
+from entrepot.api.models import Examination, RuleSnapshot, UpstreamSnapshot
+from entrepot.core.states import Outcome, SignIn
+from entrepot.formatting import ago, counted, duration, moment, since
 from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row

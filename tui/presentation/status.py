@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from entrepot.snapshots import EngineStatus
-from entrepot.words import out_of, size
+from entrepot.api.models import EngineStatus
+from entrepot.formatting import out_of, size
 
 
 def status_parts(status: EngineStatus) -> tuple[str, ...]:

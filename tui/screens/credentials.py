@@ -9,8 +9,9 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.client import ClientError
-from entrepot.snapshots import CredentialSetSnapshot
+from entrepot.api.client import ClientError
+from entrepot.api.models import CredentialSetSnapshot
+from tui.key_queue import brings_screen
 from tui.presentation.credentials import (
     credential_set_command,
     credential_set_facts,
@@ -18,11 +19,10 @@ from tui.presentation.credentials import (
     credential_set_row,
 )
 from tui.presentation.deletion import refused_text
-from tui.screens.area import ListScreen
-from tui.type_ahead import brings_screen
+from tui.screens.base import ListScreen
 from tui.wizards.credential_set import CredentialSetWizard
 from widgets.detail import Detail
-from widgets.dialogs import Choice, Question
+from widgets.dialogs.common import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
 

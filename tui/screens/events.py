@@ -11,13 +11,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.snapshots import Event
-from entrepot.words import counted, printable
+from entrepot.api.models import Event
+from entrepot.formatting import counted, printable
+from tui.key_queue import brings_screen
 from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of
-from tui.screens.area import ListScreen
-from tui.type_ahead import brings_screen
+from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.report import Report
+from widgets.dialogs.report import Report
 from widgets.row_list import Column, Row, RowList
 
 

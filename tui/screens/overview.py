@@ -10,14 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from entrepot.snapshots import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
+from entrepot.api.models import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
+from tui.polling import QUIET_INTERVAL
 from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, shortened, sources, space
 from tui.presentation.pulls import PROGRESS_COLUMNS, PROGRESS_WIDTH, STEADY_COLUMNS, pull_progress, pull_row, running_told
-from tui.screens.area import WIDE, EngineScreen
-from tui.watch import QUIET_INTERVAL
-from widgets.lines import tell
+from tui.screens.base import WIDE, EngineScreen
+from widgets.bars import tell
+from widgets.charts import Sparkline
 from widgets.row_list import Column, RowList
-from widgets.sparkline import Sparkline
 from widgets.text import Plain
 
 HISTORY_INTERVAL = 30.0

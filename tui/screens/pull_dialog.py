@@ -11,14 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from entrepot.client import ClientError
-from entrepot.platforms import Platform, PlatformInvalid
-from entrepot.snapshots import Holding, RuleMatch, TagDetail
+from entrepot.api.client import ClientError
+from entrepot.api.models import RuleMatch, TagDetail
+from entrepot.core.platforms import Platform, PlatformInvalid
+from entrepot.core.states import Holding
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
-from widgets.answers import Dialog
-from widgets.dialogs import DIALOG_CSS, LOW, SCROLLS
-from widgets.inquiry import PAUSE
+from widgets.dialogs.base import Dialog
+from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
+from widgets.dialogs.prompt import PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 

@@ -10,8 +10,10 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.client import ClientError
-from entrepot.snapshots import PullSnapshot, PullState
+from entrepot.api.client import ClientError
+from entrepot.api.models import PullSnapshot
+from entrepot.core.states import PullState
+from tui.key_queue import brings_screen
 from tui.presentation.copies import pull_command
 from tui.presentation.pulls import (
     PROGRESS_COLUMNS,
@@ -29,11 +31,10 @@ from tui.presentation.pulls import (
     running_told,
     under_way_first,
 )
-from tui.screens.area import WIDE, ListScreen
-from tui.type_ahead import brings_screen
+from tui.screens.base import WIDE, ListScreen
+from widgets.bars import tell
 from widgets.detail import Detail
-from widgets.dialogs import Choice, Question
-from widgets.lines import tell
+from widgets.dialogs.common import Choice, Question
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain, cell_width
 

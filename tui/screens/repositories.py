@@ -11,15 +11,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.worker import get_current_worker
 
-from entrepot.client import ClientError
-from entrepot.snapshots import RepositorySnapshot
-from entrepot.words import counted, parse_size, size
+from entrepot.api.client import ClientError
+from entrepot.api.models import RepositorySnapshot
+from entrepot.formatting import counted, parse_size, size
+from tui.key_queue import brings_screen
 from tui.presentation.repositories import RepositoryRow, eviction_lines, nothing_to_evict, repository_facts, repository_lines
-from tui.screens.cached import CachedScreen, Subject
+from tui.screens.cached_base import CachedScreen, Subject
 from tui.screens.repository import RepositoryScreen
-from tui.type_ahead import brings_screen
 from widgets.detail import Detail
-from widgets.dialogs import Choice, Field, Prompt, Question
+from widgets.dialogs.common import Choice, Field, Prompt, Question
 from widgets.row_list import Column, Row, RowList
 
 EVICT = "evict"

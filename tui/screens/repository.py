@@ -10,14 +10,14 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.snapshots import RepositoryDetail, TagSnapshot
-from entrepot.words import size
+from entrepot.api.models import RepositoryDetail, TagSnapshot
+from entrepot.formatting import size
 from tui.presentation.copies import pull_command
 from tui.presentation.repositories import tag_facts, tag_lines, tag_row
-from tui.screens.cached import CachedScreen, OpenedScreen, Subject
+from tui.screens.cached_base import CachedScreen, OpenedScreen, Subject
 from tui.screens.tag import TagScreen
+from widgets.bars import tell
 from widgets.detail import Detail
-from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
 

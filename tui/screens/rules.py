@@ -9,20 +9,21 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.client import ClientError
-from entrepot.snapshots import RuleMatch, RuleSnapshot, SignIn
+from entrepot.api.client import ClientError
+from entrepot.api.models import RuleMatch, RuleSnapshot
+from entrepot.core.states import SignIn
+from tui.key_queue import brings_screen
 from tui.presentation.credentials import credential_set_health
 from tui.presentation.deletion import rule_plan_text
 from tui.presentation.matches import match_lines, rule_to_show
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
-from tui.screens.area import AREAS, ListScreen
-from tui.type_ahead import brings_screen
+from tui.screens.base import AREAS, ListScreen
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
 from widgets.detail import Detail
-from widgets.dialogs import Choice, Question
-from widgets.inquiry import Answer, Inquiry
-from widgets.pick import Option, Pick
+from widgets.dialogs.common import Choice, Question
+from widgets.dialogs.prompt import Answer, Inquiry
+from widgets.dialogs.select import Option, Pick
 from widgets.row_list import Column, Row, RowList
 
 NO_SET = ""

@@ -9,13 +9,13 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from entrepot.client import ClientError
-from entrepot.snapshots import RuleSnapshot, UpstreamSnapshot
+from entrepot.api.client import ClientError
+from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from tui.key_queue import brings_screen
 from tui.presentation.sources import examination_told, rules_told, upstream_detail, upstream_row, used_first
-from tui.screens.area import ListScreen
-from tui.type_ahead import brings_screen
+from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.report import Report
+from widgets.dialogs.report import Report
 from widgets.row_list import Cell, Column, Row, RowList
 
 

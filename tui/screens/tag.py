@@ -11,12 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
-from entrepot.snapshots import TagDetail, TagImage
-from entrepot.words import short_digest
+from entrepot.api.models import TagDetail, TagImage
+from entrepot.formatting import short_digest
 from tui.presentation.images import blob_facts, blob_kind, blob_lines, blob_row, blobs, image_facts, image_lines, image_name, image_row, tag_title
-from tui.screens.cached import CachedScreen, OpenedScreen, Subject
+from tui.screens.cached_base import CachedScreen, OpenedScreen, Subject
+from widgets.bars import tell
 from widgets.detail import Detail
-from widgets.lines import tell
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
 

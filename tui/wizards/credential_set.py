@@ -11,8 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from entrepot.client import ClientError, EngineRefused
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus, Problem, SignIn, TriedSignIn, UpstreamSnapshot
+from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.models import CredentialSetSnapshot, Problem, TriedSignIn, UpstreamSnapshot
+from entrepot.core.states import HealthStatus, SignIn
 from tui.presentation.drafts import COMMAND_WIDTH, credential_set_change_command, credential_set_command, credential_set_toml
 from tui.presentation.secrets import SECRET_KINDS, is_program, told_of
 from tui.wizards.wizard import Entry, Feedback, Told, Wizard, agrees_to_programs, first_problem, show_few

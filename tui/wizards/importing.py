@@ -16,10 +16,11 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from entrepot.client import ClientError, EngineRefused
+from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.models import ImportPlan, Problem
+from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
-from entrepot.snapshots import ImportOutcome, ImportPlan, Problem
-from entrepot.words import counted, size
+from entrepot.formatting import counted, size
 from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary, programs_text
 from tui.wizards.wizard import Entry, Feedback, Wizard, agrees_to_programs
 from widgets.row_list import Cell, Column, Row, RowList

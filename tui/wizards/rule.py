@@ -14,9 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from entrepot.client import EngineRefused
-from entrepot.snapshots import CheckedRule, CredentialSetSnapshot, Problem, SignIn, UpstreamSnapshot
-from entrepot.words import counted
+from entrepot.api.client import EngineRefused
+from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, UpstreamSnapshot
+from entrepot.core.states import SignIn
+from entrepot.formatting import counted
 from tui.presentation.credentials import HEALTH
 from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices

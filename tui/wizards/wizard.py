@@ -15,13 +15,13 @@ from textual.containers import VerticalScroll
 from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
-from entrepot.client import ClientError, EngineRefused
-from entrepot.snapshots import Problem
+from entrepot.api.client import ClientError, EngineRefused
+from entrepot.api.models import Problem
+from tui.key_queue import HoldsKeys
 from tui.presentation.drafts import COMMAND_WIDTH
-from tui.type_ahead import HoldsKeys
-from widgets.answers import OneAnswer
-from widgets.dialogs import Choice, Question
-from widgets.lines import KeyLine
+from widgets.bars import KeyLine
+from widgets.dialogs.base import OneAnswer
+from widgets.dialogs.common import Choice, Question
 from widgets.row_list import Row, RowList
 from widgets.step_trail import StepTrail
 from widgets.text import Plain, TextLine

@@ -6,8 +6,9 @@ import shlex
 
 import msgspec
 
+from entrepot.api.models import CredentialSetSnapshot
 from entrepot.cli.main import cli
-from entrepot.snapshots import CredentialSetSnapshot, HealthStatus
+from entrepot.core.states import HealthStatus
 from tui.presentation.credentials import credential_set_command, credential_set_facts, credential_set_lines, credential_set_row
 
 NOW = 1_780_000_000.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrepot.snapshots import DeletionPlan
+from entrepot.api.models import DeletionPlan
 from tui.presentation.deletion import refused_text, repository_plan_text, rule_plan_text, tag_plan_text
 
 

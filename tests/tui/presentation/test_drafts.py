@@ -7,8 +7,8 @@ import tomllib
 
 import pytest
 
+from entrepot.core.secret_identifiers import _PLACES
 from entrepot.secrets import SecretIdentifier
-from entrepot.secrets.identifier import _PLACES
 from tui.presentation.drafts import credential_set_change_command, credential_set_command, credential_set_toml, rule_command, rule_toml
 from tui.presentation.freshness import freshness_choices
 from tui.presentation.secrets import SECRET_KINDS, kind_of, told_of

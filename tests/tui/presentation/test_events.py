@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.snapshots import Event
+from entrepot.api.models import Event
 from tests.tui.scripted import NOW
 from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of, when
 from widgets.row_list import Cell

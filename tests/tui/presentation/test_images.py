@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from entrepot.snapshots import Holding, ImageBlob, TagDetail, TagImage, TagSnapshot
+from entrepot.api.models import ImageBlob, TagDetail, TagImage, TagSnapshot
+from entrepot.core.states import Holding
 from tui.presentation.images import blob_facts, blob_kind, blob_lines, blob_row, image_facts, image_lines, image_row, sharers, tag_title
 
 NOW = 1_780_000_000.0

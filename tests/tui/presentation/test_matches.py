@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from entrepot.snapshots import Holding, NearRule, RuleMatch
+from entrepot.api.models import NearRule, RuleMatch
+from entrepot.core.states import Holding
 from tui.presentation.matches import match_lines, rule_to_show
 
 FOUND = RuleMatch(

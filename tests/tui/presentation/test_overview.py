@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from entrepot.api.models import ActivityCounts, EngineStatus, Event, UpstreamSnapshot
 from entrepot.demo import OFFERED
-from entrepot.snapshots import ActivityCounts, EngineStatus, Event, UpstreamSnapshot
 from tests.tui.scripted import NO_ACTIVITY, NOW, STATUS, UPSTREAM, changed
 from tui.presentation.overview import figures, history, last_events, needs, pulls_told, shared_out, sources, space
 from widgets.row_list import Row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.snapshots import LayerState, PullState
+from entrepot.core.states import LayerState, PullState
 from tests.tui.scripted import LAYER, NOW, PULL, changed, pull
 from tui.presentation.pulls import (
     asked_by,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from entrepot.snapshots import RefreshedTag, RepositorySnapshot, TagSnapshot
+from entrepot.api.models import RefreshedTag, RepositorySnapshot, TagSnapshot
 from tui.presentation.repositories import RepositoryRow, natural, refreshed_text, repository_facts, repository_lines, tag_facts, tag_row, tag_state
 
 NOW = 1_780_000_000.0

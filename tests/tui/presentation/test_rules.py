@@ -7,8 +7,8 @@ import tomllib
 
 import msgspec
 
+from entrepot.api.models import RuleSnapshot
 from entrepot.cli.main import cli
-from entrepot.snapshots import RuleSnapshot
 from tui.presentation.drafts import COMMAND_WIDTH
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.snapshots import Examination, Finding, Outcome, RuleSnapshot, SignIn, UpstreamSnapshot
+from entrepot.api.models import Examination, Finding, RuleSnapshot, UpstreamSnapshot
+from entrepot.core.states import Outcome, SignIn
 from tests.tui.scripted import NOW, UPSTREAM, changed
 from tui.presentation.sources import allowance, examination_told, rules_told, upstream_detail, upstream_in_short, upstream_row, upstream_state, used_first
 from widgets.row_list import Cell

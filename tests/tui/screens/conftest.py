@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from entrepot.client import CacheClient
-from entrepot.snapshots import EngineStatus
+from entrepot.api.client import CacheClient
+from entrepot.api.models import EngineStatus
 
 
 @pytest.fixture

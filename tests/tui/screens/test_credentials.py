@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
-from tests.standin.sign_in import BasicSignIn
+from tests.fakes import StandIn
+from tests.fakes.sign_in import BasicSignIn
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
 

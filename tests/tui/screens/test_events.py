@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
-from entrepot.snapshots import Event
+from entrepot.api.models import Event
+from entrepot.core.rules import RuleDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.tui.conftest import Person
 from tests.tui.grid import lines, looks_like

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.snapshots import ActivityCounts, PullState
-from entrepot.words import size
+from entrepot.api.models import ActivityCounts
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
+from entrepot.formatting import size
 from tests.conftest import Clock
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person
 from tests.tui.grid import lines, looks_like
 from tests.tui.screens.test_events import EVENTS

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.snapshots import LayerState, PullSnapshot, PullState
+from entrepot.api.models import PullSnapshot
+from entrepot.core.states import LayerState, PullState
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import DropAfter, StandIn, Status
+from tests.fakes import DropAfter, StandIn, Status
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
 from tests.tui.scripted import LAYER, NOW, ScriptedEngine, changed, look, nothing_painted, pull, scripted_dashboard, settled

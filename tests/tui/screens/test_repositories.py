@@ -8,13 +8,13 @@ import json
 import pytest
 from sqlalchemy import text
 
-from entrepot import words
-from entrepot.client import CacheClient
-from entrepot.engine import Engine
-from entrepot.words import short_digest
+from entrepot import formatting
+from entrepot.api.client import CacheClient
+from entrepot.engine.engine import Engine
+from entrepot.formatting import short_digest
 from tests.conftest import Clock
-from tests.standin import StandIn
-from tests.standin.images import Content
+from tests.fakes import StandIn
+from tests.fakes.images import Content
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 from tui.presentation import repositories
@@ -53,7 +53,7 @@ async def test_ten_thousand_repositories_are_shown_filtered_and_sorted_and_only_
 
     def size(count: float) -> str:
         worded.append(count)
-        return words.size(count)
+        return formatting.size(count)
 
     monkeypatch.setattr(repositories, "size", size)
     await person.press("4")

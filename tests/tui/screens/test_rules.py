@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
-from entrepot.settings import Settings
-from entrepot.snapshots import SignIn
-from entrepot.upstreams import DeclaredUpstream
+from entrepot.config.settings import Settings
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import SignIn
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 

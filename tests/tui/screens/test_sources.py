@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.engine import Engine
-from entrepot.snapshots import RuleSnapshot, SignIn, UpstreamSnapshot
+from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from entrepot.core.states import SignIn
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
 from tests.tui.scripted import NOW, UPSTREAM, ScriptedEngine, changed, look, nothing_painted, scripted_dashboard

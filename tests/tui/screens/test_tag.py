@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from entrepot.engine import Engine
-from tests.standin import StandIn
+from entrepot.engine.engine import Engine
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from entrepot.credentials import CredentialSetDraft
-from entrepot.engine import Engine
+from entrepot.core.credentials import CredentialSetDraft
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from textual import events
 
-from entrepot.engine import Engine
-from entrepot.snapshots import PullState
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard
 from tui.wizards.importing import LONGEST, offered, read_text
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from entrepot.client import EngineUnreachable
-from entrepot.engine import Engine
-from entrepot.rules import RuleDraft
-from entrepot.snapshots import PullState
+from entrepot.api.client import EngineUnreachable
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import PullState
+from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.standin import StandIn
+from tests.fakes import StandIn
 from tests.tui.conftest import Person, dashboard
 from tui.options import Options
 from tui.wizards.rule import RuleWizard, proposed_name

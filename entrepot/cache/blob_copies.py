@@ -1,0 +1,324 @@
+"""The cached copies of blobs: whether their bytes are right, and for which source registries they open.
+
+A copy is right as long as its file has the size that was verified when it came: that is compared each time the
+copy is opened, with the `stat` that is made anyway. Which size is right is decided in this order:
+
+1. the size of the blob's row, which is what was hashed when the blob came;
+2. where there is no row, or a manifest states another size than the row: the digest. The file is hashed once. A
+   manifest may lie about a size, and a row may have been made for a file that was damaged before.
+
+A copy whose bytes are wrong is moved away at once and its row is dropped, so that the next request fetches the blob
+through its cache rule. Readers that have the file open keep it.
+
+Wrong bytes of the right size show only in the digest. A client that gets such a copy finds out and asks again, so
+a copy that one client asks for again at once is hashed in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, TypeVar
+
+from entrepot.cache.fill import Fills
+from entrepot.cache.singleflight import SingleFlight
+from entrepot.core.reference import Digest
+from entrepot.events import EventLog
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed
+from entrepot.tasks import OwnedTasks, uninterrupted
+
+RECORDS = 50_000
+"""Blobs whose size and origins stay in memory, those used last."""
+
+ASKED_AGAIN = 60.0
+"""Seconds within which a client that asks for the same whole blob again may have got wrong bytes."""
+
+DELIVERIES = 10_000
+"""Deliveries of a whole blob to a client that are remembered for it."""
+
+CHECK_VALID = 600.0
+"""Seconds for which a copy that was hashed is not hashed again because a client asks for it again."""
+
+CHECKED = 10_000
+"""Copies of which it is remembered that they were hashed and right."""
+
+CHECKS_AT_ONCE = 2
+"""Copies that are hashed at once because clients ask for them again."""
+
+DAMAGED = 1_000
+"""Damaged copies that are remembered, to say why a blob is not cached any more."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_log = logging.getLogger("entrepot.copies")
+
+
+class BlobCopies:
+    """The copies of one engine. *monotonic* is for durations, *now* gives the time that is recorded."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        blobs: BlobStore,
+        fills: Fills,
+        events: EventLog,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._fills = fills
+        self._events = events
+        self._now = now
+        self._monotonic = monotonic
+        self.on_size_changed: Callable[[int], None] = lambda change: None
+        """Called with the bytes by which the recorded copies became more, or less because one was damaged or missing."""
+        self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
+        self._forgotten = 0
+        """Counts what was forgotten: a row that was read before that must not be kept after it."""
+        self._fetching: OrderedDict[tuple[Digest, str], bool] = OrderedDict()
+        """By blob and login server: whether a credential set is used for the fill."""
+        self._deliveries: OrderedDict[tuple[str | None, Digest], float] = OrderedDict()
+        self._checked: OrderedDict[Digest, tuple[tuple[int, ...], float]] = OrderedDict()
+        self._checks: SingleFlight[bool] = SingleFlight()
+        self._background: set[Digest] = set()
+        self._damaged: OrderedDict[Digest, None] = OrderedDict()
+        self._tasks = OwnedTasks()
+
+    async def close(self) -> None:
+        """Give up what is being hashed."""
+        await self._tasks.__aexit__()
+        await self._checks.close()
+
+    # What is recorded
+
+    async def record(self, digest: Digest) -> BlobRecord | None:
+        """The verified size of a blob and who gave it; None when it has no row."""
+        record = self._records.get(digest)
+        if record is not None:
+            self._records.move_to_end(digest)
+            return record
+        before = self._forgotten
+        record = await self._catalog.blob(digest)
+        if record is not None and before == self._forgotten and digest not in self._records:
+            self._keep_record(digest, record)
+        return record
+
+    def _keep_record(self, digest: Digest, record: BlobRecord) -> None:
+        _remember(self._records, digest, record, RECORDS)
+
+    def forget(self, digest: Digest) -> None:
+        """The copy was evicted or removed."""
+        self._forgotten += 1
+        self._records.pop(digest, None)
+        self._checked.pop(digest, None)
+
+    def forget_all(self) -> None:
+        """Rows were changed for many blobs: read them again."""
+        self._forgotten += 1
+        self._records.clear()
+
+    def fetching(self, digest: Digest, origin: BlobOrigin) -> None:
+        """A fill is about to fetch a blob from a source registry."""
+        key = (digest, origin.login_server)
+        # Where two rules of one source registry share a fill, nobody knows whose credentials bring it.
+        _remember(self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED)
+
+    def fetched_from(self, digest: Digest, login_server: str) -> BlobOrigin:
+        """Who gave a blob that a fill from *login_server* has brought."""
+        return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
+
+    async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:
+        """Record a blob that was verified; False when it was cached already. Raises `CatalogFailed`, and then it is known until the engine ends."""
+        before = self._records.get(digest)
+        origins = frozenset() if before is None else before.origins
+        if origin is not None:
+            origins |= {origin}
+        self._damaged.pop(digest, None)
+        self._keep_record(digest, BlobRecord(size, origins))
+        is_new = await _written(self._catalog.add_blob(digest, size, now=self._now(), origin=origin))
+        # Its row may name origins that were not in memory.
+        self.forget(digest)
+        return is_new
+
+    async def add_origin(self, digest: Digest, size: int, origin: BlobOrigin) -> None:
+        """A source registry has proven that it has the bytes of a copy."""
+        record = await self.record(digest)
+        self._keep_record(digest, BlobRecord(size, frozenset({origin}) | (record.origins if record is not None else frozenset())))
+        await _written(self._catalog.add_blob_origin(digest, origin))
+
+    async def opens_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
+        """Whether it is known that a copy may be served as that of one of some source registries."""
+        try:
+            record = await self.record(digest)
+        except CatalogFailed:
+            return False
+        return record is not None and record.opens_for(login_servers)
+
+    # Whether the bytes are right
+
+    async def size(self, digest: Digest, stated_size: int | None) -> int | None:
+        """The size of the right copy of a blob in bytes; None when there is none, or a damaged one was just removed.
+
+        *stated_size* is what a manifest says; None where only a HEAD of the source names the blob, which proves nothing.
+        """
+        actual_size = self._blobs.size(digest)
+        if actual_size is None:
+            return None
+        record = self._records.get(digest)
+        if record is None:
+            try:
+                record = await self.record(digest)
+            except CatalogFailed:
+                # What the manifest says has to do: a catalog that fails must not keep clients from what is cached.
+                return actual_size if stated_size in {None, actual_size} else None
+            # It may have come or gone meanwhile.
+            actual_size = self._blobs.size(digest)
+            if actual_size is None:
+                return None
+        if record is None:
+            if self._fills.is_under_way(digest):
+                # It was renamed into place a moment ago and is about to get its row.
+                return None
+            if not await self._is_checked(digest):
+                return None
+            try:
+                if await self.add(digest, actual_size, None):
+                    self.on_size_changed(actual_size)
+            except CatalogFailed as error:
+                _log.warning("The cached blob %s can't get its row: %s", digest, error.message)
+            return actual_size
+        if actual_size != record.size:
+            await self._remove_damaged(
+                digest,
+                lambda status: status.st_size != record.size,
+                f"its file has {actual_size:,} bytes and should have {record.size:,}",
+            )
+            return None
+        if stated_size is not None and stated_size != actual_size and not await self._is_checked(digest):
+            return None
+        return actual_size
+
+    async def _is_checked(self, digest: Digest) -> bool:
+        """Whether the file that is there now has the right digest; it is hashed if it was not yet."""
+        identity, _ = self._checked.get(digest, (None, 0.0))
+        try:
+            if identity is not None and identity == _identity(os.stat(self._blobs.path(digest))):
+                return True
+            return await self.check(digest)
+        except OSError:
+            # What can't be read is fetched from its source.
+            return False
+
+    async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> bool:
+        """Hash a copy; a wrong one is removed, and told. False when it is wrong or gone. Raises OSError where it can't be read."""
+        if pace is not None:
+            # Nobody else waits for a hash that takes its time, and its caller may give it up.
+            return await self._check(digest, pace)
+        return await self._checks.join(digest, lambda: self._check(digest, None))
+
+    async def _check(self, digest: Digest, pace: Callable[[int], Awaitable[None]] | None) -> bool:
+        try:
+            checked = await self._blobs.check(digest, pace=pace)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            await self._remove_damaged(digest, lambda status: True, "the disk can't read it")
+            return False
+        identity = _identity(checked.status)
+        if checked.is_right:
+            _remember(self._checked, digest, (identity, self._monotonic()), CHECKED)
+            return True
+        await self._remove_damaged(digest, lambda status: _identity(status) == identity, "its bytes have another digest")
+        return False
+
+    async def _remove_damaged(self, digest: Digest, is_damaged: Callable[[os.stat_result], bool], what: str) -> None:
+        if not self._blobs.condemn(digest, is_damaged=is_damaged):
+            return
+        self.removed_damaged(digest, what)
+        try:
+            await self.drop(digest)
+        except CatalogFailed as error:
+            _log.warning("The row of the damaged blob %s could not be removed: %s", digest, error.message)
+        await self._blobs.sweep()
+
+    async def drop(self, digest: Digest) -> None:
+        """The file of a copy is gone: drop its row. Raises `CatalogFailed`."""
+        self.forget(digest)
+        recorded_size = await _written(self._catalog.remove_blob(digest))
+        # It may have been read while it was dropped.
+        self.forget(digest)
+        self.on_size_changed(-recorded_size)
+
+    def removed_damaged(self, digest: Digest, what: str) -> None:
+        """A damaged copy was moved away: forget it, and tell *what* was wrong with it."""
+        self.forget(digest)
+        _remember(self._damaged, digest, None, DAMAGED)
+        self._events.record(
+            "blob-damaged",
+            f"The cached copy of {digest} is damaged: {what}. It was removed and is fetched again when a client asks for it. Look at the disk.",
+            str(digest),
+            level=logging.ERROR,
+        )
+
+    def was_damaged(self, digest: Digest) -> bool:
+        """Whether a copy was removed because it was damaged, and none came since."""
+        return digest in self._damaged
+
+    # What clients got
+
+    def delivered(self, client: str | None, digest: Digest) -> None:
+        """A client got a whole copy."""
+        _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
+
+    def requested(self, client: str | None, digest: Digest) -> None:
+        """A client asks for a whole copy; where it got it a moment ago, the copy is hashed in the background."""
+        delivery = self._deliveries.get((client, digest))
+        now = self._monotonic()
+        if delivery is None or now - delivery > ASKED_AGAIN:
+            return
+        identity, checked = self._checked.get(digest, (None, 0.0))
+        if identity is None or now - checked >= CHECK_VALID:
+            self.suspect(digest)
+
+    def suspect(self, digest: Digest) -> None:
+        """Hash a copy in the background, unless that or too much else is being hashed already."""
+        if digest in self._background or len(self._background) >= CHECKS_AT_ONCE:
+            return
+        self._background.add(digest)
+        self._tasks.start(self._check_in_background(digest), f"hashing {digest}")
+
+    async def _check_in_background(self, digest: Digest) -> None:
+        try:
+            await self.check(digest)
+        except OSError as error:
+            _log.warning("The cached copy of %s, which a client had trouble with, can't be read: %s.", digest, error.strerror)
+        finally:
+            self._background.discard(digest)
+
+
+async def _written(writing: Coroutine[Any, Any, V]) -> V:
+    """Write to the catalog, to the end also when cancelled: what is cut off in mid-write would hold the database's lock a while longer."""
+    return await uninterrupted(asyncio.ensure_future(writing))
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _remember(memory: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > limit:
+        memory.popitem(last=False)

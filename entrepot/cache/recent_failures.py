@@ -1,0 +1,100 @@
+"""What failed a moment ago, so that a storm of requests does not become a storm at a source registry.
+
+A failure is remembered as its class and its texts. The exception itself would keep its traceback and its cause, and with them the frames, answers and buffers
+of the request that failed: 25 kB each (S24). It is raised again as a new exception.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from entrepot.core.reference import Repository
+from entrepot.errors import EntrepotError
+
+REMEMBERED_FAILURES = 10_000
+"""Repositories, tags and digests of which it is remembered that their source failed or did not have them."""
+
+TEXT_LIMIT = 1_000
+"""Characters of each text of a failure that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The class of an error and its fields: texts and numbers, nothing that leads to the request that failed."""
+
+    kind: type[EntrepotError]
+    fields: tuple[tuple[str, str | float | None], ...]
+
+    @classmethod
+    def of(cls, error: EntrepotError) -> Self:
+        """What is remembered of an error."""
+        fields = (
+            (name, value[:TEXT_LIMIT] if isinstance(value, str) else value)
+            for name, value in vars(error).items()
+            if value is None or isinstance(value, (str, int, float))
+        )
+        return cls(type(error), tuple(fields))
+
+    def error(self) -> EntrepotError:
+        """A new error of the same class, with the same fields."""
+        fields = dict(self.fields)
+        # Not its constructor: classes have arguments of their own, and all that these set is in the fields.
+        error = self.kind.__new__(self.kind, fields.get("what", ""))
+        vars(error).update(fields)
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    failure: Failure
+    until: float
+    has_copy: bool
+
+
+class Failures:
+    """Failures by repository and reference, each for *lifetime* seconds. *clock* is monotonic, in seconds."""
+
+    def __init__(self, *, lifetime: float, clock: Callable[[], float], limit: int = REMEMBERED_FAILURES) -> None:
+        self._lifetime = lifetime
+        self._clock = clock
+        self._limit = limit
+        # All have the same lifetime: the oldest is the first to expire.
+        self._failures: OrderedDict[tuple[Repository, str], _Remembered] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def remember(self, repository: Repository, reference: str, error: EntrepotError, *, has_copy: bool = False) -> None:
+        """Remember that *reference* failed. With *has_copy* something is cached that can be served meanwhile."""
+        self.drop_expired()
+        self._failures[repository, reference] = _Remembered(Failure.of(error), self._clock() + self._lifetime, has_copy)
+        self._failures.move_to_end((repository, reference))
+        while len(self._failures) > self._limit:
+            self._failures.popitem(last=False)
+
+    def check(self, repository: Repository, reference: str, *, without_copy: bool = False) -> None:
+        """Raise what is remembered of *reference*, as a new exception. With *without_copy* only where nothing cached could be served instead."""
+        remembered = self._failures.get((repository, reference))
+        if remembered is None or (without_copy and remembered.has_copy):
+            return
+        if self._clock() >= remembered.until:
+            del self._failures[repository, reference]
+            return
+        raise remembered.failure.error()
+
+    def forget(self, repository: Repository, reference: str) -> None:
+        """*reference* succeeded."""
+        self._failures.pop((repository, reference), None)
+
+    def drop_expired(self) -> None:
+        """Let go of what has expired."""
+        now = self._clock()
+        while self._failures and next(iter(self._failures.values())).until <= now:
+            self._failures.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all failures."""
+        self._failures.clear()

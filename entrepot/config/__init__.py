@@ -1,0 +1,1 @@
+"""Settings, directories and the documents of rules and credential sets."""

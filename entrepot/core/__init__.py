@@ -1,0 +1,1 @@
+"""Rules, credential sets, names and platforms: pure, without any input or output."""

@@ -1,0 +1,151 @@
+"""The two sides of a cache rule: the source repository and the target repository, read as a person types them. Pure: no I/O.
+
+Either side is one repository or, with a wildcard, everything below a path. ACR documents ``*`` alone and as the last part of a path, and nothing else
+("Wildcards in artifact cache").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from entrepot.core.reference import parse_repository, quoted
+from entrepot.core.registries import SourceRegistries
+from entrepot.errors import Refusal, RepositoryNameInvalid
+
+
+class SourceLoginServerMissing(Refusal):
+    """A source repository does not begin with a login server."""
+
+    code = "SourceLoginServerMissing"
+
+
+class WildcardInvalid(Refusal):
+    """A wildcard stands elsewhere than alone or as the last part of a path."""
+
+    code = "CacheRuleWildcardInvalid"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRepository:
+    """Where a rule pulls from: one repository, or with a wildcard everything below a path."""
+
+    login_server: str
+    path: str
+    """Without ``/*``; empty for a whole registry."""
+    wildcard: bool
+
+    @classmethod
+    def parse(cls, text: str, registries: SourceRegistries) -> SourceRepository:
+        """Read ``docker.io/library/*`` as a person types it, ``library/`` put in where Docker Hub needs it; raises a `Refusal` for ``sourceRepository``."""
+        field = "sourceRepository"
+        written = text.strip()
+        if not written:
+            raise RepositoryNameInvalid("The source repository is missing.", "Write a login server and a path, such as docker.io/library/nginx.", field=field)
+        scheme, separator, rest = written.partition("://")
+        if separator:
+            raise RepositoryNameInvalid(
+                f"Repository name {quoted(written)} is invalid.", f"Leave out {scheme}:// and write {rest or 'docker.io/library/nginx'}.", field=field
+            )
+        host, slash, path = written.partition("/")
+        _check_host(written, host, bool(slash), registries)
+        registry = registries.find(host, field=field)
+        if not path:
+            raise RepositoryNameInvalid(
+                f"The source repository names no repository of {host}.", f"Add its path, or /* for the whole registry: {registry.login_server}/*.", field=field
+            )
+        prefix, wildcard = _parse_path(path, field)
+        return cls(registry.login_server, prefix if wildcard else registry.repository(prefix), wildcard)
+
+    def __str__(self) -> str:
+        return f"{self.login_server}/{_written(self.path, self.wildcard)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a rule's source appears here: one repository, or with a wildcard everything below a path."""
+
+    path: str
+    """Without ``/*``; empty for ``*``."""
+    wildcard: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``library/*``; raises a `Refusal` for ``targetRepository``."""
+        field = "targetRepository"
+        written = text.strip()
+        if not written:
+            raise RepositoryNameInvalid(
+                "The target repository is missing.", "Write the path under which clients shall find it here, such as library/nginx.", field=field
+            )
+        if "://" in written:
+            raise RepositoryNameInvalid(
+                f"Repository name {quoted(written)} is invalid.", "A target is a path alone, without scheme and host: library/nginx.", field=field
+            )
+        return cls(*_parse_path(written, field))
+
+    def covers(self, repository: str) -> bool:
+        """Whether *repository* lies at this target or, with a wildcard, below it."""
+        if not self.wildcard:
+            return repository == self.path
+        return not self.path or repository.startswith(f"{self.path}/")
+
+    def covered(self, repositories: Collection[str]) -> Iterator[str]:
+        """Those of *repositories* that this target covers."""
+        if not self.wildcard:
+            return iter((self.path,) if self.path in repositories else ())
+        prefix = f"{self.path}/" if self.path else ""
+        return (each for each in repositories if each.startswith(prefix))
+
+    def __str__(self) -> str:
+        return _written(self.path, self.wildcard)
+
+
+def _check_host(written: str, host: str, has_path: bool, registries: SourceRegistries) -> None:
+    """Raise what fits when a source repository does not begin with a login server."""
+    field = "sourceRepository"
+    if host.startswith("*.") and host in registries:
+        raise RepositoryNameInvalid(f"{host} stands for many registries.", f"Write the name of yours: {written.replace('*', 'contoso', 1)}.", field=field)
+    # As docker has it: a first part with a dot or a port, a literal address of IPv6, or localhost, is a host.
+    name, colon, port = host.partition(":")
+    if host.startswith("[") or "." in name or (colon and port.isdigit() and has_path) or name.lower() == "localhost" or host.lower() in registries:
+        return
+    path = written.strip("/").partition(":")[0]
+    example = path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"
+    raise SourceLoginServerMissing(
+        f"The source repository {quoted(written)} names no login server.", f"Put one in front: docker.io/{example} if it is in Docker Hub.", field=field
+    )
+
+
+def _parse_path(text: str, field: str) -> tuple[str, bool]:
+    """A path and whether it ends with a wildcard, which is taken off."""
+    if text == "*":
+        return "", True
+    path, wildcard = (text[:-2], True) if text.endswith("/*") else (text, False)
+    if "*" in path:
+        raise WildcardInvalid(
+            f"The wildcard in {quoted(text)} stands where it may not.", "A wildcard is * alone, or the last part of a path: library/*.", field=field
+        )
+    name, at, _ = path.partition("@")
+    last = name.rpartition("/")[2]
+    if at or ":" in last:
+        what = "digest" if at else "tag"
+        bare = name[: len(name) - len(last)] + last.partition(":")[0]
+        instead = f" and write {bare}{'/*' if wildcard else ''}" if bare else ""
+        raise RepositoryNameInvalid(
+            f"Repository name {quoted(text)} is invalid: it carries a {what}.", f"Leave it out{instead}; a rule covers every tag.", field=field
+        )
+    if path != path.lower():
+        raise RepositoryNameInvalid(
+            f"Repository name {quoted(text)} is invalid. All characters should be lowercase.",
+            f"Write {text.lower() if len(text) <= 80 else 'it in small letters'}.",
+            field=field,
+        )
+    return parse_repository(path, field=field), wildcard
+
+
+def _written(path: str, wildcard: bool) -> str:
+    if not wildcard:
+        return path
+    return f"{path}/*" if path else "*"

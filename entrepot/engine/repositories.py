@@ -1,0 +1,255 @@
+"""Cached repositories as an administrator sees them: what they hold, what their deletion would take, and their locks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from entrepot.api.models import DeletionPlan, RepositoryDetail, RepositorySnapshot, TagDetail, TagSnapshot
+from entrepot.cache.cache import ArtifactCache
+from entrepot.cache.pull import Pull
+from entrepot.config.settings import Settings
+from entrepot.core.freshness import NEVER
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.rules import Route, RuleBook
+from entrepot.engine.maintenance import Housekeeping
+from entrepot.errors import Locked, NotFound
+from entrepot.events import EventLog
+from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
+from entrepot.store.eviction import locked_above
+
+NAMED = 100
+"""Names in a plan of a deletion; the rest is counted."""
+
+
+class CachedRepositories:
+    """Those of one engine."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        rules: Callable[[], RuleBook],
+        catalog: Catalog,
+        cache: ArtifactCache,
+        housekeeping: Housekeeping,
+        events: EventLog,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._catalog = catalog
+        self._cache = cache
+        self._housekeeping = housekeeping
+        self._events = events
+
+    async def all(self) -> list[RepositorySnapshot]:
+        """All cached repositories, by name."""
+        rules = self._rules()
+        return await self._catalog.listed(lambda each: _repository_snapshot(each, rules))
+
+    async def detail(self, name: str) -> RepositoryDetail:
+        """A cached repository with its tags; raises `NotFound`."""
+        found = await self._catalog.repositories(Repository(name))
+        if not found:
+            raise _no_repository(name)
+        tags = await self._catalog.tags(Repository(name))
+        return RepositoryDetail(
+            repository=_repository_snapshot(found[0], self._rules()), tags=tuple(self._tag_snapshot(each, self._rules().route(name)) for each in tags)
+        )
+
+    async def tag(self, name: str, tag: str) -> TagDetail:
+        """A tag of a cached repository with all that is behind it; raises `NotFound`."""
+        repository = Repository(name)
+        found = await self._catalog.behind_tag(repository, Tag(tag))
+        if found is None:
+            raise await self._no_tag(repository, tag)
+        return TagDetail(
+            repository=name,
+            tag=self._tag_snapshot(found.tag, self._rules().route(name)),
+            media_type=found.media_type,
+            is_index=found.is_index,
+            images=found.images,
+            own_size=found.own_size,
+            shared_size=found.shared_size,
+            also_tagged=found.also_tagged,
+        )
+
+    async def _no_tag(self, repository: Repository, tag: str) -> NotFound:
+        if not await self._catalog.is_cached(repository):
+            return _no_repository(repository)
+        return NotFound(f"{repository} holds no tag {tag}.", f"See its tags with: entrepot repository show {repository}")
+
+    def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
+        freshness = self._settings.freshness if route is None else self._cache.freshness(route)
+        return TagSnapshot(
+            name=each.name,
+            digest=str(each.entry.digest),
+            platforms=each.platforms,
+            size=each.size,
+            cached=each.entry.cached,
+            checked=each.entry.checked,
+            last_pull=each.last_pull,
+            fresh_until=None if freshness == NEVER else each.entry.checked + freshness,
+            gone=each.entry.gone,
+            locked=each.locked,
+        )
+
+    async def delete(self, name: str) -> None:
+        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`, or `Locked` when it or a part of it is locked."""
+        repository = Repository(name)
+        await self._check_unlocked(repository)
+        await self._end_pulls(lambda pull: pull.repository == repository)
+        if not await self._catalog.delete_repository(repository):
+            raise _no_repository(name)
+        self._cache.holdings.forget(repository)
+        self._cache.forget_failures()
+        self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
+        await self._housekeeping.collect()
+
+    async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
+        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when a part of the repository is."""
+        locks = await self._catalog.locks(repository)
+        if locks.repository:
+            raise _locked(repository, repository)
+        if tag is not None:
+            if tag in locks.tags:
+                raise _locked(f"{repository}:{tag}", f"{repository}:{tag}")
+        elif locks.tags or locks.manifests:
+            part = f"{repository}:{min(locks.tags)}" if locks.tags else f"{repository}@{min(locks.manifests)}"
+            raise _locked(f"A part of {repository}, {part},", part)
+
+    async def plan_delete(self, name: str) -> DeletionPlan:
+        """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
+        repository = Repository(name)
+        if not await self._catalog.is_cached(repository):
+            raise _no_repository(name)
+        refusal = await _refusal_of(self._check_unlocked(repository))
+        found = await self._catalog.contents(repository)
+        route = self._rules().route(name)
+        return DeletionPlan(
+            kind="repository",
+            name=name,
+            refused_code=refusal.code if refusal else None,
+            refused=refusal.message if refusal else None,
+            tags=found.tags[:NAMED],
+            tag_count=len(found.tags),
+            manifest_count=found.manifests,
+            freed=found.own,
+            shared=found.shared,
+            pulls=sum(not pull.state.ended and pull.repository == repository for pull in self._cache.pulls.all()),
+            fetched_again_by=route.rule.name if route is not None else None,
+        )
+
+    async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
+        """What goes and what stays when a tag is deleted: all but the tag stays until it is evicted. Raises `NotFound`."""
+        repository = Repository(name)
+        found = await self._catalog.behind_tag(repository, Tag(tag))
+        if found is None:
+            raise await self._no_tag(repository, tag)
+        refusal = await _refusal_of(self._check_unlocked(repository, tag))
+        route = self._rules().route(name)
+        return DeletionPlan(
+            kind="tag",
+            name=f"{name}:{tag}",
+            refused_code=refusal.code if refusal else None,
+            refused=refusal.message if refusal else None,
+            tags=(tag,),
+            tag_count=1,
+            shared=found.shared_size,
+            untagged=found.own_size,
+            fetched_again_by=route.rule.name if route is not None else None,
+        )
+
+    async def delete_tag(self, name: str, tag: str) -> None:
+        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or its repository is locked."""
+        repository = Repository(name)
+        await self._check_unlocked(repository, tag)
+        if not await self._catalog.delete_tag(repository, Tag(tag)):
+            raise holds_no(name, f"tag {tag}")
+        self._cache.holdings.forget(repository)
+        self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
+
+    async def delete_manifest(self, name: str, digest: Digest) -> None:
+        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed.
+
+        Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it is locked.
+        """
+        repository = Repository(name)
+        locks = await self._catalog.locks(repository)
+        if locks.repository:
+            raise _locked(name, name)
+        for above in locked_above(await self._catalog.held_manifests(repository), (repository, digest)):
+            tag = next((each for each in above.tags if each in locks.tags), None)
+            part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
+            raise _locked(part if above.digest == digest else f"{part}, which needs the manifest {digest},", part)
+        await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
+        if not await self._catalog.delete_manifest(repository, digest):
+            raise holds_no(name, f"manifest {digest}")
+        self._cache.holdings.forget(repository)
+        self._events.record("manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}")
+        await self._housekeeping.collect()
+
+    async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
+        ending = [pull for pull in self._cache.pulls.all() if not pull.state.ended and concerns(pull)]
+        for pull in ending:
+            self._cache.pulls.cancel(pull.id)
+        for pull in ending:
+            await pull.over.wait()
+
+    async def lock(self, name: str, *, locked: bool = True) -> None:
+        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is evicted or deleted. Raises `NotFound`."""
+        if not await self._catalog.lock_repository(Repository(name), locked):
+            raise _no_repository(name)
+        self._lock_changed(name, locked)
+
+    async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
+        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when that moves at its source. Raises `NotFound`."""
+        if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
+            raise holds_no(name, f"tag {tag}")
+        self._lock_changed(f"{name}:{tag}", locked)
+
+    async def lock_manifest(self, name: str, digest: Digest, *, locked: bool = True) -> None:
+        """Lock a manifest with all that is held below it, or unlock it. Raises `NotFound`."""
+        if not await self._catalog.lock_manifest(Repository(name), digest, locked):
+            raise holds_no(name, f"manifest {digest}")
+        self._lock_changed(f"{name}@{digest}", locked)
+
+    def _lock_changed(self, what: str, locked: bool) -> None:
+        self._housekeeping.look_now()
+        self._events.record("locked" if locked else "unlocked", f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.", what)
+
+
+async def _refusal_of(check: Awaitable[None]) -> Locked | None:
+    try:
+        await check
+    except Locked as refusal:
+        return refusal
+    return None
+
+
+def _repository_snapshot(each: CachedRepository, rules: RuleBook) -> RepositorySnapshot:
+    rule = rules.rule_of(each.name)
+    return RepositorySnapshot(
+        name=each.name,
+        rule=rule.name if rule is not None else None,
+        source_repository=each.source,
+        tags=each.tags,
+        manifests=each.manifests,
+        size=each.size,
+        created=each.created,
+        last_pull=each.last_pull,
+        pulls=each.pulls,
+        locked=each.locked,
+    )
+
+
+def _locked(what: str, unlock: str) -> Locked:
+    return Locked(f"{what} is locked.", f"Unlock it first: entrepot repository unlock {unlock}")
+
+
+def holds_no(name: str, what: str) -> NotFound:
+    """A repository holds no such tag or manifest: *what* names it."""
+    return NotFound(f"{name} holds no {what}.", "See its tags with: entrepot repository show")
+
+
+def _no_repository(name: str) -> NotFound:
+    return NotFound(f"There is no cached repository {name}.", "See them with: entrepot repository list")

@@ -1,0 +1,214 @@
+"""The verification of all cached blobs: each is hashed, and one whose bytes are wrong is removed at once.
+
+It runs in the background at a chosen speed, so that clients and other programs keep most of the disk. One at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from entrepot.api.models import VerificationSnapshot
+from entrepot.cache.blob_copies import BlobCopies
+from entrepot.core.reference import Digest
+from entrepot.core.states import VerificationState
+from entrepot.errors import EntrepotError, NotFound, Refusal
+from entrepot.events import EventLog
+from entrepot.formatting import counted, duration, size
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import Catalog
+from entrepot.tasks import OwnedTasks
+
+DEFAULT_SPEED = 100_000_000
+"""Bytes per second that are read unless another speed is asked for: half of what a hard disk gives."""
+
+PAGE = 500
+"""Blobs that are read from the catalog at a time."""
+
+WRONG_SHOWN = 100
+"""Digests of wrong blobs that a picture of the verification holds."""
+
+_log = logging.getLogger("entrepot.verification")
+
+
+class VerificationUnderWay(Refusal):
+    """There is a verification under way already."""
+
+    code = "VerificationUnderWay"
+    status = 409
+
+
+class Verification:
+    """Of one engine. *tasks* owns its work; *monotonic* and *pause* keep the speed, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        blobs: BlobStore,
+        copies: BlobCopies,
+        events: EventLog,
+        tasks: OwnedTasks,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._copies = copies
+        self._events = events
+        self._tasks = tasks
+        self._clock = clock
+        self._monotonic = monotonic
+        self._pause = pause
+        self._run: _Run | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether blobs are being hashed now."""
+        return self._task is not None and not self._task.done()
+
+    def start(self, speed: int | None = DEFAULT_SPEED) -> VerificationSnapshot:
+        """Begin to hash all cached blobs, *speed* bytes per second at the most; None: as fast as the disk is.
+
+        Raises `VerificationUnderWay`.
+        """
+        if self.is_under_way:
+            raise VerificationUnderWay("A verification is under way already.", "Wait for its end, or cancel it.")
+        run = self._run = _Run(self._clock(), speed, self._monotonic, self._pause)
+        self._task = self._tasks.start(self._verify(run), "verifying the cached blobs")
+        return run.snapshot()
+
+    def snapshot(self) -> VerificationSnapshot:
+        """The verification that is under way, or the last one of this engine; raises `NotFound`."""
+        if self._run is None:
+            raise NotFound("No verification was made since the engine started.", "Start one with: entrepot verify")
+        return self._run.snapshot()
+
+    async def cancel(self) -> VerificationSnapshot:
+        """End the verification under way; one that has ended stays as it is. Raises `NotFound`."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._run is not None and not self._run.state.ended:
+            # It was cancelled before its first step.
+            self._run.state, self._run.ended = VerificationState.CANCELLED, self._clock()
+        return self.snapshot()
+
+    async def _verify(self, run: _Run) -> None:
+        began = self._monotonic()
+        try:
+            run.total, run.total_size = await self._catalog.blobs_count(), await self._catalog.blobs_size()
+            last: Digest | None = None
+            while page := await self._catalog.blobs_after(last, PAGE):
+                for digest, recorded_size in page:
+                    await self._verify_blob(run, digest, recorded_size)
+                    run.checked_size += recorded_size
+                last = page[-1][0]
+            run.state = VerificationState.COMPLETED
+        except asyncio.CancelledError:
+            run.state = VerificationState.CANCELLED
+            raise
+        except EntrepotError as error:
+            run.state, run.error = VerificationState.FAILED, error.message
+        except Exception:
+            _log.exception("The verification failed in an unforeseen way")
+            run.state, run.error = VerificationState.FAILED, "It failed in a way that the engine did not foresee. The engine's log has the details."
+        finally:
+            run.ended = self._clock()
+            level = logging.INFO if run.is_clean else logging.ERROR
+            self._events.record("verification-ended", _summary(run, self._monotonic() - began), level=level)
+
+    async def _verify_blob(self, run: _Run, digest: Digest, recorded_size: int) -> None:
+        try:
+            actual_size = self._blobs.look(digest)
+            if actual_size is None:
+                await self._verify_absence(run, digest)
+                return
+            is_right = actual_size == recorded_size and await self._copies.check(digest, pace=run.pace)
+            if not is_right:
+                # One of another size is removed by this look at it.
+                await self._copies.size(digest, None)
+        except OSError as error:
+            _log.warning("%s can't be verified: %s.", digest, error.strerror)
+            run.unreadable += 1
+            return
+        if is_right:
+            run.checked += 1
+        elif self._copies.was_damaged(digest):
+            run.checked += 1
+            run.wrong.append(digest)
+
+    async def _verify_absence(self, run: _Run, digest: Digest) -> None:
+        """A file that is not there is missing, unless the blob was evicted since its row was read."""
+        if await self._catalog.blob(digest) is None or self._blobs.look(digest) is not None:
+            return
+        run.missing += 1
+        await self._copies.drop(digest)
+
+
+class _Run:
+    """One verification."""
+
+    def __init__(self, started: float, speed: int | None, monotonic: Callable[[], float], pause: Callable[[float], Awaitable[None]]) -> None:
+        self.state = VerificationState.RUNNING
+        self.started = started
+        self.ended: float | None = None
+        self.total = 0
+        self.total_size = 0
+        self.checked = 0
+        self.checked_size = 0
+        self.wrong: list[Digest] = []
+        self.missing = 0
+        self.unreadable = 0
+        self.error: str | None = None
+        self._speed = speed
+        self._monotonic = monotonic
+        self._pause = pause
+        self._due = monotonic()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing wrong was seen."""
+        return self.error is None and not (self.wrong or self.missing or self.unreadable)
+
+    async def pace(self, count: int) -> None:
+        """So many bytes were read: wait as long as they may take."""
+        if self._speed is None:
+            return
+        now = self._monotonic()
+        # What took longer than it may is not made up for: the disk is busy with other things.
+        self._due = max(self._due, now) + count / self._speed
+        await self._pause(self._due - now)
+
+    def snapshot(self) -> VerificationSnapshot:
+        return VerificationSnapshot(
+            state=self.state,
+            started=self.started,
+            ended=self.ended,
+            speed_limit=self._speed,
+            total=self.total,
+            total_size=self.total_size,
+            checked=self.checked,
+            checked_size=self.checked_size,
+            wrong=len(self.wrong),
+            wrong_digests=tuple(str(digest) for digest in self.wrong[:WRONG_SHOWN]),
+            missing=self.missing,
+            unreadable=self.unreadable,
+            error_message=self.error,
+        )
+
+
+def _summary(run: _Run, seconds: float) -> str:
+    verified = f"{counted(run.checked, 'cached blob')} ({size(run.checked_size)}) verified in {duration(seconds)}"
+    findings = [
+        f"{count:,} {what}" for count, what in ((len(run.wrong), "damaged and removed"), (run.missing, "missing"), (run.unreadable, "unreadable")) if count
+    ]
+    found = ", ".join(findings) if findings else "nothing wrong"
+    if run.state is VerificationState.COMPLETED:
+        return f"{verified}: {found}."
+    how = "was cancelled" if run.state is VerificationState.CANCELLED else f"failed: {run.error}"
+    return f"The verification of the cached blobs {how.rstrip('.')}. Until then: {verified}, {found}."

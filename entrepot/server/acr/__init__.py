@@ -1,0 +1,1 @@
+"""The management and data API in the shapes of Azure Container Registry."""

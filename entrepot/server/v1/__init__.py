@@ -1,0 +1,1 @@
+"""Entrepot's own API, ``/entrepot/v1``."""

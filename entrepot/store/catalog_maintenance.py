@@ -1,0 +1,115 @@
+"""What the catalog needs now and then: a copy, its free pages given back, its log cut, and the reserve on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from entrepot.store.catalog import Catalog
+from entrepot.store.connections import CatalogFailed, Reason, Trouble
+from entrepot.store.disk_reserve import Reserve
+from entrepot.store.recovery import back_up, backup_of, check
+
+UPKEEP = 60.0
+"""Seconds between two rounds."""
+
+FIRST_BACKUP = 600.0
+"""Seconds after the start, or after the first change, at which the first copy is made."""
+
+BACKUP_INTERVAL = 6 * 3600.0
+"""Seconds between two copies of a catalog that changes."""
+
+ROOM_FOR_BACKUP = 64 * 2**20
+"""Bytes that must be left on the disk beside the copy."""
+
+_log = logging.getLogger("entrepot.catalog")
+
+
+class Upkeep:
+    """Of one catalog. *clock* is monotonic."""
+
+    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._catalog = catalog
+        self._path = catalog.path
+        self._clock = clock
+        self._reserve = Reserve(catalog.path)
+        self._backed_up = clock() - BACKUP_INTERVAL + FIRST_BACKUP
+        self._backed_up_at = catalog.changes, catalog.uses
+        self._failure: str | None = None
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        if not self._catalog.is_checked:
+            await self._check()
+        while True:
+            await self.once()
+            await asyncio.sleep(UPKEEP)
+
+    async def once(self) -> None:
+        """One round. What fails is told once, and tried again in the next."""
+        if self._catalog.refusal is not None and not await self._catalog.reopen():
+            return
+        try:
+            await asyncio.to_thread(self._reserve.make)
+            await self._catalog.give_back()
+            if self.backup_is_due():
+                await self.back_up()
+        except (CatalogFailed, OSError, sqlite3.Error) as error:
+            if str(error) != self._failure:
+                _log.warning("The upkeep of the catalog failed, and is tried again: %s", error)
+            self._failure = str(error)
+            return
+        self._failure = None
+
+    def backup_is_due(self) -> bool:
+        """Whether the catalog has changed, and its last copy is old or missing."""
+        if (self._catalog.changes, self._catalog.uses) == self._backed_up_at:
+            return False
+        return self._clock() - self._backed_up >= BACKUP_INTERVAL
+
+    async def back_up(self) -> None:
+        """Make a copy now, unless it would not leave enough room; raises `CatalogFailed`, `OSError` or `sqlite3.Error`."""
+        at = self._catalog.changes, self._catalog.uses
+        if not await asyncio.to_thread(_has_room, self._path):
+            _log.debug("There is no room for a copy of the catalog")
+            return
+        try:
+            await asyncio.to_thread(back_up, self._path)
+        except CatalogFailed as error:
+            self._catalog.health.fails(Trouble.READING, error)
+            raise
+        finally:
+            # One that fails is not tried each minute.
+            self._backed_up = self._clock()
+        self._backed_up_at = at
+
+    async def close(self) -> None:
+        """Make a copy at the end where one is due, or where there is none yet."""
+        if self._catalog.refusal is not None or self._catalog.health.problem is not None:
+            return
+        changed = (self._catalog.changes, self._catalog.uses) != self._backed_up_at
+        if changed and (self.backup_is_due() or not backup_of(self._path).exists()):
+            try:
+                await self.back_up()
+            except (CatalogFailed, OSError, sqlite3.Error) as error:
+                _log.warning("The catalog could not be copied: %s", error)
+
+    async def _check(self) -> None:
+        """Look at all of a catalog that was too large for the start."""
+        try:
+            problem, _ = await asyncio.to_thread(check, self._path, seconds=None)
+        except sqlite3.Error as error:
+            _log.warning("The catalog could not be examined: %s", error)
+            return
+        if problem is not None:
+            self._catalog.health.fails(Trouble.READING, CatalogFailed(f"The catalog is damaged: {problem}.", reason=Reason.DAMAGED))
+
+
+def _has_room(catalog: Path) -> bool:
+    size = catalog.stat().st_size
+    return shutil.disk_usage(catalog.parent).free > size + ROOM_FOR_BACKUP

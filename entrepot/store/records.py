@@ -1,0 +1,88 @@
+"""What the catalog tells of repositories, tags and manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from entrepot.core.reference import Digest, Repository, Tag
+
+
+@dataclass(frozen=True, slots=True)
+class TagEntry:
+    """Where a tag points, and since when we believe it. Times are seconds since the epoch."""
+
+    digest: Digest
+    cached: float
+    checked: float
+    gone: bool = False
+
+
+class BlobOrigin(NamedTuple):
+    """A source registry that gave the bytes of a blob, and whether a credential set was used for it."""
+
+    login_server: str
+    with_credentials: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """What is known about a cached blob: its size in bytes when it was verified, and who gave it."""
+
+    size: int
+    origins: frozenset[BlobOrigin] = frozenset()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether a source gave it without credentials, so that anybody can fetch it there."""
+        return any(not origin.with_credentials for origin in self.origins)
+
+    def opens_for(self, login_servers: Collection[str]) -> bool:
+        """Whether the copy may be served as that of one of some source registries."""
+        return self.is_public or any(origin.login_server in login_servers for origin in self.origins)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedManifest:
+    """A manifest of one repository, as a listing shows it."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    platform: str | None
+    tags: tuple[Tag, ...]
+    cached: float
+    last_pull: float | None
+    locked: bool = False
+
+
+class CachedRepository(msgspec.Struct, frozen=True):
+    """A cached repository, as a listing shows it. *size* counts each blob and manifest once, those shared with other repositories too.
+
+    There are ten thousand in one listing: this kind of object is made in half a microsecond, and the garbage collector does not look at it.
+    """
+
+    name: Repository
+    source: str
+    created: float
+    last_pull: float | None
+    pulls: int
+    tags: int
+    manifests: int
+    size: int
+    locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTag:
+    """A tag of one repository, as a listing shows it. *size* and *platforms* speak of what is held behind it."""
+
+    name: Tag
+    entry: TagEntry
+    last_pull: float | None
+    platforms: tuple[str, ...]
+    size: int
+    locked: bool = False

@@ -1,0 +1,408 @@
+"""The client of a running engine: round trips in the same process, and what it makes of engines that do not answer as they should."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from entrepot.api.client import CacheClient, EngineAnswerInvalid, EngineRefused, EngineUnreachable
+from entrepot.api.models import Event
+from entrepot.api.transport import HttpxWire
+from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
+from entrepot.engine.engine import Engine
+from entrepot.server.run import listening, management_app
+from tests.conftest import LOGIN_SERVER, Clock
+from tests.fakes import StandIn
+
+
+@pytest.fixture
+async def client(engine: Engine) -> AsyncIterator[CacheClient]:
+    async with CacheClient.of_app(management_app(engine)) as client:
+        yield client
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
+    """A client of something that answers as a test says."""
+    return CacheClient(HttpxWire(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")))
+
+
+# Round trips
+
+
+async def test_the_status(client: CacheClient, engine: Engine) -> None:
+    found = await client.status()
+    assert found == msgspec.structs.replace(await engine.status(), space_free=found.space_free, space_limit=found.space_limit)
+
+
+async def test_source_registries(client: CacheClient, engine: Engine) -> None:
+    found = await client.upstreams()
+    assert found == engine.upstream_snapshots()
+    assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
+
+
+async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    async for _ in client.watch_pull(started.id, interval=0.0):
+        pass
+    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag("library/nginx", "1.27")
+    with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
+        await client.tag("library/nginx", "2")
+
+
+async def test_a_listing_that_did_not_change_is_the_very_same(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD")
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    async for _ in client.watch_pull(started.id, interval=0.0):
+        pass
+    await engine.cache.ledger.write()
+    [repository], revision = await client.repositories(), (await client.status()).revision
+    assert await client.repositories() is await client.repositories()
+    assert await client.rules() is await client.rules()
+    rules = await client.rules()
+    await client.lock("library/nginx", "1.27")
+    await client.lock("library/nginx")
+    assert (await client.status()).revision != revision
+    assert await client.rules() == rules
+    assert await client.repositories() == [msgspec.structs.replace(repository, locked=True)]
+    await client.create_rule("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
+    assert len(await client.rules()) == len(rules) + 1
+    assert len(await client.credential_sets()) == 1
+    assert await client.rules() == await engine.rule_snapshots()
+
+
+async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
+    assert await client.activity() == engine.activity.snapshot()
+
+
+async def test_a_listing_is_fetched_again_only_when_something_has_changed(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    async def listings() -> tuple[list[Any], ...]:
+        return await client.rules(), await client.credential_sets(), await client.repositories()
+
+    async def changed() -> bool:
+        nonlocal before, revision
+        now, after = (await client.status()).revision, await listings()
+        same = [one is other for one, other in zip(before, after, strict=True)]
+        # Whoever follows the revision misses nothing, and does not ask in vain.
+        assert all(same) == (revision == now)
+        assert after == (await engine.rule_snapshots(), engine.credential_set_snapshots(), await engine.repositories.all())
+        before, revision = after, now
+        return not all(same)
+
+    await engine.cache.ledger.write()
+    revision, before = (await client.status()).revision, await listings()
+    assert not await changed()
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
+    await client.check_sign_in("example-set")
+    assert await changed()
+    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api")
+    assert await changed()
+    source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
+    async for _ in client.watch_pull((await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0):
+        pass
+    await engine.cache.ledger.write()
+    assert await changed()
+    await client.delete_tag("library/nginx", "1.27")
+    assert await changed()
+    await engine.activity.write()
+    await engine.cache.history.write()
+    assert not await changed()
+
+
+async def test_a_rule(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
+    await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    made = await client.rule("Acme-Api")
+    assert (made.name, made.source_repository, made.target_repository, made.credential_set) == ("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    assert await client.rules() == await engine.rule_snapshots()
+    await client.update_rule("acme-api", None)
+    assert (await client.rule("acme-api")).credential_set is None
+    await client.update_rule("acme-api", "example-set")
+    assert (await client.rule("acme-api")).credential_set == "example-set"
+    await client.delete_rule("acme-api")
+    with pytest.raises(EngineRefused) as refused:
+        await client.rule("acme-api")
+    assert (refused.value.code, refused.value.status) == ("CacheRuleNotFound", 404)
+
+
+async def test_a_credential_set(client: CacheClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A", "B", "C"):
+        monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B")
+    await client.update_credential_set("example-set", password_id="env:EXAMPLE_C")
+    await engine.check_sign_in("example-set")
+    [found] = await client.credential_sets()
+    assert found == await client.credential_set("EXAMPLE-set")
+    assert (found.login_server, found.username_id, found.password_id) == (LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_C")
+    assert found.health is HealthStatus.HEALTHY
+    await client.delete_credential_set("example-set")
+    assert await client.credential_sets() == []
+
+
+async def test_a_sign_in_is_tried(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH")
+    found = await client.check_sign_in("Example-Set")
+    assert (found.name, found.health, found.error_code) == ("example-set", HealthStatus.UNHEALTHY, "SecretUnavailable")
+    assert found == await client.credential_set("example-set")
+    with pytest.raises(EngineRefused, match="no credential set none-such"):
+        await client.check_sign_in("none-such")
+
+
+async def test_an_examination(client: CacheClient) -> None:
+    assert {each.about for each in (await client.examine("example-library")).findings} == {LOGIN_SERVER, "this machine"}
+    with pytest.raises(EngineRefused, match="no cache rule none-such"):
+        await client.examine("none-such")
+
+
+async def test_locks_and_eviction(client: CacheClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+    image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
+    pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
+    async with asyncio.timeout(30):
+        await pull.over.wait()
+    clock.now += 3600
+    for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
+        await client.lock("library/nginx", tag, digest)
+        assert (await client.evict(target=0)).images == ()
+        with pytest.raises(EngineRefused) as refused:
+            await client.delete_repository("library/nginx")
+        assert (refused.value.code, refused.value.status) == ("REGISTRY_DISALLOWED_OPERATION", 405)
+        await client.unlock("library/nginx", tag, digest)
+    await client.lock("library/nginx", "1.27")
+    detail = await client.repository("library/nginx")
+    assert (detail.repository.locked, [tag.locked for tag in detail.tags]) == (False, [True])
+    await client.unlock("library/nginx", "1.27")
+    planned = await client.evict(dry_run=True, target=0)
+    assert [(each.repository, each.tags, each.digest, each.freed) for each in planned.images] == [("library/nginx", ("1.27",), str(image.digest), image.size)]
+    assert (await client.status()).repositories == 1
+    assert (await client.evict()).images == ()
+    done = await client.evict(target=0)
+    assert (done.dry_run, done.images, done.freed) == (False, planned.images, image.size)
+    assert (await client.status()).repositories == 0
+
+
+async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
+    started = await client.start_pull("library/nginx:1.27", "linux/arm64", asked_by="test")
+    seen = [pull async for pull in client.watch_pull(started.id, interval=0.01)]
+    assert seen[-1].state is PullState.COMPLETED
+    assert all(not pull.state.ended for pull in seen[:-1])
+    assert {layer.state for layer in seen[-1].layers} == {LayerState.VERIFIED}
+    assert seen[-1].asked_by == ("test",)
+    # Once it has ended, its layers are told only to whoever asks for it alone.
+    assert await client.pulls() == [msgspec.structs.replace(seen[-1], layers=())]
+    assert await client.pull(seen[-1].id) == seen[-1]
+    assert [each.name for each in await client.repositories()] == ["library/nginx"]
+    detail = await client.repository("library/nginx")
+    assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [("1.27", str(image.digest), ("linux/arm64",))]
+    await client.delete_tag("library/nginx", "1.27")
+    assert (await client.repository("library/nginx")).tags == ()
+    await client.delete_repository("library/nginx")
+    assert await client.repositories() == []
+
+
+async def test_a_pull_is_cancelled(client: CacheClient, source: StandIn) -> None:
+    source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
+    gate = source.hold("/blobs/", after_bytes=10, method="GET")
+    started = await client.start_pull("library/nginx:1.27", "linux/amd64")
+    await gate.reached
+    assert (await client.cancel_pull(started.id)).state is PullState.CANCELLED
+    assert (await client.pull(started.id)).state is PullState.CANCELLED
+
+
+async def test_checks(client: CacheClient) -> None:
+    rule = await client.check_rule(name="abc", source_repository="docker.io/nginx", credential_set="")
+    assert rule.source_repository == "docker.io/library/nginx"
+    assert [(each.code, each.field) for each in rule.problems] == [("InvalidResourceName", "name"), ("EnforceDockerAuthentication", "credentialSet")]
+    found = await client.check_credential_set(name="good-name", password_id="s3cret")
+    assert [each.field for each in found.problems] == ["passwordSecretIdentifier"]
+
+
+async def test_events(client: CacheClient, engine: Engine) -> None:
+    await engine.delete_rule("example-library")
+    assert [each.kind for each in await client.recent_events()] == ["rule-created", "rule-deleted"]
+
+
+async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine) -> None:
+    async with listening(engine), CacheClient.at(engine.directories.socket) as client, asyncio.timeout(30):
+        events = client.events()
+        coming = asyncio.ensure_future(anext(events))
+        while not coming.done():
+            # The stream tells what happens after it began, and nothing says when that was.
+            engine.events.record("told", "Again.")
+            await asyncio.wait({coming}, timeout=0.02)
+        assert (coming.result().kind, coming.result().message) == ("told", "Again.")
+        await client.stop()
+        assert {each.kind async for each in events} <= {"told"}
+
+
+async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
+    await client.stop()
+    assert engine.stopping.is_set()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "Locked", "message": "It is locked."}}, "Locked"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked."}]}, "DENIED"),
+        ({"errors": [{"code": "DENIED", "message": "It is locked.", "detail": {"code": "Locked"}}]}, "Locked"),
+    ],
+)
+async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
+    """Below ``/acr/v1/`` an engine may have that of ACR's data API only."""
+    async with answering(lambda _: httpx.Response(405, json=body)) as client:
+        with pytest.raises(EngineRefused, match=r"It is locked\.") as refused:
+            await client.delete_repository("library/nginx")
+        assert (refused.value.code, refused.value.status) == (code, 405)
+
+
+@pytest.mark.parametrize("body", [{}, {"errors": []}, {"errors": [{}]}, {"error": None}, []])
+async def test_an_error_without_words_is_no_engine_s(body: object) -> None:
+    async with answering(lambda _: httpx.Response(500, json=body)) as client:
+        with pytest.raises(EngineAnswerInvalid):
+            await client.delete_repository("library/nginx")
+
+
+async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> None:
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")
+    error = refused.value
+    assert (error.code, error.field, error.status) == ("EnforceDockerAuthentication", "credentialSet", 400)
+    assert "credential set" in error.message
+
+
+async def test_what_is_there_is_not_replaced(client: CacheClient, engine: Engine) -> None:
+    await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
+    with pytest.raises(EngineRefused, match="example-set already"):
+        await client.create_credential_set("Example-Set", LOGIN_SERVER, "env:C", "env:D")
+    with pytest.raises(EngineRefused, match="example-library already"):
+        await client.create_rule("Example-Library", f"{LOGIN_SERVER}/library/*", "library/*")
+    assert str(engine.documents.credential_sets.get("example-set").username) == "env:A"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "ä" * 5, "a?b#c", "%2e%2e", "x" * 300])
+async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(name: str, client: CacheClient) -> None:
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
+    assert refused.value.status in {400, 404}
+    assert [rule.name for rule in await client.rules()] == ["example-library"]
+
+
+async def test_dots_lead_to_no_other_resource(client: CacheClient, engine: Engine, source: StandIn) -> None:
+    """httpx took the last dots off the path, and so asked for the deletion of something else."""
+    source.add_image("library/nginx", "1")
+    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).over.wait()
+    for ask in (
+        client.delete_repository("library/none/../nginx"),
+        client.delete_tag("library/nginx/x", "../.."),
+        client.delete_tag("library/nginx", ".."),
+        client.delete_rule(".."),
+    ):
+        with suppress(EngineRefused):
+            await ask
+    assert [each.name for each in await client.repositories()] == ["library/nginx"]
+    assert [rule.name for rule in await client.rules()] == ["example-library"]
+    with pytest.raises(EngineRefused) as refused:
+        await client.create_rule("..", f"{LOGIN_SERVER}/a", "a")
+    assert (refused.value.code, refused.value.status) == ("InvalidResourceName", 400)
+
+
+# Engines that do not answer, or oddly
+
+
+EVERY_QUESTION: list[Callable[[CacheClient], Awaitable[Any]]] = [
+    lambda client: client.status(),
+    lambda client: client.rules(),
+    lambda client: client.rule("example"),
+    lambda client: client.create_rule("example", "a.example.com/a", "a"),
+    lambda client: client.credential_sets(),
+    lambda client: client.repositories(),
+    lambda client: client.repository("library/nginx"),
+    lambda client: client.start_pull("library/nginx:1"),
+    lambda client: client.pulls(),
+    lambda client: client.recent_events(),
+    lambda client: anext(client.events()),
+    lambda client: client.stop(),
+]
+
+
+@pytest.mark.parametrize("question", EVERY_QUESTION)
+async def test_no_engine(question: Callable[[CacheClient], Awaitable[Any]], tmp_path: Path) -> None:
+    async with CacheClient.at(tmp_path / "none.sock") as client:
+        with pytest.raises(EngineUnreachable, match="entrepot serve"):
+            await question(client)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>a page</html>"),
+        httpx.Response(200, content=b""),
+        httpx.Response(200, json={"version": 5}),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, content=b"\xff"),
+        httpx.Response(404, text="not found"),
+        httpx.Response(500, json={"detail": "of another program"}),
+        httpx.Response(500, content=b""),
+    ],
+)
+async def test_something_else_than_an_engine(answer: httpx.Response) -> None:
+    async with answering(lambda _: answer) as client:
+        with pytest.raises(EngineAnswerInvalid, match="is no engine, or one of another version"):
+            await client.status()
+
+
+@pytest.mark.parametrize("failure", [httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectTimeout, httpx.PoolTimeout])
+async def test_an_engine_that_breaks_off(failure: type[httpx.TransportError]) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise failure("broke off")
+
+    async with answering(fail) as client:
+        with pytest.raises(EngineUnreachable):
+            await client.status()
+
+
+async def test_an_event_that_is_none() -> None:
+    async with answering(lambda _: httpx.Response(200, text="data: nonsense\n\n")) as client:
+        with pytest.raises(EngineAnswerInvalid):
+            await anext(client.events())
+
+
+async def test_an_engine_may_refuse_the_stream() -> None:
+    document = {"error": {"code": "InternalError", "message": "It failed."}}
+    async with answering(lambda _: httpx.Response(500, json=document)) as client:
+        with pytest.raises(EngineRefused, match="It failed"):
+            await anext(client.events())
+
+
+async def test_an_event_may_hold_any_character() -> None:
+    event = Event(time=1.0, kind="source-failed", message="it said: \u2028 \x85 \u2029 ä", subject=None)
+    stream = b": entrepot\n\ndata: " + msgspec.json.encode(event) + b"\n\n"
+    chunks = [stream[start : start + 5] for start in range(0, len(stream), 5)]
+
+    async def body() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async with answering(lambda _: httpx.Response(200, content=body())) as client:
+        assert [each async for each in client.events()] == [event]
+
+
+async def test_proxies_of_the_environment_are_left_aside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with listening(engine), CacheClient.at(engine.directories.socket) as client:
+        assert (await client.status()).rules == 1

@@ -1,0 +1,151 @@
+"""S32: what was used is written down once, and not lost when the catalog fails for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from entrepot.cache import index as holdings_module
+from entrepot.cache.index import Ledger
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.store.catalog import Catalog, CatalogFailed, Usage
+from tests.conftest import Clock
+from tests.store.test_catalog import NGINX, SOURCE, hold, image
+
+MANIFEST = image("a")
+BLOB = MANIFEST.blobs[0].digest
+
+
+@pytest.fixture
+async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, MANIFEST, tags=[Tag("1")], now=1.0)
+        await hold(catalog, MANIFEST)
+        yield catalog
+
+
+class Disk:
+    """Lets writes of usage fail, or hold on, when a test says so."""
+
+    def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = False
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.reached = asyncio.Event()
+        self._write = catalog.record_usage
+        monkeypatch.setattr(catalog, "record_usage", self._record)
+
+    async def _record(self, usage: Usage) -> None:
+        self.reached.set()
+        await self.goes_on.wait()
+        if self.fails:
+            raise CatalogFailed("The catalog fails: database or disk is full.")
+        await self._write(usage)
+
+
+@pytest.fixture
+def disk(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(catalog, monkeypatch)
+
+
+@pytest.fixture
+def ledger(catalog: Catalog, disk: Disk, clock: Clock) -> Ledger:
+    return Ledger(catalog, clock)
+
+
+def use(ledger: Ledger) -> None:
+    ledger.manifest_used(NGINX, MANIFEST, Tag("1"))
+    ledger.manifest_answered("rule")
+    ledger.manifest_fetched("rule")
+    ledger.blob_used(BLOB)
+
+
+async def pulls(catalog: Catalog) -> tuple[int, float | None]:
+    [repository] = await catalog.repositories(NGINX)
+    return repository.pulls, repository.last_pull
+
+
+async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(ledger: Ledger, catalog: Catalog, disk: Disk, clock: Clock) -> None:
+    disk.fails = True
+    use(ledger)
+    for _ in range(3):
+        with pytest.raises(CatalogFailed):
+            await ledger.write()
+        assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
+        assert ledger.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
+    clock.now += 5
+    use(ledger)
+    disk.fails = False
+    for _ in range(2):
+        await ledger.write()
+        assert await pulls(catalog) == (2, clock.now)
+        assert await catalog.requests_of_rules() == {"rule": (2, 2)}
+    assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
+
+
+async def test_s32_what_is_being_written_is_unwritten(ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
+    disk.goes_on.clear()
+    use(ledger)
+    writing = asyncio.create_task(ledger.write())
+    await disk.reached.wait()
+    assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
+    assert ledger.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
+    disk.goes_on.set()
+    await writing
+    assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
+
+
+async def test_s32_who_writes_while_another_does_waits_for_both(ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
+    """An eviction writes before it looks: all that was used before that has to be in the catalog then."""
+    disk.goes_on.clear()
+    use(ledger)
+    first = asyncio.create_task(ledger.write())
+    await disk.reached.wait()
+    use(ledger)
+    second = asyncio.create_task(ledger.write())
+    await asyncio.sleep(0)
+    disk.goes_on.set()
+    await second
+    assert (await pulls(catalog))[0] == 2
+    await first
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted_twice(fails: bool, ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
+    disk.goes_on.clear()
+    use(ledger)
+    writing = asyncio.create_task(ledger.write())
+    await disk.reached.wait()
+    writing.cancel()
+    await asyncio.wait([writing])
+    assert writing.cancelled()
+    assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
+    disk.fails = fails
+    disk.goes_on.set()
+    if fails:
+        with pytest.raises(CatalogFailed):
+            await ledger.write()
+        disk.fails = False
+    await ledger.write()
+    assert (await pulls(catalog))[0] == 1
+    assert await catalog.requests_of_rules() == {"rule": (1, 1)}
+
+
+async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(ledger: Ledger, disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdings_module, "UNWRITTEN", 100)
+    disk.fails = True
+    for number in range(500):
+        clock.now += 1
+        ledger.blob_used(Digest.of(str(number).encode()))
+        ledger.manifest_used(Repository(f"library/r{number}"), MANIFEST, Tag("1"))
+        ledger.manifest_seen(Repository(f"library/r{number}"), MANIFEST.digest)
+        if number % 50 == 49:
+            with pytest.raises(CatalogFailed):
+                await ledger.write()
+            assert ledger.unwritten <= 5 * 100
+    # What was used last is what is kept.
+    assert ledger.is_unwritten(Repository("library/r499"), MANIFEST.digest, [])
+    assert not ledger.is_unwritten(Repository("library/r0"), MANIFEST.digest, [])

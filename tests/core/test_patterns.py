@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from entrepot.core.patterns import SourceRepository, Target, WildcardInvalid
+from entrepot.core.registries import DeclaredUpstream, SourceRegistries
+from entrepot.core.states import SignIn
+from entrepot.errors import RepositoryNameInvalid
+
+REGISTRIES = SourceRegistries([DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")])
+
+
+@pytest.mark.parametrize(
+    ("typed", "written", "login_server", "path", "wildcard"),
+    [
+        ("docker.io/nginx", "docker.io/library/nginx", "docker.io", "library/nginx", False),
+        ("docker.io/library/nginx", "docker.io/library/nginx", "docker.io", "library/nginx", False),
+        ("docker.io/grafana/loki", "docker.io/grafana/loki", "docker.io", "grafana/loki", False),
+        ("index.docker.io/nginx", "docker.io/library/nginx", "docker.io", "library/nginx", False),
+        ("registry-1.docker.io/library/*", "docker.io/library/*", "docker.io", "library", True),
+        ("docker.io/grafana/*", "docker.io/grafana/*", "docker.io", "grafana", True),
+        ("docker.io/*", "docker.io/*", "docker.io", "", True),
+        ("  GHCR.io/acme/api ", "ghcr.io/acme/api", "ghcr.io", "acme/api", False),
+        ("acme.azurecr.io/a/b", "acme.azurecr.io/a/b", "acme.azurecr.io", "a/b", False),
+        ("localhost:5001/nginx", "localhost:5001/nginx", "localhost:5001", "nginx", False),
+    ],
+)
+def test_a_source_is_read_in_its_normal_form(typed: str, written: str, login_server: str, path: str, wildcard: bool) -> None:
+    source = SourceRepository.parse(typed, REGISTRIES)
+    assert (str(source), source.login_server, source.path, source.wildcard) == (written, login_server, path, wildcard)
+    assert SourceRepository.parse(str(source), REGISTRIES) == source
+
+
+@pytest.mark.parametrize(
+    ("typed", "path", "wildcard"),
+    [
+        ("nginx", "nginx", False),
+        (" library/nginx ", "library/nginx", False),
+        ("*", "", True),
+        ("library/*", "library", True),
+        ("docker.io/*", "docker.io", True),
+    ],
+)
+def test_a_target_is_read(typed: str, path: str, wildcard: bool) -> None:
+    target = Target.parse(typed)
+    assert (target.path, target.wildcard, str(target)) == (path, wildcard, typed.strip())
+
+
+@pytest.mark.parametrize(
+    ("target", "repository", "covers"),
+    [
+        ("library/*", "library/x", True),
+        ("library/*", "library/x/y", True),
+        ("library/*", "library", False),
+        ("library/*", "library2/x", False),
+        ("*", "x", True),
+        ("x", "x", True),
+        ("x", "x/y", False),
+    ],
+)
+def test_a_target_covers_what_lies_below_its_wildcard(target: str, repository: str, covers: bool) -> None:
+    assert Target.parse(target).covers(repository) is covers
+    assert list(Target.parse(target).covered([repository])) == ([repository] if covers else [])
+
+
+def test_what_can_not_be_read_is_refused_for_its_side() -> None:
+    with pytest.raises(RepositoryNameInvalid) as caught:
+        SourceRepository.parse("docker.io/nginx:1", REGISTRIES)
+    assert caught.value.field == "sourceRepository"
+    with pytest.raises(WildcardInvalid) as wrong:
+        Target.parse("a*")
+    assert wrong.value.field == "targetRepository"

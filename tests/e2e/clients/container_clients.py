@@ -1,0 +1,248 @@
+"""The container clients of users, each with directories of its own below a temporary one: skopeo, podman, containerd, docker."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Protocol
+
+from tests.e2e.clients.layouts import skopeo_environment
+from tests.e2e.clients.processes import Finished, Process, bare_environment, run
+from tests.fakes.images import StandInImage
+from tests.programs import require_program, require_root
+
+AMD64 = "linux/amd64"
+ARM64 = "linux/arm64"
+
+
+class PullFailed(Exception):
+    """A client could not pull; with what it told its user."""
+
+
+class ContainerClient(Protocol):
+    """What the tests ask of a client."""
+
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        """Pull ``127.0.0.1:5000/library/app:1``; raises `PullFailed`."""
+
+    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+        """It has the image that was published, to the last byte that it keeps."""
+
+    def forget(self) -> None:
+        """Drop every image, so that the next pull has to ask for all of it."""
+
+
+def _checked(finished: Finished) -> str:
+    if finished.status != 0:
+        raise PullFailed(finished.output)
+    return finished.output
+
+
+def _unpacked_layers(image: StandInImage, platform: str) -> list[str]:
+    config = json.loads(image.platforms[platform].config.content)
+    return list(config["rootfs"]["diff_ids"])
+
+
+class Skopeo:
+    """``skopeo copy`` into a directory, which keeps every byte as it came."""
+
+    def __init__(self, root: Path) -> None:
+        self._program = require_program("skopeo")
+        self._root = root
+        self._environment = skopeo_environment(root / "home")
+
+    def copy(self, source: str, target: str, *options: str) -> Finished:
+        """Run ``skopeo copy``."""
+        arguments: list[str | Path] = [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        return run([*arguments, source, target], environment=self._environment)
+
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        self.forget()
+        system, architecture = platform.split("/")
+        _checked(self.copy(f"docker://{reference}", f"dir:{self._root / 'image'}", "--override-os", system, "--override-arch", architecture))
+
+    def delete(self, reference: str) -> Finished:
+        """Run ``skopeo delete``."""
+        return run([self._program, "--insecure-policy", "delete", "--tls-verify=false", f"docker://{reference}"], environment=self._environment)
+
+    def pull_all_platforms(self, reference: str) -> dict[str, bytes]:
+        """Pull an index with all its images; every file by its digest."""
+        self.forget()
+        arguments: list[str | Path] = [self._program, "--insecure-policy", "copy", "--all", "--src-tls-verify=false"]
+        _checked(run([*arguments, f"docker://{reference}", f"dir:{self._root / 'image'}"], environment=self._environment))
+        contents = [each.read_bytes() for each in (self._root / "image").iterdir()]
+        return {f"sha256:{hashlib.sha256(each).hexdigest()}": each for each in contents}
+
+    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+        published = image.platforms[platform]
+        directory = self._root / "image"
+        assert (directory / "manifest.json").read_bytes() == published.manifest.content
+        for each in published.blobs:
+            assert (directory / each.digest.hex).read_bytes() == each.content
+        assert {each.name for each in directory.iterdir()} == {"manifest.json", "version", *(each.digest.hex for each in published.blobs)}
+
+    def forget(self) -> None:
+        shutil.rmtree(self._root / "image", ignore_errors=True)
+
+
+class Podman:
+    """``podman pull`` into storage of the kind vfs, which works everywhere."""
+
+    def __init__(self, root: Path) -> None:
+        self._program = require_program("podman")
+        require_root("podman's storage of the kind vfs")
+        self._root = root
+        self._environment = skopeo_environment(root / "home") | {"TMPDIR": str(root / "tmp")}
+        (root / "tmp").mkdir()
+        files = {
+            "CONTAINERS_CONF": f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\ntmp_dir = "{root}/libpod"\n',
+            "CONTAINERS_STORAGE_CONF": f'[storage]\ndriver = "vfs"\ngraphroot = "{root}/root"\nrunroot = "{root}/runroot"\n',
+            "CONTAINERS_REGISTRIES_CONF": "unqualified-search-registries = []\n",
+        }
+        for variable, content in files.items():
+            path = root / variable.lower()
+            path.write_text(content)
+            self._environment[variable] = str(path)
+        self._registries = root / "containers_registries_conf"
+        self._policy = root / "policy.json"
+        self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+
+    def run(self, *arguments: str | Path) -> Finished:
+        return run([self._program, "--root", self._root / "root", "--runroot", self._root / "runroot", *arguments], environment=self._environment)
+
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        _checked(self.run("pull", "--tls-verify=false", "--signature-policy", self._policy, "--platform", platform, reference))
+
+    def use_mirror(self, login_server: str, address: str) -> None:
+        """Pull images of a login server through a mirror (containers-registries.conf(5))."""
+        self.use_registries(f'[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n')
+
+    def use_registries(self, text: str) -> None:
+        """Have what is configured of registries (containers-registries.conf(5))."""
+        self._registries.write_text(f"unqualified-search-registries = []\n{text}")
+
+    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
+        published = image.platforms[platform]
+        assert found["Id"] == published.config.digest.hex
+        assert {each.rpartition("@")[2] for each in found["RepoDigests"]} == {str(image.digest), str(published.digest)}
+        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+
+    def forget(self) -> None:
+        _checked(self.run("image", "rm", "--all", "--force"))
+
+
+class Containerd:
+    """``ctr images pull`` with a containerd of its own; each time in a namespace of its own, which shares no content with the others."""
+
+    def __init__(self, root: Path) -> None:
+        self._ctr = require_program("ctr")
+        require_root("containerd")
+        root.mkdir(parents=True, exist_ok=True)
+        self._socket = root / "socket"
+        self._hosts = root / "hosts"
+        self._hosts.mkdir()
+        self._environment = bare_environment(root / "home")
+        self._namespaces = (f"test-{number}" for number in itertools.count())
+        self._namespace = next(self._namespaces)
+        disabled = [
+            "io.containerd.grpc.v1.cri",
+            "io.containerd.internal.v1.opt",
+            *(f"io.containerd.snapshotter.v1.{each}" for each in ("aufs", "btrfs", "devmapper", "overlayfs", "zfs")),
+        ]
+        (root / "config.toml").write_text(
+            f'version = 2\nroot = "{root}/root"\nstate = "{root}/state"\ndisabled_plugins = {json.dumps(disabled)}\n'
+            f'[grpc]\naddress = "{self._socket}"\n[ttrpc]\naddress = "{root}/ttrpc"\n'
+            '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
+        )
+        arguments: list[str | Path] = [require_program("containerd"), "--config", root / "config.toml"]
+        self._daemon, _ = Process.until("containerd successfully booted", arguments, environment=self._environment)
+
+    def run(self, *arguments: str) -> Finished:
+        return run([self._ctr, "--address", self._socket, "--namespace", self._namespace, *arguments], environment=self._environment)
+
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        _checked(self.run("images", "pull", "--plain-http", "--snapshotter", "native", "--platform", platform, reference))
+
+    def use_mirror(self, login_server: str, address: str) -> None:
+        """Pull images of a login server through a mirror, with `pull_through_mirror` (containerd, ``docs/hosts.md``)."""
+        directory = self._hosts / login_server
+        directory.mkdir(exist_ok=True)
+        (directory / "hosts.toml").write_text(f'server = "https://{login_server}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n')
+
+    def pull_through_mirror(self, reference: str) -> None:
+        _checked(self.run("images", "pull", "--hosts-dir", str(self._hosts), "--snapshotter", "native", "--platform", AMD64, reference))
+
+    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+        published = image.platforms[platform]
+        listed = {each.split()[0]: each.split()[2] for each in self.run("images", "list").output.splitlines()[1:]}
+        assert listed[reference] == str(image.digest)
+        expected = {image.manifest, published.manifest, *published.blobs}
+        assert set(self.run("content", "list", "--quiet").output.split()) == {str(each.digest) for each in expected}
+        root = self._socket.parent / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+        for each in expected:
+            assert (root / each.digest.hex).read_bytes() == each.content
+
+    def forget(self) -> None:
+        self._namespace = next(self._namespaces)
+
+    def close(self) -> None:
+        self._daemon.stop()
+
+
+class Docker:
+    """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own, because it writes to fixed places in /run and /opt."""
+
+    def __init__(self, root: Path) -> None:
+        self._docker = require_program("docker")
+        dockerd = require_program("dockerd")
+        require_root("dockerd")
+        root.mkdir(parents=True, exist_ok=True)
+        self._socket = root / "socket"
+        self._environment = bare_environment(root / "home") | {"DOCKER_HOST": f"unix://{self._socket}"}
+        self._configuration = root / "daemon.json"
+        self._key = root / "key.json"
+        self._configure()
+        self._daemon, _ = Process.until(
+            "API listen on",
+            [
+                *(require_program("unshare"), "--mount", "--propagation", "private"),
+                *("sh", "-c", 'mount -n -t tmpfs tmpfs /run && mount -n -t tmpfs tmpfs /opt && exec "$@"', "sh"),
+                *(dockerd, "--config-file", self._configuration, "--host", f"unix://{self._socket}"),
+                *("--data-root", root / "data", "--exec-root", root / "exec", "--pidfile", root / "pid"),
+                *("--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none"),
+            ],
+            environment=bare_environment(root / "home"),
+        )
+
+    def run(self, *arguments: str) -> Finished:
+        return run([self._docker, *arguments], environment=self._environment)
+
+    def _configure(self, **settings: object) -> None:
+        self._configuration.write_text(json.dumps({"deprecated-key-path": str(self._key)} | settings))
+
+    def use_mirror(self, address: str) -> None:
+        """Pull images of Docker Hub through a mirror; docker knows mirrors of no other login server."""
+        self._configure(**{"registry-mirrors": [f"http://{address}"]})
+        before = self._daemon.mark()
+        self._daemon.send(signal.SIGHUP)
+        self._daemon.wait_for_line("Reloaded configuration", since=before)
+
+    def pull(self, reference: str, platform: str = AMD64) -> None:
+        _checked(self.run("pull", "--platform", platform, reference))
+
+    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
+        assert found["Id"] == str(image.platforms[platform].config.digest)
+        assert found["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]
+        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+
+    def forget(self) -> None:
+        _checked(self.run("system", "prune", "--all", "--force"))
+
+    def close(self) -> None:
+        self._daemon.stop()

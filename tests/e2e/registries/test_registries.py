@@ -1,0 +1,172 @@
+"""Every source registry of the table: what its policy allows, how it signs in, and what a pull through Entrepot asks of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from entrepot.api.client import CacheClient, EngineRefused
+from entrepot.core.states import SignIn
+from tests.e2e.clients.container_clients import AMD64, PullFailed
+from tests.e2e.registries.conftest import WRONG, EngineInNamespace, SkopeoInNamespace, sign_in_of
+from tests.e2e.registries.profiles import MANNERS
+from tests.e2e.registries.sources import Source
+
+TAKING_CREDENTIALS = [each.login_server for each in MANNERS if sign_in_of(each) is not SignIn.NONE]
+OPEN_TO_ALL = [each.login_server for each in MANNERS if sign_in_of(each) is not SignIn.REQUIRED]
+
+FRESHNESS = 300
+"""Seconds that a tag is believed when the settings say nothing."""
+
+
+def assert_nowhere(secrets: list[str], engine: EngineInNamespace) -> None:
+    """None of the secrets is in the log or in a file of the engine."""
+    written = engine.everything_written()
+    assert [(path, secret[:8]) for path, content in written.items() for secret in secrets if secret.encode() in content] == []
+
+
+def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source: Source) -> None:
+    manner = source.manner
+    number = MANNERS.index(manner)
+    repository = f"{manner.login_server}/policy/test"
+
+    async def with_credentials(client: CacheClient) -> None:
+        await client.create_credential_set(f"{manner.name}-policy", manner.login_server, f"env:USER_{number}", f"env:PASSWORD_{number}")
+        await client.create_rule(f"{manner.name}-policy", repository, f"{manner.name}/policy", f"{manner.name}-policy")
+
+    async def without(client: CacheClient) -> None:
+        await client.create_rule(f"{manner.name}-anonymous", repository, f"{manner.name}/anonymous")
+
+    policy = sign_in_of(manner)
+    if policy is SignIn.NONE:
+        with pytest.raises(EngineRefused) as refused:
+            engine.manage(with_credentials)
+        assert refused.value.code == "UpstreamTakesNoCredentials"
+    else:
+        engine.manage(with_credentials)
+    if policy is SignIn.REQUIRED:
+        with pytest.raises(EngineRefused) as refused:
+            engine.manage(without)
+        assert refused.value.code == ("EnforceDockerAuthentication" if manner.login_server == "docker.io" else "EnforceUpstreamAuthentication")
+    else:
+        engine.manage(without)
+
+
+def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+    manner = source.manner
+    image = source.add_image(manner.public, "cold")
+    source.forget_requests()
+    reference = f"{engine.address}/{manner.name}/open:cold"
+    skopeo.pull(reference)
+    skopeo.assert_holds(reference, image)
+    engine.wait_for_pull(f"{manner.name}/open:cold")
+    given = [
+        each for each in source.requests(manner.blobs) if "/v2/" not in each.path and each.status == 200 and each.bytes_sent > 0 and "token" not in each.path
+    ]
+    assert len(given) == len({each.digest for each in image.platforms[AMD64].blobs})
+    assert_nowhere(source.secrets, engine)
+
+
+def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+    manner = source.manner
+    image = source.add_image(manner.public, "redirected")
+    source.forget_requests()
+    reference = f"{engine.address}/{manner.name}/open:redirected"
+    skopeo.pull(reference)
+    skopeo.assert_holds(reference, image)
+    engine.wait_for_pull(f"{manner.name}/open:redirected")
+    redirected = [each for each in source.requests(manner.api) if each.status == manner.redirects_with]
+    assert redirected
+    if manner.blobs != manner.api:
+        assert source.requests(manner.blobs)
+        assert [each.headers for each in source.requests(manner.blobs) if {"authorization", "cookie"} & each.headers.keys()] == []
+    if not manner.realm:
+        assert [each.target for host in source.hosts for each in host.requests if "authorization" in each.headers] == []
+
+
+@pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
+def test_with_the_right_credentials_what_is_private_is_pulled(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+    manner = source.manner
+    image = source.add_image(manner.private, "right")
+    source.forget_requests()
+    reference = f"{engine.address}/{manner.name}/closed:right"
+    skopeo.pull(reference)
+    skopeo.assert_holds(reference, image)
+    engine.wait_for_pull(f"{manner.name}/closed:right")
+    basic = {f"https://{host.name}{each.path}" for host in source.hosts for each in host.requests if each.headers.get("authorization", "").startswith("Basic ")}
+    assert basic <= {manner.realm}
+    sets = engine.manage(CacheClient.credential_sets)
+    assert [each.health.value for each in sets if each.name == f"{manner.name}-right"] == ["Healthy"]
+    assert_nowhere([*source.secrets, *(each for each in manner.password.splitlines() if len(each) > 20)], engine)
+
+
+@pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
+def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+    manner = source.manner
+    image = source.add_image(manner.private, "wrong")
+    reference = f"{engine.address}/{manner.name}/wrong:wrong"
+    if not manner.realm:
+        # It never asks who we are, so nothing is wrong.
+        skopeo.pull(reference)
+        skopeo.assert_holds(reference, image)
+        return
+    with pytest.raises(PullFailed, match="denied") as failed:
+        skopeo.pull(reference)
+    told = str(failed.value)
+    assert manner.login_server in told
+    assert f"{manner.name}-wrong" in told
+    engine.process.wait_for_line(f"{manner.name}-wrong is unhealthy")
+    assert WRONG not in told
+    assert_nowhere([*source.secrets, WRONG], engine)
+
+
+@pytest.mark.parametrize("source", OPEN_TO_ALL, indirect=True)
+def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source) -> None:
+    manner = source.manner
+    source.add_image(manner.public, "there")
+    engine.manage(lambda client: client.create_rule(f"{manner.name}-nothing", f"{manner.login_server}/policy/nothing", f"{manner.name}/nothing"))
+    answer = engine.ask_for(f"/v2/{manner.name}/nothing/manifests/1")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
+
+
+def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_head(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
+    manner = source.manner
+    image = source.add_image(manner.public, "again")
+    reference = f"{engine.address}/{manner.name}/open:again"
+    skopeo.pull(reference)
+    engine.wait_for_pull(f"{manner.name}/open:again")
+    source.forget_requests()
+    skopeo.pull(reference)
+    skopeo.assert_holds(reference, image)
+    assert source.asked() == []
+    engine.go_on(FRESHNESS + 1)
+    skopeo.pull(reference)
+    skopeo.assert_holds(reference, image)
+    heads = [(manner.api, "HEAD", f"/v2/{manner.public}/manifests/again")]
+    if manner.manifests:
+        host, _, prefix = manner.manifests.partition("/")
+        heads.append((host, "HEAD", f"/{prefix}/{manner.public}/manifests/again"))
+    assert source.asked() == heads
+
+
+def test_with_the_source_gone_what_is_held_is_pulled(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+    manner = source.manner
+    image = source.add_image(manner.public, "gone")
+    reference = f"{engine.address}/{manner.name}/open:gone"
+    skopeo.pull(reference)
+    engine.wait_for_pull(f"{manner.name}/open:gone")
+    source.stop()
+    try:
+        engine.go_on(FRESHNESS + 1)
+        skopeo.pull(reference)
+        skopeo.assert_holds(reference, image)
+        answer = engine.ask_for(f"/v2/{manner.name}/open/manifests/gone")
+        assert (answer.status_code, answer.headers["entrepot-origin"]) == (200, "stale")
+        unknown = engine.ask_for(f"/v2/{manner.name}/open/manifests/never-held")
+        assert unknown.status_code == 503
+        assert manner.login_server in unknown.json()["errors"][0]["message"]
+    finally:
+        source.start()
+        # Until the engine has found out by itself, whoever needs this source next is sent away.
+        engine.wait_until_reached(manner)

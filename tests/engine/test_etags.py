@@ -1,0 +1,79 @@
+"""A listing has another revision when it would show something else, and the same for as long as it would not."""
+
+from __future__ import annotations
+
+from entrepot.engine.etags import USAGE_TOLD, Revisions
+
+
+class Engine:
+    """What a revision depends on."""
+
+    def __init__(self) -> None:
+        self.documents = 1
+        self.health = "healthy"
+        self.held = 0
+        self.usage = 0
+        self.now = 1000.0
+        self.revisions = Revisions(
+            documents=lambda: self.documents,
+            health=lambda: self.health,
+            held=lambda: self.held,
+            usage=lambda: self.usage,
+            clock=lambda: self.now,
+        )
+
+    def all(self) -> tuple[str, str, str]:
+        return self.revisions.rules, self.revisions.credential_sets, self.revisions.repositories
+
+
+def test_nothing_happens_and_nothing_changes() -> None:
+    engine = Engine()
+    before, whole = engine.all(), engine.revisions.whole
+    engine.now += 10 * USAGE_TOLD
+    assert (engine.all(), engine.revisions.whole) == (before, whole)
+
+
+def test_another_rule_is_told_in_every_listing_for_each_names_rules() -> None:
+    engine = Engine()
+    before, whole = engine.all(), engine.revisions.whole
+    engine.documents += 1
+    assert engine.revisions.whole != whole
+    assert all(now != then for now, then in zip(engine.all(), before, strict=True))
+
+
+def test_the_health_of_a_credential_set_changes_nothing_else() -> None:
+    engine = Engine()
+    (rules, sets, repositories), whole = engine.all(), engine.revisions.whole
+    engine.health = "unhealthy"
+    assert (engine.revisions.rules, engine.revisions.repositories) == (rules, repositories)
+    assert engine.revisions.credential_sets != sets
+    assert engine.revisions.whole != whole
+
+
+def test_a_new_image_changes_the_repositories_and_what_is_held_through_rules() -> None:
+    engine = Engine()
+    (rules, sets, repositories), whole = engine.all(), engine.revisions.whole
+    engine.held += 1
+    assert engine.revisions.credential_sets == sets
+    assert engine.revisions.rules != rules
+    assert engine.revisions.repositories != repositories
+    assert engine.revisions.whole != whole
+
+
+def test_pulls_are_told_at_once_where_none_were_told_lately_and_else_late_but_surely() -> None:
+    engine = Engine()
+    before = engine.revisions.repositories
+    engine.usage += 1
+    first, whole = engine.revisions.repositories, engine.revisions.whole
+    assert first != before
+    engine.usage += 1
+    engine.now += USAGE_TOLD - 1
+    assert (engine.revisions.repositories, engine.revisions.whole) == (first, whole)
+    engine.now += 1
+    assert engine.revisions.rules != before
+    assert engine.revisions.repositories != first
+    assert engine.revisions.whole != whole
+
+
+def test_a_restarted_engine_knows_none_of_the_revisions_before() -> None:
+    assert not set(Engine().all()) & set(Engine().all())

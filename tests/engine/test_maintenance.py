@@ -1,0 +1,697 @@
+"""Eviction in a real engine: what goes, what stays, and what a reader sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from entrepot.cache.cache import HeldBlob
+from entrepot.cache.fill import Fill
+from entrepot.config.settings import Directories, Settings, SizeLimit
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import PullState
+from entrepot.engine import maintenance as maintenance_module
+from entrepot.engine.engine import Engine
+from entrepot.errors import Locked
+from entrepot.server.run import listening
+from entrepot.store import blobs as blobs_module
+from entrepot.store.blobs import BlobStore
+from entrepot.store.catalog import CatalogFailed
+from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from tests.cache.test_fill import fed
+from tests.conftest import LOGIN_SERVER, Clock
+from tests.fakes import StandIn
+from tests.fakes.images import PlatformImage
+
+HOUR = 3600.0
+LAYER = 100_000
+
+
+async def pull(engine: Engine, image: str) -> None:
+    pulled = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await pulled.over.wait()
+    assert pulled.state is PullState.COMPLETED
+
+
+async def cached(engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None) -> list[PlatformImage]:
+    """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of its own."""
+    made = []
+    for name in names:
+        image = source.add_image(f"library/{name}", "1", layers=[os.urandom(LAYER), *(layers or [])])
+        await pull(engine, f"library/{name}:1")
+        clock.now += HOUR
+        made.append(image.platforms["linux/amd64"])
+    return made
+
+
+@asynccontextmanager
+async def event(engine: Engine, kind: str) -> AsyncIterator[None]:
+    """Within it something makes the engine record an event; at its end that has come."""
+    with engine.events.watching() as watched:
+        yield
+        async with asyncio.timeout(30):
+            async for each in watched:
+                if each.kind == kind:
+                    return
+
+
+async def names(engine: Engine) -> list[str]:
+    return [each.removeprefix("library/") for each in await engine.catalog.repository_names()]
+
+
+@asynccontextmanager
+async def limited(directories: Directories, settings: Settings, clock: Clock, size: int) -> AsyncIterator[Engine]:
+    """An engine that may hold *size* bytes, with the rule for ``library/*``."""
+    async with Engine.open(directories, replace(settings, size_limit=SizeLimit(size=size)), clock=clock) as engine:
+        if not list(engine.documents.rules):
+            await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        yield engine
+
+
+# What goes
+
+
+async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_water_mark(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
+    """F34."""
+    settings = replace(settings, low_water=0.7)
+    async with limited(directories, settings, clock, int(3.5 * LAYER)) as engine:
+        await cached(engine, source, clock, "a", "b", "c")
+        assert await names(engine) == ["a", "b", "c"]
+        async with event(engine, "evicted"):
+            await cached(engine, source, clock, "d")
+        assert await names(engine) == ["c", "d"]
+        status = await engine.status()
+        assert status.space_limit == int(3.5 * LAYER)
+        assert 2 * LAYER < status.blobs_size <= 0.7 * status.space_limit
+        assert sum((await engine.blobs.held()).values()) == status.blobs_size
+        assert status.notices == ()
+    [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+    assert re.fullmatch(r"Evicted 2 images of 2 repositories: 200\.\d kB freed, least recently used [34] h ago\.", evicted.message)
+
+
+async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F31."""
+    base = os.urandom(2 * LAYER)
+    old, new = await cached(engine, source, clock, "old", "new", layers=[base])
+    done = await engine.housekeeping.evict(target=4 * LAYER - 1)
+    assert [each.repository for each in done.images] == ["library/old"]
+    assert done.freed == old.size - len(base)
+    assert set(await engine.blobs.held()) == {blob.digest for blob in new.blobs}
+    await source.stop()
+    for blob in new.blobs:
+        found = await engine.cache.blob(Repository("library/new"), blob.digest)
+        assert isinstance(found, HeldBlob)
+        assert b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)]) == blob.content
+
+
+async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
+    base = os.urandom(LAYER)
+    images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
+    done = await engine.housekeeping.evict(target=0)
+    assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
+    assert done.freed == sum(image.size for image in images) - 2 * len(base)
+    assert (await engine.blobs.held(), (await engine.status()).blobs_size) == ({}, 0)
+    [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+    assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
+
+
+async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    await engine.housekeeping.evict(target=0)
+    assert (await names(engine), await engine.blobs.held()) == ([], {})
+    await pull(engine, "library/a:1")
+    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
+
+
+async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: StandIn, clock: Clock) -> None:
+    repository = Repository("library/a")
+    images = []
+    for tag in ("1", "2"):
+        images.append(source.add_image("library/a", tag, layers=[os.urandom(LAYER)]).platforms["linux/amd64"])
+        await pull(engine, f"library/a:{tag}")
+        clock.now += HOUR
+    old, new = images
+    await engine.housekeeping.evict(target=LAYER + 5000)
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["2"]
+    holding = await engine.cache.holdings.of(repository)
+    assert new.digest in holding.manifests
+    assert old.digest not in holding.manifests
+    assert holding.blobs.keys() == {blob.digest for blob in new.blobs}
+    assert await engine.cache.holdings.tag(repository, Tag("1")) is None
+
+
+async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F35."""
+    async with limited(directories, settings, clock, 10 * LAYER) as engine:
+        await cached(engine, source, clock, "a", "b", "c")
+    async with limited(directories, settings, clock, 2 * LAYER) as engine:
+        async with event(engine, "evicted"):
+            pass
+        assert await names(engine) == ["c"]
+
+
+async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    await cached(engine, source, clock, "a", "b", "c")
+    held = (await engine.status()).blobs_size
+    total, reserve = 50 * LAYER, LAYER
+    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    assert (await engine.status()).space_limit == held - reserve
+    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held))
+    assert (await engine.status()).space_limit == int(total * 0.8)
+    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    done = await engine.housekeeping.evict()
+    assert [each.repository for each in done.images] == ["library/a", "library/b"]
+    assert done.goal == int((held - reserve) * 0.9)
+
+
+async def test_a_dry_run_shows_what_would_go_and_changes_nothing(engine: Engine, source: StandIn, clock: Clock) -> None:
+    a, b = await cached(engine, source, clock, "a", "b")
+    before = await engine.blobs.held()
+    planned = await engine.housekeeping.evict(dry_run=True, target=LAYER + 5000)
+    assert [(each.repository, each.tags, each.digest, each.platform) for each in planned.images] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
+    assert (planned.dry_run, planned.freed, planned.images[0].freed, planned.held, planned.shortfall) == (True, a.size, a.size, a.size + b.size, 0)
+    assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
+    assert await engine.blobs.held() == before
+    assert await names(engine) == ["a", "b"]
+    assert (await engine.housekeeping.evict(target=LAYER + 5000)).images == planned.images
+
+
+async def test_manifests_that_clients_only_looked_at_do_not_pile_up(engine: Engine, source: StandIn, clock: Clock) -> None:
+    source.add_image("library/looked-at", "1")
+    await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
+    clock.now += 29 * 24 * HOUR
+    await engine.housekeeping.evict()
+    assert await names(engine) == ["looked-at"]
+    clock.now += 2 * 24 * HOUR
+    await engine.housekeeping.evict()
+    assert await names(engine) == []
+
+
+# What stays
+
+
+@pytest.mark.parametrize("hit", ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"])
+async def test_a_hit_of_any_kind_keeps_an_image(engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str) -> None:
+    """F33. The use is in memory only when eviction begins."""
+    a, _ = await cached(engine, source, clock, "a", "b")
+    method, _, what = hit.partition(" ")
+    path = {"tag": "manifests/1", "digest": f"manifests/{a.digest}", "blob": f"blobs/{a.layers[0].digest}", "range": f"blobs/{a.layers[0].digest}"}[what]
+    headers = {"Range": "bytes=0-9"} if what == "range" else {"Accept": "*/*"}
+    answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
+    assert answer.is_success
+    clock.now += HOUR
+    done = await engine.housekeeping.evict(target=LAYER + 5000)
+    assert [each.repository for each in done.images] == ["library/b"]
+    assert await names(engine) == ["a"]
+
+
+async def test_what_was_used_within_the_last_minute_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+    await cached(engine, source, clock, "a", "b")
+    await engine.cache.manifest(Repository("library/a"), Tag("1"))
+    clock.now += 59
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/b"]
+    clock.now += 2
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/a"]
+
+
+LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
+    "repository": lambda engine, _: engine.repositories.lock("library/a"),
+    "tag": lambda engine, _: engine.repositories.lock_tag("library/a", "1"),
+    "manifest": lambda engine, image: engine.repositories.lock_manifest("library/a", image.digest),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+async def test_what_is_locked_is_neither_evicted_nor_deleted(engine: Engine, source: StandIn, clock: Clock, kind: str) -> None:
+    a, _ = await cached(engine, source, clock, "a", "b")
+    await LOCKS[kind](engine, a)
+    done = await engine.housekeeping.evict(target=0)
+    assert [each.repository for each in done.images] == ["library/b"]
+    assert done.shortfall == a.size
+    assert set(await engine.blobs.held()) == {blob.digest for blob in a.blobs}
+    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+        await engine.repositories.delete("library/a")
+    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+        await engine.repositories.delete_manifest("library/a", a.digest)
+    if kind != "manifest":
+        with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+            await engine.repositories.delete_tag("library/a", "1")
+    assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
+
+
+async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+    await cached(engine, source, clock, "a")
+    await engine.repositories.lock_tag("library/a", "1")
+    assert (await engine.housekeeping.evict(target=0)).images == ()
+    await engine.repositories.lock_tag("library/a", "1", locked=False)
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+    assert [each.kind for each in engine.events.recent()].count("locked") == 1
+
+
+async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F34: what is pinned stays."""
+    async with limited(directories, settings, clock, LAYER) as engine:
+        source.add_image("library/a", "1", layers=[os.urandom(LAYER // 2)])
+        await pull(engine, "library/a:1")
+        await engine.repositories.lock("library/a")
+        source.add_image("library/b", "1", layers=[os.urandom(LAYER // 2)])
+        clock.now += HOUR
+        async with event(engine, "eviction-impossible"):
+            await pull(engine, "library/b:1")
+            await engine.repositories.lock("library/b")
+        [notice] = (await engine.status()).notices
+        assert notice.startswith("100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use.")
+        clock.now += HOUR
+        async with event(engine, "evicted"):
+            await engine.repositories.lock("library/a", locked=False)
+        assert await names(engine) == ["b"]
+        async with asyncio.timeout(30):
+            while (await engine.status()).notices:
+                await asyncio.sleep(0)
+    warned = [each for each in engine.events.recent() if each.kind == "eviction-impossible"]
+    assert len(warned) == 1
+
+
+async def test_an_image_that_is_being_pulled_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F41: what is held of it already is old, and the rest is on its way in."""
+    first, second = os.urandom(LAYER), os.urandom(LAYER)
+    image = source.add_image("library/a", "1", layers=[first, second]).platforms["linux/amd64"]
+    gate = source.hold(str(Digest.of(second)), after_bytes=50_000)
+    running = engine.cache.pulls.get((await engine.start_pull("library/a:1", "linux/amd64", "test")).id)
+    async with asyncio.timeout(30):
+        await gate.reached
+        while Digest.of(first) not in await engine.blobs.held() or await engine.catalog.blobs_size() < LAYER:
+            await asyncio.sleep(0)
+    clock.now += HOUR
+    done = await engine.housekeeping.evict(target=0)
+    assert (done.images, done.shortfall > 0) == ((), True)
+    gate.open()
+    async with asyncio.timeout(30):
+        await running.over.wait()
+    assert running.state is PullState.COMPLETED
+    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+
+
+async def test_eviction_beside_fills_leaves_every_pull_whole(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """F41: many pulls through a cache that is too small for them, with eviction after each blob."""
+    async with limited(directories, settings, clock, 3 * LAYER) as engine:
+        base = os.urandom(LAYER // 2)
+        made = {f"image-{number}": source.add_image(f"library/image-{number}", "1", layers=[base, os.urandom(LAYER)]) for number in range(12)}
+
+        async def pull_and_read(name: str) -> None:
+            await pull(engine, f"library/{name}:1")
+            for blob in made[name].platforms["linux/amd64"].blobs:
+                found = await engine.cache.blob(Repository(f"library/{name}"), blob.digest)
+                body = fed(found) if isinstance(found, Fill) else engine.blobs.read(blob.digest, 0, blob.size)
+                assert b"".join([chunk async for chunk in body]) == blob.content
+            clock.now += 40
+
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                for at in range(0, 12, 3):
+                    await asyncio.gather(*(pull_and_read(f"image-{number}") for number in range(at, at + 3)))
+        assert any(each.kind == "evicted" for each in engine.events.recent())
+
+
+# Readers
+
+
+async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F32."""
+    content = os.urandom(2_000_000)
+    [image] = await cached(engine, source, clock, "a", layers=[content])
+    body = engine.blobs.read(Digest.of(content), 0, len(content))
+    got = await anext(body)
+    await engine.housekeeping.evict(target=0)
+    assert not engine.blobs.path(Digest.of(content)).exists()
+    async for chunk in body:
+        got += chunk
+    assert got == content
+    assert image.layers[1].content == content
+
+
+async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+    """F32, for a blob that came in while it was read."""
+    content = os.urandom(2_000_000)
+    source.add_image("library/a", "1", layers=[content])
+    repository = Repository("library/a")
+    index = await engine.cache.manifest(repository, Tag("1"))
+    await engine.cache.manifest(repository, index.manifest.children[0].digest)
+    fill = await engine.cache.blob(repository, Digest.of(content))
+    assert isinstance(fill, Fill)
+    body = fed(fill)
+    got = await anext(body)
+    async with asyncio.timeout(30):
+        await fill.finished.wait()
+        for each in engine.cache.pulls.all():
+            await each.over.wait()
+    clock.now += HOUR
+    await engine.housekeeping.evict(target=0)
+    assert await engine.blobs.held() == {}
+    async for chunk in body:
+        got += chunk
+    assert got == content
+
+
+async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_is_opened(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F32: the image may go between the decision to serve its blob and the opening of the file, which goes a minute later."""
+    monkeypatch.setattr(maintenance_module, "LEASE_LINGERS", 0.05)
+    [image] = await cached(engine, source, clock, "a")
+    found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
+    assert isinstance(found, HeldBlob)
+    await engine.cache.ledger.write()
+    clock.now += HOUR
+    done = await engine.housekeeping.evict(target=0)
+    assert len(done.images) == 1
+    assert b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)]) == image.layers[0].content
+    assert list(await engine.blobs.held()) == [found.digest]
+    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    async with asyncio.timeout(30):
+        while await engine.blobs.held():
+            await asyncio.sleep(0)
+
+
+async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    repository = Repository("library/a")
+    holding = await engine.cache.holdings.of(repository)
+    assert image.digest in holding.manifests
+    # What a request sees that looked at the holding just before the eviction was done.
+    await engine.catalog.delete_manifest(repository, image.digest)
+    await engine.housekeeping.collect()
+    assert (await engine.cache.manifest(repository, image.digest)).manifest.content == image.manifest.content
+    assert image.digest in await engine.catalog.manifests_of(repository)
+
+
+async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_while_it_is_sent(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel sends the file, and only its name goes."""
+    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    content = os.urandom(16_000_000)
+    source.add_image("library/large", "1", layers=[content])
+    await pull(engine, "library/large:1")
+    [layer] = (await engine.repositories.tag("library/large", "1")).images[0].layers
+    async with listening(engine):
+        host, _, port = engine.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=65536)
+        writer.write(f"GET /v2/library/large/blobs/{layer.digest} HTTP/1.1\r\nHost: {engine.address}\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 OK" in head
+        hasher, left = hashlib.sha256(), layer.size
+        # So far the network takes only a part of it.
+        path = engine.blobs.path(Digest.parse(layer.digest))
+        assert path.exists()
+        await engine.cache.ledger.write()
+        clock.now += HOUR
+        await engine.housekeeping.evict(target=0)
+        assert not path.exists()
+        assert await names(engine) == []
+        while left:
+            piece = await reader.read(min(left, 65536))
+            assert piece
+            hasher.update(piece)
+            left -= len(piece)
+        writer.close()
+    assert f"sha256:{hasher.hexdigest()}" == layer.digest
+
+
+async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    repository = Repository("library/a")
+    engine.cache.holdings.forget(repository)
+    read, go_on = asyncio.Event(), asyncio.Event()
+    really = engine.catalog.media_types_of
+
+    async def slow(name: Repository) -> dict[Digest, str]:
+        found = await really(name)
+        read.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(engine.catalog, "media_types_of", slow)
+    asking = asyncio.create_task(engine.cache.holdings.of(repository))
+    await read.wait()
+    await engine.housekeeping.evict(target=0)
+    go_on.set()
+    assert image.digest not in (await asking).manifests
+
+
+async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(engine: Engine, source: StandIn, clock: Clock) -> None:
+    repository = Repository("library/a")
+    await cached(engine, source, clock, "a")
+    newer = source.add_image("library/a", "2").platforms["linux/amd64"]
+    told = await engine.cache.describe_manifest(repository, Tag("2"))
+    await engine.housekeeping.evict(target=0)
+    await engine.cache.manifest(repository, told.digest)
+    assert await engine.catalog.tag(repository, Tag("2")) is not None
+    assert newer.digest not in await engine.catalog.manifests_of(repository)
+
+
+async def test_an_engine_whose_eviction_fails_once_goes_on(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(maintenance_module, "ROOM", 0.01)
+    async with limited(directories, settings, clock, 2 * LAYER) as engine:
+        await cached(engine, source, clock, "a")
+        really, failures = engine.catalog.picture, 0
+
+        async def broken() -> object:
+            nonlocal failures
+            failures += 1
+            if failures == 1:
+                raise OSError("The disk failed for a moment.")
+            return await really()
+
+        monkeypatch.setattr(engine.catalog, "picture", broken)
+        with caplog.at_level(logging.ERROR):
+            async with event(engine, "evicted"):
+                await cached(engine, source, clock, "b")
+        assert "Eviction failed" in caplog.text
+        assert await names(engine) == ["b"]
+
+
+def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('size_limit = "3 MB"\nlow_water = "50 %"\n')
+    settings = Settings.load(path)
+    assert (settings.size_limit.within(10**12), settings.low_water) == (3_000_000, 0.5)
+
+
+# Healing
+
+
+async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was on the disk when the walk began is compared with the rows when it has ended, and clients are answered meanwhile."""
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await cached(engine, source, clock, "a")
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    held = await engine.blobs.held()
+    assert len(held) == 2
+    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == sum(held.values())
+    assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cached(engine, source, clock, "a")
+    walk = BlobStore.held
+
+    async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
+        blobs = await walk(self)
+        await engine.housekeeping.evict(target=0)
+        return blobs
+
+    with monkeypatch.context() as slow:
+        slow.setattr(BlobStore, "held", walked_slowly)
+        await engine.housekeeping.heal()
+    assert (await engine.blobs.held(), await engine.catalog.blobs_size()) == ({}, 0)
+
+
+async def test_f84_foreign_names_do_not_end_healing_and_are_told(engine: Engine, source: StandIn, clock: Clock) -> None:
+    [image] = await cached(engine, source, clock, "a")
+    (engine.directories.blobs / "lost+found").write_bytes(b"")
+    (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
+    engine.blobs.path(image.config.digest).unlink()
+    await engine.housekeeping.heal()
+    messages = {each.kind: each.message for each in engine.events.recent()}
+    assert "1 that are gone dropped" in messages["catalog-healed"]
+    told = messages["foreign-names"]
+    assert told.startswith(f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: ")
+    assert "lost+found" in told
+    assert "sha256/.DS_Store" in told
+    # The image has a part left, and is evicted as ever.
+    assert len((await engine.housekeeping.evict(target=0)).images) == 1
+
+
+async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
+    rename = os.rename
+
+    def refused(old: Path, new: Path) -> None:
+        if old == engine.blobs.path(stubborn.layers[0].digest):
+            raise PermissionError(1, "Operation not permitted")
+        rename(old, new)
+
+    monkeypatch.setattr(blobs_module.os, "rename", refused)
+    done = await engine.housekeeping.evict(target=0)
+    assert len(done.images) == 2
+    assert set(await engine.blobs.held()) == {stubborn.layers[0].digest}
+    assert await engine.catalog.blobs_size() == LAYER
+
+
+# The catalog is gone, or takes room
+
+
+@pytest.mark.parametrize("loss", ["gone", "noise"])
+async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_them(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, loss: str
+) -> None:
+    """L02: "20 blobs taken in", all deleted in the same second."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        images = await cached(engine, source, clock, "a", "b")
+        before = await engine.blobs.held()
+    (directories.catalog.with_name("catalog.sqlite.backup")).unlink()
+    if loss == "gone":
+        directories.catalog.unlink()
+    else:
+        directories.catalog.write_bytes(os.urandom(100_000))
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        await engine.housekeeping.collect()
+        assert await engine.blobs.held() == before
+        if loss == "noise":
+            [notice] = (await engine.status()).notices
+            assert notice.startswith("The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-")
+            assert [each.message for each in engine.events.recent() if each.kind == "catalog-recovered"] == [notice]
+        for name in ("a", "b"):
+            await pull(engine, f"library/{name}:1")
+        # Nobody knows any more who gave them: their source proves with a part that it has them (S20), and nothing is fetched again.
+        assert {each.snapshot().from_source for each in engine.cache.pulls.all()} == {0}
+        assert set(await engine.blobs.held()) == {blob.digest for image in images for blob in image.blobs}
+        # They are no longer adopted: what needs them decides.
+        await engine.repositories.delete("library/a")
+        assert set(await engine.blobs.held()) == {blob.digest for blob in images[1].blobs}
+
+
+async def test_after_a_loss_and_its_copy_everything_is_as_before(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """L02."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        await cached(engine, source, clock, "a", "b")
+    os.truncate(directories.catalog, 10_000)
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        assert await names(engine) == ["a", "b"]
+        await source.stop()
+        assert (await engine.cache.manifest(Repository("library/a"), Tag("1"))).manifest.is_index
+
+
+async def test_adopted_blobs_go_first_when_room_is_needed(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+    """L02."""
+    async with limited(directories, settings, clock, 50 * LAYER) as engine:
+        await cached(engine, source, clock, "lost")
+    (directories.catalog.with_name("catalog.sqlite.backup")).unlink()
+    directories.catalog.unlink()
+    async with limited(directories, settings, clock, int(2.5 * LAYER)) as engine:
+        async with event(engine, "catalog-healed"):
+            pass
+        await cached(engine, source, clock, "a")
+        assert len(await engine.blobs.held()) == 4
+        async with event(engine, "evicted"):
+            await cached(engine, source, clock, "b")
+        assert await names(engine) == ["a", "b"]
+        [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
+        assert re.match(r"Removed [12] blobs? that no manifest referred to since the catalog lost them, because room was needed: 10", evicted.message)
+
+
+async def test_manifests_count_within_the_limit_and_go_with_the_use(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S11: 40 manifests of 7 MB took 301 MB where 50 were allowed, and nothing was told of them."""
+    monkeypatch.setattr(maintenance_module, "CATALOG_ALLOWANCE", 500_000)
+    limit = 2_000_000
+    async with limited(directories, settings, clock, limit) as engine:
+        for number in range(8):
+            content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%s"}}' % os.urandom(200_000).hex().encode()
+            manifest = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+            await engine.catalog.add_manifest(Repository(f"library/r{number}"), "x", manifest, tags=[Tag("1")], now=clock.now)
+            clock.now += HOUR
+        before = await engine.housekeeping.evict(dry_run=True)
+        assert before.held > limit
+        assert (await engine.status()).blobs_size == before.held
+        await engine.housekeeping.evict()
+        kept = await names(engine)
+        assert kept == [f"r{number}" for number in range(8 - len(kept), 8)]
+        assert 0 < len(kept) < 6
+        assert (await engine.housekeeping.evict(dry_run=True)).held <= limit
+        await engine.housekeeping.evict(target=0)
+        assert await names(engine) == []
+        assert (await engine.status()).blobs_size == 0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_what_would_go_is_told_while_nothing_can_be_written(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
+    await cached(engine, source, clock, "old", "new")
+    await engine.cache.ledger.write()
+    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    thaws = asyncio.Event()
+
+    async def refuses(*_: object) -> None:
+        if hangs:
+            await thaws.wait()
+        raise CatalogFailed("The catalog can't be written: it is read-only.")
+
+    monkeypatch.setattr(engine.catalog, "record_usage", refuses)
+    monkeypatch.setattr(maintenance_module, "USES_WRITTEN_WITHIN", 0.01)
+    eviction = asyncio.create_task(engine.housekeeping.evict(target=0))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(30):
+            planned = await engine.housekeeping.evict(dry_run=True, target=0)
+        assert "library/old" in {each.repository for each in planned.images}
+        if hangs:
+            assert not eviction.done()
+    finally:
+        thaws.set()
+        with pytest.raises(CatalogFailed):
+            await eviction

@@ -1,0 +1,62 @@
+"""A source registry for tests that fails on command.
+
+It speaks HTTP/1.1 on a socket of its own, in the event loop of the test, so that a dropped connection, a short body or a missing header is exactly that::
+
+    async with StandIn() as source:
+        image = source.add_image("library/nginx", "1.27", layers=[100_000, 20_000])
+        source.fault("/blobs/", DropAfter(50_000))
+        ...
+        assert source.count("GET", "/blobs/") == 2
+"""
+
+from tests.fakes.faults import (
+    Compressed,
+    DropAfter,
+    Fault,
+    FlipByte,
+    Gate,
+    Hang,
+    Headers,
+    Html,
+    IgnoreRange,
+    NoAnswer,
+    NoContentLength,
+    Redirect,
+    Shorten,
+    Status,
+    TruncateAt,
+)
+from tests.fakes.images import Content, PlatformImage, StandInImage
+from tests.fakes.proxies import HttpProxy, SocksProxy, StandInProxy
+from tests.fakes.registry import StandIn
+from tests.fakes.sign_in import BasicSignIn, SignIn, TokenSignIn
+from tests.fakes.transport import Request
+
+__all__ = [
+    "BasicSignIn",
+    "Compressed",
+    "Content",
+    "DropAfter",
+    "Fault",
+    "FlipByte",
+    "Gate",
+    "Hang",
+    "Headers",
+    "Html",
+    "HttpProxy",
+    "IgnoreRange",
+    "NoAnswer",
+    "NoContentLength",
+    "PlatformImage",
+    "Redirect",
+    "Request",
+    "Shorten",
+    "SignIn",
+    "SocksProxy",
+    "StandIn",
+    "StandInImage",
+    "StandInProxy",
+    "Status",
+    "TokenSignIn",
+    "TruncateAt",
+]

@@ -1,0 +1,119 @@
+"""How a stand-in registry lets clients in."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Protocol
+
+from tests.fakes.faults import Answer
+from tests.fakes.transport import Request
+
+UNAUTHORIZED = b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'
+
+
+class SignIn(Protocol):
+    """Looks at each request before the registry does. An answer means: it goes no further."""
+
+    def admit(self, request: Request, url: str) -> Answer | None: ...
+
+
+def basic_credentials(request: Request) -> tuple[str, str] | None:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return user, password
+
+
+class BasicSignIn:
+    """Every request needs a user name and a password."""
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        self.users = dict(users)
+
+    def admit(self, request: Request, url: str) -> Answer | None:
+        found = basic_credentials(request)
+        if found is not None and self.users.get(found[0]) == found[1]:
+            return None
+        return Answer(401, (("WWW-Authenticate", 'Basic realm="stand-in"'), ("Content-Type", "application/json")), UNAUTHORIZED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    user: str | None
+    scopes: tuple[str, ...]
+
+
+class TokenSignIn:
+    """Every request needs a token from ``/token``, which knows *users* and, where *anonymous*, gives tokens to everyone, but not for *private* repositories."""
+
+    def __init__(
+        self,
+        users: Mapping[str, str] | None = None,
+        *,
+        anonymous: bool = True,
+        private: Collection[str] = (),
+        realm: str | None = None,
+        service: str = "stand-in",
+        expires_in: int | None = 300,
+        token_field: str = "token",
+        challenge: tuple[str, ...] | None = None,
+    ) -> None:
+        self.users = dict(users or {})
+        self.anonymous = anonymous
+        self.private = tuple(private)
+        self.realm = realm
+        self.service = service
+        self.expires_in = expires_in
+        self.token_field = token_field
+        self.challenge = challenge
+        """The values of the WWW-Authenticate headers instead of the usual one; ``{realm}``, ``{service}`` and ``{scope}`` are filled in."""
+        self._tokens: dict[str, _Token] = {}
+        self._numbers = itertools.count(1)
+
+    def revoke_tokens(self) -> None:
+        """No token given so far is good any more."""
+        self._tokens.clear()
+
+    def accept(self, value: str, *scopes: str) -> None:
+        """Take a token that was not given here."""
+        self._tokens[value] = _Token(None, scopes)
+
+    def admit(self, request: Request, url: str) -> Answer | None:
+        if request.path == "/token":
+            return self._give_token(request)
+        repository = request.repository
+        needed = f"repository:{repository}:pull" if repository else None
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        token = self._tokens.get(value) if scheme.lower() == "bearer" else None
+        if token is not None and (needed is None or needed in token.scopes):
+            return None
+        realm = self.realm or f"{url}/token"
+        values = self.challenge or ('Bearer realm="{realm}",service="{service}"' + (',scope="{scope}"' if needed else ""),)
+        filled = (each.replace("{realm}", realm).replace("{service}", self.service).replace("{scope}", needed or "") for each in values)
+        return Answer(401, (("Content-Type", "application/json"), *(("WWW-Authenticate", each) for each in filled)), UNAUTHORIZED)
+
+    def _give_token(self, request: Request) -> Answer:
+        found = basic_credentials(request)
+        if found is None and ("authorization" in request.headers or not self.anonymous):
+            return Answer(401, (("Content-Type", "application/json"),), UNAUTHORIZED)
+        if found is not None and self.users.get(found[0]) != found[1]:
+            return Answer(401, (("Content-Type", "application/json"),), UNAUTHORIZED)
+        user = found[0] if found is not None else None
+        asked = [scope for each in request.query.get("scope", []) for scope in each.split(" ")]
+        granted = tuple(each for each in asked if user is not None or not any(fnmatch(each.split(":")[1], name) for name in self.private))
+        value = f"token-{next(self._numbers)}"
+        self._tokens[value] = _Token(user, granted)
+        document: dict[str, object] = {self.token_field: value}
+        if self.expires_in is not None:
+            document["expires_in"] = self.expires_in
+        return Answer(200, (("Content-Type", "application/json"),), json.dumps(document).encode())

@@ -1,0 +1,154 @@
+"""Engines whose sources are engines: rings, and failures that are handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import httpx
+import pytest
+
+from entrepot.config.settings import Directories, Settings
+from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.rules import RuleDraft
+from entrepot.core.states import SignIn
+from entrepot.engine.engine import Engine
+from entrepot.httpd.server import bound, serving
+from entrepot.server.registry import LONGEST_WAIT, RegistryApp
+from tests.conftest import LOGIN_SERVER, Clock
+from tests.fakes import StandIn, Status
+
+PATHS = [
+    "manifests/1",
+    f"manifests/sha256:{'0' * 64}",
+    f"blobs/sha256:{'0' * 64}",
+    "tags/list",
+    f"referrers/sha256:{'0' * 64}",
+]
+
+
+def address_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def engines(root: Path, settings: Settings, clock: Clock, sources: Sequence[int | str]) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
+    """Running engines with a client each. The source of each is another by its number, or an address."""
+    listeners = [bound("127.0.0.1", 0) for _ in sources]
+    async with AsyncExitStack() as stack:
+        running = []
+        for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
+            endpoint = source if isinstance(source, str) else address_of(listeners[source])
+            upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+            opened = Engine.open(
+                Directories.under(root / str(number)),
+                replace(settings, upstreams=(upstream,)),
+                clock=clock,
+            )
+            engine = await stack.enter_async_context(opened)
+            await engine.create_rule(RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*"))
+            await stack.enter_async_context(serving(RegistryApp(engine), listener))
+            client = httpx.AsyncClient(base_url=address_of(listener), timeout=60)
+            running.append((engine, await stack.enter_async_context(client)))
+        yield running
+
+
+@pytest.mark.parametrize("sources", [[0], [1, 0], [1, 2, 0]], ids=["its own", "two", "three"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_ring_of_engines_is_noticed_at_once(path: str, sources: list[int], tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    """Each client waited for 60 s before, and was not told why."""
+    async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, sources) as running:
+        for _, client in running:
+            response = await client.get(f"/v2/library/nginx/{path}")
+            assert response.status_code == 508, response.text
+            [error] = response.json()["errors"]
+            assert LOGIN_SERVER in error["message"]
+            assert "own source" in error["message"]
+            assert "(cache rule rule-" in error["message"]
+            # The answer to a HEAD has no words.
+            assert path.startswith("blobs") or "its own source through its cache rule rule-" in error["message"]
+            assert "Let the endpoint of the source" in error["message"]
+
+
+async def test_clients_of_both_engines_of_a_ring_are_told_at_once(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    """Each engine's request joined the fetch at the other, and that the first again."""
+    async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, [1, 0]) as running:
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(client.get("/v2/library/nginx/manifests/1") for _, client in running))
+        assert [answer.status_code for answer in answers] == [508, 508]
+
+
+async def test_engines_in_a_row_are_no_ring(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+    image = source.add_image("library/nginx", "1")
+    async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
+        response = await running[-1][1].get("/v2/library/nginx/manifests/1")
+        assert response.content == image.manifest.content
+    # Three engines, and nobody else.
+    assert len(source.requests[-1].headers["via"].split(", ")) == 3
+
+
+async def test_the_first_failure_to_reach_a_source_says_when_to_come_back(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    """It was a 503 without Retry-After, and so a 502 at the next engine."""
+    async with engines(tmp_path, settings, clock, ["http://127.0.0.1:1", 0]) as running:
+        response = await running[-1][1].get("/v2/library/nginx/manifests/1")
+        assert (response.status_code, "retry-after" in response.headers) == (503, True)
+
+
+async def test_the_own_sign_in_in_a_ring_says_so(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+    async with engines(tmp_path, settings, clock, [0]) as [(engine, client)]:
+        headers = engine.sources.via.headers
+        assert (await client.get("/v2/", headers=headers)).status_code == 508
+        assert (await client.get("/healthz", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("status", [503, 504, 429])
+@pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
+async def test_when_to_come_back_is_handed_on(as_date: bool, status: int, tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+    """A source's 503 with Retry-After became a 502 without one."""
+    retry_after = formatdate(time.time() + 40, usegmt=True) if as_date else "40"
+    source.fault("/manifests/", Status(status, headers={"Retry-After": retry_after}))
+    async with engines(tmp_path, settings, clock, [source.url, 0]) as running:
+        for _, client in running:
+            response = await client.get("/v2/library/nginx/manifests/1")
+            assert response.status_code == (429 if status == 429 else 503)
+            assert 30 <= int(response.headers["retry-after"]) < 70
+
+
+async def test_no_client_is_asked_to_wait_for_years(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+    source.fault("/manifests/", Status(503, headers={"Retry-After": "99999999999"}))
+    async with engines(tmp_path, settings, clock, [source.url]) as [(_, client)]:
+        response = await client.get("/v2/library/nginx/manifests/1")
+        assert int(response.headers["retry-after"]) <= LONGEST_WAIT * 1.2
+
+
+async def test_engines_in_a_row_quote_the_source_and_not_each_other(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+    """Each quoted the last one's sentence, cut in the middle of a word."""
+    async with engines(tmp_path, settings, clock, [source.url, 0, 1, 2]) as running:
+        for tag, status, said in (
+            ("1", 500, "The disk of the registry is full, and its administrator is on holiday."),
+            ("2", 404, "manifest unknown to the registry"),
+        ):
+            body = b'{"errors":[{"code":"UNKNOWN","message":"%s"}]}' % said.encode()
+            fault = Status(status, headers={"Content-Type": "application/json"}, body=body)
+            source.fault(f"/manifests/{tag}", fault)
+            messages = []
+            for _, client in running:
+                response = await client.get(f"/v2/library/nginx/manifests/{tag}")
+                messages.append(response.json()["errors"][0]["message"])
+            assert all(message.count(said.rstrip(".")) == 1 for message in messages), messages
+            assert max(map(len, messages)) <= min(map(len, messages)) + 20
+
+
+async def test_a_long_sentence_of_a_source_is_cut_between_words(registry: httpx.AsyncClient, source: StandIn) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"%s"}]}' % b"quotation ".join([b""] * 60)
+    source.fault("/manifests/", Status(500, headers={"Content-Type": "application/json"}, body=body))
+    response = await registry.get("/v2/library/nginx/manifests/1")
+    message = response.json()["errors"][0]["message"]
+    assert "quotation quotation…)" in message
+    assert len(message) < 450

@@ -1,0 +1,194 @@
+"""What clients get while the catalog takes or gives nothing: what is in memory, and what sources have (S19, L02)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from entrepot.cache import index
+from entrepot.cache.index import Unwritten, UnwrittenManifests
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.engine.engine import Engine
+from entrepot.store.catalog import CatalogFailed, TagEntry
+from entrepot.store.connections import Reason, Trouble
+from tests.engine.test_engine import ended
+from tests.fakes import StandIn
+from tests.fakes.images import PlatformImage
+from tests.store.test_catalog import NGINX, SOURCE, image
+
+AMD64 = "linux/amd64"
+
+
+@pytest.fixture
+def full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Whether the disk is full to the last byte for the catalog."""
+    write = engine.catalog._write
+    failed = CatalogFailed("The catalog fails: database or disk is full.", reason=Reason.FULL)
+
+    @asynccontextmanager
+    async def refuse() -> AsyncIterator[None]:
+        engine.catalog.health.fails(Trouble.WRITING, failed)
+        raise failed
+        yield
+
+    works = engine.catalog.health.works
+
+    def still_works(trouble: Trouble) -> None:
+        # A write that began before the disk was full, such as that of the healing at the start, may end only now.
+        if trouble is not Trouble.WRITING:
+            works(trouble)
+
+    def becomes(is_full: bool) -> None:
+        monkeypatch.setattr(engine.catalog, "_write", refuse if is_full else write)
+        monkeypatch.setattr(engine.catalog.health, "works", still_works if is_full else works)
+
+    return becomes
+
+
+def unreadable(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        error = CatalogFailed("The catalog fails: database disk image is malformed.", reason=Reason.DAMAGED)
+        engine.catalog.health.fails(Trouble.READING, error)
+        raise error
+
+    monkeypatch.setattr(engine.catalog, "_read", lambda *_, **__: fail())
+
+
+async def pulled(registry: httpx.AsyncClient, name: str, image: PlatformImage) -> None:
+    """A client gets an image whole, its manifest by tag and by digest."""
+    by_tag = await registry.get(f"/v2/{name}/manifests/1", headers={"Accept": "*/*"})
+    assert by_tag.status_code == 200
+    by_digest = await registry.get(f"/v2/{name}/manifests/{image.digest}", headers={"Accept": "*/*"})
+    assert (by_digest.status_code, by_digest.headers["docker-content-digest"]) == (200, str(image.digest))
+    for blob in image.blobs:
+        answer = await registry.get(f"/v2/{name}/blobs/{blob.digest}")
+        assert (answer.status_code, answer.content) == (200, blob.content)
+
+
+async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, full: Callable[[bool], None]
+) -> None:
+    """S19."""
+    made = source.add_image("library/nginx", "1").platforms[AMD64]
+    full(True)
+    await pulled(registry, "library/nginx", made)
+    # What is kept of a pull is written after it.
+    async with asyncio.timeout(60):
+        while (unready := await registry.get("/readyz")).status_code == 200:
+            await asyncio.sleep(0)
+    assert (unready.status_code, unready.json()["problems"]) == (503, ["The catalog fails: database or disk is full."])
+    notices = (await engine.status()).notices
+    assert any(each.startswith("The catalog fails: database or disk is full. Free space") for each in notices)
+    assert await engine.catalog.repository_names() == []
+
+    # What came is kept as soon as that works, its blobs too.
+    full(False)
+    await engine._keep_books_once()
+    assert await engine.catalog.repository_names() == ["library/nginx"]
+    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    assert tag.name == "1"
+    assert {digest for digest, blob in (await engine.catalog.picture()).blobs.items() if blob.adopted is None} == {each.digest for each in made.blobs}
+    # The look of a moment ago, at the start of the engine, may have met the full disk.
+    await engine.health_of_engine.look()
+    assert (await registry.get("/readyz")).status_code == 200
+
+
+async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, full: Callable[[bool], None]
+) -> None:
+    source.add_image("library/nginx", "1")
+    full(True)
+    for _ in range(3):
+        assert (await registry.get("/v2/library/nginx/manifests/1", headers={"Accept": "*/*"})).status_code == 200
+        engine.cache.holdings.forget_manifests()
+    assert len([each for each in source.requests if "/manifests/" in each.path and each.method == "GET"]) == 1
+
+
+async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is_served(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L02."""
+    known = source.add_image("library/known", "1").platforms[AMD64]
+    forgotten = source.add_image("library/forgotten", "1").platforms[AMD64]
+    new = source.add_image("library/new", "1").platforms[AMD64]
+    for name in ("known", "forgotten"):
+        await ended(engine, await engine.start_pull(f"library/{name}:1", AMD64, "test"))
+    engine.cache.holdings.forget(Repository("library/forgotten"))
+    # What the start does last is to forget the manifests that are in memory.
+    await engine.housekeeping.heal()
+    await pulled(registry, "library/known", known)
+    unreadable(engine, monkeypatch)
+    before = len(source.requests)
+    await pulled(registry, "library/known", known)
+    assert len(source.requests) == before
+    await pulled(registry, "library/forgotten", forgotten)
+    await pulled(registry, "library/new", new)
+    refused = await registry.get("/v2/norule/x/manifests/1")
+    assert (refused.status_code, refused.json()["errors"][0]["detail"]["code"]) == (503, "CatalogFailed")
+
+
+async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_succeed(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S19: on a disk that hangs a cold manifest got no answer at all."""
+    monkeypatch.setattr(index, "WRITE_TIMEOUT", 0.01)
+    monkeypatch.setattr(index, "STALLED_WRITE_TIMEOUT", 0.01)
+    made = source.add_image("library/nginx", "1").platforms[AMD64]
+    async with engine.catalog._writing:
+        manifest = await registry.get(f"/v2/library/nginx/manifests/{made.digest}", headers={"Accept": "*/*"})
+        assert manifest.status_code == 200
+        assert (await registry.get(f"/v2/library/nginx/blobs/{made.layers[0].digest}")).content == made.layers[0].content
+        assert await engine.cache.holdings.write_unwritten() == 0
+        [hanging] = engine.cache.holdings._hanging
+    async with asyncio.timeout(30):
+        assert await hanging
+    assert await engine.catalog.manifests_of(Repository("library/nginx")) == {made.digest}
+
+
+async def test_the_same_failure_of_the_bookkeeping_is_logged_once(engine: Engine, caplog: pytest.LogCaptureFixture, full: Callable[[bool], None]) -> None:
+    """S19: 700 lines in 40 s."""
+    full(True)
+    for _ in range(3):
+        engine.cache.ledger.blob_used(Digest.of(b"x"))
+        with pytest.raises(CatalogFailed) as failed:
+            await engine._keep_books_once()
+        engine._bookkeeping_failed(failed.value)
+    told = [each.message for each in caplog.records if "Keeping the books" in each.message]
+    assert told == [
+        "Keeping the books failed, and is tried again each 2 s: The catalog fails: database or disk is full. Free space on the file system of the data "
+        "directory. Until then what is fetched is passed on to clients and not kept."
+    ]
+
+
+def unwritten(name: str, *tags: str) -> Unwritten:
+    return Unwritten(NGINX, SOURCE, image(name), tuple(Tag(each) for each in tags), 1.0)
+
+
+def test_what_is_kept_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = UnwrittenManifests()
+    monkeypatch.setattr(index, "UNWRITTEN_COUNT", 2)
+    for name in ("a", "b", "c"):
+        kept.add(unwritten(name))
+    assert [each.manifest for each in kept.of(NGINX)] == [image("b"), image("c")]
+    monkeypatch.setattr(index, "UNWRITTEN_BYTES", len(image("c").content))
+    kept.add(unwritten("c"))
+    assert [each.manifest for each in kept.of(NGINX)] == [image("c")]
+    kept.remove(unwritten("c"))
+    assert (kept.first(), kept._bytes) == (None, 0)
+
+
+def test_a_tag_that_moves_in_memory_points_at_one_manifest() -> None:
+    kept = UnwrittenManifests()
+    kept.add(unwritten("a", "1", "latest"))
+    kept.add(unwritten("b", "latest"))
+    assert kept.tag(NGINX, Tag("latest")) == TagEntry(image("b").digest, 1.0, 1.0)
+    assert kept.tag(NGINX, Tag("1")) == TagEntry(image("a").digest, 1.0, 1.0)
+    assert kept.point_tag(NGINX, Tag("latest"), image("a").digest)
+    assert kept.tag(NGINX, Tag("latest")) == TagEntry(image("a").digest, 1.0, 1.0)
+    assert not kept.point_tag(NGINX, Tag("latest"), image("none").digest)
+    # Whichever write succeeds, it has all tags.
+    assert kept.add(unwritten("a", "2")).tags == ("1", "latest", "2")

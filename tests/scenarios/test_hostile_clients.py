@@ -1,0 +1,282 @@
+"""A real engine under clients that mean no good: it answers others, ends when it is asked to, and gives back what they took.
+
+The codes are those of the security and load reviews: S01, S06, S09, S10, S25, L06, L11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clients.entrepot import Entrepot
+from tests.fakes import StandIn, StandInImage
+from tests.programs import require_program
+
+WITHIN = 1.0
+"""Seconds within which half of the probes have to be answered; on a machine that is busy with other tests a single one may take longer."""
+
+HANG = 10.0
+"""Seconds that no probe may take."""
+
+SHORT_GRACE = "import entrepot.server.run as run; run.GRACE = 1.0; from entrepot.cli import main; main()"
+
+Writer = asyncio.StreamWriter
+
+
+class Engine:
+    """A running engine with its source, and clients that speak to it byte by byte."""
+
+    def __init__(self, process: Entrepot, source: StandIn, image: StandInImage) -> None:
+        self.process = process
+        self.source = source
+        self.layer = image.platforms["linux/amd64"].layers[0]
+        self.digest = image.platforms["linux/amd64"].digest
+        self._writers: list[Writer] = []
+
+    async def client(self, sent: bytes) -> Writer:
+        """A client that has sent something, and reads nothing."""
+        host, _, port = self.process.address.rpartition(":")
+        # It must not take from its own side what the engine sends.
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)
+        writer.transport.pause_reading()
+        self._writers.append(writer)
+        writer.write(sent)
+        return writer
+
+    async def ask(self, path: str, headers: str = "") -> bytes:
+        """The status line of an answer."""
+        host, _, port = self.process.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
+            return (await reader.read(-1)).partition(b"\r\n")[0]
+        finally:
+            writer.close()
+
+    def abort_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory that it uses."""
+        pages = int(Path(f"/proc/{self.process.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.process.pid}/fd"))
+
+    async def descriptors_are_back(self, most: int) -> None:
+        """Wait until it has closed what clients left, asking for its health meanwhile."""
+        async with asyncio.timeout(30):
+            while self.descriptors > most:
+                await self.ask("/healthz")
+
+
+@asynccontextmanager
+async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[Engine]:
+    """A running engine, started by the program *prefix*, with a source that has one image."""
+    async with StandIn() as source:
+        image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
+        with Entrepot(root, source.url, program=("-c", SHORT_GRACE)) as process:
+            ready = await asyncio.to_thread(process.launch(prefix=prefix).wait_for_line, r"answers container clients on (\S+) with")
+            process.address = ready[1]
+            await asyncio.to_thread(process.create_rule, "example-library", "library/*", "library/*")
+            engine = Engine(process, source, image)
+            try:
+                yield engine
+            finally:
+                engine.abort_all()
+
+
+@pytest.fixture
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    async with running(tmp_path_factory.mktemp("e")) as engine:
+        yield engine
+
+
+async def healthy(engine: Engine) -> None:
+    """It answers a supervisor within a second."""
+    seconds = []
+    for _ in range(5):
+        begun = time.monotonic()
+        async with asyncio.timeout(HANG):
+            assert await engine.ask("/healthz") == b"HTTP/1.1 200 OK"
+        seconds.append(time.monotonic() - begun)
+    assert statistics.median(seconds) < WITHIN
+
+
+async def answers(engine: Engine, path: str) -> bool:
+    """Whether it answers with 200, and does not reset a connection that comes while too many others are being refused."""
+    try:
+        return (await engine.ask(path)).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
+
+
+async def hostile_accept(engine: Engine) -> None:
+    for unit in ("; ", ';a="', "a/b;q=", ","):
+        await engine.client(f"GET /v2/library/app/manifests/1 HTTP/1.1\r\nHost: x\r\nAccept: a/b{unit * (8000 // len(unit))}@\r\n\r\n".encode())
+
+
+async def huge_headers(engine: Engine) -> None:
+    for name in ("Accept", "Range", "X", "If-None-Match"):
+        lines = "".join(f"{name}: {'a/b;0-,' * 1100}\r\n" for _ in range(120))
+        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+
+
+async def absurd_numbers(engine: Engine) -> None:
+    for path in ("_catalog?n=", "library/app/tags/list?n="):
+        await engine.client(f"GET /v2/{path}{'1' * 6000} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+async def slow_bodies(engine: Engine) -> None:
+    for _ in range(20):
+        await engine.client(b"POST /v2/library/app/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+
+
+async def stalled_readers(engine: Engine) -> None:
+    for _ in range(30):
+        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+async def pipelining(engine: Engine) -> None:
+    """S12: what a client asks for before it has read an answer is not all taken into memory."""
+    blob = f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for _ in range(4):
+        await engine.client(blob + b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n" * 30_000)
+
+
+async def half_a_header(engine: Engine) -> None:
+    for _ in range(100):
+        await engine.client(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+
+async def aborted_tls(engine: Engine) -> None:
+    for _ in range(50):
+        writer = await engine.client(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200))
+        writer.transport.abort()
+
+
+async def silent_source(engine: Engine) -> None:
+    engine.source.hold("/manifests/silent", method="GET")
+    for _ in range(50):
+        await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+async def bad_targets(engine: Engine) -> None:
+    for target in (b"http://[", b"/v2/\xff\xfe", b"/v2/%ff%00/manifests/%0a", b"*", b"/" + b"a/" * 4000, b"/v2/" + b"blobs/" * 1300):
+        await engine.client(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+
+
+SITUATIONS: list[Callable[[Engine], Awaitable[None]]] = [
+    hostile_accept,
+    huge_headers,
+    absurd_numbers,
+    slow_bodies,
+    stalled_readers,
+    pipelining,
+    half_a_header,
+    aborted_tls,
+    silent_source,
+    bad_targets,
+]
+
+
+async def test_whatever_is_in_flight_its_health_is_told_and_sigterm_ends_it(engine: Engine) -> None:
+    """S01, S09, S25, L06: the supervisor's view."""
+    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(b"HTTP/1.1 200")
+    for situation in SITUATIONS:
+        await situation(engine)
+        await healthy(engine)
+    process = engine.process.process
+    process.send(signal.SIGTERM)
+    finished = await asyncio.to_thread(process.wait)
+    assert finished.status == 0, finished.output
+    assert "unforeseen" not in finished.output
+    assert "Traceback" not in finished.output
+
+
+async def leaving(engine: Engine, clients: int) -> None:
+    """S06: ask for the end of a blob that does not come, with as many headers as pass, and leave."""
+    engine.source.hold("/manifests/silent", method="GET")
+    padding = "".join(f"X-{number}: {'x' * 8000}\r\n" for number in range(3))
+    for _ in range(clients // 50):
+        for _ in range(50):
+            await engine.client(f"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n{padding}\r\n".encode())
+        # Requests of clients after them are answered, so theirs have been read.
+        await engine.ask("/healthz")
+        engine.abort_all()
+
+
+async def stalling(engine: Engine, clients: int) -> None:
+    """S09, L06: ask for a large blob, and read nothing of it."""
+    for _ in range(clients):
+        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await engine.ask("/healthz")
+    engine.abort_all()
+
+
+async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
+    for number in range(clients):
+        path = ("library/app/manifests/none", "nobody/app/manifests/1", f"library/app/blobs/sha256:{'0' * 64}", "library/app/x")[number % 4]
+        assert b" 404 " in await engine.ask(f"/v2/{path}")
+
+
+async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) -> None:
+    """S06, S09, S10, L11: 1,500 clients that leave took 88 MB, for as long as the source was silent."""
+    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(b"HTTP/1.1 200")
+
+    async def flood(scale: int) -> None:
+        await leaving(engine, 15 * scale)
+        await stalling(engine, scale)
+        await asking_for_what_is_not_there(engine, 4 * scale)
+        if scale > 10:
+            await pipelining(engine)
+            # Until it has taken what it wants to take.
+            for _ in range(100):
+                await engine.ask("/healthz")
+            assert engine.rss - rss < 40_000_000
+            engine.abort_all()
+
+    # Once on a small scale, so that pools and caches are there already.
+    rss = 0
+    await flood(10)
+    await engine.ask("/healthz")
+    descriptors, rss = engine.descriptors, engine.rss
+    await flood(100)
+    # SQLite keeps some of the catalog's that it will use again: closing one would drop the locks of the others (sqlite.org/howtocorrupt.html, 2.2).
+    await engine.descriptors_are_back(descriptors + 30)
+    assert engine.rss - rss < 40_000_000
+    assert "Traceback" not in engine.process.process.output
+
+
+async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """S10: 300 clients and a limit of 256 descriptors made 5,060 tracebacks in four seconds."""
+    async with running(tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]) as engine:
+        engine.source.hold("/manifests/silent", method="GET")
+        for _ in range(300):
+            # One for which there is no room at all is reset, which its own connect() may see already.
+            with suppress(ConnectionError):
+                await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/healthz"):
+                pass
+        await healthy(engine)
+        assert engine.descriptors < 320 - 64
+        engine.abort_all()
+        async with asyncio.timeout(HANG):
+            while not await answers(engine, "/v2/"):
+                pass
+        assert "Traceback" not in engine.process.process.output
+        assert len(engine.process.process.lines()) < 20

@@ -1,0 +1,150 @@
+"""The copy of the catalog, and the space that it gives back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from entrepot.core.reference import Digest, Repository
+from entrepot.store import catalog as catalog_module
+from entrepot.store import catalog_maintenance as upkeep_module
+from entrepot.store.catalog import Catalog
+from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, Upkeep
+from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.recovery import backup_of
+from tests.store.damage import damage_table
+from tests.store.test_catalog import NGINX, SOURCE, hold, image
+
+
+class Kept:
+    """A catalog with its upkeep, and a clock that goes on when a test says so."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.now = 0.0
+        self.catalog = catalog
+        self.upkeep = Upkeep(catalog, clock=lambda: self.now)
+        self.number = 0
+
+    async def change(self) -> None:
+        self.number += 1
+        await self.catalog.add_manifest(NGINX, SOURCE, image(f"image {self.number}"), now=1.0)
+
+    def copied(self) -> int | None:
+        """How many manifests the copy has."""
+        if not backup_of(self.catalog.path).exists():
+            return None
+        with closing(sqlite3.connect(f"file:{backup_of(self.catalog.path)}?immutable=1", uri=True)) as copy:
+            return int(copy.execute("SELECT count(*) FROM manifests").fetchone()[0])
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
+    async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
+        yield Kept(catalog)
+
+
+async def test_a_catalog_that_changes_is_copied_every_few_hours(kept: Kept) -> None:
+    """L02."""
+    await kept.change()
+    await kept.upkeep.once()
+    assert kept.copied() is None
+    kept.now = FIRST_BACKUP
+    await kept.upkeep.once()
+    assert kept.copied() == 1
+    await kept.change()
+    kept.now += BACKUP_INTERVAL - 1
+    await kept.upkeep.once()
+    assert kept.copied() == 1
+    kept.now += 1
+    await kept.upkeep.once()
+    assert kept.copied() == 2
+    kept.now += BACKUP_INTERVAL
+    assert not kept.upkeep.backup_is_due()
+
+
+async def test_at_a_clean_stop_a_catalog_without_a_copy_gets_one(kept: Kept) -> None:
+    await kept.upkeep.close()
+    assert kept.copied() is None
+    await kept.change()
+    await kept.upkeep.close()
+    assert kept.copied() == 1
+    await kept.change()
+    await kept.upkeep.close()
+    assert kept.copied() == 1
+    kept.now = BACKUP_INTERVAL
+    await kept.upkeep.close()
+    assert kept.copied() == 2
+
+
+async def test_a_copy_that_would_fill_the_disk_is_not_made(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep_module, "ROOM_FOR_BACKUP", 2**60)
+    await kept.change()
+    kept.now = FIRST_BACKUP
+    await kept.upkeep.once()
+    assert kept.copied() is None
+
+
+async def test_damage_that_the_copy_finds_is_told_and_the_last_copy_stays(kept: Kept) -> None:
+    for _ in range(20):
+        await kept.change()
+    await kept.upkeep.back_up()
+    await kept.change()
+    await kept.catalog._engine.dispose()
+    kept.catalog._readers.rest()
+    damage_table(kept.catalog.path, "manifest_references_by_digest")
+    kept.now += BACKUP_INTERVAL
+    await kept.upkeep.once()
+    assert kept.copied() == 20
+    problem = kept.catalog.health.problem
+    assert problem is not None
+    assert problem.what.startswith("The catalog is damaged: ")
+
+
+def large(number: int) -> Manifest:
+    content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%d%s"}}' % (number, os.urandom(500_000).hex().encode())
+    return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+
+
+async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> None:
+    """S11: 301 MB stayed after everything was deleted."""
+    empty = await kept.catalog.size()
+    for number in range(10):
+        await kept.catalog.add_manifest(Repository(f"library/r{number}"), SOURCE, large(number), now=1.0)
+    assert await kept.catalog.size() > 10_000_000
+    for number in range(10):
+        await kept.catalog.delete_repository(Repository(f"library/r{number}"))
+    await kept.catalog.collect(lambda _: True)
+    await kept.upkeep.once()
+    assert await kept.catalog.size() < empty + 2 * catalog_module.FREE_BYTES_KEPT
+    await kept.catalog._engine.dispose()
+    kept.catalog._readers.rest()
+    with closing(sqlite3.connect(kept.catalog.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert kept.catalog.path.stat().st_size < empty + 2 * catalog_module.FREE_BYTES_KEPT
+
+
+async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S11."""
+    monkeypatch.setattr(catalog_module, "WRITTEN_ANEW", 2**20)
+    path = tmp_path / "catalog.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE before (x)")
+        connection.execute("DROP TABLE before")
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
+        await hold(catalog, image("a"))
+        for number in range(5):
+            await catalog.add_manifest(Repository(f"library/r{number}"), SOURCE, large(number), now=1.0)
+        assert await catalog._read(lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()) == 0
+        for number in range(5):
+            await catalog.delete_repository(Repository(f"library/r{number}"))
+        await catalog.collect(lambda _: True)
+    async with Catalog.open(path) as catalog:
+        assert await catalog._read(lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()) == 2
+        assert await catalog.manifest(image("a").digest) == image("a")
+    assert path.stat().st_size < 2**20

@@ -1,0 +1,1 @@
+"""Screens that ask a question or show something over the current screen."""
