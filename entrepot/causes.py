@@ -1,8 +1,8 @@
 """What is at fault when something fails, as one table: a code, who is at fault, a sentence, a cure.
 
 A `Cause` is made once, where the fault is recognised, and goes as it is to the client whose pull
-fails, the state of a source, the status, ``doctor``, the dashboard and the log. So the same fault has
-the same words everywhere, and the source registry is not blamed for what this machine does.
+fails, the state of a source, the status, ``doctor``, the dashboard and the log. So the same fault
+has the same words everywhere, and the source registry is not blamed for what this machine does.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ class Cause:
 
 
 OPEN_FILES_HINT: Final = (
-    "Raise the limit where the engine is started: LimitNOFILE=65536 for systemd, --ulimit nofile=65536 for a container, ulimit -n 65536 in a shell."
+    "Raise the limit where the engine is started: LimitNOFILE=65536 for systemd, "
+    "--ulimit nofile=65536 for a container, ulimit -n 65536 in a shell."
 )
 """What to do about too few open files."""
 
@@ -235,7 +236,9 @@ def memory_cause() -> Cause:
     )
 
 
-def program_cause(error: OSError, program: str, *, where: str = " where the engine is started") -> Cause:
+def program_cause(
+    error: OSError, program: str, *, where: str = " where the engine is started"
+) -> Cause:
     """Why a program can't be started; *where* is added to the advice on PATH. Blocks."""
     path = shutil.which(program)
     present = path or (program if os.path.exists(program) else _on_path(program))
@@ -252,7 +255,9 @@ def program_cause(error: OSError, program: str, *, where: str = " where the engi
         return Cause(
             CauseCode.PROGRAM_MISSING,
             f"The program {program} {place}.",
-            "Install it there." if os.sep in program else f"Install it, or add its directory to PATH{where}.",
+            "Install it there."
+            if os.sep in program
+            else f"Install it, or add its directory to PATH{where}.",
         )
     if error.errno == errno.ENOENT:
         return Cause(
@@ -341,7 +346,8 @@ def _passes_modes() -> bool:
 
 
 def _above_cause(place: Path, directory: Path, status: os.stat_result) -> Cause:
-    """*place* above *directory* keeps this user out. What else is in it belongs to others, so the cure leaves it to them."""
+    """*place* above *directory* keeps this user out. What else is in it belongs to others, so the
+    cure leaves it to them."""
     uid = os.geteuid()
     owner = f"{place} belongs to {_user(status.st_uid)}, and the engine runs as {_user(uid)}"
     if not os.access(place, os.X_OK):

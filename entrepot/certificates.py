@@ -22,7 +22,8 @@ _BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 
 class CertificatesInvalid(OSError):
-    """A file holds no certificates. The text is part of a sentence about it; ``hint`` says what to do."""
+    """A file holds no certificates. The text is part of a sentence about it; ``hint`` says what to
+    do."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -30,7 +31,8 @@ class CertificatesInvalid(OSError):
 
 
 def trust_certificates(context: ssl.SSLContext, file: Path) -> None:
-    """Let *context* trust what `read_certificates` finds in *file*, besides what it trusts; raises as that does.
+    """Let *context* trust what `read_certificates` finds in *file*, besides what it trusts; raises
+    as that does.
 
     The issuer that is named may be below another authority. Python trusts it alone from 3.13 on.
     """
@@ -52,7 +54,9 @@ def read_certificates(file: Path) -> str:
     with file.open("rb") as opened:
         content = opened.read(MAX_FILE_SIZE + 1)
     if len(content) > MAX_FILE_SIZE:
-        raise CertificatesInvalid(f"is longer than {MAX_FILE_SIZE:,} bytes", "Leave nothing but certificates in it.")
+        raise CertificatesInvalid(
+            f"is longer than {MAX_FILE_SIZE:,} bytes", "Leave nothing but certificates in it."
+        )
     blocks = list(_BLOCK.finditer(content))
     if not blocks and not _BEGIN.search(content):
         raise _no_certificates(content, file)
@@ -61,10 +65,14 @@ def read_certificates(file: Path) -> str:
     ends = {block.start() for block in blocks}
     for begin in _BEGIN.finditer(content):
         if begin.start() not in ends:
-            raise _damaged(content, begin.start(), "is cut off, or holds other characters than base64 has")
+            raise _damaged(
+                content, begin.start(), "is cut off, or holds other characters than base64 has"
+            )
     for block in blocks:
         lines = (line.strip() for line in block[2].decode("ascii").splitlines())
-        certificate = "\n".join(("-----BEGIN CERTIFICATE-----", *filter(None, lines), "-----END CERTIFICATE-----", ""))
+        certificate = "\n".join(
+            ("-----BEGIN CERTIFICATE-----", *filter(None, lines), "-----END CERTIFICATE-----", "")
+        )
         try:
             context.load_verify_locations(cadata=certificate)
         except (ssl.SSLError, ValueError):

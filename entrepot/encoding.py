@@ -16,7 +16,8 @@ _BYTE_ORDER_MARKS = (
 class NotUtf8(ValueError):
     """Bytes that are not UTF-8 text. They are not repeated: they may be a secret.
 
-    ``encoding`` names what they are, where that is known; ``offset`` is that of the first wrong byte.
+    ``encoding`` names what they are, where that is known; ``offset`` is that of the first wrong
+    byte.
     """
 
     def __init__(self, encoding: str | None, offset: int) -> None:
@@ -35,7 +36,8 @@ def decode_text(content: bytes) -> str:
     for encoding, mark in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
             raise NotUtf8(encoding, 0)
-    # Without a mark, UTF-16 of Western text has a zero in every other byte, and would pass for UTF-8.
+    # Without a mark, UTF-16 of Western text has a zero in every other byte, and would pass for
+    # UTF-8.
     if len(content) >= 4 and len(content) % 2 == 0 and any(content[1::2]) != any(content[::2]):
         raise NotUtf8("UTF-16", 0)
     text = content.removeprefix(codecs.BOM_UTF8)

@@ -18,8 +18,9 @@
     └── EngineError                 the engine can't start or go on: port, disk, lock, permissions
         └── EngineBusy              too many requests are under way
 
-An error carries *what* happened, a *hint* that says what to do, the *code* that ACR (or we) gave it, and the *field* that caused it, so that the dashboard
-can show it beside that field, the management API can answer it in ACR's shape, and a container client gets it as an OCI error.
+An error carries *what* happened, a *hint* that says what to do, the *code* that ACR (or we) gave
+it, and the *field* that caused it, so that the dashboard can show it beside that field, the
+management API can answer it in ACR's shape, and a container client gets it as an OCI error.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 class EntrepotError(Exception):
     """Something that the user should hear about in plain words.
 
-    ``code`` is ACR's code where one is known, else ours in the same style; ``status`` the HTTP status of the management API;
-    ``oci_code`` and ``oci_status`` what ``/v2/`` answers (OCI distribution 1.1, "Error Codes").
+    ``code`` is ACR's code where one is known, else ours in the same style; ``status`` the HTTP
+    status of the management API; ``oci_code`` and ``oci_status`` what ``/v2/`` answers (OCI
+    distribution 1.1, "Error Codes").
     """
 
     code: ClassVar[str] = "InternalError"
@@ -80,13 +82,15 @@ class Refusal(EntrepotError):
 
 
 class NameInvalid(Refusal):
-    """The name of a cache rule or credential set is not 5 to 50 of ``[A-Za-z0-9-]`` (Azure REST specification, CacheRule.tsp)."""
+    """The name of a cache rule or credential set is not 5 to 50 of ``[A-Za-z0-9-]`` (Azure REST
+    specification, CacheRule.tsp)."""
 
     code = "InvalidResourceName"
 
 
 class RepositoryNameInvalid(Refusal):
-    """A repository path breaks the grammar of the OCI distribution specification, or carries a tag or digest where none may stand."""
+    """A repository path breaks the grammar of the OCI distribution specification, or carries a tag
+    or digest where none may stand."""
 
     code = "GenericRepositoryNameInvalid"
     oci_code = "NAME_INVALID"
@@ -100,7 +104,8 @@ class ReferenceInvalid(Refusal):
 
 
 class DigestInvalid(ReferenceInvalid):
-    """A digest is not ``sha256:`` or ``sha512:`` followed by lower-case hexadecimal of the right length."""
+    """A digest is not ``sha256:`` or ``sha512:`` followed by lower-case hexadecimal of the right
+    length."""
 
     code = "DigestInvalid"
     oci_code = "DIGEST_INVALID"
@@ -114,7 +119,8 @@ class RequestInvalid(Refusal):
 
 
 class Locked(Refusal):
-    """What is to be deleted is locked (``deleteEnabled: false``). Code and status are those of ACR's data API for it."""
+    """What is to be deleted is locked (``deleteEnabled: false``). Code and status are those of
+    ACR's data API for it."""
 
     code = "REGISTRY_DISALLOWED_OPERATION"
     status = 405
@@ -173,7 +179,8 @@ class BlobUnknown(RegistryError):
 
 
 class LoopDetected(RegistryError):
-    """The request came through this engine before: the engine is its own source, directly or in a ring (RFC 5842, 7.2)."""
+    """The request came through this engine before: the engine is its own source, directly or in a
+    ring (RFC 5842, 7.2)."""
 
     code = "LoopDetected"
     status = oci_status = 508

@@ -31,8 +31,11 @@ class EventLog:
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._watchers: set[_Watcher] = set()
 
-    def record(self, kind: str, message: str, subject: str | None = None, *, level: int = logging.INFO) -> None:
-        """Something happened: *kind* for programs (``pull-ended``), *message* for people, *subject* what it is about.
+    def record(
+        self, kind: str, message: str, subject: str | None = None, *, level: int = logging.INFO
+    ) -> None:
+        """Something happened: *kind* for programs (``pull-ended``), *message* for people, *subject*
+        what it is about.
 
         Both may hold what a source or a client said: they become one printable line each (S04).
         """

@@ -9,11 +9,13 @@ from typing import Final
 from entrepot.formatting import printable
 
 READABLE_STORES: Final = (Path("/nix/store"), Path("/gnu/store"))
-"""Where the package managers Nix and Guix keep what they build: every user can read it, and nothing but them may write there, not even root."""
+"""Where the package managers Nix and Guix keep what they build: every user can read it, and nothing
+but them may write there, not even root."""
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The kind of file system that *path* is on, and where it is mounted: ``nfs4 on /srv``. ``unknown`` where the system does not tell (proc(5))."""
+    """The kind of file system that *path* is on, and where it is mounted: ``nfs4 on /srv``.
+    ``unknown`` where the system does not tell (proc(5))."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()
         real = path.resolve()

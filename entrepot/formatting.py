@@ -35,7 +35,8 @@ def size(count: float) -> str:
 
 
 def what_stays(locked: int, in_use: int, recent: int) -> str:
-    """Why an eviction misses its goal: which bytes stay for which reason. All three are 0 where an older engine counted none."""
+    """Why an eviction misses its goal: which bytes stay for which reason. All three are 0 where an
+    older engine counted none."""
     parts = [
         f"{size(count)} {reason}"
         for count, reason in (
@@ -45,13 +46,22 @@ def what_stays(locked: int, in_use: int, recent: int) -> str:
         )
         if count
     ]
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts) or "what is left is locked or in use"
+    return (
+        " and ".join((", ".join(parts[:-1]), parts[-1]))
+        if len(parts) > 1
+        else "".join(parts) or "what is left is locked or in use"
+    )
 
 
 def parse_size(text: str) -> int:
-    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of bytes; raises ValueError."""
+    """Bytes from what a person writes: ``500 GB``, ``50GiB``, ``1.5 TB``, or a plain number of
+    bytes; raises ValueError."""
     # What is longer is none; the number is one of at most 30 digits, so that it is not infinite.
-    found = re.fullmatch(r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*", text[:100], re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(
+        r"\s*(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<prefix>[kmgtp]?)(?P<binary>i?)b)?\s*",
+        text[:100],
+        re.IGNORECASE | re.ASCII,
+    )
     if found is None or len(text) > 100 or (found["binary"] and not found["prefix"]):
         raise ValueError(f"{text[:100]!r} is not a size")
     base = 1024.0 if found["binary"] else 1000.0
@@ -64,7 +74,8 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago, for a column: ``now`` below a minute (what counts seconds is never at rest), ``2 min``, ``3 d``; ``never``."""
+    """How long ago, for a column: ``now`` below a minute (what counts seconds is never at rest),
+    ``2 min``, ``3 d``; ``never``."""
     if then is None:
         return "never"
     return "now" if now - then < 60 else duration(now - then)
@@ -77,11 +88,16 @@ def since(then: float | None, now: float) -> str:
 
 
 def moment(then: float, now: float) -> str:
-    """When, on this machine's clock: ``14:03``; another day ``23 Nov``, another year ``2025-11-23``."""
+    """When, on this machine's clock: ``14:03``; another day ``23 Nov``, another year
+    ``2025-11-23``."""
     there, here = time.localtime(then), time.localtime(now)
     if there[:3] == here[:3]:
         return time.strftime("%H:%M", there)
-    return f"{there.tm_mday} {time.strftime('%b', there)}" if there.tm_year == here.tm_year else time.strftime("%Y-%m-%d", there)
+    return (
+        f"{there.tm_mday} {time.strftime('%b', there)}"
+        if there.tm_year == here.tm_year
+        else time.strftime("%Y-%m-%d", there)
+    )
 
 
 def rate(speed: float) -> str:
@@ -106,28 +122,40 @@ def duration(seconds: float) -> str:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns under their titles; nothing is cut. Cells may hold foreign text: each is one printable line, and wide characters take two cells."""
-    lines = [[column.title for column in columns], *([printable(cell) for cell in row] for row in rows)]
+    """Aligned columns under their titles; nothing is cut. Cells may hold foreign text: each is one
+    printable line, and wide characters take two cells."""
+    lines = [
+        [column.title for column in columns],
+        *([printable(cell) for cell in row] for row in rows),
+    ]
     widths = [max(cells(line[index]) for line in lines) for index in range(len(columns))]
 
     def line(texts: Sequence[str]) -> str:
-        return "  ".join(padded(text, width, right=column.right) for text, width, column in zip(texts, widths, columns, strict=True)).rstrip()
+        return "  ".join(
+            padded(text, width, right=column.right)
+            for text, width, column in zip(texts, widths, columns, strict=True)
+        ).rstrip()
 
     return "\n".join(line(each) for each in lines)
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a line takes: characters of East Asian width take two, combining ones none."""
+    """How many cells of a terminal a line takes: characters of East Asian width take two, combining
+    ones none."""
     if text.isascii():
         return len(text)
     # rich knows this better, but takes as long to import as all else that a command needs.
     from unicodedata import category, east_asian_width
 
-    return sum(0 if category(each) in _JOINED else 2 if east_asian_width(each) in _WIDE else 1 for each in text)
+    return sum(
+        0 if category(each) in _JOINED else 2 if east_asian_width(each) in _WIDE else 1
+        for each in text
+    )
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A line filled up with blanks to so many cells, at its left when it stands at the *right*; what is longer stays as it is."""
+    """A line filled up with blanks to so many cells, at its left when it stands at the *right*;
+    what is longer stays as it is."""
     blanks = " " * (width - cells(text))
     return blanks + text if right else text + blanks
 
@@ -147,29 +175,36 @@ def bar(share: float, width: int) -> str:
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Foreign text as one line that no terminal and no log obeys: white space becomes single spaces, the rest escapes such as ``\\x1b``.
+    """Foreign text as one line that no terminal and no log obeys: white space becomes single
+    spaces, the rest escapes such as ``\\x1b``.
 
-    What can't be printed are control characters (C0 and C1), formats such as those that turn the direction of writing, lone surrogates, and what has no meaning
-    in Unicode. *limit* is the most characters that are given; what is longer ends in an ellipsis.
+    What can't be printed are control characters (C0 and C1), formats such as those that turn the
+    direction of writing, lone surrogates, and what has no meaning in Unicode. *limit* is the most
+    characters that are given; what is longer ends in an ellipsis.
     """
     line = escaped(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else f"{line[: max(0, limit - 1)]}…"
 
 
 def printable_lines(text: str) -> str:
-    """A text of our own, in which foreign text may stand: its line breaks and blanks stay, what else a terminal could obey becomes escapes."""
+    """A text of our own, in which foreign text may stand: its line breaks and blanks stay, what
+    else a terminal could obey becomes escapes."""
     return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def printable_json(document: str) -> str:
-    """The same JSON document with ``\\u`` escapes for what a terminal could obey, which JSON itself lets stand in a string (C1, directions of writing)."""
+    """The same JSON document with ``\\u`` escapes for what a terminal could obey, which JSON itself
+    lets stand in a string (C1, directions of writing)."""
     if document.isprintable():
         return document
-    return "".join(each if each.isprintable() or each == "\n" else _json_escape(each) for each in document)
+    return "".join(
+        each if each.isprintable() or each == "\n" else _json_escape(each) for each in document
+    )
 
 
 def escaped(line: str) -> str:
-    """A line with escapes such as ``\\x1b`` for all that can't be printed; blanks stay, and other white space becomes blanks."""
+    """A line with escapes such as ``\\x1b`` for all that can't be printed; blanks stay, and other
+    white space becomes blanks."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else _escape(each) for each in line)
@@ -182,7 +217,9 @@ def _escape(character: str) -> str:
 def _json_escape(character: str) -> str:
     # What lies beyond the first 65,536 characters takes two escapes (RFC 8259, 7).
     units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
+    return "".join(
+        f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2)
+    )
 
 
 def short_digest(digest: str) -> str:

@@ -18,11 +18,12 @@ _ESCAPE = re.compile(
 
 
 def first_value(content: bytes) -> bytes:
-    r"""The JSON value with which *content* begins, without a byte order mark and what follows it (F82).
+    r"""The JSON value with which *content* begins, without a byte order mark and what follows it
+    (F82).
 
-    Half of a pair of surrogates (``\ud800``) is U+FFFD, as Go's encoding/json reads it.
-    *content* itself where it is no JSON: whoever decodes it says why. A digest is always that of the
-    bytes as they came, and never of these.
+    Half of a pair of surrogates (``\ud800``) is U+FFFD, as Go's encoding/json reads it. *content*
+    itself where it is no JSON: whoever decodes it says why. A digest is always that of the bytes as
+    they came, and never of these.
     """
     text = content.removeprefix(BOM_UTF8)
     end = _end(text)

@@ -1,7 +1,8 @@
-"""Background tasks with an owner: it starts them, hears when one fails, and at its end cancels and awaits them all.
+"""Background tasks with an owner: it starts them, hears when one fails, and at its end cancels and
+awaits them all.
 
-An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises; here one fill that fails in an unforeseen way must not take
-the others along.
+An `asyncio.TaskGroup` would end all its tasks when one fails, and wrap whatever the body raises;
+here one fill that fails in an unforeseen way must not take the others along.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class OwnedTasks:
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start *work*; what it raises becomes a line of the log.
 
-        A task that is cancelled before its first step runs nothing of *work*, not even a ``finally``: what must happen at its end in every case belongs in a
-        callback of the task.
+        A task that is cancelled before its first step runs nothing of *work*, not even a
+        ``finally``: what must happen at its end in every case belongs in a callback of the task.
         """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -60,10 +61,14 @@ class OwnedTasks:
             self._tasks.difference_update(tasks)
 
 
-async def uninterrupted(future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None) -> T:
-    """Wait for a thread that uses an open file, also when cancelled, however often: the file may only be closed after the thread has let go of it.
+async def uninterrupted(
+    future: asyncio.Future[T], *, discard: Callable[[T], None] | None = None
+) -> T:
+    """Wait for a thread that uses an open file, also when cancelled, however often: the file may
+    only be closed after the thread has let go of it.
 
-    *discard* gets the result that nobody takes because the caller was cancelled: a file that the thread has just opened must be closed.
+    *discard* gets the result that nobody takes because the caller was cancelled: a file that the
+    thread has just opened must be closed.
     """
     try:
         return await asyncio.shield(future)
@@ -77,7 +82,8 @@ async def uninterrupted(future: asyncio.Future[T], *, discard: Callable[[T], Non
 
 
 def where_raised(error: BaseException) -> str:
-    """The kind of an exception and where it was raised, for a message: ``ValueError in client.py:373``.
+    """The kind of an exception and where it was raised, for a message: ``ValueError in
+    client.py:373``.
 
     Not its text, which may repeat what a source sent, or the address of a presigned URL.
     """
@@ -90,7 +96,8 @@ def where_raised(error: BaseException) -> str:
 
 
 class LatestValue(Generic[T]):
-    """A value that has to be asked for and may hang: it is asked for once at a time, and whoever can't wait gets the last one."""
+    """A value that has to be asked for and may hang: it is asked for once at a time, and whoever
+    can't wait gets the last one."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
         self._ask = ask
@@ -98,7 +105,8 @@ class LatestValue(Generic[T]):
         self._latest: T | None = None
 
     async def get(self, patience: float) -> T | None:
-        """The value as it is now, or after *patience* seconds the last one; None where there was none yet. Raises what asking raises."""
+        """The value as it is now, or after *patience* seconds the last one; None where there was
+        none yet. Raises what asking raises."""
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._ask())
         asking = self._asking

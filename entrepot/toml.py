@@ -1,4 +1,5 @@
-"""Reading a TOML document that a person may have written: what is wrong is said with its line, its key and the nearest key that is valid."""
+"""Reading a TOML document that a person may have written: what is wrong is said with its line, its
+key and the nearest key that is valid."""
 
 from __future__ import annotations
 
@@ -15,11 +16,16 @@ from entrepot.encoding import NotUtf8, decode_text
 Shape = TypeVar("Shape")
 
 KEY_PARTS = 32
-"""Parts of a dotted key or of the name of a table, at the most: tomllib takes time with the square of their number. Our documents have three."""
+"""Parts of a dotted key or of the name of a table, at the most: tomllib takes time with the square
+of their number. Our documents have three."""
 
-# Each match of it ends, at the end of the text if need be, so that nothing is looked at twice. An unclosed string ends the document for tomllib too.
+# Each match of it ends, at the end of the text if need be, so that nothing is looked at twice. An
+# unclosed string ends the document for tomllib too.
 _STRING_OR_COMMENT = re.compile(
-    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}+|''' r"""'{3}(?:[^']|'(?!''))*+'{0,5}+|""" r""""(?:[^"\\\n]|\\.)*+"?+|""" r"""'[^'\n]*+'?+|#[^\n]*+""",
+    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}+|'''
+    r"""'{3}(?:[^']|'(?!''))*+'{0,5}+|"""
+    r""""(?:[^"\\\n]|\\.)*+"?+|"""
+    r"""'[^'\n]*+'?+|#[^\n]*+""",
     re.DOTALL,
 )
 _DOTTED = re.compile(r"[A-Za-z0-9_-]++(?:[ \t]*+\.[ \t]*+[A-Za-z0-9_-]++)*+")
@@ -31,7 +37,8 @@ _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 
 
 class TomlInvalid(ValueError):
-    """What is wrong with a document, in words for a person; ``line`` counts from 1, and is None where nobody can tell."""
+    """What is wrong with a document, in words for a person; ``line`` counts from 1, and is None
+    where nobody can tell."""
 
     def __init__(self, what: str, *, line: int | None = None, key: str | None = None) -> None:
         super().__init__(what)
@@ -48,7 +55,9 @@ class Text:
         try:
             self._text = decode_text(content).replace("\r\n", "\n")
         except NotUtf8 as error:
-            raise TomlInvalid(error.sentence, line=content.count(b"\n", 0, error.offset) + 1) from None
+            raise TomlInvalid(
+                error.sentence, line=content.count(b"\n", 0, error.offset) + 1
+            ) from None
         _check_keys(self._text)
         try:
             self.values: dict[str, Any] = tomllib.loads(self._text)
@@ -74,10 +83,18 @@ class Text:
     def line_of_table(self, *names: str) -> int | None:
         """The line of ``[a."b"]``."""
         head = r"\s*\.\s*".join(rf"[\"']?{re.escape(name)}[\"']?" for name in names)
-        return next((index for index, line in enumerate(self._lines, 1) if re.match(rf"\s*\[\s*{head}\s*\]", line)), None)
+        return next(
+            (
+                index
+                for index, line in enumerate(self._lines, 1)
+                if re.match(rf"\s*\[\s*{head}\s*\]", line)
+            ),
+            None,
+        )
 
     def line_of_key(self, key: str, *, below: int | None = None) -> int | None:
-        """The line of ``key = …`` in the table that begins at line *below*, or before the first table."""
+        """The line of ``key = …`` in the table that begins at line *below*, or before the first
+        table."""
         for index, line in enumerate(self._lines[below or 0 :], (below or 0) + 1):
             if re.match(r"\s*\[", line):
                 return None
@@ -94,7 +111,8 @@ def _check_keys(text: str) -> None:
 
 
 def unknown_keys(values: Iterable[str], valid: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each key of *values* that is not *valid*, and a sentence about it that names the nearest valid one."""
+    """Each key of *values* that is not *valid*, and a sentence about it that names the nearest
+    valid one."""
     choices = list(valid)
     for key in values:
         if key not in choices:
@@ -109,7 +127,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def converted(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
-    """*values* as a msgspec struct; raises `TomlInvalid` with the key that does not fit, without the value, which might be a secret in the wrong place."""
+    """*values* as a msgspec struct; raises `TomlInvalid` with the key that does not fit, without
+    the value, which might be a secret in the wrong place."""
     try:
         return msgspec.convert(values, shape)
     except msgspec.ValidationError as error:
@@ -121,7 +140,9 @@ def converted(values: Mapping[str, Any], shape: type[Shape]) -> Shape:
         keys = [step for step in _STEP.findall(path.removeprefix("$")) if step]
         key = keys[-1] if keys else None
         what = what[0].lower() + what[1:].replace("`", "")
-        raise TomlInvalid(f"The value of {key or 'the document'} does not fit: {what}.", key=key) from None
+        raise TomlInvalid(
+            f"The value of {key or 'the document'} does not fit: {what}.", key=key
+        ) from None
 
 
 def _syntax(what: str, text: str) -> tuple[str, int | None]:

@@ -37,7 +37,14 @@ WIDE = (120, 40)
 DESIGN = (80, 24)
 SPEED = 2_500_000.0
 
-_KEYS = {"/": "slash", "*": "asterisk", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore"}
+_KEYS = {
+    "/": "slash",
+    "*": "asterisk",
+    ".": "full_stop",
+    "-": "minus",
+    ":": "colon",
+    "_": "underscore",
+}
 
 
 class Camera:
@@ -79,7 +86,9 @@ class Camera:
 
 
 @asynccontextmanager
-async def camera(engine: Engine, *, size: tuple[int, int] = DESIGN, theme: str = DARK.name) -> AsyncIterator[Camera]:
+async def camera(
+    engine: Engine, *, size: tuple[int, int] = DESIGN, theme: str = DARK.name
+) -> AsyncIterator[Camera]:
     """A dashboard on the demo's engine."""
     app = Dashboard(CacheClient.of_app(management_app(engine)))
     async with app.run_test(size=size) as pilot:
@@ -100,8 +109,14 @@ async def served(engine: Engine, image: str, times: int) -> None:
     reference = ImageReference.parse(image)
     transport = httpx.ASGITransport(registry_app(engine))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://entrepot") as client:
-        index = (await client.get(f"/v2/{reference.repository}/manifests/{reference.manifest}")).json()
-        manifest = (await client.get(f"/v2/{reference.repository}/manifests/{index['manifests'][0]['digest']}")).json()
+        index = (
+            await client.get(f"/v2/{reference.repository}/manifests/{reference.manifest}")
+        ).json()
+        manifest = (
+            await client.get(
+                f"/v2/{reference.repository}/manifests/{index['manifests'][0]['digest']}"
+            )
+        ).json()
         for _ in range(times):
             for blob in (manifest["config"], *manifest["layers"]):
                 await client.get(f"/v2/{reference.repository}/blobs/{blob['digest']}")
@@ -112,7 +127,12 @@ async def take(engine: Engine) -> None:
     async with camera(engine) as first:
         await first.area("Repositories")
         first.picture("empty")
-    for image in ("library/alpine:3.21", "library/alpine:3.20", "acme/api:1.4.1", "library/nginx:1.27"):
+    for image in (
+        "library/alpine:3.21",
+        "library/alpine:3.20",
+        "acme/api:1.4.1",
+        "library/nginx:1.27",
+    ):
         await pulled(engine, image)
         await served(engine, image, 9)
     await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
@@ -256,7 +276,10 @@ async def main() -> None:
     demo.set_secrets()
     with tempfile.TemporaryDirectory(prefix="e-") as root:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
-            declared = tuple(DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}") for name in demo.STANDS_IN_FOR)
+            declared = tuple(
+                DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}")
+                for name in demo.STANDS_IN_FOR
+            )
             settings = replace(Settings(), upstreams=declared)
             async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:
                 await demo.prepare(engine)

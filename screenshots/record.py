@@ -2,7 +2,8 @@
 
     python -m screenshots.record
 
-It is what a terminal of 80x24 is sent, byte for byte, while somebody types. To see it: ``asciinema play screenshots/demo.cast``.
+It is what a terminal of 80x24 is sent, byte for byte, while somebody types. To see it: ``asciinema
+play screenshots/demo.cast``.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ VISIT: tuple[tuple[str, str, float], ...] = (
 
 
 def record() -> list[tuple[float, str]]:
-    """Run the demo on a terminal of its own, and give what it was sent, with the seconds since the beginning."""
+    """Run the demo on a terminal of its own, and give what it was sent, with the seconds since the
+    beginning."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
@@ -105,9 +107,17 @@ def main() -> None:
     sent = record()
     shown = next((index for index, (_, text) in enumerate(sent) if "\x1b[?1049h" in text), 0)
     begin = sent[shown][0]
-    header = {"version": 2, "width": COLUMNS, "height": LINES, "title": "Entrepot", "env": {"TERM": "xterm-256color"}}
+    header = {
+        "version": 2,
+        "width": COLUMNS,
+        "height": LINES,
+        "title": "Entrepot",
+        "env": {"TERM": "xterm-256color"},
+    }
     events = [[round(at - begin, 3), "o", text] for at, text in sent[shown:]]
-    CAST.write_text("\n".join(json.dumps(each, ensure_ascii=False) for each in [header, *events]) + "\n")
+    CAST.write_text(
+        "\n".join(json.dumps(each, ensure_ascii=False) for each in [header, *events]) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -64,13 +64,21 @@ class Authority:
             x509.random_serial_number(),
             begins or now - timedelta(days=1),
             ends or now + timedelta(days=30),
-        ).add_extension(x509.SubjectAlternativeName([_general_name(each) for each in names]), critical=False)
+        ).add_extension(
+            x509.SubjectAlternativeName([_general_name(each) for each in names]), critical=False
+        )
         if is_public:
             place = x509.UniformResourceIdentifier("http://authority.example/issuer.crt")
             access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, place)
-            builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+            builder = builder.add_extension(
+                x509.AuthorityInformationAccess([access]), critical=False
+            )
         made = builder.sign(self._key, hashes.SHA256())
-        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        secret = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         path = self._root / f"server-{x509.random_serial_number()}.pem"
         above = self.content if chain and self._above is not None else b""
         path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM) + above)

@@ -1,4 +1,5 @@
-"""What most tests need: a source registry that fails on command, and a real engine that pulls from it."""
+"""What most tests need: a source registry that fails on command, and a real engine that pulls from
+it."""
 
 from __future__ import annotations
 
@@ -37,12 +38,26 @@ class Clock:
         return self.now
 
 
-# The same examples every time, and no time is asserted: a busy machine must not make a test fail. `tests.scenarios.fuzz` says how to try others.
+# The same examples every time, and no time is asserted: a busy machine must not make a test fail.
+# `tests.scenarios.fuzz` says how to try others.
 hypothesis.settings.register_profile(
-    "default", derandomize=True, database=None, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "default",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("long" if os.environ.get("ENTREPOT_TESTS") == "long" else "default")
+hypothesis.settings.register_profile(
+    "long",
+    max_examples=2000,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile(
+    "long" if os.environ.get("ENTREPOT_TESTS") == "long" else "default"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,8 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def generator_of_hypothesis() -> None:
-    """Engine and dashboard take what there is from the garbage collector (`gc.freeze`). After that hypothesis would miss its own generator of numbers, which it
-    makes with its first example."""
+    """Engine and dashboard take what there is from the garbage collector (`gc.freeze`). After that
+    hypothesis would miss its own generator of numbers, which it makes with its first example."""
 
     @hypothesis.settings(max_examples=1)
     @hypothesis.given(hypothesis.strategies.booleans())
@@ -81,7 +96,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that every user of the machine can enter, which `tmp_path` is not, and `TMPDIR` need not be."""
+    """A directory that every user of the machine can enter, which `tmp_path` is not, and `TMPDIR`
+    need not be."""
     with tempfile.TemporaryDirectory(prefix="entrepot-open-", dir="/tmp") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
@@ -95,7 +111,10 @@ async def source() -> AsyncIterator[StandIn]:
 
 @pytest.fixture
 def settings(source: StandIn) -> Settings:
-    return Settings(listen="127.0.0.1:0", upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),))
+    return Settings(
+        listen="127.0.0.1:0",
+        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
+    )
 
 
 @pytest.fixture
@@ -104,16 +123,21 @@ def directories(tmp_path: Path) -> Directories:
 
 
 @pytest.fixture
-async def engine(directories: Directories, settings: Settings, clock: Clock) -> AsyncIterator[Engine]:
+async def engine(
+    directories: Directories, settings: Settings, clock: Clock
+) -> AsyncIterator[Engine]:
     """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         yield engine
 
 
 @asynccontextmanager
 async def answering(engine: Engine) -> AsyncIterator[None]:
-    """Within it an engine answers on TCP and on its socket, as `entrepot.server.run.serve` has it: event streams end with it and are not waited for."""
+    """Within it an engine answers on TCP and on its socket, as `entrepot.server.run.serve` has it:
+    event streams end with it and are not waited for."""
     async with listening(engine):
         try:
             yield
@@ -125,5 +149,7 @@ async def answering(engine: Engine) -> AsyncIterator[None]:
 async def registry(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """A container client's view of the engine, in the same process."""
     transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://entrepot", timeout=30
+    ) as client:
         yield client

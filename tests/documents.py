@@ -11,7 +11,10 @@ CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
 DOCUMENTS = (README, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").rglob("*.md")))
 
-_BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ def blocks() -> Iterator[Block]:
     for document in DOCUMENTS:
         text = document.read_text()
         for block in _BLOCK.finditer(text):
-            yield Block(document, text.count("\n", 0, block.start()) + 1, block["language"], block["text"])
+            yield Block(
+                document, text.count("\n", 0, block.start()) + 1, block["language"], block["text"]
+            )
 
 
 def block(first: str) -> Block:

@@ -25,21 +25,31 @@ def obeyed(text: str) -> list[str]:
     return _OBEYED.findall(text)
 
 
-def evil_image(source: StandIn, repository: str = "library/evil", *, variant: str = HOSTILE) -> StandInImage:
-    """An image whose index says hostile things in its platform, its media types and its annotations. Its layers can be pulled."""
+def evil_image(
+    source: StandIn, repository: str = "library/evil", *, variant: str = HOSTILE
+) -> StandInImage:
+    """An image whose index says hostile things in its platform, its media types and its
+    annotations. Its layers can be pulled."""
     image = source.add_image(repository, "1", layers=[b"layer"], platforms=["linux/amd64"])
     assert image.index is not None
     index: dict[str, Any] = json.loads(image.index.content)
     child = index["manifests"][0]
     child["platform"]["variant"] = variant
-    attestation = source.add_image("library/about", "1", layers=[b"about"], platforms=["linux/s390x"]).platforms["linux/s390x"].manifest
+    attestation = (
+        source.add_image("library/about", "1", layers=[b"about"], platforms=["linux/s390x"])
+        .platforms["linux/s390x"]
+        .manifest
+    )
     index["manifests"].append(
         {
             "mediaType": f"application/x{HOSTILE}",
             "digest": str(source.add_manifest(repository, attestation).digest),
             "size": attestation.size,
             "platform": {"os": "unknown", "architecture": "unknown"},
-            "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": f"sha256:{HOSTILE}"},
+            "annotations": {
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": f"sha256:{HOSTILE}",
+            },
         }
     )
     content = json.dumps(index).encode()

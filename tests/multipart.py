@@ -9,7 +9,9 @@ from collections.abc import Mapping
 def read_parts(headers: Mapping[str, str], body: bytes) -> list[tuple[int, int, int, bytes]]:
     """Of each part the first and last position, the size of the blob, and its bytes."""
     content_type = headers["content-type"]
-    match = re.fullmatch(r"multipart/byteranges; boundary=([0-9A-Za-z'()+_,./:=?-]{1,70})", content_type)
+    match = re.fullmatch(
+        r"multipart/byteranges; boundary=([0-9A-Za-z'()+_,./:=?-]{1,70})", content_type
+    )
     assert match is not None, content_type
     boundary = match[1].encode()
     assert int(headers["content-length"]) == len(body)

@@ -1,11 +1,16 @@
-"""Nothing that a test starts outlives it: not when the test fails or times out, and not when pytest itself is killed.
+"""Nothing that a test starts outlives it: not when the test fails or times out, and not when pytest
+itself is killed.
 
 Four layers, each for what the one before it can't catch:
 
-1. who starts a program ends it (`tests.e2e.clients.processes.Process`, `tests.tui.pty.Program`, `tests.cli.conftest.CommandLine`);
-2. `tied` has the kernel kill a program when the thread that started it is gone, such as a pytest worker that was killed;
-3. pytest is a subreaper (prctl(2)): what a program leaves behind in the background becomes a child of pytest, so `Leftovers` sees it;
-4. `Leftovers` looks after each test and at the end, kills what is left, and fails the test that left it.
+1. who starts a program ends it (`tests.e2e.clients.processes.Process`, `tests.tui.pty.Program`,
+   `tests.cli.conftest.CommandLine`);
+2. `tied` has the kernel kill a program when the thread that started it is gone, such as a pytest
+   worker that was killed;
+3. pytest is a subreaper (prctl(2)): what a program leaves behind in the background becomes a child
+   of pytest, so `Leftovers` sees it;
+4. `Leftovers` looks after each test and at the end, kills what is left, and fails the test that
+   left it.
 """
 
 from __future__ import annotations
@@ -36,11 +41,14 @@ KILLING = 10.0
 _SET_CHILD_SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER (prctl(2))."""
 
-_SETPRIV = shutil.which("setpriv", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
+_SETPRIV = shutil.which(
+    "setpriv", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+)
 
 
 def tied(command: Sequence[str | Path]) -> list[str]:
-    """A command that is killed when the thread that starts it ends (``setpriv`` of util-linux replaces itself by it). Start it in the main thread."""
+    """A command that is killed when the thread that starts it ends (``setpriv`` of util-linux
+    replaces itself by it). Start it in the main thread."""
     arguments = [str(argument) for argument in command]
     return arguments if _SETPRIV is None else [_SETPRIV, "--pdeathsig", "KILL", *arguments]
 
@@ -49,9 +57,11 @@ _reserved: list[socket.socket] = []
 
 
 def reserved_port() -> int:
-    """A port of 127.0.0.1 that nobody else gets until pytest ends, for a program that does not take 0 for any.
+    """A port of 127.0.0.1 that nobody else gets until pytest ends, for a program that does not take
+    0 for any.
 
-    It is bound and not listened on. Servers set SO_REUSEADDR, and so get it all the same (socket(7)).
+    It is bound and not listened on. Servers set SO_REUSEADDR, and so get it all the same
+    (socket(7)).
     """
     reservation = socket.socket()
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,12 +83,15 @@ class Running:
     def command(self) -> str:
         """Its command line, for people."""
         with suppress(OSError):
-            return " ".join(Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")).strip()
+            return " ".join(
+                Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            ).strip()
         return "?"
 
 
 def children(pid: int | None = None) -> set[Running]:
-    """Child processes that have not ended, also adopted ones; of this process when no other is named."""
+    """Child processes that have not ended, also adopted ones; of this process when no other is
+    named."""
     running = (_running(child) for child in _pids_of_children(os.getpid() if pid is None else pid))
     return {process for process in running if process is not None}
 
@@ -124,14 +137,16 @@ _shared: set[Running] = set()
 
 
 def replace_shared(before: int, now: int) -> None:
-    """Of a program that was started again within a test: where the one before was shared by tests, this one is too."""
+    """Of a program that was started again within a test: where the one before was shared by tests,
+    this one is too."""
     successor = _running(now)
     if successor is not None and any(process.pid == before for process in _shared):
         _shared.add(successor)
 
 
 class Leftovers:
-    """A pytest plugin. Programs that a fixture of a wider scope than one test started are shared, and may run until the end of the session."""
+    """A pytest plugin. Programs that a fixture of a wider scope than one test started are shared,
+    and may run until the end of the session."""
 
     def __init__(self) -> None:
         self._before = children()
@@ -160,17 +175,21 @@ class Leftovers:
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         yield
-        # In the process that starts the workers: what a worker left that was killed. In a worker, and without workers: what an interrupted test left.
+        # In the process that starts the workers: what a worker left that was killed. In a worker,
+        # and without workers: what an interrupted test left.
         _shared.clear()
         if commands := self.end():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             sys.stderr.write("\nleft running, and killed:\n" + "\n".join(commands) + "\n")
 
     def end(self) -> list[str]:
-        """Wait until the programs of a test have ended, and kill those that do not; gives the command lines of these."""
+        """Wait until the programs of a test have ended, and kill those that do not; gives the
+        command lines of these."""
         deadline = time.monotonic() + ENDING
         commands: dict[int, str] = {}
-        while (left := children() - self._before - _shared) and (seconds := deadline + KILLING - time.monotonic()) > 0:
+        while (left := children() - self._before - _shared) and (
+            seconds := deadline + KILLING - time.monotonic()
+        ) > 0:
             if (patience := deadline - time.monotonic()) <= 0:
                 for process in list(family(left)):
                     commands.setdefault(process.pid, f"{process.pid}: {process.command}")

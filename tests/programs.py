@@ -35,27 +35,54 @@ _PACKAGES = {
 
 
 def require_program(name: str) -> Path:
-    """The path of a program, looked for in the system's own directories too; the test is skipped, or fails when programs are required, where it is missing."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    """The path of a program, looked for in the system's own directories too; the test is skipped,
+    or fails when programs are required, where it is missing."""
+    path = os.pathsep.join(
+        [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"]
+    )
     found = shutil.which(name, path=path)
     if found is None:
-        _missing(f"the program {name} is not installed (Debian package: {_PACKAGES.get(name, name)})")
+        _missing(
+            f"the program {name} is not installed (Debian package: {_PACKAGES.get(name, name)})"
+        )
     return Path(found)
 
 
 def require_root(name: str) -> None:
-    """Some programs work for root only: the test is skipped, or fails when programs are required, for anyone else."""
+    """Some programs work for root only: the test is skipped, or fails when programs are required,
+    for anyone else."""
     if os.geteuid() != 0:
         _missing(f"{name} needs root")
 
 
 def run_in_mount_namespace(module: str, *arguments: str | Path) -> str:
-    """What a module of the tests prints that mounts things where nobody else sees them; the test is skipped where that is forbidden."""
+    """What a module of the tests prints that mounts things where nobody else sees them; the test is
+    skipped where that is forbidden."""
     require_root("a mount namespace")
     require_program("mount")
-    command = [require_program("unshare"), "--mount", "--propagation", "private", sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[1])
-    if done.returncode and re.search(r"^(unshare|mount|chattr): .*(permitted|permission denied|not supported)", done.stderr, re.IGNORECASE | re.MULTILINE):
+    command = [
+        require_program("unshare"),
+        "--mount",
+        "--propagation",
+        "private",
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    if done.returncode and re.search(
+        r"^(unshare|mount|chattr): .*(permitted|permission denied|not supported)",
+        done.stderr,
+        re.IGNORECASE | re.MULTILINE,
+    ):
         pytest.skip(f"this can't be brought about here: {done.stderr.splitlines()[0]}")
     assert done.stderr == ""
     return done.stdout

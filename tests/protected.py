@@ -1,7 +1,9 @@
-"""Configuration that can't be written, as package managers, orchestrators and administrators make it: run with ``unshare --mount``, as root.
+"""Configuration that can't be written, as package managers, orchestrators and administrators make
+it: run with ``unshare --mount``, as root.
 
-``python -m tests.protected CASE DIRECTORY`` lays out a case of `CASES` below a directory, opens the documents there as its user does, tries to make a rule and
-a credential set, and prints what became of it as JSON.
+``python -m tests.protected CASE DIRECTORY`` lays out a case of `CASES` below a directory, opens the
+documents there as its user does, tries to make a rule and a credential set, and prints what became
+of it as JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def linked(config: Path, directory: str | Path) -> None:
 
 
 def store(config: Path) -> int:
-    """Links into a read-only store from a directory that can be written, as home-manager makes them."""
+    """Links into a read-only store from a directory that can be written, as home-manager makes
+    them."""
     place = filled(config.parent / "store")
     linked(config, place)
     read_only(place)
@@ -71,7 +74,8 @@ def store(config: Path) -> int:
 
 
 def config_map(config: Path) -> int:
-    """Kubernetes: the whole directory is a read-only volume, and each file a link through ``..data``."""
+    """Kubernetes: the whole directory is a read-only volume, and each file a link through
+    ``..data``."""
     filled(config / "..2026_11_30")
     (config / "..data").symlink_to("..2026_11_30")
     linked(config, "..data")
@@ -96,7 +100,8 @@ def immutable(config: Path) -> int:
 
 
 def of_root(config: Path) -> int:
-    """root's files in the user's directory: the user could put others in their place, and is not meant to."""
+    """root's files in the user's directory: the user could put others in their place, and is not
+    meant to."""
     filled(config)
     os.chown(config, USER, USER)
     return USER
@@ -131,17 +136,33 @@ def read_only_home(config: Path) -> int:
 
 
 CASES = {
-    each.__name__: each for each in (store, config_map, mounted_alone, immutable, of_root, directory_of_root, write_protected, no_directory, read_only_home)
+    each.__name__: each
+    for each in (
+        store,
+        config_map,
+        mounted_alone,
+        immutable,
+        of_root,
+        directory_of_root,
+        write_protected,
+        no_directory,
+        read_only_home,
+    )
 }
 
 
 def contents(config: Path) -> list[tuple[str, bytes, bool]]:
-    return sorted((str(path), path.read_bytes(), path.is_symlink()) for path in config.rglob("*") if path.is_file())
+    return sorted(
+        (str(path), path.read_bytes(), path.is_symlink())
+        for path in config.rglob("*")
+        if path.is_file()
+    )
 
 
 async def try_out(config: Path, root: Path, user: int) -> dict[str, object]:
     """What becomes of changes, and what is in force and on the disk afterwards."""
-    # The Python of this test may be in a directory that the user can't enter: what a thread needs of it is imported before.
+    # The Python of this test may be in a directory that the user can't enter: what a thread needs
+    # of it is imported before.
     await asyncio.to_thread(os.getpid)
     os.setgroups([])
     os.setresgid(user, user, user)
@@ -154,7 +175,9 @@ async def try_out(config: Path, root: Path, user: int) -> dict[str, object]:
     refusals = []
     for change in (
         documents.create_rule(RuleDraft("ghcr-api", "ghcr.io/acme/api", "acme/api")),
-        documents.create_credential_set(CredentialSetDraft("ghcr-login", "ghcr.io", "env:USER", "env:PASSWORD")),
+        documents.create_credential_set(
+            CredentialSetDraft("ghcr-login", "ghcr.io", "env:USER", "env:PASSWORD")
+        ),
     ):
         try:
             await change

@@ -58,7 +58,10 @@ def test_a_data_directory_that_root_made_names_both_users_and_the_cure(place: Pa
     place.chmod(0o755)
     code, what, hint = probed(place, change=f"os.setgid({USER}); os.setuid({USER})")
     assert code == "permission"
-    assert what == f"{place} belongs to user root, and the engine runs as user {USER}, who may not write there."
+    assert (
+        what
+        == f"{place} belongs to user root, and the engine runs as user {USER}, who may not write there."
+    )
     assert hint == f"Give it to the engine's user, as root: chown -R {USER}:{USER} {place}"
 
 
@@ -66,7 +69,10 @@ def test_a_data_directory_with_a_mode_that_forbids_writing_names_the_mode(place:
     os.chown(place, USER, USER)
     place.chmod(0o555)
     code, what, hint = probed(place, change=f"os.setgid({USER}); os.setuid({USER})")
-    assert (code, f"has mode 0555, in which user {USER}, its owner, may not write it" in what) == ("permission", True)
+    assert (code, f"has mode 0555, in which user {USER}, its owner, may not write it" in what) == (
+        "permission",
+        True,
+    )
     assert hint == f"Allow it: chmod u+rwx {place}"
 
 
@@ -74,7 +80,10 @@ def test_one_file_of_another_user_in_the_data_directory_is_named(place: Path) ->
     (place / "probe").write_bytes(b"")
     os.chown(place, USER, USER)
     code, what, _ = probed(place, change=f"os.setgid({USER}); os.setuid({USER})")
-    assert (code, what.startswith(f"{place / 'probe'} belongs to user root")) == ("permission", True)
+    assert (code, what.startswith(f"{place / 'probe'} belongs to user root")) == (
+        "permission",
+        True,
+    )
 
 
 def test_a_directory_deep_below_that_root_made_names_all_data_in_the_cure(place: Path) -> None:
@@ -95,7 +104,10 @@ def test_a_directory_above_that_can_not_be_passed_is_named(place: Path) -> None:
     inner.mkdir(parents=True)
     (place / "closed").chmod(0o700)
     code, what, hint = probed(inner, change=f"os.setgid({USER}); os.setuid({USER})")
-    assert (code, what.startswith(f"{place / 'closed'} belongs to user root")) == ("permission", True)
+    assert (code, what.startswith(f"{place / 'closed'} belongs to user root")) == (
+        "permission",
+        True,
+    )
     assert hint == f"Let that user pass it, as root: chmod o+x {place / 'closed'}"
 
 
@@ -115,9 +127,14 @@ def mounted(place: Path, options: str, then: str = "") -> list[str]:
     return probed(place, unshare, "-m", "sh", "-c", script, "sh")
 
 
-def test_a_file_system_that_is_mounted_read_only_is_not_to_be_given_another_mode(place: Path) -> None:
+def test_a_file_system_that_is_mounted_read_only_is_not_to_be_given_another_mode(
+    place: Path,
+) -> None:
     code, what, hint = mounted(place, "ro")
-    assert (code, what) == ("file-system-read-only", f"The file system of {place} (tmpfs on /srv) can only be read.")
+    assert (code, what) == (
+        "file-system-read-only",
+        f"The file system of {place} (tmpfs on /srv) can only be read.",
+    )
     assert hint == "Mount it for writing, or set XDG_DATA_HOME to a directory that can be written."
     assert "chmod" not in hint
 
@@ -142,7 +159,9 @@ def test_a_file_system_without_inodes_is_told_apart_from_a_full_one(place: Path)
         (errno.ENOMEM, CauseCode.MEMORY, "memory limit"),
     ],
 )
-def test_what_a_test_can_not_bring_about(tmp_path: Path, number: int, code: CauseCode, hint: str) -> None:
+def test_what_a_test_can_not_bring_about(
+    tmp_path: Path, number: int, code: CauseCode, hint: str
+) -> None:
     cause = disk_cause(OSError(number, os.strerror(number)), tmp_path, "ext4 on /srv")
     assert (cause.code, hint in cause.hint, cause.fault) == (code, True, Fault.MACHINE)
 
@@ -150,8 +169,14 @@ def test_what_a_test_can_not_bring_about(tmp_path: Path, number: int, code: Caus
 def test_a_refusal_in_spite_of_owner_and_mode_is_no_matter_of_chmod(tmp_path: Path) -> None:
     """A cure that has no effect is none: chattr +i and security modules refuse root too."""
     tmp_path.chmod(0o700)
-    cause = disk_cause(PermissionError(errno.EPERM, "Operation not permitted"), tmp_path, "ext4 on /")
-    assert (cause.code, "chmod" in cause.hint, "lsattr" in cause.hint) == (CauseCode.PERMISSION, False, True)
+    cause = disk_cause(
+        PermissionError(errno.EPERM, "Operation not permitted"), tmp_path, "ext4 on /"
+    )
+    assert (cause.code, "chmod" in cause.hint, "lsattr" in cause.hint) == (
+        CauseCode.PERMISSION,
+        False,
+        True,
+    )
 
 
 # Programs
@@ -167,7 +192,10 @@ def test_a_program_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", "/nowhere:/elsewhere")
     cause = program_cause(started("docker-credential-none"), "docker-credential-none")
     assert cause.code is CauseCode.PROGRAM_MISSING
-    assert cause.what == "The program docker-credential-none is in no directory of PATH (/nowhere:/elsewhere)."
+    assert (
+        cause.what
+        == "The program docker-credential-none is in no directory of PATH (/nowhere:/elsewhere)."
+    )
     assert cause.hint == "Install it, or add its directory to PATH where the engine is started."
 
 
@@ -179,19 +207,29 @@ def test_a_program_of_another_architecture(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     cause = program_cause(started(program.name), program.name)
     assert cause.code is CauseCode.PROGRAM_WRONG_ARCHITECTURE
-    assert cause.what == f"{program} is no program that this machine ({os.uname().machine}) can run."
+    assert (
+        cause.what == f"{program} is no program that this machine ({os.uname().machine}) can run."
+    )
 
 
-def test_a_program_without_the_right_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_without_the_right_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "docker-credential-mode"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o644)
     monkeypatch.setenv("PATH", str(tmp_path))
     cause = program_cause(started(program.name), program.name)
-    assert (cause.code, str(program) in cause.what, "chmod a+rx" in cause.hint) == (CauseCode.PROGRAM_NOT_EXECUTABLE, True, True)
+    assert (cause.code, str(program) in cause.what, "chmod a+rx" in cause.hint) == (
+        CauseCode.PROGRAM_NOT_EXECUTABLE,
+        True,
+        True,
+    )
 
 
-def test_a_script_whose_interpreter_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_whose_interpreter_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "docker-credential-script"
     program.write_text("#!/no/such/interpreter\n")
     program.chmod(0o755)
@@ -201,5 +239,21 @@ def test_a_script_whose_interpreter_is_missing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_wrong_with_this_machine_is_never_the_sources_fault() -> None:
-    own = [each for each in CauseCode if each.value.startswith(("program", "disk", "inodes", "quota", "permission", "file", "no-locks", "open", "clock"))]
+    own = [
+        each
+        for each in CauseCode
+        if each.value.startswith(
+            (
+                "program",
+                "disk",
+                "inodes",
+                "quota",
+                "permission",
+                "file",
+                "no-locks",
+                "open",
+                "clock",
+            )
+        )
+    ]
     assert {at_fault(each) for each in own} == {Fault.MACHINE}

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from entrepot.api.transport import HttpxWire
-from entrepot.certificates import MAX_FILE_SIZE, CertificatesInvalid, foreign_format, read_certificates
+from entrepot.certificates import (
+    MAX_FILE_SIZE,
+    CertificatesInvalid,
+    foreign_format,
+    read_certificates,
+)
 from entrepot.config.settings import Settings
 from entrepot.source.client import trusting
 from tests.e2e.registries.certificates import Authority
@@ -35,7 +40,9 @@ def authorities(certificates: str) -> int:
     return context.cert_store_stats()["x509_ca"]
 
 
-def test_certificates_are_read_whatever_stands_between_them(tmp_path: Path, one: bytes, two: bytes) -> None:
+def test_certificates_are_read_whatever_stands_between_them(
+    tmp_path: Path, one: bytes, two: bytes
+) -> None:
     prints = "Zertifikat:\n    Aussteller: O = Müller & Söhne\n"
     for content in (
         one + two,
@@ -71,15 +78,23 @@ def der(pem: bytes) -> bytes:
     [
         (der, r"is in DER format.*openssl x509 -inform DER -in .*ca\.crt -out ca\.pem"),
         (lambda pem: pem.decode().encode("utf-16"), r"is UTF-16 text.*Save it as UTF-8"),
-        (lambda pem: pem.replace(b"BEGIN CERT", b"BEGIN TRUSTED CERT"), r"openssl's own format of trusted certificates.*Convert it: openssl x509"),
+        (
+            lambda pem: pem.replace(b"BEGIN CERT", b"BEGIN TRUSTED CERT"),
+            r"openssl's own format of trusted certificates.*Convert it: openssl x509",
+        ),
         (lambda pem: b" \n", "is empty"),
-        (lambda pem: b"listen = 1\n", "holds no certificates that can be read.*between -----BEGIN CERTIFICATE-----"),
+        (
+            lambda pem: b"listen = 1\n",
+            "holds no certificates that can be read.*between -----BEGIN CERTIFICATE-----",
+        ),
         (lambda pem: b"#\n" + pem[:200], "is cut off.*in line 2"),
         (lambda pem: pem + pem[:100] + b"\xff" + pem[100:], "other characters than base64 has"),
         (lambda pem: pem[:28] + b"AAAA" + pem[28:], "can't be read, in line 1"),
     ],
 )
-def test_a_file_without_certificates_is_named_for_what_it_is(convert: object, says: str, tmp_path: Path, one: bytes) -> None:
+def test_a_file_without_certificates_is_named_for_what_it_is(
+    convert: object, says: str, tmp_path: Path, one: bytes
+) -> None:
     file = tmp_path / "ca.crt"
     file.write_bytes(convert(one))  # type: ignore[operator]
     with pytest.raises(CertificatesInvalid) as caught:
@@ -94,8 +109,17 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
         read_certificates(tmp_path / "ca.pem")
 
 
-@pytest.mark.parametrize(("convert", "says"), [(lambda pem: BOM + pem, "byte order mark"), (der, "DER"), (lambda pem: pem.decode().encode("utf-16"), "UTF-16")])
-def test_a_key_pair_in_another_format_is_named(convert: object, says: str, tmp_path: Path, one: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("convert", "says"),
+    [
+        (lambda pem: BOM + pem, "byte order mark"),
+        (der, "DER"),
+        (lambda pem: pem.decode().encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_key_pair_in_another_format_is_named(
+    convert: object, says: str, tmp_path: Path, one: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", (1, 1, 1, 23, 15))
     file = tmp_path / "server.pem"
     file.write_bytes(one)

@@ -1,7 +1,8 @@
 """Every block of code in the README and the other documents works as it is written.
 
-Each block is known by its first line, and `HOW` says how it is tried. A block that is missing there fails a test, and so does one that no document has.
-Container clients have their blocks tried in ``tests/e2e/clients/test_readme.py``, with real daemons.
+Each block is known by its first line, and `HOW` says how it is tried. A block that is missing there
+fails a test, and so does one that no document has. Container clients have their blocks tried in
+``tests/e2e/clients/test_readme.py``, with real daemons.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ KEYMAP = "[keys]"
 DASHBOARD = 'theme = "entrepot-light"     # --theme NAME: or entrepot-dark, ansi-dark, ansi-light and Textual\'s others; one chosen in the dashboard is kept'
 SETTINGS = 'listen = "127.0.0.1:5000"'
 CURL = 'curl --unix-socket "$XDG_RUNTIME_DIR/entrepot/entrepot.sock" http://entrepot/entrepot/v1/status'
-BENCH = "python -m tests.bench            # five rounds; --rounds 2, --only crowd, or --quick for less"
+BENCH = (
+    "python -m tests.bench            # five rounds; --rounds 2, --only crowd, or --quick for less"
+)
 
 HOW = {
     SET_UP: "read: it takes half a minute and the network; .ci/run does the same",
@@ -97,17 +100,31 @@ def test_every_block_of_every_document_is_tried() -> None:
 
 
 def test_every_block_says_what_it_is_written_in() -> None:
-    assert {each.place: each.language for each in blocks() if each.language not in {"sh", "toml", "json", "ini"}} == {}
+    assert {
+        each.place: each.language
+        for each in blocks()
+        if each.language not in {"sh", "toml", "json", "ini"}
+    } == {}
 
 
-@pytest.mark.parametrize("example", [each for each in blocks() if each.language == "sh"], ids=lambda each: each.place)
+@pytest.mark.parametrize(
+    "example", [each for each in blocks() if each.language == "sh"], ids=lambda each: each.place
+)
 def test_every_block_for_a_shell_can_be_parsed_by_bash(example: Block) -> None:
-    done = subprocess.run([require_program("bash"), "-n", "-c", example.text], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [require_program("bash"), "-n", "-c", example.text],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_commands_of_the_set_up_name_what_there_is() -> None:
-    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for first in (SET_UP, SET_UP_TESTS):
         assert block(first).text.count("\n") == 1
         assert set(re.findall(r"\.\[(\w+)\]", first)) <= set(extras)
@@ -121,7 +138,11 @@ def test_the_commands_of_the_set_up_name_what_there_is() -> None:
 
 
 def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
-    examples = [each for each in blocks() if each.language == "toml" and each.first in {SETTINGS, "[management]"}]
+    examples = [
+        each
+        for each in blocks()
+        if each.language == "toml" and each.first in {SETTINGS, "[management]"}
+    ]
     assert len(examples) == 3
     for name in ("cache.pem", "cache-key.pem"):
         (tmp_path / name).touch(mode=0o600)
@@ -136,7 +157,13 @@ def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
 def test_the_dashboard_s_own_file_is_what_it_takes(tmp_path: Path) -> None:
     (tmp_path / "dashboard.toml").write_text(block(DASHBOARD).text)
     options = read_options(tmp_path / "dashboard.toml", tmp_path / "kept.toml")
-    assert (options.problems, options.theme, options.ascii, options.mouse, options.read_only) == ((), "entrepot-light", True, False, True)
+    assert (options.problems, options.theme, options.ascii, options.mouse, options.read_only) == (
+        (),
+        "entrepot-light",
+        True,
+        False,
+        True,
+    )
 
 
 def test_the_keymap_is_what_keys_check_takes(tmp_path: Path) -> None:
@@ -145,12 +172,22 @@ def test_the_keymap_is_what_keys_check_takes(tmp_path: Path) -> None:
     (tmp_path / "entrepot/keymap.toml").write_text(block(KEYMAP).text)
     environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "entrepot", "keys", "--check"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "All keys of keymap.toml can be used.\n")
 
 
 def test_the_configurations_of_the_clients_can_be_parsed() -> None:
-    assert tomllib.loads(block(REGISTRIES_CONF).text) == {"registry": [{"location": "127.0.0.1:5000", "insecure": True}]}
+    assert tomllib.loads(block(REGISTRIES_CONF).text) == {
+        "registry": [{"location": "127.0.0.1:5000", "insecure": True}]
+    }
     assert tomllib.loads(block(HOSTS_TOML).text) == {"server": "http://127.0.0.1:5000"}
     assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
 
@@ -169,8 +206,19 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "entrepot.service"
     # The program of the unit has to be there.
     path.write_text(block(UNIT).text.replace("/usr/local/bin/entrepot", "/bin/true"))
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run([verify, "--user", "verify", path], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [verify, "--user", "verify", path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -190,7 +238,9 @@ def _command(arguments: list[str]) -> tuple[click.Command, list[str]]:
     return command, arguments
 
 
-@pytest.mark.parametrize("line", block(ELSEWHERE).text.splitlines(), ids=lambda line: line.split("#")[0].strip())
+@pytest.mark.parametrize(
+    "line", block(ELSEWHERE).text.splitlines(), ids=lambda line: line.split("#")[0].strip()
+)
 def test_commands_for_an_engine_elsewhere_can_be_typed(line: str) -> None:
     program, *arguments = shlex.split(line, comments=True)
     assert program == "entrepot"
@@ -206,15 +256,27 @@ def test_the_options_of_the_benchmark_are_those_that_it_has() -> None:
 
 
 class Sandbox:
-    """A home and a clone of a newcomer, with the programs that would change this machine replaced by ones that record how they are called."""
+    """A home and a clone of a newcomer, with the programs that would change this machine replaced
+    by ones that record how they are called."""
 
     def __init__(self, root: Path, port: int) -> None:
-        self.clone, self.home, self.bin, self.log = root / "clone", root / "home", root / "bin", root / "calls"
+        self.clone, self.home, self.bin, self.log = (
+            root / "clone",
+            root / "home",
+            root / "bin",
+            root / "calls",
+        )
         self.address = f"127.0.0.1:{port}"
         for each in (self.clone / ".venv/bin", self.home, self.bin, root / "run"):
             each.mkdir(parents=True)
         _program(self.clone / ".venv/bin/entrepot", RUN.format(python=sys.executable))
-        for name, then in {"sudo": 'exec "$@"', "systemctl": "", "loginctl": "", "journalctl": "", "ssh": "exit 255"}.items():
+        for name, then in {
+            "sudo": 'exec "$@"',
+            "systemctl": "",
+            "loginctl": "",
+            "journalctl": "",
+            "ssh": "exit 255",
+        }.items():
             _program(self.bin / name, RECORDS.format(log=self.log, then=then))
         self.environment = {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
@@ -260,17 +322,33 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, source: StandIn) -> Sandbo
     sandbox = Sandbox(tmp_path_factory.mktemp("n"), reserved_port())
     config = sandbox.home / ".config/entrepot"
     config.mkdir(parents=True)
-    endpoints = "".join(f'[upstreams."{name}"]\nendpoint = "{source.url}"\n' for name in ("public.ecr.aws", "docker.io"))
+    endpoints = "".join(
+        f'[upstreams."{name}"]\nendpoint = "{source.url}"\n'
+        for name in ("public.ecr.aws", "docker.io")
+    )
     (config / "settings.toml").write_text(f'listen = "{sandbox.address}"\n{endpoints}')
     source.add_image("docker/library/nginx", "1.27", layers=[b"layer"])
     return sandbox
 
 
 async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: Sandbox) -> None:
-    """From the link in the PATH to a credential set that works, with the programs that each line names, in the order of the README."""
+    """From the link in the PATH to a credential set that works, with the programs that each line
+    names, in the order of the README."""
     require_program("bash")
     require_program("curl")
-    order = [SET_UP, LINK, SERVE, FIRST_RULE, CLIENTS, SECRETS, SIGNED_IN, ENABLE_UNIT, COMPLETION, ELSEWHERE, CURL]
+    order = [
+        SET_UP,
+        LINK,
+        SERVE,
+        FIRST_RULE,
+        CLIENTS,
+        SECRETS,
+        SIGNED_IN,
+        ENABLE_UNIT,
+        COMPLETION,
+        ELSEWHERE,
+        CURL,
+    ]
     readme = [each.first for each in blocks() if each.document == README]
     assert [first for first in readme if first in order] == order
 
@@ -281,7 +359,10 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
         assert serving.stdout is not None
         async with asyncio.timeout(60):
             await serving.stdout.readuntil(f"{sandbox.address}".encode())
-            while b"No engine is running" in (await sandbox.run("entrepot status 2>&1 || true")).encode():
+            while (
+                b"No engine is running"
+                in (await sandbox.run("entrepot status 2>&1 || true")).encode()
+            ):
                 pass
         assert "library/nginx:1.27" in await sandbox.run(block(FIRST_RULE).text)
         cached = json.loads(await sandbox.run("entrepot repository list --json"))
@@ -290,8 +371,12 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
         for name, content in (("hub-user", "my-name\n"), ("hub-token", "dckr_pat_secret\n")):
             assert (sandbox.home / name).read_text() == content
             assert stat.S_IMODE((sandbox.home / name).stat().st_mode) == 0o600
-        assert re.search(r"^Health +Healthy$", await sandbox.run(block(SIGNED_IN).text), re.MULTILINE)
-        assert [each["name"] for each in json.loads(await sandbox.run("entrepot rule list --json"))] == ["ecr-library", "hub-grafana"]
+        assert re.search(
+            r"^Health +Healthy$", await sandbox.run(block(SIGNED_IN).text), re.MULTILINE
+        )
+        assert [
+            each["name"] for each in json.loads(await sandbox.run("entrepot rule list --json"))
+        ] == ["ecr-library", "hub-grafana"]
         await sandbox.run(block(ENABLE_UNIT).text)
         assert sandbox.calls[-4:] == [
             "systemctl --user enable --now entrepot.service",
@@ -299,8 +384,15 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
             "loginctl enable-linger ann",
             "journalctl --user --unit entrepot.service",
         ]
-        assert "_entrepot_completion" in await sandbox.run(f"{block(COMPLETION).text}complete -p entrepot")
-        assert json.loads(re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)[0])["repositories"] == 1
+        assert "_entrepot_completion" in await sandbox.run(
+            f"{block(COMPLETION).text}complete -p entrepot"
+        )
+        assert (
+            json.loads(
+                re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)[0]
+            )["repositories"]
+            == 1
+        )
         await sandbox.run(block(ELSEWHERE).text.splitlines()[1], status=1)
         assert re.fullmatch(r"ssh .*-p 2222 .*cache\.example\.com.*", sandbox.calls[-1])
     finally:
@@ -314,14 +406,20 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
 
 def _rows() -> dict[str, set[str]]:
     """The options of each command of the table, by the command."""
-    section = README.read_text().partition("## The command line\n")[2].partition("\nThe options have")[0]
+    section = (
+        README.read_text().partition("## The command line\n")[2].partition("\nThe options have")[0]
+    )
     rows: dict[str, set[str]] = {}
     for line in section.splitlines():
         cells = re.split(r"(?<!\\)\|", line)
         usages = re.findall(r"`([^`]+)`", cells[1]) if len(cells) == 4 else []
         if not usages or not usages[0].startswith("entrepot"):
             continue
-        words = [word for word in usages[0].split() if re.fullmatch(r"[a-z-]+", word) and not word.startswith("--")]
+        words = [
+            word
+            for word in usages[0].split()
+            if re.fullmatch(r"[a-z-]+", word) and not word.startswith("--")
+        ]
         rows[" ".join(words)] = set(re.findall(r"--[a-z-]+", usages[0]))
         for usage in usages[1:]:
             rows[" ".join([*words[:-1], usage.split()[0]])] = set(re.findall(r"--[a-z-]+", usage))
@@ -334,7 +432,13 @@ def _commands(group: click.Group, *before: str) -> dict[str, set[str]]:
         if isinstance(command, click.Group):
             commands |= _commands(command, *before, name)
         elif not command.hidden:
-            options = {option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts if option.startswith("--")}
+            options = {
+                option
+                for parameter in command.params
+                if isinstance(parameter, click.Option)
+                for option in parameter.opts
+                if option.startswith("--")
+            }
             # The README says once that listings have --json.
             commands[" ".join((*before, name))] = options - {"--json"}
     return commands

@@ -19,7 +19,14 @@ def test_short_text_is_not_taken_for_another_encoding(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32"), ("latin-1", "perhaps Latin-1"), ("cp1252", "Latin-1")],
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("latin-1", "perhaps Latin-1"),
+        ("cp1252", "Latin-1"),
+    ],
 )
 def test_another_encoding_is_named_and_the_text_is_not_repeated(encoding: str, name: str) -> None:
     with pytest.raises(NotUtf8) as caught:

@@ -11,9 +11,16 @@ from entrepot.events import RECENT, WAITING, EventLog
 
 def test_an_event_becomes_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "entrepot"):
-        EventLog(lambda: 5.0).record("rule-created", "Cache rule hub is made.", "hub", level=logging.WARNING)
+        EventLog(lambda: 5.0).record(
+            "rule-created", "Cache rule hub is made.", "hub", level=logging.WARNING
+        )
     [line] = caplog.records
-    assert (line.getMessage(), line.levelname, line.__dict__["kind"], line.__dict__["subject"]) == ("Cache rule hub is made.", "WARNING", "rule-created", "hub")
+    assert (line.getMessage(), line.levelname, line.__dict__["kind"], line.__dict__["subject"]) == (
+        "Cache rule hub is made.",
+        "WARNING",
+        "rule-created",
+        "hub",
+    )
 
 
 def test_only_the_last_events_are_remembered() -> None:
@@ -29,7 +36,10 @@ async def test_a_watcher_sees_what_happens_from_now_on() -> None:
     with events.watching() as watched:
         events.record("test", "first")
         events.record("test", "second")
-        assert [(await anext(watched)).message, (await anext(watched)).message] == ["first", "second"]
+        assert [(await anext(watched)).message, (await anext(watched)).message] == [
+            "first",
+            "second",
+        ]
 
 
 async def test_a_slow_watcher_loses_the_oldest_and_costs_no_more_memory() -> None:

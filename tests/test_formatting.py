@@ -33,14 +33,32 @@ from entrepot.formatting import (
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (71_234_567, "71.2 MB"), (999_960, "1.0 MB"), (85e9, "85.0 GB"), (12.3e12, "12.3 TB"), (5e15, "5000.0 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (71_234_567, "71.2 MB"),
+        (999_960, "1.0 MB"),
+        (85e9, "85.0 GB"),
+        (12.3e12, "12.3 TB"),
+        (5e15, "5000.0 TB"),
+    ],
 )
 def test_sizes_have_human_units(count: float, told: str) -> None:
     assert size(count) == told
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("0", 0), ("512", 512), ("512 B", 512), ("1.5 kB", 1500), ("500 GB", 500 * 10**9), ("2TiB", 2 * 2**40), (" 3 mib ", 3 * 2**20)]
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("512 B", 512),
+        ("1.5 kB", 1500),
+        ("500 GB", 500 * 10**9),
+        ("2TiB", 2 * 2**40),
+        (" 3 mib ", 3 * 2**20),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
     assert parse_size(text) == count
@@ -52,14 +70,21 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (7200, "2 h"), (3 * 86_400, "3 d")])
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "60 min"), (7200, "2 h"), (3 * 86_400, "3 d")],
+)
 def test_durations_have_their_largest_unit(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
 def test_what_never_happened_is_never() -> None:
     assert (ago(None, 100.0), ago(40.0, 100.0), ago(200.0, 100.0)) == ("never", "1 min", "now")
-    assert (since(None, 100.0), since(40.0, 100.0), since(200.0, 100.0)) == ("never", "1 min ago", "just now")
+    assert (since(None, 100.0), since(40.0, 100.0), since(200.0, 100.0)) == (
+        "never",
+        "1 min ago",
+        "just now",
+    )
 
 
 def test_what_was_less_than_a_minute_ago_was_now_so_that_no_second_changes_it() -> None:
@@ -74,26 +99,50 @@ def test_a_moment_is_told_by_the_hour_today_and_by_the_day_before() -> None:
     assert moment(noon - 365 * 86_400, noon) == "2025-11-24"
 
 
-@pytest.mark.parametrize(("speed", "told"), [(0.0, "0 B/s"), (5.3e6, "5.3 MB/s"), (31.4e6, "31 MB/s"), (999.6e3, "1.0 MB/s"), (1.26e9, "1.3 GB/s")])
+@pytest.mark.parametrize(
+    ("speed", "told"),
+    [
+        (0.0, "0 B/s"),
+        (5.3e6, "5.3 MB/s"),
+        (31.4e6, "31 MB/s"),
+        (999.6e3, "1.0 MB/s"),
+        (1.26e9, "1.3 GB/s"),
+    ],
+)
 def test_a_speed_has_no_more_digits_than_can_be_followed(speed: float, told: str) -> None:
     assert rate(speed) == told
 
 
-@pytest.mark.parametrize(("part", "told"), [(41.2e9, "41.2 of 80.0 GB"), (12e6, "12.0 MB of 80.0 GB"), (0, "0 B of 80.0 GB")])
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [(41.2e9, "41.2 of 80.0 GB"), (12e6, "12.0 MB of 80.0 GB"), (0, "0 B of 80.0 GB")],
+)
 def test_a_part_of_a_size_says_its_unit_once(part: float, told: str) -> None:
     assert out_of(part, 80e9) == told
 
 
 def test_one_is_not_many() -> None:
-    assert (counted(1, "pull"), counted(1204, "pull"), counted(0, "repository", "repositories")) == ("1 pull", "1,204 pulls", "0 repositories")
+    assert (
+        counted(1, "pull"),
+        counted(1204, "pull"),
+        counted(0, "repository", "repositories"),
+    ) == ("1 pull", "1,204 pulls", "0 repositories")
 
 
 def test_a_table_aligns_and_cuts_nothing() -> None:
-    told = table((Column("Name"), Column("Size", right=True)), [("a-rather-long-name", "1"), ("b", "1,000")])
-    assert told.splitlines() == ["Name                 Size", "a-rather-long-name      1", "b                   1,000"]
+    told = table(
+        (Column("Name"), Column("Size", right=True)), [("a-rather-long-name", "1"), ("b", "1,000")]
+    )
+    assert told.splitlines() == [
+        "Name                 Size",
+        "a-rather-long-name      1",
+        "b                   1,000",
+    ]
 
 
-@pytest.mark.parametrize(("share", "told"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")])
+@pytest.mark.parametrize(
+    ("share", "told"), [(-1.0, "[----]"), (0.5, "[##--]"), (1.0, "[####]"), (7.0, "[####]")]
+)
 def test_a_bar_is_plain_characters(share: float, told: str) -> None:
     assert bar(share, 4) == told
 
@@ -145,8 +194,13 @@ def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str) -> None:
 
 def test_the_columns_of_a_table_stand_below_each_other_whatever_is_in_them() -> None:
     """F89."""
-    lines = table([Column("Name"), Column("Size", right=True), Column("End")], [(text, text, "|") for text in WIDE]).splitlines()
-    assert {cell_len(line.partition("|")[0]) for line in lines[1:]} == {cell_len(lines[0].removesuffix("End"))}
+    lines = table(
+        [Column("Name"), Column("Size", right=True), Column("End")],
+        [(text, text, "|") for text in WIDE],
+    ).splitlines()
+    assert {cell_len(line.partition("|")[0]) for line in lines[1:]} == {
+        cell_len(lines[0].removesuffix("End"))
+    }
 
 
 def test_a_text_of_our_own_keeps_its_lines_and_blanks() -> None:

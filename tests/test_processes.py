@@ -13,7 +13,9 @@ from tests import processes
 from tests.processes import Leftovers, children, is_running, reserved_port
 
 
-def test_what_a_test_leaves_in_the_background_is_killed_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_test_leaves_in_the_background_is_killed_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(processes, "ENDING", 0.0)
     leftovers = Leftovers()
     before = children()
@@ -38,7 +40,12 @@ def test_what_ends_by_itself_is_not_left_over() -> None:
 def test_a_program_ends_with_a_test_process_that_is_killed() -> None:
     code = "import subprocess, sys; from tests.processes import tied; print(subprocess.Popen(tied(['sleep', '7303'])).pid, flush=True); sys.stdin.read()"
     before = children()
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline()
         [program] = children(owner.pid)
@@ -53,7 +60,10 @@ def test_a_program_ends_with_a_test_process_that_is_killed() -> None:
 
 def test_a_reserved_port_is_for_a_server_and_for_nobody_who_wants_any() -> None:
     port = reserved_port()
-    with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
+    with (
+        socket.create_server(("127.0.0.1", port)) as server,
+        socket.create_connection(("127.0.0.1", port)),
+    ):
         assert server.getsockname()[1] == port
     with socket.socket() as plain, pytest.raises(OSError, match="in use"):
         plain.bind(("127.0.0.1", port))

@@ -29,7 +29,9 @@ async def test_the_end_of_the_owner_cancels_and_awaits_its_tasks() -> None:
     assert not tasks.open
 
 
-async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_fails_is_logged_and_leaves_the_others_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def fail() -> None:
         raise ValueError("unforeseen")
 

@@ -49,7 +49,11 @@ def test_tables_and_keys_are_found_where_they_stand() -> None:
         (b"a = 1\nb = \n", 2, "invalid value"),
         (b"a = 1\na = 2", 2, "overwrite"),
         (b'a = "', 1, "at its end"),
-        (b"\n\n\xff", 3, "It is not UTF-8 text but perhaps Latin-1 (ISO 8859-1): save it as UTF-8."),
+        (
+            b"\n\n\xff",
+            3,
+            "It is not UTF-8 text but perhaps Latin-1 (ISO 8859-1): save it as UTF-8.",
+        ),
         ("a = 1".encode("utf-16"), 1, "It is not UTF-8 text but UTF-16: save it as UTF-8."),
         ("a = 1".encode("utf-16-le"), 1, "UTF-16"),
         (b"a = [\n1,\n", 2, "at its end"),
@@ -78,14 +82,19 @@ LONG = ".a" * 50_000
         pytest.param(f"[a{LONG}]", id="a table"),
         pytest.param(f"x = {{ a{LONG} = 1 }}", id="an inline table"),
         pytest.param("a" + ' . "a"' * 50_000 + " = 1", id="parts in quotation marks"),
-        pytest.param(f'x = {{ y = """{chr(10)}""", a{LONG} = "z" }}', id="behind a string of several lines"),
+        pytest.param(
+            f'x = {{ y = """{chr(10)}""", a{LONG} = "z" }}', id="behind a string of several lines"
+        ),
         pytest.param(f'x = {{ y = "\\"", a{LONG} = "z" }}', id="behind a string with an escape"),
         pytest.param(f"x = {{ y = '\"', a{LONG} = 'z' }}", id="behind a literal string"),
         pytest.param(f'# """\na{LONG} = 1', id="behind a comment"),
     ],
 )
-def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S01, S26: it takes time with the square of their number, half a minute for 100 kB, and the engine did not end at SIGTERM meanwhile."""
+def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S01, S26: it takes time with the square of their number, half a minute for 100 kB, and the
+    engine did not end at SIGTERM meanwhile."""
 
     def parse(_: str) -> None:
         raise AssertionError("it was parsed")
@@ -110,7 +119,9 @@ def test_dots_that_are_in_no_key_are_no_parts(text: str) -> None:
     assert len(Text(text.encode()).values) <= 1
 
 
-@pytest.mark.parametrize("piece", ['"""', "'''", '"', "'", '\\"""', '"""\\', "#", "a.", ". ", "a" * 10, '"a".', "'a' . "])
+@pytest.mark.parametrize(
+    "piece", ['"""', "'''", '"', "'", '\\"""', '"""\\', "#", "a.", ". ", "a" * 10, '"a".', "'a' . "]
+)
 def test_looking_for_long_keys_takes_linear_time(piece: str) -> None:
     """S01: a pattern that sees foreign text."""
     started = time.process_time()
@@ -120,7 +131,9 @@ def test_looking_for_long_keys_takes_linear_time(piece: str) -> None:
 
 
 def test_an_unknown_key_is_told_with_the_nearest() -> None:
-    assert list(unknown_keys(["name", "nmae"], ["name", "size"])) == [("nmae", "There is no key nmae. Did you mean name?")]
+    assert list(unknown_keys(["name", "nmae"], ["name", "size"])) == [
+        ("nmae", "There is no key nmae. Did you mean name?")
+    ]
     assert nearest("zzz", ["name", "size"]) == "The keys are name, size."
 
 
@@ -128,6 +141,8 @@ def test_a_value_that_does_not_fit_is_told_without_the_value() -> None:
     assert converted({"name": "a", "count": 2}, Shape) == Shape("a", 2)
     with pytest.raises(TomlInvalid, match="The key name is missing"):
         converted({}, Shape)
-    with pytest.raises(TomlInvalid, match="The value of count does not fit: expected int, got str") as caught:
+    with pytest.raises(
+        TomlInvalid, match="The value of count does not fit: expected int, got str"
+    ) as caught:
         converted({"name": "a", "count": "hunter2"}, Shape)
     assert caught.value.key == "count"

@@ -43,40 +43,84 @@ __all__ = ["Dashboard", "DashboardOutcome"]
 
 
 def _made_when_visited(area: str) -> Callable[[], Screen[Any]]:
-    """A screen's module with all that it needs is imported when somebody goes there: the first picture does not wait for it."""
+    """A screen's module with all that it needs is imported when somebody goes there: the first
+    picture does not wait for it."""
 
     def make() -> Screen[Any]:
-        screen: type[Screen[Any]] = getattr(import_module(f"tui.screens.{area.lower()}"), f"{area}Screen")
+        screen: type[Screen[Any]] = getattr(
+            import_module(f"tui.screens.{area.lower()}"), f"{area}Screen"
+        )
         return screen()
 
     return make
 
 
 def _look_for_garbage_again() -> None:
-    """Once the first picture is there (see `tui.run`). What was imported until then is not looked through any more."""
+    """Once the first picture is there (see `tui.run`). What was imported until then is not looked
+    through any more."""
     gc.freeze()
     gc.enable()
 
 
 class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
-    """Screens and wizards around one `CacheClient`. *started_engine* says that the engine was started for this dashboard."""
+    """Screens and wizards around one `CacheClient`. *started_engine* says that the engine was
+    started for this dashboard."""
 
     TITLE = "entrepot"
     ENABLE_COMMAND_PALETTE = False
     INLINE_PADDING = 0
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {area.lower(): _made_when_visited(area) for area in AREAS}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        area.lower(): _made_when_visited(area) for area in AREAS
+    }
     DEFAULT_MODE = "overview"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(str(number), f"area({number})", area, show=False, tooltip=f"Go to {area}", id=f"area.{area.lower()}")
+            Binding(
+                str(number),
+                f"area({number})",
+                area,
+                show=False,
+                tooltip=f"Go to {area}",
+                id=f"area.{area.lower()}",
+            )
             for number, area in enumerate(AREAS, 1)
         ),
-        Binding("colon,ctrl+p", "commands", "commands", tooltip="Find a command by typing", id="commands"),
+        Binding(
+            "colon,ctrl+p",
+            "commands",
+            "commands",
+            tooltip="Find a command by typing",
+            id="commands",
+        ),
         Binding("question_mark,f1", "help", "help", tooltip="Show these keys", id="help"),
         Binding("q", "leave", "leave", tooltip="Leave the dashboard", id="leave"),
-        Binding("ctrl+q", "leave_anywhere", "leave at once", show=False, priority=True, tooltip="Leave from a wizard or a dialog too", id="leave-anywhere"),
-        Binding("ctrl+z", "suspend_process", "suspend", show=False, priority=True, tooltip="Suspend; fg brings the dashboard back", id="suspend"),
-        Binding("ctrl+l", "paint", "paint anew", show=False, priority=True, tooltip="Paint the screen anew, when something else wrote on it", id="paint"),
+        Binding(
+            "ctrl+q",
+            "leave_anywhere",
+            "leave at once",
+            show=False,
+            priority=True,
+            tooltip="Leave from a wizard or a dialog too",
+            id="leave-anywhere",
+        ),
+        Binding(
+            "ctrl+z",
+            "suspend_process",
+            "suspend",
+            show=False,
+            priority=True,
+            tooltip="Suspend; fg brings the dashboard back",
+            id="suspend",
+        ),
+        Binding(
+            "ctrl+l",
+            "paint",
+            "paint anew",
+            show=False,
+            priority=True,
+            tooltip="Paint the screen anew, when something else wrote on it",
+            id="paint",
+        ),
     ]
 
     def __init__(
@@ -91,8 +135,11 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         offered: Sequence[str] = (),
         driver_class: type[Driver] | None = None,
     ) -> None:
-        # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless it is told that the terminal's own colours are used.
-        super().__init__(driver_class=driver_class, ansi_color=True if os.environ.get("NO_COLOR") else None)
+        # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless
+        # it is told that the terminal's own colours are used.
+        super().__init__(
+            driver_class=driver_class, ansi_color=True if os.environ.get("NO_COLOR") else None
+        )
         self.client = client
         self.options = options or Options()
         self.fault: BaseException | None = None
@@ -112,9 +159,11 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         self._dress()
 
     def _dress(self) -> None:
-        """Put the colours on before the first widget is styled: Textual styles all of them a second time when the theme changes later.
+        """Put the colours on before the first widget is styled: Textual styles all of them a second
+        time when the theme changes later.
 
-        Only where it is like the one that Textual begins with. For another it has more to change, which it does when the theme changes.
+        Only where it is like the one that Textual begins with. For another it has more to change,
+        which it does when the theme changes.
         """
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -152,8 +201,15 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Tell something at the edge of the screen, literally: what it says may come from a source or a client, so *markup* is off, whoever wants it (S29)."""
-        super().notify(shown_lines(message), title=shown(title), severity=severity, timeout=timeout, markup=False)
+        """Tell something at the edge of the screen, literally: what it says may come from a source
+        or a client, so *markup* is off, whoever wants it (S29)."""
+        super().notify(
+            shown_lines(message),
+            title=shown(title),
+            severity=severity,
+            timeout=timeout,
+            markup=False,
+        )
 
     # What can't be done now
 
@@ -162,8 +218,14 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Whether this dashboard, or its engine, was opened with ``--read-only``."""
         return self.options.read_only or (self.status is not None and self.status.read_only)
 
-    async def run_action(self, action: Any, default_namespace: DOMNode | None = None, namespaces: Mapping[str, DOMNode] | None = None) -> bool:
-        """Run an action, or say why it can't be taken now. Textual just goes past a binding whose action is disabled."""
+    async def run_action(
+        self,
+        action: Any,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Run an action, or say why it can't be taken now. Textual just goes past a binding whose
+        action is disabled."""
         if await super().run_action(action, default_namespace, namespaces):
             return True
         reason = self.reason_against(action, default_namespace) if isinstance(action, str) else ""
@@ -181,8 +243,13 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves it first."""
-        return not (action in {"area", "leave"} and isinstance(self.screen, HoldsKeys) and not isinstance(self.screen, EngineScreen))
+        """In a wizard a stray letter or number may not throw away what was entered: ctrl+c leaves
+        it first."""
+        return not (
+            action in {"area", "leave"}
+            and isinstance(self.screen, HoldsKeys)
+            and not isinstance(self.screen, EngineScreen)
+        )
 
     # Getting about
 
@@ -219,12 +286,18 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Use other colours, now and the next time."""
         self.theme = suitable_theme(name, DARK.name, self._color_system)
         if self.theme != name:
-            self.notify(f"This terminal shows no colours for {name}, or NO_COLOR forbids them.", severity="warning")
+            self.notify(
+                f"This terminal shows no colours for {name}, or NO_COLOR forbids them.",
+                severity="warning",
+            )
         if self._keeps_theme_in is not None:
             try:
                 keep_theme(self._keeps_theme_in, name, instead_of=self.options.theme_in_file)
             except OSError as error:
-                self.notify(f"The theme can't be kept for the next time: {error.strerror}.", severity="warning")
+                self.notify(
+                    f"The theme can't be kept for the next time: {error.strerror}.",
+                    severity="warning",
+                )
 
     @property
     def _color_system(self) -> str | None:
@@ -237,13 +310,24 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def action_help_quit(self) -> None:
         """ctrl+c, which a reflex presses, leaves nothing and copies nothing here."""
-        leave = next((key for key, active in self.active_bindings.items() if active.binding.action == "leave"), "")
-        self.notify(f"{key_name(leave)} leaves, and ctrl+q from anywhere." if leave else "ctrl+q leaves.")
+        leave = next(
+            (
+                key
+                for key, active in self.active_bindings.items()
+                if active.binding.action == "leave"
+            ),
+            "",
+        )
+        self.notify(
+            f"{key_name(leave)} leaves, and ctrl+q from anywhere." if leave else "ctrl+q leaves."
+        )
 
     def on_resize(self, event: events.Resize) -> None:
         """Below the floor nothing can be shown, and keys must not act unseen."""
         terminal.forget(self._driver)
-        self._is_too_small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
+        self._is_too_small = (
+            event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
+        )
         self._mind_the_size()
 
     def _mind_the_size(self, _: object = None) -> None:
@@ -269,7 +353,9 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         from tui.screens.pull_dialog import PullDialog
 
         proposed = "" if image else await self._next_offered()
-        if await self.push_screen_wait(PullDialog(image or proposed, platform, replaces=bool(proposed))):
+        if await self.push_screen_wait(
+            PullDialog(image or proposed, platform, replaces=bool(proposed))
+        ):
             await self.show_pulls()
 
     async def _next_offered(self) -> str:
@@ -284,7 +370,8 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     @work(group="first sign-in", exit_on_error=False)
     async def tell_first_sign_in(self, name: str) -> None:
-        """Say how the first sign-in of a credential set that was created or changed went, as soon as that is known."""
+        """Say how the first sign-in of a credential set that was created or changed went, as soon
+        as that is known."""
         # A lost connection and a set that was deleted meanwhile are shown by themselves.
         with suppress(ClientError):
             self.tell_health(await self.client.credential_set_once_tried(name))
@@ -296,7 +383,9 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         word, _ = credential_set_health(credential_set)
         why = f": {credential_set.error_message}" if credential_set.error_message else "."
         well = credential_set.health is HealthStatus.HEALTHY
-        self.notify(f"{credential_set.name} is {word}{why}", severity="information" if well else "warning")
+        self.notify(
+            f"{credential_set.name} is {word}{why}", severity="information" if well else "warning"
+        )
 
     async def show_pulls(self) -> None:
         """Go where pulls can be watched."""
@@ -309,19 +398,29 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             self.screen.go_to(key)
 
     def copy_line(self, line: str) -> None:
-        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a second time for the same one, the line is shown.
+        """Copy a line for another terminal. Whether the terminal takes it nobody tells us: asked a
+        second time for the same one, the line is shown.
 
-        Nothing in it can end the brackets that a terminal puts around what is pasted, or is obeyed there otherwise.
+        Nothing in it can end the brackets that a terminal puts around what is pasted, or is obeyed
+        there otherwise.
         """
         line = shown_lines(line)
         if line == self._copied or not terminal.copy(self, line):
             from widgets.dialogs.common import Shown
 
             self._copied = ""
-            self.push_screen(Shown("Copy it by hand", line, "Mark it with the mouse; most terminals want shift held down for that. esc closes"))
+            self.push_screen(
+                Shown(
+                    "Copy it by hand",
+                    line,
+                    "Mark it with the mouse; most terminals want shift held down for that. esc closes",
+                )
+            )
             return
         self._copied = line
-        self.notify(f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand.")
+        self.notify(
+            f"Sent to the terminal's clipboard: {line}\nThe same key once more shows it for copying by hand."
+        )
 
     # Leaving
 
@@ -332,20 +431,28 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
     @brings_screen("leave")
     async def action_leave(self) -> None:
         """Leave, perhaps after a question."""
-        if (outcome := await outcome_of_leaving(self, started_engine=self._started_engine)) is not None:
+        if (
+            outcome := await outcome_of_leaving(self, started_engine=self._started_engine)
+        ) is not None:
             self.exit(outcome)
 
     # Faults of its own
 
     def failed_in_part(self, error: BaseException) -> None:
-        """Something that a screen did on its own has failed: say so and go on. The same is told once, however often it comes."""
+        """Something that a screen did on its own has failed: say so and go on. The same is told
+        once, however often it comes."""
         if named(error) not in self.faults:
             self.faults.append(named(error))
             where = kept(self._faults_in, error) if self._faults_in is not None else ""
-            self.notify(f"Something went wrong in the dashboard itself: {named(error)}. {where}", severity="error", timeout=20)
+            self.notify(
+                f"Something went wrong in the dashboard itself: {named(error)}. {where}",
+                severity="error",
+                timeout=20,
+            )
 
     def _fatal_error(self) -> None:
-        # A private name of Textual, which would print pages of source and local variables, perhaps secrets among them. In tests it may.
+        # A private name of Textual, which would print pages of source and local variables, perhaps
+        # secrets among them. In tests it may.
         if self.is_headless:
             super()._fatal_error()
         else:

@@ -1,7 +1,10 @@
-"""The command palette: every action of the present screen, all areas, all themes, and the way out, found by typing.
+"""The command palette: every action of the present screen, all areas, all themes, and the way out,
+found by typing.
 
-It is a dialog of our own and not Textual's palette, which sends 50 kB to open at 80x24, animates while it searches, draws signs that many fonts lack, and can't
-show what is not possible now with the reason. The commands are made from the bindings of the screen below, as the line of keys and the help are.
+It is a dialog of our own and not Textual's palette, which sends 50 kB to open at 80x24, animates
+while it searches, draws signs that many fonts lack, and can't show what is not possible now with
+the reason. The commands are made from the bindings of the screen below, as the line of keys and the
+help are.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ MOVES = ("move", "page", "first", "last", "read", "clear_filter")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that can be done now, or the *reason* why not. *action* is run in the name of *node*."""
+    """Something that can be done now, or the *reason* why not. *action* is run in the name of
+    *node*."""
 
     name: str
     action: str
@@ -44,7 +48,8 @@ class Command:
 
 
 def commands_of(app: Dashboard) -> list[Command]:
-    """The commands of the screen that is on top: its own, the areas, then what works everywhere, and the themes."""
+    """The commands of the screen that is on top: its own, the areas, then what works everywhere,
+    and the themes."""
     own: list[Command] = []
     focused: list[Command] = []
     everywhere: list[Command] = []
@@ -52,13 +57,41 @@ def commands_of(app: Dashboard) -> list[Command]:
     seen: set[str] = set()
     for node, binding, enabled, _ in app.screen.active_bindings.values():
         name = action_name(binding.action)
-        if binding.action in seen or binding.system or not binding.tooltip or name in MOVES or name == "commands":
+        if (
+            binding.action in seen
+            or binding.system
+            or not binding.tooltip
+            or name in MOVES
+            or name == "commands"
+        ):
             continue
         seen.add(binding.action)
         reason = "" if enabled else app.reason_against(binding.action, node)
-        command = Command(binding.tooltip, binding.action, node, key_name(binding.key), reason, binding.description)
-        (areas if name == "area" else everywhere if node is app else own if node is app.screen else focused).append(command)
-    themes = [Command(f"Theme {name}{', in use now' if name == app.theme else ''}", f"choose_theme('{name}')", app) for name in app.available_themes]
+        command = Command(
+            binding.tooltip,
+            binding.action,
+            node,
+            key_name(binding.key),
+            reason,
+            binding.description,
+        )
+        (
+            areas
+            if name == "area"
+            else everywhere
+            if node is app
+            else own
+            if node is app.screen
+            else focused
+        ).append(command)
+    themes = [
+        Command(
+            f"Theme {name}{', in use now' if name == app.theme else ''}",
+            f"choose_theme('{name}')",
+            app,
+        )
+        for name in app.available_themes
+    ]
     return [*own, *focused, *areas, *everywhere, *themes]
 
 
@@ -90,8 +123,12 @@ class CommandPalette(Dialog[Command | None]):
     def compose(self) -> ComposeResult:
         """The line to type into, and the commands."""
         with Vertical(classes="dialog"):
-            yield TextLine(compact=True, placeholder="what do you want to do? enter runs it, esc closes")
-            yield RowList((Column("", weight=1), Column("", 7, right=True)), id="commands", header=False)
+            yield TextLine(
+                compact=True, placeholder="what do you want to do? enter runs it, esc closes"
+            )
+            yield RowList(
+                (Column("", weight=1), Column("", 7, right=True)), id="commands", header=False
+            )
             yield Plain("", classes="hint")
 
     def on_mount(self) -> None:
@@ -99,7 +136,10 @@ class CommandPalette(Dialog[Command | None]):
         rows = [
             Row(
                 str(number),
-                (Cell(each.name, "dim" if each.reason else ""), Cell(each.key, "dim" if each.reason else "accent")),
+                (
+                    Cell(each.name, "dim" if each.reason else ""),
+                    Cell(each.key, "dim" if each.reason else "accent"),
+                ),
                 f"{each.name} {each.also} {each.key}",
             )
             for number, each in enumerate(self._commands)

@@ -1,4 +1,5 @@
-"""A fault in the dashboard itself: what Python tells of it goes into a log, and a sentence to the person, who never sees a traceback."""
+"""A fault in the dashboard itself: what Python tells of it goes into a log, and a sentence to the
+person, who never sees a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def kept(log: Path, error: BaseException) -> str:
 
 
 def keep_what_is_logged(log: Path) -> None:
-    """Append to *log* what libraries warn of in this process from now on. Python would write it across the screen."""
+    """Append to *log* what libraries warn of in this process from now on. Python would write it
+    across the screen."""
     handler = _Log(logging.WARNING)
     handler.log = log
     logging.getLogger().addHandler(handler)

@@ -1,8 +1,10 @@
-"""Less on the wire: what the terminal shows already is not sent again, and colours are told only where they change.
+"""Less on the wire: what the terminal shows already is not sent again, and colours are told only
+where they change.
 
-Textual paints whole regions, several times over when a screen or a dialog opens, and begins and ends every run of cells with all of its colours. Over ssh that
-is 20 to 50 kB for a key. This driver reads each picture as it leaves, a sequence of "go to line and column, then these cells", remembers what every cell shows,
-and sends the cells that differ.
+Textual paints whole regions, several times over when a screen or a dialog opens, and begins and
+ends every run of cells with all of its colours. Over ssh that is 20 to 50 kB for a key. This driver
+reads each picture as it leaves, a sequence of "go to line and column, then these cells", remembers
+what every cell shows, and sends the cells that differ.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
 
 _AT = re.compile(r"\x1b\[(\d+);(\d+)H")
 _STYLE = re.compile(r"\x1b\[([0-9;]*)m")
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+")
-"""What is no cell and a terminal may obey all the same: C0 and C1 controls, directions of writing, what joins or hides signs. Widgets clean what they draw
-(`widgets.text`); this is the last line behind them (S04)."""
+_OBEYED = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
+)
+"""What is no cell and a terminal may obey all the same: C0 and C1 controls, directions of writing,
+what joins or hides signs. Widgets clean what they draw (`widgets.text`); this is the last line
+behind them (S04)."""
 
 _NOT_OURS = re.compile(r"\x1b(?!\[[0-9;]*[Hm])")
 """An escape that is not one of the two that a picture has."""
@@ -58,10 +63,13 @@ _BOX = {
 
 
 def plain(text: str) -> str:
-    """*text* in ASCII and as wide as before: lines and blocks become signs like them, and what has none becomes a question mark."""
+    """*text* in ASCII and as wide as before: lines and blocks become signs like them, and what has
+    none becomes a question mark."""
     if text.isascii():
         return text
-    return "".join(each if each.isascii() else _BOX.get(each) or "?" * cell_len(each) for each in text)
+    return "".join(
+        each if each.isascii() else _BOX.get(each) or "?" * cell_len(each) for each in text
+    )
 
 
 INPUT_POLL = 0.1
@@ -72,7 +80,8 @@ FALLBACK_SIZE = 80, 24
 
 
 def terminal_size() -> tuple[int, int]:
-    """Columns and lines of the terminal itself: COLUMNS and LINES, where they are exported, are those of another one or of an earlier moment (F76)."""
+    """Columns and lines of the terminal itself: COLUMNS and LINES, where they are exported, are
+    those of another one or of an earlier moment (F76)."""
     for stream in (sys.__stderr__, sys.__stdout__, sys.__stdin__):
         with suppress(AttributeError, ValueError, OSError):
             size = os.get_terminal_size(stream.fileno())  # type: ignore[union-attr]
@@ -82,22 +91,29 @@ def terminal_size() -> tuple[int, int]:
 
 
 Style = tuple[str, ...]
-"""What a cell looks like besides its sign: attributes as the terminal is told them, such as ``1`` for bold and ``38;2;1;2;3`` for a colour."""
+"""What a cell looks like besides its sign: attributes as the terminal is told them, such as ``1``
+for bold and ``38;2;1;2;3`` for a colour."""
 
 
 @lru_cache(4096)
 def _styled(before: Style, told: str) -> Style:
-    """The style after a sequence such as ``1;38;2;1;2;3``, which adds to what was told before it; an empty one is a reset."""
+    """The style after a sequence such as ``1;38;2;1;2;3``, which adds to what was told before it;
+    an empty one is a reset."""
     style = {_kind(each): each for each in before}
     numbers = (told or "0").split(";")
     while numbers:
-        taken = {"2": 5, "5": 3}.get(numbers[1], 1) if numbers[0] in {"38", "48"} and len(numbers) > 1 else 1
+        taken = (
+            {"2": 5, "5": 3}.get(numbers[1], 1)
+            if numbers[0] in {"38", "48"} and len(numbers) > 1
+            else 1
+        )
         attribute = ";".join(numbers[:taken])
         numbers = numbers[taken:]
         if attribute == "0":
             style = {}
         elif attribute in {"39", "49"}:
-            # The terminal's own colours are what a reset leaves, and NO_COLOR wants to hear of none.
+            # The terminal's own colours are what a reset leaves, and NO_COLOR wants to hear of
+            # none.
             style.pop(_kind(attribute), None)
         else:
             style[_kind(attribute)] = attribute
@@ -133,7 +149,8 @@ Cell = tuple[str, Style]
 class _Terminal:
     """The terminal as a file that takes everything, also when it is gone.
 
-    Textual's thread that writes would end with the first error, and the program would wait for ever for room in the queue to that thread.
+    Textual's thread that writes would end with the first error, and the program would wait for ever
+    for room in the queue to that thread.
     """
 
     def __init__(self, file: Any) -> None:
@@ -149,14 +166,23 @@ class _Terminal:
 
 
 class ThriftyDriver(LinuxDriver):
-    """Sends what a terminal does not show yet. *ascii_only* lets no other signs through, and without *colours* not one colour, whatever a widget wants."""
+    """Sends what a terminal does not show yet. *ascii_only* lets no other signs through, and
+    without *colours* not one colour, whatever a widget wants."""
 
     ascii_only = False
     colours = True
     NEAR = 8
-    """Equal cells between two that differ that are sent with them: to go past them would take as many bytes."""
+    """Equal cells between two that differ that are sent with them: to go past them would take as
+    many bytes."""
 
-    def __init__(self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        app: App[Any],
+        *,
+        debug: bool = False,
+        mouse: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         self._lines: dict[str, list[Cell | None]] = {}
         self._cursor = ""
@@ -177,7 +203,11 @@ class ThriftyDriver(LinuxDriver):
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
                 deadline = reader.deadline
-                wait = INPUT_POLL if deadline is None else min(INPUT_POLL, max(0.0, deadline - time.monotonic()))
+                wait = (
+                    INPUT_POLL
+                    if deadline is None
+                    else min(INPUT_POLL, max(0.0, deadline - time.monotonic()))
+                )
                 messages = reader.feed(self._read_input()) if selector.select(wait) else []
                 for message in (*messages, *reader.tick()):
                     self.process_message(message)
@@ -188,12 +218,14 @@ class ThriftyDriver(LinuxDriver):
         except OSError:
             data = b""
         if not data:
-            # The terminal is gone, of which SIGHUP tells. Until then it is ready to be read all the time.
+            # The terminal is gone, of which SIGHUP tells. Until then it is ready to be read all the
+            # time.
             self.exit_event.wait(INPUT_POLL)
         return data
 
     def _ask(self) -> None:
-        """Ask the terminal for something that it answers after all that it has sent (see `tui.terminal_input`)."""
+        """Ask the terminal for something that it answers after all that it has sent (see
+        `tui.terminal_input`)."""
         if self._writer_thread is not None:
             super().write(QUESTION)
 
@@ -216,8 +248,8 @@ class ThriftyDriver(LinuxDriver):
     def _sigcont_application(self, *arguments: Any) -> None:
         """Draw again after a stop, whether it was announced (SIGTSTP) or not (SIGSTOP).
 
-        Textual starts a second thread that reads keys where the first still does. One of them then waits for a key that the other has read, and the end of the
-        program waits for it: it hangs.
+        Textual starts a second thread that reads keys where the first still does. One of them then
+        waits for a key that the other has read, and the end of the program waits for it: it hangs.
         """
         if self._app._exit:
             return
@@ -245,13 +277,18 @@ class ThriftyDriver(LinuxDriver):
             self._begun = False
 
     def _news(self, picture: str) -> str:
-        """What of a picture is not shown yet. It ends with the place of the cursor, behind which nothing stands."""
+        """What of a picture is not shown yet. It ends with the place of the cursor, behind which
+        nothing stands."""
         parts = _AT.split(picture)
         if parts[-1]:
-            # Cells at the end and no cursor: nothing that Textual sends now, and nothing that may be lost.
+            # Cells at the end and no cursor: nothing that Textual sends now, and nothing that may
+            # be lost.
             self.forget()
             # Line breaks stay: Textual goes to a new line although it then says where that is.
-            return _OBEYED.sub(lambda found: "".join(each for each in found[0] if each in "\x1b\r\n"), _NOT_OURS.sub("", picture))
+            return _OBEYED.sub(
+                lambda found: "".join(each for each in found[0] if each in "\x1b\r\n"),
+                _NOT_OURS.sub("", picture),
+            )
         told: list[str] = []
         now: Style = ()
         for line, column, cells in zip(parts[1:-3:3], parts[2:-3:3], parts[3:-3:3], strict=True):
@@ -264,8 +301,11 @@ class ThriftyDriver(LinuxDriver):
             told.append(cursor)
         return "".join(told)
 
-    def _tell(self, told: list[str], now: Style, line: str, column: int, cells: list[Cell]) -> Style:
-        """Add what is new in a line to *told*; *now* is the terminal's style before it, and what it gives that behind it."""
+    def _tell(
+        self, told: list[str], now: Style, line: str, column: int, cells: list[Cell]
+    ) -> Style:
+        """Add what is new in a line to *told*; *now* is the terminal's style before it, and what it
+        gives that behind it."""
         shown = self._lines.setdefault(line, [])
         end = column + len(cells)
         if not all(sign.isascii() or cell_len(sign) == 1 for sign, _ in cells):
@@ -274,7 +314,14 @@ class ThriftyDriver(LinuxDriver):
             del shown[column:]
         else:
             shown.extend([None] * (end - len(shown)))
-            spans = _spans([index for index, (old, new) in enumerate(zip(shown[column:end], cells, strict=True)) if old != new], self.NEAR)
+            spans = _spans(
+                [
+                    index
+                    for index, (old, new) in enumerate(zip(shown[column:end], cells, strict=True))
+                    if old != new
+                ],
+                self.NEAR,
+            )
             shown[column:end] = cells
         for begin, stop in spans:
             told.append(f"\x1b[{line};{column + begin + 1}H")
@@ -287,7 +334,8 @@ class ThriftyDriver(LinuxDriver):
 
 
 def _read(cells: str, *, colours: bool) -> list[Cell]:
-    """The signs of a run, each with its style. What is no sign is left out, the line break behind a run too."""
+    """The signs of a run, each with its style. What is no sign is left out, the line break behind a
+    run too."""
     parts = [_OBEYED.sub("", part) for part in _STYLE.split(cells)]
     style: Style = ()
     found: list[Cell] = [(sign, style) for sign in parts[0]]

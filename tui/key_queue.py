@@ -1,12 +1,15 @@
-"""Keys in the order in which they were pressed, however slow the line or busy the machine: many may come in one read.
+"""Keys in the order in which they were pressed, however slow the line or busy the machine: many may
+come in one read.
 
-Textual hands a key to the widget that has the focus, and looks for a binding only when the key has come back through all the widgets around it. Until then the
-next keys are on their way already, to where the focus was: of ``/nginx`` the ``n`` would make a rule, or be lost. Here a key that nobody types into a field
-takes its action at once. The next ones wait until all has heard of it that has to, while a screen comes up, while one is made ready for which the engine has to
-be asked, and while a wizard asks the engine whether it may go on.
+Textual hands a key to the widget that has the focus, and looks for a binding only when the key has
+come back through all the widgets around it. Until then the next keys are on their way already, to
+where the focus was: of ``/nginx`` the ``n`` would make a rule, or be lost. Here a key that nobody
+types into a field takes its action at once. The next ones wait until all has heard of it that has
+to, while a screen comes up, while one is made ready for which the engine has to be asked, and while
+a wizard asks the engine whether it may go on.
 
-No key is taken for the answer to a question that was not on the screen when it was pressed (F66), and text that comes at once is no command: `tui.terminal_input`
-tells it from keys.
+No key is taken for the answer to a question that was not on the screen when it was pressed (F66),
+and text that comes at once is no command: `tui.terminal_input` tells it from keys.
 """
 
 from __future__ import annotations
@@ -35,13 +38,16 @@ OUT_OF_A_WAIT = frozenset({"escape", "ctrl+c"})
 """Keys that do so where an engine may keep the others waiting for long: they get out of there."""
 
 UNHEARD = 2.0
-"""Seconds after which the next key is taken although nobody has said that the last one is done with: what is gone says nothing any more."""
+"""Seconds after which the next key is taken although nobody has said that the last one is done
+with: what is gone says nothing any more."""
 
 LEFT_OUT_GAP = 1.0
-"""Seconds within which enter belongs to a paste that was left out: over a slow line its last line may come late."""
+"""Seconds within which enter belongs to a paste that was left out: over a slow line its last line
+may come late."""
 
 RUSHED = "_rushed"
-"""Name of the attribute of a key that came at once with others, as from a paste and not from a person: see `tui.terminal_input`."""
+"""Name of the attribute of a key that came at once with others, as from a paste and not from a
+person: see `tui.terminal_input`."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -50,7 +56,8 @@ class HoldsKeys:
     """A screen that lets keys wait for a while: it calls `TypingApp.take_held_keys` at its end."""
 
     MAY_TAKE_LONG: ClassVar[bool] = False
-    """Whether it is for something that takes long: there escape waits for nothing, and enter behind enter is not meant, as by somebody who leans on the key."""
+    """Whether it is for something that takes long: there escape waits for nothing, and enter behind
+    enter is not meant, as by somebody who leans on the key."""
 
     @property
     def holds_keys(self) -> bool:
@@ -62,7 +69,8 @@ class TypingApp(App[ReturnType]):
     """An application that takes keys one after the other."""
 
     class KeyDone(Message):
-        """It comes here from the widget that had the focus, behind all that a key made it tell those around it."""
+        """It comes here from the widget that had the focus, behind all that a key made it tell
+        those around it."""
 
         def __init__(self, number: int) -> None:
             super().__init__()
@@ -99,26 +107,35 @@ class TypingApp(App[ReturnType]):
         pushed = super().push_screen(*arguments, **options)
         self._preparing.clear()
         if isinstance(self.screen, OneAnswer) and not self.screen.takes_type_ahead:
-            # Whoever has thought better of it meanwhile gets out; nothing else was meant for what nobody has read yet.
+            # Whoever has thought better of it meanwhile gets out; nothing else was meant for what
+            # nobody has read yet.
             self._held_keys = [each for each in self._held_keys if is_key(each, "escape")][:1]
         if self._held_keys:
             self.take_held_keys()
         return pushed
 
     def post_display_hook(self) -> None:
-        """A picture has gone to the terminal: from now on a key may be an answer to the question in it, once its choices have their places."""
+        """A picture has gone to the terminal: from now on a key may be an answer to the question in
+        it, once its choices have their places."""
         screen = self.screen
-        if isinstance(screen, OneAnswer) and not screen.is_drawn and screen.focused is not None and screen.focused.size.area:
+        if (
+            isinstance(screen, OneAnswer)
+            and not screen.is_drawn
+            and screen.focused is not None
+            and screen.focused.size.area
+        ):
             screen.is_drawn = True
 
     def pop_screen(self) -> Any:
-        """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited for its answer goes on before the next key is taken."""
+        """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited
+        for its answer goes on before the next key is taken."""
         popped = super().pop_screen()
         self.screen.post_message(self.KeyDone(self._taken))
         return popped
 
     def let_keys_wait(self, worker: Worker[Any]) -> None:
-        """Keys are for the next screen that *worker* shows, or for this one if it ends without; it calls `take_held_keys` at its end (see `brings_screen`)."""
+        """Keys are for the next screen that *worker* shows, or for this one if it ends without; it
+        calls `take_held_keys` at its end (see `brings_screen`)."""
         self._preparing.append(worker)
 
     def take_held_keys(self) -> None:
@@ -150,10 +167,16 @@ class TypingApp(App[ReturnType]):
     def _is_before_the_question(self, event: events.Key | events.Paste) -> bool:
         """Whether it was pressed before the question on top was drawn."""
         screen = self.screen
-        return isinstance(screen, OneAnswer) and not screen.takes_type_ahead and not screen.is_drawn and not is_key(event, "escape")
+        return (
+            isinstance(screen, OneAnswer)
+            and not screen.takes_type_ahead
+            and not screen.is_drawn
+            and not is_key(event, "escape")
+        )
 
     def _is_refused(self, event: events.Key | events.Paste) -> bool:
-        """Whether it is left out, which is told in a line: text that no field takes, or enter at the end of text where enter would change something (F66)."""
+        """Whether it is left out, which is told in a line: text that no field takes, or enter at
+        the end of text where enter would change something (F66)."""
         if isinstance(event, events.Paste):
             if isinstance(self.focused, Input):
                 return False
@@ -163,16 +186,26 @@ class TypingApp(App[ReturnType]):
                 severity="warning",
             )
             return True
-        if not (is_key(event, "enter") and isinstance(self.screen, OneAnswer) and self.screen.enter_commits):
+        if not (
+            is_key(event, "enter")
+            and isinstance(self.screen, OneAnswer)
+            and self.screen.enter_commits
+        ):
             return False
         if getattr(event, RUSHED, False):
-            self.notify("enter came at once with other keys, as from a paste, and was left out. Press it once more.", severity="warning")
+            self.notify(
+                "enter came at once with other keys, as from a paste, and was left out. Press it once more.",
+                severity="warning",
+            )
             return True
         if time.monotonic() - self._left_out_time >= LEFT_OUT_GAP:
             return False
         # Whoever presses it once more has read that.
         self._left_out_time = -math.inf
-        self.notify("enter came right behind a paste, and was left out. Press it once more.", severity="warning")
+        self.notify(
+            "enter came right behind a paste, and was left out. Press it once more.",
+            severity="warning",
+        )
         return True
 
     async def _take(self, event: events.Key | events.Paste) -> None:
@@ -192,7 +225,9 @@ class TypingApp(App[ReturnType]):
         """Whether it is bound to something, which is done."""
         if not isinstance(event, events.Key) or self._is_typed(event):
             return False
-        return await self._check_bindings(event.key, priority=True) or await self._check_bindings(event.key)
+        return await self._check_bindings(event.key, priority=True) or await self._check_bindings(
+            event.key
+        )
 
     def _is_typed(self, key: events.Key) -> bool:
         """Whether the field that has the focus takes the key for itself."""
@@ -208,7 +243,11 @@ class TypingApp(App[ReturnType]):
         if key not in OUT_OF_A_WAIT:
             return key in AT_ONCE
         screen = self.screen
-        return self._is_preparing or (isinstance(screen, HoldsKeys) and screen.MAY_TAKE_LONG and (screen.holds_keys or not screen.is_mounted))
+        return self._is_preparing or (
+            isinstance(screen, HoldsKeys)
+            and screen.MAY_TAKE_LONG
+            and (screen.holds_keys or not screen.is_mounted)
+        )
 
     def _is_ready(self) -> bool:
         if self._done_with < self._taken or self._is_preparing:
@@ -226,7 +265,12 @@ class TypingApp(App[ReturnType]):
         if not (isinstance(screen, HoldsKeys) and screen.MAY_TAKE_LONG and screen.holds_keys):
             return False
         last = self._held_keys[-1] if self._held_keys else self._last_key
-        return isinstance(event, events.Key) and event.key == "enter" and isinstance(last, events.Key) and last.key == "enter"
+        return (
+            isinstance(event, events.Key)
+            and event.key == "enter"
+            and isinstance(last, events.Key)
+            and last.key == "enter"
+        )
 
 
 def is_key(event: events.Key | events.Paste, name: str) -> bool:
@@ -239,22 +283,33 @@ Begins = Callable[Concatenate[Any, Arguments], Worker[None]]
 
 
 def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Begins[Arguments]]:
-    """An action that shows a screen, perhaps after a question to the engine. It goes on by itself, as with Textual's `work`, and keys wait for the screen.
+    """An action that shows a screen, perhaps after a question to the engine. It goes on by itself,
+    as with Textual's `work`, and keys wait for the screen.
 
     With *exclusive_group* whatever of that group goes on already is given up.
     """
 
     def decorated(method: Shows[Arguments]) -> Begins[Arguments]:
-        async def shown(node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        async def shown(
+            node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs
+        ) -> None:
             try:
                 await method(node, *arguments, **options)
             finally:
                 _typing(node).take_held_keys()
 
         @wraps(method)
-        def begin(node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs) -> Worker[None]:
+        def begin(
+            node: DOMNode, *arguments: Arguments.args, **options: Arguments.kwargs
+        ) -> Worker[None]:
             work = partial(shown, node, *arguments, **options)
-            worker: Worker[None] = node.run_worker(work, method.__name__, exclusive_group or "default", exclusive=bool(exclusive_group), exit_on_error=False)
+            worker: Worker[None] = node.run_worker(
+                work,
+                method.__name__,
+                exclusive_group or "default",
+                exclusive=bool(exclusive_group),
+                exit_on_error=False,
+            )
             _typing(node).let_keys_wait(worker)
             return worker
 

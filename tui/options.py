@@ -1,4 +1,5 @@
-"""How a user wants the dashboard to be: from the command line, from ``dashboard.toml``, and what was chosen in the dashboard itself the last time."""
+"""How a user wants the dashboard to be: from the command line, from ``dashboard.toml``, and what
+was chosen in the dashboard itself the last time."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from entrepot.errors import EntrepotError
 from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
-"""Those of Textual's themes that use the terminal's own colours. They alone send no colour at all under NO_COLOR; others would turn into greys."""
+"""Those of Textual's themes that use the terminal's own colours. They alone send no colour at all
+under NO_COLOR; others would turn into greys."""
 
 
 class OptionInvalid(EntrepotError):
@@ -24,7 +26,8 @@ class OptionInvalid(EntrepotError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """*theme* is the name of one, or empty for what suits the terminal; *problems* are sentences about what could not be read."""
+    """*theme* is the name of one, or empty for what suits the terminal; *problems* are sentences
+    about what could not be read."""
 
     theme: str = ""
     ascii: bool = False
@@ -43,14 +46,16 @@ class _File(Struct, kw_only=True):
 
 
 class _Kept(Struct, kw_only=True):
-    """What the dashboard keeps. A theme counts only as long as the user's own file says of it what it said when it was chosen: the later word wins."""
+    """What the dashboard keeps. A theme counts only as long as the user's own file says of it what
+    it said when it was chosen: the later word wins."""
 
     theme: str
     instead_of: str = ""
 
 
 def read_options(file: Path, kept: Path) -> Options:
-    """The user's ``dashboard.toml``, and what was kept from the last time. A mistake in it is told, and the dashboard opens all the same."""
+    """The user's ``dashboard.toml``, and what was kept from the last time. A mistake in it is told,
+    and the dashboard opens all the same."""
     options, problems = Options(), []
     try:
         text = Text(file.read_bytes())
@@ -71,7 +76,8 @@ def read_options(file: Path, kept: Path) -> Options:
     try:
         chosen = converted(Text(kept.read_bytes()).values, _Kept)
     except (OSError, TomlInvalid):
-        # Nothing was chosen yet, or somebody else wrote into our own file: it is written anew with the next choice.
+        # Nothing was chosen yet, or somebody else wrote into our own file: it is written anew with
+        # the next choice.
         chosen = None
     theme = chosen.theme if chosen is not None and chosen.instead_of == in_file else in_file
     return replace(options, theme=theme, theme_in_file=in_file, problems=tuple(problems))
@@ -79,11 +85,14 @@ def read_options(file: Path, kept: Path) -> Options:
 
 def keep_theme(kept: Path, theme: str, *, instead_of: str) -> None:
     """Remember a theme for the next time, in a file of our own; raises `OSError`."""
-    # Where the file is a link into a repository of dotfiles, what it points at is replaced, and the link stays.
+    # Where the file is a link into a repository of dotfiles, what it points at is replaced, and the
+    # link stays.
     kept = Path(os.path.realpath(kept))
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = kept.with_name(f"{kept.name}.new")
-    fresh.write_text(f'# Written by the dashboard when a theme is chosen in it.\ntheme = "{theme}"\ninstead_of = "{instead_of}"\n')
+    fresh.write_text(
+        f'# Written by the dashboard when a theme is chosen in it.\ntheme = "{theme}"\ninstead_of = "{instead_of}"\n'
+    )
     fresh.replace(kept)
 
 
@@ -92,11 +101,14 @@ def theme_named(name: str, themes: Iterable[str]) -> str:
     known = sorted(themes)
     if name in known:
         return name
-    raise OptionInvalid(f"There is no theme {name}.", nearest(name, known).replace("The keys are", "The themes are"))
+    raise OptionInvalid(
+        f"There is no theme {name}.", nearest(name, known).replace("The keys are", "The themes are")
+    )
 
 
 def suitable_theme(wanted: str, default: str, color_system: str | None) -> str:
-    """*wanted* or *default*, or the nearest to it that a terminal can show: under NO_COLOR, and with 16 colours, only its own colours do."""
+    """*wanted* or *default*, or the nearest to it that a terminal can show: under NO_COLOR, and
+    with 16 colours, only its own colours do."""
     if wanted in ANSI_THEMES:
         return wanted
     if os.environ.get("NO_COLOR") or color_system in {None, "standard", "windows"}:

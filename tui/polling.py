@@ -12,20 +12,23 @@ from entrepot.api.models import EngineStatus
 from tui.quit import DashboardOutcome
 
 INTERVAL = 0.5
-"""Seconds between two looks at the engine while something moves: twice a second is enough to watch, and costs little over ssh."""
+"""Seconds between two looks at the engine while something moves: twice a second is enough to watch,
+and costs little over ssh."""
 
 QUIET_INTERVAL = 2.0
 """Seconds between two looks when nothing is being pulled."""
 
 SILENCE = 3.0
-"""Seconds after which an answer that does not come is shown as missing; it is waited for all the same."""
+"""Seconds after which an answer that does not come is shown as missing; it is waited for all the
+same."""
 
 RETRY_INTERVAL = 2.0
 """Seconds between two tries to reach an engine that was lost."""
 
 
 class EngineWatch(App[DashboardOutcome]):
-    """An application whose screens look at an engine again and again. While none answers the last picture stays."""
+    """An application whose screens look at an engine again and again. While none answers the last
+    picture stays."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -41,7 +44,11 @@ class EngineWatch(App[DashboardOutcome]):
     @property
     def loss(self) -> str:
         """Since when there has been no answer, for the status line; empty while all is well."""
-        return f"no answer from the engine since {time.strftime('%H:%M:%S', time.localtime(self.lost_since))}" if self.lost_since is not None else ""
+        return (
+            f"no answer from the engine since {time.strftime('%H:%M:%S', time.localtime(self.lost_since))}"
+            if self.lost_since is not None
+            else ""
+        )
 
     def seen(self, status: EngineStatus) -> None:
         """The engine has answered."""
@@ -50,7 +57,9 @@ class EngineWatch(App[DashboardOutcome]):
         self.status = status
         self.lost_since = None
         # Where nothing moves, there is no need to look twice a second.
-        self._next_look = time.monotonic() + (QUIET_INTERVAL - INTERVAL / 2 if not status.pulls_running else 0.0)
+        self._next_look = time.monotonic() + (
+            QUIET_INTERVAL - INTERVAL / 2 if not status.pulls_running else 0.0
+        )
 
     def lost(self, error: ClientError) -> None:
         """The engine has not answered; the last picture stays on the screen."""

@@ -1,4 +1,5 @@
-"""Opening the dashboard: options and keys are read, then Textual is imported, and afterwards the terminal is as it was."""
+"""Opening the dashboard: options and keys are read, then Textual is imported, and afterwards the
+terminal is as it was."""
 
 from __future__ import annotations
 
@@ -25,19 +26,30 @@ class DashboardFailed(EntrepotError):
 
 
 def run_dashboard(
-    client: CacheClient, *, config: Path, data: Path, log: Path, chosen: Mapping[str, Any], started_engine: bool, offered: Sequence[str] = ()
+    client: CacheClient,
+    *,
+    config: Path,
+    data: Path,
+    log: Path,
+    chosen: Mapping[str, Any],
+    started_engine: bool,
+    offered: Sequence[str] = (),
 ) -> DashboardOutcome:
-    """Show the dashboard of the engine that *client* speaks to; gives what shall become of the engine.
+    """Show the dashboard of the engine that *client* speaks to; gives what shall become of the
+    engine.
 
-    *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* that for what the dashboard keeps, *log* that for a fault's traceback,
-    *chosen* the options of the command line, which go before the file's, *offered* the images of a demo's source. Raises `OptionInvalid` and `DashboardFailed`.
+    *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* that for
+    what the dashboard keeps, *log* that for a fault's traceback, *chosen* the options of the
+    command line, which go before the file's, *offered* the images of a demo's source. Raises
+    `OptionInvalid` and `DashboardFailed`.
     """
     # Textual reads its environment when it is imported.
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     # Rich and Textual would take them for the size of the terminal, and never see it change (F76).
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # What is imported stays: to look through it for garbage again and again takes a tenth of the time to the first picture.
+    # What is imported stays: to look through it for garbage again and again takes a tenth of the
+    # time to the first picture.
     gc.disable()
     from tui.app import Dashboard
     from tui.crash_log import keep_what_is_logged
@@ -54,7 +66,8 @@ def run_dashboard(
     if options.read_only:
         client.only_read()
     keymap = None
-    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that of another user.
+    # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that
+    # of another user.
     if os.path.exists(config / "keymap.toml"):
         from tui.keymap import read_keymap
 
@@ -75,11 +88,18 @@ def run_dashboard(
         if "theme" in chosen:
             theme_named(options.theme, known)
         elif options.theme not in known:
-            app.options = replace(options, theme="", problems=(*options.problems, f"There is no theme {options.theme}."))
+            app.options = replace(
+                options,
+                theme="",
+                problems=(*options.problems, f"There is no theme {options.theme}."),
+            )
     keep_what_is_logged(fault_log)
     outcome = app.run(mouse=options.mouse) or DashboardOutcome(keep_engine=True)
     if app.fault is not None:
-        raise DashboardFailed("The dashboard met a fault of its own and has ended; the engine goes on.", kept_in_log(fault_log, app.fault))
+        raise DashboardFailed(
+            "The dashboard met a fault of its own and has ended; the engine goes on.",
+            kept_in_log(fault_log, app.fault),
+        )
     status = app.return_code or 0
     if status == 128 + signal.SIGHUP:
         # The terminal is gone, and what Python still wants to tell it would end in another status.

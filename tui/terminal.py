@@ -22,7 +22,8 @@ WITHOUT_CLIPBOARD = frozenset({"linux", "vt100", "vt220"})
 
 
 def end_on_signals(app: App[Any]) -> None:
-    """Leave by the door on SIGTERM and SIGHUP: Textual would die at once, with the terminal in the alternate screen and the mouse reporting.
+    """Leave by the door on SIGTERM and SIGHUP: Textual would die at once, with the terminal in the
+    alternate screen and the mouse reporting.
 
     The return code is then 128 and the number of the signal, as a shell counts it.
     """
@@ -32,7 +33,8 @@ def end_on_signals(app: App[Any]) -> None:
 
 
 def repaint_on_resume(app: App[Any]) -> None:
-    """After ctrl+z and fg Textual enters the alternate screen and paints nothing until something changes."""
+    """After ctrl+z and fg Textual enters the alternate screen and paints nothing until something
+    changes."""
 
     def repaint(_: object) -> None:
         forget(app._driver)
@@ -49,12 +51,14 @@ def forget(driver: Driver | None) -> None:
 
 
 def copy(app: App[Any], text: str) -> bool:
-    """Send *text* to the terminal's clipboard (OSC 52); False when it is too long. Whether the terminal takes it nobody tells us."""
+    """Send *text* to the terminal's clipboard (OSC 52); False when it is too long. Whether the
+    terminal takes it nobody tells us."""
     encoded = base64.b64encode(text.encode())
     if len(encoded) > CLIPBOARD_LIMIT or os.environ.get("TERM") in WITHOUT_CLIPBOARD:
         return False
     if os.environ.get("TMUX") and app._driver is not None:
-        # tmux hands on what is wrapped, where allow-passthrough is on; with set-clipboard on it takes the plain sequence.
+        # tmux hands on what is wrapped, where allow-passthrough is on; with set-clipboard on it
+        # takes the plain sequence.
         app._driver.write(f"\x1bPtmux;\x1b\x1b]52;c;{encoded.decode()}\x07\x1b\\")
     app.copy_to_clipboard(text)
     return True

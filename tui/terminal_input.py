@@ -1,12 +1,17 @@
-"""What a terminal sends, taken apart: keys, pastes, mouse reports and answers, in whatever pieces they come.
+"""What a terminal sends, taken apart: keys, pastes, mouse reports and answers, in whatever pieces
+they come.
 
-Over a slow line an escape sequence comes in pieces, and Textual's parser takes the pieces for keys after a tenth of a second: an arrow closes a dialog and
-types ``[A``. It also waits for ever for the end of a paste, ends the program at a byte that is no UTF-8, and types what it does not understand (F86). Here a
-sequence is put together first, by the grammar of ECMA-48, and Textual's parser gets whole ones, of which it knows the names of the keys.
+Over a slow line an escape sequence comes in pieces, and Textual's parser takes the pieces for keys
+after a tenth of a second: an arrow closes a dialog and types ``[A``. It also waits for ever for the
+end of a paste, ends the program at a byte that is no UTF-8, and types what it does not understand
+(F86). Here a sequence is put together first, by the grammar of ECMA-48, and Textual's parser gets
+whole ones, of which it knows the names of the keys.
 
-A lone escape is the key or the begin of a sequence. Programs wait: ncurses and tmux up to 0.5 s, Vim 0.1 s, fish 0.03 s. But a terminal answers in order:
-asked for its state (DSR) when an escape has come, it sends the rest of a sequence before its answer. So the key is known after one round trip, on a slow line
-and on a quick one; only where a terminal answers nothing, the time of `ESCDELAY` decides, which is that of ncurses.
+A lone escape is the key or the begin of a sequence. Programs wait: ncurses and tmux up to 0.5 s,
+Vim 0.1 s, fish 0.03 s. But a terminal answers in order: asked for its state (DSR) when an escape
+has come, it sends the rest of a sequence before its answer. So the key is known after one round
+trip, on a slow line and on a quick one; only where a terminal answers nothing, the time of
+`ESCDELAY` decides, which is that of ncurses.
 
 Text that comes faster than a person types is no command (F66): see `KeyReader.feed`.
 """
@@ -29,8 +34,9 @@ from tui.key_queue import RUSHED
 ESCAPE = "\x1b"
 
 ESCAPE_DELAY = 0.5
-"""Seconds after which a lone escape is the key, where the terminal does not answer and ESCDELAY says nothing. As with ncurses it is more than the 0.4 s by
-which mobile and satellite links part what was sent together."""
+"""Seconds after which a lone escape is the key, where the terminal does not answer and ESCDELAY
+says nothing. As with ncurses it is more than the 0.4 s by which mobile and satellite links part
+what was sent together."""
 
 ANSWER_TIMEOUT = 1.0
 """Seconds that a terminal which has answered before may take for the next answer."""
@@ -39,7 +45,8 @@ SEQUENCE_TIMEOUT = 1.0
 """Seconds of silence after which a sequence that has begun is given up: nothing of it is a key."""
 
 ALT_GAP = 0.05
-"""Seconds within which escape and a letter are one key, alt and the letter. A person's two keys are further apart, a terminal sends both at once."""
+"""Seconds within which escape and a letter are one key, alt and the letter. A person's two keys are
+further apart, a terminal sends both at once."""
 
 PASTE_TIMEOUT = 2.0
 """Seconds of silence after which the end of a bracketed paste is lost, and keys are keys again."""
@@ -51,16 +58,19 @@ SETTLING = 0.01
 """Seconds for which text waits for more of it: one paste may come in several reads."""
 
 RUN_LIMIT = 8
-"""Characters at once that may still be keys typed ahead, on a line or a machine that held them up. More of them are a paste."""
+"""Characters at once that may still be keys typed ahead, on a line or a machine that held them up.
+More of them are a paste."""
 
 RUN_GAP = 0.15
 """Seconds within which what follows such a paste belongs to it."""
 
 RUSH = 0.02
-"""Seconds between two keys of which the second is no decision: it comes from a program that types. Two fingers of a quick person are 30 ms apart at least."""
+"""Seconds between two keys of which the second is no decision: it comes from a program that types.
+Two fingers of a quick person are 30 ms apart at least."""
 
 REPEAT = 0.04
-"""The same for a key behind itself: one that is leant on comes 25 to 40 times a second, and no finger does."""
+"""The same for a key behind itself: one that is leant on comes 25 to 40 times a second, and no
+finger does."""
 
 QUESTION, ANSWER = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
 """Device status report: every terminal since the VT100 answers it."""
@@ -72,10 +82,12 @@ _SEQUENCE_LIMIT = 128
 _PARSER_LIMIT = 32
 """Those of the longest one that Textual's parser knows. Of a longer one it makes keys."""
 _STRING_LIMIT = 8192
-"""Characters of the longest control string (OSC, DCS and others): answers, of which none is asked for."""
+"""Characters of the longest control string (OSC, DCS and others): answers, of which none is asked
+for."""
 
 _CONTROL = re.compile(r"\x1b\[(?:\[.|M...|(?![\[M])[0-?]*[ -/]*[@-~]|[0-?]+[ -/]*[@-~])", re.DOTALL)
-"""A control sequence; besides those of the standard F1 to F5 of the Linux console, and the mouse report with three bytes behind it."""
+"""A control sequence; besides those of the standard F1 to F5 of the Linux console, and the mouse
+report with three bytes behind it."""
 _CONTROL_BEGIN = re.compile(r"\x1b\[(?:\[|M.{0,2}|[0-?]*[ -/]*)", re.DOTALL)
 _RXVT = re.compile(r"\x1b\[\d+\$")
 """Keys with shift of rxvt; the sign at their end stands within a sequence everywhere else."""
@@ -86,13 +98,24 @@ _SHIFT_THREE_BEGIN = re.compile(r"\x1bO[0-9;]*")
 def escape_delay(environment: Mapping[str, str] = os.environ) -> float:
     """``ESCDELAY`` in seconds; it is in milliseconds, as for ncurses."""
     told = environment.get("ESCDELAY", "")
-    return min(int(told) / 1000, 10.0) if told.isascii() and told.isdigit() and int(told) else ESCAPE_DELAY
+    return (
+        min(int(told) / 1000, 10.0)
+        if told.isascii() and told.isdigit() and int(told)
+        else ESCAPE_DELAY
+    )
 
 
 class KeyReader:
-    """Makes events of what a terminal sends. `deadline` says until when `tick` has to be called if nothing comes."""
+    """Makes events of what a terminal sends. `deadline` says until when `tick` has to be called if
+    nothing comes."""
 
-    def __init__(self, *, ask: Callable[[], None] = lambda: None, delay: float = ESCAPE_DELAY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        ask: Callable[[], None] = lambda: None,
+        delay: float = ESCAPE_DELAY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
         self._delay = delay
         self._clock = clock
@@ -122,7 +145,8 @@ class KeyReader:
 
     @property
     def deadline(self) -> float | None:
-        """The moment of the clock at which something is decided by the silence; None: nothing waits."""
+        """The moment of the clock at which something is decided by the silence; None: nothing
+        waits."""
         waiting = []
         if self._sequence:
             waiting.append(self._sequence_deadline)
@@ -135,8 +159,9 @@ class KeyReader:
     def feed(self, data: bytes) -> list[Message]:
         """The events that are complete with *data*.
 
-        Text without an escape waits for a hundredth of a second for more. More than eight different characters are a paste that the terminal did not bracket,
-        so they become one `events.Paste`. Keys in a shorter run are marked: enter among them may mean to end a line of text.
+        Text without an escape waits for a hundredth of a second for more. More than eight different
+        characters are a paste that the terminal did not bracket, so they become one `events.Paste`.
+        Keys in a shorter run are marked: enter among them may mean to end a line of text.
         """
         self._expire()
         text = self._decoder.decode(data)
@@ -153,7 +178,12 @@ class KeyReader:
                 end = text.find(ESCAPE, place)
                 self._read_run(text[place : end if end >= 0 else len(text)], now)
                 place = end if end >= 0 else len(text)
-        if self._sequence == ESCAPE and self._sequence_time == now and self._answers and not self._open_questions:
+        if (
+            self._sequence == ESCAPE
+            and self._sequence_time == now
+            and self._answers
+            and not self._open_questions
+        ):
             self._open_questions += 1
             self._sequence_deadline = now + ANSWER_TIMEOUT
             self._ask()
@@ -203,11 +233,15 @@ class KeyReader:
             self._begin_sequence(now)
             return 1
         sequence = before + character
-        complete, begin = (_SHIFT_THREE, _SHIFT_THREE_BEGIN) if sequence[1] == "O" else (_CONTROL, _CONTROL_BEGIN)
+        complete, begin = (
+            (_SHIFT_THREE, _SHIFT_THREE_BEGIN) if sequence[1] == "O" else (_CONTROL, _CONTROL_BEGIN)
+        )
         if sequence[1] not in "[OP]X^_" or complete.fullmatch(sequence):
             self._sequence = ""
             self._emit_sequence(sequence)
-        elif sequence[1] in "P]X^_" or (begin.fullmatch(sequence) and len(sequence) <= _SEQUENCE_LIMIT):
+        elif sequence[1] in "P]X^_" or (
+            begin.fullmatch(sequence) and len(sequence) <= _SEQUENCE_LIMIT
+        ):
             self._sequence, self._sequence_deadline = sequence, now + SEQUENCE_TIMEOUT
         else:
             # No terminal sends this. The character that does not belong to it may be a key.
@@ -216,7 +250,8 @@ class KeyReader:
         return 1
 
     def _read_string(self, character: str, now: float) -> int:
-        """A control string, which ends with BEL or ST. It is an answer that was not asked for, or came late."""
+        """A control string, which ends with BEL or ST. It is an answer that was not asked for, or
+        came late."""
         self._sequence_deadline = now + SEQUENCE_TIMEOUT
         if self._sequence.endswith(ESCAPE):
             self._sequence = ""
@@ -241,7 +276,8 @@ class KeyReader:
             self._emit_sequence(sequence)
 
     def _emit_sequence(self, sequence: str) -> None:
-        """The events of a whole sequence. What means nothing to the dashboard is left out: an answer of the terminal, a key that has no name."""
+        """The events of a whole sequence. What means nothing to the dashboard is left out: an
+        answer of the terminal, a key that has no name."""
         if sequence == PASTE_BEGIN:
             self._end_run()
             self._paste, self._paste_size, self._paste_end = [], 0, ""
@@ -250,8 +286,14 @@ class KeyReader:
             self._answers, self._open_questions = True, 0
         elif sequence != PASTE_END:
             if len(sequence) == 2:
-                name = sequence[1] if sequence[1].islower() or not sequence[1].isalpha() else f"shift+{sequence[1].lower()}"
-                messages = self._parsed(sequence) or ([events.Key(f"alt+{name}", sequence[1])] if sequence[1].isalnum() else [])
+                name = (
+                    sequence[1]
+                    if sequence[1].islower() or not sequence[1].isalpha()
+                    else f"shift+{sequence[1].lower()}"
+                )
+                messages = self._parsed(sequence) or (
+                    [events.Key(f"alt+{name}", sequence[1])] if sequence[1].isalnum() else []
+                )
             else:
                 messages = self._parsed(sequence)
             for message in messages:
@@ -273,7 +315,13 @@ class KeyReader:
         if not messages:
             # It may wait for more.
             before, self._parser = self._parser, XTermParser()
-            for name in ("last_x", "last_y", "mouse_pixels", "terminal_size", "terminal_pixel_size"):
+            for name in (
+                "last_x",
+                "last_y",
+                "mouse_pixels",
+                "terminal_size",
+                "terminal_pixel_size",
+            ):
                 setattr(self._parser, name, getattr(before, name))
         return messages
 

@@ -1,6 +1,7 @@
 """One palette of our own, calm, dark and light: ink and paper, with the blue of a harbour.
 
-Every colour of text reaches the 4.5 : 1 of WCAG 2.2, level AA, on every ground: that of the screen, of bars and dialogs, and of the row under the cursor.
+Every colour of text reaches the 4.5 : 1 of WCAG 2.2, level AA, on every ground: that of the screen,
+of bars and dialogs, and of the row under the cursor.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ TEXTS = ("foreground", "text-muted", "accent", "success", "warning", "error")
 """The colours that text has."""
 
 GROUNDS = ("background", "surface", "panel")
-"""The colours that text stands on: the screen; bars, dialogs and the row of a list without the focus; the row under the cursor, and fields."""
+"""The colours that text stands on: the screen; bars, dialogs and the row of a list without the
+focus; the row under the cursor, and fields."""
 
 
 def _variables(muted: str, border: str, ground: str, thumb: str) -> dict[str, str]:
     return {
         "text-muted": muted,
-        # Textual would make it of 38 % of the text's colour, which nobody can read: it is the hint in an empty field.
+        # Textual would make it of 38 % of the text's colour, which nobody can read: it is the hint
+        # in an empty field.
         "text-disabled": muted,
         "border": border,
         "scrollbar": thumb,

@@ -27,7 +27,8 @@ KEY_GAP = 3
 
 
 def tell(line: Plain, told: str, *, resizes: bool = True) -> None:
-    """Write a line if it says something else now. Only where it *resizes* with its length is all around it laid out anew."""
+    """Write a line if it says something else now. Only where it *resizes* with its length is all
+    around it laid out anew."""
     told = shown_lines(told)
     before = str(line.content)
     if before != told:
@@ -53,14 +54,23 @@ def sign_of(key: str) -> str | None:
 
 
 def in_place(screen: Screen[Any], actions: Sequence[str]) -> list[str]:
-    """*actions* of *screen* in their order, but one that a key of the user's own was given stands where it was declared: Textual puts it last."""
+    """*actions* of *screen* in their order, but one that a key of the user's own was given stands
+    where it was declared: Textual puts it last."""
     declared = [each for each in screen.BINDINGS if isinstance(each, Binding)]
     places = {each.action: place for place, each in enumerate(declared)}
-    shown = {active.binding.action: active.binding.key for active in screen.active_bindings.values()}
-    moved = [each.action for each in declared if each.action in actions and shown.get(each.action) not in each.key.split(",")]
+    shown = {
+        active.binding.action: active.binding.key for active in screen.active_bindings.values()
+    }
+    moved = [
+        each.action
+        for each in declared
+        if each.action in actions and shown.get(each.action) not in each.key.split(",")
+    ]
     order = [each for each in actions if each not in moved]
     for action in moved:
-        following = (place for place, each in enumerate(order) if places.get(each, -1) > places[action])
+        following = (
+            place for place, each in enumerate(order) if places.get(each, -1) > places[action]
+        )
         order.insert(next(following, len(order)), action)
     return order
 
@@ -82,9 +92,14 @@ class KeyEntry:
 
 
 class TwoSided(Widget):
-    """A line with something at its left and something at its right; what does not fit is left out of the right."""
+    """A line with something at its left and something at its right; what does not fit is left out
+    of the right."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"two-sided--left", "two-sided--right", "two-sided--alert"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "two-sided--left",
+        "two-sided--right",
+        "two-sided--alert",
+    }
     DEFAULT_CSS = """
     TwoSided {
         height: 1;
@@ -105,7 +120,9 @@ class TwoSided(Widget):
     def render(self) -> RenderResult:
         """The line."""
         left = shown(self.left)
-        line = Text(no_wrap=True).append(left, self.get_component_rich_style("two-sided--left", partial=True))
+        line = Text(no_wrap=True).append(
+            left, self.get_component_rich_style("two-sided--left", partial=True)
+        )
         room = self.size.width - cell_width(left) - 2
         alert = first_cells(shown(self.alert), room)
         room -= cell_width(alert) + (3 if alert else 0)
@@ -114,10 +131,18 @@ class TwoSided(Widget):
             if cell_width("   ".join([*parts, part])) <= room:
                 parts.append(part)
         told = "   ".join(parts)
-        gap = self.size.width - cell_width(left) - cell_width(told) - cell_width(alert) - (3 if alert and told else 0)
+        gap = (
+            self.size.width
+            - cell_width(left)
+            - cell_width(told)
+            - cell_width(alert)
+            - (3 if alert and told else 0)
+        )
         line.append(" " * max(1, gap))
         if alert:
-            line.append(alert, self.get_component_rich_style("two-sided--alert", partial=True)).append("   " if told else "")
+            line.append(
+                alert, self.get_component_rich_style("two-sided--alert", partial=True)
+            ).append("   " if told else "")
         return line.append(told, self.get_component_rich_style("two-sided--right", partial=True))
 
 
@@ -154,7 +179,9 @@ class TabLine(Widget):
         line = Text(no_wrap=True)
         parts = self._parts()
         for number, part in enumerate(parts):
-            style = self.get_component_rich_style("tab-line--current" if number == self._current else "tab-line--tab", partial=True)
+            style = self.get_component_rich_style(
+                "tab-line--current" if number == self._current else "tab-line--tab", partial=True
+            )
             line.append(part, style)
             line.append(self._gap(parts))
         return line
@@ -170,9 +197,11 @@ class TabLine(Widget):
 
 
 class KeyLine(Widget):
-    """The keys of the moment, read from the bindings themselves: what has a place in it is bound with ``show=True``.
+    """The keys of the moment, read from the bindings themselves: what has a place in it is bound
+    with ``show=True``.
 
-    What can't be done now stands there dimmed, so that it is always found at the same place. A click on an entry does what its key does.
+    What can't be done now stands there dimmed, so that it is always found at the same place. A
+    click on an entry does what its key does.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"key-line--key", "key-line--text", "key-line--dim"}
@@ -205,7 +234,9 @@ class KeyLine(Widget):
         seen: dict[str, KeyEntry] = {}
         for node, binding, enabled, _ in self.screen.active_bindings.values():
             if binding.show and binding.action not in seen:
-                seen[binding.action] = KeyEntry(key_name(binding.key), binding.description, binding.action, enabled, node)
+                seen[binding.action] = KeyEntry(
+                    key_name(binding.key), binding.description, binding.action, enabled, node
+                )
         return tuple(seen[action] for action in in_place(self.screen, list(seen)))
 
     def _placed(self) -> list[tuple[int, KeyEntry]]:
@@ -216,7 +247,10 @@ class KeyLine(Widget):
         # The last entry needs no gap behind it.
         room = self.size.width - sum(entry.width for entry in last) + (KEY_GAP if last else 0)
         column, placed = 0, []
-        for entry in [*(each for each in entries if each not in last and each not in giving_way), *giving_way]:
+        for entry in [
+            *(each for each in entries if each not in last and each not in giving_way),
+            *giving_way,
+        ]:
             if entry.width > room:
                 continue
             if entry in giving_way:
@@ -233,12 +267,17 @@ class KeyLine(Widget):
 
     def render(self) -> RenderResult:
         """The line; what works everywhere comes last."""
-        key, text, dim = (self.get_component_rich_style(f"key-line--{each}", partial=True) for each in ("key", "text", "dim"))
+        key, text, dim = (
+            self.get_component_rich_style(f"key-line--{each}", partial=True)
+            for each in ("key", "text", "dim")
+        )
         self._shown = self._entries()
         line = Text(no_wrap=True)
         for column, entry in self._placed():
             line.append(" " * (column - line.cell_len))
-            line.append(entry.key, key if entry.enabled else dim).append(f" {entry.text}", text if entry.enabled else dim)
+            line.append(entry.key, key if entry.enabled else dim).append(
+                f" {entry.text}", text if entry.enabled else dim
+            )
         return line
 
     async def on_click(self, event: events.Click) -> None:

@@ -1,4 +1,5 @@
-"""A line of small bars that shows how a number went, in one style: a colour for each bar would cost forty bytes of escapes each."""
+"""A line of small bars that shows how a number went, in one style: a colour for each bar would cost
+forty bytes of escapes each."""
 
 from __future__ import annotations
 
@@ -17,14 +18,29 @@ ASCII = " .:-=+*#@"
 
 
 def spark(values: Sequence[float], most: float, steps: str = BLOCKS) -> str:
-    """One character a value. What is more than nothing is always seen, and only *most* reaches the full height."""
+    """One character a value. What is more than nothing is always seen, and only *most* reaches the
+    full height."""
     heights = len(steps) - 1
-    return "".join(steps[min(heights, max(1, round(value / most * heights)))] if value > 0 and most > 0 else steps[0] for value in values)
+    return "".join(
+        steps[min(heights, max(1, round(value / most * heights)))]
+        if value > 0 and most > 0
+        else steps[0]
+        for value in values
+    )
 
 
 def gathered(values: Sequence[float], columns: int) -> list[float]:
-    """*values* added up into at most *columns* equal groups, so that each column stands for as much time as the others."""
-    size = next(size for size in range(1, len(values) + 1) if len(values) % size == 0 and len(values) // size <= max(1, columns)) if values else 1
+    """*values* added up into at most *columns* equal groups, so that each column stands for as much
+    time as the others."""
+    size = (
+        next(
+            size
+            for size in range(1, len(values) + 1)
+            if len(values) % size == 0 and len(values) // size <= max(1, columns)
+        )
+        if values
+        else 1
+    )
     return [sum(values[start : start + size]) for start in range(0, len(values), size)]
 
 
@@ -60,5 +76,8 @@ class Sparkline(Widget):
 
     def render(self) -> RenderResult:
         """The line."""
-        label, bars = (self.get_component_rich_style(f"sparkline--{each}", partial=True) for each in ("label", "bars"))
+        label, bars = (
+            self.get_component_rich_style(f"sparkline--{each}", partial=True)
+            for each in ("label", "bars")
+        )
         return Text(no_wrap=True).append(self._label, label).append(self._bars, bars)

@@ -1,4 +1,5 @@
-"""What is known about one row: a strip of sentences below a list, or a pane of names and values beside it."""
+"""What is known about one row: a strip of sentences below a list, or a pane of names and values
+beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from widgets.text import Plain, cell_width, shown
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """*lines* are for the strip, where there are four at most; *facts* (name and value) and *notes* (sentences below them) for the pane, which scrolls."""
+    """*lines* are for the strip, where there are four at most; *facts* (name and value) and *notes*
+    (sentences below them) for the pane, which scrolls."""
 
     title: str = ""
     lines: tuple[str, ...] = ()
@@ -28,7 +30,11 @@ class Detail:
 class DetailPane(VerticalScroll, can_focus=False):
     """Shows a `Detail`; the class ``-beside`` makes a pane of the strip."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"detail-pane--title", "detail-pane--name", "detail-pane--value"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "detail-pane--title",
+        "detail-pane--name",
+        "detail-pane--value",
+    }
     DEFAULT_CSS = """
     DetailPane {
         height: auto;
@@ -61,22 +67,37 @@ class DetailPane(VerticalScroll, can_focus=False):
         yield Plain("")
 
     def show(self, detail: Detail, *, beside: bool) -> None:
-        """Show *detail*, as a pane where there is room *beside* the list. Nothing is painted when nothing has changed."""
+        """Show *detail*, as a pane where there is room *beside* the list. Nothing is painted when
+        nothing has changed."""
         if (detail, beside) == (self._detail, self._beside):
             return
         self._detail, self._beside = detail, beside
         self.set_class(beside, "-beside")
-        self.query_one(Plain).update(self._pane(detail) if beside and detail.facts else "\n".join(map(shown, detail.lines)))
+        self.query_one(Plain).update(
+            self._pane(detail) if beside and detail.facts else "\n".join(map(shown, detail.lines))
+        )
 
     def _pane(self, detail: Detail) -> RenderableType:
-        name, value = (self.get_component_rich_style(f"detail-pane--{each}", partial=True) for each in ("name", "value"))
+        name, value = (
+            self.get_component_rich_style(f"detail-pane--{each}", partial=True)
+            for each in ("name", "value")
+        )
         table = Table.grid(padding=(0, 2), expand=True)
-        table.add_column(style=name, width=max(cell_width(each) for each, _ in detail.facts), no_wrap=True)
+        table.add_column(
+            style=name, width=max(cell_width(each) for each, _ in detail.facts), no_wrap=True
+        )
         table.add_column(style=value, ratio=1, overflow="fold")
-        title = Text(shown(detail.title), self.get_component_rich_style("detail-pane--title", partial=True))
+        title = Text(
+            shown(detail.title), self.get_component_rich_style("detail-pane--title", partial=True)
+        )
         for fact in detail.facts:
             table.add_row(*(Text(shown(each)) for each in fact))
-        parts: Sequence[RenderableType] = (title, Text(""), table, *(Text(f"\n{shown(note)}") for note in detail.notes))
+        parts: Sequence[RenderableType] = (
+            title,
+            Text(""),
+            table,
+            *(Text(f"\n{shown(note)}") for note in detail.notes),
+        )
         whole = Table.grid(expand=True)
         whole.add_column(overflow="fold")
         for part in parts:

@@ -1,7 +1,9 @@
-"""A list of rows in columns that stays quick with ten thousand rows and sends little over a slow line.
+"""A list of rows in columns that stays quick with ten thousand rows and sends little over a slow
+line.
 
-What is drawn is asked for line by line (Textual's line API), and only lines whose text has changed are painted again. Textual sends a line from its widget's
-left edge on, so columns that change all the time belong into a list of their own beside this one: see `RowList.follow`.
+What is drawn is asked for line by line (Textual's line API), and only lines whose text has changed
+are painted again. Textual sends a line from its widget's left edge on, so columns that change all
+the time belong into a list of their own beside this one: see `RowList.follow`.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ class Cell:
 class Row:
     """A row: its *key* keeps the cursor in place when rows come and go.
 
-    *cells* may be a function: of ten thousand rows only those on the screen are then ever put into words. *search* is what a filter looks in (empty for all
-    cells), *order* one value for each column, or a function of them, by which a list is sorted (empty for the texts of the cells). Where ten thousand of each
-    would take up too much memory, `tell`, `search` and `values` are those of another class.
+    *cells* may be a function: of ten thousand rows only those on the screen are then ever put into
+    words. *search* is what a filter looks in (empty for all cells), *order* one value for each
+    column, or a function of them, by which a list is sorted (empty for the texts of the cells).
+    Where ten thousand of each would take up too much memory, `tell`, `search` and `values` are
+    those of another class.
     """
 
     __slots__ = ("_cells", "_given", "_order", "_search", "key")
@@ -77,7 +81,8 @@ class Row:
         return self._order() if callable(self._order) else self._order
 
     def forget_words(self) -> None:
-        """Put the row into words again when it is next looked at: what it says may depend on the time."""
+        """Put the row into words again when it is next looked at: what it says may depend on the
+        time."""
         self._cells = None
 
     def matches(self, words: Sequence[str]) -> bool:
@@ -105,10 +110,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the list below which it is left out.
+    """A column. Without a *width* it shares what is left, by *weight*. *needs* is the width of the
+    list below which it is left out.
 
-    What its texts leave of its share goes to columns that need more, those with a *width* among them unless they stand at the *right*, as numbers do. What is
-    still too long loses its middle, because names differ at their ends; a *sentence* loses its end.
+    What its texts leave of its share goes to columns that need more, those with a *width* among
+    them unless they stand at the *right*, as numbers do. What is still too long loses its middle,
+    because names differ at their ends; a *sentence* loses its end.
     """
 
     title: str
@@ -135,7 +142,12 @@ class Order:
 class RowList(ScrollView, can_focus=True):
     """Rows in columns, with a header, a cursor, a filter and an order."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"row-list--header", "row-list--cursor", "row-list--plain", *(f"row-list--{tone}" for tone in TONES)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "row-list--header",
+        "row-list--cursor",
+        "row-list--plain",
+        *(f"row-list--{tone}" for tone in TONES),
+    }
     DEFAULT_CSS = """
     RowList {
         height: 1fr;
@@ -157,14 +169,49 @@ class RowList(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "move(1)", "Down", show=False, tooltip="Move down", id="list.down"),
         Binding("up,k", "move(-1)", "Up", show=False, tooltip="Move up", id="list.up"),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False, tooltip="A page down", id="list.page-down"),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False, tooltip="A page up", id="list.page-up"),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False, tooltip="Half a page down", id="list.half-page-down"),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False, tooltip="Half a page up", id="list.half-page-up"),
+        Binding(
+            "pagedown,ctrl+f",
+            "page(1)",
+            "Page down",
+            show=False,
+            tooltip="A page down",
+            id="list.page-down",
+        ),
+        Binding(
+            "pageup,ctrl+b",
+            "page(-1)",
+            "Page up",
+            show=False,
+            tooltip="A page up",
+            id="list.page-up",
+        ),
+        Binding(
+            "ctrl+d",
+            "page(0.5)",
+            "Half a page down",
+            show=False,
+            tooltip="Half a page down",
+            id="list.half-page-down",
+        ),
+        Binding(
+            "ctrl+u",
+            "page(-0.5)",
+            "Half a page up",
+            show=False,
+            tooltip="Half a page up",
+            id="list.half-page-up",
+        ),
         Binding("home,g", "first", "First", show=False, tooltip="The first row", id="list.first"),
         Binding("end,G", "last", "Last", show=False, tooltip="The last row", id="list.last"),
         Binding("enter", "open", "Open", show=False, tooltip="Open the row", id="list.open"),
-        Binding("o", "order", "order", show=False, tooltip="Sort by the next column; after the last one in the order of the engine", id="list.order"),
+        Binding(
+            "o",
+            "order",
+            "order",
+            show=False,
+            tooltip="Sort by the next column; after the last one in the order of the engine",
+            id="list.order",
+        ),
         Binding("O", "turn", "turn", show=False, tooltip="Turn the order around", id="list.turn"),
     ]
 
@@ -197,7 +244,14 @@ class RowList(ScrollView, can_focus=True):
             return self.row_list
 
     def __init__(
-        self, columns: Sequence[Column], *, id: str | None = None, classes: str | None = None, header: bool = True, marker: bool = True, cursor: bool = True
+        self,
+        columns: Sequence[Column],
+        *,
+        id: str | None = None,
+        classes: str | None = None,
+        header: bool = True,
+        marker: bool = True,
+        cursor: bool = True,
     ) -> None:
         super().__init__(id=id, classes=classes)
         self.columns = tuple(columns)
@@ -208,7 +262,8 @@ class RowList(ScrollView, can_focus=True):
         self._rows: tuple[Row, ...] = ()
         self._words: tuple[str, ...] = ()
         self._widths: tuple[int, ...] = ()
-        # Of each column the longest text that was on the screen so far. It only grows, so that nothing moves to and fro.
+        # Of each column the longest text that was on the screen so far. It only grows, so that
+        # nothing moves to and fro.
         self._longest = [cell_width(column.title) for column in self.columns]
         self._order: Order | None = None
         self._follower: RowList | None = None
@@ -233,7 +288,8 @@ class RowList(ScrollView, can_focus=True):
         return self._rows[self.cursor] if self.cursor < len(self._rows) else None
 
     def follow(self, other: RowList) -> None:
-        """Scroll and move the cursor as *other* does: this list shows the volatile columns of the same rows."""
+        """Scroll and move the cursor as *other* does: this list shows the volatile columns of the
+        same rows."""
         other._follower = self
         # Both are one list to whoever looks at them, and its scroll bar stands at the right edge.
         other.styles.scrollbar_size_vertical = 0
@@ -251,7 +307,8 @@ class RowList(ScrollView, can_focus=True):
         self._arrange()
 
     def reword(self) -> None:
-        """Put the same rows into words again, because it is later now; only lines on the screen that say something else are painted."""
+        """Put the same rows into words again, because it is later now; only lines on the screen
+        that say something else are painted."""
         shown = [(line, row, row.cells) for line, row in self._lines_on_screen()]
         for row in self._all:
             row.forget_words()
@@ -293,9 +350,15 @@ class RowList(ScrollView, can_focus=True):
             by_key = {row.key: row for row in self._all}
             self._show(tuple(by_key[row.key] for row in self._leader.rows if row.key in by_key))
             return
-        rows = tuple(row for row in self._all if row.matches(self._words)) if self._words else self._all
+        rows = (
+            tuple(row for row in self._all if row.matches(self._words))
+            if self._words
+            else self._all
+        )
         if (order := self._order) is not None:
-            rows = tuple(sorted(rows, key=lambda row: row.order(order.column), reverse=order.descending))
+            rows = tuple(
+                sorted(rows, key=lambda row: row.order(order.column), reverse=order.descending)
+            )
         self._show(rows)
         if self._follower is not None:
             self._follower._arrange()
@@ -383,9 +446,15 @@ class RowList(ScrollView, can_focus=True):
         """Sort by the next column that is shown, and after the last one not at all."""
         widths = self._layout(self.size.width)
         begin = self._order.column + 1 if self._order is not None else 0
-        following = (index for index in range(begin, len(self.columns)) if self.columns[index].sorts and widths[index])
+        following = (
+            index
+            for index in range(begin, len(self.columns))
+            if self.columns[index].sorts and widths[index]
+        )
         found = next(following, None)
-        self.set_order(Order(found, descending=self.columns[found].right) if found is not None else None)
+        self.set_order(
+            Order(found, descending=self.columns[found].right) if found is not None else None
+        )
 
     def action_turn(self) -> None:
         """Turn the order around."""
@@ -413,10 +482,19 @@ class RowList(ScrollView, can_focus=True):
 
     def _sort_by_click(self, x: int) -> None:
         start = 2 if self._marker else 0
-        for index, (column, width) in enumerate(zip(self.columns, self._layout(self.size.width), strict=True)):
+        for index, (column, width) in enumerate(
+            zip(self.columns, self._layout(self.size.width), strict=True)
+        ):
             if width and start <= x < start + width and column.sorts:
                 again = self._order is not None and self._order.column == index
-                self.set_order(Order(index, not self._order.descending if again and self._order is not None else column.right))
+                self.set_order(
+                    Order(
+                        index,
+                        not self._order.descending
+                        if again and self._order is not None
+                        else column.right,
+                    )
+                )
             start += width + 2 if width else 0
 
     # Drawing
@@ -438,7 +516,8 @@ class RowList(ScrollView, can_focus=True):
         super().notify_style_update()
 
     def _measure(self) -> None:
-        """Look for longer texts among those on the screen; where that changes the columns, all of it is painted."""
+        """Look for longer texts among those on the screen; where that changes the columns, all of
+        it is painted."""
         longest = self._longest[:]
         for _, row in self._lines_on_screen():
             for index, cell in enumerate(row.cells[: len(longest)]):
@@ -452,12 +531,19 @@ class RowList(ScrollView, can_focus=True):
     def _layout(self, width: int) -> tuple[int, ...]:
         if self._widths:
             return self._widths
-        # One column stays free at the right, where a scroll bar or the edge of the terminal would touch the text, and two before the list that follows.
+        # One column stays free at the right, where a scroll bar or the edge of the terminal would
+        # touch the text, and two before the list that follows.
         usable = width - (2 if self._follower is not None else 1) - (2 if self._marker else 0)
         shown = [column.needs <= width for column in self.columns]
         gaps = 2 * max(0, sum(shown) - 1)
-        fixed = sum(column.width or 0 for column, here in zip(self.columns, shown, strict=True) if here)
-        weights = sum(column.weight for column, here in zip(self.columns, shown, strict=True) if here and column.width is None)
+        fixed = sum(
+            column.width or 0 for column, here in zip(self.columns, shown, strict=True) if here
+        )
+        weights = sum(
+            column.weight
+            for column, here in zip(self.columns, shown, strict=True)
+            if here and column.width is None
+        )
         left = max(0, usable - gaps - fixed)
         widths = []
         for column, here in zip(self.columns, shown, strict=True):
@@ -497,7 +583,9 @@ class RowList(ScrollView, can_focus=True):
     def _style(self, name: str) -> Style:
         found = self._styles.get(name)
         if found is None:
-            found = self._styles[name] = self.get_component_rich_style(f"row-list--{name}", partial=True)
+            found = self._styles[name] = self.get_component_rich_style(
+                f"row-list--{name}", partial=True
+            )
         return found
 
     def render_line(self, y: int) -> Strip:
@@ -521,7 +609,8 @@ class RowList(ScrollView, can_focus=True):
         return f"{title} {'v' if self._order.descending else '^'}"
 
     def _strip(self, cells: Sequence[Cell], room: int, base: Style, *, marker: str) -> Strip:
-        # Every change of style costs some forty bytes of escapes, and blanks show only their ground: they take the style of what stands before them.
+        # Every change of style costs some forty bytes of escapes, and blanks show only their
+        # ground: they take the style of what stands before them.
         runs = [(marker, "plain")] if self._marker else []
         gap = ""
         for cell, column, share in zip(cells, self.columns, self._layout(room), strict=False):
@@ -540,11 +629,14 @@ class RowList(ScrollView, can_focus=True):
             return Strip.blank(room, base)
         last, tone = runs[-1]
         runs[-1] = (padded(last, room - sum(cell_width(text) for text, _ in runs[:-1])), tone)
-        return Strip([Segment(text, base + self._style(tone)) for text, tone in runs]).adjust_cell_length(room, base)
+        return Strip(
+            [Segment(text, base + self._style(tone)) for text, tone in runs]
+        ).adjust_cell_length(room, base)
 
 
 def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False) -> str:
-    """*text* in one printable line of exactly so many cells; what is too long loses its middle, or as a *sentence* its end."""
+    """*text* in one printable line of exactly so many cells; what is too long loses its middle, or
+    as a *sentence* its end."""
     text = shown(text)
     if cell_width(text) <= cells:
         return padded(text, cells, right=right)

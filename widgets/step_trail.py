@@ -1,4 +1,5 @@
-"""Where one stands in a wizard: its title, how far one has come, and the steps in a row with a line below the current one."""
+"""Where one stands in a wizard: its title, how far one has come, and the steps in a row with a line
+below the current one."""
 
 from __future__ import annotations
 
@@ -18,11 +19,15 @@ MORE = "..."
 
 
 def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, int]:
-    """Which steps fit into *width* columns: the first of them and the one behind the last. The current one is always among them, with what comes next."""
+    """Which steps fit into *width* columns: the first of them and the one behind the last. The
+    current one is always among them, with what comes next."""
     first, end = current, current + 1
 
     def room(first: int, end: int) -> int:
-        left, right = (len(MORE + GAP) if first else 0), (len(GAP + MORE) if end < len(steps) else 0)
+        left, right = (
+            (len(MORE + GAP) if first else 0),
+            (len(GAP + MORE) if end < len(steps) else 0),
+        )
         return width - left - right - len(GAP.join(steps[first:end]))
 
     while True:
@@ -36,9 +41,15 @@ def shown_steps(steps: Sequence[str], current: int, width: int) -> tuple[int, in
 
 
 class StepTrail(Widget):
-    """``New cache rule                step 2 of 7``, below it the steps, and a line below the current one. A click on a step that is done goes back to it."""
+    """``New cache rule                step 2 of 7``, below it the steps, and a line below the
+    current one. A click on a step that is done goes back to it."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"step-trail--title", "step-trail--step", "step-trail--current", "step-trail--done"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "step-trail--title",
+        "step-trail--step",
+        "step-trail--current",
+        "step-trail--done",
+    }
     DEFAULT_CSS = """
     StepTrail {
         height: 3;
@@ -68,7 +79,8 @@ class StepTrail(Widget):
         self._steps = tuple(steps)
 
     def _places(self) -> tuple[list[tuple[int, int]], bool, bool]:
-        """The column of each step that is shown, and whether steps before and behind them are left out."""
+        """The column of each step that is shown, and whether steps before and behind them are left
+        out."""
         steps = self._steps[self.begins_at :]
         first, end = shown_steps(steps, self.current - self.begins_at, self.size.width)
         column = len(MORE + GAP) if first else 0
@@ -82,16 +94,34 @@ class StepTrail(Widget):
         """Three lines: title and how far, the steps, and the mark."""
         told = f"step {self.current - self.begins_at + 1} of {len(self._steps) - self.begins_at}"
         gap = max(1, self.size.width - len(self._title) - len(told))
-        head = Text(no_wrap=True).append(self._title, self._style("title")).append(" " * gap).append(told, self._style("step"))
+        head = (
+            Text(no_wrap=True)
+            .append(self._title, self._style("title"))
+            .append(" " * gap)
+            .append(told, self._style("step"))
+        )
         places, before, behind = self._places()
         trail = Text(MORE if before else "", self._style("step"), no_wrap=True)
         mark = Text(no_wrap=True)
         for number, column in places:
             if trail:
                 trail.append(GAP, self._style("step"))
-            trail.append(self._steps[number], self._style("current" if number == self.current else "done" if number < self.current else "step"))
+            trail.append(
+                self._steps[number],
+                self._style(
+                    "current"
+                    if number == self.current
+                    else "done"
+                    if number < self.current
+                    else "step"
+                ),
+            )
             if number == self.current:
-                mark = Text(" " * column + "-" * len(self._steps[number]), self._style("current"), no_wrap=True)
+                mark = Text(
+                    " " * column + "-" * len(self._steps[number]),
+                    self._style("current"),
+                    no_wrap=True,
+                )
         if behind:
             trail.append(GAP + MORE, self._style("step"))
         return Text("\n").join([head, trail, mark])

@@ -1,7 +1,7 @@
 """Text on a screen: no markup, nothing that a terminal obeys, and its width in cells.
 
-What stands on a screen comes from source registries, clients and files. Whoever draws it cleans it once more (S04): an escape sequence in a cell would be taken
-for one of the dashboard's own.
+What stands on a screen comes from source registries, clients and files. Whoever draws it cleans it
+once more (S04): an escape sequence in a cell would be taken for one of the dashboard's own.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from textual.widgets import Input, Static
 
 
 def shown(text: str) -> str:
-    """A text as one line: other white space becomes blanks, and what can't be printed escapes such as ``\\x1b``. Blanks stay."""
+    """A text as one line: other white space becomes blanks, and what can't be printed escapes such
+    as ``\\x1b``. Blanks stay."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else " " if each.isspace() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return "".join(
+        each
+        if each.isprintable()
+        else " "
+        if each.isspace()
+        else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 def shown_lines(text: str) -> str:
@@ -38,7 +46,8 @@ def padded(text: str, cells: int, *, right: bool = False) -> str:
 
 
 def first_cells(text: str, cells: int) -> str:
-    """The beginning of a line in at most so many cells. A character of two cells is never split: a blank stands for its half."""
+    """The beginning of a line in at most so many cells. A character of two cells is never split: a
+    blank stands for its half."""
     if text.isascii():
         return text[: max(0, cells)]
     return text if cell_len(text) <= cells else set_cell_size(text, cells)
@@ -56,7 +65,8 @@ def last_cells(text: str, cells: int) -> str:
 
 
 def wrapped(text: str, cells: int) -> list[str]:
-    """A text in lines of at most so many cells, broken at its blanks, and within a word only where that alone is too long."""
+    """A text in lines of at most so many cells, broken at its blanks, and within a word only where
+    that alone is too long."""
     text = shown(text)
     if text.isascii():
         return textwrap.wrap(text, cells)
@@ -75,9 +85,12 @@ def wrapped(text: str, cells: int) -> list[str]:
 
 
 class Plain(Static):
-    """A text that is shown literally, whatever brackets and control characters it has: Textual's own takes brackets for markup."""
+    """A text that is shown literally, whatever brackets and control characters it has: Textual's
+    own takes brackets for markup."""
 
-    def __init__(self, content: str | Text = "", *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self, content: str | Text = "", *, id: str | None = None, classes: str | None = None
+    ) -> None:
         super().__init__(_clean(content), id=id, classes=classes, markup=False)
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
@@ -90,7 +103,13 @@ class TextLine(Input):
 
     def validate_value(self, value: str) -> str:
         """Leave out what can't be printed."""
-        return value if value.isprintable() else "".join(each if each.isprintable() else " " if each.isspace() else "" for each in value)
+        return (
+            value
+            if value.isprintable()
+            else "".join(
+                each if each.isprintable() else " " if each.isspace() else "" for each in value
+            )
+        )
 
 
 def _clean(content: VisualType) -> VisualType:
@@ -98,5 +117,8 @@ def _clean(content: VisualType) -> VisualType:
         return shown_lines(content)
     if isinstance(content, Text) and not content.plain.isprintable():
         # One character for one, so that every style stays at its place.
-        content.plain = "".join(each if each.isprintable() or each == "\n" else " " if each.isspace() else "?" for each in content.plain)
+        content.plain = "".join(
+            each if each.isprintable() or each == "\n" else " " if each.isspace() else "?"
+            for each in content.plain
+        )
     return content

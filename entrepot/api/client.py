@@ -1,4 +1,5 @@
-"""How dashboard, CLI and scripts speak to a running engine: `CacheClient`, over its Unix socket or over HTTPS.
+"""How dashboard, CLI and scripts speak to a running engine: `CacheClient`, over its Unix socket or
+over HTTPS.
 
 ::
 
@@ -43,10 +44,19 @@ from entrepot.api.models import (
     UpstreamSnapshot,
     VerificationSnapshot,
 )
-from entrepot.api.transport import BlockingWire, HttpxWire, Wire, WireAnswer, WireBroken, WireSilent, WireUntrusted
+from entrepot.api.transport import (
+    BlockingWire,
+    HttpxWire,
+    Wire,
+    WireAnswer,
+    WireBroken,
+    WireSilent,
+    WireUntrusted,
+)
 
 TIMEOUT = 30.0
-"""Seconds that the engine may take: it asks the source of nobody while it answers here, but it may be busy."""
+"""Seconds that the engine may take: it asks the source of nobody while it answers here, but it may
+be busy."""
 
 EVICTING = 600.0
 """Seconds that an eviction may take: to remove many large files takes a while on a slow disk."""
@@ -55,13 +65,16 @@ ASKING = 120.0
 """Seconds that it may take to ask a source that is slow."""
 
 SIGNING_IN = 300.0
-"""Seconds that a sign-in may take: the store of the secrets and the source registry may both be slow, and each is asked again."""
+"""Seconds that a sign-in may take: the store of the secrets and the source registry may both be
+slow, and each is asked again."""
 
 FIRST_SIGN_IN = 10.0
-"""Seconds that the first sign-in of a new credential set is waited for. A source may be silent for longer: then its health is not known yet."""
+"""Seconds that the first sign-in of a new credential set is waited for. A source may be silent for
+longer: then its health is not known yet."""
 
 EXAMINING = 1800.0
-"""Seconds that an examination may take: silent sources take a minute each, and many rules need many questions."""
+"""Seconds that an examination may take: silent sources take a minute each, and many rules need many
+questions."""
 
 LISTENING = 60.0
 """Seconds that the event stream may be silent; the engine says every 15 that it is still there."""
@@ -90,7 +103,8 @@ class _TagPage(msgspec.Struct):
 
 
 class ClientError(Exception):
-    """Something that the user of a client should hear about; ``message`` says what happened and what to do."""
+    """Something that the user of a client should hear about; ``message`` says what happened and
+    what to do."""
 
     code: ClassVar[str] = "ClientError"
 
@@ -118,7 +132,8 @@ class EngineAnswerInvalid(ClientError):
 
 
 class EngineRefused(ClientError):
-    """The engine said no. *code* is ACR's or ours, *field* the field that caused it, *status* that of HTTP."""
+    """The engine said no. *code* is ACR's or ours, *field* the field that caused it, *status* that
+    of HTTP."""
 
     def __init__(self, code: str, message: str, *, field: str | None, status: int) -> None:
         super().__init__(message)
@@ -151,16 +166,25 @@ class _ErrorBody(msgspec.Struct):
 
 
 class CacheClient:
-    """The one way to a running engine. Use it as ``async with``. Every method raises a `ClientError` of the kind that fits."""
+    """The one way to a running engine. Use it as ``async with``. Every method raises a
+    `ClientError` of the kind that fits."""
 
-    def __init__(self, wire: Wire, *, token: str | None = None, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        token: str | None = None,
+        read_only: bool = False,
+        absent: str | Callable[[], str] = NO_ENGINE,
+    ) -> None:
         self._wire = wire
         self._absent = absent
         self._listings: dict[str, tuple[str, Any]] = {}
         """By path: the entity tag of the listing that the engine sent last, and what it held."""
         self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         self.read_only = False
-        """Whether this client bound itself: the engine refuses all that it asks for and that would change something."""
+        """Whether this client bound itself: the engine refuses all that it asks for and that would
+        change something."""
         if read_only:
             self.only_read()
 
@@ -170,23 +194,34 @@ class CacheClient:
         self._headers["Entrepot-Read-Only"] = "1"
 
     @classmethod
-    def at(cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> CacheClient:
-        """A client of the engine that answers on a Unix socket. *absent* is what is told when none does."""
+    def at(
+        cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE
+    ) -> CacheClient:
+        """A client of the engine that answers on a Unix socket. *absent* is what is told when none
+        does."""
         return cls(HttpxWire.at(socket), read_only=read_only, absent=absent)
 
     @classmethod
-    def blocking_at(cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE) -> CacheClient:
-        """The same, for a command that asks one thing and ends: it blocks while the engine works, and starts faster."""
+    def blocking_at(
+        cls, socket: Path, *, read_only: bool = False, absent: str | Callable[[], str] = NO_ENGINE
+    ) -> CacheClient:
+        """The same, for a command that asks one thing and ends: it blocks while the engine works,
+        and starts faster."""
         return cls(BlockingWire(socket), read_only=read_only, absent=absent)
 
     @classmethod
-    def over_https(cls, address: str, token: str, *, ca_file: Path | None = None, read_only: bool = False) -> CacheClient:
+    def over_https(
+        cls, address: str, token: str, *, ca_file: Path | None = None, read_only: bool = False
+    ) -> CacheClient:
         """A client of the engine that offers its management at *address* (``https://host:port``).
 
-        Trusted are the certificate authorities of the system and those in *ca_file* (PEM); raises OSError when it can't be used.
+        Trusted are the certificate authorities of the system and those in *ca_file* (PEM); raises
+        OSError when it can't be used.
         """
         absent = f"No engine answers at {address}. Does it run there, with [management] in its settings.toml?"
-        return cls(HttpxWire.over_https(address, ca_file), token=token, read_only=read_only, absent=absent)
+        return cls(
+            HttpxWire.over_https(address, ca_file), token=token, read_only=read_only, absent=absent
+        )
 
     @classmethod
     def of_app(cls, app: Any, *, read_only: bool = False) -> CacheClient:
@@ -196,7 +231,12 @@ class CacheClient:
     async def __aenter__(self) -> CacheClient:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -222,25 +262,36 @@ class CacheClient:
         await self._send("POST", "/entrepot/v1/stop")
 
     async def examine(self, rule: str | None = None, *, source: str | None = None) -> Examination:
-        """Look at all that the rules need of their sources and of the engine's machine, or one rule, or the rules of one *source* (a login server)."""
-        asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in (("rule", rule), ("source", source)) if value is not None)
+        """Look at all that the rules need of their sources and of the engine's machine, or one
+        rule, or the rules of one *source* (a login server)."""
+        asked = "&".join(
+            f"{name}={quote(value, safe='')}"
+            for name, value in (("rule", rule), ("source", source))
+            if value is not None
+        )
         path = "/entrepot/v1/doctor" + (f"?{asked}" if asked else "")
         return _decoded(await self._send("POST", path, patience=EXAMINING), Examination)
 
     async def recent_events(self, limit: int | None = None) -> list[Event]:
         """The last events, oldest first, *limit* of them at the most."""
-        return await self._get("/entrepot/v1/events?recent=1" + (f"&limit={limit}" if limit is not None else ""), list[Event])
+        return await self._get(
+            "/entrepot/v1/events?recent=1" + (f"&limit={limit}" if limit is not None else ""),
+            list[Event],
+        )
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the engine ends."""
         left, refused = b"", None
         try:
-            async with aclosing(self._wire.stream("/entrepot/v1/events", self._headers, LISTENING)) as pieces:
+            async with aclosing(
+                self._wire.stream("/entrepot/v1/events", self._headers, LISTENING)
+            ) as pieces:
                 async for status, piece in pieces:
                     if status != 200:
                         left, refused = left + piece, status
                         continue
-                    # Lines end with a line feed and nothing else: in JSON characters such as U+2028 may stand unescaped.
+                    # Lines end with a line feed and nothing else: in JSON characters such as U+2028
+                    # may stand unescaped.
                     *lines, left = (left + piece).split(b"\n")
                     for line in lines:
                         if line.startswith(b"data: "):
@@ -262,23 +313,41 @@ class CacheClient:
         return next(each for each in await self.rules() if each.name.casefold() == name.casefold())
 
     async def create_rule(
-        self, name: str, source_repository: str, target_repository: str, credential_set: str | None = None, freshness: str | None = None
+        self,
+        name: str,
+        source_repository: str,
+        target_repository: str,
+        credential_set: str | None = None,
+        freshness: str | None = None,
     ) -> None:
-        """Make a cache rule; refused when one of that name is there. *freshness*: ``always``, ``never``, ``10 min``; None: as the settings say."""
-        properties: dict[str, Any] = {"sourceRepository": source_repository, "targetRepository": target_repository}
+        """Make a cache rule; refused when one of that name is there. *freshness*: ``always``,
+        ``never``, ``10 min``; None: as the settings say."""
+        properties: dict[str, Any] = {
+            "sourceRepository": source_repository,
+            "targetRepository": target_repository,
+        }
         if credential_set is not None:
             properties["credentialSetResourceId"] = _resource("credentialSets", credential_set)
         if freshness is not None:
             properties["freshness"] = freshness
-        await self._send("PUT", _resource("cacheRules", name), {"properties": properties}, must_be_new=True)
+        await self._send(
+            "PUT", _resource("cacheRules", name), {"properties": properties}, must_be_new=True
+        )
 
     async def update_rule(
-        self, name: str, credential_set: str | msgspec.UnsetType | None = msgspec.UNSET, *, freshness: str | msgspec.UnsetType | None = msgspec.UNSET
+        self,
+        name: str,
+        credential_set: str | msgspec.UnsetType | None = msgspec.UNSET,
+        *,
+        freshness: str | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> None:
-        """Give a cache rule another credential set, or none, and another freshness, or that of the settings; what is not named stays."""
+        """Give a cache rule another credential set, or none, and another freshness, or that of the
+        settings; what is not named stays."""
         properties: dict[str, Any] = {}
         if credential_set is not msgspec.UNSET:
-            properties["credentialSetResourceId"] = _resource("credentialSets", credential_set) if credential_set is not None else None
+            properties["credentialSetResourceId"] = (
+                _resource("credentialSets", credential_set) if credential_set is not None else None
+            )
         if freshness is not msgspec.UNSET:
             properties["freshness"] = freshness
         await self._send("PATCH", _resource("cacheRules", name), {"properties": properties})
@@ -296,7 +365,8 @@ class CacheClient:
         credential_set: str | None = None,
         freshness: str | None = None,
     ) -> CheckedRule:
-        """What is wrong with a cache rule that does not exist yet. What is None is not judged; an empty credential set says that there shall be none."""
+        """What is wrong with a cache rule that does not exist yet. What is None is not judged; an
+        empty credential set says that there shall be none."""
         asked = {
             "name": name,
             "sourceRepository": source_repository,
@@ -304,37 +374,51 @@ class CacheClient:
             "credentialSet": credential_set,
             "freshness": freshness,
         }
-        return _decoded(await self._send("POST", "/entrepot/v1/checks/cacheRule", asked), CheckedRule)
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/checks/cacheRule", asked), CheckedRule
+        )
 
     async def plan_delete_rule(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cache rule is deleted; nothing is changed."""
         return await self._get(f"/entrepot/v1/rules/{_segment(name)}/plan", DeletionPlan)
 
     async def match(self, image: str) -> RuleMatch:
-        """Which rule answers for ``library/nginx:1.27``; with the engine's address in front, or a source such as ``docker.io/library/nginx``, too."""
+        """Which rule answers for ``library/nginx:1.27``; with the engine's address in front, or a
+        source such as ``docker.io/library/nginx``, too."""
         return await self._get(f"/entrepot/v1/match?image={quote(image, safe='')}", RuleMatch)
 
     async def plan_import(self, text: str) -> ImportPlan:
         """What would become of the rules and credential sets of a TOML text; nothing is changed."""
-        return _decoded(await self._send("POST", "/entrepot/v1/checks/import", {"text": text}), ImportPlan)
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/checks/import", {"text": text}), ImportPlan
+        )
 
     async def apply_import(self, text: str) -> ImportPlan:
-        """Make the rules and credential sets of a TOML text, all of them or none: refused (``ImportRefused``) when one can't be made."""
-        return _decoded(await self._send("POST", "/entrepot/v1/imports", {"text": text}), ImportPlan)
+        """Make the rules and credential sets of a TOML text, all of them or none: refused
+        (``ImportRefused``) when one can't be made."""
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/imports", {"text": text}), ImportPlan
+        )
 
     # Credential sets
 
     async def credential_sets(self) -> list[CredentialSetSnapshot]:
-        """All credential sets, by name, with their health; the very same list as long as nothing has changed."""
+        """All credential sets, by name, with their health; the very same list as long as nothing
+        has changed."""
         return await self._listing("/entrepot/v1/credentialSets", list[CredentialSetSnapshot])
 
     async def credential_set(self, name: str) -> CredentialSetSnapshot:
         """One credential set, its name without regard to case."""
         await self._send("GET", _resource("credentialSets", name))
-        return next(each for each in await self.credential_sets() if each.name.casefold() == name.casefold())
+        return next(
+            each for each in await self.credential_sets() if each.name.casefold() == name.casefold()
+        )
 
-    async def credential_set_once_tried(self, name: str, *, patience: float = FIRST_SIGN_IN) -> CredentialSetSnapshot:
-        """A credential set that is new or has new identifiers, once its first sign-in has ended; after *patience* seconds as it is then."""
+    async def credential_set_once_tried(
+        self, name: str, *, patience: float = FIRST_SIGN_IN
+    ) -> CredentialSetSnapshot:
+        """A credential set that is new or has new identifiers, once its first sign-in has ended;
+        after *patience* seconds as it is then."""
         import asyncio
 
         until = time.monotonic() + patience
@@ -344,14 +428,27 @@ class CacheClient:
                 return current
             await asyncio.sleep(WATCH_INTERVAL)
 
-    async def create_credential_set(self, name: str, login_server: str, username_id: str, password_id: str) -> None:
+    async def create_credential_set(
+        self, name: str, login_server: str, username_id: str, password_id: str
+    ) -> None:
         """Make a credential set; refused when one of that name is there."""
-        body = {"properties": {"loginServer": login_server, "authCredentials": [_credential(username_id, password_id)]}}
+        body = {
+            "properties": {
+                "loginServer": login_server,
+                "authCredentials": [_credential(username_id, password_id)],
+            }
+        }
         await self._send("PUT", _resource("credentialSets", name), body, must_be_new=True)
 
-    async def update_credential_set(self, name: str, username_id: str | None = None, password_id: str | None = None) -> None:
+    async def update_credential_set(
+        self, name: str, username_id: str | None = None, password_id: str | None = None
+    ) -> None:
         """Change where the secrets of a credential set are kept; None leaves one as it is."""
-        await self._send("PATCH", _resource("credentialSets", name), {"properties": {"authCredentials": [_credential(username_id, password_id)]}})
+        await self._send(
+            "PATCH",
+            _resource("credentialSets", name),
+            {"properties": {"authCredentials": [_credential(username_id, password_id)]}},
+        )
 
     async def delete_credential_set(self, name: str) -> None:
         """Delete a credential set that no rule uses."""
@@ -363,16 +460,38 @@ class CacheClient:
         return await self._get(f"/entrepot/v1/credentialSets/{_segment(name)}/plan", DeletionPlan)
 
     async def check_credential_set(
-        self, name: str | None = None, login_server: str | None = None, username_id: str | None = None, password_id: str | None = None
+        self,
+        name: str | None = None,
+        login_server: str | None = None,
+        username_id: str | None = None,
+        password_id: str | None = None,
     ) -> CheckedCredentialSet:
         """What is wrong with a credential set that does not exist yet. What is None is not judged."""
-        asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
-        return _decoded(await self._send("POST", "/entrepot/v1/checks/credentialSet", asked), CheckedCredentialSet)
+        asked = {
+            "name": name,
+            "loginServer": login_server,
+            "usernameId": username_id,
+            "passwordId": password_id,
+        }
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/checks/credentialSet", asked),
+            CheckedCredentialSet,
+        )
 
-    async def try_sign_in(self, name: str, login_server: str, username_id: str, password_id: str) -> TriedSignIn:
-        """Really sign in as a credential set would that does not exist yet, or not like this; nothing is kept of it."""
-        asked = {"name": name, "loginServer": login_server, "usernameId": username_id, "passwordId": password_id}
-        return _decoded(await self._send("POST", "/entrepot/v1/signIn", asked, patience=SIGNING_IN), TriedSignIn)
+    async def try_sign_in(
+        self, name: str, login_server: str, username_id: str, password_id: str
+    ) -> TriedSignIn:
+        """Really sign in as a credential set would that does not exist yet, or not like this;
+        nothing is kept of it."""
+        asked = {
+            "name": name,
+            "loginServer": login_server,
+            "usernameId": username_id,
+            "passwordId": password_id,
+        }
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/signIn", asked, patience=SIGNING_IN), TriedSignIn
+        )
 
     async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
         """Really sign in with a credential set: how it went is its health."""
@@ -390,13 +509,22 @@ class CacheClient:
         return await self._get(_repository(name), RepositoryDetail)
 
     async def repository_names(self, prefix: str, limit: int) -> list[str]:
-        """The names of at most *limit* cached repositories that begin with *prefix*, in their order."""
-        page = _decoded(await self._send("GET", f"/acr/v1/_catalog?{_page_from(prefix, limit)}"), _CatalogPage)
+        """The names of at most *limit* cached repositories that begin with *prefix*, in their
+        order."""
+        page = _decoded(
+            await self._send("GET", f"/acr/v1/_catalog?{_page_from(prefix, limit)}"), _CatalogPage
+        )
         return [name for name in page.repositories if name.startswith(prefix)]
 
     async def tag_names(self, repository: str, prefix: str, limit: int) -> list[str]:
-        """The names of at most *limit* tags of a cached repository that begin with *prefix*, in their order."""
-        page = _decoded(await self._send("GET", f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}"), _TagPage)
+        """The names of at most *limit* tags of a cached repository that begin with *prefix*, in
+        their order."""
+        page = _decoded(
+            await self._send(
+                "GET", f"/acr/v1/{quote(repository)}/_tags?{_page_from(prefix, limit)}"
+            ),
+            _TagPage,
+        )
         return [tag.name for tag in page.tags if tag.name.startswith(prefix)]
 
     async def tag(self, repository: str, tag: str) -> TagDetail:
@@ -409,7 +537,9 @@ class CacheClient:
 
     async def plan_delete_tag(self, repository: str, tag: str) -> DeletionPlan:
         """What goes and what stays when a tag is deleted; nothing is changed."""
-        return await self._get(f"{_repository(repository)}/_tags/{_segment(tag)}/_plan", DeletionPlan)
+        return await self._get(
+            f"{_repository(repository)}/_tags/{_segment(tag)}/_plan", DeletionPlan
+        )
 
     async def delete_repository(self, name: str) -> None:
         """Delete a cached repository with all that only it holds."""
@@ -419,22 +549,33 @@ class CacheClient:
         """Forget a tag; the next pull fetches it again."""
         await self._send("DELETE", f"/acr/v1/{_segments(repository)}/_tags/{_segment(tag)}")
 
-    async def lock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
-        """Keep a repository, one of its tags or one of its manifests from eviction and deletion, with all that it needs."""
+    async def lock(
+        self, repository: str, tag: str | None = None, digest: str | None = None
+    ) -> None:
+        """Keep a repository, one of its tags or one of its manifests from eviction and deletion,
+        with all that it needs."""
         await self._send("PATCH", _cached(repository, tag, digest), {"deleteEnabled": False})
 
-    async def unlock(self, repository: str, tag: str | None = None, digest: str | None = None) -> None:
+    async def unlock(
+        self, repository: str, tag: str | None = None, digest: str | None = None
+    ) -> None:
         """Take a lock away; the others stay."""
         await self._send("PATCH", _cached(repository, tag, digest), {"deleteEnabled": True})
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        """Evict the images used least recently until at most *target* bytes are held (None: the low-water mark of the settings), or only say which."""
+        """Evict the images used least recently until at most *target* bytes are held (None: the
+        low-water mark of the settings), or only say which."""
         path = "/entrepot/v1/checks/eviction" if dry_run else "/entrepot/v1/evict"
-        return _decoded(await self._send("POST", path, {"target": target}, patience=EVICTING), EvictionSnapshot)
+        return _decoded(
+            await self._send("POST", path, {"target": target}, patience=EVICTING), EvictionSnapshot
+        )
 
     async def start_verification(self, speed: int | None) -> VerificationSnapshot:
-        """Begin to hash all cached blobs, *speed* bytes per second at the most (None: no limit). Wrong ones are removed."""
-        return _decoded(await self._send("POST", "/entrepot/v1/verify", {"speed": speed}), VerificationSnapshot)
+        """Begin to hash all cached blobs, *speed* bytes per second at the most (None: no limit).
+        Wrong ones are removed."""
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/verify", {"speed": speed}), VerificationSnapshot
+        )
 
     async def verification(self) -> VerificationSnapshot:
         """The verification under way, or the last one of this engine."""
@@ -447,7 +588,8 @@ class CacheClient:
     # Pulls
 
     async def pulls(self) -> list[PullSnapshot]:
-        """The pulls under way, with their layers, and those that ended in the last 30 days (1,000 at the most), without; newest first."""
+        """The pulls under way, with their layers, and those that ended in the last 30 days (1,000
+        at the most), without; newest first."""
         return await self._get("/entrepot/v1/pulls", list[PullSnapshot])
 
     async def running_pulls(self) -> list[PullSnapshot]:
@@ -458,20 +600,31 @@ class CacheClient:
         """One pull, with its layers."""
         return await self._get(f"/entrepot/v1/pulls/{_segment(id)}", PullSnapshot)
 
-    async def start_pull(self, image: str, platform: str | None = None, asked_by: str = "cli") -> PullSnapshot:
-        """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless another is named."""
+    async def start_pull(
+        self, image: str, platform: str | None = None, asked_by: str = "cli"
+    ) -> PullSnapshot:
+        """Begin a pull of ``library/nginx:1.27``, for the platform of the engine's machine unless
+        another is named."""
         asked = {"image": image, "platform": platform, "askedBy": asked_by}
         return _decoded(await self._send("POST", "/entrepot/v1/pulls", asked), PullSnapshot)
 
     async def refresh(self, image: str) -> RefreshedTag:
-        """Ask the source where a tag points now, however fresh it is. Of what moved only the manifest is fetched."""
-        return _decoded(await self._send("POST", "/entrepot/v1/refresh", {"image": image}, patience=ASKING), RefreshedTag)
+        """Ask the source where a tag points now, however fresh it is. Of what moved only the
+        manifest is fetched."""
+        return _decoded(
+            await self._send("POST", "/entrepot/v1/refresh", {"image": image}, patience=ASKING),
+            RefreshedTag,
+        )
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull."""
-        return _decoded(await self._send("DELETE", f"/entrepot/v1/pulls/{_segment(id)}"), PullSnapshot)
+        return _decoded(
+            await self._send("DELETE", f"/entrepot/v1/pulls/{_segment(id)}"), PullSnapshot
+        )
 
-    async def watch_pull(self, id: str, *, interval: float = WATCH_INTERVAL) -> AsyncIterator[PullSnapshot]:
+    async def watch_pull(
+        self, id: str, *, interval: float = WATCH_INTERVAL
+    ) -> AsyncIterator[PullSnapshot]:
         """A pull again and again, every *interval* seconds, until it has ended."""
         import asyncio
 
@@ -488,9 +641,12 @@ class CacheClient:
         return _decoded(await self._send("GET", path), kind)
 
     async def _listing(self, path: str, kind: type[T]) -> T:
-        """A listing, fetched and read only when the engine says that it is another than the last time."""
+        """A listing, fetched and read only when the engine says that it is another than the last
+        time."""
         known = self._listings.get(path)
-        answer = await self._ask("GET", path, {"If-None-Match": known[0]} if known is not None else {})
+        answer = await self._ask(
+            "GET", path, {"If-None-Match": known[0]} if known is not None else {}
+        )
         if answer.status == 304 and known is not None:
             unchanged: T = known[1]
             return unchanged
@@ -499,10 +655,30 @@ class CacheClient:
             self._listings[path] = answer.etag, found
         return found
 
-    async def _send(self, method: str, path: str, body: object = None, *, must_be_new: bool = False, patience: float = TIMEOUT) -> bytes:
-        return _accepted(await self._ask(method, path, {"If-None-Match": "*"} if must_be_new else {}, body, patience=patience))
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        must_be_new: bool = False,
+        patience: float = TIMEOUT,
+    ) -> bytes:
+        return _accepted(
+            await self._ask(
+                method, path, {"If-None-Match": "*"} if must_be_new else {}, body, patience=patience
+            )
+        )
 
-    async def _ask(self, method: str, path: str, headers: dict[str, str], body: object = None, *, patience: float = TIMEOUT) -> WireAnswer:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: object = None,
+        *,
+        patience: float = TIMEOUT,
+    ) -> WireAnswer:
         headers = self._headers | headers
         content = None
         if body is not None:
@@ -515,7 +691,9 @@ class CacheClient:
 
     def _failed(self, error: WireBroken) -> ClientError:
         if isinstance(error, WireUntrusted):
-            return EngineUntrusted(f"{error}. Nothing was sent. Certificate authorities of your own are named with --ca-file.")
+            return EngineUntrusted(
+                f"{error}. Nothing was sent. Certificate authorities of your own are named with --ca-file."
+            )
         if isinstance(error, WireSilent):
             return EngineUnreachable("The engine took the question but does not answer.")
         return EngineUnreachable(self._absent if isinstance(self._absent, str) else self._absent())
@@ -533,7 +711,9 @@ def _refused(content: bytes, status: int) -> EngineRefused:
         if not body.errors:
             raise _odd(content)
         first = body.errors[0]
-        return EngineRefused(first.detail.code or first.code, first.message, field=None, status=status)
+        return EngineRefused(
+            first.detail.code or first.code, first.message, field=None, status=status
+        )
     told = body.error
     return EngineRefused(told.code, told.message, field=told.target, status=status)
 
@@ -547,11 +727,14 @@ def _decoded(content: bytes, kind: type[T]) -> T:
 
 def _odd(content: bytes) -> EngineAnswerInvalid:
     shown = content[:60].decode("utf-8", "replace")
-    return EngineAnswerInvalid(f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve")
+    return EngineAnswerInvalid(
+        f"What answers is no engine, or one of another version: {shown!r}. Stop it, and start this one with: entrepot serve"
+    )
 
 
 def _segment(text: str) -> str:
-    """A part of a path. Dots alone are escaped too: httpx would take them for the way to another resource (RFC 3986, 5.2.4)."""
+    """A part of a path. Dots alone are escaped too: httpx would take them for the way to another
+    resource (RFC 3986, 5.2.4)."""
     return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
 
 
@@ -575,12 +758,17 @@ def _resource(collection: str, name: str) -> str:
 
 
 def _credential(username_id: str | None, password_id: str | None) -> dict[str, str]:
-    told = {"name": "Credential1", "usernameSecretIdentifier": username_id, "passwordSecretIdentifier": password_id}
+    told = {
+        "name": "Credential1",
+        "usernameSecretIdentifier": username_id,
+        "passwordSecretIdentifier": password_id,
+    }
     return {name: value for name, value in told.items() if value is not None}
 
 
 def _page_from(prefix: str, limit: int) -> str:
-    """The query of a page that begins with the first name not before *prefix*: ``last`` is the name that a page comes after, so one just before it is named."""
+    """The query of a page that begins with the first name not before *prefix*: ``last`` is the name
+    that a page comes after, so one just before it is named."""
     if not prefix:
         return f"n={limit}"
     just_before = f"{prefix[:-1]}{chr(max(1, ord(prefix[-1]) - 1))}~"

@@ -1,14 +1,25 @@
-"""Read-only pictures of a running engine: what `entrepot.api.client.CacheClient` returns and what screens draw.
+"""Read-only pictures of a running engine: what `entrepot.api.client.CacheClient` returns and what
+screens draw.
 
-All are frozen and hold plain values, so a screen can be tested with pictures of its own. They are also the JSON of ``/entrepot/v1/``
-(field names in camelCase, as in ACR's API). Times are seconds since the epoch (UTC); sizes and counts of bytes are integers; speeds are bytes per second.
+All are frozen and hold plain values, so a screen can be tested with pictures of its own. They are
+also the JSON of ``/entrepot/v1/`` (field names in camelCase, as in ACR's API). Times are seconds
+since the epoch (UTC); sizes and counts of bytes are integers; speeds are bytes per second.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from entrepot.core.states import HealthStatus, Holding, ImportOutcome, LayerState, Outcome, PullState, SignIn, VerificationState
+from entrepot.core.states import (
+    HealthStatus,
+    Holding,
+    ImportOutcome,
+    LayerState,
+    Outcome,
+    PullState,
+    SignIn,
+    VerificationState,
+)
 
 
 class Snapshot(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -63,7 +74,8 @@ class PullSnapshot(Snapshot, frozen=True, kw_only=True):
     error_code: str | None = None
     error_message: str | None = None
     error_cause: str | None = None
-    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, … (`entrepot.causes`)."""
+    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, …
+    (`entrepot.causes`)."""
 
     @property
     def image(self) -> str:
@@ -96,7 +108,8 @@ class RuleSnapshot(Snapshot, frozen=True, kw_only=True):
     requests_made: int = 0
     """Manifests that were fetched from the source: what Docker Hub counts against its limit."""
     requests_saved: int = 0
-    """Manifests that clients got without such a request, for which they would have asked the source themselves."""
+    """Manifests that clients got without such a request, for which they would have asked the source
+    themselves."""
 
 
 class CredentialSetSnapshot(Snapshot, frozen=True, kw_only=True):
@@ -172,11 +185,13 @@ class ImageBlob(Snapshot, frozen=True, kw_only=True):
     """In bytes: that of the copy, else what the manifest states; None where neither is known."""
     held: bool
     shared_images: int = 0
-    """Images of other repositories, and of this one behind other tags, that have it too. Images behind the same tag are not among them."""
+    """Images of other repositories, and of this one behind other tags, that have it too. Images
+    behind the same tag are not among them."""
     shared_repositories: int = 0
     """Other repositories that have it too."""
     shared_with: tuple[str, ...] = ()
-    """One or two of them as examples: ``library/nginx:1.27``, or ``library/nginx`` where no tag points there."""
+    """One or two of them as examples: ``library/nginx:1.27``, or ``library/nginx`` where no tag
+    points there."""
 
 
 class TagImage(Snapshot, frozen=True, kw_only=True):
@@ -194,7 +209,8 @@ class TagImage(Snapshot, frozen=True, kw_only=True):
     """None: it was not asked for since it came in, or is not held."""
     locked: bool = False
     attests: str | None = None
-    """The digest of the image about which this is an attestation (a bill of materials, or where it was built); None: it is an image."""
+    """The digest of the image about which this is an attestation (a bill of materials, or where it
+    was built); None: it is an image."""
     config: ImageBlob | None = None
     layers: tuple[ImageBlob, ...] = ()
 
@@ -207,7 +223,8 @@ class TagDetail(Snapshot, frozen=True, kw_only=True):
     media_type: str
     """Of what the tag points at."""
     is_index: bool
-    """It leads to images of several platforms; else it is one image itself, the only one of ``images``."""
+    """It leads to images of several platforms; else it is one image itself, the only one of
+    ``images``."""
     images: tuple[TagImage, ...]
     """In the order of the index."""
     own_size: int
@@ -233,7 +250,8 @@ class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     advice: str | None = None
     """What to do about the problem."""
     cause: str | None = None
-    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, … (`entrepot.causes`)."""
+    """The fault behind it, where one is recognised: ``clock-wrong``, ``proxy-sign-in``, …
+    (`entrepot.causes`)."""
     at_fault: str | None = None
     """Who can cure it: ``machine``, ``network`` or ``source``."""
     allowance_remaining: int | None = None
@@ -242,7 +260,8 @@ class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
     allowance_window: float | None = None
     """Seconds in which the limit is counted: 21,600 at Docker Hub."""
     unreachable_since: float | None = None
-    """It could not be reached, and since then only what is held is served; None: it is asked as usual."""
+    """It could not be reached, and since then only what is held is served; None: it is asked as
+    usual."""
     next_try: float | None = None
     """When it is next tried whether it can be reached again."""
     declared: bool = False
@@ -303,7 +322,8 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     space_free: int
     """Bytes left on the file system of the data directory."""
     space_limit: int = 0
-    """Bytes that may be held: the limit of the settings, or less where other data needs the file system's space."""
+    """Bytes that may be held: the limit of the settings, or less where other data needs the file
+    system's space."""
     pulls_running: int
     speed: float
     """From all sources together."""
@@ -314,9 +334,11 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
     last_day: ActivityCounts = ActivityCounts()
     """Of the last 24 hours, those before the start too."""
     revision: int = 0
-    """Another number whenever a listing of rules, credential sets or repositories would show something else, and after each start."""
+    """Another number whenever a listing of rules, credential sets or repositories would show
+    something else, and after each start."""
     notices: tuple[str, ...] = ()
-    """What an administrator should know now: a document with an error, an unhealthy credential set, a full disk."""
+    """What an administrator should know now: a document with an error, an unhealthy credential set,
+    a full disk."""
     freshness: str = "5 min"
     """How long tags are believed where their rule does not say: ``always``, ``never`` or ``5 min``."""
     demo: bool = False
@@ -324,7 +346,8 @@ class EngineStatus(Snapshot, frozen=True, kw_only=True):
 
 
 class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
-    """A verification of all cached blobs. Sizes are in bytes, *speed_limit* in bytes per second; None: none."""
+    """A verification of all cached blobs. Sizes are in bytes, *speed_limit* in bytes per second;
+    None: none."""
 
     state: VerificationState
     started: float
@@ -337,7 +360,8 @@ class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
     """Blobs that were hashed."""
     checked_size: int = 0
     wrong: int = 0
-    """Blobs whose bytes are not those of their digest. They are removed, and fetched again at their next pull."""
+    """Blobs whose bytes are not those of their digest. They are removed, and fetched again at their
+    next pull."""
     wrong_digests: tuple[str, ...] = ()
     """Of the first hundred."""
     missing: int = 0
@@ -349,7 +373,9 @@ class VerificationSnapshot(Snapshot, frozen=True, kw_only=True):
     @property
     def is_clean(self) -> bool:
         """Whether it came to its end and nothing was wrong."""
-        return self.state is VerificationState.COMPLETED and not (self.wrong or self.missing or self.unreadable)
+        return self.state is VerificationState.COMPLETED and not (
+            self.wrong or self.missing or self.unreadable
+        )
 
 
 class EvictedImage(Snapshot, frozen=True, kw_only=True):
@@ -357,11 +383,13 @@ class EvictedImage(Snapshot, frozen=True, kw_only=True):
 
     repository: str
     tags: tuple[str, ...]
-    """Those that point at it or at an index above it; they go when no other image is left behind them."""
+    """Those that point at it or at an index above it; they go when no other image is left behind
+    them."""
     digest: str
     platform: str | None
     freed: int
-    """Bytes. What it shares with an image that stays is not among them, and what evicted images share is counted for the one that goes last."""
+    """Bytes. What it shares with an image that stays is not among them, and what evicted images
+    share is counted for the one that goes last."""
     last_used: float
 
 
@@ -380,13 +408,15 @@ class EvictionSnapshot(Snapshot, frozen=True, kw_only=True):
     limit: int
     """Bytes that may be held."""
     shortfall: int = 0
-    """Bytes by which the goal is missed, because what is left is locked, is being pulled, or was used within the last minute."""
+    """Bytes by which the goal is missed, because what is left is locked, is being pulled, or was
+    used within the last minute."""
     locked: int = 0
     """Bytes of blobs that locked images need."""
     in_use: int = 0
     """Bytes of other blobs of images that are being pulled; 0 where the goal is reached."""
     recent: int = 0
-    """Bytes of other blobs of images that were used within the last minute; 0 where the goal is reached."""
+    """Bytes of other blobs of images that were used within the last minute; 0 where the goal is
+    reached."""
 
 
 class RefreshedTag(Snapshot, frozen=True, kw_only=True):
@@ -416,11 +446,13 @@ class Problem(Snapshot, frozen=True, kw_only=True):
     code: str
     message: str
     field: str | None = None
-    """One of ``name sourceRepository targetRepository credentialSet freshness loginServer usernameSecretIdentifier passwordSecretIdentifier``."""
+    """One of ``name sourceRepository targetRepository credentialSet freshness loginServer
+    usernameSecretIdentifier passwordSecretIdentifier``."""
 
 
 class CheckedRule(Snapshot, frozen=True, kw_only=True):
-    """A rule that does not exist yet, as the engine sees it. Fields that the draft leaves out are neither judged nor filled."""
+    """A rule that does not exist yet, as the engine sees it. Fields that the draft leaves out are
+    neither judged nor filled."""
 
     source_repository: str | None
     """In its normal form: ``docker.io/library/nginx`` for ``docker.io/nginx``."""
@@ -473,7 +505,8 @@ class RuleMatch(Snapshot, frozen=True, kw_only=True):
     pull: str | None
     """What a client writes to get it: ``127.0.0.1:5000/library/nginx:1.27``."""
     holding: Holding
-    """How much of the named tag or digest is held, or of the repository when neither was named (then ``whole`` stands for: it holds something)."""
+    """How much of the named tag or digest is held, or of the repository when neither was named
+    (then ``whole`` stands for: it holds something)."""
     why_not: str | None = None
     """Why no rule answers, and what to do."""
     others: tuple[str, ...] = ()
@@ -498,7 +531,8 @@ class ImportEntry(Snapshot, frozen=True, kw_only=True):
     login_server: str | None = None
     """Of a credential set."""
     username_id: str | None = None
-    """Of a credential set: where its user name is kept; None where the text has no valid identifier, which may be the secret itself."""
+    """Of a credential set: where its user name is kept; None where the text has no valid
+    identifier, which may be the secret itself."""
     password_id: str | None = None
     runs_program: bool = False
     """Whether the engine runs a program each time it signs in with this credential set."""
@@ -525,12 +559,18 @@ class ImportPlan(Snapshot, frozen=True, kw_only=True):
     @property
     def runs_programs(self) -> tuple[ImportEntry, ...]:
         """The credential sets that would be made and have the engine run a program."""
-        return tuple(each for each in self.entries if each.outcome is ImportOutcome.CREATE and each.runs_program)
+        return tuple(
+            each
+            for each in self.entries
+            if each.outcome is ImportOutcome.CREATE and each.runs_program
+        )
 
     @property
     def possible(self) -> bool:
         """Whether it can be carried out."""
-        return not self.problems and all(each.outcome is not ImportOutcome.CONFLICT for each in self.entries)
+        return not self.problems and all(
+            each.outcome is not ImportOutcome.CONFLICT for each in self.entries
+        )
 
     def count(self, outcome: ImportOutcome) -> int:
         """How many entries have an outcome."""
@@ -538,7 +578,8 @@ class ImportPlan(Snapshot, frozen=True, kw_only=True):
 
 
 class DeletionPlan(Snapshot, frozen=True, kw_only=True):
-    """What goes and what stays when something is deleted. Lists hold a hundred names at the most; counts are of all."""
+    """What goes and what stays when something is deleted. Lists hold a hundred names at the most;
+    counts are of all."""
 
     kind: str
     """``repository``, ``tag``, ``rule`` or ``credentialSet``"""
@@ -556,7 +597,8 @@ class DeletionPlan(Snapshot, frozen=True, kw_only=True):
     shared: int = 0
     """Bytes of it that stay, because others need them too."""
     untagged: int = 0
-    """Bytes that stay although no tag leads to them any more: until they are evicted, deleted by digest, or tagged again."""
+    """Bytes that stay although no tag leads to them any more: until they are evicted, deleted by
+    digest, or tagged again."""
     pulls: int = 0
     """Pulls under way that are ended."""
     fetched_again_by: str | None = None
@@ -579,7 +621,8 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     about: str
     """A login server, or ``this machine``."""
     check: str
-    """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the machine: ``space data directory open files proxy clock``."""
+    """Of a source: ``name connection certificate registry sign-in manifest allowance``; of the
+    machine: ``space data directory open files proxy clock``."""
     outcome: Outcome
     what: str
     advice: str = ""

@@ -1,6 +1,8 @@
-"""HTTP below `CacheClient`: through httpx, and through a plain socket for commands that ask one thing and end.
+"""HTTP below `CacheClient`: through httpx, and through a plain socket for commands that ask one
+thing and end.
 
-To import httpx and an event loop takes longer than all that a short command does besides; nothing here imports them before they are used.
+To import httpx and an event loop takes longer than all that a short command does besides; nothing
+here imports them before they are used.
 
 ::
 
@@ -53,14 +55,25 @@ class WireAnswer(NamedTuple):
 
 
 class Wire(Protocol):
-    """What carries a question to an engine. *patience* is how many seconds the engine may be silent. All methods raise `WireBroken`."""
+    """What carries a question to an engine. *patience* is how many seconds the engine may be
+    silent. All methods raise `WireBroken`."""
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, patience: float) -> WireAnswer:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        patience: float,
+    ) -> WireAnswer:
         """The whole answer."""
         ...
 
-    def stream(self, path: str, headers: Mapping[str, str], patience: float) -> AsyncGenerator[tuple[int, bytes], None]:
-        """The body of an answer in pieces, as they come, each with its status; the first is empty. It ends where the answer ends or breaks off."""
+    def stream(
+        self, path: str, headers: Mapping[str, str], patience: float
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """The body of an answer in pieces, as they come, each with its status; the first is empty.
+        It ends where the answer ends or breaks off."""
         ...
 
     async def close(self) -> None:
@@ -79,19 +92,28 @@ class HttpxWire:
         """To the Unix socket *path*."""
         import httpx
 
-        # No TLS is spoken on the socket, and to read the certificates for it would take longer than most answers.
-        return cls(httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path), verify=False), base_url="http://entrepot"))
+        # No TLS is spoken on the socket, and to read the certificates for it would take longer than
+        # most answers.
+        return cls(
+            httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=str(path), verify=False),
+                base_url="http://entrepot",
+            )
+        )
 
     @classmethod
     def of_app(cls, app: Any) -> HttpxWire:
         """To an ASGI callable in the same process."""
         import httpx
 
-        return cls(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://entrepot"))
+        return cls(
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://entrepot")
+        )
 
     @classmethod
     def over_https(cls, address: str, ca_file: Path | None = None) -> HttpxWire:
-        """To ``https://host:port``; trusted are the system's certificate authorities and those in *ca_file* (PEM).
+        """To ``https://host:port``; trusted are the system's certificate authorities and those in
+        *ca_file* (PEM).
 
         Raises OSError when that file can't be read or holds no certificates.
         """
@@ -103,22 +125,39 @@ class HttpxWire:
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file is not None:
             trust_certificates(tls, ca_file)
-        # The proxies of the environment are for the internet. A management API is offered within a network, and its token is for nobody else.
+        # The proxies of the environment are for the internet. A management API is offered within a
+        # network, and its token is for nobody else.
         return cls(httpx.AsyncClient(verify=tls, base_url=address, trust_env=False))
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, patience: float) -> WireAnswer:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        patience: float,
+    ) -> WireAnswer:
         """The whole answer."""
         with _as_broken():
-            response = await self._http.request(method, path, content=content, headers=headers, timeout=_timeout(patience))
+            response = await self._http.request(
+                method, path, content=content, headers=headers, timeout=_timeout(patience)
+            )
         return WireAnswer(response.status_code, response.content, response.headers.get("etag"))
 
-    async def stream(self, path: str, headers: Mapping[str, str], patience: float) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def stream(
+        self, path: str, headers: Mapping[str, str], patience: float
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """The body of an answer in pieces."""
         import httpx
 
         try:
             with _as_broken():
-                async with self._http.stream("GET", path, headers=headers, timeout=_timeout(patience)) as response, aclosing(_pieces(response)) as pieces:
+                async with (
+                    self._http.stream(
+                        "GET", path, headers=headers, timeout=_timeout(patience)
+                    ) as response,
+                    aclosing(_pieces(response)) as pieces,
+                ):
                     yield response.status_code, b""
                     async for piece in pieces:
                         yield response.status_code, piece
@@ -132,18 +171,28 @@ class HttpxWire:
 
 
 class BlockingWire:
-    """Questions to the Unix socket *path*, each on a connection of its own. A coroutine that asks here never waits: it blocks, and needs no event loop."""
+    """Questions to the Unix socket *path*, each on a connection of its own. A coroutine that asks
+    here never waits: it blocks, and needs no event loop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, patience: float) -> WireAnswer:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        patience: float,
+    ) -> WireAnswer:
         """The whole answer."""
         with _blocking_as_broken(), self._asked(method, path, headers, content, patience) as answer:
             status, length, chunked = _head(answer)
             return WireAnswer(status, b"".join(_body(answer, length, chunked=chunked)))
 
-    async def stream(self, path: str, headers: Mapping[str, str], patience: float) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def stream(
+        self, path: str, headers: Mapping[str, str], patience: float
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """The body of an answer in pieces."""
         with _blocking_as_broken(), self._asked("GET", path, headers, None, patience) as answer:
             status, length, chunked = _head(answer)
@@ -155,8 +204,20 @@ class BlockingWire:
         """Nothing is kept open."""
 
     @contextmanager
-    def _asked(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, patience: float) -> Iterator[BinaryIO]:
-        lines = [f"{method} {path} HTTP/1.1", "Host: entrepot", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        patience: float,
+    ) -> Iterator[BinaryIO]:
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: entrepot",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         if content is not None or method != "GET":
             lines.append(f"Content-Length: {len(content or b'')}")
         with socket.socket(socket.AF_UNIX) as connection:
@@ -169,7 +230,8 @@ class BlockingWire:
 
 
 def _head(answer: BinaryIO) -> tuple[int, int | None, bool]:
-    """Status, length and whether the body comes in chunks (RFC 9112, 4 to 6). Raises ValueError for what is no answer."""
+    """Status, length and whether the body comes in chunks (RFC 9112, 4 to 6). Raises ValueError for
+    what is no answer."""
     version, status, *_ = answer.readline(LINE_LENGTH).split(maxsplit=2)
     if not version.startswith(b"HTTP/1."):
         raise ValueError(version)

@@ -1,17 +1,20 @@
-"""The cached copies of blobs: whether their bytes are right, and for which source registries they open.
+"""The cached copies of blobs: whether their bytes are right, and for which source registries they
+open.
 
-A copy is right as long as its file has the size that was verified when it came: that is compared each time the
-copy is opened, with the `stat` that is made anyway. Which size is right is decided in this order:
+A copy is right as long as its file has the size that was verified when it came: that is compared
+each time the copy is opened, with the `stat` that is made anyway. Which size is right is decided in
+this order:
 
 1. the size of the blob's row, which is what was hashed when the blob came;
-2. where there is no row, or a manifest states another size than the row: the digest. The file is hashed once. A
-   manifest may lie about a size, and a row may have been made for a file that was damaged before.
+2. where there is no row, or a manifest states another size than the row: the digest. The file is
+   hashed once. A manifest may lie about a size, and a row may have been made for a file that was
+   damaged before.
 
-A copy whose bytes are wrong is moved away at once and its row is dropped, so that the next request fetches the blob
-through its cache rule. Readers that have the file open keep it.
+A copy whose bytes are wrong is moved away at once and its row is dropped, so that the next request
+fetches the blob through its cache rule. Readers that have the file open keep it.
 
-Wrong bytes of the right size show only in the digest. A client that gets such a copy finds out and asks again, so
-a copy that one client asks for again at once is hashed in the background.
+Wrong bytes of the right size show only in the digest. A client that gets such a copy finds out and
+asks again, so a copy that one client asks for again at once is hashed in the background.
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ _log = logging.getLogger("entrepot.copies")
 
 
 class BlobCopies:
-    """The copies of one engine. *monotonic* is for durations, *now* gives the time that is recorded."""
+    """The copies of one engine. *monotonic* is for durations, *now* gives the time that is
+    recorded."""
 
     def __init__(
         self,
@@ -80,7 +84,8 @@ class BlobCopies:
         self._now = now
         self._monotonic = monotonic
         self.on_size_changed: Callable[[int], None] = lambda change: None
-        """Called with the bytes by which the recorded copies became more, or less because one was damaged or missing."""
+        """Called with the bytes by which the recorded copies became more, or less because one was
+        damaged or missing."""
         self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
         self._forgotten = 0
         """Counts what was forgotten: a row that was read before that must not be kept after it."""
@@ -129,22 +134,28 @@ class BlobCopies:
     def fetching(self, digest: Digest, origin: BlobOrigin) -> None:
         """A fill is about to fetch a blob from a source registry."""
         key = (digest, origin.login_server)
-        # Where two rules of one source registry share a fill, nobody knows whose credentials bring it.
-        _remember(self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED)
+        # Where two rules of one source registry share a fill, nobody knows whose credentials bring
+        # it.
+        _remember(
+            self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED
+        )
 
     def fetched_from(self, digest: Digest, login_server: str) -> BlobOrigin:
         """Who gave a blob that a fill from *login_server* has brought."""
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
     async def add(self, digest: Digest, size: int, origin: BlobOrigin | None) -> bool:
-        """Record a blob that was verified; False when it was cached already. Raises `CatalogFailed`, and then it is known until the engine ends."""
+        """Record a blob that was verified; False when it was cached already. Raises
+        `CatalogFailed`, and then it is known until the engine ends."""
         before = self._records.get(digest)
         origins = frozenset() if before is None else before.origins
         if origin is not None:
             origins |= {origin}
         self._damaged.pop(digest, None)
         self._keep_record(digest, BlobRecord(size, origins))
-        is_new = await _written(self._catalog.add_blob(digest, size, now=self._now(), origin=origin))
+        is_new = await _written(
+            self._catalog.add_blob(digest, size, now=self._now(), origin=origin)
+        )
         # Its row may name origins that were not in memory.
         self.forget(digest)
         return is_new
@@ -152,7 +163,12 @@ class BlobCopies:
     async def add_origin(self, digest: Digest, size: int, origin: BlobOrigin) -> None:
         """A source registry has proven that it has the bytes of a copy."""
         record = await self.record(digest)
-        self._keep_record(digest, BlobRecord(size, frozenset({origin}) | (record.origins if record is not None else frozenset())))
+        self._keep_record(
+            digest,
+            BlobRecord(
+                size, frozenset({origin}) | (record.origins if record is not None else frozenset())
+            ),
+        )
         await _written(self._catalog.add_blob_origin(digest, origin))
 
     async def opens_for(self, digest: Digest, login_servers: Collection[str]) -> bool:
@@ -166,9 +182,11 @@ class BlobCopies:
     # Whether the bytes are right
 
     async def size(self, digest: Digest, stated_size: int | None) -> int | None:
-        """The size of the right copy of a blob in bytes; None when there is none, or a damaged one was just removed.
+        """The size of the right copy of a blob in bytes; None when there is none, or a damaged one
+        was just removed.
 
-        *stated_size* is what a manifest says; None where only a HEAD of the source names the blob, which proves nothing.
+        *stated_size* is what a manifest says; None where only a HEAD of the source names the blob,
+        which proves nothing.
         """
         actual_size = self._blobs.size(digest)
         if actual_size is None:
@@ -178,7 +196,8 @@ class BlobCopies:
             try:
                 record = await self.record(digest)
             except CatalogFailed:
-                # What the manifest says has to do: a catalog that fails must not keep clients from what is cached.
+                # What the manifest says has to do: a catalog that fails must not keep clients from
+                # what is cached.
                 return actual_size if stated_size in {None, actual_size} else None
             # It may have come or gone meanwhile.
             actual_size = self._blobs.size(digest)
@@ -203,7 +222,11 @@ class BlobCopies:
                 f"its file has {actual_size:,} bytes and should have {record.size:,}",
             )
             return None
-        if stated_size is not None and stated_size != actual_size and not await self._is_checked(digest):
+        if (
+            stated_size is not None
+            and stated_size != actual_size
+            and not await self._is_checked(digest)
+        ):
             return None
         return actual_size
 
@@ -218,8 +241,11 @@ class BlobCopies:
             # What can't be read is fetched from its source.
             return False
 
-    async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> bool:
-        """Hash a copy; a wrong one is removed, and told. False when it is wrong or gone. Raises OSError where it can't be read."""
+    async def check(
+        self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None
+    ) -> bool:
+        """Hash a copy; a wrong one is removed, and told. False when it is wrong or gone. Raises
+        OSError where it can't be read."""
         if pace is not None:
             # Nobody else waits for a hash that takes its time, and its caller may give it up.
             return await self._check(digest, pace)
@@ -239,17 +265,23 @@ class BlobCopies:
         if checked.is_right:
             _remember(self._checked, digest, (identity, self._monotonic()), CHECKED)
             return True
-        await self._remove_damaged(digest, lambda status: _identity(status) == identity, "its bytes have another digest")
+        await self._remove_damaged(
+            digest, lambda status: _identity(status) == identity, "its bytes have another digest"
+        )
         return False
 
-    async def _remove_damaged(self, digest: Digest, is_damaged: Callable[[os.stat_result], bool], what: str) -> None:
+    async def _remove_damaged(
+        self, digest: Digest, is_damaged: Callable[[os.stat_result], bool], what: str
+    ) -> None:
         if not self._blobs.condemn(digest, is_damaged=is_damaged):
             return
         self.removed_damaged(digest, what)
         try:
             await self.drop(digest)
         except CatalogFailed as error:
-            _log.warning("The row of the damaged blob %s could not be removed: %s", digest, error.message)
+            _log.warning(
+                "The row of the damaged blob %s could not be removed: %s", digest, error.message
+            )
         await self._blobs.sweep()
 
     async def drop(self, digest: Digest) -> None:
@@ -282,7 +314,8 @@ class BlobCopies:
         _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
 
     def requested(self, client: str | None, digest: Digest) -> None:
-        """A client asks for a whole copy; where it got it a moment ago, the copy is hashed in the background."""
+        """A client asks for a whole copy; where it got it a moment ago, the copy is hashed in the
+        background."""
         delivery = self._deliveries.get((client, digest))
         now = self._monotonic()
         if delivery is None or now - delivery > ASKED_AGAIN:
@@ -302,13 +335,18 @@ class BlobCopies:
         try:
             await self.check(digest)
         except OSError as error:
-            _log.warning("The cached copy of %s, which a client had trouble with, can't be read: %s.", digest, error.strerror)
+            _log.warning(
+                "The cached copy of %s, which a client had trouble with, can't be read: %s.",
+                digest,
+                error.strerror,
+            )
         finally:
             self._background.discard(digest)
 
 
 async def _written(writing: Coroutine[Any, Any, V]) -> V:
-    """Write to the catalog, to the end also when cancelled: what is cut off in mid-write would hold the database's lock a while longer."""
+    """Write to the catalog, to the end also when cancelled: what is cut off in mid-write would hold
+    the database's lock a while longer."""
     return await uninterrupted(asyncio.ensure_future(writing))
 
 

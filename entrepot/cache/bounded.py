@@ -1,4 +1,5 @@
-"""Mappings that clients and sources can make grow, with a bound for each and one for all of them together."""
+"""Mappings that clients and sources can make grow, with a bound for each and one for all of them
+together."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Tally:
 class BoundedMap(MutableMapping[K, V]):
     """A mapping that forgets what was set longest ago when it holds more than *limit*.
 
-    *weigh* says how much a value counts, 1 where it is not given; *tally* counts for all mappings that share it.
+    *weigh* says how much a value counts, 1 where it is not given; *tally* counts for all mappings
+    that share it.
     """
 
     def __init__(self, limit: int, tally: Tally, weigh: Callable[[V], int] = lambda _: 1) -> None:
@@ -44,7 +46,8 @@ class BoundedMap(MutableMapping[K, V]):
             self._count(-self._weigh(oldest))
 
     def note(self, key: K, value: V) -> None:
-        """Set a value where another one or none stands. What stands there already is left in its place in the order: this costs a tenth."""
+        """Set a value where another one or none stands. What stands there already is left in its
+        place in the order: this costs a tenth."""
         if self._items.get(key) != value:
             self[key] = value
 

@@ -1,4 +1,5 @@
-"""Turns at a source registry: how many blobs come from it at once, and in which order the others follow."""
+"""Turns at a source registry: how many blobs come from it at once, and in which order the others
+follow."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from contextlib import asynccontextmanager
 from entrepot.errors import EntrepotError
 
 FILLS_PER_SOURCE = 500
-"""Fills of one source registry that are under way, those that wait for their turn included. A fill that waits costs some kilobytes and no file descriptor."""
+"""Fills of one source registry that are under way, those that wait for their turn included. A fill
+that waits costs some kilobytes and no file descriptor."""
 
 WAITING_FOR_PLACE = 5_000
-"""Requests that may wait until a source registry has fewer fills than `FILLS_PER_SOURCE`; more than that are refused."""
+"""Requests that may wait until a source registry has fewer fills than `FILLS_PER_SOURCE`; more than
+that are refused."""
 
 
 class TooManyFills(EntrepotError):
@@ -23,7 +26,8 @@ class TooManyFills(EntrepotError):
 
 
 class Turns:
-    """The turns of one source registry: *count* blobs come from it at once. First come, first served (`asyncio.Semaphore` is fair)."""
+    """The turns of one source registry: *count* blobs come from it at once. First come, first
+    served (`asyncio.Semaphore` is fair)."""
 
     def __init__(self, count: int) -> None:
         self.waiting = 0
@@ -34,7 +38,8 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Within it the fill may fetch; it is entered when those who came before have had their turn."""
+        """Within it the fill may fetch; it is entered when those who came before have had their
+        turn."""
         self.waiting += 1
         try:
             await self._turns.acquire()
@@ -46,7 +51,8 @@ class Turns:
             self._turns.release()
 
     async def take_place(self) -> None:
-        """Wait until a fill may be begun; raises `TooManyFills`. The caller calls `leave_place` when the fill has ended."""
+        """Wait until a fill may be begun; raises `TooManyFills`. The caller calls `leave_place`
+        when the fill has ended."""
         if self._places.locked() and self._waiting_for_place >= WAITING_FOR_PLACE:
             raise TooManyFills(
                 f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way and {self._waiting_for_place:,} more are waited for.",

@@ -1,17 +1,23 @@
 """One blob on its way in, for everyone who wants it.
 
-However many clients and pulls ask for a blob that is not held, one `Fill` fetches it with one upstream request. Each of them reads from the growing file at its
-own pace; nobody's slowness or departure touches the fill. When the source breaks off, the fill asks it again from the byte reached. The last bytes are withheld
-until the digest is right, so that no client can ever finish a wrong blob.
+However many clients and pulls ask for a blob that is not held, one `Fill` fetches it with one
+upstream request. Each of them reads from the growing file at its own pace; nobody's slowness or
+departure touches the fill. When the source breaks off, the fill asks it again from the byte
+reached. The last bytes are withheld until the digest is right, so that no client can ever finish a
+wrong blob.
 
-Each source registry has fills of its own, also for a digest that another one sends at the same time: a source that is slow, or sends something else, reaches
-only those who pull through it. So many fills of a source have their turn at once, and one that crawls gives its turn to others: see `entrepot.cache.fetch_queue`.
+Each source registry has fills of its own, also for a digest that another one sends at the same
+time: a source that is slow, or sends something else, reaches only those who pull through it. So
+many fills of a source have their turn at once, and one that crawls gives its turn to others: see
+`entrepot.cache.fetch_queue`.
 
-How large a blob is says what came with the right digest (F82). A manifest may state another size: the fill takes on the
-size that the source states when it begins to send, and the digest decides. So a reader names the size for which it began.
+How large a blob is says what came with the right digest (F82). A manifest may state another size:
+the fill takes on the size that the source states when it begins to send, and the digest decides. So
+a reader names the size for which it began.
 
-What has come when a fill must end, because the source stays away or the engine stops, is left over for the next one. When the disk takes no more, the clients
-are fed from memory and nothing is kept: see `entrepot.cache.fill_buffer`.
+What has come when a fill must end, because the source stays away or the engine stops, is left over
+for the next one. When the disk takes no more, the clients are fed from memory and nothing is kept:
+see `entrepot.cache.fill_buffer`.
 """
 
 from __future__ import annotations
@@ -45,10 +51,12 @@ from entrepot.store.blobs import PART_SIZE, READ_SIZE, BlobStore, FilePart, NotW
 from entrepot.tasks import OwnedTasks, where_raised
 
 TAIL = 64 * 1024
-"""Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when it is shorter)."""
+"""Bytes at the end of a blob that no client gets before the digest is right (the whole blob, when
+it is shorter)."""
 
 EXCESS = TAIL
-"""Bytes beyond the size of its manifest that are taken of a blob whose source states no size: the digest decides at the end."""
+"""Bytes beyond the size of its manifest that are taken of a blob whose source states no size: the
+digest decides at the end."""
 
 ATTEMPTS_WITHOUT_PROGRESS = 5
 """How often a source is asked again without a single new byte before the fill fails."""
@@ -60,16 +68,20 @@ SAMPLE_INTERVAL = 0.25
 """Seconds between two measurements of it, at least."""
 
 LEAST_RATE = 1000.0
-"""Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less gives its turn to others who wait for one."""
+"""Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less gives its
+turn to others who wait for one."""
 
 RATE_WINDOW = 60.0
-"""Seconds over which it is judged whether a fill crawls. Longer than the read time-out: a source that falls silent ends otherwise."""
+"""Seconds over which it is judged whether a fill crawls. Longer than the read time-out: a source
+that falls silent ends otherwise."""
 
 CRAWLS_AT_MOST = 600.0
-"""Seconds, spent in turns at the source and without one `RATE_WINDOW` that was fast enough, after which a fill fails."""
+"""Seconds, spent in turns at the source and without one `RATE_WINDOW` that was fast enough, after
+which a fill fails."""
 
 UNWANTED_AT_MOST = 60.0
-"""Seconds for which a fill goes on that no client reads and no pull waits for. What has come of it is left over for the next one."""
+"""Seconds for which a fill goes on that no client reads and no pull waits for. What has come of it
+is left over for the next one."""
 
 LOOK_INTERVAL = 5.0
 """Seconds between two looks at the pace of all fills."""
@@ -78,9 +90,12 @@ _log = logging.getLogger("entrepot.fill")
 
 
 class BlobSource(Protocol):
-    """What a fill reads from: a repository of a source registry. Two that are equal give the same answers."""
+    """What a fill reads from: a repository of a source registry. Two that are equal give the same
+    answers."""
 
-    def __call__(self, *, offset: int, validator: str | None) -> AbstractAsyncContextManager[BlobStreamLike]:
+    def __call__(
+        self, *, offset: int, validator: str | None
+    ) -> AbstractAsyncContextManager[BlobStreamLike]:
         """The blob from *offset* on, if it is still the one that *validator* names."""
 
 
@@ -121,10 +136,19 @@ class FillFailed(EntrepotError):
 
 
 _OF_THE_ASKER = (SourceNotFound, SourceRefused, SourceOverAllowance)
-"""Failures that speak of the repository and the credentials with which the source was asked: through others it may have the blob."""
+"""Failures that speak of the repository and the credentials with which the source was asked:
+through others it may have the blob."""
 
-_CONTINUABLE = (SourceBrokeOff, SourceUnreachable, SourceFailed, SourceOverAllowance, SourceRefused, FillUnwanted)
-"""Failures after which what has come is still right, and worth continuing when the source is well again."""
+_CONTINUABLE = (
+    SourceBrokeOff,
+    SourceUnreachable,
+    SourceFailed,
+    SourceOverAllowance,
+    SourceRefused,
+    FillUnwanted,
+)
+"""Failures after which what has come is still right, and worth continuing when the source is well
+again."""
 
 
 class FillState(Enum):
@@ -149,7 +173,8 @@ class _TurnGivenAway(EntrepotError):
 
 
 class _Pace:
-    """How fast a fill comes along: *fetched* bytes were there *since* a moment, which the time that is not the source's moves on.
+    """How fast a fill comes along: *fetched* bytes were there *since* a moment, which the time that
+    is not the source's moves on.
 
     *crawled* are the seconds since it was last fast enough.
     """
@@ -258,7 +283,8 @@ class Fill:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the whole blob is right and on the disk under its name: not so on a full disk, where it was only passed on."""
+        """Whether the whole blob is right and on the disk under its name: not so on a full disk,
+        where it was only passed on."""
         return self._partial is not None and self._partial.is_committed
 
     @property
@@ -283,7 +309,8 @@ class Fill:
         return (self.received - first.received) / max(now - first.time, SAMPLE_INTERVAL)
 
     async def wait_beyond(self, offset: int) -> None:
-        """Wait until clients may have the byte at *offset*; raises the error with which the fill failed."""
+        """Wait until clients may have the byte at *offset*; raises the error with which the fill
+        failed."""
         while self.available <= offset and not self.ended:
             await self._next_step()
         if self.available <= offset and self.error is not None:
@@ -302,7 +329,8 @@ class Fill:
             self._waiting.discard(waiting)
 
     async def is_given(self) -> bool:
-        """Wait until the source begins to send; False when it does not give the blob to this repository and credential set, but might to another."""
+        """Wait until the source begins to send; False when it does not give the blob to this
+        repository and credential set, but might to another."""
         while self.state is FillState.WAITING:
             await self._next_step()
         return not isinstance(self.error, _OF_THE_ASKER)
@@ -319,11 +347,15 @@ class Fill:
         if not self.is_kept:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
-    async def read(self, start: int, end: int, size: int | None = None) -> AsyncIterator[bytes | FilePart]:
-        """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts of the file that they have been written to.
+    async def read(
+        self, start: int, end: int, size: int | None = None
+    ) -> AsyncIterator[bytes | FilePart]:
+        """The bytes *start* (inclusive) to *end* (exclusive) as they come: from memory, or as parts
+        of the file that they have been written to.
 
-        *size* is that of the blob as the reader knows it. Raises the error with which the fill failed, and
-        `SourceAnswerInvalid` when the blob has another size: what was read must not look whole then.
+        *size* is that of the blob as the reader knows it. Raises the error with which the fill
+        failed, and `SourceAnswerInvalid` when the blob has another size: what was read must not
+        look whole then.
         """
         size = self.size if size is None else size
         if start >= end:
@@ -334,7 +366,10 @@ class Fill:
             while start < end:
                 await self.wait_beyond(start)
                 if self.size != size:
-                    raise SourceAnswerInvalid(f"{self.digest} has {self.size:,} bytes; its manifest says {size:,}.", "Pull again: its size is known now.")
+                    raise SourceAnswerInvalid(
+                        f"{self.digest} has {self.size:,} bytes; its manifest says {size:,}.",
+                        "Pull again: its size is known now.",
+                    )
                 piece, count = self._next(partial, start, min(self.available, end) - start)
                 yield piece
                 start += count
@@ -351,7 +386,10 @@ class Fill:
         if piece is not None:
             return piece, len(piece)
         if start >= partial.written or not partial.is_open:
-            raise StorageFailed("The disk is full, and this transfer was too slow to be fed from memory.", "Pull again; free space in the data directory.")
+            raise StorageFailed(
+                "The disk is full, and this transfer was too slow to be fed from memory.",
+                "Pull again; free space in the data directory.",
+            )
         count = min(wanted, partial.written - start, READ_SIZE)
         return FilePart(partial, start, count), count
 
@@ -369,23 +407,31 @@ class Fill:
         except FileNotFoundError:
             raise StorageFailed(f"The blob {self.digest} was not kept.", "Pull again.") from None
 
-    async def run(self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]) -> None:
-        """Fetch, verify and commit the blob. It ends in every case in VERIFIED or FAILED, whatever is raised in it: how stands in *state* and *error*.
+    async def run(
+        self, *, pause: Callable[[float], Awaitable[None]], is_stopping: Callable[[], bool]
+    ) -> None:
+        """Fetch, verify and commit the blob. It ends in every case in VERIFIED or FAILED, whatever
+        is raised in it: how stands in *state* and *error*.
 
-        Raises nothing but a cancellation, and what ends the whole process. A cancellation because the engine *is stopping* leaves what has come to the next
-        engine.
+        Raises nothing but a cancellation, and what ends the whole process. A cancellation because
+        the engine *is stopping* leaves what has come to the next engine.
         """
         leaves_part = False
         try:
             await self._fetch_right(pause)
-            # Whoever waits for the last bytes gets them now; that they are also safe on the disk is the next step.
+            # Whoever waits for the last bytes gets them now; that they are also safe on the disk is
+            # the next step.
             self._end(FillState.VERIFIED)
             if self._partial is not None and not self._window.passes_on:
                 await self._store.commit(self._partial)
         except asyncio.CancelledError:
             leaves_part = is_stopping()
             if not self.is_kept:
-                self.fail(FillCancelled(f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."))
+                self.fail(
+                    FillCancelled(
+                        f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."
+                    )
+                )
             raise
         except OSError as error:
             self._disk_refused(error)
@@ -394,9 +440,16 @@ class Fill:
             leaves_part = isinstance(error, _CONTINUABLE)
             self.fail(error)
         except BaseException as error:
-            _log.error("The fill of %s failed in an unforeseen way: %s", self.digest, where_raised(error))
+            _log.error(
+                "The fill of %s failed in an unforeseen way: %s", self.digest, where_raised(error)
+            )
             _log.debug("The fill of %s", self.digest, exc_info=error)
-            self.fail(FillFailed(f"The fill of {self.digest} failed for a reason that the engine did not foresee: {where_raised(error)}.", "Pull again."))
+            self.fail(
+                FillFailed(
+                    f"The fill of {self.digest} failed for a reason that the engine did not foresee: {where_raised(error)}.",
+                    "Pull again.",
+                )
+            )
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -404,20 +457,30 @@ class Fill:
 
     async def _not_kept(self, error: OSError) -> StorageFailed:
         cause = await self._store.cause(error)
-        failed = StorageFailed(f"The blob {self.digest} can't be kept: {error.strerror or error}. {cause.what}", cause.hint)
+        failed = StorageFailed(
+            f"The blob {self.digest} can't be kept: {error.strerror or error}. {cause.what}",
+            cause.hint,
+        )
         failed.cause = cause.code
         return failed
 
     async def _leave_part(self, for_the_next: bool) -> None:
-        """Let go of the file: one that has not become the blob is left over *for the next* fill, or removed."""
+        """Let go of the file: one that has not become the blob is left over *for the next* fill, or
+        removed."""
         partial = self._partial
         if partial is None:
             return
         try:
             if not partial.is_committed and partial.is_linked:
-                await (self._store.set_aside if for_the_next and not self._window.passes_on else self._store.discard)(partial)
+                await (
+                    self._store.set_aside
+                    if for_the_next and not self._window.passes_on
+                    else self._store.discard
+                )(partial)
         except Exception as error:
-            _log.warning("What has come of %s could not be removed: %s", self.digest, where_raised(error))
+            _log.warning(
+                "What has come of %s could not be removed: %s", self.digest, where_raised(error)
+            )
         finally:
             self._let_go_of_part()
 
@@ -427,17 +490,26 @@ class Fill:
             self._partial.release()
 
     async def _fetch_right(self, pause: Callable[[float], Awaitable[None]]) -> None:
-        """Fetch the blob, and see that its digest is right. What an earlier fill left over may be wrong: then it is fetched from its first byte on."""
+        """Fetch the blob, and see that its digest is right. What an earlier fill left over may be
+        wrong: then it is fetched from its first byte on."""
         try:
             await self._fetch_and_verify(pause)
         except SourceAnswerInvalid as error:
             partial = self._partial
-            # What was left over, or the first reading of bytes that were compressed on the way (F85).
-            is_repeatable = partial is not None and (partial.left_over or isinstance(error, SourceMisread))
+            # What was left over, or the first reading of bytes that were compressed on the way
+            # (F85).
+            is_repeatable = partial is not None and (
+                partial.left_over or isinstance(error, SourceMisread)
+            )
             if partial is None or not is_repeatable or self._is_read or self._window.passes_on:
                 raise
             # Nobody has got any of it yet.
-            _log.warning("What came of %s from %s is wrong and is fetched again: %s", self.digest, self.origin, error.what)
+            _log.warning(
+                "What came of %s from %s is wrong and is fetched again: %s",
+                self.digest,
+                self.origin,
+                error.what,
+            )
             await self._store.discard(partial)
             self._let_go_of_part()
             self._partial = None
@@ -456,7 +528,8 @@ class Fill:
             keeping.cancel()
             raise
         finally:
-            # Also when the source breaks off: what was received is kept in order. Not before, because no thread may write behind our back.
+            # Also when the source breaks off: what was received is kept in order. Not before,
+            # because no thread may write behind our back.
             self._window.close()
             await keeping
         if self._partial is None or self.received != self.size or not self._partial.is_right():
@@ -465,7 +538,9 @@ class Fill:
                 "Nothing was kept. Pull again; if it happens again, something between here and the source changes what passes.",
             )
 
-    async def _fetch_all(self, pause: Callable[[float], Awaitable[None]], keeping: asyncio.Task[None]) -> None:
+    async def _fetch_all(
+        self, pause: Callable[[float], Awaitable[None]], keeping: asyncio.Task[None]
+    ) -> None:
         failures = 0
         while True:
             before = self.received
@@ -480,14 +555,22 @@ class Fill:
                 wait = 0.0
             except (SourceBrokeOff, SourceUnreachable, SourceFailed) as error:
                 failures = 0 if self.received > before else failures + 1
-                # Nothing came yet, and the source client has tried several times: more tries here would only make the clients wait for the same answer.
+                # Nothing came yet, and the source client has tried several times: more tries here
+                # would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
                 if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.crawled >= CRAWLS_AT_MOST:
                     raise
-                _log.info("%s broke off at byte %d of %d: %s", self.digest, self.received, self.size, error.what)
+                _log.info(
+                    "%s broke off at byte %d of %d: %s",
+                    self.digest,
+                    self.received,
+                    self.size,
+                    error.what,
+                )
                 wait = random.uniform(0.5, 1.0) * 0.2 * 2**failures
-            # A fill that waits costs no file descriptor. How long our disk takes is not the source's fault.
+            # A fill that waits costs no file descriptor. How long our disk takes is not the
+            # source's fault.
             settles_since = self._clock()
             await self._window.settled()
             self._pace.since += self._clock() - settles_since
@@ -502,7 +585,8 @@ class Fill:
             self.resumed_at = self.received
 
     async def _fetch_in_turn(self) -> None:
-        """Wait for a turn at the source and read from it, to the end of the blob or until the disk takes no more.
+        """Wait for a turn at the source and read from it, to the end of the blob or until the disk
+        takes no more.
 
         Raises `_TurnGivenAway`, an error of the source, or `FillUnwanted`.
         """
@@ -529,7 +613,8 @@ class Fill:
         self.gives_up = False
 
     async def _take_part(self) -> None:
-        """Open the file, and hash what an earlier fill has left of it. Where the disk takes no new file, the blob is passed on from memory."""
+        """Open the file, and hash what an earlier fill has left of it. Where the disk takes no new
+        file, the blob is passed on from memory."""
         if self._partial is not None:
             if not self._holds_part and not self._window.passes_on:
                 self._partial.acquire()
@@ -557,10 +642,19 @@ class Fill:
         except EntrepotError:
             raise
         except OSError as error:
-            raise SourceBrokeOff(f"The connection to {self.origin} failed: {error.strerror or type(error).__name__}.", "Try again.") from error
+            raise SourceBrokeOff(
+                f"The connection to {self.origin} failed: {error.strerror or type(error).__name__}.",
+                "Try again.",
+            ) from error
         except Exception as error:
-            # Ports, host names, numbers and nested documents that no parser takes: whatever a source can provoke is the source's failure.
-            _log.warning("%s answers for %s with what Entrepot can't read: %s", self.origin, self.digest, where_raised(error))
+            # Ports, host names, numbers and nested documents that no parser takes: whatever a
+            # source can provoke is the source's failure.
+            _log.warning(
+                "%s answers for %s with what Entrepot can't read: %s",
+                self.origin,
+                self.digest,
+                where_raised(error),
+            )
             _log.debug("%s", self.digest, exc_info=error)
             raise SourceAnswerInvalid(
                 f"{self.origin} answers for {self.digest} with something that Entrepot can't read ({where_raised(error)}).",
@@ -577,12 +671,22 @@ class Fill:
                     f"The source says that {self.digest} has {stream.size:,} bytes; before that it was {self.size:,}.",
                     "Nothing was kept. Pull again; if it happens again, the image is broken at its source.",
                 )
-            _log.info("%s says that %s has %d bytes; its manifest says %d. The digest decides.", self.origin, self.digest, stream.size, self.size)
+            _log.info(
+                "%s says that %s has %d bytes; its manifest says %d. The digest decides.",
+                self.origin,
+                self.digest,
+                stream.size,
+                self.size,
+            )
             self.size = stream.size
-        # A source that ignores Range begins anew: what is here already is skipped, and the digest at the end tells whether it was the same.
+        # A source that ignores Range begins anew: what is here already is skipped, and the digest
+        # at the end tells whether it was the same.
         skip = self.received - stream.offset
         if skip < 0:
-            raise SourceAnswerInvalid(f"The source sent byte {stream.offset} of {self.digest} when byte {self.received} was asked for.", "Pull again.")
+            raise SourceAnswerInvalid(
+                f"The source sent byte {stream.offset} of {self.digest} when byte {self.received} was asked for.",
+                "Pull again.",
+            )
         self.state = FillState.RESUMED if self.received else FillState.RUNNING
         self._announce(self._clock())
         async for chunk in stream:
@@ -591,7 +695,10 @@ class Fill:
                 chunk, skip = chunk[skip:], max(0, skip - len(chunk))
             # Without a Content-Length only the end tells whether the manifest is a little wrong.
             if self.received + len(chunk) > self.size + (EXCESS if stream.size is None else 0):
-                raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
+                raise SourceAnswerInvalid(
+                    f"The source sends more than the {self.size:,} bytes of {self.digest}.",
+                    "Nothing was kept. Pull again.",
+                )
             if chunk:
                 self._window.add(chunk)
                 now = self.moved = self._clock()
@@ -606,17 +713,28 @@ class Fill:
             # Whoever was told another size finds out: see `read`.
             self.size = self.received
         if self.received > self.size:
-            raise SourceAnswerInvalid(f"The source sends more than the {self.size:,} bytes of {self.digest}.", "Nothing was kept. Pull again.")
+            raise SourceAnswerInvalid(
+                f"The source sends more than the {self.size:,} bytes of {self.digest}.",
+                "Nothing was kept. Pull again.",
+            )
         if self.received < self.size:
-            raise SourceBrokeOff(f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.", "Pull again.")
+            raise SourceBrokeOff(
+                f"The source ended {self.digest} after {self.received:,} of {self.size:,} bytes.",
+                "Pull again.",
+            )
 
     async def _is_right(self) -> bool:
         """Whether what has come has the right digest."""
         await self._window.settled()
-        return self._partial is not None and self._window.taken == self.received and self._partial.is_right()
+        return (
+            self._partial is not None
+            and self._window.taken == self.received
+            and self._partial.is_right()
+        )
 
     def look(self, *, others_wait: bool) -> bool:
-        """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away, which it does only where *others wait* for one.
+        """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away,
+        which it does only where *others wait* for one.
 
         `Fills` calls it every `LOOK_INTERVAL` seconds.
         """
@@ -629,7 +747,12 @@ class Fill:
             self._unwanted_since = now
         elif now - self._unwanted_since >= UNWANTED_AT_MOST:
             self.gives_up = True
-            self._interrupt(FillUnwanted(f"No client reads {self.digest} any more, and no pull waits for it.", "Pull again to go on."))
+            self._interrupt(
+                FillUnwanted(
+                    f"No client reads {self.digest} any more, and no pull waits for it.",
+                    "Pull again to go on.",
+                )
+            )
             return False
         pace = self._pace
         if pace.turn_since is None:
@@ -641,7 +764,11 @@ class Fill:
         seconds = now - pace.since
         if seconds >= RATE_WINDOW:
             # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
-            pace.crawled = 0.0 if (self.fetched - pace.fetched) / seconds >= LEAST_RATE else pace.crawled + min(seconds, 2 * RATE_WINDOW)
+            pace.crawled = (
+                0.0
+                if (self.fetched - pace.fetched) / seconds >= LEAST_RATE
+                else pace.crawled + min(seconds, 2 * RATE_WINDOW)
+            )
             pace.restart(now, self.fetched)
         if pace.crawled >= CRAWLS_AT_MOST:
             self._interrupt(
@@ -651,11 +778,18 @@ class Fill:
                 )
             )
             return False
-        # Before the first byte the time-outs of the connection count: a source that is silent is told as that, and not asked again and again.
+        # Before the first byte the time-outs of the connection count: a source that is silent is
+        # told as that, and not asked again and again.
         has_begun = self.state is not FillState.WAITING
-        gives_turn = others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
+        gives_turn = (
+            others_wait and has_begun and pace.crawled > 0 and now - pace.turn_since >= RATE_WINDOW
+        )
         if gives_turn:
-            self._interrupt(_TurnGivenAway(f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."))
+            self._interrupt(
+                _TurnGivenAway(
+                    f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."
+                )
+            )
         return gives_turn
 
     def _interrupt(self, why: EntrepotError) -> None:
@@ -672,7 +806,8 @@ class Fill:
             self._window.stop()
 
     async def _keep(self, pieces: Sequence[bytes]) -> None:
-        """Write what has come to the disk; where the disk has refused, only hash it and wait until it is passed on."""
+        """Write what has come to the disk; where the disk has refused, only hash it and wait until
+        it is passed on."""
         partial = self._partial
         assert partial is not None
         if self._window.passes_on:
@@ -681,10 +816,13 @@ class Fill:
             try:
                 await self._store.append(partial, pieces)
             except NotWritten as error:
-                # Whoever is being fed still gets everything: first what is in the file, and then what passes through memory.
+                # Whoever is being fed still gets everything: first what is in the file, and then
+                # what passes through memory.
                 start = self._window.start
                 # A small file is not worth a difference.
-                self._window.pass_on(await self._store.read_partial(partial, 0, start) if start <= WINDOW else b"")
+                self._window.pass_on(
+                    await self._store.read_partial(partial, 0, start) if start <= WINDOW else b""
+                )
                 self.error = await self._not_kept(error)
                 self._disk_refused(error)
                 await self._store.discard(partial)
@@ -708,7 +846,8 @@ class Fill:
         self._wake()
 
     def fail(self, error: EntrepotError) -> None:
-        """End with *error*; a fill that has failed already, or was served whole, does not fail once more."""
+        """End with *error*; a fill that has failed already, or was served whole, does not fail once
+        more."""
         if self.state is FillState.FAILED:
             return
         # The frames of its cause would keep answers and buffers for as long as a pull remembers it.
@@ -724,7 +863,8 @@ class Fill:
 class Fills:
     """All fills of an engine, one for each digest, source and size. It owns their tasks.
 
-    *on_held* is told the digest, size and login server of each blob that is held now; *parallel_per_source* blobs come from one login server at once.
+    *on_held* is told the digest, size and login server of each blob that is held now;
+    *parallel_per_source* blobs come from one login server at once.
     """
 
     def __init__(
@@ -744,7 +884,8 @@ class Fills:
         self._on_refusal = on_refusal
         self._parallel_per_source = parallel_per_source
         self.refusal: OSError | None = None
-        """What the disk said when it last refused to take a blob; None again as soon as one has been kept."""
+        """What the disk said when it last refused to take a blob; None again as soon as one has
+        been kept."""
         self._fills: dict[Digest, dict[tuple[str, int], Fill]] = {}
         self._turns: dict[str, Turns] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
@@ -753,7 +894,8 @@ class Fills:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Fills]:
-        """Within it fills can begin; at its end those under way are cancelled and what they wrote is left over for the next engine."""
+        """Within it fills can begin; at its end those under way are cancelled and what they wrote
+        is left over for the next engine."""
         async with self._owned:
             self._owned.start(self._watch(), "looking at the pace of fills")
             yield self
@@ -764,7 +906,8 @@ class Fills:
             self.look()
 
     def look(self) -> None:
-        """Look at the pace of all fills once. Those that crawl give as many turns away as others wait for."""
+        """Look at the pace of all fills once. Those that crawl give as many turns away as others
+        wait for."""
         waiting = {origin: turns.waiting for origin, turns in self._turns.items()}
         for fill in list(self._tasks):
             try:
@@ -774,7 +917,8 @@ class Fills:
                 _log.error("The pace of %s can't be judged: %s", fill.digest, where_raised(error))
 
     def get(self, digest: Digest, origin: str, size: int) -> Fill | None:
-        """The fill of a digest from this source and of this size, if somebody who comes now can have the whole blob of it."""
+        """The fill of a digest from this source and of this size, if somebody who comes now can
+        have the whole blob of it."""
         fill = self._fills.get(digest, {}).get((origin, size))
         return fill if fill is not None and fill.can_be_joined else None
 
@@ -783,15 +927,27 @@ class Fills:
         if size is not None:
             return self.get(digest, origin, size)
         fills = self._fills.get(digest, {}).items()
-        return next((fill for (login_server, _), fill in fills if login_server == origin and fill.can_be_joined), None)
+        return next(
+            (
+                fill
+                for (login_server, _), fill in fills
+                if login_server == origin and fill.can_be_joined
+            ),
+            None,
+        )
 
     def any(self, digest: Digest) -> Fill | None:
-        """A fill of a digest, from whatever source, that somebody could join; the one that began first."""
-        return next((fill for fill in self._fills.get(digest, {}).values() if fill.can_be_joined), None)
+        """A fill of a digest, from whatever source, that somebody could join; the one that began
+        first."""
+        return next(
+            (fill for fill in self._fills.get(digest, {}).values() if fill.can_be_joined), None
+        )
 
     def is_under_way(self, digest: Digest) -> bool:
         """Whether a blob comes in, from whatever source."""
-        return any(fill.state is not FillState.FAILED for fill in self._fills.get(digest, {}).values())
+        return any(
+            fill.state is not FillState.FAILED for fill in self._fills.get(digest, {}).values()
+        )
 
     @property
     def under_way(self) -> Collection[Fill]:
@@ -823,9 +979,11 @@ class Fills:
             )
 
     async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
-        """The fill of a digest from the login server *origin*: the one under way if it is for the same size, or a new one that reads from *source*.
+        """The fill of a digest from the login server *origin*: the one under way if it is for the
+        same size, or a new one that reads from *source*.
 
-        It waits while too many fills of that source are under way. Raises `TooManyFills`, and `StorageFailed` when the engine is stopping.
+        It waits while too many fills of that source are under way. Raises `TooManyFills`, and
+        `StorageFailed` when the engine is stopping.
         """
         turns = self._turns.get(origin)
         if turns is None:
@@ -836,7 +994,8 @@ class Fills:
                 # It is being cleared away.
                 await fill.finished.wait()
             elif fill is not None and fill.can_be_joined:
-                # Another repository may name a blob that it does not have: what it gets for an answer is none for this one.
+                # Another repository may name a blob that it does not have: what it gets for an
+                # answer is none for this one.
                 if fill.source == source or await fill.is_given():
                     return fill
             else:
@@ -850,10 +1009,21 @@ class Fills:
                 # Somebody has begun it meanwhile.
                 turns.leave_place()
 
-    def _begin(self, digest: Digest, size: int, source: BlobSource, origin: str, turns: Turns) -> Fill:
+    def _begin(
+        self, digest: Digest, size: int, source: BlobSource, origin: str, turns: Turns
+    ) -> Fill:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
-        fill = Fill(digest, size, source, self._store, origin=origin, turns=turns, clock=self._clock, disk_refused=self._disk_refused)
+        fill = Fill(
+            digest,
+            size,
+            source,
+            self._store,
+            origin=origin,
+            turns=turns,
+            clock=self._clock,
+            disk_refused=self._disk_refused,
+        )
         self._fills.setdefault(digest, {})[origin, size] = fill
         task = self._tasks[fill] = self._owned.start(self._run(fill), f"fill {digest}")
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
@@ -874,14 +1044,21 @@ class Fills:
         try:
             await self._on_held(fill.digest, fill.size, fill.origin)
         except Exception as error:
-            # The blob is held all the same, and its row in the catalog heals at the next start; the other fills must not suffer.
-            _log.error("%s is held, but could not be written down: %s", fill.digest, where_raised(error))
+            # The blob is held all the same, and its row in the catalog heals at the next start; the
+            # other fills must not suffer.
+            _log.error(
+                "%s is held, but could not be written down: %s", fill.digest, where_raised(error)
+            )
             _log.debug("%s", fill.digest, exc_info=error)
 
     def _over(self, fill: Fill, turns: Turns) -> None:
         """A task has ended, in whatever way: so has its fill, for everybody who waits."""
         if not fill.ended:
-            fill.fail(FillCancelled(f"The pull that wanted {fill.digest} was cancelled.", "Pull again to go on."))
+            fill.fail(
+                FillCancelled(
+                    f"The pull that wanted {fill.digest} was cancelled.", "Pull again to go on."
+                )
+            )
         fill.finished.set()
         turns.leave_place()
         self._fetched_before += fill.fetched

@@ -1,10 +1,12 @@
 """The bytes of a blob that are in memory while it comes in: those that the disk has yet to take.
 
-Clients that keep up are fed from here, a little ahead of the disk; the others are sent the growing file. So memory holds a few megabytes of a blob, however
-large it is and however many clients read it.
+Clients that keep up are fed from here, a little ahead of the disk; the others are sent the growing
+file. So memory holds a few megabytes of a blob, however large it is and however many clients read
+it.
 
-When the disk is full a blob can't be kept, but those who wait for it can still have it: what the disk did not take is *passed on* from here, at the pace of the
-slowest reader. A reader that holds up the others for too long is given up.
+When the disk is full a blob can't be kept, but those who wait for it can still have it: what the
+disk did not take is *passed on* from here, at the pace of the slowest reader. A reader that holds
+up the others for too long is given up.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ WRITE_AHEAD = 4 * 1024 * 1024
 """Bytes that may wait in memory for the disk; beyond it the source is not read on."""
 
 WINDOW = 8 * 1024 * 1024
-"""Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be a little more."""
+"""Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be
+a little more."""
 
 PATIENCE = 10.0
-"""Seconds for which one reader may hold up the others, all its delays together, and for which a fill without a reader waits for one to come."""
+"""Seconds for which one reader may hold up the others, all its delays together, and for which a
+fill without a reader waits for one to come."""
 
 SMALL_PIECE = 16 * 1024
 """Pieces that are smaller are joined: a slow source sends hundreds of them for each megabyte."""
@@ -37,7 +41,8 @@ class StorageFailed(EntrepotError):
 
 
 class Reader:
-    """Somebody who is being fed. *position* is the next byte that it wants; *delays* are the seconds for which others had to wait for it."""
+    """Somebody who is being fed. *position* is the next byte that it wants; *delays* are the
+    seconds for which others had to wait for it."""
 
     __slots__ = ("delays", "position")
 
@@ -85,7 +90,8 @@ class Readers:
 
 
 class Window:
-    """The bytes from *start* to *end* of a blob. Those before *taken* are hashed, and on the disk unless they are passed on."""
+    """The bytes from *start* to *end* of a blob. Those before *taken* are hashed, and on the disk
+    unless they are passed on."""
 
     def __init__(self, readers: Readers, *, clock: Callable[[], float]) -> None:
         self.start = self.taken = self.end = 0
@@ -113,7 +119,11 @@ class Window:
         position = self.start
         for piece in self._pieces:
             if offset < position + len(piece):
-                return piece if offset == position and len(piece) <= length else piece[offset - position : offset - position + length]
+                return (
+                    piece
+                    if offset == position and len(piece) <= length
+                    else piece[offset - position : offset - position + length]
+                )
             position += len(piece)
         return b""
 
@@ -130,7 +140,8 @@ class Window:
 
     @property
     def is_full(self) -> bool:
-        """Whether the source has to wait: for the disk, or for clients where the disk takes nothing."""
+        """Whether the source has to wait: for the disk, or for clients where the disk takes
+        nothing."""
         return self.end - self.taken >= WRITE_AHEAD
 
     async def settled(self) -> None:
@@ -169,7 +180,9 @@ class Window:
     def take(self, count: int) -> None:
         """So many bytes are taken: what is on the disk is let go."""
         self.taken += count
-        while not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken:
+        while (
+            not self.passes_on and self._pieces and self.start + len(self._pieces[0]) <= self.taken
+        ):
             self.start += len(self._pieces.popleft())
         self._changed.set()
 
@@ -179,7 +192,8 @@ class Window:
         self._changed.set()
 
     def pass_on(self, before: bytes) -> None:
-        """From now on nothing goes to the disk. *before* is what stands in the file before *start*, if that is to be had from memory too."""
+        """From now on nothing goes to the disk. *before* is what stands in the file before *start*,
+        if that is to be had from memory too."""
         self.passes_on = True
         if before:
             self._pieces.appendleft(before)
@@ -187,15 +201,23 @@ class Window:
         self._first = self.start
 
     async def passed_on(self) -> None:
-        """Wait until the readers have gone on far enough; raises `StorageFailed` when nobody is there to be fed."""
+        """Wait until the readers have gone on far enough; raises `StorageFailed` when nobody is
+        there to be fed."""
         while self.taken - self.start > WINDOW:
             slowest = self._readers.slowest()
-            if slowest is not None and (slowest.position >= self.start + len(self._pieces[0]) or slowest.delays >= PATIENCE):
+            if slowest is not None and (
+                slowest.position >= self.start + len(self._pieces[0]) or slowest.delays >= PATIENCE
+            ):
                 self.start += len(self._pieces.popleft())
                 continue
             since = self._clock()
-            changed = await self._readers.change(PATIENCE if slowest is None else PATIENCE - slowest.delays)
+            changed = await self._readers.change(
+                PATIENCE if slowest is None else PATIENCE - slowest.delays
+            )
             if slowest is not None:
                 slowest.delays = slowest.delays + (self._clock() - since) if changed else PATIENCE
             elif not changed:
-                raise StorageFailed("The blob can't be kept, and nobody waits for its bytes.", "Free space in the data directory, or give it a larger disk.")
+                raise StorageFailed(
+                    "The blob can't be kept, and nobody waits for its bytes.",
+                    "Free space in the data directory, or give it a larger disk.",
+                )

@@ -1,9 +1,12 @@
-"""What each repository holds, in memory: the answers of the catalog that the way of a request needs again and again.
+"""What each repository holds, in memory: the answers of the catalog that the way of a request needs
+again and again.
 
-All changes go through here and reach the catalog before they are believed, so memory and catalog never differ for longer than a write takes.
+All changes go through here and reach the catalog before they are believed, so memory and catalog
+never differ for longer than a write takes.
 
-Where the catalog fails, what is in memory is served, and what a source gives is kept in memory only until the catalog takes it (S19, L02): a disk that is full,
-damaged or hangs stops no client whose source answers.
+Where the catalog fails, what is in memory is served, and what a source gives is kept in memory only
+until the catalog takes it (S19, L02): a disk that is full, damaged or hangs stops no client whose
+source answers.
 """
 
 from __future__ import annotations
@@ -33,16 +36,20 @@ REFERENCE_BYTES = 500
 """What the view of one reference of a manifest takes beside its content, in bytes."""
 
 RESOLVED_TAGS = 500
-"""Tags of one repository that are not cached and of which it is remembered where the source said they point."""
+"""Tags of one repository that are not cached and of which it is remembered where the source said
+they point."""
 
 DIGESTS = 1_000
-"""Digests of one repository of which it is remembered under which tag, or for which platform, a client asked for them."""
+"""Digests of one repository of which it is remembered under which tag, or for which platform, a
+client asked for them."""
 
 RECENT_BLOBS = 2_000
-"""Blobs of the images of one repository that clients asked for lately, by which it is known which image a layer is wanted for."""
+"""Blobs of the images of one repository that clients asked for lately, by which it is known which
+image a layer is wanted for."""
 
 REMEMBERED = 50_000
-"""All of these together, over all repositories: some 600 bytes each. Beyond it the repositories that were asked longest ago are forgotten."""
+"""All of these together, over all repositories: some 600 bytes each. Beyond it the repositories
+that were asked longest ago are forgotten."""
 
 UNWRITTEN = 50_000
 """Uses of each kind that wait for a catalog that fails: beyond it the oldest are left out."""
@@ -54,7 +61,8 @@ UNWRITTEN_COUNT = 2_000
 """Such manifests."""
 
 WRITE_TIMEOUT = 2.0
-"""Seconds that a client waits until the catalog has taken its manifest; the write goes on without it."""
+"""Seconds that a client waits until the catalog has taken its manifest; the write goes on without
+it."""
 
 STALLED_WRITE_TIMEOUT = 0.5
 """The same while an earlier write hangs."""
@@ -67,7 +75,8 @@ _log = logging.getLogger("entrepot.cache")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds of a monotonic clock."""
+    """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds of a monotonic
+    clock."""
 
     digest: Digest
     media_type: str
@@ -80,20 +89,25 @@ class Holding:
     """What one repository holds and what was asked of it lately."""
 
     manifests: dict[Digest, str]
-    """Each with the media type that the source of this repository gave: another source may call the same bytes something else."""
+    """Each with the media type that the source of this repository gave: another source may call the
+    same bytes something else."""
     blobs: dict[Digest, Descriptor]
     tally: Tally = field(default_factory=Tally, repr=False)
     """What is remembered of requests, in all repositories together."""
     is_current: bool = True
-    """False when something of it was evicted: manifests and blobs are read anew when it is next asked for."""
+    """False when something of it was evicted: manifests and blobs are read anew when it is next
+    asked for."""
 
     def __post_init__(self) -> None:
         self.resolved: BoundedMap[Tag | Digest, Resolved] = BoundedMap(RESOLVED_TAGS, self.tally)
         self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
         """The tag under which a manifest, or the index above it, was asked for last."""
         self.platform_of: BoundedMap[Digest, str] = BoundedMap(DIGESTS, self.tally)
-        self._recent: BoundedMap[Digest, frozenset[Digest]] = BoundedMap(RECENT_BLOBS, self.tally, lambda blobs: 1 + len(blobs))
-        """The blobs of each image that was asked for lately. Not the images themselves: some are megabytes."""
+        self._recent: BoundedMap[Digest, frozenset[Digest]] = BoundedMap(
+            RECENT_BLOBS, self.tally, lambda blobs: 1 + len(blobs)
+        )
+        """The blobs of each image that was asked for lately. Not the images themselves: some are
+        megabytes."""
 
     def takes(self, manifest: Manifest) -> None:
         """The manifest belongs to the repository now, and so do its blobs."""
@@ -115,11 +129,15 @@ class Holding:
         if not manifest.is_index:
             blobs = self._recent.get(manifest.digest)
             if blobs is None or next(reversed(self._recent)) != manifest.digest:
-                self._recent[manifest.digest] = frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
+                self._recent[manifest.digest] = (
+                    frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
+                )
 
     def last_asked_with(self, blob: Digest) -> Digest | None:
         """The manifest of the image asked for last that has this blob."""
-        return next((digest for digest in reversed(self._recent) if blob in self._recent[digest]), None)
+        return next(
+            (digest for digest in reversed(self._recent) if blob in self._recent[digest]), None
+        )
 
     def forget_requests(self) -> None:
         """Forget what clients asked for lately, and what the source said to it."""
@@ -141,13 +159,19 @@ class Holding:
         self.tag_of[digest] = tag
 
     def resolved_to(self, digest: Digest) -> list[Tag]:
-        """The tags of which the source said that they point at *digest*; containerd asks for a tag with HEAD and then for the digest."""
-        return [tag for tag, resolved in self.resolved.items() if resolved.digest == digest and not isinstance(tag, Digest)]
+        """The tags of which the source said that they point at *digest*; containerd asks for a tag
+        with HEAD and then for the digest."""
+        return [
+            tag
+            for tag, resolved in self.resolved.items()
+            if resolved.digest == digest and not isinstance(tag, Digest)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """A manifest that the catalog did not take yet, with the tags that point at it; *time* is when it came."""
+    """A manifest that the catalog did not take yet, with the tags that point at it; *time* is when
+    it came."""
 
     repository: Repository
     source: str
@@ -164,16 +188,21 @@ class UnwrittenManifests:
         self._bytes = 0
 
     def add(self, unwritten: Unwritten) -> Unwritten:
-        """Keep a manifest, with the tags that pointed at it before as well; gives what has to be written."""
+        """Keep a manifest, with the tags that pointed at it before as well; gives what has to be
+        written."""
         key = (unwritten.repository, unwritten.manifest.digest)
         before = self._kept.pop(key, None)
         if before is not None:
             self._bytes -= len(before.manifest.content)
-            unwritten = replace(unwritten, tags=tuple(dict.fromkeys((*before.tags, *unwritten.tags))))
+            unwritten = replace(
+                unwritten, tags=tuple(dict.fromkeys((*before.tags, *unwritten.tags)))
+            )
         for other_key, other in list(self._kept.items()) if unwritten.tags else ():
             if other.repository == unwritten.repository and set(other.tags) & set(unwritten.tags):
                 # A tag points at one manifest only.
-                self._kept[other_key] = replace(other, tags=tuple(each for each in other.tags if each not in unwritten.tags))
+                self._kept[other_key] = replace(
+                    other, tags=tuple(each for each in other.tags if each not in unwritten.tags)
+                )
         self._kept[key] = unwritten
         self._bytes += len(unwritten.manifest.content)
         while self._bytes > UNWRITTEN_BYTES or len(self._kept) > UNWRITTEN_COUNT:
@@ -193,15 +222,33 @@ class UnwrittenManifests:
 
     def of(self, repository: Repository) -> list[Unwritten]:
         """Those of a repository."""
-        return [each for each in self._kept.values() if each.repository == repository] if self._kept else []
+        return (
+            [each for each in self._kept.values() if each.repository == repository]
+            if self._kept
+            else []
+        )
 
     def manifest(self, digest: Digest) -> Manifest | None:
         """A manifest of any repository."""
-        return next((each.manifest for each in self._kept.values() if each.manifest.digest == digest), None) if self._kept else None
+        return (
+            next(
+                (each.manifest for each in self._kept.values() if each.manifest.digest == digest),
+                None,
+            )
+            if self._kept
+            else None
+        )
 
     def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points."""
-        return next((TagEntry(each.manifest.digest, each.time, each.time) for each in self.of(repository) if tag in each.tags), None)
+        return next(
+            (
+                TagEntry(each.manifest.digest, each.time, each.time)
+                for each in self.of(repository)
+                if tag in each.tags
+            ),
+            None,
+        )
 
     def point_tag(self, repository: Repository, tag: Tag, digest: Digest) -> bool:
         """Point a tag at a manifest; False when it is not here."""
@@ -226,7 +273,8 @@ class Holdings:
         self._hanging: set[asyncio.Future[bool]] = set()
         """Writes that nobody waits for any more."""
         self._forgotten = 0
-        """Counts what was forgotten: an answer of the catalog that was asked for before that must not be kept after it."""
+        """Counts what was forgotten: an answer of the catalog that was asked for before that must
+        not be kept after it."""
 
     async def of(self, repository: Repository) -> Holding:
         """What a repository holds; where the catalog fails, as far as it is known."""
@@ -247,7 +295,9 @@ class Holdings:
                 break
             if before == self._forgotten:
                 break
-        holding = self._holdings.setdefault(repository, Holding(manifests, blobs, self._tally, is_current=is_current))
+        holding = self._holdings.setdefault(
+            repository, Holding(manifests, blobs, self._tally, is_current=is_current)
+        )
         if not holding.is_current and is_current:
             holding.manifests, holding.blobs, holding.is_current = manifests, blobs, True
         for each in self._unwritten.of(repository):
@@ -258,7 +308,8 @@ class Holdings:
         return holding
 
     def _forget_oldest_requests(self, asking: Repository) -> None:
-        """Make room for what is remembered of requests: where it is longest ago that somebody asked, but not in the repository that is asked now."""
+        """Make room for what is remembered of requests: where it is longest ago that somebody
+        asked, but not in the repository that is asked now."""
         for repository, holding in self._holdings.items():
             if self._tally.count <= REMEMBERED * 3 // 4:
                 break
@@ -285,7 +336,8 @@ class Holdings:
         return self._tags.get((repository, tag))
 
     async def manifest(self, digest: Digest) -> Manifest | None:
-        """A manifest that is cached in any repository, with the media type of any; for clients there is `manifest_of`.
+        """A manifest that is cached in any repository, with the media type of any; for clients
+        there is `manifest_of`.
 
         Raises `CatalogFailed` for one that is not in memory.
         """
@@ -301,24 +353,40 @@ class Holdings:
         return manifest
 
     async def manifest_of(self, repository: Repository, digest: Digest) -> Manifest | None:
-        """A manifest of a repository, with the media type that its own source gave; None when the repository does not hold it."""
+        """A manifest of a repository, with the media type that its own source gave; None when the
+        repository does not hold it."""
         media_type = (await self.of(repository)).manifests.get(digest)
         manifest = await self.manifest(digest) if media_type is not None else None
         if manifest is None or media_type is None or manifest.media_type == media_type:
             return manifest
         return replace(manifest, media_type=media_type)
 
-    async def add_manifest(self, repository: Repository, source: str, manifest: Manifest, *, tags: Iterable[Tag], now: float) -> None:
-        """Take a manifest into a repository and point *tags* at it; in memory only for as long as the catalog does not take it."""
+    async def add_manifest(
+        self,
+        repository: Repository,
+        source: str,
+        manifest: Manifest,
+        *,
+        tags: Iterable[Tag],
+        now: float,
+    ) -> None:
+        """Take a manifest into a repository and point *tags* at it; in memory only for as long as
+        the catalog does not take it."""
         tags = list(tags)
         # Others must find it also while the catalog is waited for.
         unwritten = self._unwritten.add(Unwritten(repository, source, manifest, tuple(tags), now))
         writing = asyncio.ensure_future(self._write(unwritten))
-        await asyncio.wait({writing}, timeout=STALLED_WRITE_TIMEOUT if self._hanging or self._catalog.is_stalled else WRITE_TIMEOUT)
+        await asyncio.wait(
+            {writing},
+            timeout=STALLED_WRITE_TIMEOUT
+            if self._hanging or self._catalog.is_stalled
+            else WRITE_TIMEOUT,
+        )
         if writing.done():
             writing.result()
         else:
-            # A write that hangs is not taken back: it may yet succeed, and the client does not wait for that.
+            # A write that hangs is not taken back: it may yet succeed, and the client does not wait
+            # for that.
             self._hanging.add(writing)
             writing.add_done_callback(self._hanging.discard)
         holding = await self.of(repository)
@@ -332,9 +400,20 @@ class Holdings:
         """Write a manifest to the catalog; whether that worked."""
         manifest = unwritten.manifest
         try:
-            await self._catalog.add_manifest(unwritten.repository, unwritten.source, manifest, tags=unwritten.tags, now=unwritten.time)
+            await self._catalog.add_manifest(
+                unwritten.repository,
+                unwritten.source,
+                manifest,
+                tags=unwritten.tags,
+                now=unwritten.time,
+            )
         except CatalogFailed as error:
-            _log.debug("The manifest %s of %s is kept in memory only: %s", manifest.digest, unwritten.repository, error)
+            _log.debug(
+                "The manifest %s of %s is kept in memory only: %s",
+                manifest.digest,
+                unwritten.repository,
+                error,
+            )
             return False
         except (OverflowError, UnicodeError):
             # No catalog takes a number or a text like that, now or later (F67).
@@ -344,7 +423,8 @@ class Holdings:
         return True
 
     async def write_unwritten(self) -> int:
-        """Write what the catalog did not take when it came; gives how many manifests could be written. Raises nothing when it fails again."""
+        """Write what the catalog did not take when it came; gives how many manifests could be
+        written. Raises nothing when it fails again."""
         written = 0
         while not self._hanging and (unwritten := self._unwritten.first()) is not None:
             if not await self._write(unwritten):
@@ -352,14 +432,19 @@ class Holdings:
             written += 1
         return written
 
-    async def point_tag(self, repository: Repository, tag: Tag, digest: Digest, *, now: float) -> bool:
-        """The source says that a tag points at a manifest that the repository holds; False when it was evicted or deleted meanwhile."""
+    async def point_tag(
+        self, repository: Repository, tag: Tag, digest: Digest, *, now: float
+    ) -> bool:
+        """The source says that a tag points at a manifest that the repository holds; False when it
+        was evicted or deleted meanwhile."""
         try:
             if not await self._catalog.point_tag(repository, tag, digest, now=now):
                 return self._unwritten.point_tag(repository, tag, digest)
         except CatalogFailed as error:
             # Where it points is asked again after a restart.
-            _log.debug("That %s:%s points at %s is kept in memory only: %s", repository, tag, digest, error)
+            _log.debug(
+                "That %s:%s points at %s is kept in memory only: %s", repository, tag, digest, error
+            )
         before = self._tags.get((repository, tag))
         cached = before.cached if before is not None and before.digest == digest else now
         self._keep_tag(repository, tag, TagEntry(digest, cached, now))
@@ -379,7 +464,8 @@ class Holdings:
             del self._tags[key]
 
     def forget_evicted(self, repositories: Collection[Repository]) -> None:
-        """Images of some repositories were evicted: read what they hold anew, but keep what clients asked of them lately."""
+        """Images of some repositories were evicted: read what they hold anew, but keep what clients
+        asked of them lately."""
         self._forgotten += 1
         for repository in repositories:
             if (holding := self._holdings.get(repository)) is not None:
@@ -416,7 +502,8 @@ def _weight(manifest: Manifest) -> int:
 
 @dataclass
 class _Uses:
-    """What was used and is not written down. Each mapping is in the order of use as far as it matters: what goes beyond `UNWRITTEN` is the oldest."""
+    """What was used and is not written down. Each mapping is in the order of use as far as it
+    matters: what goes beyond `UNWRITTEN` is the oldest."""
 
     pulls: dict[Repository, tuple[int, float]] = field(default_factory=dict)
     tags: dict[tuple[Repository, Tag], float] = field(default_factory=dict)
@@ -426,11 +513,22 @@ class _Uses:
     requests: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.pulls) + len(self.tags) + len(self.manifests) + len(self.blobs) + len(self.seen) + len(self.requests)
+        return (
+            len(self.pulls)
+            + len(self.tags)
+            + len(self.manifests)
+            + len(self.blobs)
+            + len(self.seen)
+            + len(self.requests)
+        )
 
     def has(self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]) -> bool:
         """Whether a manifest or one of some blobs was used."""
-        return (repository, manifest) in self.manifests or (repository, manifest) in self.seen or any(blob in self.blobs for blob in blobs)
+        return (
+            (repository, manifest) in self.manifests
+            or (repository, manifest) in self.seen
+            or any(blob in self.blobs for blob in blobs)
+        )
 
     def pulled(self, repository: Repository, count: int, now: float) -> None:
         """A repository was pulled *count* times, the last time *now*."""
@@ -463,7 +561,8 @@ class _Uses:
 
 
 def _note(uses: dict[K, V], key: K, value: V) -> None:
-    """Put something in as the last that was used, and leave out what was used first where there is too much."""
+    """Put something in as the last that was used, and leave out what was used first where there is
+    too much."""
     uses.pop(key, None)
     uses[key] = value
     if len(uses) > UNWRITTEN:
@@ -471,7 +570,8 @@ def _note(uses: dict[K, V], key: K, value: V) -> None:
 
 
 class Ledger:
-    """What was used, gathered in memory and written to the catalog once in a while: a hit costs no write."""
+    """What was used, gathered in memory and written to the catalog once in a while: a hit costs no
+    write."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
         self._catalog = catalog
@@ -508,22 +608,30 @@ class Ledger:
             self._uses.pulled(repository, 1, now)
 
     def manifest_seen(self, repository: Repository, digest: Digest) -> None:
-        """A client made sure that a manifest is there (HEAD), and has the image itself: a use, which keeps it from eviction, but no pull."""
+        """A client made sure that a manifest is there (HEAD), and has the image itself: a use,
+        which keeps it from eviction, but no pull."""
         _note(self._uses.seen, (repository, digest), self._clock())
 
     def blob_used(self, digest: Digest) -> None:
         """A client got a blob that is held, or made sure that it is there."""
         _note(self._uses.blobs, digest, self._clock())
 
-    def is_unwritten(self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]) -> bool:
-        """Whether a use of a manifest or of one of some blobs is not in the catalog yet: what is being written now is not."""
+    def is_unwritten(
+        self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]
+    ) -> bool:
+        """Whether a use of a manifest or of one of some blobs is not in the catalog yet: what is
+        being written now is not."""
         blobs = tuple(blobs)
-        return self._uses.has(repository, manifest, blobs) or self._written.has(repository, manifest, blobs)
+        return self._uses.has(repository, manifest, blobs) or self._written.has(
+            repository, manifest, blobs
+        )
 
     async def write(self) -> None:
-        """Write down what was used since the last time, all of it or nothing: what could not be written is written the next time.
+        """Write down what was used since the last time, all of it or nothing: what could not be
+        written is written the next time.
 
-        A caller that is cancelled does not stop the write, of which nobody could say then whether it happened.
+        A caller that is cancelled does not stop the write, of which nobody could say then whether
+        it happened.
         """
         while self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
@@ -546,6 +654,7 @@ class Ledger:
 
 
 def _look_at(task: asyncio.Task[None]) -> None:
-    """The caller may have left: then nobody else would look at the error, and asyncio would complain."""
+    """The caller may have left: then nobody else would look at the error, and asyncio would
+    complain."""
     if not task.cancelled():
         task.exception()

@@ -1,6 +1,8 @@
-"""The lists that source registries give, of tags and of referrers: encoded once for all clients, and kept for a short while.
+"""The lists that source registries give, of tags and of referrers: encoded once for all clients,
+and kept for a short while.
 
-A list that is older than that is kept on for a source that fails: then it is the last that is known.
+A list that is older than that is kept on for a source that fails: then it is the last that is
+known.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ LIST_KEPT = 86_400.0
 
 
 class ListKey(NamedTuple):
-    """Which list: *what* of a repository (``tags/list``, ``referrers/sha256:…``), and which page or selection of it."""
+    """Which list: *what* of a repository (``tags/list``, ``referrers/sha256:…``), and which page or
+    selection of it."""
 
     source: str
     repository: Repository
@@ -39,7 +42,8 @@ class ListKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceList:
-    """A list as clients get it. *next_last* is where the next page of tags begins; *filtered*: only referrers of the type that was asked for are in it."""
+    """A list as clients get it. *next_last* is where the next page of tags begins; *filtered*: only
+    referrers of the type that was asked for are in it."""
 
     body: bytes
     next_last: str | None = None
@@ -67,7 +71,11 @@ class SourceLists:
     def fresh(self, key: ListKey, freshness: float) -> SourceList | None:
         """A list that came within *freshness* seconds."""
         kept = self._lists.get(key)
-        if kept is None or not kept.is_trusted or self._clock() - kept.time >= min(freshness, LIST_FRESHNESS):
+        if (
+            kept is None
+            or not kept.is_trusted
+            or self._clock() - kept.time >= min(freshness, LIST_FRESHNESS)
+        ):
             return None
         self._lists.move_to_end(key)
         return kept.list
@@ -81,8 +89,11 @@ class SourceLists:
         """A list came from its source just now."""
         self._put(key, _Kept(listing, self._clock(), True))
 
-    def derive(self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]) -> None:
-        """Put a selection of another list, which is as old as that one, in the place of an older one or of none."""
+    def derive(
+        self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]
+    ) -> None:
+        """Put a selection of another list, which is as old as that one, in the place of an older
+        one or of none."""
         kept, before = self._lists.get(whole), self._lists.get(key)
         if kept is None or (before is not None and before.time >= kept.time):
             return
@@ -96,7 +107,8 @@ class SourceLists:
             self._bytes -= _size(key, kept.list)
 
     def distrust(self) -> None:
-        """A rule or credential set has changed: ask anew, but keep what is known for a source that fails."""
+        """A rule or credential set has changed: ask anew, but keep what is known for a source that
+        fails."""
         for key, kept in self._lists.items():
             self._lists[key] = _Kept(kept.list, kept.time, False)
 
@@ -123,11 +135,16 @@ class _Referrer(msgspec.Struct, rename="camel"):
 
 
 def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None:
-    """Only those referrers of an index that have an artifact type, each as it stands there; None where the index can't be read."""
+    """Only those referrers of an index that have an artifact type, each as it stands there; None
+    where the index can't be read."""
     try:
         document = msgspec.json.decode(first_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])
-        wanted = [each for each in referrers if msgspec.json.decode(each, type=_Referrer).artifact_type == artifact_type]
+        wanted = [
+            each
+            for each in referrers
+            if msgspec.json.decode(each, type=_Referrer).artifact_type == artifact_type
+        ]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
         return None
     document["manifests"] = msgspec.Raw(msgspec.json.encode(wanted))

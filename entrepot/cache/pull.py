@@ -1,4 +1,5 @@
-"""Pulls: the work of making one image of one platform complete in the cache, and its progress as data."""
+"""Pulls: the work of making one image of one platform complete in the cache, and its progress as
+data."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks, where_raised
 
 ENDED_AT_HAND = 200
-"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more of them."""
+"""Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more
+of them."""
 
 LAYERS_AT_HAND = 20
 """Ended pulls that keep their layers here."""
@@ -32,13 +34,15 @@ ASKED_BY = 20
 """Addresses that a pull remembers of those who asked for it."""
 
 RUNNING_AT_ONCE = 100
-"""Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer meanwhile gets that layer, and no pull begins for it."""
+"""Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer
+meanwhile gets that layer, and no pull begins for it."""
 
 WAITING_AT_MOST = 1_000
 """Pulls that may wait for their turn; more are refused."""
 
 LAYERS_AT_ONCE = 64
-"""Layers of one pull that are fetched or wait for their turn at the source at once: as many as ``parallel_per_source`` may be."""
+"""Layers of one pull that are fetched or wait for their turn at the source at once: as many as
+``parallel_per_source`` may be."""
 
 _log = logging.getLogger("entrepot.pull")
 
@@ -86,7 +90,8 @@ class _Layer:
         self.fill: Fill | None = None
         self.held_before = False
         self._size = descriptor.size or 0
-        """In bytes. One that its manifest does not state is 0 until it is known; what a copy has counts (F82)."""
+        """In bytes. One that its manifest does not state is 0 until it is known; what a copy has
+        counts (F82)."""
         self._snapshot: LayerSnapshot | None = None
 
     def joins(self, fill: Fill) -> None:
@@ -100,21 +105,31 @@ class _Layer:
         self._size = size
 
     def snapshot(self) -> LayerSnapshot:
-        """The one before, where nothing has changed: a pull may have a thousand layers, and is looked at every second."""
+        """The one before, where nothing has changed: a pull may have a thousand layers, and is
+        looked at every second."""
         fill = self.fill
         size = self._size
         if fill is None:
-            state, received, clients, resumed_at = (LayerState.HELD, size, 0, None) if self.held_before else (LayerState.WAITING, 0, 0, None)
+            state, received, clients, resumed_at = (
+                (LayerState.HELD, size, 0, None)
+                if self.held_before
+                else (LayerState.WAITING, 0, 0, None)
+            )
         else:
             # A blob that the full disk did not take was passed on to clients, but it is not held.
-            state = LayerState.FAILED if fill.ended and fill.error is not None else _LAYER_STATES[fill.state]
+            state = (
+                LayerState.FAILED
+                if fill.ended and fill.error is not None
+                else _LAYER_STATES[fill.state]
+            )
             received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
             size = max(fill.size, received)
         last = self._snapshot
         if (
             last is None
             or last.state is not state
-            or (last.size, last.received, last.waiting_clients, last.resumed_at) != (size, received, clients, resumed_at)
+            or (last.size, last.received, last.waiting_clients, last.resumed_at)
+            != (size, received, clients, resumed_at)
         ):
             last = self._snapshot = LayerSnapshot(
                 digest=str(self.descriptor.digest),
@@ -174,7 +189,9 @@ class Pull:
         layers = tuple(layer.snapshot() for layer in self.layers)
         size = sum(layer.size for layer in layers)
         received = sum(layer.received for layer in layers)
-        speed = 0.0 if self.state.ended else sum(fill.speed for fill in self.fills() if not fill.ended)
+        speed = (
+            0.0 if self.state.ended else sum(fill.speed for fill in self.fills() if not fill.ended)
+        )
         return PullSnapshot(
             id=self.id,
             repository=self.repository,
@@ -194,7 +211,9 @@ class Pull:
             time_left=(size - received) / speed if speed else None,
             from_source=sum(fill.fetched for fill in self.fills()),
             to_clients=sum(fill.served for fill in self.fills()),
-            waiting_clients=0 if self.state.ended else sum(layer.waiting_clients for layer in layers),
+            waiting_clients=0
+            if self.state.ended
+            else sum(layer.waiting_clients for layer in layers),
             layer_count=len(layers),
             asked_by=tuple(self.asked_by),
             error_code=self.error.code if self.error else None,
@@ -204,10 +223,12 @@ class Pull:
 
 
 class Pulls:
-    """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns their tasks.
+    """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns
+    their tasks.
 
-    *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held; *give_up* ends a fill that no other pull wants.
-    *on_change* is told when a pull begins and when it has ended.
+    *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held;
+    *give_up* ends a fill that no other pull wants. *on_change* is told when a pull begins and when
+    it has ended.
     """
 
     def __init__(
@@ -256,7 +277,8 @@ class Pulls:
         return len(self._tasks) >= RUNNING_AT_ONCE
 
     def needed(self) -> Collection[Digest]:
-        """The blobs of all pulls under way, those that are held already included: a live view, cheap to make and to look into."""
+        """The blobs of all pulls under way, those that are held already included: a live view,
+        cheap to make and to look into."""
         return self._needed.keys()
 
     def notices(self) -> Iterator[str]:
@@ -285,24 +307,34 @@ class Pulls:
         *,
         asked_by: str | None,
     ) -> Pull:
-        """Begin a pull of an image: one that is known, or one that has to be looked up first. An image that is being pulled already gets no second pull.
+        """Begin a pull of an image: one that is known, or one that has to be looked up first. An
+        image that is being pulled already gets no second pull.
 
-        Beyond `RUNNING_AT_ONCE` pulls it waits for others to end; beyond `WAITING_AT_MOST` more it is refused: raises `TooManyPulls`.
+        Beyond `RUNNING_AT_ONCE` pulls it waits for others to end; beyond `WAITING_AT_MOST` more it
+        is refused: raises `TooManyPulls`.
         """
-        if isinstance(subject, PullSubject) and (same := self.of(repository, subject.manifest.digest)):
+        if isinstance(subject, PullSubject) and (
+            same := self.of(repository, subject.manifest.digest)
+        ):
             same.asked(asked_by)
             return same
         if not self._owned.open:
             raise EntrepotError("The engine is stopping.", "Pull again when it runs.")
         if len(self._tasks) >= RUNNING_AT_ONCE + WAITING_AT_MOST:
-            raise TooManyPulls(f"{RUNNING_AT_ONCE} pulls are under way, and {WAITING_AT_MOST:,} wait for their end.", "Pull again later.")
+            raise TooManyPulls(
+                f"{RUNNING_AT_ONCE} pulls are under way, and {WAITING_AT_MOST:,} wait for their end.",
+                "Pull again later.",
+            )
         pull = Pull(str(next(self._numbers)), repository, tag, origin, self._clock())
         pull.asked(asked_by)
         if isinstance(subject, PullSubject):
             self._becomes(pull, subject)
         self._pulls[pull.id] = pull
         self._forget_old()
-        task = self._owned.start(self._run(pull, None if isinstance(subject, PullSubject) else subject), f"pull {pull.id}")
+        task = self._owned.start(
+            self._run(pull, None if isinstance(subject, PullSubject) else subject),
+            f"pull {pull.id}",
+        )
         self._tasks[pull.id] = task
         # Not at the end of _run: a task that is cancelled before its first step never gets there.
         task.add_done_callback(lambda done: self._over(pull, cancelled=done.cancelled()))
@@ -310,7 +342,8 @@ class Pulls:
         return pull
 
     def cancel(self, id: str) -> Pull:
-        """Stop a pull. Blobs that no client and no other pull waits for are given up; those that are whole stay."""
+        """Stop a pull. Blobs that no client and no other pull waits for are given up; those that
+        are whole stay."""
         pull = self.get(id)
         task = self._tasks.get(id)
         if task is not None:
@@ -332,7 +365,8 @@ class Pulls:
                     same = self.of(pull.repository, subject.manifest.digest)
                     self._becomes(pull, subject)
                     if same is not None:
-                        # Another pull of the same image goes on already: this one shares its fills and ends with it.
+                        # Another pull of the same image goes on already: this one shares its fills
+                        # and ends with it.
                         self._under_way[pull.repository, subject.manifest.digest] = same
                 pull.state = PullState.RUNNING
                 await self._complete_layers(pull)
@@ -346,7 +380,11 @@ class Pulls:
         except EntrepotError as error:
             self._end(pull, PullState.FAILED, error)
         except Exception as error:
-            _log.error("The pull of %s failed in an unforeseen way: %s", pull.repository, where_raised(error))
+            _log.error(
+                "The pull of %s failed in an unforeseen way: %s",
+                pull.repository,
+                where_raised(error),
+            )
             _log.debug("The pull of %s", pull.repository, exc_info=error)
             self._end(pull, PullState.FAILED, _unforeseen(error))
 
@@ -377,10 +415,13 @@ class Pulls:
                 try:
                     await self._complete(pull, layer)
                 except Exception as error:
-                    # A layer that fails leaves the others alone: what arrives is kept, and the next pull has less to do.
+                    # A layer that fails leaves the others alone: what arrives is kept, and the next
+                    # pull has less to do.
                     errors[index] = error
 
-        await asyncio.gather(*(complete_next() for _ in range(min(LAYERS_AT_ONCE, len(pull.layers)))))
+        await asyncio.gather(
+            *(complete_next() for _ in range(min(LAYERS_AT_ONCE, len(pull.layers))))
+        )
         if errors:
             raise errors[min(errors)]
         # One that was held may have gone meanwhile: it was deleted by hand, or found to be damaged.
@@ -397,8 +438,18 @@ class Pulls:
         await blob.wait()
 
     async def _give_up_fills(self, pull: Pull) -> None:
-        wanted = {fill for other in self._pulls.values() if other is not pull and not other.state.ended for fill in other.fills() if not fill.ended}
-        given_up = [fill for fill in pull.fills() if not fill.ended and not fill.readers and fill not in wanted]
+        wanted = {
+            fill
+            for other in self._pulls.values()
+            if other is not pull and not other.state.ended
+            for fill in other.fills()
+            if not fill.ended
+        }
+        given_up = [
+            fill
+            for fill in pull.fills()
+            if not fill.ended and not fill.readers and fill not in wanted
+        ]
         for fill in given_up:
             self._give_up(fill)
         for fill in given_up:
@@ -408,7 +459,10 @@ class Pulls:
         pull.state = state
         # An ended pull stays at hand: what it says, and not the frames of what failed (S24).
         pull.error = None if error is None else Failure.of(error).error()
-        if pull.manifest is not None and self._under_way.get((pull.repository, pull.manifest.digest)) is pull:
+        if (
+            pull.manifest is not None
+            and self._under_way.get((pull.repository, pull.manifest.digest)) is pull
+        ):
             del self._under_way[pull.repository, pull.manifest.digest]
         try:
             pull.ended = self._clock()
@@ -426,4 +480,7 @@ class Pulls:
 
 def _unforeseen(error: Exception | None = None) -> EntrepotError:
     what = f" ({where_raised(error)})" if error is not None else ""
-    return EntrepotError(f"The pull failed for a reason that the engine did not foresee{what}.", "The engine's log has the details.")
+    return EntrepotError(
+        f"The pull failed for a reason that the engine did not foresee{what}.",
+        "The engine's log has the details.",
+    )

@@ -27,7 +27,8 @@ _decoder = msgspec.json.Decoder(PullSnapshot)
 
 
 class PullHistory:
-    """The ended pulls of one engine and of those before it. In memory they are without their layers, which the catalog has."""
+    """The ended pulls of one engine and of those before it. In memory they are without their
+    layers, which the catalog has."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
         self._catalog = catalog
@@ -77,7 +78,10 @@ class PullHistory:
         if not self._unwritten:
             return
         writing = dict(self._unwritten)
-        rows = {number: (pull.ended or 0.0, msgspec.json.encode(pull)) for number, pull in writing.items()}
+        rows = {
+            number: (pull.ended or 0.0, msgspec.json.encode(pull))
+            for number, pull in writing.items()
+        }
         await self._catalog.record_ended_pulls(rows, keep=KEPT, since=self._clock() - KEPT_FOR)
         for number in writing:
             self._unwritten.pop(number, None)

@@ -1,7 +1,9 @@
-"""What failed a moment ago, so that a storm of requests does not become a storm at a source registry.
+"""What failed a moment ago, so that a storm of requests does not become a storm at a source
+registry.
 
-A failure is remembered as its class and its texts. The exception itself would keep its traceback and its cause, and with them the frames, answers and buffers
-of the request that failed: 25 kB each (S24). It is raised again as a new exception.
+A failure is remembered as its class and its texts. The exception itself would keep its traceback
+and its cause, and with them the frames, answers and buffers of the request that failed: 25 kB each
+(S24). It is raised again as a new exception.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from entrepot.core.reference import Repository
 from entrepot.errors import EntrepotError
 
 REMEMBERED_FAILURES = 10_000
-"""Repositories, tags and digests of which it is remembered that their source failed or did not have them."""
+"""Repositories, tags and digests of which it is remembered that their source failed or did not have
+them."""
 
 TEXT_LIMIT = 1_000
 """Characters of each text of a failure that are remembered."""
@@ -23,7 +26,8 @@ TEXT_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The class of an error and its fields: texts and numbers, nothing that leads to the request that failed."""
+    """The class of an error and its fields: texts and numbers, nothing that leads to the request
+    that failed."""
 
     kind: type[EntrepotError]
     fields: tuple[tuple[str, str | float | None], ...]
@@ -41,7 +45,8 @@ class Failure:
     def error(self) -> EntrepotError:
         """A new error of the same class, with the same fields."""
         fields = dict(self.fields)
-        # Not its constructor: classes have arguments of their own, and all that these set is in the fields.
+        # Not its constructor: classes have arguments of their own, and all that these set is in the
+        # fields.
         error = self.kind.__new__(self.kind, fields.get("what", ""))
         vars(error).update(fields)
         return error
@@ -55,9 +60,12 @@ class _Remembered:
 
 
 class Failures:
-    """Failures by repository and reference, each for *lifetime* seconds. *clock* is monotonic, in seconds."""
+    """Failures by repository and reference, each for *lifetime* seconds. *clock* is monotonic, in
+    seconds."""
 
-    def __init__(self, *, lifetime: float, clock: Callable[[], float], limit: int = REMEMBERED_FAILURES) -> None:
+    def __init__(
+        self, *, lifetime: float, clock: Callable[[], float], limit: int = REMEMBERED_FAILURES
+    ) -> None:
         self._lifetime = lifetime
         self._clock = clock
         self._limit = limit
@@ -67,16 +75,27 @@ class Failures:
     def __len__(self) -> int:
         return len(self._failures)
 
-    def remember(self, repository: Repository, reference: str, error: EntrepotError, *, has_copy: bool = False) -> None:
-        """Remember that *reference* failed. With *has_copy* something is cached that can be served meanwhile."""
+    def remember(
+        self,
+        repository: Repository,
+        reference: str,
+        error: EntrepotError,
+        *,
+        has_copy: bool = False,
+    ) -> None:
+        """Remember that *reference* failed. With *has_copy* something is cached that can be served
+        meanwhile."""
         self.drop_expired()
-        self._failures[repository, reference] = _Remembered(Failure.of(error), self._clock() + self._lifetime, has_copy)
+        self._failures[repository, reference] = _Remembered(
+            Failure.of(error), self._clock() + self._lifetime, has_copy
+        )
         self._failures.move_to_end((repository, reference))
         while len(self._failures) > self._limit:
             self._failures.popitem(last=False)
 
     def check(self, repository: Repository, reference: str, *, without_copy: bool = False) -> None:
-        """Raise what is remembered of *reference*, as a new exception. With *without_copy* only where nothing cached could be served instead."""
+        """Raise what is remembered of *reference*, as a new exception. With *without_copy* only
+        where nothing cached could be served instead."""
         remembered = self._failures.get((repository, reference))
         if remembered is None or (without_copy and remembered.has_copy):
             return

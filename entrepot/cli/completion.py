@@ -1,7 +1,9 @@
-"""Completion in the shell: names of rules, credential sets, repositories and tags, as a running engine of this user has them.
+"""Completion in the shell: names of rules, credential sets, repositories and tags, as a running
+engine of this user has them.
 
-Nothing here starts an engine, and nothing is printed where none answers within `ANSWER_WITHIN` seconds. Only values that no shell takes for anything else are
-offered (`_PLAIN`): click's script for bash puts them into an array without quotation marks.
+Nothing here starts an engine, and nothing is printed where none answers within `ANSWER_WITHIN`
+seconds. Only values that no shell takes for anything else are offered (`_PLAIN`): click's script
+for bash puts them into an array without quotation marks.
 """
 
 from __future__ import annotations
@@ -34,7 +36,16 @@ ANSWER_WITHIN = 1.0
 MOST = 200
 """Values that are offered at most."""
 
-PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x")
+PLATFORMS = (
+    "linux/amd64",
+    "linux/arm64",
+    "linux/arm/v7",
+    "linux/arm/v6",
+    "linux/386",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+)
 """The platforms that public images have most often."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}")
@@ -51,7 +62,9 @@ def rule_names(context: click.Context, _: click.Parameter, incomplete: str) -> l
     return _items(_ask(context, names), incomplete)
 
 
-def credential_set_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def credential_set_names(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Names of credential sets."""
 
     async def names(client: CacheClient) -> list[str]:
@@ -60,17 +73,26 @@ def credential_set_names(context: click.Context, _: click.Parameter, incomplete:
     return _items(_ask(context, names), incomplete)
 
 
-def login_servers(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def login_servers(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Login servers that credential sets may be for."""
 
     async def servers(client: CacheClient) -> list[str]:
-        return [upstream.login_server for upstream in await client.upstreams() if upstream.sign_in.value != "none"]
+        return [
+            upstream.login_server
+            for upstream in await client.upstreams()
+            if upstream.sign_in.value != "none"
+        ]
 
     return _items(_ask(context, servers), incomplete)
 
 
-def source_repositories(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The login servers that a source repository begins with, and what the rules already have below them."""
+def source_repositories(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The login servers that a source repository begins with, and what the rules already have below
+    them."""
 
     async def beginnings(client: CacheClient) -> list[str]:
         servers = [f"{upstream.login_server}/" for upstream in await client.upstreams()]
@@ -79,12 +101,18 @@ def source_repositories(context: click.Context, _: click.Parameter, incomplete: 
     return _items(_ask(context, beginnings), incomplete)
 
 
-def repositories(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def repositories(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Names of cached repositories."""
-    return _items(_ask(context, lambda client: client.repository_names(incomplete, MOST)), incomplete)
+    return _items(
+        _ask(context, lambda client: client.repository_names(incomplete, MOST)), incomplete
+    )
 
 
-def cached_images(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def cached_images(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Cached repositories, and the tags of one that is named whole or is the only one."""
     return _items(_ask(context, lambda client: _images(client, incomplete)), incomplete)
 
@@ -93,7 +121,10 @@ def images(context: click.Context, _: click.Parameter, incomplete: str) -> list[
     """Cached repositories and their tags, and the repositories that rules have."""
 
     async def both(client: CacheClient) -> list[str]:
-        return [*await _images(client, incomplete), *(rule.target_repository.rstrip("*") for rule in await client.rules())]
+        return [
+            *await _images(client, incomplete),
+            *(rule.target_repository.rstrip("*") for rule in await client.rules()),
+        ]
 
     return _items(_ask(context, both), incomplete)
 
@@ -125,7 +156,8 @@ async def _images(client: CacheClient, incomplete: str) -> list[str]:
 
 
 def _ask(context: click.Context, work: Work) -> list[str]:
-    """What *work* gets from the engine of this user; nothing where another engine is meant, none answers, or it takes too long."""
+    """What *work* gets from the engine of this user; nothing where another engine is meant, none
+    answers, or it takes too long."""
     if context.find_root().params.get("connect"):
         # It may take seconds, and ask for a password.
         return []
@@ -134,7 +166,9 @@ def _ask(context: click.Context, work: Work) -> list[str]:
     def run() -> None:
         # The shell has no place for a message.
         with suppress(ClientError, EntrepotError):
-            answer.extend(without_waiting(work(CacheClient.blocking_at(Directories.of_user().socket))))
+            answer.extend(
+                without_waiting(work(CacheClient.blocking_at(Directories.of_user().socket)))
+            )
 
     thread = Thread(target=run, daemon=True)
     thread.start()
@@ -144,8 +178,12 @@ def _ask(context: click.Context, work: Work) -> list[str]:
 
 def _items(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
     """Those that begin as what is typed, each once. What ends with a slash is only a beginning."""
-    matching = dict.fromkeys(value for value in values if value.startswith(incomplete) and _PLAIN.fullmatch(value))
-    return [CompletionItem(value, is_beginning=value.endswith("/")) for value in list(matching)[:MOST]]
+    matching = dict.fromkeys(
+        value for value in values if value.startswith(incomplete) and _PLAIN.fullmatch(value)
+    )
+    return [
+        CompletionItem(value, is_beginning=value.endswith("/")) for value in list(matching)[:MOST]
+    ]
 
 
 _BASH = """\
@@ -180,7 +218,8 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class ImageBashComplete(BashComplete):
-    """click's completion for bash, with a word that has colons in it taken as one: readline ends words there, and an image has one before its tag."""
+    """click's completion for bash, with a word that has colons in it taken as one: readline ends
+    words there, and an image has one before its tag."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH

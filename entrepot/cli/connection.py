@@ -1,4 +1,5 @@
-"""Which engine a command speaks to: this user's, one on another machine over ssh, or one that offers its management over HTTPS."""
+"""Which engine a command speaks to: this user's, one on another machine over ssh, or one that
+offers its management over HTTPS."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class ConnectionInvalid(EntrepotError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A way to an engine that stands. *blocks* says whether a client of it can do without an event loop."""
+    """A way to an engine that stands. *blocks* says whether a client of it can do without an event
+    loop."""
 
     make_client: Callable[[bool], CacheClient]
     blocks: bool
@@ -41,7 +43,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the options say. *target* is ``ssh://…`` or ``https://…``; None: the engine of this user on this machine."""
+    """What the options say. *target* is ``ssh://…`` or ``https://…``; None: the engine of this user
+    on this machine."""
 
     target: str | None = None
     read_only: bool = False
@@ -55,7 +58,8 @@ class Connection:
 
     @contextmanager
     def link(self, *, keep: bool = False) -> Iterator[Link]:
-        """The way to the engine, which stands within it. *keep* connects again when it is lost. Raises `EntrepotError` and `ClientError`."""
+        """The way to the engine, which stands within it. *keep* connects again when it is lost.
+        Raises `EntrepotError` and `ClientError`."""
         if self.target is None:
             from entrepot.cli.no_engine import note_of_another_user, why_no_engine
 
@@ -68,17 +72,25 @@ class Connection:
             from entrepot.cli.tunnel import SshAddress, Tunnel
 
             with cleans_up_when_ended(), Tunnel(SshAddress.parse(self.target)) as tunnel:
-                # ssh asks on the terminal itself, wherever standard input comes from. Without one there, nobody looks at it.
+                # ssh asks on the terminal itself, wherever standard input comes from. Without one
+                # there, nobody looks at it.
                 tunnel.open(asks=sys.stderr.isatty())
                 if keep:
                     tunnel.keep()
                 yield self._on_socket(tunnel.socket, tunnel.absent)
-        elif (found := re.fullmatch(r"(https://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?)/?", self.target)) is not None:
+        elif (
+            found := re.fullmatch(
+                r"(https://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?)/?", self.target
+            )
+        ) is not None:
             yield self._over_https(found[1])
         else:
             from entrepot.cli.tunnel import without_password
 
-            raise ConnectionInvalid(f"{without_password(self.target)} is no address of an engine.", "Write ssh://[USER@]HOST[:PORT] or https://HOST:PORT.")
+            raise ConnectionInvalid(
+                f"{without_password(self.target)} is no address of an engine.",
+                "Write ssh://[USER@]HOST[:PORT] or https://HOST:PORT.",
+            )
 
     def _on_socket(self, socket: Path, absent: str | Callable[[], str]) -> Link:
         def make(blocking: bool) -> CacheClient:
@@ -92,11 +104,23 @@ class Connection:
 
         def make(_: bool) -> CacheClient:
             try:
-                return CacheClient.over_https(address, token, ca_file=self.ca_file, read_only=self.read_only)
+                return CacheClient.over_https(
+                    address, token, ca_file=self.ca_file, read_only=self.read_only
+                )
             except OSError as error:
-                reason = f"it {error}" if isinstance(error, CertificatesInvalid) else error.strerror or str(error)
-                hint = error.hint if isinstance(error, CertificatesInvalid) else "Put one certificate or more there in PEM format."
-                raise ConnectionInvalid(f"The certificates in {self.ca_file} can't be used: {reason}.", hint) from None
+                reason = (
+                    f"it {error}"
+                    if isinstance(error, CertificatesInvalid)
+                    else error.strerror or str(error)
+                )
+                hint = (
+                    error.hint
+                    if isinstance(error, CertificatesInvalid)
+                    else "Put one certificate or more there in PEM format."
+                )
+                raise ConnectionInvalid(
+                    f"The certificates in {self.ca_file} can't be used: {reason}.", hint
+                ) from None
 
         return Link(make, blocks=False)
 
@@ -111,11 +135,20 @@ class Connection:
                 raise ConnectionInvalid(error.what, error.hint) from None
             place = str(self.token_file)
         else:
-            token, place = os.environ.get(TOKEN_VARIABLE, "").removeprefix("\ufeff").strip(), f"the environment variable {TOKEN_VARIABLE}"
+            token, place = (
+                os.environ.get(TOKEN_VARIABLE, "").removeprefix("\ufeff").strip(),
+                f"the environment variable {TOKEN_VARIABLE}",
+            )
             if not token:
-                raise ConnectionInvalid(f"{address} asks for a token.", f"Give it with --token-file FILE, or in {place}.")
+                raise ConnectionInvalid(
+                    f"{address} asks for a token.",
+                    f"Give it with --token-file FILE, or in {place}.",
+                )
         if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
-            raise ConnectionInvalid(f"There is no token in {place}.", "It is one word of letters, digits and a few signs; RFC 6750 says which.")
+            raise ConnectionInvalid(
+                f"There is no token in {place}.",
+                "It is one word of letters, digits and a few signs; RFC 6750 says which.",
+            )
         return token
 
 
@@ -127,7 +160,8 @@ def connection() -> Connection:
 
 
 def link() -> Link:
-    """The way to the engine of the command which runs. It is made once, and stands until the command has ended."""
+    """The way to the engine of the command which runs. It is made once, and stands until the
+    command has ended."""
     context = click.get_current_context().find_root()
     if (made := context.meta.get(__name__)) is None:
         made = context.meta[__name__] = context.with_resource(connection().link())

@@ -39,7 +39,14 @@ _SECRET = (
     "Where it is kept, never the secret itself: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, "
     "docker-config:{0}, docker-helper:HELPER/{0} or 'command:/path arguments'."
 )
-_SET_COLUMNS = (Column("Name"), Column("Login server"), Column("User name"), Column("Password"), Column("Health"), Column("Used by", right=True))
+_SET_COLUMNS = (
+    Column("Name"),
+    Column("Login server"),
+    Column("User name"),
+    Column("Password"),
+    Column("Health"),
+    Column("Used by", right=True),
+)
 
 
 @credential_set.command("list")
@@ -50,11 +57,31 @@ def list_sets(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(each.name, each.login_server, each.username_id, each.password_id, each.health.value, counted(len(each.used_by), "rule")) for each in found]
-    print_table(_SET_COLUMNS, rows, empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create")
+    rows = [
+        (
+            each.name,
+            each.login_server,
+            each.username_id,
+            each.password_id,
+            each.health.value,
+            counted(len(each.used_by), "rule"),
+        )
+        for each in found
+    ]
+    print_table(
+        _SET_COLUMNS,
+        rows,
+        empty="There is no credential set yet. Make one in the dashboard, or with: entrepot credential-set create",
+    )
 
 
-_existing = click.option("--name", "-n", required=True, shell_complete=credential_set_names, help="Name of the credential set.")
+_existing = click.option(
+    "--name",
+    "-n",
+    required=True,
+    shell_complete=credential_set_names,
+    help="Name of the credential set.",
+)
 
 
 @credential_set.command("show")
@@ -67,12 +94,27 @@ def show_set(name: str, as_json: bool) -> None:
 
 @credential_set.command("create")
 @name_option
-@click.option("--login-server", "-l", required=True, shell_complete=login_servers, help="The source registry: docker.io")
-@click.option("--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username"))
-@click.option("--password-id", "-p", required=True, help="The password or token. " + _SECRET.format("password"))
+@click.option(
+    "--login-server",
+    "-l",
+    required=True,
+    shell_complete=login_servers,
+    help="The source registry: docker.io",
+)
+@click.option(
+    "--username-id", "-u", required=True, help="The user name. " + _SECRET.format("username")
+)
+@click.option(
+    "--password-id",
+    "-p",
+    required=True,
+    help="The password or token. " + _SECRET.format("password"),
+)
 @run_program_option
 @as_json
-def create_set(name: str, login_server: str, username_id: str, password_id: str, yes: bool, as_json: bool) -> None:
+def create_set(
+    name: str, login_server: str, username_id: str, password_id: str, yes: bool, as_json: bool
+) -> None:
     """Make a credential set."""
     confirm_programs((username_id, password_id), yes=yes)
 
@@ -89,10 +131,14 @@ def create_set(name: str, login_server: str, username_id: str, password_id: str,
 @click.option("--password-id", "-p", help="The password or token. " + _SECRET.format("password"))
 @run_program_option
 @as_json
-def update_set(name: str, username_id: str | None, password_id: str | None, yes: bool, as_json: bool) -> None:
+def update_set(
+    name: str, username_id: str | None, password_id: str | None, yes: bool, as_json: bool
+) -> None:
     """Change where the secrets of a credential set are kept."""
     if username_id is None and password_id is None:
-        raise click.UsageError("There is nothing to change: give --username-id, --password-id or both.")
+        raise click.UsageError(
+            "There is nothing to change: give --username-id, --password-id or both."
+        )
     confirm_programs((username_id, password_id), yes=yes)
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
@@ -128,7 +174,8 @@ def delete_set(name: str, dry_run: bool, yes: bool) -> None:
 
 
 def sign_in_remark(credential_set: CredentialSetSnapshot) -> str | None:
-    """What to do about the first sign-in of a set that was created or changed; None where it succeeded."""
+    """What to do about the first sign-in of a set that was created or changed; None where it
+    succeeded."""
     name = credential_set.name
     if credential_set.health is HealthStatus.HEALTHY:
         return None

@@ -40,21 +40,27 @@ _ELSEWHERE = "Set TMPDIR to another directory, with room in it and a short path.
 
 
 def require_terminal(instead: str) -> None:
-    """Refuse in one sentence where nothing can be drawn, and name what does without: *instead*. Textual draws on standard error, whatever that is."""
+    """Refuse in one sentence where nothing can be drawn, and name what does without: *instead*.
+    Textual draws on standard error, whatever that is."""
     if not all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)):
         note(f"Error: the dashboard needs a terminal. Without one: {instead}")
         sys.exit(2)
     if os.environ.get("TERM", "") in {"", "dumb"}:
-        note(f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}")
+        note(
+            f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+        )
         sys.exit(2)
 
 
 def open_dashboard(connection: Connection, chosen: Mapping[str, Any]) -> None:
-    """Open the dashboard on the engine that the connection leads to, with the options *chosen* on the command line.
+    """Open the dashboard on the engine that the connection leads to, with the options *chosen* on
+    the command line.
 
     On this user's own one is started when none answers.
     """
-    require_terminal("entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help")
+    require_terminal(
+        "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help"
+    )
     try:
         if connection.is_elsewhere:
             _open_elsewhere(connection, chosen)
@@ -76,9 +82,15 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
     process = None
     if not _answers(directories.socket) and not _answers_again(directories):
         if connection.read_only:
-            raise EngineUnreachable("No engine is running, and with --read-only none is started. Start one with: entrepot serve")
+            raise EngineUnreachable(
+                "No engine is running, and with --read-only none is started. Start one with: entrepot serve"
+            )
         process = start_engine(directories)
-    client = CacheClient.at(directories.socket, read_only=connection.read_only, absent=lambda: why_no_engine(directories))
+    client = CacheClient.at(
+        directories.socket,
+        read_only=connection.read_only,
+        absent=lambda: why_no_engine(directories),
+    )
     stays = _run(client, chosen, started_engine=process is not None)
     if process is not None and not stays:
         # By its own signal: a read-only engine takes no orders, not even this one.
@@ -89,17 +101,24 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 
 
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
-    """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the command line."""
+    """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the
+    command line."""
     from entrepot.demo import OFFERED
 
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
-    note("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.")
+    note(
+        "This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays."
+    )
     with ExitStack() as stack:
         stack.enter_context(cleans_up_when_ended())
         # Short, because the path of a Unix socket has to be.
         try:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)))
+            root = Path(
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="entrepot-demo-", ignore_cleanup_errors=True)
+                )
+            )
             directories = Directories.under(root)
             directories.make()
         except OSError as error:
@@ -118,7 +137,12 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
             except KeyboardInterrupt:
                 click.echo(err=True)
         else:
-            _run(CacheClient.at(directories.socket, read_only=read_only), chosen, started_engine=False, offered=OFFERED)
+            _run(
+                CacheClient.at(directories.socket, read_only=read_only),
+                chosen,
+                started_engine=False,
+                offered=OFFERED,
+            )
     note("The demo is over, and all of it is removed. The real thing: entrepot")
 
 
@@ -126,9 +150,13 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
 def _demo_engine(directories: Directories) -> Iterator[EngineStatus]:
     log = directories.log / "engine.log"
     with _opened(log, _ELSEWHERE) as output:
-        # The engine ends when the other end of its standard input is closed, so also when this program is killed.
+        # The engine ends when the other end of its standard input is closed, so also when this
+        # program is killed.
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)], stdin=subprocess.PIPE, stdout=output, stderr=output
+            [sys.executable, "-m", "entrepot.demo.run", str(directories.config.parent)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
         )
     try:
         yield _wait_for(directories.socket, process, log, since=0)
@@ -151,8 +179,11 @@ def _explain(status: EngineStatus, offered: Sequence[str]) -> None:
     tell("ctrl+c ends it.")
 
 
-def start_engine(directories: Directories, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start an engine in a session of its own, so that it outlives this terminal, and wait until it answers; raises `EngineError`."""
+def start_engine(
+    directories: Directories, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start an engine in a session of its own, so that it outlives this terminal, and wait until it
+    answers; raises `EngineError`."""
     log = directories.log / "engine.log"
     with _opened(log) as output:
         since = output.tell()
@@ -181,18 +212,25 @@ def _opened(log: Path, hint: str | None = None) -> BinaryIO:
         raise EngineError(f"The log {log} can't be written: {error.strerror}.", hint) from None
 
 
-def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path, *, since: int) -> EngineStatus:
-    """Wait until the engine answers. Its words in the log begin at byte *since*; before it are those of engines that ran earlier."""
+def _wait_for(
+    socket: Path, process: subprocess.Popen[bytes], log: Path, *, since: int
+) -> EngineStatus:
+    """Wait until the engine answers. Its words in the log begin at byte *since*; before it are
+    those of engines that ran earlier."""
     until = time.monotonic() + START_PATIENCE
     while time.monotonic() < until:
         try:
             return _status_at(socket)
         except EngineUnreachable:
             if process.poll() is not None:
-                raise EngineError(f"The engine did not come up. {_last_words(log, since)}", f"Its log: {log}") from None
+                raise EngineError(
+                    f"The engine did not come up. {_last_words(log, since)}", f"Its log: {log}"
+                ) from None
             time.sleep(0.05)
     process.terminate()
-    raise EngineError(f"The engine does not answer after {START_PATIENCE:.0f} s.", f"Its log: {log}")
+    raise EngineError(
+        f"The engine does not answer after {START_PATIENCE:.0f} s.", f"Its log: {log}"
+    )
 
 
 def _last_words(log: Path, since: int) -> str:
@@ -204,7 +242,8 @@ def _last_words(log: Path, since: int) -> str:
     if not lines:
         return "It gave no reason."
     if lines[-1].startswith("Error: "):
-        # The code in parentheses at its end would stand before that of the error which this becomes a part of.
+        # The code in parentheses at its end would stand before that of the error which this becomes
+        # a part of.
         return re.sub(r" \(\w+\)$", "", lines[-1].removeprefix("Error: "))
     return "\n".join(["It wrote:", *(f"  {printable(line)}" for line in lines[-LOG_LINES:]), ""])
 
@@ -227,7 +266,8 @@ def _answers(socket: Path) -> bool:
 
 
 def _answers_again(directories: Directories) -> bool:
-    """Whether an engine that runs on the data answers after a moment; raises `EngineUnreachable` where it does not, False where none runs."""
+    """Whether an engine that runs on the data answers after a moment; raises `EngineUnreachable`
+    where it does not, False where none runs."""
     until = time.monotonic() + RUNNING_PATIENCE
     while running_engine(directories.lock) is not None:
         if _answers(directories.socket):
@@ -239,7 +279,8 @@ def _answers_again(directories: Directories) -> bool:
 
 
 def show_keys(*, markdown: bool, check: bool) -> None:
-    """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with those."""
+    """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with
+    those."""
     try:
         told, problems = _dashboard().keys_told(Directories.of_user().config, markdown=markdown)
     except EntrepotError as error:
@@ -254,16 +295,30 @@ def show_keys(*, markdown: bool, check: bool) -> None:
         note("All keys of keymap.toml can be used.")
 
 
-def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool, offered: Sequence[str] = ()) -> bool:
-    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal has ended the dashboard.
+def _run(
+    client: CacheClient,
+    chosen: Mapping[str, Any],
+    *,
+    started_engine: bool,
+    offered: Sequence[str] = (),
+) -> bool:
+    """Run the dashboard; whether the engine shall go on afterwards. Ends the program when a signal
+    has ended the dashboard.
 
     *offered* are the images of a demo's source.
     """
-    # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one that runs elsewhere.
+    # Colours, keys and faults are this user's, whoever's engine it is: also in a demo, and for one
+    # that runs elsewhere.
     own = Directories.of_user()
     try:
         outcome = _dashboard().run_dashboard(
-            client, config=own.config, data=own.data, log=own.log, chosen=chosen, started_engine=started_engine, offered=offered
+            client,
+            config=own.config,
+            data=own.data,
+            log=own.log,
+            chosen=chosen,
+            started_engine=started_engine,
+            offered=offered,
         )
     except EntrepotError as error:
         fail(error)
@@ -273,11 +328,14 @@ def _run(client: CacheClient, chosen: Mapping[str, Any], *, started_engine: bool
 
 
 def _dashboard() -> Any:
-    # The dashboard is a client of the engine like any other: the engine's package knows it only here, by name, and only when it is opened.
+    # The dashboard is a client of the engine like any other: the engine's package knows it only
+    # here, by name, and only when it is opened.
     from importlib import import_module
 
     try:
         return import_module("tui.run")
     except ModuleNotFoundError as error:
-        note(f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says.")
+        note(
+            f"Error: the dashboard is not installed ({error}). Install Entrepot as its README says."
+        )
         sys.exit(REFUSED)

@@ -19,7 +19,18 @@ from entrepot.cli.credential_sets import credential_set
 from entrepot.cli.pulls import pull, refresh
 from entrepot.cli.repositories import evict, repository
 from entrepot.cli.rules import rule
-from entrepot.cli.session import REFUSED, UNREACHABLE, as_json, ask, broken_pipe, fail, note, print_fields, print_json, tell
+from entrepot.cli.session import (
+    REFUSED,
+    UNREACHABLE,
+    as_json,
+    ask,
+    broken_pipe,
+    fail,
+    note,
+    print_fields,
+    print_json,
+    tell,
+)
 from entrepot.cli.verify import verify
 from entrepot.config.directories import Directories
 from entrepot.core.states import Outcome
@@ -42,7 +53,8 @@ class _Commands(click.Group):
 
 
 def _help_width() -> int | None:
-    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes before it); None where there is none, and COLUMNS counts."""
+    """Columns of a help text on a terminal, as many as click would take (F76: there COLUMNS goes
+    before it); None where there is none, and COLUMNS counts."""
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (AttributeError, ValueError, OSError):
@@ -50,23 +62,41 @@ def _help_width() -> int | None:
     return max(min(columns or 80, 80) - 2, 50)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _help_width()})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _help_width()},
+)
 @click.option(
     "--connect",
     metavar="URL",
     envvar="ENTREPOT_CONNECT",
     help="The engine of another machine: ssh://[USER@]HOST[:PORT], or https://HOST:PORT where it offers its management. [env: ENTREPOT_CONNECT]",
 )
-@click.option("--read-only", is_flag=True, help="Change nothing: the engine refuses all changes that this command or dashboard asks for.")
+@click.option(
+    "--read-only",
+    is_flag=True,
+    help="Change nothing: the engine refuses all changes that this command or dashboard asks for.",
+)
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help=f"The token for https://, in a file that only you may use [default: in the environment variable {TOKEN_VARIABLE}].",
 )
-@click.option("--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificate authorities for https:// besides the system's, in PEM format.")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Certificate authorities for https:// besides the system's, in PEM format.",
+)
 @click.version_option(__version__, prog_name="entrepot")
-@click.option("--theme", metavar="NAME", shell_complete=themes, help="Colours of the dashboard, such as entrepot-light or ansi-dark.")
+@click.option(
+    "--theme",
+    metavar="NAME",
+    shell_complete=themes,
+    help="Colours of the dashboard, such as entrepot-light or ansi-dark.",
+)
 @click.option("--ascii", is_flag=True, help="Draw the dashboard with ASCII characters only.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.pass_context
@@ -86,31 +116,60 @@ def cli(
     """
     context.obj = Connection(connect or None, read_only, token_file, ca_file)
     looks = {"theme": theme, "ascii": ascii or None, "mouse": False if no_mouse else None}
-    context.meta[_LOOKS] = chosen = {name: value for name, value in looks.items() if value is not None}
+    context.meta[_LOOKS] = chosen = {
+        name: value for name, value in looks.items() if value is not None
+    }
     if context.invoked_subcommand is None:
         from entrepot.cli.dashboard import open_dashboard
 
         open_dashboard(context.obj, chosen)
-    elif context.invoked_subcommand in _LOCAL and connect and context.get_parameter_source("connect") is not click.core.ParameterSource.ENVIRONMENT:
-        raise click.UsageError(f"entrepot {context.invoked_subcommand} is about this machine, and can't be used with --connect.")
+    elif (
+        context.invoked_subcommand in _LOCAL
+        and connect
+        and context.get_parameter_source("connect") is not click.core.ParameterSource.ENVIRONMENT
+    ):
+        raise click.UsageError(
+            f"entrepot {context.invoked_subcommand} is about this machine, and can't be used with --connect."
+        )
     elif chosen and context.invoked_subcommand != "demo":
-        raise click.UsageError("--theme, --ascii and --no-mouse are for the dashboard, and no command takes them but demo.")
+        raise click.UsageError(
+            "--theme, --ascii and --no-mouse are for the dashboard, and no command takes them but demo."
+        )
 
 
 @cli.command()
-@click.option("--headless", is_flag=True, help="Without the dashboard: print how to pull, and run until ctrl+c.")
+@click.option(
+    "--headless",
+    is_flag=True,
+    help="Without the dashboard: print how to pull, and run until ctrl+c.",
+)
 @click.pass_context
 def demo(context: click.Context, headless: bool) -> None:
-    """Show Entrepot with a make-believe source registry, in a temporary directory. It needs no internet."""
+    """Show Entrepot with a make-believe source registry, in a temporary directory. It needs no
+    internet."""
     from entrepot.cli.dashboard import open_demo
 
     open_demo(context.meta[_LOOKS], read_only=context.obj.read_only, headless=headless)
 
 
 @cli.command()
-@click.option("--listen", metavar="HOST:PORT", help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].")
-@click.option("--read-only", is_flag=True, help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.")
-@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True, help="Lines for people or for programs.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where container clients find the registry [default: from settings.toml, else 127.0.0.1:5000].",
+)
+@click.option(
+    "--read-only",
+    is_flag=True,
+    help="Refuse all changes through the management API, whoever asks. Container clients pull as ever.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["plain", "json"]),
+    default="plain",
+    show_default=True,
+    help="Lines for people or for programs.",
+)
 @click.option(
     "--log-file",
     type=click.Path(path_type=Path),
@@ -118,7 +177,13 @@ def demo(context: click.Context, headless: bool) -> None:
     help="Log to FILE instead of standard error. It may be rotated; at 16 MB it becomes FILE.1.",
 )
 @click.pass_obj
-def serve(connection: Connection, listen: str | None, read_only: bool, log_format: str, log_file: Path | None) -> None:
+def serve(
+    connection: Connection,
+    listen: str | None,
+    read_only: bool,
+    log_format: str,
+    log_file: Path | None,
+) -> None:
     """Run the engine in the foreground, until SIGTERM or ctrl+c."""
     import asyncio
 
@@ -171,9 +236,15 @@ def status(as_json: bool) -> None:
             ("Cache rules", f"{found.rules:,} of {found.rules_limit:,}"),
             ("Credential sets", f"{found.credential_sets:,}"),
             ("Repositories", f"{found.repositories:,}"),
-            ("Held", f"{size(found.blobs_size)} of {size(found.space_limit)}, {size(found.space_free)} free on the file system"),
+            (
+                "Held",
+                f"{size(found.blobs_size)} of {size(found.space_limit)}, {size(found.space_free)} free on the file system",
+            ),
             ("Pulling", f"{found.pulls_running:,} at {size(found.speed)}/s"),
-            ("Since the start", f"{size(found.served)} served, {size(found.from_source)} from sources"),
+            (
+                "Since the start",
+                f"{size(found.served)} served, {size(found.from_source)} from sources",
+            ),
             ("Last 24 hours", _last_day(found.last_day)),
         ]
     )
@@ -185,7 +256,10 @@ def _last_day(counts: ActivityCounts) -> str:
     share = counts.hit_share
     if share is None:
         return "nothing was pulled"
-    answers, saved = counted(counts.hits + counts.misses, "answer"), counted(counts.requests_saved, "request")
+    answers, saved = (
+        counted(counts.hits + counts.misses, "answer"),
+        counted(counts.requests_saved, "request"),
+    )
     return f"{share:.0%} of {answers} from the cache, {size(counts.served)} served, {size(counts.from_source)} from sources, {saved} to them saved"
 
 
@@ -194,11 +268,18 @@ for _each in (rule, credential_set, repository, evict, verify, pull, refresh):
 
 
 @cli.command()
-@click.option("--rule", "-r", metavar="NAME", shell_complete=rule_names, help="Look at what this cache rule needs only.")
+@click.option(
+    "--rule",
+    "-r",
+    metavar="NAME",
+    shell_complete=rule_names,
+    help="Look at what this cache rule needs only.",
+)
 @as_json
 @click.pass_context
 def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
-    """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something fails."""
+    """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something
+    fails."""
     try:
         found = ask(lambda client: client.examine(rule)).findings
     except SystemExit as end:
@@ -210,7 +291,9 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
         print_json(found)
     else:
         for each in found:
-            tell(f"{each.outcome.value:<4}  {printable(f'{each.about}: {each.check}: {each.what} {each.advice}')}")
+            tell(
+                f"{each.outcome.value:<4}  {printable(f'{each.about}: {each.check}: {each.what} {each.advice}')}"
+            )
     failed = [each for each in found if each.outcome is Outcome.FAILED]
     if failed:
         note(f"{counted(len(failed), 'check')} of {len(found)} failed.")
@@ -241,7 +324,11 @@ def _tell_why_none_starts() -> None:
 
 @cli.command()
 @click.option("--markdown", is_flag=True, help="As tables of Markdown.")
-@click.option("--check", is_flag=True, help="Print only what is wrong with keymap.toml. Exit status 1 when something is.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Print only what is wrong with keymap.toml. Exit status 1 when something is.",
+)
 def keys(markdown: bool, check: bool) -> None:
     """Show all keys of the dashboard, with your own of keymap.toml."""
     from entrepot.cli.dashboard import show_keys
@@ -274,11 +361,16 @@ def paths(as_json: bool) -> None:
 @cli.command("management-token")
 @click.argument("file", type=click.Path(path_type=Path))
 def management_token(file: Path) -> None:
-    """Make a token for the management API over HTTPS, and write it into FILE, which must not be there yet and which only you may use."""
+    """Make a token for the management API over HTTPS, and write it into FILE, which must not be
+    there yet and which only you may use."""
     import secrets
 
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as written:
+        with open(
+            os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600),
+            "w",
+            encoding="ascii",
+        ) as written:
             written.write(f"{secrets.token_urlsafe(32)}\n")
     except OSError as error:
         cures = {
@@ -288,12 +380,15 @@ def management_token(file: Path) -> None:
         cure = cures.get(error.errno or 0, "")
         note(f"Error: The token can't be written to {file}: {error.strerror}.{cure}")
         sys.exit(REFUSED)
-    note(f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file.")
+    note(
+        f"The token is in {file}. Name it as token_file below [management] in settings.toml, and give it to clients with --token-file."
+    )
 
 
 @cli.command(hidden=True)
 def dial() -> None:
-    """Tell where the socket of the running engine is, and stay until standard input ends: what --connect ssh:// runs at the far side."""
+    """Tell where the socket of the running engine is, and stay until standard input ends: what
+    --connect ssh:// runs at the far side."""
     import socket
 
     from entrepot.cli.tunnel import ANNOUNCEMENT
@@ -334,7 +429,8 @@ def main() -> None:
 def _open_standard_descriptors() -> None:
     """Lead standard input, output and error to /dev/null where they were closed (``>&-``).
 
-    Else the next file that is opened gets the number, such as the catalog, and what is written to standard error would land in it.
+    Else the next file that is opened gets the number, such as the catalog, and what is written to
+    standard error would land in it.
     """
     for number in range(3):
         try:

@@ -1,6 +1,7 @@
 """Why no engine answers on the socket of this user, in the words of a command (F68).
 
-An engine may run and not be reached: its socket is gone, this shell has another ``XDG_RUNTIME_DIR`` (cron, su), or one that belongs to another user (sudo -E).
+An engine may run and not be reached: its socket is gone, this shell has another ``XDG_RUNTIME_DIR``
+(cron, su), or one that belongs to another user (sudo -E).
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from pathlib import Path
 
 from entrepot.api.client import NO_ENGINE
 from entrepot.causes import user_name
-from entrepot.config.directories import SHORTER_PATH, Directories, runtime_problem, socket_path_problem
+from entrepot.config.directories import (
+    SHORTER_PATH,
+    Directories,
+    runtime_problem,
+    socket_path_problem,
+)
 from entrepot.config.lock_file import RunningEngine, running_engine
 from entrepot.formatting import printable
 
@@ -33,7 +39,8 @@ def why_no_engine(directories: Directories) -> str:
 
 
 def note_of_another_user(socket: Path) -> str | None:
-    """What root should know that reaches the engine of another user, because ``sudo -E`` kept that user's environment."""
+    """What root should know that reaches the engine of another user, because ``sudo -E`` kept that
+    user's environment."""
     if os.geteuid():
         return None
     try:

@@ -39,7 +39,11 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
     if as_json:
         print_json(ended)
     if ended.state is not PullState.COMPLETED:
-        why = f": {ended.error_message} ({ended.error_cause or ended.error_code})" if ended.error_message else "."
+        why = (
+            f": {ended.error_message} ({ended.error_cause or ended.error_code})"
+            if ended.error_message
+            else "."
+        )
         how = "was cancelled" if ended.state is PullState.CANCELLED else "failed"
         note(printable(f"Error: the pull of {ended.image} {how}{why}"))
         sys.exit(REFUSED)
@@ -60,11 +64,17 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
                 note(_progress(latest))
                 told = time.monotonic()
     except asyncio.CancelledError:
-        note(f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})")
+        note(
+            f"\nThe pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it. (pull {started.id})"
+        )
         raise
     if latest.state is PullState.COMPLETED:
         took = (latest.ended or latest.started) - latest.started
-        came = f"{size(latest.from_source)} from {latest.login_server} in {took:.1f} s" if latest.from_source else "all of it was held already"
+        came = (
+            f"{size(latest.from_source)} from {latest.login_server} in {took:.1f} s"
+            if latest.from_source
+            else "all of it was held already"
+        )
         start_of_line, to_its_end = ("\r", "\x1b[K") if in_terminal else ("", "")
         line = printable(f"{latest.image} {latest.platform or ''}: {size(latest.size)}, {came}.")
         click.echo(f"{start_of_line}{line}{to_its_end}", err=True)
@@ -77,7 +87,8 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
 @click.argument("image", shell_complete=cached_images)
 @as_json
 def refresh(image: str, as_json: bool) -> None:
-    """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is. No layers are fetched."""
+    """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is.
+    No layers are fetched."""
     found = ask(lambda client: client.refresh(image))
     if as_json:
         print_json(found)
@@ -95,11 +106,16 @@ def _refreshed(found: RefreshedTag) -> str:
         return f"{name} is gone at {found.source_repository}; {found.digest} is held and stays."
     if found.before is None:
         return f"{name} is new here: {found.digest}."
-    return f"{name} moved from {found.before} to {found.digest}." if found.moved else f"{name} is unchanged: {found.digest}."
+    return (
+        f"{name} moved from {found.before} to {found.digest}."
+        if found.moved
+        else f"{name} is unchanged: {found.digest}."
+    )
 
 
 def _columns() -> int:
-    """Characters that a line may have: one that reaches the last column makes some terminals go to the next, where a carriage return can't go back from."""
+    """Characters that a line may have: one that reaches the last column makes some terminals go to
+    the next, where a carriage return can't go back from."""
     try:
         found = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
@@ -108,13 +124,18 @@ def _columns() -> int:
 
 
 def _progress(pull: PullSnapshot, columns: int | None = None) -> str:
-    """One line of at most *columns* characters: the bar gives way first, then the beginning of the image's name. None: as many as it takes."""
+    """One line of at most *columns* characters: the bar gives way first, then the beginning of the
+    image's name. None: as many as it takes."""
     share = pull.received / pull.size if pull.size else 0.0
     left = f"  {duration(pull.time_left)} left" if pull.time_left is not None else ""
-    numbers = f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+    numbers = (
+        f"{share:4.0%}  {size(pull.received)} of {size(pull.size)}  {size(pull.speed)}/s{left}"
+    )
     image = printable(pull.image)
     room = BAR if columns is None else min(BAR, columns - cells(image) - len(numbers) - len(" [] "))
     if room >= SHORTEST_BAR:
         return f"{image} {bar(share, room)} {numbers}"
     line = f"{image} {numbers}"
-    return line if columns is None or cells(line) <= columns else f"...{last_cells(line, columns - 3)}"
+    return (
+        line if columns is None or cells(line) <= columns else f"...{last_cells(line, columns - 3)}"
+    )

@@ -7,7 +7,14 @@ import time
 import click
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import EvictionSnapshot, ImageBlob, RepositoryDetail, TagDetail, TagImage, TagSnapshot
+from entrepot.api.models import (
+    EvictionSnapshot,
+    ImageBlob,
+    RepositoryDetail,
+    TagDetail,
+    TagImage,
+    TagSnapshot,
+)
 from entrepot.cli.completion import cached_images, repositories
 from entrepot.cli.session import (
     as_json,
@@ -26,7 +33,18 @@ from entrepot.cli.session import (
 )
 from entrepot.core.states import Holding
 from entrepot.errors import EntrepotError
-from entrepot.formatting import Column, ago, counted, duration, parse_size, printable, short_digest, since, size, what_stays
+from entrepot.formatting import (
+    Column,
+    ago,
+    counted,
+    duration,
+    parse_size,
+    printable,
+    short_digest,
+    since,
+    size,
+    what_stays,
+)
 
 
 @click.group()
@@ -43,7 +61,14 @@ _REPOSITORY_COLUMNS = (
     Column("Pulled", right=True),
     Column("State"),
 )
-_TAG_COLUMNS = (Column("Tag"), Column("Platforms"), Column("Size", right=True), Column("Cached", right=True), Column("Pulled", right=True), Column("State"))
+_TAG_COLUMNS = (
+    Column("Tag"),
+    Column("Platforms"),
+    Column("Size", right=True),
+    Column("Cached", right=True),
+    Column("Pulled", right=True),
+    Column("State"),
+)
 
 
 @repository.command("list")
@@ -56,20 +81,35 @@ def list_repositories(as_json: bool) -> None:
         return
     now = time.time()
     rows = [
-        (each.name, each.source_repository, each.rule or "-", f"{each.tags:,}", size(each.size), ago(each.last_pull, now), "locked" if each.locked else "")
+        (
+            each.name,
+            each.source_repository,
+            each.rule or "-",
+            f"{each.tags:,}",
+            size(each.size),
+            ago(each.last_pull, now),
+            "locked" if each.locked else "",
+        )
         for each in found
     ]
-    print_table(_REPOSITORY_COLUMNS, rows, empty="Nothing is cached yet. Pull an image through a cache rule, or with: entrepot pull")
+    print_table(
+        _REPOSITORY_COLUMNS,
+        rows,
+        empty="Nothing is cached yet. Pull an image through a cache rule, or with: entrepot pull",
+    )
 
 
 @repository.command("show")
 @click.argument("image", metavar="NAME[:TAG]", shell_complete=cached_images)
 @as_json
 def show_repository(image: str, as_json: bool) -> None:
-    """Show a cached repository and its tags, or what is behind one tag: images, their layers, and who shares them."""
+    """Show a cached repository and its tags, or what is behind one tag: images, their layers, and
+    who shares them."""
     name, tag, digest = _named_thing(image)
     if digest is not None:
-        raise click.UsageError(f"{image} is named by its digest. Name a repository, or a tag of it.")
+        raise click.UsageError(
+            f"{image} is named by its digest. Name a repository, or a tag of it."
+        )
     if tag is not None:
         _show_tag(name, tag, as_json=as_json)
         return
@@ -91,13 +131,35 @@ def show_repository(image: str, as_json: bool) -> None:
     )
     tell()
     rows = [
-        (tag.name, " ".join(tag.platforms) or "-", size(tag.size), ago(tag.cached, now), ago(tag.last_pull, now), _tag_state(tag, now)) for tag in detail.tags
+        (
+            tag.name,
+            " ".join(tag.platforms) or "-",
+            size(tag.size),
+            ago(tag.cached, now),
+            ago(tag.last_pull, now),
+            _tag_state(tag, now),
+        )
+        for tag in detail.tags
     ]
-    print_table(_TAG_COLUMNS, rows, empty="It holds no tags, only images that were pulled by digest.")
+    print_table(
+        _TAG_COLUMNS, rows, empty="It holds no tags, only images that were pulled by digest."
+    )
 
 
-_IMAGE_COLUMNS = (Column("Platform"), Column("Digest"), Column("Size", right=True), Column("Held"), Column("Used", right=True))
-_BLOB_COLUMNS = (Column("Digest"), Column("Size", right=True), Column("Held"), Column("What"), Column("Shared with"))
+_IMAGE_COLUMNS = (
+    Column("Platform"),
+    Column("Digest"),
+    Column("Size", right=True),
+    Column("Held"),
+    Column("Used", right=True),
+)
+_BLOB_COLUMNS = (
+    Column("Digest"),
+    Column("Size", right=True),
+    Column("Held"),
+    Column("What"),
+    Column("Shared with"),
+)
 _HOLDING = {Holding.WHOLE: "whole", Holding.PART: "in part", Holding.NOTHING: "no"}
 
 
@@ -166,7 +228,8 @@ def _shared(blob: ImageBlob) -> str:
 @dry_run_option
 @yes_option
 def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
-    """Delete a cached repository with all that only it holds. A rule for it stays, and the next pull caches it anew."""
+    """Delete a cached repository with all that only it holds. A rule for it stays, and the next
+    pull caches it anew."""
     if dry_run:
         print_plan(ask(lambda client: client.plan_delete_repository(name)))
         return
@@ -178,7 +241,8 @@ def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
 @repository.command("lock")
 @click.argument("image", metavar="NAME[:TAG]", shell_complete=cached_images)
 def lock(image: str) -> None:
-    """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from eviction and deletion."""
+    """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from
+    eviction and deletion."""
     name, tag, digest = _named_thing(image)
     ask(lambda client: client.lock(name, tag, digest))
     note(f"{image} is locked: it is not evicted and can't be deleted.")
@@ -194,7 +258,8 @@ def unlock(image: str) -> None:
 
 
 def _named_thing(image: str) -> tuple[str, str | None, str | None]:
-    """Repository, tag and digest of what a command is about. A name alone is the repository, and not its tag ``latest``."""
+    """Repository, tag and digest of what a command is about. A name alone is the repository, and
+    not its tag ``latest``."""
     from entrepot.core.reference import ImageReference
 
     try:
@@ -213,20 +278,36 @@ def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | No
         raise click.BadParameter(f"{error}. Write 50GB, 50GiB, or a number of bytes.") from None
 
 
-_EVICTION_COLUMNS = (Column("Image"), Column("Platform"), Column("Digest"), Column("Frees", right=True), Column("Used", right=True))
+_EVICTION_COLUMNS = (
+    Column("Image"),
+    Column("Platform"),
+    Column("Digest"),
+    Column("Frees", right=True),
+    Column("Used", right=True),
+)
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
-@click.option("--to", "target", callback=_bytes, metavar="SIZE", help="Go down to this, such as 50GB [default: low_water of settings.toml].")
+@click.option(
+    "--to",
+    "target",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Go down to this, such as 50GB [default: low_water of settings.toml].",
+)
 @yes_option
 @as_json
 def evict(dry_run: bool, target: int | None, yes: bool, as_json: bool) -> None:
-    """Evict the images that were used least recently. It happens by itself when more is held than the settings allow."""
+    """Evict the images that were used least recently. It happens by itself when more is held than
+    the settings allow."""
     if not dry_run and not yes:
         planned = ask(lambda client: client.evict(dry_run=True, target=target))
         if planned.images:
-            confirm(f"Evict {counted(len(planned.images), 'image')} and free {size(planned.freed)}? See them with --dry-run.", yes=False)
+            confirm(
+                f"Evict {counted(len(planned.images), 'image')} and free {size(planned.freed)}? See them with --dry-run.",
+                yes=False,
+            )
     done = ask(lambda client: client.evict(dry_run=dry_run, target=target))
     if as_json:
         print_json(done)
@@ -238,7 +319,10 @@ def _print_eviction(done: EvictionSnapshot) -> None:
     now = time.time()
     rows = [
         (
-            f"{each.repository}:{each.tags[0]}" + (f" and {len(each.tags) - 1} more" if len(each.tags) > 1 else "") if each.tags else each.repository,
+            f"{each.repository}:{each.tags[0]}"
+            + (f" and {len(each.tags) - 1} more" if len(each.tags) > 1 else "")
+            if each.tags
+            else each.repository,
             each.platform or "-",
             short_digest(each.digest),
             size(each.freed),
@@ -246,12 +330,22 @@ def _print_eviction(done: EvictionSnapshot) -> None:
         )
         for each in done.images
     ]
-    print_table(_EVICTION_COLUMNS, rows, empty=f"Nothing goes: {size(done.held)} of {size(done.limit)} are held, and the goal is {size(done.goal)}.")
+    print_table(
+        _EVICTION_COLUMNS,
+        rows,
+        empty=f"Nothing goes: {size(done.held)} of {size(done.limit)} are held, and the goal is {size(done.goal)}.",
+    )
     if done.images:
         what = counted(len(done.images), "image")
-        note(f"{what} would go, and free {size(done.freed)}." if done.dry_run else f"{what} evicted, {size(done.freed)} freed.")
+        note(
+            f"{what} would go, and free {size(done.freed)}."
+            if done.dry_run
+            else f"{what} evicted, {size(done.freed)} freed."
+        )
     if done.shortfall:
-        note(f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: {what_stays(done.locked, done.in_use, done.recent)}.")
+        note(
+            f"The goal of {size(done.goal)} is missed by {size(done.shortfall)}: {what_stays(done.locked, done.in_use, done.recent)}."
+        )
 
 
 def _tag_state(tag: TagSnapshot, now: float) -> str:
@@ -260,5 +354,9 @@ def _tag_state(tag: TagSnapshot, now: float) -> str:
     elif tag.fresh_until is None:
         state = "never checked again"
     else:
-        state = f"fresh, {duration(tag.fresh_until - now)} left" if tag.fresh_until > now else "asks its source at the next pull"
+        state = (
+            f"fresh, {duration(tag.fresh_until - now)} left"
+            if tag.fresh_until > now
+            else "asks its source at the next pull"
+        )
     return f"locked, {state}" if tag.locked else state

@@ -72,13 +72,19 @@ def list_rules(as_json: bool) -> None:
         )
         for each in found
     ]
-    print_table(_RULE_COLUMNS, rows, empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create")
+    print_table(
+        _RULE_COLUMNS,
+        rows,
+        empty="There is no cache rule yet. Make one in the dashboard, or with: entrepot rule create",
+    )
 
 
 _FRESHNESS = "How long its tags are believed before the source is asked again: always (asked each time), never (not again), 30s, 10min, 1h"
 
 
-_existing = click.option("--name", "-n", required=True, shell_complete=rule_names, help="Name of the cache rule.")
+_existing = click.option(
+    "--name", "-n", required=True, shell_complete=rule_names, help="Name of the cache rule."
+)
 
 
 @rule.command("show")
@@ -98,11 +104,25 @@ def show_rule(name: str, as_json: bool) -> None:
     shell_complete=source_repositories,
     help="Login server and repository: docker.io/library/nginx, or docker.io/library/*",
 )
-@click.option("--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*")
-@click.option("--cred-set", "-c", shell_complete=credential_set_names, help="Name of a credential set for the source registry.")
+@click.option(
+    "--target-repo", "-t", required=True, help="Where it appears here: library/nginx, or library/*"
+)
+@click.option(
+    "--cred-set",
+    "-c",
+    shell_complete=credential_set_names,
+    help="Name of a credential set for the source registry.",
+)
 @click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS} [default: that of settings.toml].")
 @as_json
-def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | None, freshness: str | None, as_json: bool) -> None:
+def create_rule(
+    name: str,
+    source_repo: str,
+    target_repo: str,
+    cred_set: str | None,
+    freshness: str | None,
+    as_json: bool,
+) -> None:
     """Make a cache rule."""
 
     async def create(client: CacheClient) -> RuleSnapshot:
@@ -114,19 +134,34 @@ def create_rule(name: str, source_repo: str, target_repo: str, cred_set: str | N
 
 @rule.command("update")
 @_existing
-@click.option("--cred-set", "-c", shell_complete=credential_set_names, help="Name of another credential set for the source registry.")
+@click.option(
+    "--cred-set",
+    "-c",
+    shell_complete=credential_set_names,
+    help="Name of another credential set for the source registry.",
+)
 @click.option("--remove-cred-set", is_flag=True, help="Use no credential set any more.")
-@click.option("--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml.")
+@click.option(
+    "--freshness", metavar="TIME", help=f"{_FRESHNESS}; default for that of settings.toml."
+)
 @as_json
-def update_rule(name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool) -> None:
+def update_rule(
+    name: str, cred_set: str | None, remove_cred_set: bool, freshness: str | None, as_json: bool
+) -> None:
     """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
     if cred_set is not None and remove_cred_set:
         raise click.UsageError("--remove-cred-set can't be used together with --cred-set.")
     if cred_set is None and not remove_cred_set and freshness is None:
-        raise click.UsageError("There is nothing to change: give --cred-set, --remove-cred-set or --freshness.")
+        raise click.UsageError(
+            "There is nothing to change: give --cred-set, --remove-cred-set or --freshness."
+        )
 
     async def update(client: CacheClient) -> RuleSnapshot:
-        await client.update_rule(name, UNSET if cred_set is None and not remove_cred_set else cred_set, freshness=UNSET if freshness is None else freshness)
+        await client.update_rule(
+            name,
+            UNSET if cred_set is None and not remove_cred_set else cred_set,
+            freshness=UNSET if freshness is None else freshness,
+        )
         return await client.rule(name)
 
     _print_rule(ask(update), as_json=as_json)
@@ -150,14 +185,17 @@ def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
 @click.argument("image", shell_complete=images)
 @as_json
 def match_rule(image: str, as_json: bool) -> None:
-    """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1 when none does."""
+    """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1
+    when none does."""
     found = ask(lambda client: client.match(image))
     if as_json:
         print_json(found)
     elif found.rule is None:
         tell(printable(found.why_not or f"No cache rule answers for {image}."))
         for each in found.near:
-            tell(f"  {printable(f'{each.name}: {each.target_repository} from {each.source_repository}. {each.why}')}")
+            tell(
+                f"  {printable(f'{each.name}: {each.target_repository} from {each.source_repository}. {each.why}')}"
+            )
     else:
         held = {Holding.WHOLE: "yes", Holding.PART: "in part", Holding.NOTHING: "no"}[found.holding]
         print_fields(
@@ -175,10 +213,21 @@ def match_rule(image: str, as_json: bool) -> None:
         sys.exit(REFUSED)
 
 
-_IMPORT_COLUMNS = (Column("Line", right=True), Column("What"), Column("Name"), Column("Source"), Column("Target"), Column("Becomes"))
+_IMPORT_COLUMNS = (
+    Column("Line", right=True),
+    Column("What"),
+    Column("Name"),
+    Column("Source"),
+    Column("Target"),
+    Column("Becomes"),
+)
 _SECRET_COLUMNS = (Column("User name"), Column("Password"))
 _KINDS = {"rule": "rule", "credentialSet": "credential set"}
-_OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", ImportOutcome.CONFLICT: "can't be"}
+_OUTCOMES = {
+    ImportOutcome.CREATE: "new",
+    ImportOutcome.UNCHANGED: "unchanged",
+    ImportOutcome.CONFLICT: "can't be",
+}
 
 
 @rule.command("import")
@@ -187,27 +236,49 @@ _OUTCOMES = {ImportOutcome.CREATE: "new", ImportOutcome.UNCHANGED: "unchanged", 
 @run_program_option
 @as_json
 def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Make the cache rules and credential sets of FILE (- for standard input), all or none of them. It is written as rules.toml is."""
+    """Make the cache rules and credential sets of FILE (- for standard input), all or none of them.
+    It is written as rules.toml is."""
     try:
         text = decode_text(file.read())
     except NotUtf8 as error:
         raise click.UsageError(f"{file.name} {error}: save it as UTF-8.") from None
     planned = ask(lambda client: client.plan_import(text))
     if not dry_run and planned.possible:
-        confirm_programs([identifier for each in planned.runs_programs for identifier in (each.username_id, each.password_id)], yes=yes)
-    done = planned if dry_run or not planned.possible else ask(lambda client: client.apply_import(text))
+        confirm_programs(
+            [
+                identifier
+                for each in planned.runs_programs
+                for identifier in (each.username_id, each.password_id)
+            ],
+            yes=yes,
+        )
+    done = (
+        planned
+        if dry_run or not planned.possible
+        else ask(lambda client: client.apply_import(text))
+    )
     if as_json:
         print_json(done)
     else:
         # Where no credential set is among them, there is nothing to say of secrets.
         signs_in = any(each.kind == "credentialSet" for each in done.entries)
-        rows = [(*_import_row(each), *(_secrets_of(each) if signs_in else ())) for each in done.entries]
-        print_table((*_IMPORT_COLUMNS, *(_SECRET_COLUMNS if signs_in else ())), rows, empty="There is nothing to import.")
+        rows = [
+            (*_import_row(each), *(_secrets_of(each) if signs_in else ())) for each in done.entries
+        ]
+        print_table(
+            (*_IMPORT_COLUMNS, *(_SECRET_COLUMNS if signs_in else ())),
+            rows,
+            empty="There is nothing to import.",
+        )
     for each in done.problems:
         note(printable(f"Error: {_at_line(each.line)}{each.message} ({each.code})"))
     for entry in done.entries:
         for problem in entry.problems:
-            note(printable(f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})"))
+            note(
+                printable(
+                    f"Error: {_at_line(entry.line)}{entry.name}: {problem.message} ({problem.code})"
+                )
+            )
     if not done.possible:
         note("Nothing is imported.")
         sys.exit(REFUSED)
@@ -248,6 +319,9 @@ def _print_rule(found: RuleSnapshot, *, as_json: bool) -> None:
             ("Created", date_and_time(found.created)),
             ("Pulls", f"{found.pulls:,}"),
             ("Used", date_and_time(found.last_pull)),
-            ("Asked for manifests", f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}"),
+            (
+                "Asked for manifests",
+                f"{counted(found.requests_made, 'time')}, saved {found.requests_saved:,}",
+            ),
         ]
     )

@@ -1,9 +1,11 @@
-"""The way to an engine on another machine over ssh: a Unix socket here that leads to the engine's own.
+"""The way to an engine on another machine over ssh: a Unix socket here that leads to the engine's
+own.
 
-The system's ``ssh`` does the work, so that its configuration, keys, agent and known hosts hold. One process of it lives as long as the tunnel: at the far side
-it runs ``entrepot dial``, which tells where the engine's socket is and stays until its standard input ends. So nothing is left behind, neither there nor here,
-however this program ends. The process is also the master of a control socket (ssh(1), ``-M``), through which the forwarding is asked for once the far path is
-known.
+The system's ``ssh`` does the work, so that its configuration, keys, agent and known hosts hold. One
+process of it lives as long as the tunnel: at the far side it runs ``entrepot dial``, which tells
+where the engine's socket is and stays until its standard input ends. So nothing is left behind,
+neither there nor here, however this program ends. The process is also the master of a control
+socket (ssh(1), ``-M``), through which the forwarding is asked for once the far path is known.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ RETRY_INTERVAL: Final = 2.0
 """Seconds between two tries to connect again."""
 
 TOLD: Final = 64 * 1024
-"""Bytes of what the far side's shell may print before the line that is waited for, and of what ssh complains."""
+"""Bytes of what the far side's shell may print before the line that is waited for, and of what ssh
+complains."""
 
 ANNOUNCEMENT: Final = "entrepot-socket "
 """What the line begins with that names the socket at the far side."""
@@ -59,7 +62,8 @@ _OPTIONS: Final = {
     # A connection that died without a word is noticed after 15 s.
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
-    # What it says besides errors, such as that nobody listens at the far socket, would be written again and again.
+    # What it says besides errors, such as that nobody listens at the far socket, would be written
+    # again and again.
     "LogLevel": "ERROR",
 }
 """What the tunnel depends on goes before the user's configuration; all else is as it says there."""
@@ -73,7 +77,8 @@ class ConnectionFailed(EntrepotError):
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """``ssh://[user@]host[:port][/path/of/the/socket]``. Without a path the far side is asked for it."""
+    """``ssh://[user@]host[:port][/path/of/the/socket]``. Without a path the far side is asked for
+    it."""
 
     host: str
     user: str | None = None
@@ -100,21 +105,36 @@ class SshAddress:
 
     def __str__(self) -> str:
         shown = f"[{self.host}]" if ":" in self.host else self.host
-        return "".join([f"{self.user}@" if self.user else "", shown, f":{self.port}" if self.port else ""])
+        return "".join(
+            [f"{self.user}@" if self.user else "", shown, f":{self.port}" if self.port else ""]
+        )
 
     @property
     def arguments(self) -> list[str]:
         """How ssh is told where to go."""
-        return [*(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), "--", self.host]
+        return [
+            *(["-l", self.user] if self.user else []),
+            *(["-p", str(self.port)] if self.port else []),
+            "--",
+            self.host,
+        ]
 
     @property
     def by_hand(self) -> str:
         """What a person types to see for themselves."""
-        return shlex.join(["ssh", *(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), self.host])
+        return shlex.join(
+            [
+                "ssh",
+                *(["-l", self.user] if self.user else []),
+                *(["-p", str(self.port)] if self.port else []),
+                self.host,
+            ]
+        )
 
 
 class Tunnel:
-    """Use it with ``with``, after `open`: at the end the connection is closed and all of it removed. `socket` is the near end."""
+    """Use it with ``with``, after `open`: at the end the connection is closed and all of it
+    removed. `socket` is the near end."""
 
     def __init__(self, address: SshAddress) -> None:
         self.address = address
@@ -125,27 +145,41 @@ class Tunnel:
         self._closing = threading.Event()
         try:
             # mkdtemp makes it for this user alone (mode 0700).
-            self._directory = tempfile.TemporaryDirectory(prefix="entrepot-", ignore_cleanup_errors=True)
+            self._directory = tempfile.TemporaryDirectory(
+                prefix="entrepot-", ignore_cleanup_errors=True
+            )
         except OSError as error:
-            raise ConnectionFailed(f"No temporary directory can be made: {error.strerror}.", "Set TMPDIR to another directory, with room in it.") from None
+            raise ConnectionFailed(
+                f"No temporary directory can be made: {error.strerror}.",
+                "Set TMPDIR to another directory, with room in it.",
+            ) from None
         root = Path(self._directory.name)
         self.socket = root / "engine"
         self._control = root / "control"
         self._complaints = root / "complaints"
         if len(os.fsencode(self._control)) + RANDOM_SUFFIX > SOCKET_PATH_LENGTH:
             self._directory.cleanup()
-            raise ConnectionFailed(f"The path {root} is too long for a socket.", "Set TMPDIR to a directory with a shorter path.")
+            raise ConnectionFailed(
+                f"The path {root} is too long for a socket.",
+                "Set TMPDIR to a directory with a shorter path.",
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def open(self, *, asks: bool) -> None:
         """Connect; raises `ConnectionFailed`, or `EngineUnreachable` when no engine runs there.
 
-        *asks* lets ssh ask on the terminal for a password or whether a host key is right. Without it what would have to be asked is an error.
+        *asks* lets ssh ask on the terminal for a password or whether a host key is right. Without
+        it what would have to be asked is an error.
         """
         self._end()
         self._check_open()
@@ -156,17 +190,29 @@ class Tunnel:
         command = "entrepot dial" if far is None else f"echo {ANNOUNCEMENT}; cat"
         options = _OPTIONS if asks else _OPTIONS | {"BatchMode": "yes"}
         with self._complaints.open("wb") as complaints:
-            process = self._start("-T", "-S", str(self._control), *_as_arguments(options), *self.address.arguments, command, complaints=complaints, asks=asks)
+            process = self._start(
+                "-T",
+                "-S",
+                str(self._control),
+                *_as_arguments(options),
+                *self.address.arguments,
+                command,
+                complaints=complaints,
+                asks=asks,
+            )
         self._process = process
         try:
             # Whoever closes it meanwhile has seen the process, or is seen here.
             self._check_open()
-            announced = self._announced(process, time.monotonic() + (ASKING_PATIENCE if asks else CONNECT_PATIENCE))
+            announced = self._announced(
+                process, time.monotonic() + (ASKING_PATIENCE if asks else CONNECT_PATIENCE)
+            )
             self._forward(far or announced)
             # Who announced the socket has reached an engine there.
             if far is None and not self._leads_somewhere():
                 raise ConnectionFailed(
-                    f"The ssh server on {self.address} does not forward to the socket of the engine.", "Its sshd_config needs: AllowStreamLocalForwarding yes"
+                    f"The ssh server on {self.address} does not forward to the socket of the engine.",
+                    "Its sshd_config needs: AllowStreamLocalForwarding yes",
                 )
         except BaseException:
             self._end()
@@ -174,7 +220,8 @@ class Tunnel:
         self.problem = None
 
     def keep(self) -> None:
-        """From now on connect again whenever the connection is lost, until it is closed. Nobody is asked for a password then: who draws has the terminal."""
+        """From now on connect again whenever the connection is lost, until it is closed. Nobody is
+        asked for a password then: who draws has the terminal."""
         self._keeper = threading.Thread(target=self._keep, name="tunnel", daemon=True)
         self._keeper.start()
 
@@ -193,7 +240,10 @@ class Tunnel:
         process = self._process
         if self.problem is None and process is not None and process.poll() is not None:
             return self._lost()
-        return self.problem or f"No engine answers on {self.address}. Start one there with: entrepot serve"
+        return (
+            self.problem
+            or f"No engine answers on {self.address}. Start one there with: entrepot serve"
+        )
 
     def _lost(self) -> str:
         return f"The connection to {self.address} is lost. It is tried again every few seconds."
@@ -231,7 +281,11 @@ class Tunnel:
             )
         except OSError as error:
             cause = program_cause(error, "ssh", where="")
-            more = " (Debian package: openssh-client)" if cause.code is CauseCode.PROGRAM_MISSING else ""
+            more = (
+                " (Debian package: openssh-client)"
+                if cause.code is CauseCode.PROGRAM_MISSING
+                else ""
+            )
             raise ConnectionFailed(cause.what, f"{cause.hint}{more}") from None
 
     def _announced(self, process: subprocess.Popen[bytes], until: float) -> str:
@@ -241,7 +295,10 @@ class Tunnel:
         while len(told) < TOLD:
             left = until - time.monotonic()
             if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                raise ConnectionFailed(f"{self.address} does not answer in time.", f"Look at it with: {self.address.by_hand}")
+                raise ConnectionFailed(
+                    f"{self.address} does not answer in time.",
+                    f"Look at it with: {self.address.by_hand}",
+                )
             piece = os.read(process.stdout.fileno(), 4096)
             if not piece:
                 raise self._why(process.wait(CONNECT_PATIENCE))
@@ -250,7 +307,10 @@ class Tunnel:
             for line in lines:
                 if line.startswith(ANNOUNCEMENT.encode().rstrip()):
                     return os.fsdecode(line.rstrip(b"\r")[len(ANNOUNCEMENT) :])
-        raise ConnectionFailed(f"The login on {self.address} prints a lot, and not where its engine is.", f"Look at it with: {self.address.by_hand}")
+        raise ConnectionFailed(
+            f"The login on {self.address} prints a lot, and not where its engine is.",
+            f"Look at it with: {self.address.by_hand}",
+        )
 
     def _forward(self, far: str) -> None:
         # A colon would end the path, and a backslash keeps it from that.
@@ -263,37 +323,57 @@ class Tunnel:
             check=False,
         )
         if asked.returncode:
-            raise ConnectionFailed(f"ssh does not forward to {far} on {self.address}: {_last_line(asked.stderr)}")
+            raise ConnectionFailed(
+                f"ssh does not forward to {far} on {self.address}: {_last_line(asked.stderr)}"
+            )
 
     def _leads_somewhere(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(CONNECT_PATIENCE)
             try:
                 connection.connect(str(self.socket))
-                connection.sendall(b"GET /entrepot/v1/status HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\n\r\n")
+                connection.sendall(
+                    b"GET /entrepot/v1/status HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\n\r\n"
+                )
                 return bool(connection.recv(1))
             except OSError:
                 return False
 
     def _why(self, status: int) -> ConnectionFailed | EngineUnreachable:
-        """What the end of ssh means: 255 is its own failure, all else the status of what ran at the far side."""
+        """What the end of ssh means: 255 is its own failure, all else the status of what ran at the
+        far side."""
         with self._complaints.open("rb") as written:
             complaints = written.read(TOLD)
-        said, there, try_it = _last_line(complaints), str(self.address), f"See for yourself with: {self.address.by_hand}"
+        said, there, try_it = (
+            _last_line(complaints),
+            str(self.address),
+            f"See for yourself with: {self.address.by_hand}",
+        )
         if status == 255:
             if b"Could not resolve hostname" in complaints:
-                return ConnectionFailed(f"The host {self.address.host} is not known: ssh finds no address for it.", "Look for a slip in the name.")
+                return ConnectionFailed(
+                    f"The host {self.address.host} is not known: ssh finds no address for it.",
+                    "Look for a slip in the name.",
+                )
             if b"Host key verification failed" in complaints:
-                return ConnectionFailed(f"The host key of {there} is not known here, or is another than before.", try_it)
+                return ConnectionFailed(
+                    f"The host key of {there} is not known here, or is another than before.", try_it
+                )
             if b"Permission denied" in complaints:
                 hint = "Where nobody can be asked for a password, a key of the ssh agent is needed."
-                return ConnectionFailed(f"Permission denied: {there} does not let you in ({said}).", f"{hint} {try_it}")
+                return ConnectionFailed(
+                    f"Permission denied: {there} does not let you in ({said}).", f"{hint} {try_it}"
+                )
             return ConnectionFailed(f"{there} can't be reached: {said}", try_it)
         if status == 3 and said.startswith("Error: The engine with pid "):
             # It runs, and why it can't be reached is known there (F68).
-            return EngineUnreachable(f"On {there}: {said.removeprefix('Error: ').removesuffix(' (EngineUnreachable)')}")
+            return EngineUnreachable(
+                f"On {there}: {said.removeprefix('Error: ').removesuffix(' (EngineUnreachable)')}"
+            )
         if status == 3:
-            return EngineUnreachable(f"No engine is running on {there}. Start one there with: entrepot serve")
+            return EngineUnreachable(
+                f"No engine is running on {there}. Start one there with: entrepot serve"
+            )
         if status in {126, 127}:
             return ConnectionFailed(
                 f"The command entrepot is not found on {there}.",
@@ -301,8 +381,13 @@ class Tunnel:
                 f"ssh://{there}/PATH (entrepot paths prints it there).",
             )
         if status == 2:
-            return ConnectionFailed(f"Entrepot on {there} is of another version, which can't be reached this way.", "Install the same version on both.")
-        return ConnectionFailed(f"The connection to {there} ended at once: {said or f'exit status {status}'}", try_it)
+            return ConnectionFailed(
+                f"Entrepot on {there} is of another version, which can't be reached this way.",
+                "Install the same version on both.",
+            )
+        return ConnectionFailed(
+            f"The connection to {there} ended at once: {said or f'exit status {status}'}", try_it
+        )
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -320,7 +405,8 @@ class Tunnel:
 
 
 def without_password(address: str) -> str:
-    """An address that is wrong, as it may be shown: who wrote a password into it did not mean it for the log."""
+    """An address that is wrong, as it may be shown: who wrote a password into it did not mean it
+    for the log."""
     return quoted(re.sub(r"(?<=//)[^/]*@", "…@", address))
 
 

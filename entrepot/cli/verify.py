@@ -14,7 +14,8 @@ from entrepot.core.states import VerificationState
 from entrepot.formatting import counted, duration, parse_size, size
 
 DEFAULT_SPEED = "100 MB/s"
-"""What `entrepot.engine.verification.DEFAULT_SPEED` is for a person: half of what a hard disk gives."""
+"""What `entrepot.engine.verification.DEFAULT_SPEED` is for a person: half of what a hard disk
+gives."""
 
 UNLIMITED = "unlimited"
 
@@ -43,10 +44,18 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int | None:
 
 
 @click.command()
-@click.option("--speed", default=DEFAULT_SPEED, show_default=True, callback=_speed, metavar="SPEED", help=f"What may be read per second, or {UNLIMITED}.")
+@click.option(
+    "--speed",
+    default=DEFAULT_SPEED,
+    show_default=True,
+    callback=_speed,
+    metavar="SPEED",
+    help=f"What may be read per second, or {UNLIMITED}.",
+)
 @as_json
 def verify(speed: int | None, as_json: bool) -> None:
-    """Hash all cached blobs. Damaged ones are removed, and fetched again at their next pull. Exit status 1 when something is wrong; ctrl+c ends it."""
+    """Hash all cached blobs. Damaged ones are removed, and fetched again at their next pull. Exit
+    status 1 when something is wrong; ctrl+c ends it."""
     verification = ask(lambda client: _verify(client, speed), waits=True)
     if as_json:
         print_json(verification)
@@ -94,7 +103,11 @@ def _progress(verification: VerificationSnapshot) -> str:
 
 
 def _findings(verification: VerificationSnapshot) -> str:
-    findings = ((verification.wrong, "damaged"), (verification.missing, "missing"), (verification.unreadable, "unreadable"))
+    findings = (
+        (verification.wrong, "damaged"),
+        (verification.missing, "missing"),
+        (verification.unreadable, "unreadable"),
+    )
     return "".join(f"  {count:,} {what}" for count, what in findings if count)
 
 

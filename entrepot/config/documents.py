@@ -1,7 +1,8 @@
 """Cache rules and credential sets as TOML documents: validated, replaced whole, hand edits noticed.
 
-``rules.toml`` and ``credentials.toml`` belong to the engine. What is in force is always one whole that was valid together: an edit by hand that breaks a limit
-is refused as a whole, `Documents.problem` says why, and the last good state stays.
+``rules.toml`` and ``credentials.toml`` belong to the engine. What is in force is always one whole
+that was valid together: an edit by hand that breaks a limit is refused as a whole,
+`Documents.problem` says why, and the last good state stays.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from msgspec.structs import replace
 from entrepot.api.models import ImportPlan
 from entrepot.causes import user_name
 from entrepot.config.settings import Directories
-from entrepot.core.credentials import CredentialBook, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, to_the_second
+from entrepot.core.credentials import (
+    CredentialBook,
+    CredentialSet,
+    CredentialSetDraft,
+    CredentialSetsInvalid,
+    to_the_second,
+)
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import CredentialSetRow, ImportRefused, RuleRow, read_import
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
@@ -35,10 +42,12 @@ from entrepot.files import READABLE_STORES
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
-"""The largest document that is read, in bytes. A thousand rules with the longest names take about 0.7 MB."""
+"""The largest document that is read, in bytes. A thousand rules with the longest names take about
+0.7 MB."""
 
 LOCK_TIMEOUT: Final = 10.0
-"""Seconds that a change waits for another one to be written, which takes milliseconds unless its disk hangs."""
+"""Seconds that a change waits for another one to be written, which takes milliseconds unless its
+disk hangs."""
 
 SHOWN: Final = 5
 """So many problems are told in a message; `DocumentInvalid.problems` has them all."""
@@ -74,36 +83,46 @@ class DocumentProblem:
     """Of the refusal, or `DocumentInvalid.code`."""
 
     def __str__(self) -> str:
-        place = [str(self.file), *([f"line {self.line}"] if self.line else []), *([self.entry] if self.entry else [])]
+        place = [
+            str(self.file),
+            *([f"line {self.line}"] if self.line else []),
+            *([self.entry] if self.entry else []),
+        ]
         return f"{', '.join(place)}: {self.message}"
 
 
 class DocumentInvalid(Refusal):
-    """``rules.toml`` or ``credentials.toml``, as it stands on the disk, can't be used; ``problems`` says all that is wrong."""
+    """``rules.toml`` or ``credentials.toml``, as it stands on the disk, can't be used; ``problems``
+    says all that is wrong."""
 
     code = "DocumentInvalid"
     status = 409
 
     def __init__(self, problems: tuple[DocumentProblem, ...], hint: str) -> None:
-        more = f" There are {len(problems) - SHOWN:,} more problems." if len(problems) > SHOWN else ""
+        more = (
+            f" There are {len(problems) - SHOWN:,} more problems." if len(problems) > SHOWN else ""
+        )
         super().__init__(" ".join(str(each) for each in problems[:SHOWN]) + more, hint)
         self.problems = problems
 
 
 class ConfigurationReadOnly(Refusal):
-    """``rules.toml`` or ``credentials.toml`` can't be written where it is: a store, a read-only mount, a file of another user (F78). Nothing is changed."""
+    """``rules.toml`` or ``credentials.toml`` can't be written where it is: a store, a read-only
+    mount, a file of another user (F78). Nothing is changed."""
 
     code = "ConfigurationReadOnly"
     status = 409
 
 
 Signature = tuple[int, int, int] | None
-"""Time of the last change, size and inode of a file, which tell one version from another; None if there is no file."""
+"""Time of the last change, size and inode of a file, which tell one version from another; None if
+there is no file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is in force. Replaced whole, so that a reader in another thread never sees half a change."""
+    """What is in force. Replaced whole, so that a reader in another thread never sees half a
+    change."""
 
     rules: RuleBook
     credential_sets: CredentialBook
@@ -115,8 +134,8 @@ class _State:
 class Documents:
     """The two documents of one engine, and the books that they make.
 
-    Every change is one piece of work in a thread under one lock: check, write, put in force. Whoever waits for it may be cancelled; the work is not, so
-    file and memory never part.
+    Every change is one piece of work in a thread under one lock: check, write, put in force.
+    Whoever waits for it may be cancelled; the work is not, so file and memory never part.
     """
 
     def __init__(self, directories: Directories, registries: SourceRegistries) -> None:
@@ -141,7 +160,8 @@ class Documents:
 
     @property
     def problem(self) -> DocumentInvalid | None:
-        """Why the documents on the disk are not in force; None when they are. It stays the same object until something else is wrong."""
+        """Why the documents on the disk are not in force; None when they are. It stays the same
+        object until something else is wrong."""
         return self._state.problem
 
     async def load(self) -> None:
@@ -149,17 +169,21 @@ class Documents:
         await asyncio.to_thread(self._load)
 
     async def edited(self) -> bool:
-        """Whether a hand edit waits to be judged, or a refused one to be judged again. It costs two looks at the disk."""
+        """Whether a hand edit waits to be judged, or a refused one to be judged again. It costs two
+        looks at the disk."""
         return await asyncio.to_thread(self._edited)
 
     async def reload_if_changed(self, existing_repositories: Collection[str] = ()) -> bool:
-        """Put a hand edit in force; whether there was one. If it can't be, `problem` says why and what was in force stays.
+        """Put a hand edit in force; whether there was one. If it can't be, `problem` says why and
+        what was in force stays.
 
         The target of a rule that is new must not be among *existing_repositories*.
         """
         return await asyncio.to_thread(self._reload_if_changed, existing_repositories)
 
-    async def create_rule(self, draft: RuleDraft, existing_repositories: Collection[str] = ()) -> CacheRule:
+    async def create_rule(
+        self, draft: RuleDraft, existing_repositories: Collection[str] = ()
+    ) -> CacheRule:
         """Make a cache rule; raises a `Refusal`, and then nothing is changed."""
 
         def create(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
@@ -168,8 +192,15 @@ class Documents:
 
         return await self._change(create)
 
-    async def update_rule(self, name: str, credential_set: str | UnsetType | None = UNSET, *, freshness: str | float | UnsetType | None = UNSET) -> CacheRule:
-        """Give a rule another credential set, or none, and another freshness, or that of the settings; raises `CacheRuleNotFound` or a `Refusal`."""
+    async def update_rule(
+        self,
+        name: str,
+        credential_set: str | UnsetType | None = UNSET,
+        *,
+        freshness: str | float | UnsetType | None = UNSET,
+    ) -> CacheRule:
+        """Give a rule another credential set, or none, and another freshness, or that of the
+        settings; raises `CacheRuleNotFound` or a `Refusal`."""
 
         def update(state: _State) -> tuple[CacheRule, RuleBook, CredentialBook]:
             rules = state.rules
@@ -199,17 +230,23 @@ class Documents:
 
         return await self._change(create)
 
-    async def update_credential_set(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialSet:
-        """Give a credential set other secret identifiers; None leaves one as it is. Raises `CredentialSetNotFound` or a `Refusal`."""
+    async def update_credential_set(
+        self, name: str, *, username_id: str | None = None, password_id: str | None = None
+    ) -> CredentialSet:
+        """Give a credential set other secret identifiers; None leaves one as it is. Raises
+        `CredentialSetNotFound` or a `Refusal`."""
 
         def update(state: _State) -> tuple[CredentialSet, RuleBook, CredentialBook]:
-            sets = state.credential_sets.with_identifiers(name, username_id=username_id, password_id=password_id)
+            sets = state.credential_sets.with_identifiers(
+                name, username_id=username_id, password_id=password_id
+            )
             return sets.get(name), state.rules.with_credential_sets(sets), sets
 
         return await self._change(update)
 
     async def delete_credential_set(self, name: str) -> CredentialSet:
-        """Delete a credential set, and give back what it was; raises `CredentialSetNotFound`, or `CredentialSetInUse` if a rule uses it."""
+        """Delete a credential set, and give back what it was; raises `CredentialSetNotFound`, or
+        `CredentialSetInUse` if a rule uses it."""
 
         def delete(state: _State) -> tuple[CredentialSet, RuleBook, CredentialBook]:
             sets = state.credential_sets.without(name)
@@ -217,62 +254,97 @@ class Documents:
 
         return await self._change(delete)
 
-    async def plan_import(self, text: str, existing_repositories: Collection[str] = ()) -> ImportPlan:
+    async def plan_import(
+        self, text: str, existing_repositories: Collection[str] = ()
+    ) -> ImportPlan:
         """What would become of the rules and credential sets of a TOML text; nothing is changed."""
         state = self._state
-        done = await asyncio.to_thread(read_import, text, state.rules, state.credential_sets, self._registries, existing_repositories)
+        done = await asyncio.to_thread(
+            read_import,
+            text,
+            state.rules,
+            state.credential_sets,
+            self._registries,
+            existing_repositories,
+        )
         return done.plan
 
-    async def apply_import(self, text: str, existing_repositories: Collection[str] = ()) -> ImportPlan:
-        """Make the rules and credential sets of a TOML text, all or none of them; raises `ImportRefused`, or `DocumentInvalid`."""
+    async def apply_import(
+        self, text: str, existing_repositories: Collection[str] = ()
+    ) -> ImportPlan:
+        """Make the rules and credential sets of a TOML text, all or none of them; raises
+        `ImportRefused`, or `DocumentInvalid`."""
 
         def bring_in(state: _State) -> tuple[ImportPlan, RuleBook, CredentialBook]:
-            read = read_import(text, state.rules, state.credential_sets, self._registries, existing_repositories)
+            read = read_import(
+                text, state.rules, state.credential_sets, self._registries, existing_repositories
+            )
             if not read.plan.possible:
                 raise ImportRefused(read.plan)
             return replace(read.plan, applied=True), read.rules, read.credential_sets
 
         return await self._change(bring_in)
 
-    async def _change(self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]) -> Made:
+    async def _change(
+        self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]
+    ) -> Made:
         return await asyncio.to_thread(self._change_now, change)
 
     # What follows runs in a thread, under the lock.
 
     @contextmanager
     def _lock_for_change(self) -> Iterator[None]:
-        """The lock; raises `EngineError` while another change hangs on its disk, so that not each of them holds a thread."""
+        """The lock; raises `EngineError` while another change hangs on its disk, so that not each
+        of them holds a thread."""
         if not self._lock.acquire(timeout=LOCK_TIMEOUT):
             directory = self._rules_file.parent
-            raise EngineError(f"Another change has not been written to {directory} for {LOCK_TIMEOUT:g} s.", "Look at the disk of that directory.")
+            raise EngineError(
+                f"Another change has not been written to {directory} for {LOCK_TIMEOUT:g} s.",
+                "Look at the disk of that directory.",
+            )
         try:
             yield
         finally:
             self._lock.release()
 
-    def _change_now(self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]) -> Made:
+    def _change_now(
+        self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]
+    ) -> Made:
         with self._lock_for_change():
             state = self._state
             self._refuse_to_overwrite(state)
             made, rules, credential_sets = change(state)
             rules_signature, credentials_signature = state.signatures
-            # The credential sets first: should the engine be killed in between, none is missing that a rule uses.
+            # The credential sets first: should the engine be killed in between, none is missing
+            # that a rule uses.
             new_sets = credential_sets != state.credential_sets
-            for file, is_new in ((self._credentials_file, new_sets), (self._rules_file, rules != state.rules)):
+            for file, is_new in (
+                (self._credentials_file, new_sets),
+                (self._rules_file, rules != state.rules),
+            ):
                 if is_new and (obstacle := _obstacle(file)) is not None:
                     raise _read_only(file, *obstacle)
             before = _contents(self._credentials_file)[0] if new_sets else None
             if new_sets:
-                credentials_signature = _replace(self._credentials_file, _credentials_document(credential_sets))
+                credentials_signature = _replace(
+                    self._credentials_file, _credentials_document(credential_sets)
+                )
             if rules != state.rules:
                 try:
                     rules_signature = _replace(self._rules_file, _rules_document(rules))
                 except (EngineError, ConfigurationReadOnly):
                     if new_sets:
-                        kept = _replace(self._credentials_file, before or _credentials_document(state.credential_sets))
-                        self._put_in_force(_State(state.rules, state.credential_sets, (rules_signature, kept)))
+                        kept = _replace(
+                            self._credentials_file,
+                            before or _credentials_document(state.credential_sets),
+                        )
+                        self._put_in_force(
+                            _State(state.rules, state.credential_sets, (rules_signature, kept))
+                        )
                     raise
-            self._put_in_force(_State(rules, credential_sets, (rules_signature, credentials_signature)))
+            self._put_in_force(
+                _State(rules, credential_sets, (rules_signature, credentials_signature))
+            )
             return made
 
     def _put_in_force(self, state: _State) -> None:
@@ -283,10 +355,15 @@ class Documents:
         """An edit by hand that is not in force must not be lost to a change of ours."""
         if state.problem is not None:
             raise state.problem
-        for file, known in zip((self._rules_file, self._credentials_file), state.signatures, strict=True):
+        for file, known in zip(
+            (self._rules_file, self._credentials_file), state.signatures, strict=True
+        ):
             if _signature(file) != known:
                 what = "It was edited by hand a moment ago and has not been read yet, so nothing is written over it."
-                raise DocumentInvalid((DocumentProblem(file, None, None, what, DocumentInvalid.code),), "Try again in a few seconds.")
+                raise DocumentInvalid(
+                    (DocumentProblem(file, None, None, what, DocumentInvalid.code),),
+                    "Try again in a few seconds.",
+                )
 
     def _load(self) -> None:
         with self._lock:
@@ -298,8 +375,13 @@ class Documents:
 
     def _edited(self) -> bool:
         state = self._state
-        # A refused edit is judged again at each look: a repository that stood in its way may be gone.
-        return state.problem is not None or (_signature(self._rules_file), _signature(self._credentials_file)) != state.signatures
+        # A refused edit is judged again at each look: a repository that stood in its way may be
+        # gone.
+        return (
+            state.problem is not None
+            or (_signature(self._rules_file), _signature(self._credentials_file))
+            != state.signatures
+        )
 
     def _reload_if_changed(self, existing_repositories: Collection[str]) -> bool:
         with self._lock:
@@ -309,7 +391,10 @@ class Documents:
             read = self._read(known=state, existing_repositories=existing_repositories)
             if isinstance(read, _State):
                 self._put_in_force(read)
-                return state.problem is not None or (read.rules, read.credential_sets) != (state.rules, state.credential_sets)
+                return state.problem is not None or (read.rules, read.credential_sets) != (
+                    state.rules,
+                    state.credential_sets,
+                )
             problems, signatures = read
             problem = state.problem
             if problem is None or problem.problems != problems:
@@ -320,8 +405,15 @@ class Documents:
     def _read(
         self, *, known: _State | None, existing_repositories: Collection[str]
     ) -> _State | tuple[tuple[DocumentProblem, ...], tuple[Signature, Signature]]:
-        """Both documents as one whole; or all that is wrong with them, and which versions of the files that was."""
-        rules_file = _Document(self._rules_file, "rules", "rule", RuleRow, had_entries=known is not None and len(known.rules) > 0)
+        """Both documents as one whole; or all that is wrong with them, and which versions of the
+        files that was."""
+        rules_file = _Document(
+            self._rules_file,
+            "rules",
+            "rule",
+            RuleRow,
+            had_entries=known is not None and len(known.rules) > 0,
+        )
         credentials_file = _Document(
             self._credentials_file,
             "credential_sets",
@@ -334,7 +426,12 @@ class Documents:
         try:
             credential_sets = CredentialBook.read(
                 (
-                    (CredentialSetDraft(row.name, row.login_server, row.username_id, row.password_id), row.created or _created(row.name, known, "sets") or now)
+                    (
+                        CredentialSetDraft(
+                            row.name, row.login_server, row.username_id, row.password_id
+                        ),
+                        row.created or _created(row.name, known, "sets") or now,
+                    )
                     for row in credentials_file.rows
                 ),
                 self._registries,
@@ -342,13 +439,20 @@ class Documents:
         except CredentialSetsInvalid as invalid:
             credentials_file.refuse(invalid.refusals)
         rules = RuleBook(self._registries, credential_sets)
-        # Against credential sets that can't be read, every rule that uses one would be wrong too, and hide what really is.
+        # Against credential sets that can't be read, every rule that uses one would be wrong too,
+        # and hide what really is.
         if not credentials_file.problems:
             try:
                 rules = RuleBook.read(
                     (
                         (
-                            RuleDraft(row.name, row.source_repository, row.target_repository, row.credential_set, row.freshness),
+                            RuleDraft(
+                                row.name,
+                                row.source_repository,
+                                row.target_repository,
+                                row.credential_set,
+                                row.freshness,
+                            ),
                             row.created or _created(row.name, known, "rules") or now,
                         )
                         for row in rules_file.rows
@@ -367,9 +471,12 @@ class Documents:
 
 
 class _Document:
-    """One document as it stands on the disk: its entries as far as they can be read, and what is wrong with it."""
+    """One document as it stands on the disk: its entries as far as they can be read, and what is
+    wrong with it."""
 
-    def __init__(self, file: Path, table: str, kind: str, row: type[Row], *, had_entries: bool) -> None:
+    def __init__(
+        self, file: Path, table: str, kind: str, row: type[Row], *, had_entries: bool
+    ) -> None:
         self.file = file
         self.problems: list[DocumentProblem] = []
         self.rows: list[Any] = []
@@ -380,18 +487,26 @@ class _Document:
         try:
             content, self.signature = _contents(file)
         except OSError as error:
-            cure = f" Let the engine's user, {user_name(os.geteuid(), before_number='user ')}, read it." if error.errno == errno.EACCES else ""
+            cure = (
+                f" Let the engine's user, {user_name(os.geteuid(), before_number='user ')}, read it."
+                if error.errno == errno.EACCES
+                else ""
+            )
             self._problem(f"It can't be read: {error.strerror}.{cure}")
             return
         place = Path(os.path.realpath(file))
         if content is None and not place.parent.is_dir() and file.is_symlink():
-            # A link to a file that the engine may create is none yet. This one leads nowhere: its disk is not mounted, or its store was cleaned.
+            # A link to a file that the engine may create is none yet. This one leads nowhere: its
+            # disk is not mounted, or its store was cleaned.
             self._problem(f"It is a link to {place}, and {place.parent} is not there.")
             return
         if had_entries and not (content or b"").strip():
-            # An editor may be at work, or a hand slipped. Whoever wants it empty leaves the comment at its head, which the engine writes too.
+            # An editor may be at work, or a hand slipped. Whoever wants it empty leaves the comment
+            # at its head, which the engine writes too.
             state = "is gone" if content is None else "is empty"
-            self._problem(f"The file {state}, so the {kind}s that it held stay in force. To have none, write a line that begins with # into it.")
+            self._problem(
+                f"The file {state}, so the {kind}s that it held stay in force. To have none, write a line that begins with # into it."
+            )
             return
         try:
             self._read(Text(content or b""), row)
@@ -404,14 +519,25 @@ class _Document:
             if position is None:
                 self._problem(refusal.message, code=refusal.code)
             else:
-                self._problem(refusal.message, line=self._lines[position], entry=self.rows[position].name, code=refusal.code)
+                self._problem(
+                    refusal.message,
+                    line=self._lines[position],
+                    entry=self.rows[position].name,
+                    code=refusal.code,
+                )
 
     def _read(self, text: Text, row: type[Row]) -> None:
         for key, what in unknown_keys(text.values, (self._table,)):
-            self._problem(what, line=text.line_of_key(key) or text.line_of_entry(key, 0) or text.line_of_table(key))
+            self._problem(
+                what,
+                line=text.line_of_key(key) or text.line_of_entry(key, 0) or text.line_of_table(key),
+            )
         entries = text.values.get(self._table, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self._problem(f"Write each {self._kind} below a line [[{self._table}]].", line=text.line_of_table(self._table) or text.line_of_key(self._table))
+            self._problem(
+                f"Write each {self._kind} below a line [[{self._table}]].",
+                line=text.line_of_table(self._table) or text.line_of_key(self._table),
+            )
             return
         for number, entry in enumerate(entries):
             head = text.line_of_entry(self._table, number)
@@ -421,16 +547,30 @@ class _Document:
             for key, what in unknown:
                 self._problem(what, line=text.line_of_key(key, below=head) or head, entry=shown)
             try:
-                made = converted({key: value for key, value in entry.items() if key in row.__struct_fields__}, row)
+                made = converted(
+                    {key: value for key, value in entry.items() if key in row.__struct_fields__},
+                    row,
+                )
             except TomlInvalid as invalid:
                 # The nearest key was named already when a misspelt one left a key out.
                 if not unknown or invalid.key is not None:
-                    self._problem(invalid.what, line=text.line_of_key(invalid.key or "", below=head) or head, entry=shown)
+                    self._problem(
+                        invalid.what,
+                        line=text.line_of_key(invalid.key or "", below=head) or head,
+                        entry=shown,
+                    )
             else:
                 self.rows.append(made)
                 self._lines.append(head)
 
-    def _problem(self, message: str, *, line: int | None = None, entry: str | None = None, code: str = DocumentInvalid.code) -> None:
+    def _problem(
+        self,
+        message: str,
+        *,
+        line: int | None = None,
+        entry: str | None = None,
+        code: str = DocumentInvalid.code,
+    ) -> None:
         named = f"{self._kind} {entry[:60]}" if entry else None
         self.problems.append(DocumentProblem(self.file, line, named, message, code))
 
@@ -439,7 +579,9 @@ def _created(name: str, known: _State | None, book: str) -> datetime | None:
     """When an entry without ``created`` came to be, if it was in force before."""
     if known is None:
         return None
-    found: CacheRule | CredentialSet | None = known.credential_sets.find(name) if book == "sets" else known.rules.find(name)
+    found: CacheRule | CredentialSet | None = (
+        known.credential_sets.find(name) if book == "sets" else known.rules.find(name)
+    )
     return found.created if found is not None else None
 
 
@@ -453,7 +595,11 @@ def _rules_document(rules: RuleBook) -> bytes:
                     "name": rule.name,
                     "source_repository": str(rule.source),
                     "target_repository": str(rule.target),
-                    **({"credential_set": rule.credential_set} if rule.credential_set is not None else {}),
+                    **(
+                        {"credential_set": rule.credential_set}
+                        if rule.credential_set is not None
+                        else {}
+                    ),
                     **({"freshness": text} if (text := rule.freshness_text) is not None else {}),
                 },
                 rule.created,
@@ -465,11 +611,17 @@ def _rules_document(rules: RuleBook) -> bytes:
 
 def _credentials_document(credential_sets: CredentialBook) -> bytes:
     return _document(
-        _HEADER.format(what="The credential sets", kind="a credential set") + "# A secret itself never stands here, only where it is kept.\n",
+        _HEADER.format(what="The credential sets", kind="a credential set")
+        + "# A secret itself never stands here, only where it is kept.\n",
         "credential_sets",
         (
             (
-                {"name": each.name, "login_server": each.login_server, "username_id": str(each.username), "password_id": str(each.password)},
+                {
+                    "name": each.name,
+                    "login_server": each.login_server,
+                    "username_id": str(each.username),
+                    "password_id": str(each.password),
+                },
                 each.created,
             )
             for each in credential_sets
@@ -481,7 +633,8 @@ def _document(header: str, table: str, entries: Iterable[tuple[dict[str, str], d
     def parts() -> Iterator[str]:
         yield header
         for values, created in entries:
-            # tomli-w would write short entries as one line of inline tables, and times without the T.
+            # tomli-w would write short entries as one line of inline tables, and times without the
+            # T.
             yield f"\n[[{table}]]\n{tomli_w.dumps(values)}created = {created:%Y-%m-%dT%H:%M:%SZ}\n"
 
     return "".join(parts()).encode()
@@ -512,16 +665,30 @@ def _signature_of(status: os.stat_result) -> Signature:
 
 
 def _obstacle(file: Path) -> tuple[str, str] | None:
-    """Why a document can't be written, as part of a sentence, and what to do; None where nothing stands in the way. Blocks."""
+    """Why a document can't be written, as part of a sentence, and what to do; None where nothing
+    stands in the way. Blocks."""
     place = Path(os.path.realpath(file))
     if any(place.is_relative_to(store) for store in READABLE_STORES):
         return f"it is in {place.parent}, where nothing may be changed by hand", _EDIT
     if place.exists():
-        # A file that may only be read could be replaced by another one, against the will of its owner.
+        # A file that may only be read could be replaced by another one, against the will of its
+        # owner.
         return _protection(place, "it") or _protection(place.parent, "its directory")
     existing = next((parent for parent in place.parents if parent.is_dir()), place.parent)
-    protection = _protection(existing, "its directory" if existing == place.parent else f"{existing}, where its directory would be,")
-    return None if protection is None else (protection[0], "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the engine again.")
+    protection = _protection(
+        existing,
+        "its directory"
+        if existing == place.parent
+        else f"{existing}, where its directory would be,",
+    )
+    return (
+        None
+        if protection is None
+        else (
+            protection[0],
+            "Set XDG_CONFIG_HOME to a directory that the engine's user can write, and start the engine again.",
+        )
+    )
 
 
 def _protection(path: Path, what: str) -> tuple[str, str] | None:
@@ -534,16 +701,27 @@ def _protection(path: Path, what: str) -> tuple[str, str] | None:
     if read_only:
         return f"{what} is on a read-only file system", _EDIT
     if status.st_uid != os.geteuid():
-        return f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's user may only read it", _EDIT_OR_OPEN
+        return (
+            f"{what} belongs to {user_name(status.st_uid, before_number='user ')}, and the engine's user may only read it",
+            _EDIT_OR_OPEN,
+        )
     # Root may write its own files whatever the mode says, unless the system forbids it.
-    mode = f" (mode {stat.S_IMODE(status.st_mode):04o})" if not status.st_mode & stat.S_IWUSR else " (chattr +i)" if os.geteuid() == 0 else ""
+    mode = (
+        f" (mode {stat.S_IMODE(status.st_mode):04o})"
+        if not status.st_mode & stat.S_IWUSR
+        else " (chattr +i)"
+        if os.geteuid() == 0
+        else ""
+    )
     return f"{what} is write-protected{mode}", _EDIT_OR_OPEN
 
 
 def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
     place = os.path.realpath(file)
     link = f", which is a link to {place}," if file.is_symlink() else ""
-    return ConfigurationReadOnly(f"{file}{link} can't be written: {reason}. Nothing is changed.", hint)
+    return ConfigurationReadOnly(
+        f"{file}{link} can't be written: {reason}. Nothing is changed.", hint
+    )
 
 
 def _replace(file: Path, content: bytes) -> Signature:
@@ -551,7 +729,8 @@ def _replace(file: Path, content: bytes) -> Signature:
 
     Raises `EngineError` or `ConfigurationReadOnly`, and then the file is as it was.
     """
-    # Where the file is a link into somebody's repository of dotfiles, what it points at is replaced, and the link stays.
+    # Where the file is a link into somebody's repository of dotfiles, what it points at is
+    # replaced, and the link stays.
     place = Path(os.path.realpath(file))
     temporary = ""
     try:
@@ -570,18 +749,24 @@ def _replace(file: Path, content: bytes) -> Signature:
             with suppress(OSError):
                 os.unlink(temporary)
         if error.errno == errno.EBUSY:
-            raise _read_only(file, "it is mounted alone, so no other file can take its place", f"{_EDIT} Or mount its whole directory.") from None
+            raise _read_only(
+                file,
+                "it is mounted alone, so no other file can take its place",
+                f"{_EDIT} Or mount its whole directory.",
+            ) from None
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise _read_only(file, error.strerror or "", _EDIT_OR_OPEN) from None
         raise EngineError(
-            f"{file} can't be written: {error.strerror}. Nothing is changed.", "Give the engine's user the right to write there, and room on the disk."
+            f"{file} can't be written: {error.strerror}. Nothing is changed.",
+            "Give the engine's user the right to write there, and room on the disk.",
         ) from None
     _sync_directory(place.parent)
     return signature
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the renaming last through a power cut. Some file systems can't, and then it lasts as long as they let it."""
+    """Make the renaming last through a power cut. Some file systems can't, and then it lasts as
+    long as they let it."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -13,9 +13,18 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.core.freshness import FreshnessInvalid, parse_freshness
-from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, KINDS_OVER_TCP, PermittedIdentifiers
+from entrepot.core.permitted_identifiers import (
+    DEFAULT_OVER_TCP,
+    KINDS_OVER_TCP,
+    PermittedIdentifiers,
+)
 from entrepot.core.reference import quoted
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries, is_loopback, parse_login_server
+from entrepot.core.registries import (
+    DeclaredUpstream,
+    SourceRegistries,
+    is_loopback,
+    parse_login_server,
+)
 from entrepot.core.secret_identifiers import KINDS
 from entrepot.core.states import SignIn
 from entrepot.errors import EngineError, Refusal
@@ -24,8 +33,8 @@ from entrepot.secrets.exposure import find_exposure
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 
 MANIFEST_LIMIT: Final = 4 * 1024 * 1024
-"""The largest manifest that is taken from a source, in bytes, unless the settings raise it: what registries take at a push (distribution specification,
-"Pushing Manifests")."""
+"""The largest manifest that is taken from a source, in bytes, unless the settings raise it: what
+registries take at a push (distribution specification, "Pushing Manifests")."""
 
 MANIFEST_LIMIT_AT_MOST: Final = 64 * 1024 * 1024
 """The largest value of that setting: a manifest is held in memory for each client that takes it."""
@@ -47,11 +56,13 @@ __all__ = [
 ]
 
 SHORTEST_TOKEN: Final = 20
-"""Characters of a token of the management API, at least: of random letters and digits that many can't be guessed. RFC 6750, 2.1, says which may stand in it."""
+"""Characters of a token of the management API, at least: of random letters and digits that many
+can't be guessed. RFC 6750, 2.1, says which may stand in it."""
 
 
 class SettingsInvalid(EngineError):
-    """``settings.toml``, or an option that stands for one of its keys, can't be used; ``field`` is the key."""
+    """``settings.toml``, or an option that stands for one of its keys, can't be used; ``field`` is
+    the key."""
 
     code = "SettingsInvalid"
     status = 400
@@ -59,7 +70,8 @@ class SettingsInvalid(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimit:
-    """How much may be held: a *share* of the file system (0.8 for 80 %), or a *size* in bytes. One of the two is set."""
+    """How much may be held: a *share* of the file system (0.8 for 80 %), or a *size* in bytes. One
+    of the two is set."""
 
     share: float | None = None
     size: int | None = None
@@ -71,17 +83,20 @@ class SizeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ManagementOverTcp:
-    """The management API on TCP, besides the Unix socket: for dashboards and scripts on other machines."""
+    """The management API on TCP, besides the Unix socket: for dashboards and scripts on other
+    machines."""
 
     listen: str
     token_file: Path
     """Holds the token that every request has to send, and nothing else; only its owner may use it."""
     certificate: Path | None = None
-    """The server's certificate with those between it and its authority, in PEM format. None is allowed on loopback only, where a proxy may speak TLS."""
+    """The server's certificate with those between it and its authority, in PEM format. None is
+    allowed on loopback only, where a proxy may speak TLS."""
     key: Path | None = None
     """The private key of the certificate, in PEM format."""
     secret_identifiers: PermittedIdentifiers = DEFAULT_OVER_TCP
-    """Which secret identifiers may be made over it: ``secret_kinds``, ``secret_files`` and ``secret_variables``. The Unix socket takes all of them."""
+    """Which secret identifiers may be made over it: ``secret_kinds``, ``secret_files`` and
+    ``secret_variables``. The Unix socket takes all of them."""
 
     @property
     def shown(self) -> str:
@@ -96,7 +111,11 @@ class ManagementOverTcp:
         try:
             token = read_token(self.token_file)
         except SecretUnavailable as error:
-            raise SettingsInvalid(f"The management API can't be offered on {self.listen}. {error.what}", error.hint, field="token_file") from None
+            raise SettingsInvalid(
+                f"The management API can't be offered on {self.listen}. {error.what}",
+                error.hint,
+                field="token_file",
+            ) from None
         if not re.fullmatch(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}", token):
             raise SettingsInvalid(
                 f"The management API can't be offered on {self.listen}: {self.token_file} holds no token of at least {SHORTEST_TOKEN} characters.",
@@ -113,7 +132,8 @@ class Settings:
     listen: str = "127.0.0.1:5000"
     """Where container clients find the registry; port 0 lets the system choose."""
     freshness: float = 300.0
-    """How long a tag is believed before the source is asked again, where its rule does not say. ACR notices a moved tag after five minutes at most."""
+    """How long a tag is believed before the source is asked again, where its rule does not say. ACR
+    notices a moved tag after five minutes at most."""
     negative_freshness: float = 10.0
     """How long a failure of a source is believed."""
     parallel_per_source: int = 6
@@ -124,27 +144,34 @@ class Settings:
     size_limit: SizeLimit = SizeLimit(share=0.8)
     """How much may be held. Beyond it the images that were used least recently are evicted."""
     low_water: float = 0.9
-    """The share of the limit down to which images are evicted, so that not every blob that comes in evicts another."""
+    """The share of the limit down to which images are evicted, so that not every blob that comes in
+    evicts another."""
     manifest_limit: int = MANIFEST_LIMIT
     """The largest manifest that is taken from a source, in bytes."""
     ca_file: Path | None = None
-    """Certificate authorities that are trusted for all source registries besides those of the system: a file in PEM format."""
+    """Certificate authorities that are trusted for all source registries besides those of the
+    system: a file in PEM format."""
     read_only: bool = False
-    """Whether the management API refuses all that would change something. Container clients pull as ever."""
+    """Whether the management API refuses all that would change something. Container clients pull as
+    ever."""
     hosts: tuple[str, ...] = ()
-    """Names under which browsers may ask a registry that listens on loopback, besides localhost and addresses: those of a proxy in front of it."""
+    """Names under which browsers may ask a registry that listens on loopback, besides localhost and
+    addresses: those of a proxy in front of it."""
     management: ManagementOverTcp | None = None
     upstreams: tuple[DeclaredUpstream, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Settings:
-        """Read the file; the defaults if there is none. Raises `SettingsInvalid`, which names file, line and key."""
+        """Read the file; the defaults if there is none. Raises `SettingsInvalid`, which names file,
+        line and key."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return cls()
         except OSError as error:
-            hint = "Let the engine's user read it, or set XDG_CONFIG_HOME to a directory of this user."
+            hint = (
+                "Let the engine's user read it, or set XDG_CONFIG_HOME to a directory of this user."
+            )
             raise SettingsInvalid(f"{path} can't be read: {error.strerror}.", hint) from None
         try:
             return _settings(Text(content), path)
@@ -153,58 +180,85 @@ class Settings:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Host (without the brackets of IPv6) and port of an address to listen on; raises `SettingsInvalid`."""
+    """Host (without the brackets of IPv6) and port of an address to listen on; raises
+    `SettingsInvalid`."""
     hint = "Write HOST:PORT, such as 127.0.0.1:5000, 0.0.0.0:5000 for every network of this machine, or [::1]:5000; port 0 lets the system choose."
-    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", text.strip())
+    found = re.fullmatch(
+        r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})",
+        text.strip(),
+    )
     if found is None:
         raise SettingsInvalid(f"{text!r} is not an address to listen on.", hint, field="listen")
     port = int(found["port"])
     if port > 65535:
         raise SettingsInvalid(
-            f"{text!r} is not an address to listen on: there is no port {port}.", "Ports go from 1 to 65535; 0 lets the system choose.", field="listen"
+            f"{text!r} is not an address to listen on: there is no port {port}.",
+            "Ports go from 1 to 65535; 0 lets the system choose.",
+            field="listen",
         )
     return found["six"] or found["host"], port
 
 
 def parse_size_limit(value: str | int) -> SizeLimit:
-    """A limit as the settings have it: ``"80 %"`` of the file system, ``"500 GB"``, ``"50 GiB"``, or a number of bytes; raises `SettingsInvalid`."""
-    hint = 'Write "80 %" for a share of the file system, "500 GB" or "50 GiB", or a number of bytes.'
+    """A limit as the settings have it: ``"80 %"`` of the file system, ``"500 GB"``, ``"50 GiB"``,
+    or a number of bytes; raises `SettingsInvalid`."""
+    hint = (
+        'Write "80 %" for a share of the file system, "500 GB" or "50 GiB", or a number of bytes.'
+    )
     if isinstance(value, int):
         if value > 0:
             return SizeLimit(size=value)
-        raise SettingsInvalid(f"A size limit of {value} bytes leaves no room for anything.", hint, field="size_limit")
+        raise SettingsInvalid(
+            f"A size limit of {value} bytes leaves no room for anything.", hint, field="size_limit"
+        )
     share = _percentage(value)
     if share is not None:
         if 0 < share <= 1:
             return SizeLimit(share=share)
-        raise SettingsInvalid(f"{value!r} is no share of a file system that could be used.", "It lies above 0 % and goes up to 100 %.", field="size_limit")
+        raise SettingsInvalid(
+            f"{value!r} is no share of a file system that could be used.",
+            "It lies above 0 % and goes up to 100 %.",
+            field="size_limit",
+        )
     try:
         size = parse_size(value)
     except ValueError:
-        raise SettingsInvalid(f"{quoted(value)} is not a size limit.", hint, field="size_limit") from None
+        raise SettingsInvalid(
+            f"{quoted(value)} is not a size limit.", hint, field="size_limit"
+        ) from None
     if size == 0:
-        raise SettingsInvalid(f"A size limit of {value} leaves no room for anything.", hint, field="size_limit")
+        raise SettingsInvalid(
+            f"A size limit of {value} leaves no room for anything.", hint, field="size_limit"
+        )
     return SizeLimit(size=size)
 
 
 def parse_manifest_limit(value: str | int) -> int:
-    """The largest manifest as the settings have it: ``"8 MiB"``, or a number of bytes; raises `SettingsInvalid`."""
+    """The largest manifest as the settings have it: ``"8 MiB"``, or a number of bytes; raises
+    `SettingsInvalid`."""
     hint = 'Write "8 MiB" or a number of bytes, from 4 MiB, which every registry takes, to 64 MiB.'
     try:
         limit = value if isinstance(value, int) else parse_size(value[:40])
     except (ValueError, OverflowError):
-        raise SettingsInvalid(f"{quoted(str(value))} is not a size of manifests.", hint, field="manifest_limit") from None
+        raise SettingsInvalid(
+            f"{quoted(str(value))} is not a size of manifests.", hint, field="manifest_limit"
+        ) from None
     if not MANIFEST_LIMIT <= limit <= MANIFEST_LIMIT_AT_MOST:
-        raise SettingsInvalid(f"{value} is no size up to which manifests can be taken.", hint, field="manifest_limit")
+        raise SettingsInvalid(
+            f"{value} is no size up to which manifests can be taken.", hint, field="manifest_limit"
+        )
     return limit
 
 
 def parse_low_water(value: str) -> float:
-    """A low-water mark as the settings have it: ``"90 %"`` of the size limit; raises `SettingsInvalid`."""
+    """A low-water mark as the settings have it: ``"90 %"`` of the size limit; raises
+    `SettingsInvalid`."""
     share = _percentage(value)
     if share is None or not 0 < share <= 1:
         raise SettingsInvalid(
-            f"{quoted(value)} is not a low-water mark.", 'Write a percentage of the size limit, above 0 % and up to 100 %, such as "90 %".', field="low_water"
+            f"{quoted(value)} is not a low-water mark.",
+            'Write a percentage of the size limit, above 0 % and up to 100 %, such as "90 %".',
+            field="low_water",
         )
     return share
 
@@ -220,7 +274,9 @@ def _certificates(file: Path) -> Path:
             hint = "Put the file there, or correct ca_file."
         else:
             hint = "Let the engine's user read it."
-        raise SettingsInvalid(f"The certificates in {file} can't be read: {error.strerror}.", hint, field="ca_file") from None
+        raise SettingsInvalid(
+            f"The certificates in {file} can't be read: {error.strerror}.", hint, field="ca_file"
+        ) from None
     return file
 
 
@@ -253,7 +309,12 @@ class _SettingsTable(Struct, kw_only=True):
     manifest_limit: Annotated[int, Meta(ge=1)] | str | UnsetType = UNSET
     ca_file: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     read_only: bool | UnsetType = UNSET
-    hosts: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=100)] | UnsetType = UNSET
+    hosts: (
+        Annotated[
+            tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...], Meta(max_length=100)
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class _ManagementTable(Struct, kw_only=True):
@@ -291,7 +352,9 @@ def _settings(text: Text, path: Path) -> Settings:
         settings = Settings(upstreams=upstreams, management=management, **told)
         parse_listen(settings.listen)
     except (SettingsInvalid, FreshnessInvalid) as refusal:
-        raise _invalid(path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint) from None
+        raise _invalid(
+            path, text.line_of_key(refusal.field or ""), refusal.what, refusal.field, refusal.hint
+        ) from None
     return settings
 
 
@@ -301,25 +364,45 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
     head = text.line_of_table("management")
     example = "Write [management], with listen, token_file, certificate and key below it."
     if not isinstance(values, dict):
-        raise _invalid(path, text.line_of_key("management"), "The value of management is not a table.", "management", example)
+        raise _invalid(
+            path,
+            text.line_of_key("management"),
+            "The value of management is not a table.",
+            "management",
+            example,
+        )
     for key, what in unknown_keys(values, _ManagementTable.__struct_fields__):
-        raise _invalid(path, text.line_of_key(key, below=head) or head, f"In management: {what}", key)
+        raise _invalid(
+            path, text.line_of_key(key, below=head) or head, f"In management: {what}", key
+        )
     try:
         table = converted(values, _ManagementTable)
     except TomlInvalid as error:
-        raise _invalid(path, text.line_of_key(error.key or "", below=head) or head, f"In management: {error.what}", error.key, example) from None
+        raise _invalid(
+            path,
+            text.line_of_key(error.key or "", below=head) or head,
+            f"In management: {error.what}",
+            error.key,
+            example,
+        ) from None
     try:
         host, _ = parse_listen(table.listen)
         if (table.certificate is None) != (table.key is None):
             missing, there = ("key", "certificate") if table.key is None else ("certificate", "key")
-            raise SettingsInvalid(f"There is no {missing} beside the {there}.", "TLS needs both: give both, or none.", field=there)
+            raise SettingsInvalid(
+                f"There is no {missing} beside the {there}.",
+                "TLS needs both: give both, or none.",
+                field=there,
+            )
         if table.certificate is None and not is_loopback(host):
             raise SettingsInvalid(
                 f"Without TLS the token could be read by everyone between a client and {host}.",
                 "Give certificate and key. Only on 127.0.0.1 and [::1] they may be missing, where a proxy in front speaks TLS.",
                 field="listen",
             )
-        certificate = None if table.certificate is None else _beside(path, table.certificate, "certificate")
+        certificate = (
+            None if table.certificate is None else _beside(path, table.certificate, "certificate")
+        )
         private_key = None if table.key is None else _beside(path, table.key, "key")
         token_file = _beside(path, table.token_file, "token_file")
         if certificate is not None and private_key is not None:
@@ -327,7 +410,9 @@ def _management(text: Text, values: object, path: Path) -> ManagementOverTcp | N
         identifiers = _secret_identifiers(table)
     except SettingsInvalid as refusal:
         line = text.line_of_key(refusal.field or "", below=head) or head
-        raise _invalid(path, line, f"In management: {refusal.what}", refusal.field, refusal.hint) from None
+        raise _invalid(
+            path, line, f"In management: {refusal.what}", refusal.field, refusal.hint
+        ) from None
     return ManagementOverTcp(table.listen, token_file, certificate, private_key, identifiers)
 
 
@@ -340,23 +425,41 @@ def _expanded(text: str, field: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise SettingsInvalid(f"{quoted(text)} begins with a home directory that is not known.", "Write the whole path.", field=field) from None
+        raise SettingsInvalid(
+            f"{quoted(text)} begins with a home directory that is not known.",
+            "Write the whole path.",
+            field=field,
+        ) from None
 
 
 def _secret_identifiers(table: _ManagementTable) -> PermittedIdentifiers:
     """Which identifiers are taken over TCP; raises `SettingsInvalid`."""
-    kinds = KINDS_OVER_TCP if table.secret_kinds is None else frozenset(each.removesuffix(":").lower() for each in table.secret_kinds)
+    kinds = (
+        KINDS_OVER_TCP
+        if table.secret_kinds is None
+        else frozenset(each.removesuffix(":").lower() for each in table.secret_kinds)
+    )
     if unknown := sorted(kinds - set(KINDS)):
         hint = f"There are: {', '.join(KINDS)}."
-        raise SettingsInvalid(f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds")
+        raise SettingsInvalid(
+            f"{quoted(unknown[0])} is no kind of secret identifier.", hint, field="secret_kinds"
+        )
     files = None if table.secret_files is None else _expanded(table.secret_files, "secret_files")
     if files is not None and (not files.is_absolute() or files == Path("/")):
         hint = 'Write the whole path of a directory that holds secrets and nothing else, such as "/run/secrets".'
-        raise SettingsInvalid(f"{quoted(str(files))} is not a directory below which secrets are kept.", hint, field="secret_files")
+        raise SettingsInvalid(
+            f"{quoted(str(files))} is not a directory below which secrets are kept.",
+            hint,
+            field="secret_files",
+        )
     variables = table.secret_variables
     if variables is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variables) is None:
         hint = 'Write letters, digits and _, such as "ENTREPOT_SECRET_".'
-        raise SettingsInvalid(f"{quoted(variables)} is not how the names of variables begin.", hint, field="secret_variables")
+        raise SettingsInvalid(
+            f"{quoted(variables)} is not how the names of variables begin.",
+            hint,
+            field="secret_variables",
+        )
     return PermittedIdentifiers(kinds, files, variables)
 
 
@@ -367,53 +470,109 @@ def _check_certificate(certificate: Path, key: Path) -> None:
     for each, field in ((certificate, "certificate"), (key, "key")):
         try:
             with each.open("rb") as file:
-                # Mounted as Docker and Kubernetes do it, a key has modes that nothing but its place makes good (F71).
-                exposure = find_exposure(file.fileno(), str(each), allowed=stat.S_IRWXG) if field == "key" else None
+                # Mounted as Docker and Kubernetes do it, a key has modes that nothing but its place
+                # makes good (F71).
+                exposure = (
+                    find_exposure(file.fileno(), str(each), allowed=stat.S_IRWXG)
+                    if field == "key"
+                    else None
+                )
         except OSError as error:
-            raise SettingsInvalid(f"The {field} in {each} can't be read: {error.strerror}.", "Let the engine's user read it.", field=field) from None
+            raise SettingsInvalid(
+                f"The {field} in {each} can't be read: {error.strerror}.",
+                "Let the engine's user read it.",
+                field=field,
+            ) from None
         if exposure is not None:
-            raise SettingsInvalid(f"The key in {each} is open to every user of this machine (mode {exposure.mode:04o}).", exposure.hint, field="key")
+            raise SettingsInvalid(
+                f"The key in {each} is open to every user of this machine (mode {exposure.mode:04o}).",
+                exposure.hint,
+                field="key",
+            )
     try:
         # A key with a pass phrase would be asked for on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            certificate, key, password=lambda: b""
+        )
     except (ssl.SSLError, ValueError):
-        hint = foreign_format(certificate) or foreign_format(key) or "Both are in PEM format, and the key has no pass phrase."
-        raise SettingsInvalid(f"{certificate} and {key} are no certificate and its key.", hint, field="certificate") from None
+        hint = (
+            foreign_format(certificate)
+            or foreign_format(key)
+            or "Both are in PEM format, and the key has no pass phrase."
+        )
+        raise SettingsInvalid(
+            f"{certificate} and {key} are no certificate and its key.", hint, field="certificate"
+        ) from None
 
 
 def _upstreams(text: Text, tables: object, path: Path) -> tuple[DeclaredUpstream, ...]:
     example = 'Declare a source registry as [upstreams."registry.example.com"], with name, sign_in, endpoint and realms below it.'
     if not isinstance(tables, dict):
-        raise _invalid(path, text.line_of_key("upstreams"), "The value of upstreams is not a table.", "upstreams", example)
+        raise _invalid(
+            path,
+            text.line_of_key("upstreams"),
+            "The value of upstreams is not a table.",
+            "upstreams",
+            example,
+        )
     declared: dict[str, DeclaredUpstream] = {}
     for login_server, values in tables.items():
         head = text.line_of_table("upstreams", login_server)
         place = f'upstreams."{login_server}"'
         if not isinstance(values, dict):
             raise _invalid(
-                path, text.line_of_key(login_server, below=text.line_of_table("upstreams")) or head, f"{place} is not a table.", "upstreams", example
+                path,
+                text.line_of_key(login_server, below=text.line_of_table("upstreams")) or head,
+                f"{place} is not a table.",
+                "upstreams",
+                example,
             )
         if "." not in login_server and any(isinstance(value, dict) for value in values.values()):
             # [upstreams.registry.example.com] is, to TOML, three tables within each other.
-            raise _invalid(path, None, f"The login server that begins with {login_server} stands there without quotation marks.", "upstreams", example)
+            raise _invalid(
+                path,
+                None,
+                f"The login server that begins with {login_server} stands there without quotation marks.",
+                "upstreams",
+                example,
+            )
         for key, what in unknown_keys(values, _UpstreamTable.__struct_fields__):
-            raise _invalid(path, text.line_of_key(key, below=head) or head, f"In {place}: {what}", key)
+            raise _invalid(
+                path, text.line_of_key(key, below=head) or head, f"In {place}: {what}", key
+            )
         try:
             table = converted(values, _UpstreamTable)
         except TomlInvalid as error:
-            raise _invalid(path, text.line_of_key(error.key or "", below=head) or head, f"In {place}: {error.what}", error.key) from None
-        upstream = DeclaredUpstream(login_server, table.name, table.sign_in, table.endpoint, table.realms)
+            raise _invalid(
+                path,
+                text.line_of_key(error.key or "", below=head) or head,
+                f"In {place}: {error.what}",
+                error.key,
+            ) from None
+        upstream = DeclaredUpstream(
+            login_server, table.name, table.sign_in, table.endpoint, table.realms
+        )
         try:
             SourceRegistries([upstream])
             name = parse_login_server(login_server, field="login_server")
         except Refusal as refusal:
-            raise _invalid(path, text.line_of_key(refusal.field or "", below=head) or head, refusal.what, refusal.field, refusal.hint) from None
+            raise _invalid(
+                path,
+                text.line_of_key(refusal.field or "", below=head) or head,
+                refusal.what,
+                refusal.field,
+                refusal.hint,
+            ) from None
         if name in declared:
-            raise _invalid(path, head, f"{name} is declared twice.", "upstreams", "Leave one of the two.")
+            raise _invalid(
+                path, head, f"{name} is declared twice.", "upstreams", "Leave one of the two."
+            )
         declared[name] = upstream
     return tuple(declared.values())
 
 
-def _invalid(path: Path, line: int | None, what: str, key: str | None, hint: str = "") -> SettingsInvalid:
+def _invalid(
+    path: Path, line: int | None, what: str, key: str | None, hint: str = ""
+) -> SettingsInvalid:
     place = f"{path}, line {line}" if line else str(path)
     return SettingsInvalid(f"{place}: {what}", hint or "Mend it and start again.", field=key)

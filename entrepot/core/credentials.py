@@ -1,6 +1,8 @@
-"""Credential sets: how to sign in to a source registry, as identifiers of secrets and never as the secrets themselves.
+"""Credential sets: how to sign in to a source registry, as identifiers of secrets and never as the
+secrets themselves.
 
-Pure: no I/O. The limits are those of ACR's credential sets (Azure REST specification, CredentialSet.tsp), and what Entrepot decides beyond them.
+Pure: no I/O. The limits are those of ACR's credential sets (Azure REST specification,
+CredentialSet.tsp), and what Entrepot decides beyond them.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class CredentialSetNotFound(NotFound):
 
 
 class CredentialSetsInvalid(Refusal):
-    """Several credential sets, read together, can't stand; ``refusals`` holds what is wrong with which (by position, from 0)."""
+    """Several credential sets, read together, can't stand; ``refusals`` holds what is wrong with
+    which (by position, from 0)."""
 
     code = "CredentialSetsInvalid"
 
@@ -68,12 +71,15 @@ class CredentialSet:
     @property
     def draft(self) -> CredentialSetDraft:
         """As a person would type it."""
-        return CredentialSetDraft(self.name, self.login_server, str(self.username), str(self.password))
+        return CredentialSetDraft(
+            self.name, self.login_server, str(self.username), str(self.password)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialSetDraft:
-    """A credential set as a person types it. None is what was left out: `CredentialBook.check` asks for it, `CredentialBook.problems` does not judge it."""
+    """A credential set as a person types it. None is what was left out: `CredentialBook.check` asks
+    for it, `CredentialBook.problems` does not judge it."""
 
     name: str | None = None
     login_server: str | None = None
@@ -92,7 +98,8 @@ class CredentialHealth:
 
 
 class CredentialBook:
-    """All credential sets, with the limits that hold between them. An immutable value: each change gives a new book."""
+    """All credential sets, with the limits that hold between them. An immutable value: each change
+    gives a new book."""
 
     __slots__ = ("_registries", "_sets")
 
@@ -107,8 +114,11 @@ class CredentialBook:
         return cls.read(((each.draft, each.created) for each in sets), registries)
 
     @classmethod
-    def read(cls, drafts: Iterable[tuple[CredentialSetDraft, datetime]], registries: SourceRegistries) -> CredentialBook:
-        """A book of drafts with their times of creation; raises `CredentialSetsInvalid` with all that is wrong."""
+    def read(
+        cls, drafts: Iterable[tuple[CredentialSetDraft, datetime]], registries: SourceRegistries
+    ) -> CredentialBook:
+        """A book of drafts with their times of creation; raises `CredentialSetsInvalid` with all
+        that is wrong."""
         book = cls(registries)
         refusals: list[tuple[int, Refusal]] = []
         for position, (draft, created) in enumerate(drafts):
@@ -122,7 +132,8 @@ class CredentialBook:
         return book
 
     def check(self, draft: CredentialSetDraft, *, created: datetime | None = None) -> CredentialSet:
-        """The credential set that *draft* describes; raises the first `Refusal`. The secrets are not read."""
+        """The credential set that *draft* describes; raises the first `Refusal`. The secrets are
+        not read."""
         judged = _Judged(draft, self, complete=True)
         if judged.refusals:
             raise judged.refusals[0]
@@ -130,27 +141,43 @@ class CredentialBook:
 
     def problems(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
         """Everything that is wrong with a draft of which parts may be missing."""
-        return CheckedCredentialSet(problems=problems_of(_Judged(draft, self, complete=False).refusals))
+        return CheckedCredentialSet(
+            problems=problems_of(_Judged(draft, self, complete=False).refusals)
+        )
 
     def with_set(self, credential_set: CredentialSet) -> CredentialBook:
         """The book with one more set; raises a `Refusal` if it can't stand in it."""
         return self._with(self.check(credential_set.draft, created=credential_set.created))
 
-    def with_identifiers(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialBook:
-        """The book with other secret identifiers in a set, which is all that can change of one; None leaves one as it is.
+    def with_identifiers(
+        self, name: str, *, username_id: str | None = None, password_id: str | None = None
+    ) -> CredentialBook:
+        """The book with other secret identifiers in a set, which is all that can change of one;
+        None leaves one as it is.
 
         Raises `CredentialSetNotFound` or `SecretIdentifierInvalid`.
         """
         found = self.get(name)
-        username = found.username if username_id is None else SecretIdentifier.parse(username_id, field="usernameSecretIdentifier")
-        password = found.password if password_id is None else SecretIdentifier.parse(password_id, field="passwordSecretIdentifier")
+        username = (
+            found.username
+            if username_id is None
+            else SecretIdentifier.parse(username_id, field="usernameSecretIdentifier")
+        )
+        password = (
+            found.password
+            if password_id is None
+            else SecretIdentifier.parse(password_id, field="passwordSecretIdentifier")
+        )
         return self._with(replace(found, username=username, password=password))
 
     def without(self, name: str) -> CredentialBook:
-        """The book without a set; raises `CredentialSetNotFound`. Whether a rule uses it is for `RuleBook.with_credential_sets` to say."""
+        """The book without a set; raises `CredentialSetNotFound`. Whether a rule uses it is for
+        `RuleBook.with_credential_sets` to say."""
         key = self.get(name).name.casefold()
         book = CredentialBook(self._registries)
-        book._sets = {each: credential_set for each, credential_set in self._sets.items() if each != key}
+        book._sets = {
+            each: credential_set for each, credential_set in self._sets.items() if each != key
+        }
         return book
 
     def get(self, name: str) -> CredentialSet:
@@ -186,19 +213,32 @@ class CredentialBook:
         return book
 
     def _names(self) -> str:
-        return f"There are: {', '.join(each.name for each in self)}." if self._sets else "There is none yet: create one first."
+        return (
+            f"There are: {', '.join(each.name for each in self)}."
+            if self._sets
+            else "There is none yet: create one first."
+        )
 
 
 class _Judged:
-    """A draft, held against a book: its parts as far as they can be read, and what is wrong with it, in the order of the fields."""
+    """A draft, held against a book: its parts as far as they can be read, and what is wrong with
+    it, in the order of the fields."""
 
     def __init__(self, draft: CredentialSetDraft, book: CredentialBook, *, complete: bool) -> None:
         self.refusals: list[Refusal] = []
         self._complete = complete
         self._name = self._read(draft.name, lambda text: self._free_name(text, book))
-        self._registry = self._read(draft.login_server, lambda text: _signing_in(book._registries, text))
-        self._username = self._read(draft.username_id, lambda text: SecretIdentifier.parse(text, field="usernameSecretIdentifier"))
-        self._password = self._read(draft.password_id, lambda text: SecretIdentifier.parse(text, field="passwordSecretIdentifier"))
+        self._registry = self._read(
+            draft.login_server, lambda text: _signing_in(book._registries, text)
+        )
+        self._username = self._read(
+            draft.username_id,
+            lambda text: SecretIdentifier.parse(text, field="usernameSecretIdentifier"),
+        )
+        self._password = self._read(
+            draft.password_id,
+            lambda text: SecretIdentifier.parse(text, field="passwordSecretIdentifier"),
+        )
 
     def credential_set(self, created: datetime) -> CredentialSet:
         """What the draft describes, when nothing is wrong with it."""
@@ -206,7 +246,13 @@ class _Judged:
         assert self._registry is not None
         assert self._username is not None
         assert self._password is not None
-        return CredentialSet(self._name, self._registry.login_server, self._username, self._password, to_the_second(created))
+        return CredentialSet(
+            self._name,
+            self._registry.login_server,
+            self._username,
+            self._password,
+            to_the_second(created),
+        )
 
     def _read(self, text: str | None, read: Callable[[str], Value]) -> Value | None:
         if text is None and not self._complete:
@@ -223,7 +269,9 @@ class _Judged:
         taken = book.find(name)
         if taken is not None:
             raise CredentialSetNameTaken(
-                f"There is a credential set {taken.name} already.", "Choose another name; capitals and small letters count as equal.", field="name"
+                f"There is a credential set {taken.name} already.",
+                "Choose another name; capitals and small letters count as equal.",
+                field="name",
             )
         return name
 
@@ -233,7 +281,11 @@ def parse_name(text: str, what: str) -> str:
     if _NAME.fullmatch(text):
         return text
     if not text:
-        raise NameInvalid(f"The name of the {what} is missing.", "A name has 5 to 50 letters, digits and dashes.", field="name")
+        raise NameInvalid(
+            f"The name of the {what} is missing.",
+            "A name has 5 to 50 letters, digits and dashes.",
+            field="name",
+        )
     others = dict.fromkeys(_NO_NAME.findall(text))
     length = "1 character" if len(text) == 1 else f"{len(text)} characters"
     reason = " and ".join(map(quoted, list(others)[:3])) if others else length
@@ -246,12 +298,16 @@ def parse_name(text: str, what: str) -> str:
 
 def problems_of(refusals: Iterable[Refusal]) -> tuple[Problem, ...]:
     """Refusals as the plain values that a screen draws beside its fields."""
-    return tuple(Problem(code=each.code, message=each.message, field=each.field) for each in refusals)
+    return tuple(
+        Problem(code=each.code, message=each.message, field=each.field) for each in refusals
+    )
 
 
 def to_the_second(time: datetime) -> datetime:
     """*time* in UTC, to the second; a time without a zone is taken for UTC."""
-    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).replace(microsecond=0)
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).replace(
+        microsecond=0
+    )
 
 
 def _signing_in(registries: SourceRegistries, text: str) -> SourceRegistry:

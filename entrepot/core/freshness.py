@@ -1,7 +1,8 @@
-"""How long a tag is believed before its source is asked again: always asked, an interval, or never asked again. Pure: no I/O.
+"""How long a tag is believed before its source is asked again: always asked, an interval, or never
+asked again. Pure: no I/O.
 
-ACR has no such property, and notices a moved tag after five minutes at most. Here a cache rule may have a freshness of its own; ``settings.toml`` has that of
-all others.
+ACR has no such property, and notices a moved tag after five minutes at most. Here a cache rule may
+have a freshness of its own; ``settings.toml`` has that of all others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class FreshnessInvalid(Refusal):
 
 
 def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
-    """Seconds from what a person writes: ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a number of seconds; raises `FreshnessInvalid` for *field*."""
+    """Seconds from what a person writes: ``"always"``, ``"never"``, ``"10 min"``, ``"1 h"``, or a
+    number of seconds; raises `FreshnessInvalid` for *field*."""
     if isinstance(value, str):
         written = value.strip().lower()
         if written in {"always", "never"}:
@@ -54,15 +56,19 @@ def parse_freshness(value: str | float, *, field: str = "freshness") -> float:
     return seconds
 
 
-def parse_optional_freshness(value: str | float | None, *, field: str = "freshness") -> float | None:
-    """The same where it may be left out: None, an empty text and ``"default"`` stand for the freshness of the settings, and give None."""
+def parse_optional_freshness(
+    value: str | float | None, *, field: str = "freshness"
+) -> float | None:
+    """The same where it may be left out: None, an empty text and ``"default"`` stand for the
+    freshness of the settings, and give None."""
     if value is None or (isinstance(value, str) and value.strip().lower() in {"", "default"}):
         return None
     return parse_freshness(value, field=field)
 
 
 def freshness_text(seconds: float) -> str:
-    """What `parse_freshness` reads back as the same: ``always``, ``never``, or the interval in the largest unit that fits it, such as ``10 min``."""
+    """What `parse_freshness` reads back as the same: ``always``, ``never``, or the interval in the
+    largest unit that fits it, such as ``10 min``."""
     if seconds in {ALWAYS, NEVER}:
         return "always" if seconds == ALWAYS else "never"
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):

@@ -1,7 +1,8 @@
-"""The two sides of a cache rule: the source repository and the target repository, read as a person types them. Pure: no I/O.
+"""The two sides of a cache rule: the source repository and the target repository, read as a person
+types them. Pure: no I/O.
 
-Either side is one repository or, with a wildcard, everything below a path. ACR documents ``*`` alone and as the last part of a path, and nothing else
-("Wildcards in artifact cache").
+Either side is one repository or, with a wildcard, everything below a path. ACR documents ``*``
+alone and as the last part of a path, and nothing else ("Wildcards in artifact cache").
 """
 
 from __future__ import annotations
@@ -38,25 +39,36 @@ class SourceRepository:
 
     @classmethod
     def parse(cls, text: str, registries: SourceRegistries) -> SourceRepository:
-        """Read ``docker.io/library/*`` as a person types it, ``library/`` put in where Docker Hub needs it; raises a `Refusal` for ``sourceRepository``."""
+        """Read ``docker.io/library/*`` as a person types it, ``library/`` put in where Docker Hub
+        needs it; raises a `Refusal` for ``sourceRepository``."""
         field = "sourceRepository"
         written = text.strip()
         if not written:
-            raise RepositoryNameInvalid("The source repository is missing.", "Write a login server and a path, such as docker.io/library/nginx.", field=field)
+            raise RepositoryNameInvalid(
+                "The source repository is missing.",
+                "Write a login server and a path, such as docker.io/library/nginx.",
+                field=field,
+            )
         scheme, separator, rest = written.partition("://")
         if separator:
             raise RepositoryNameInvalid(
-                f"Repository name {quoted(written)} is invalid.", f"Leave out {scheme}:// and write {rest or 'docker.io/library/nginx'}.", field=field
+                f"Repository name {quoted(written)} is invalid.",
+                f"Leave out {scheme}:// and write {rest or 'docker.io/library/nginx'}.",
+                field=field,
             )
         host, slash, path = written.partition("/")
         _check_host(written, host, bool(slash), registries)
         registry = registries.find(host, field=field)
         if not path:
             raise RepositoryNameInvalid(
-                f"The source repository names no repository of {host}.", f"Add its path, or /* for the whole registry: {registry.login_server}/*.", field=field
+                f"The source repository names no repository of {host}.",
+                f"Add its path, or /* for the whole registry: {registry.login_server}/*.",
+                field=field,
             )
         prefix, wildcard = _parse_path(path, field)
-        return cls(registry.login_server, prefix if wildcard else registry.repository(prefix), wildcard)
+        return cls(
+            registry.login_server, prefix if wildcard else registry.repository(prefix), wildcard
+        )
 
     def __str__(self) -> str:
         return f"{self.login_server}/{_written(self.path, self.wildcard)}"
@@ -64,7 +76,8 @@ class SourceRepository:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a rule's source appears here: one repository, or with a wildcard everything below a path."""
+    """Where a rule's source appears here: one repository, or with a wildcard everything below a
+    path."""
 
     path: str
     """Without ``/*``; empty for ``*``."""
@@ -77,11 +90,15 @@ class Target:
         written = text.strip()
         if not written:
             raise RepositoryNameInvalid(
-                "The target repository is missing.", "Write the path under which clients shall find it here, such as library/nginx.", field=field
+                "The target repository is missing.",
+                "Write the path under which clients shall find it here, such as library/nginx.",
+                field=field,
             )
         if "://" in written:
             raise RepositoryNameInvalid(
-                f"Repository name {quoted(written)} is invalid.", "A target is a path alone, without scheme and host: library/nginx.", field=field
+                f"Repository name {quoted(written)} is invalid.",
+                "A target is a path alone, without scheme and host: library/nginx.",
+                field=field,
             )
         return cls(*_parse_path(written, field))
 
@@ -106,15 +123,30 @@ def _check_host(written: str, host: str, has_path: bool, registries: SourceRegis
     """Raise what fits when a source repository does not begin with a login server."""
     field = "sourceRepository"
     if host.startswith("*.") and host in registries:
-        raise RepositoryNameInvalid(f"{host} stands for many registries.", f"Write the name of yours: {written.replace('*', 'contoso', 1)}.", field=field)
-    # As docker has it: a first part with a dot or a port, a literal address of IPv6, or localhost, is a host.
+        raise RepositoryNameInvalid(
+            f"{host} stands for many registries.",
+            f"Write the name of yours: {written.replace('*', 'contoso', 1)}.",
+            field=field,
+        )
+    # As docker has it: a first part with a dot or a port, a literal address of IPv6, or localhost,
+    # is a host.
     name, colon, port = host.partition(":")
-    if host.startswith("[") or "." in name or (colon and port.isdigit() and has_path) or name.lower() == "localhost" or host.lower() in registries:
+    if (
+        host.startswith("[")
+        or "." in name
+        or (colon and port.isdigit() and has_path)
+        or name.lower() == "localhost"
+        or host.lower() in registries
+    ):
         return
     path = written.strip("/").partition(":")[0]
-    example = path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"
+    example = (
+        path if re.fullmatch(r"(?:[a-z0-9._/-]+/)?\*|[a-z0-9._/-]+", path) else "library/nginx"
+    )
     raise SourceLoginServerMissing(
-        f"The source repository {quoted(written)} names no login server.", f"Put one in front: docker.io/{example} if it is in Docker Hub.", field=field
+        f"The source repository {quoted(written)} names no login server.",
+        f"Put one in front: docker.io/{example} if it is in Docker Hub.",
+        field=field,
     )
 
 
@@ -125,7 +157,9 @@ def _parse_path(text: str, field: str) -> tuple[str, bool]:
     path, wildcard = (text[:-2], True) if text.endswith("/*") else (text, False)
     if "*" in path:
         raise WildcardInvalid(
-            f"The wildcard in {quoted(text)} stands where it may not.", "A wildcard is * alone, or the last part of a path: library/*.", field=field
+            f"The wildcard in {quoted(text)} stands where it may not.",
+            "A wildcard is * alone, or the last part of a path: library/*.",
+            field=field,
         )
     name, at, _ = path.partition("@")
     last = name.rpartition("/")[2]
@@ -134,7 +168,9 @@ def _parse_path(text: str, field: str) -> tuple[str, bool]:
         bare = name[: len(name) - len(last)] + last.partition(":")[0]
         instead = f" and write {bare}{'/*' if wildcard else ''}" if bare else ""
         raise RepositoryNameInvalid(
-            f"Repository name {quoted(text)} is invalid: it carries a {what}.", f"Leave it out{instead}; a rule covers every tag.", field=field
+            f"Repository name {quoted(text)} is invalid: it carries a {what}.",
+            f"Leave it out{instead}; a rule covers every tag.",
+            field=field,
         )
     if path != path.lower():
         raise RepositoryNameInvalid(

@@ -126,7 +126,10 @@ class Platform:
             if architecture not in _ARCHITECTURES:
                 raise _invalid(text)
             return cls("linux", *normal_architecture(parsed["os"], *parts))
-        version, *features = (unquote(option) for option in ((parsed["version"] or "") + (parsed["features"] or "")).split("+"))
+        version, *features = (
+            unquote(option)
+            for option in ((parsed["version"] or "") + (parsed["features"] or "")).split("+")
+        )
         if not all(_OPTION.fullmatch(option) for option in (version, *features) if option):
             raise _invalid(text)
         names = parts or [machine.architecture, machine.variant]
@@ -134,10 +137,18 @@ class Platform:
         return cls(os, architecture, variant, version, tuple(sorted(set(features))))
 
     @classmethod
-    def of_descriptor(cls, os: str, architecture: str, variant: str, os_version: Any, os_features: Any) -> Platform:
+    def of_descriptor(
+        cls, os: str, architecture: str, variant: str, os_version: Any, os_features: Any
+    ) -> Platform:
         """The platform that a descriptor or an image config states; odd options are left out."""
         features = os_features[:OS_FEATURES_LIMIT] if isinstance(os_features, list) else ()
-        return cls(os, architecture, variant, _option(os_version), tuple(filter(None, map(_option, features))))
+        return cls(
+            os,
+            architecture,
+            variant,
+            _option(os_version),
+            tuple(filter(None, map(_option, features))),
+        )
 
     def normalized(self) -> Platform:
         """With the one name of each part: ``linux/aarch64/v8`` is ``linux/arm64``.
@@ -187,7 +198,9 @@ def normal_architecture(architecture: str, variant: str = "") -> tuple[str, str]
     return architecture, variant
 
 
-def best_match(wanted: Platform, offered: Iterable[T], platform: Callable[[T], Platform | None]) -> T | None:
+def best_match(
+    wanted: Platform, offered: Iterable[T], platform: Callable[[T], Platform | None]
+) -> T | None:
     """The one of *offered* that runs best on *wanted*; None where none runs there.
 
     A machine runs what older variants of its architecture run (containerd's ``Only``). Among those

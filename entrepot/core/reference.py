@@ -1,6 +1,7 @@
 """Names in the world of registries: repositories, tags, digests, image references.
 
-The grammar and its limits are those of the OCI distribution specification 1.1 ("Pulling manifests") and of the OCI image specification ("Digests").
+The grammar and its limits are those of the OCI distribution specification 1.1 ("Pulling manifests")
+and of the OCI image specification ("Digests").
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Tag = NewType("Tag", str)
 """A tag that has been checked: ``1.27``."""
 
 REPOSITORY_LENGTH = 255
-"""The longest repository path, in characters: the specification leaves 255 for host and path together; registries count the path."""
+"""The longest repository path, in characters: the specification leaves 255 for host and path
+together; registries count the path."""
 
 _SEGMENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
@@ -36,9 +38,11 @@ _OTHER_DIGEST = re.compile(r"[a-z0-9]++(?:[+._-][a-z0-9]++)*+:[a-zA-Z0-9=_-]++")
 
 
 class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
-    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value in lower-case hexadecimal.
+    """The digest of some bytes: its algorithm (``sha256`` or ``sha512``) and its value in
+    lower-case hexadecimal.
 
-    There may be a hundred thousand of them. The garbage collector looks at none, nor at a tuple of them (``gc=False``).
+    There may be a hundred thousand of them. The garbage collector looks at none, nor at a tuple of
+    them (``gc=False``).
     """
 
     algorithm: str
@@ -79,12 +83,18 @@ class Digest(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 def is_of_other_algorithm(text: str) -> bool:
-    """Whether *text* is a digest of an algorithm that is not known here (OCI image specification, "Digests"): nothing can be verified by it."""
-    return len(text) <= 512 and text.partition(":")[0] not in _HEX_LENGTH and _OTHER_DIGEST.fullmatch(text) is not None
+    """Whether *text* is a digest of an algorithm that is not known here (OCI image specification,
+    "Digests"): nothing can be verified by it."""
+    return (
+        len(text) <= 512
+        and text.partition(":")[0] not in _HEX_LENGTH
+        and _OTHER_DIGEST.fullmatch(text) is not None
+    )
 
 
 def parse_repository(text: str, *, field: str = "repository") -> Repository:
-    """Check a repository path without host, tag, digest or wildcard; raises `RepositoryNameInvalid`."""
+    """Check a repository path without host, tag, digest or wildcard; raises
+    `RepositoryNameInvalid`."""
     if len(text) <= REPOSITORY_LENGTH and _REPOSITORY.fullmatch(text):
         return Repository(text)
     raise RepositoryNameInvalid(
@@ -107,13 +117,15 @@ def parse_tag(text: str) -> Tag:
 
 
 def parse_reference(text: str) -> Tag | Digest:
-    """Read the last part of a manifest's address, a tag or a digest; raises `ReferenceInvalid` or `DigestInvalid`."""
+    """Read the last part of a manifest's address, a tag or a digest; raises `ReferenceInvalid` or
+    `DigestInvalid`."""
     return Digest.parse(text) if ":" in text else parse_tag(text)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """An image in this registry: ``library/nginx:1.27``, ``library/nginx@sha256:…`` or both (then the digest counts)."""
+    """An image in this registry: ``library/nginx:1.27``, ``library/nginx@sha256:…`` or both (then
+    the digest counts)."""
 
     repository: Repository
     tag: Tag | None
@@ -121,7 +133,8 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
-        """Read an image reference without a host; without tag and digest the tag is ``latest``, as docker has it."""
+        """Read an image reference without a host; without tag and digest the tag is ``latest``, as
+        docker has it."""
         name, at, digest_text = text.partition("@")
         slash = name.rfind("/")
         colon = name.find(":", slash + 1)
@@ -146,6 +159,7 @@ class ImageReference:
 
 
 def quoted(text: str) -> str:
-    """*text* in quotation marks for a message to a person, cut where it is long; control characters are escaped."""
+    """*text* in quotation marks for a message to a person, cut where it is long; control characters
+    are escaped."""
     shown = text if len(text) <= 80 else text[:77] + "..."
     return repr(shown)

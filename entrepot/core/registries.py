@@ -1,7 +1,7 @@
 """The source registries that rules may pull from, and how each lets us in.
 
-The table is that of ACR's artifact cache ("Upstream registries", documentation of August 2026). An administrator may declare further ones, and
-give a known one another endpoint, in ``settings.toml``.
+The table is that of ACR's artifact cache ("Upstream registries", documentation of August 2026). An
+administrator may declare further ones, and give a known one another endpoint, in ``settings.toml``.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ class UpstreamNotSupported(Refusal):
 
 
 class UpstreamTakesNoCredentials(Refusal):
-    """A source registry serves unauthenticated pulls only, so a credential set could not be made use of."""
+    """A source registry serves unauthenticated pulls only, so a credential set could not be made
+    use of."""
 
     code = "UpstreamTakesNoCredentials"
 
 
 class UpstreamDeclarationInvalid(Refusal):
-    """A source registry in ``settings.toml`` is declared in a way that can't work; ``field`` is the key."""
+    """A source registry in ``settings.toml`` is declared in a way that can't work; ``field`` is the
+    key."""
 
     code = "UpstreamDeclarationInvalid"
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredUpstream:
-    """A source registry as an administrator declares it. What is None is taken from the table, or else is the default."""
+    """A source registry as an administrator declares it. What is None is taken from the table, or
+    else is the default."""
 
     login_server: str
     name: str | None = None
@@ -71,11 +74,13 @@ class SourceRegistry:
     """``docker.io``, or a pattern of one label: ``*.azurecr.io``."""
     sign_in: SignIn
     endpoint: str
-    """Where it is asked: ``https://registry-1.docker.io``, without a slash at its end. Of a pattern: ``https://*.azurecr.io``."""
+    """Where it is asked: ``https://registry-1.docker.io``, without a slash at its end. Of a
+    pattern: ``https://*.azurecr.io``."""
     declared: bool = False
     """It comes from ``settings.toml`` and is not in the table."""
     realms: tuple[str, ...] = ()
-    """Where it may have us sign in besides hosts of its own domain: ``https://auth.docker.io``, without a path."""
+    """Where it may have us sign in besides hosts of its own domain: ``https://auth.docker.io``,
+    without a path."""
 
     @property
     def pattern(self) -> bool:
@@ -83,14 +88,23 @@ class SourceRegistry:
         return self.login_server.startswith("*.")
 
     def repository(self, path: str) -> Repository:
-        """The repository that *path* means here: Docker Hub keeps its official images, whose names have one part, below ``library/``."""
+        """The repository that *path* means here: Docker Hub keeps its official images, whose names
+        have one part, below ``library/``."""
         if self.login_server == DOCKER_HUB and path and "/" not in path:
             return Repository(f"library/{path}")
         return Repository(path)
 
 
-def _known(name: str, login_server: str, sign_in: SignIn, endpoint: str | None = None, realms: tuple[str, ...] = ()) -> SourceRegistry:
-    return SourceRegistry(name, login_server, sign_in, endpoint or f"https://{login_server}", realms=realms)
+def _known(
+    name: str,
+    login_server: str,
+    sign_in: SignIn,
+    endpoint: str | None = None,
+    realms: tuple[str, ...] = (),
+) -> SourceRegistry:
+    return SourceRegistry(
+        name, login_server, sign_in, endpoint or f"https://{login_server}", realms=realms
+    )
 
 
 TABLE: Final = (
@@ -104,10 +118,17 @@ TABLE: Final = (
     _known("Kubernetes", "registry.k8s.io", SignIn.OPTIONAL),
     _known("Google Artifact Registry", "*.pkg.dev", SignIn.REQUIRED),
     _known("Google Container Registry (legacy)", "gcr.io", SignIn.OPTIONAL),
-    # It names this realm to whoever comes with a token that has expired (NVIDIA/nvidia-container-toolkit issue 1945).
+    # It names this realm to whoever comes with a token that has expired
+    # (NVIDIA/nvidia-container-toolkit issue 1945).
     _known("NVIDIA NGC", "nvcr.io", SignIn.OPTIONAL, realms=("https://authn.nvidia.com",)),
-    # "Red Hat Container Registry Authentication" signs in there; the registry itself names a realm of its own host.
-    _known("Red Hat Registry", "registry.redhat.io", SignIn.REQUIRED, realms=("https://sso.redhat.com",)),
+    # "Red Hat Container Registry Authentication" signs in there; the registry itself names a realm
+    # of its own host.
+    _known(
+        "Red Hat Registry",
+        "registry.redhat.io",
+        SignIn.REQUIRED,
+        realms=("https://sso.redhat.com",),
+    ),
     _known("Red Hat Public Registry", "registry.access.redhat.com", SignIn.NONE),
 )
 """In the order of ACR's documentation."""
@@ -117,7 +138,8 @@ class SourceRegistries:
     """All source registries that rules may pull from: the table, and what settings declare."""
 
     def __init__(self, declared: Iterable[DeclaredUpstream] = ()) -> None:
-        """Take the table and *declared*; raises `UpstreamDeclarationInvalid` or `LoginServerInvalid`."""
+        """Take the table and *declared*; raises `UpstreamDeclarationInvalid` or
+        `LoginServerInvalid`."""
         self._registries = {each.login_server: each for each in TABLE}
         for each in declared:
             registry = self._declared(each)
@@ -126,12 +148,17 @@ class SourceRegistries:
     def find(self, login_server: str, *, field: str = "loginServer") -> SourceRegistry:
         """The source registry of a login server as a person types it.
 
-        A registry of a pattern comes back under its own name and endpoint. Raises `LoginServerInvalid` or `UpstreamNotSupported`, for *field*.
+        A registry of a pattern comes back under its own name and endpoint. Raises
+        `LoginServerInvalid` or `UpstreamNotSupported`, for *field*.
         """
         name = parse_login_server(login_server, field=field)
         if found := self._registries.get(name):
             if found.pattern:
-                raise LoginServerInvalid(f"{name} stands for many registries.", f"Write the name of yours: {name.replace('*', 'contoso', 1)}.", field=field)
+                raise LoginServerInvalid(
+                    f"{name} stands for many registries.",
+                    f"Write the name of yours: {name.replace('*', 'contoso', 1)}.",
+                    field=field,
+                )
             return found
         _, dot, domain = name.partition(".")
         if dot and (pattern := self._registries.get(f"*.{domain}")):
@@ -152,7 +179,11 @@ class SourceRegistries:
     def _not_supported_hint(self, name: str) -> str:
         declare = f'An administrator can declare it in settings.toml: [upstreams."{name}"].'
         close = difflib.get_close_matches(name, self._registries, n=1, cutoff=0.75)
-        return f"Did you mean {close[0]}? If not: {declare[0].lower()}{declare[1:]}" if close else declare
+        return (
+            f"Did you mean {close[0]}? If not: {declare[0].lower()}{declare[1:]}"
+            if close
+            else declare
+        )
 
     def _declared(self, declared: DeclaredUpstream) -> SourceRegistry:
         name = parse_login_server(declared.login_server, field="login_server")
@@ -164,10 +195,19 @@ class SourceRegistries:
         if declared.endpoint is not None:
             if name.startswith("*."):
                 raise UpstreamDeclarationInvalid(
-                    f"{name} stands for many registries, which can't share one endpoint.", "Declare each by its own name.", field="endpoint"
+                    f"{name} stands for many registries, which can't share one endpoint.",
+                    "Declare each by its own name.",
+                    field="endpoint",
                 )
             endpoint = _endpoint(name, declared.endpoint, sign_in)
-        realms = tuple(dict.fromkeys((*(known.realms if known else ()), *(_realm(name, each) for each in declared.realms))))
+        realms = tuple(
+            dict.fromkeys(
+                (
+                    *(known.realms if known else ()),
+                    *(_realm(name, each) for each in declared.realms),
+                )
+            )
+        )
         title = declared.name or (known.name if known else name)
         in_table = known is not None and known.login_server == name and not known.declared
         return SourceRegistry(title, name, sign_in, endpoint, declared=not in_table, realms=realms)
@@ -176,27 +216,48 @@ class SourceRegistries:
 def parse_login_server(text: str, *, field: str = "loginServer") -> str:
     """A login server, or a pattern such as ``*.azurecr.io``, in its normal form.
 
-    Lower case, and ``docker.io`` for its other names. Raises `LoginServerInvalid` with a hint that fits what was typed.
+    Lower case, and ``docker.io`` for its other names. Raises `LoginServerInvalid` with a hint that
+    fits what was typed.
     """
     name = text.strip().lower()
     if not name:
-        raise LoginServerInvalid("The login server is missing.", "Write the name of a source registry: docker.io.", field=field)
+        raise LoginServerInvalid(
+            "The login server is missing.",
+            "Write the name of a source registry: docker.io.",
+            field=field,
+        )
     scheme, separator, rest = name.partition("://")
     if separator:
-        raise LoginServerInvalid(f"A login server has no {scheme}:// in front.", f"Write {rest.partition('/')[0] or 'docker.io'}.", field=field)
+        raise LoginServerInvalid(
+            f"A login server has no {scheme}:// in front.",
+            f"Write {rest.partition('/')[0] or 'docker.io'}.",
+            field=field,
+        )
     host, slash, _ = name.partition("/")
     if slash:
-        raise LoginServerInvalid("A login server has no path.", f"Write {host or 'docker.io'}; the path belongs into the cache rule.", field=field)
+        raise LoginServerInvalid(
+            "A login server has no path.",
+            f"Write {host or 'docker.io'}; the path belongs into the cache rule.",
+            field=field,
+        )
     if not _LOGIN_SERVER.fullmatch(name) and not _PATTERN.fullmatch(name):
         raise LoginServerInvalid(
-            f"{quoted(name)} is not a login server.", "A login server is a host name, with a port where it needs one: registry.example.com:5000.", field=field
+            f"{quoted(name)} is not a login server.",
+            "A login server is a host name, with a port where it needs one: registry.example.com:5000.",
+            field=field,
         )
     return _ALIASES.get(name, name)
 
 
 def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
     """An endpoint without a slash at its end; raises `UpstreamDeclarationInvalid`."""
-    endpoint, scheme, host = _origin(f"The endpoint of {login_server}", text, "the address of a registry", "https://mirror.example.com:8443", "endpoint")
+    endpoint, scheme, host = _origin(
+        f"The endpoint of {login_server}",
+        text,
+        "the address of a registry",
+        "https://mirror.example.com:8443",
+        "endpoint",
+    )
     # A password must never travel in clear; on loopback nobody else listens.
     if scheme == "http" and sign_in is not SignIn.NONE and not is_loopback(host):
         raise UpstreamDeclarationInvalid(
@@ -208,15 +269,27 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
 
 
 def _realm(login_server: str, text: str) -> str:
-    """Where tokens for a login server are given, without a path; raises `UpstreamDeclarationInvalid`."""
-    realm, scheme, host = _origin(f"A realm of {login_server}", text, "the address of a host that gives tokens", "https://auth.example.com", "realms")
+    """Where tokens for a login server are given, without a path; raises
+    `UpstreamDeclarationInvalid`."""
+    realm, scheme, host = _origin(
+        f"A realm of {login_server}",
+        text,
+        "the address of a host that gives tokens",
+        "https://auth.example.com",
+        "realms",
+    )
     if scheme == "http" and not is_loopback(host):
-        raise UpstreamDeclarationInvalid(f"A realm of {login_server} is http, and credentials would be sent there in clear.", "Use https.", field="realms")
+        raise UpstreamDeclarationInvalid(
+            f"A realm of {login_server} is http, and credentials would be sent there in clear.",
+            "Use https.",
+            field="realms",
+        )
     return realm
 
 
 def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tuple[str, str, str]:
-    """An address of scheme, host and port without a slash at its end, its scheme and its host; raises `UpstreamDeclarationInvalid`."""
+    """An address of scheme, host and port without a slash at its end, its scheme and its host;
+    raises `UpstreamDeclarationInvalid`."""
     origin = text.strip().rstrip("/")
     try:
         parts = urlsplit(origin)
@@ -225,16 +298,26 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
         parts, host = urlsplit(""), None
     if parts.username is not None or parts.password is not None:
         raise UpstreamDeclarationInvalid(
-            f"{subject} carries a user name or password.", "Leave them out of the address; a credential set says where they are kept.", field=field
+            f"{subject} carries a user name or password.",
+            "Leave them out of the address; a credential set says where they are kept.",
+            field=field,
         )
-    if parts.scheme not in {"https", "http"} or not host or parts.path or parts.query or parts.fragment or re.search(r"\s", origin):
+    if (
+        parts.scheme not in {"https", "http"}
+        or not host
+        or parts.path
+        or parts.query
+        or parts.fragment
+        or re.search(r"\s", origin)
+    ):
         hint = f"Write https:// and a host, with a port where it needs one and without a path: {example}."
         raise UpstreamDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
     return origin, parts.scheme, host
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself: an address of 127.0.0.0/8 or ::1, or a name below ``localhost`` (RFC 6761, section 6.3)."""
+    """Whether a host is this machine itself: an address of 127.0.0.0/8 or ::1, or a name below
+    ``localhost`` (RFC 6761, section 6.3)."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,5 @@
-"""Which cache rule answers for what a person types: a repository of ours, our address and a repository, or a repository at its source. Pure: no I/O."""
+"""Which cache rule answers for what a person types: a repository of ours, our address and a
+repository, or a repository at its source. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _SCHEMES = ("https://", "http://", "docker://", "oci://")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What answers for an image. *repository* is ours, and None where no rule leads to a source; *others* come from the same source."""
+    """What answers for an image. *repository* is ours, and None where no rule leads to a source;
+    *others* come from the same source."""
 
     repository: Repository | None
     tag: Tag | None
@@ -34,7 +36,9 @@ class Match:
     near: tuple[NearRule, ...] = ()
 
 
-def match(text: str, rules: RuleBook, registries: SourceRegistries, own_addresses: Collection[str]) -> Match:
+def match(
+    text: str, rules: RuleBook, registries: SourceRegistries, own_addresses: Collection[str]
+) -> Match:
     """What answers for *text*; raises a `Refusal` when it names no image."""
     written = text.strip()
     for scheme in _SCHEMES:
@@ -59,9 +63,19 @@ def _here(text: str, rules: RuleBook) -> Match:
         return Match(image.repository, tag, image.digest, route)
     what = f"No cache rule answers for {image.repository}."
     if not len(rules):
-        return Match(image.repository, tag, image.digest, None, f"{what} There is no rule at all. Make one in the dashboard or with: entrepot rule create")
+        return Match(
+            image.repository,
+            tag,
+            image.digest,
+            None,
+            f"{what} There is no rule at all. Make one in the dashboard or with: entrepot rule create",
+        )
     near = tuple(_near_here(image.repository, rules))[:NEAR]
-    hint = "See which come near." if near else "Make one in the dashboard or with: entrepot rule create"
+    hint = (
+        "See which come near."
+        if near
+        else "Make one in the dashboard or with: entrepot rule create"
+    )
     return Match(image.repository, tag, image.digest, None, f"{what} {hint}", near=near)
 
 
@@ -84,7 +98,11 @@ def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistri
         return here
     near = tuple(_near_at_source(registry, path, rules))[:NEAR]
     what = f"No cache rule pulls from {registry.login_server}/{path}."
-    hint = "See which come near." if near else f"None pulls from {registry.login_server} at all. Make one in the dashboard or with: entrepot rule create"
+    hint = (
+        "See which come near."
+        if near
+        else f"None pulls from {registry.login_server} at all. Make one in the dashboard or with: entrepot rule create"
+    )
     return Match(None, tag, image.digest, None, f"{what} {hint}", near=near)
 
 
@@ -102,10 +120,15 @@ def _parse(text: str) -> tuple[ImageReference, Tag | None]:
     return image, None if text == image.repository else image.tag
 
 
-def _reaching(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[tuple[Repository, Route]]:
-    """The repositories of ours that come from a repository of a source, those of static rules first."""
+def _reaching(
+    registry: SourceRegistry, path: str, rules: RuleBook
+) -> Iterator[tuple[Repository, Route]]:
+    """The repositories of ours that come from a repository of a source, those of static rules
+    first."""
     of_registry = [rule for rule in rules if rule.source.login_server == registry.login_server]
-    for rule in sorted(of_registry, key=lambda each: (each.source.wildcard, -len(each.source.path))):
+    for rule in sorted(
+        of_registry, key=lambda each: (each.source.wildcard, -len(each.source.path))
+    ):
         repository = _target(rule, path)
         route = rules.route(repository) if repository is not None else None
         # Another rule may win at that target.
@@ -134,10 +157,18 @@ def _near_here(repository: str, rules: RuleBook) -> Iterator[NearRule]:
             continue
         target = rule.target
         if target.wildcard and target.path == repository:
-            scored.append((2.0, rule, f"It answers for what is below {target.path}/, and not for {repository} itself."))
+            scored.append(
+                (
+                    2.0,
+                    rule,
+                    f"It answers for what is below {target.path}/, and not for {repository} itself.",
+                )
+            )
             continue
         if not target.wildcard and repository.startswith(f"{target.path}/"):
-            scored.append((1.5, rule, f"It answers for {target.path} alone, and not for what is below it."))
+            scored.append(
+                (1.5, rule, f"It answers for {target.path} alone, and not for what is below it.")
+            )
             continue
         depth = target.path.count("/") + 1
         compared = "/".join(repository.split("/")[:depth]) if target.wildcard else repository
@@ -158,8 +189,17 @@ def _near_at_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Ite
 def _likeness(one: str, other: str) -> float:
     compared = difflib.SequenceMatcher(None, one, other, autojunk=False)
     # The upper bounds are cheap, and tell of most names that they are not near.
-    return compared.ratio() if compared.real_quick_ratio() >= LIKENESS and compared.quick_ratio() >= LIKENESS else 0.0
+    return (
+        compared.ratio()
+        if compared.real_quick_ratio() >= LIKENESS and compared.quick_ratio() >= LIKENESS
+        else 0.0
+    )
 
 
 def _near(rule: CacheRule, why: str) -> NearRule:
-    return NearRule(name=rule.name, source_repository=str(rule.source), target_repository=str(rule.target), why=why)
+    return NearRule(
+        name=rule.name,
+        source_repository=str(rule.source),
+        target_repository=str(rule.target),
+        why=why,
+    )

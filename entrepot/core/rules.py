@@ -1,8 +1,10 @@
-"""Cache rules, the limits that hold between them, and which rule answers for a repository. Pure: no I/O.
+"""Cache rules, the limits that hold between them, and which rule answers for a repository. Pure: no
+I/O.
 
-A rule maps a source repository onto a target repository. Both are either one repository (a static rule) or everything below a path (a wildcard rule). The
-limits are those of ACR's artifact cache: two wildcard targets may not overlap, two static targets may not be equal, and a static target may stand inside
-a wildcard, where it wins.
+A rule maps a source repository onto a target repository. Both are either one repository (a static
+rule) or everything below a path (a wildcard rule). The limits are those of ACR's artifact cache:
+two wildcard targets may not overlap, two static targets may not be equal, and a static target may
+stand inside a wildcard, where it wins.
 """
 
 from __future__ import annotations
@@ -14,12 +16,24 @@ from datetime import UTC, datetime
 from typing import ClassVar, Final, TypeVar
 
 from entrepot.api.models import CheckedRule
-from entrepot.core.credentials import CredentialBook, CredentialSetInUse, parse_name, problems_of, to_the_second
+from entrepot.core.credentials import (
+    CredentialBook,
+    CredentialSetInUse,
+    parse_name,
+    problems_of,
+    to_the_second,
+)
 from entrepot.core.freshness import freshness_text, parse_optional_freshness
 from entrepot.core.patterns import SourceRepository as SourceRepository
 from entrepot.core.patterns import Target as Target
 from entrepot.core.reference import REPOSITORY_LENGTH, Repository
-from entrepot.core.registries import DOCKER_HUB, SourceRegistries, SourceRegistry, UpstreamTakesNoCredentials, parse_login_server
+from entrepot.core.registries import (
+    DOCKER_HUB,
+    SourceRegistries,
+    SourceRegistry,
+    UpstreamTakesNoCredentials,
+    parse_login_server,
+)
 from entrepot.core.states import SignIn
 from entrepot.errors import NotFound, Refusal
 
@@ -108,7 +122,8 @@ class CredentialSetLoginServerMismatch(Refusal):
 
 
 class RulesInvalid(Refusal):
-    """Several rules, read together, can't stand; ``refusals`` holds what is wrong with which (by position, from 0; None: with all of them)."""
+    """Several rules, read together, can't stand; ``refusals`` holds what is wrong with which (by
+    position, from 0; None: with all of them)."""
 
     code = "CacheRulesInvalid"
 
@@ -129,7 +144,8 @@ class CacheRule:
     created: datetime
     """In UTC, to the second."""
     freshness: float | None = None
-    """How long its tags are believed, in seconds (`entrepot.core.freshness`); None: as the settings say."""
+    """How long its tags are believed, in seconds (`entrepot.core.freshness`); None: as the settings
+    say."""
 
     @property
     def freshness_text(self) -> str | None:
@@ -139,15 +155,18 @@ class CacheRule:
     @property
     def draft(self) -> RuleDraft:
         """As a person would type it."""
-        return RuleDraft(self.name, str(self.source), str(self.target), self.credential_set, self.freshness_text)
+        return RuleDraft(
+            self.name, str(self.source), str(self.target), self.credential_set, self.freshness_text
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RuleDraft:
     """A cache rule as a person types it.
 
-    None is what was left out: `RuleBook.check` asks for it, `RuleBook.problems` does not judge it. An empty ``credential_set`` says that there shall be none;
-    for `RuleBook.check` None says so too.
+    None is what was left out: `RuleBook.check` asks for it, `RuleBook.problems` does not judge it.
+    An empty ``credential_set`` says that there shall be none; for `RuleBook.check` None says so
+    too.
     """
 
     name: str | None = None
@@ -155,7 +174,8 @@ class RuleDraft:
     target_repository: str | None = None
     credential_set: str | None = None
     freshness: str | float | None = None
-    """``always``, ``never``, ``10 min`` or seconds; None, an empty text and ``default`` leave it to the settings."""
+    """``always``, ``never``, ``10 min`` or seconds; None, an empty text and ``default`` leave it to
+    the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +194,21 @@ class Route:
 
 
 class RuleBook:
-    """All cache rules, with the limits that hold between them. An immutable value: each change gives a new book."""
+    """All cache rules, with the limits that hold between them. An immutable value: each change
+    gives a new book."""
 
     RULES_LIMIT: ClassVar[int] = 1000
     """ACR's limit for one registry."""
 
-    __slots__ = ("_beneath", "_credential_sets", "_names", "_registries", "_sources", "_static", "_wildcards")
+    __slots__ = (
+        "_beneath",
+        "_credential_sets",
+        "_names",
+        "_registries",
+        "_sources",
+        "_static",
+        "_wildcards",
+    )
 
     def __init__(self, registries: SourceRegistries, credential_sets: CredentialBook) -> None:
         """An empty book."""
@@ -197,7 +226,12 @@ class RuleBook:
         """The source registries of the rules, by login server."""
 
     @classmethod
-    def of(cls, rules: Iterable[CacheRule], registries: SourceRegistries, credential_sets: CredentialBook) -> RuleBook:
+    def of(
+        cls,
+        rules: Iterable[CacheRule],
+        registries: SourceRegistries,
+        credential_sets: CredentialBook,
+    ) -> RuleBook:
         """A book of *rules*; raises `RulesInvalid` with all that is wrong."""
         return cls.read(((each.draft, each.created) for each in rules), registries, credential_sets)
 
@@ -211,9 +245,11 @@ class RuleBook:
         known: RuleBook | None = None,
         existing_repositories: Collection[str] = (),
     ) -> RuleBook:
-        """A book of drafts with their times of creation, judged as a whole; raises `RulesInvalid` with all that is wrong.
+        """A book of drafts with their times of creation, judged as a whole; raises `RulesInvalid`
+        with all that is wrong.
 
-        A rule of the book *known* has its target already, and what it cached exists; the targets of all others must not be among *existing_repositories*.
+        A rule of the book *known* has its target already, and what it cached exists; the targets of
+        all others must not be among *existing_repositories*.
         """
         book = cls(registries, credential_sets)
         refusals: list[tuple[int | None, Refusal]] = []
@@ -232,7 +268,13 @@ class RuleBook:
             raise RulesInvalid(tuple(refusals))
         return book
 
-    def check(self, draft: RuleDraft, *, existing_repositories: Collection[str] = (), created: datetime | None = None) -> CacheRule:
+    def check(
+        self,
+        draft: RuleDraft,
+        *,
+        existing_repositories: Collection[str] = (),
+        created: datetime | None = None,
+    ) -> CacheRule:
         """The rule that *draft* describes; raises the first `Refusal`."""
         judged = _Judged(draft, self, complete=True)
         judged.check_existing(existing_repositories)
@@ -240,8 +282,11 @@ class RuleBook:
             raise judged.refusals[0]
         return judged.rule(created or datetime.now(UTC))
 
-    def problems(self, draft: RuleDraft, *, existing_repositories: Collection[str] = ()) -> CheckedRule:
-        """Everything that is wrong with a draft of which parts may be missing, a target that would be free, and what a person may want to know."""
+    def problems(
+        self, draft: RuleDraft, *, existing_repositories: Collection[str] = ()
+    ) -> CheckedRule:
+        """Everything that is wrong with a draft of which parts may be missing, a target that would
+        be free, and what a person may want to know."""
         judged = _Judged(draft, self, complete=False)
         judged.check_existing(existing_repositories)
         source, registry = judged.source, judged.registry
@@ -249,17 +294,37 @@ class RuleBook:
             source_repository=str(source) if source else None,
             login_server=source.login_server if source else None,
             sign_in=registry.sign_in if registry else None,
-            proposed_target=self._proposed_target(source, existing_repositories) if source else None,
+            proposed_target=self._proposed_target(source, existing_repositories)
+            if source
+            else None,
             problems=problems_of(judged.refusals),
             remarks=tuple(judged.remarks()),
         )
 
-    def check_unchanged(self, name: str, *, source_repository: str | None = None, target_repository: str | None = None) -> None:
-        """Raise `CacheRuleImmutable` if a change of a rule would move its source or target; None leaves one as it is."""
+    def check_unchanged(
+        self,
+        name: str,
+        *,
+        source_repository: str | None = None,
+        target_repository: str | None = None,
+    ) -> None:
+        """Raise `CacheRuleImmutable` if a change of a rule would move its source or target; None
+        leaves one as it is."""
         rule = self.get(name)
         for given, kept, field, what in (
-            (source_repository and str(SourceRepository.parse(source_repository, self._registries)), str(rule.source), "sourceRepository", "source"),
-            (target_repository and str(Target.parse(target_repository)), str(rule.target), "targetRepository", "target"),
+            (
+                source_repository
+                and str(SourceRepository.parse(source_repository, self._registries)),
+                str(rule.source),
+                "sourceRepository",
+                "source",
+            ),
+            (
+                target_repository and str(Target.parse(target_repository)),
+                str(rule.target),
+                "targetRepository",
+                "target",
+            ),
         ):
             if given and given != kept:
                 raise CacheRuleImmutable(
@@ -285,29 +350,36 @@ class RuleBook:
         return book
 
     def with_credential_set(self, name: str, credential_set: str | None) -> RuleBook:
-        """The book with another credential set in a rule, or none; raises `CacheRuleNotFound` or a `Refusal` for ``credentialSet``."""
+        """The book with another credential set in a rule, or none; raises `CacheRuleNotFound` or a
+        `Refusal` for ``credentialSet``."""
         rule = self.get(name)
         registry = self._registries.find(rule.source.login_server)
-        changed = replace(rule, credential_set=signing_in(registry, credential_set or None, self._credential_sets))
+        changed = replace(
+            rule, credential_set=signing_in(registry, credential_set or None, self._credential_sets)
+        )
         book = self._copy()
         book._add(changed)
         return book
 
     def with_freshness(self, name: str, freshness: str | float | None) -> RuleBook:
-        """The book with another freshness in a rule, or that of the settings; raises `CacheRuleNotFound` or `FreshnessInvalid`."""
+        """The book with another freshness in a rule, or that of the settings; raises
+        `CacheRuleNotFound` or `FreshnessInvalid`."""
         changed = replace(self.get(name), freshness=parse_optional_freshness(freshness))
         book = self._copy()
         book._add(changed)
         return book
 
     def with_credential_sets(self, credential_sets: CredentialBook) -> RuleBook:
-        """The book on other credential sets; raises `CredentialSetInUse` if one that a rule uses is no longer among them."""
+        """The book on other credential sets; raises `CredentialSetInUse` if one that a rule uses is
+        no longer among them."""
         for name in {rule.credential_set for rule in self if rule.credential_set is not None}:
             if credential_sets.find(name) is None:
                 users = [rule.name for rule in self.using(name)]
                 raise CredentialSetInUse(
                     f"The credential set {name} is in use by {_some(users, 'cache rule', 'cache rules')}.",
-                    "Give them another credential set, or delete them first." if len(users) > 1 else "Give it another credential set, or delete it first.",
+                    "Give them another credential set, or delete them first."
+                    if len(users) > 1
+                    else "Give it another credential set, or delete it first.",
                     field="name",
                 )
         book = self._copy()
@@ -317,13 +389,22 @@ class RuleBook:
     def using(self, credential_set: str) -> tuple[CacheRule, ...]:
         """The rules that use a credential set, by name."""
         key = credential_set.casefold()
-        return tuple(rule for rule in self if rule.credential_set is not None and rule.credential_set.casefold() == key)
+        return tuple(
+            rule
+            for rule in self
+            if rule.credential_set is not None and rule.credential_set.casefold() == key
+        )
 
     def get(self, name: str) -> CacheRule:
         """The rule of that name, without regard to case; raises `CacheRuleNotFound`."""
         found = self.find(name)
         if found is None:
-            raise CacheRuleNotFound(f"There is no cache rule {name}.", "Look at the list of cache rules for its name." if self._names else "There is none yet.")
+            raise CacheRuleNotFound(
+                f"There is no cache rule {name}.",
+                "Look at the list of cache rules for its name."
+                if self._names
+                else "There is none yet.",
+            )
         return found
 
     def find(self, name: str) -> CacheRule | None:
@@ -338,13 +419,15 @@ class RuleBook:
         if not rule.target.wildcard:
             return self._route(rule, rule.source.path)
         prefix = rule.target.path
-        return self._route(rule, _joined(rule.source.path, repository[len(prefix) + 1 :] if prefix else repository))
+        return self._route(
+            rule, _joined(rule.source.path, repository[len(prefix) + 1 :] if prefix else repository)
+        )
 
     def rule_of(self, repository: str) -> CacheRule | None:
         """The rule that answers for a repository of ours; None if none does.
 
-        A static rule wins. No two wildcard targets match one repository, so its prefixes are looked up one by one: the cost grows with the number of its
-        parts and not with the number of rules.
+        A static rule wins. No two wildcard targets match one repository, so its prefixes are looked
+        up one by one: the cost grows with the number of its parts and not with the number of rules.
         """
         rule = self._static.get(repository)
         end = len(repository)
@@ -402,39 +485,61 @@ class RuleBook:
             rule = self._static.get(target.path)
             if rule is None:
                 return None
-            return _overlap(f"The target {target} is the target of rule {rule.name} already.", f"Choose another target, or delete rule {rule.name} first.")
+            return _overlap(
+                f"The target {target} is the target of rule {rule.name} already.",
+                f"Choose another target, or delete rule {rule.name} first.",
+            )
         rule = self._wildcards.get(target.path)
         if rule is not None:
-            return _overlap(f"The target {target} is the target of rule {rule.name} already.", f"Choose another target, or delete rule {rule.name} first.")
+            return _overlap(
+                f"The target {target} is the target of rule {rule.name} already.",
+                f"Choose another target, or delete rule {rule.name} first.",
+            )
         apart = "Two wildcard rules may not overlap. A rule for one repository may stand inside a wildcard."
         for prefix in _prefixes(target.path):
             rule = self._wildcards.get(prefix)
             if rule is not None:
-                return _overlap(f"The target {target} lies inside the target {rule.target} of rule {rule.name}.", apart)
+                return _overlap(
+                    f"The target {target} lies inside the target {rule.target} of rule {rule.name}.",
+                    apart,
+                )
         rule = self._beneath.get(target.path)
         if rule is not None:
-            return _overlap(f"The target {target} contains the target {rule.target} of rule {rule.name}.", apart)
+            return _overlap(
+                f"The target {target} contains the target {rule.target} of rule {rule.name}.", apart
+            )
         return None
 
-    def _proposed_target(self, source: SourceRepository, existing_repositories: Collection[str]) -> str | None:
-        """A target that is free: the path as at the source, which lets clients use the cache as a mirror, else with the login server in front of it.
+    def _proposed_target(
+        self, source: SourceRepository, existing_repositories: Collection[str]
+    ) -> str | None:
+        """A target that is free: the path as at the source, which lets clients use the cache as a
+        mirror, else with the login server in front of it.
 
-        For a whole registry the login server comes first, because ``*`` would leave no room for another wildcard.
+        For a whole registry the login server comes first, because ``*`` would leave no room for
+        another wildcard.
         """
         host = re.sub(r"[^a-z0-9.]+", "-", source.login_server).strip("-")
         paths = [source.path] if source.path else []
         paths.append(_joined(host, source.path) if source.path else host)
         for path in paths:
             target = Target(path, source.wildcard)
-            if len(path) <= REPOSITORY_LENGTH and self._overlap(target) is None and next(target.covered(existing_repositories), None) is None:
+            if (
+                len(path) <= REPOSITORY_LENGTH
+                and self._overlap(target) is None
+                and next(target.covered(existing_repositories), None) is None
+            ):
                 return str(target)
         return None
 
 
 class _Judged:
-    """A draft, held against a book: its parts as far as they can be read, and what is wrong with it, in the order of the fields."""
+    """A draft, held against a book: its parts as far as they can be read, and what is wrong with
+    it, in the order of the fields."""
 
-    def __init__(self, draft: RuleDraft, book: RuleBook, *, complete: bool, within_limit: bool = True) -> None:
+    def __init__(
+        self, draft: RuleDraft, book: RuleBook, *, complete: bool, within_limit: bool = True
+    ) -> None:
         self.refusals: list[Refusal] = []
         self.credential_set: str | None = None
         self.freshness: float | None = None
@@ -444,13 +549,17 @@ class _Judged:
         self.name = self._read(draft.name, self._free_name)
         if within_limit and len(book) >= RuleBook.RULES_LIMIT:
             self.refusals.append(_limit_reached(len(book)))
-        self.source = self._read(draft.source_repository, lambda text: SourceRepository.parse(text, book._registries))
+        self.source = self._read(
+            draft.source_repository, lambda text: SourceRepository.parse(text, book._registries)
+        )
         self.registry = book._registries.find(self.source.login_server) if self.source else None
         self.target = self._read(draft.target_repository, Target.parse)
         self._check_target()
         if self.registry is not None and (complete or draft.credential_set is not None):
             try:
-                self.credential_set = signing_in(self.registry, draft.credential_set or None, book._credential_sets)
+                self.credential_set = signing_in(
+                    self.registry, draft.credential_set or None, book._credential_sets
+                )
             except Refusal as refusal:
                 self.refusals.append(refusal)
         try:
@@ -463,7 +572,14 @@ class _Judged:
         assert self.name is not None
         assert self.source is not None
         assert self.target is not None
-        return CacheRule(self.name, self.source, self.target, self.credential_set, to_the_second(created), self.freshness)
+        return CacheRule(
+            self.name,
+            self.source,
+            self.target,
+            self.credential_set,
+            to_the_second(created),
+            self.freshness,
+        )
 
     def check_existing(self, repositories: Collection[str]) -> None:
         """Refuse a target that exists already as a repository."""
@@ -487,7 +603,14 @@ class _Judged:
                 field="targetRepository",
             )
         # What is wrong with the credential set comes after what is wrong with the target.
-        position = next((index for index, each in enumerate(self.refusals) if each.field in {"credentialSet", "freshness"}), len(self.refusals))
+        position = next(
+            (
+                index
+                for index, each in enumerate(self.refusals)
+                if each.field in {"credentialSet", "freshness"}
+            ),
+            len(self.refusals),
+        )
         self.refusals.insert(position, refusal)
 
     def remarks(self) -> Iterator[str]:
@@ -501,7 +624,14 @@ class _Judged:
             if self.source.wildcard and not self.source.path:
                 yield "library/ is put in front of names of one part: alpine means docker.io/library/alpine."
         if self.target is not None and not self.target.wildcard:
-            inside = next((rule for prefix in _prefixes(self.target.path) if (rule := self._book._wildcards.get(prefix))), None)
+            inside = next(
+                (
+                    rule
+                    for prefix in _prefixes(self.target.path)
+                    if (rule := self._book._wildcards.get(prefix))
+                ),
+                None,
+            )
             if inside is not None:
                 yield f"It stands inside the target {inside.target} of rule {inside.name}, and wins there for {self.target}."
 
@@ -519,7 +649,9 @@ class _Judged:
         taken = self._book.find(name)
         if taken is not None:
             raise CacheRuleNameTaken(
-                f"There is a cache rule {taken.name} already.", "Choose another name; capitals and small letters count as equal.", field="name"
+                f"There is a cache rule {taken.name} already.",
+                "Choose another name; capitals and small letters count as equal.",
+                field="name",
             )
         return name
 
@@ -527,24 +659,35 @@ class _Judged:
         if self.target is None:
             return
         if self.source is not None and self.source.wildcard != self.target.wildcard:
-            with_it, without_it = ("source", "target") if self.source.wildcard else ("target", "source")
+            with_it, without_it = (
+                ("source", "target") if self.source.wildcard else ("target", "source")
+            )
             self.refusals.append(
-                WildcardOnOneSide(f"The {with_it} has a wildcard and the {without_it} has none.", "End both with /*, or neither.", field="targetRepository")
+                WildcardOnOneSide(
+                    f"The {with_it} has a wildcard and the {without_it} has none.",
+                    "End both with /*, or neither.",
+                    field="targetRepository",
+                )
             )
         overlap = self._book._overlap(self.target)
         if overlap is not None:
             self.refusals.append(overlap)
 
 
-def signing_in(registry: SourceRegistry, name: str | None, credential_sets: CredentialBook) -> str | None:
-    """The credential set that a rule for *registry* may use, as it spells itself; raises a `Refusal` for ``credentialSet``."""
+def signing_in(
+    registry: SourceRegistry, name: str | None, credential_sets: CredentialBook
+) -> str | None:
+    """The credential set that a rule for *registry* may use, as it spells itself; raises a
+    `Refusal` for ``credentialSet``."""
     field = "credentialSet"
     if name is None:
         if registry.sign_in is not SignIn.REQUIRED:
             return None
         if registry.login_server == DOCKER_HUB:
             raise DockerCredentialSetRequired(
-                "Cannot create cache rule pointing to Docker Hub without credentials.", "Please add a credential set to cache rule.", field=field
+                "Cannot create cache rule pointing to Docker Hub without credentials.",
+                "Please add a credential set to cache rule.",
+                field=field,
             )
         raise CredentialSetRequired(
             f"{registry.name} ({registry.login_server}) serves authenticated pulls only.",
@@ -553,12 +696,18 @@ def signing_in(registry: SourceRegistry, name: str | None, credential_sets: Cred
         )
     if registry.sign_in is SignIn.NONE:
         raise UpstreamTakesNoCredentials(
-            f"{registry.name} ({registry.login_server}) takes no credentials: all its pulls are unauthenticated.", "Leave the credential set out.", field=field
+            f"{registry.name} ({registry.login_server}) takes no credentials: all its pulls are unauthenticated.",
+            "Leave the credential set out.",
+            field=field,
         )
     found = credential_sets.find(name)
     if found is None:
         usable = [each.name for each in credential_sets.for_login_server(registry.login_server)]
-        hint = f"For {registry.login_server} there is: {_some(usable)}." if usable else f"Create one for {registry.login_server} first."
+        hint = (
+            f"For {registry.login_server} there is: {_some(usable)}."
+            if usable
+            else f"Create one for {registry.login_server} first."
+        )
         raise CredentialSetUnknown(f"There is no credential set {name}.", hint, field=field)
     if found.login_server != registry.login_server:
         raise CredentialSetLoginServerMismatch(
@@ -591,11 +740,16 @@ def _limit_reached(count: int) -> CacheRuleLimitReached:
         if count <= RuleBook.RULES_LIMIT
         else f"There are {count:,} cache rules, and {limit} are the most there may be."
     )
-    return CacheRuleLimitReached(what, "Delete one that is no longer needed, or let one wildcard rule take the place of several.")
+    return CacheRuleLimitReached(
+        what,
+        "Delete one that is no longer needed, or let one wildcard rule take the place of several.",
+    )
 
 
 def _some(names: list[str], one: str = "", many: str = "") -> str:
     """``rule a``, or ``rules a, b, c and 4 more``."""
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    shown = ", ".join(names[:SHOWN]) + (
+        f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    )
     word = one if len(names) == 1 else many
     return f"{word} {shown}" if word else shown

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from entrepot.errors import Refusal
 
 IDENTIFIER_LENGTH = 1024
-"""The longest identifier, in characters. It is shown on one line of a screen, and a command with its arguments is the longest kind."""
+"""The longest identifier, in characters. It is shown on one line of a screen, and a command with
+its arguments is the longest kind."""
 
 _KINDS = (
     "Say where the secret is kept: env:NAME, file:/path, keyring:SERVICE/USER, https://VAULT.vault.azure.net/secrets/NAME, docker-config:password, "
@@ -18,21 +19,26 @@ _KINDS = (
 )
 _NEVER = "The secret itself must not stand here: Entrepot never keeps one."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_VAULT = re.compile(r"//([A-Za-z0-9-]{3,24}\.vault\.(?:azure\.net|azure\.cn|usgovcloudapi\.net))(/.*)?", re.IGNORECASE)
+_VAULT = re.compile(
+    r"//([A-Za-z0-9-]{3,24}\.vault\.(?:azure\.net|azure\.cn|usgovcloudapi\.net))(/.*)?",
+    re.IGNORECASE,
+)
 _VAULT_SECRET = re.compile(r"/secrets/([A-Za-z0-9-]{1,127})/?")
 _VAULT_VERSION = re.compile(r"/secrets/[A-Za-z0-9-]{1,127}/[0-9a-f]{32}/?", re.IGNORECASE)
 _HELPER = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/(username|password)")
 
 
 class SecretIdentifierInvalid(Refusal):
-    """A text is not the identifier of a secret. It is not repeated in the message: it may be the secret itself."""
+    """A text is not the identifier of a secret. It is not repeated in the message: it may be the
+    secret itself."""
 
     code = "SecretIdentifierInvalid"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SecretIdentifier:
-    """Where a secret is kept: ``env:HUB_USER`` or ``file:/run/secrets/hub``. *scheme* and *place* are what stands before and after the first colon."""
+    """Where a secret is kept: ``env:HUB_USER`` or ``file:/run/secrets/hub``. *scheme* and *place*
+    are what stands before and after the first colon."""
 
     scheme: str
     place: str
@@ -47,10 +53,13 @@ class SecretIdentifier:
         read = _PLACES.get(scheme.lower())
         try:
             if not colon or read is None:
-                raise SecretIdentifierInvalid("This is not a secret identifier.", f"{_KINDS} {_NEVER}")
+                raise SecretIdentifierInvalid(
+                    "This is not a secret identifier.", f"{_KINDS} {_NEVER}"
+                )
             if len(identifier) > IDENTIFIER_LENGTH or not identifier.isprintable():
                 raise SecretIdentifierInvalid(
-                    "This is not a secret identifier.", f"It has one line of at most {IDENTIFIER_LENGTH:,} printable characters. {_NEVER}"
+                    "This is not a secret identifier.",
+                    f"It has one line of at most {IDENTIFIER_LENGTH:,} printable characters. {_NEVER}",
                 )
             return cls(scheme.lower(), read(place))
         except SecretIdentifierInvalid as refusal:
@@ -74,14 +83,16 @@ PROGRAMS = frozenset({"command", "docker-helper"})
 
 
 def runs_program(text: str) -> bool:
-    """Whether a text would be the identifier of a secret that a program gives; it is not judged otherwise."""
+    """Whether a text would be the identifier of a secret that a program gives; it is not judged
+    otherwise."""
     return text.strip().partition(":")[0].lower() in PROGRAMS
 
 
 def _variable(place: str) -> str:
     if not _VARIABLE.fullmatch(place):
         raise SecretIdentifierInvalid(
-            "What follows env: is not the name of an environment variable.", "Write env: and a name of letters, digits and _, such as env:HUB_USER."
+            "What follows env: is not the name of an environment variable.",
+            "Write env: and a name of letters, digits and _, such as env:HUB_USER.",
         )
     return place
 
@@ -90,7 +101,10 @@ def _path(place: str) -> str:
     # file:///run/secrets/hub is the same file as file:/run/secrets/hub (RFC 8089).
     path = place[2:] if place.startswith("///") else place
     if not path.startswith("/") or path.startswith("//") or path == "/":
-        raise SecretIdentifierInvalid("What follows file: is not the absolute path of a file.", "Write the whole path, such as file:/run/secrets/hub-password.")
+        raise SecretIdentifierInvalid(
+            "What follows file: is not the absolute path of a file.",
+            "Write the whole path, such as file:/run/secrets/hub-password.",
+        )
     return path
 
 
@@ -98,7 +112,8 @@ def _keyring_entry(place: str) -> str:
     service, slash, user = place.rpartition("/")
     if not (slash and service.strip() and user.strip()):
         raise SecretIdentifierInvalid(
-            "What follows keyring: is not an entry of a keyring.", "Write the names of service and user, such as keyring:entrepot/hub-password."
+            "What follows keyring: is not an entry of a keyring.",
+            "Write the names of service and user, such as keyring:entrepot/hub-password.",
         )
     return place
 
@@ -106,11 +121,14 @@ def _keyring_entry(place: str) -> str:
 def _vault_secret(place: str) -> str:
     vault = _VAULT.fullmatch(place)
     if vault is None:
-        raise SecretIdentifierInvalid("This is not the address of a secret in an Azure Key Vault.", f"{_KINDS} {_NEVER}")
+        raise SecretIdentifierInvalid(
+            "This is not the address of a secret in an Azure Key Vault.", f"{_KINDS} {_NEVER}"
+        )
     if _VAULT_VERSION.fullmatch(vault[2] or ""):
         # ACR's own examples have none; Terraform refuses one.
         raise SecretIdentifierInvalid(
-            "The address names one version of the secret, and a rotated one would never be picked up.", "Leave the version out: the newest is read."
+            "The address names one version of the secret, and a rotated one would never be picked up.",
+            "Leave the version out: the newest is read.",
         )
     secret = _VAULT_SECRET.fullmatch(vault[2] or "")
     if secret is None:

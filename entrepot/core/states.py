@@ -1,4 +1,5 @@
-"""States and kinds that every layer names: enumerations without behaviour, light enough for every command to import."""
+"""States and kinds that every layer names: enumerations without behaviour, light enough for every
+command to import."""
 
 from __future__ import annotations
 

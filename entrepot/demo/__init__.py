@@ -1,4 +1,5 @@
-"""A stand-in source registry with generated images: what ``entrepot demo`` pulls from, without the internet."""
+"""A stand-in source registry with generated images: what ``entrepot demo`` pulls from, without the
+internet."""
 
 OFFERED = (
     "library/nginx:1.27",
@@ -12,4 +13,5 @@ OFFERED = (
     "acme/api:1.4.0",
     "library/alpine:3.20",
 )
-"""The images of the make-believe source registry, as they are pulled, in the order in which a newcomer is led to them."""
+"""The images of the make-believe source registry, as they are pulled, in the order in which a
+newcomer is led to them."""

@@ -1,7 +1,8 @@
 """Generated container images: the same bytes every time, real enough for podman to unpack.
 
-A layer is a gzip-compressed tar archive with a few readable files and one file of bytes that no compression can shrink; configs, manifests and indexes
-follow the OCI image specification 1.1, or Docker's image manifest version 2, schema 2.
+A layer is a gzip-compressed tar archive with a few readable files and one file of bytes that no
+compression can shrink; configs, manifests and indexes follow the OCI image specification 1.1, or
+Docker's image manifest version 2, schema 2.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 from entrepot.core.reference import Digest
 
 CREATED = "2025-01-01T00:00:00Z"
-"""When every generated image was created, as its config has it: a real time would make each one another image."""
+"""When every generated image was created, as its config has it: a real time would make each one
+another image."""
 
 _CREATED_SECONDS = 1_735_689_600
 _BLOCK = 512
-"""Bytes: a tar archive holds a header of one block before each file, pads the file to whole blocks, and ends with two empty ones."""
+"""Bytes: a tar archive holds a header of one block before each file, pads the file to whole blocks,
+and ends with two empty ones."""
 
 
 _STORED_BLOCK = 0xFFFF
@@ -90,7 +93,8 @@ class Layer:
 class LayerRecipe:
     """How to build a layer; the same recipe always builds the same bytes.
 
-    *size* is what the compressed layer takes, in bytes, to the next 10 KiB and a few bytes more. *files* are readable files by their path.
+    *size* is what the compressed layer takes, in bytes, to the next 10 KiB and a few bytes more.
+    *files* are readable files by their path.
     """
 
     name: str
@@ -106,10 +110,16 @@ class LayerRecipe:
             # The archive ends at a multiple of tar's records of 10 KiB.
             whole = max(1, round(self.size / tarfile.RECORDSIZE)) * tarfile.RECORDSIZE
             ballast = max(0, whole - archive.tell() - 3 * _BLOCK)
-            _add_file(tar, f"usr/share/entrepot-demo/{self.name.replace('/', '-')}.bin", hashlib.shake_128(self.name.encode()).digest(ballast))
+            _add_file(
+                tar,
+                f"usr/share/entrepot-demo/{self.name.replace('/', '-')}.bin",
+                hashlib.shake_128(self.name.encode()).digest(ballast),
+            )
         unpacked = archive.getbuffer()
         content = _stored(unpacked)
-        return Layer(content, Digest.of(content), Digest("sha256", hashlib.sha256(unpacked).hexdigest()))
+        return Layer(
+            content, Digest.of(content), Digest("sha256", hashlib.sha256(unpacked).hexdigest())
+        )
 
 
 def _add_file(tar: tarfile.TarFile, path: str, content: bytes) -> None:
@@ -121,11 +131,15 @@ def _add_file(tar: tarfile.TarFile, path: str, content: bytes) -> None:
 
 
 def _stored(content: memoryview) -> bytes:
-    """*content* as a gzip file (RFC 1952) of stored blocks: the ballast can't shrink, and what a compressor makes of it depends on its version."""
+    """*content* as a gzip file (RFC 1952) of stored blocks: the ballast can't shrink, and what a
+    compressor makes of it depends on its version."""
     pieces: list[bytes | memoryview] = [b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"]
     for at in range(0, len(content), _STORED_BLOCK):
         piece = content[at : at + _STORED_BLOCK]
-        pieces += [struct.pack("<BHH", at + len(piece) == len(content), len(piece), len(piece) ^ 0xFFFF), piece]
+        pieces += [
+            struct.pack("<BHH", at + len(piece) == len(content), len(piece), len(piece) ^ 0xFFFF),
+            piece,
+        ]
     return b"".join((*pieces, struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)))
 
 
@@ -136,21 +150,36 @@ def split_platform(platform: str) -> dict[str, str]:
     return document | {"variant": variant[0]} if variant else document
 
 
-def build_config(platform: str, diff_ids: Sequence[Digest], *, created_by: Sequence[str] = (), command: Sequence[str] = ("/bin/sh",)) -> bytes:
-    """An image config for layers with these *diff_ids*; *created_by* are the lines of its history, one a layer."""
-    lines = [*created_by, *(f"COPY layer-{number} /" for number in range(len(created_by) + 1, len(diff_ids) + 1))]
+def build_config(
+    platform: str,
+    diff_ids: Sequence[Digest],
+    *,
+    created_by: Sequence[str] = (),
+    command: Sequence[str] = ("/bin/sh",),
+) -> bytes:
+    """An image config for layers with these *diff_ids*; *created_by* are the lines of its history,
+    one a layer."""
+    lines = [
+        *created_by,
+        *(f"COPY layer-{number} /" for number in range(len(created_by) + 1, len(diff_ids) + 1)),
+    ]
     return _json(
         {
             "created": CREATED,
             **split_platform(platform),
-            "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": list(command)},
+            "config": {
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "Cmd": list(command),
+            },
             "rootfs": {"type": "layers", "diff_ids": [str(each) for each in diff_ids]},
             "history": [{"created": CREATED, "created_by": line} for line in lines],
         }
     )
 
 
-def build_manifest(config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = OCI) -> bytes:
+def build_manifest(
+    config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = OCI
+) -> bytes:
     """An image manifest."""
     return _json(
         {
@@ -162,13 +191,18 @@ def build_manifest(config: Descriptor, layers: Iterable[Descriptor], media_types
     )
 
 
-def build_index(manifests: Iterable[tuple[str, Descriptor]], media_types: MediaTypes = OCI) -> bytes:
+def build_index(
+    manifests: Iterable[tuple[str, Descriptor]], media_types: MediaTypes = OCI
+) -> bytes:
     """An index, or Docker's manifest list, of manifests by their platform."""
     return _json(
         {
             "schemaVersion": 2,
             "mediaType": media_types.index,
-            "manifests": [each.document() | {"platform": split_platform(platform)} for platform, each in manifests],
+            "manifests": [
+                each.document() | {"platform": split_platform(platform)}
+                for platform, each in manifests
+            ],
         }
     )
 

@@ -1,7 +1,9 @@
-"""A read-only source registry with generated images, slow enough to be watched: where ``entrepot demo`` pulls from.
+"""A read-only source registry with generated images, slow enough to be watched: where ``entrepot
+demo`` pulls from.
 
-It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images are built when they are first asked for; of their layers
-only the few that were built last stay in memory.
+It answers the pull side of the OCI distribution specification to everybody, without sign-in. Images
+are built when they are first asked for; of their layers only the few that were built last stay in
+memory.
 """
 
 from __future__ import annotations
@@ -20,14 +22,24 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from entrepot.core.reference import Digest
-from entrepot.demo.images import OCI, Descriptor, Layer, LayerRecipe, build_config, build_index, build_manifest
+from entrepot.demo.images import (
+    OCI,
+    Descriptor,
+    Layer,
+    LayerRecipe,
+    build_config,
+    build_index,
+    build_manifest,
+)
 from entrepot.httpd.server import bound, serving
 
 SPEED = 2_000_000.0
-"""Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8 seconds."""
+"""Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8
+seconds."""
 
 LAYERS_IN_MEMORY = 4
-"""Built layers that are kept besides those that are being sent; the largest has 20 MB, and any can be built again in 0.1 s."""
+"""Built layers that are kept besides those that are being sent; the largest has 20 MB, and any can
+be built again in 0.1 s."""
 
 PIECE = 64 * 1024
 """Bytes that are sent at once."""
@@ -48,21 +60,50 @@ class DemoImage:
     command: tuple[str, ...] = ("/bin/sh",)
 
 
-def _image(repository: str, tags: str, layers: Iterable[tuple[str, float, Mapping[str, str]]], command: tuple[str, ...] = ("/bin/sh",)) -> DemoImage:
-    """An image whose layers are given by name, size in megabytes, and files. A name that ends with ``/`` gets the platform added: each has its own layer."""
+def _image(
+    repository: str,
+    tags: str,
+    layers: Iterable[tuple[str, float, Mapping[str, str]]],
+    command: tuple[str, ...] = ("/bin/sh",),
+) -> DemoImage:
+    """An image whose layers are given by name, size in megabytes, and files. A name that ends with
+    ``/`` gets the platform added: each has its own layer."""
     listed = list(layers)
 
     def recipes(platform: str) -> tuple[LayerRecipe, ...]:
         return tuple(
-            LayerRecipe(f"{name}{platform.rpartition('/')[2]}" if name.endswith("/") else name, int(size * _MB), tuple(files.items()))
+            LayerRecipe(
+                f"{name}{platform.rpartition('/')[2]}" if name.endswith("/") else name,
+                int(size * _MB),
+                tuple(files.items()),
+            )
             for name, size, files in listed
         )
 
-    return DemoImage(repository, tuple(tags.split()), {platform: recipes(platform) for platform in PLATFORMS}, command)
+    return DemoImage(
+        repository,
+        tuple(tags.split()),
+        {platform: recipes(platform) for platform in PLATFORMS},
+        command,
+    )
 
 
-_ALPINE = ("alpine/", 3.6, {"etc/os-release": 'NAME="Alpine Linux (demo)"\nID=alpine\nVERSION_ID=3.21\n', "etc/alpine-release": "3.21.0\n"})
-_DEBIAN = ("debian/", 14.0, {"etc/os-release": 'NAME="Debian GNU/Linux (demo)"\nID=debian\nVERSION_ID="12"\n', "etc/debian_version": "12.9\n"})
+_ALPINE = (
+    "alpine/",
+    3.6,
+    {
+        "etc/os-release": 'NAME="Alpine Linux (demo)"\nID=alpine\nVERSION_ID=3.21\n',
+        "etc/alpine-release": "3.21.0\n",
+    },
+)
+_DEBIAN = (
+    "debian/",
+    14.0,
+    {
+        "etc/os-release": 'NAME="Debian GNU/Linux (demo)"\nID=debian\nVERSION_ID="12"\n',
+        "etc/debian_version": "12.9\n",
+    },
+)
 _ICU = ("icu-data", 5.0, {"usr/share/icu/README": "The same data for every platform.\n"})
 _API_RUNTIME = ("acme-api-runtime/", 9.0, {"opt/acme/runtime.txt": "runtime 7\n"})
 
@@ -71,9 +112,23 @@ def _nginx(version: str) -> list[tuple[str, float, Mapping[str, str]]]:
     page = "<!DOCTYPE html><title>Welcome</title><h1>Welcome to nginx (demo)!</h1>\n"
     return [
         _DEBIAN,
-        (f"nginx-{version}/", 8.0, {"etc/nginx/nginx.conf": "events {}\nhttp { server { listen 80; root /usr/share/nginx/html; } }\n"}),
-        (f"nginx-modules-{version}/", 2.5, {"etc/nginx/modules.txt": "http_ssl_module http_v2_module\n"}),
-        ("nginx-pages", 0.2, {"usr/share/nginx/html/index.html": page, "usr/share/nginx/html/50x.html": page}),
+        (
+            f"nginx-{version}/",
+            8.0,
+            {
+                "etc/nginx/nginx.conf": "events {}\nhttp { server { listen 80; root /usr/share/nginx/html; } }\n"
+            },
+        ),
+        (
+            f"nginx-modules-{version}/",
+            2.5,
+            {"etc/nginx/modules.txt": "http_ssl_module http_v2_module\n"},
+        ),
+        (
+            "nginx-pages",
+            0.2,
+            {"usr/share/nginx/html/index.html": page, "usr/share/nginx/html/50x.html": page},
+        ),
         ("nginx-entrypoint", 0.02, {"docker-entrypoint.sh": '#!/bin/sh\nexec "$@"\n'}),
     ]
 
@@ -82,9 +137,21 @@ def _postgres(version: str) -> list[tuple[str, float, Mapping[str, str]]]:
     return [
         _DEBIAN,
         ("postgres-locales", 1.5, {"usr/share/i18n/SUPPORTED": "en_US.UTF-8 UTF-8\n"}),
-        (f"postgres-{version}/", 20.0, {"usr/share/postgresql/postgresql.conf.sample": "listen_addresses = '*'\n"}),
-        (f"postgres-contrib-{version}/", 4.0, {"usr/share/postgresql/extension/README": "contrib\n"}),
-        ("postgres-entrypoint", 0.02, {"usr/local/bin/docker-entrypoint.sh": '#!/bin/sh\nexec "$@"\n'}),
+        (
+            f"postgres-{version}/",
+            20.0,
+            {"usr/share/postgresql/postgresql.conf.sample": "listen_addresses = '*'\n"},
+        ),
+        (
+            f"postgres-contrib-{version}/",
+            4.0,
+            {"usr/share/postgresql/extension/README": "contrib\n"},
+        ),
+        (
+            "postgres-entrypoint",
+            0.02,
+            {"usr/local/bin/docker-entrypoint.sh": '#!/bin/sh\nexec "$@"\n'},
+        ),
     ]
 
 
@@ -92,9 +159,17 @@ def _sdk(version: str) -> list[tuple[str, float, Mapping[str, str]]]:
     return [
         _DEBIAN,
         _ICU,
-        (f"dotnet-runtime-{version}/", 12.0, {"usr/share/dotnet/LICENSE.txt": "Generated for a demo.\n"}),
+        (
+            f"dotnet-runtime-{version}/",
+            12.0,
+            {"usr/share/dotnet/LICENSE.txt": "Generated for a demo.\n"},
+        ),
         (f"dotnet-sdk-{version}/", 18.0, {"usr/share/dotnet/sdk/version.txt": f"{version}\n"}),
-        (f"dotnet-templates-{version}", 2.0, {"usr/share/dotnet/templates/README": "console web worker\n"}),
+        (
+            f"dotnet-templates-{version}",
+            2.0,
+            {"usr/share/dotnet/templates/README": "console web worker\n"},
+        ),
     ]
 
 
@@ -102,7 +177,14 @@ def _api(version: str) -> list[tuple[str, float, Mapping[str, str]]]:
     return [
         _ALPINE,
         _API_RUNTIME,
-        (f"acme-api-{version}/", 3.0, {"opt/acme/api/version.txt": f"{version}\n", "opt/acme/api/config.toml": 'listen = "0.0.0.0:8080"\n'}),
+        (
+            f"acme-api-{version}/",
+            3.0,
+            {
+                "opt/acme/api/version.txt": f"{version}\n",
+                "opt/acme/api/config.toml": 'listen = "0.0.0.0:8080"\n',
+            },
+        ),
     ]
 
 
@@ -118,7 +200,8 @@ IMAGES = (
     _image("acme/api", "1.4.0", _api("1.4.0"), ("/opt/acme/api/run",)),
     _image("acme/api", "1.4.1 latest", _api("1.4.1"), ("/opt/acme/api/run",)),
 )
-"""What the demo has to offer. Base layers are shared between images, and some layers between platforms."""
+"""What the demo has to offer. Base layers are shared between images, and some layers between
+platforms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +241,9 @@ class DemoRegistry:
     async def manifest(self, repository: str, reference: str) -> _Manifest | None:
         """A manifest by tag or digest."""
         await self._build(repository)
-        return self._tags.get(repository, {}).get(reference) or self._manifests.get(repository, {}).get(reference)
+        return self._tags.get(repository, {}).get(reference) or self._manifests.get(
+            repository, {}
+        ).get(reference)
 
     async def blob(self, repository: str, digest: str) -> bytes | None:
         """A blob; a layer is built anew when it was not built of late."""
@@ -169,13 +254,23 @@ class DemoRegistry:
         # One at a time: building takes four times the memory of the layer.
         async with self._building:
             content = self._recent.get(found)
-            return content if content is not None else await asyncio.to_thread(self._build_layer, found)
+            return (
+                content
+                if content is not None
+                else await asyncio.to_thread(self._build_layer, found)
+            )
 
     async def blob_size(self, repository: str, digest: str) -> int | None:
         """The size of a blob in bytes; nothing is built anew for it."""
         await self._build(repository)
         found = self._blobs.get(repository, {}).get(digest)
-        return self._built[found].descriptor.size if isinstance(found, LayerRecipe) else None if found is None else len(found)
+        return (
+            self._built[found].descriptor.size
+            if isinstance(found, LayerRecipe)
+            else None
+            if found is None
+            else len(found)
+        )
 
     async def _build(self, repository: str) -> None:
         if repository in self._tags or repository not in self._images:
@@ -201,16 +296,38 @@ class DemoRegistry:
                     if recipe not in self._built:
                         self._build_layer(recipe)
                 layers = [self._built[recipe] for recipe in recipes]
-                blobs.update({str(layer.descriptor.digest): recipe for layer, recipe in zip(layers, recipes, strict=True)})
+                blobs.update(
+                    {
+                        str(layer.descriptor.digest): recipe
+                        for layer, recipe in zip(layers, recipes, strict=True)
+                    }
+                )
                 config = build_config(
-                    platform, [layer.diff_id for layer in layers], created_by=[f"COPY {recipe.name} /" for recipe in recipes], command=image.command
+                    platform,
+                    [layer.diff_id for layer in layers],
+                    created_by=[f"COPY {recipe.name} /" for recipe in recipes],
+                    command=image.command,
                 )
                 blobs[str(Digest.of(config))] = config
-                manifest = add(OCI.manifest, build_manifest(Descriptor.of(OCI.config, config), [layer.descriptor for layer in layers]))
-                children.append((platform, Descriptor(manifest.media_type, manifest.digest, len(manifest.content))))
+                manifest = add(
+                    OCI.manifest,
+                    build_manifest(
+                        Descriptor.of(OCI.config, config), [layer.descriptor for layer in layers]
+                    ),
+                )
+                children.append(
+                    (
+                        platform,
+                        Descriptor(manifest.media_type, manifest.digest, len(manifest.content)),
+                    )
+                )
             index = add(OCI.index, build_index(children))
             tags.update(dict.fromkeys(image.tags, index))
-        self._manifests[repository], self._blobs[repository], self._tags[repository] = manifests, blobs, tags
+        self._manifests[repository], self._blobs[repository], self._tags[repository] = (
+            manifests,
+            blobs,
+            tags,
+        )
 
     def _build_layer(self, recipe: LayerRecipe) -> bytes:
         layer: Layer = recipe.build()
@@ -228,7 +345,8 @@ def demo_registry_app(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
-    """The demo's source registry as an ASGI application. *speed* is that of each blob in bytes per second, None for as fast as it goes."""
+    """The demo's source registry as an ASGI application. *speed* is that of each blob in bytes per
+    second, None for as fast as it goes."""
     registry = DemoRegistry(images)
 
     async def ping(request: Request) -> Response:
@@ -240,32 +358,52 @@ def demo_registry_app(
             repository, found, reference = path.rpartition(kind)
             if found:
                 return await answer_kind(request, repository, reference)
-        return _error(404, "UNSUPPORTED", "The demo's source registry has manifests, blobs and tags.")
+        return _error(
+            404, "UNSUPPORTED", "The demo's source registry has manifests, blobs and tags."
+        )
 
     async def manifest(request: Request, repository: str, reference: str) -> Response:
         found = await registry.manifest(repository, reference)
         if found is None:
             return _error(404, "MANIFEST_UNKNOWN", f"The demo has no {repository}:{reference}.")
-        headers = {"Content-Type": found.media_type, "Docker-Content-Digest": str(found.digest), "Content-Length": str(len(found.content))}
+        headers = {
+            "Content-Type": found.media_type,
+            "Docker-Content-Digest": str(found.digest),
+            "Content-Length": str(len(found.content)),
+        }
         return Response(found.content if request.method == "GET" else b"", headers=headers)
 
     async def blob(request: Request, repository: str, digest: str) -> Response:
         size = await registry.blob_size(repository, digest)
         if size is None:
             return _error(404, "BLOB_UNKNOWN", f"The demo's {repository} has no {digest}.")
-        headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Docker-Content-Digest": digest,
+            "ETag": f'"{digest}"',
+            "Accept-Ranges": "bytes",
+        }
         if request.method == "HEAD":
             return Response(headers=headers | {"Content-Length": str(size)})
         start, end, status = 0, size, 200
         asked = _RANGE.fullmatch(request.headers.get("range", ""))
-        if asked is not None and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
-            start, end, status = int(asked[1]), min(int(asked[2]) + 1, size) if asked[2] else size, 206
+        if (
+            asked is not None
+            and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
+        ):
+            start, end, status = (
+                int(asked[1]),
+                min(int(asked[2]) + 1, size) if asked[2] else size,
+                206,
+            )
             if start >= end:
                 return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         content = await registry.blob(repository, digest)
         assert content is not None  # its size is known
-        return StreamingResponse(_throttled(content, start, end), status, headers | {"Content-Length": str(end - start)})
+        return StreamingResponse(
+            _throttled(content, start, end), status, headers | {"Content-Length": str(end - start)}
+        )
 
     async def _throttled(content: bytes, start: int, end: int) -> AsyncIterator[bytes]:
         began = clock()
@@ -285,10 +423,19 @@ def demo_registry_app(
         wanted = request.query_params.get("n", "")
         following = [each for each in found if each > last]
         page = following[: int(wanted)] if wanted.isascii() and wanted.isdigit() else following
-        more = {"Link": f'</v2/{repository}/tags/list?n={wanted}&last={page[-1]}>; rel="next"'} if page and len(page) < len(following) else {}
+        more = (
+            {"Link": f'</v2/{repository}/tags/list?n={wanted}&last={page[-1]}>; rel="next"'}
+            if page and len(page) < len(following)
+            else {}
+        )
         return JSONResponse({"name": repository, "tags": page}, headers=more)
 
-    return Starlette(routes=[Route("/v2/", ping, methods=["GET"]), Route("/v2/{path:path}", answer, methods=["GET"])])
+    return Starlette(
+        routes=[
+            Route("/v2/", ping, methods=["GET"]),
+            Route("/v2/{path:path}", answer, methods=["GET"]),
+        ]
+    )
 
 
 def _error(status: int, code: str, message: str) -> Response:

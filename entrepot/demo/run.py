@@ -1,7 +1,9 @@
-"""The engine of ``entrepot demo``: a make-believe source registry on loopback, and a real engine that takes it for Docker Hub, Microsoft's and GitHub's.
+"""The engine of ``entrepot demo``: a make-believe source registry on loopback, and a real engine
+that takes it for Docker Hub, Microsoft's and GitHub's.
 
-It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed afterwards. Its standard input is a pipe from there: when that
-ends, ``entrepot demo`` is gone, however it ended, and the engine ends too and removes the directory.
+It runs as a process of its own, started by ``entrepot demo``, below a directory that is removed
+afterwards. Its standard input is a pipe from there: when that ends, ``entrepot demo`` is gone,
+however it ended, and the engine ends too and removes the directory.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ STANDS_IN_FOR = ("docker.io", "mcr.microsoft.com", "ghcr.io")
 USERNAME_VARIABLE = "ENTREPOT_DEMO_USERNAME"
 PASSWORD_VARIABLE = "ENTREPOT_DEMO_PASSWORD"
 
-_CREDENTIAL_SET = CredentialSetDraft("hub-login", "docker.io", f"env:{USERNAME_VARIABLE}", f"env:{PASSWORD_VARIABLE}")
+_CREDENTIAL_SET = CredentialSetDraft(
+    "hub-login", "docker.io", f"env:{USERNAME_VARIABLE}", f"env:{PASSWORD_VARIABLE}"
+)
 _RULES = (
     RuleDraft("hub-library", "docker.io/library/*", "library/*", "hub-login"),
     RuleDraft("mcr-dotnet", "mcr.microsoft.com/dotnet/*", "dotnet/*"),
@@ -40,7 +44,8 @@ _RULES = (
 
 
 async def run(root: Path) -> None:
-    """Run the demo's engine below *root* until it is asked to end, or its standard input, if that is a pipe, does."""
+    """Run the demo's engine below *root* until it is asked to end, or its standard input, if that
+    is a pipe, does."""
     set_secrets()
     orphaned = asyncio.Event()
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
@@ -60,7 +65,8 @@ async def run(root: Path) -> None:
 
 
 def _read_to_the_end(orphaned: asyncio.Event) -> None:
-    """Set *orphaned* when the writing end of standard input is closed. Nothing is ever written to it."""
+    """Set *orphaned* when the writing end of standard input is closed. Nothing is ever written to
+    it."""
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         orphaned.set()
@@ -74,13 +80,17 @@ async def _stop_when(orphaned: asyncio.Event, engine: Engine) -> None:
 async def _serve(root: Path, prepare: Callable[[Engine], Awaitable[None]]) -> None:
     directories = Directories.under(root)
     async with served_on_loopback(demo_registry_app()) as port:
-        declared = tuple(DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}") for login_server in STANDS_IN_FOR)
+        declared = tuple(
+            DeclaredUpstream(login_server, endpoint=f"http://127.0.0.1:{port}")
+            for login_server in STANDS_IN_FOR
+        )
         settings = replace(Settings(), listen="127.0.0.1:0", upstreams=declared)
         await serve(directories, settings, demo=True, prepare=prepare)
 
 
 def set_secrets() -> None:
-    """Docker Hub rules need a credential set, and that needs secrets; the make-believe registry lets everybody in."""
+    """Docker Hub rules need a credential set, and that needs secrets; the make-believe registry
+    lets everybody in."""
     os.environ.setdefault(USERNAME_VARIABLE, "demo")
     os.environ.setdefault(PASSWORD_VARIABLE, "demo")
 

@@ -1,6 +1,8 @@
-"""Trying the credential sets: at the start, when one is new or changed, every few minutes, and whenever somebody asks for it.
+"""Trying the credential sets: at the start, when one is new or changed, every few minutes, and
+whenever somebody asks for it.
 
-A set that fails is used all the same, as in ACR: the next pull may be the one with which it works again.
+A set that fails is used all the same, as in ACR: the next pull may be the one with which it works
+again.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ INTERVAL_UNUSED = 3600.0
 """Seconds between two tries of a set that no rule uses."""
 
 JITTER = 0.2
-"""The share by which an interval is longer or shorter, at random, so that not all sets are tried at the same moment."""
+"""The share by which an interval is longer or shorter, at random, so that not all sets are tried at
+the same moment."""
 
 LOOK = 5.0
-"""Seconds between two looks at which sets are to be tried: one may have been written into its document by hand."""
+"""Seconds between two looks at which sets are to be tried: one may have been written into its
+document by hand."""
 
 AT_ONCE = 4
 """Sets that are tried at the same time. One whose source is silent takes a minute."""
@@ -53,7 +57,8 @@ class _Tried:
 
 
 class SignIns:
-    """How the sign-in goes with each credential set. *clock* is in seconds since the epoch, *timer* monotonic."""
+    """How the sign-in goes with each credential set. *clock* is in seconds since the epoch, *timer*
+    monotonic."""
 
     def __init__(
         self,
@@ -78,10 +83,15 @@ class SignIns:
     def health(self, name: str) -> CredentialHealth:
         """How the last sign-in went. That of another set which had the name before does not count."""
         current, tried = self._sets().find(name), self._tried.get(name.casefold())
-        return tried.health if tried is not None and tried.credential_set == current else CredentialHealth()
+        return (
+            tried.health
+            if tried is not None and tried.credential_set == current
+            else CredentialHealth()
+        )
 
     def look_now(self, name: str) -> None:
-        """Try a set that is new or changed, without waiting for it. Where only the secrets changed that it leads to, it looks as before."""
+        """Try a set that is new or changed, without waiting for it. Where only the secrets changed
+        that it leads to, it looks as before."""
         tried = self._tried.get(name.casefold())
         if tried is not None:
             tried.at = None
@@ -94,14 +104,18 @@ class SignIns:
                 self._wanted.clear()
                 for each in self._due():
                     each.under_way = True
-                    tasks.start(self._try_in_turn(each), f"the sign-in with {each.credential_set.name}")
+                    tasks.start(
+                        self._try_in_turn(each), f"the sign-in with {each.credential_set.name}"
+                    )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK):
                         await self._wanted.wait()
 
     def _due(self) -> list[_Tried]:
         sets, used, now = self._sets(), self._used(), self._timer()
-        self._tried = {key: each for key, each in self._tried.items() if sets.find(key) == each.credential_set}
+        self._tried = {
+            key: each for key, each in self._tried.items() if sets.find(key) == each.credential_set
+        }
         due = []
         for credential_set in sets:
             each = self._of(credential_set)
@@ -131,7 +145,8 @@ class SignIns:
         return each.health
 
     async def outcome(self, credential_set: CredentialSet) -> CredentialHealth:
-        """How a sign-in goes right now with a set that need not be among those that are kept; nothing is kept of it here."""
+        """How a sign-in goes right now with a set that need not be among those that are kept;
+        nothing is kept of it here."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         try:
             await self._client(credential_set).check_sign_in()
@@ -154,8 +169,18 @@ class SignIns:
         if (before.status, before.error_code) == (now.status, now.error_code):
             return
         if now.status is HealthStatus.UNHEALTHY:
-            self._events.record("credential-set-unhealthy", f"{name} is unhealthy: {now.error_message}", name, level=logging.WARNING)
+            self._events.record(
+                "credential-set-unhealthy",
+                f"{name} is unhealthy: {now.error_message}",
+                name,
+                level=logging.WARNING,
+            )
         elif now.status is HealthStatus.UNKNOWN:
-            self._events.record("credential-set-unknown", f"Whether {name} can sign in is not known: {now.error_message}", name, level=logging.WARNING)
+            self._events.record(
+                "credential-set-unknown",
+                f"Whether {name} can sign in is not known: {now.error_message}",
+                name,
+                level=logging.WARNING,
+            )
         elif before.checked is not None:
             self._events.record("credential-set-healthy", f"{name} is healthy again.", name)

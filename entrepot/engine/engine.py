@@ -1,4 +1,5 @@
-"""The engine: the long-running process that holds rules, credential sets, sources, store and cache. Without HTTP; the servers and the tests put faces on it."""
+"""The engine: the long-running process that holds rules, credential sets, sources, store and cache.
+Without HTTP; the servers and the tests put faces on it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,13 @@ from entrepot.cache.fill import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetInUse
+from entrepot.core.credentials import (
+    CredentialBook,
+    CredentialHealth,
+    CredentialSet,
+    CredentialSetDraft,
+    CredentialSetInUse,
+)
 from entrepot.core.freshness import freshness_text
 from entrepot.core.platforms import Platform, normal_architecture
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
@@ -65,10 +72,12 @@ BOOKKEEPING = 2.0
 """Seconds between two looks at the documents, and between two writes of what was used."""
 
 STATUS_TIMEOUT = 1.0
-"""Seconds that the status waits for each number that the disk has to give; then it tells the last one."""
+"""Seconds that the status waits for each number that the disk has to give; then it tells the last
+one."""
 
 RULE_COUNTS_TIMEOUT = 5.0
-"""Seconds that a listing of the rules waits for how they are used; to count 10,000 repositories takes tens of milliseconds."""
+"""Seconds that a listing of the rules waits for how they are used; to count 10,000 repositories
+takes tens of milliseconds."""
 
 STUCK_MARGIN = 30.0
 """Seconds that a fill may take for one step beyond what its source may."""
@@ -121,7 +130,8 @@ class Engine:
         self.management_address: str | None = None
         """Where the management API is offered on TCP; the server sets it when it listens."""
         self.socket_problem: str | None = None
-        """Why commands can't reach the engine on its Unix socket; the server that looks after it sets it."""
+        """Why commands can't reach the engine on its Unix socket; the server that looks after it
+        sets it."""
         self.served = 0
         """Bytes of blobs that went to clients since the start."""
         self.stopping = asyncio.Event()
@@ -131,7 +141,9 @@ class Engine:
         self._started = clock()
         self.sign_ins = SignIns(
             sets=lambda: documents.credential_sets,
-            used=lambda: {each.credential_set for each in documents.rules if each.credential_set is not None},
+            used=lambda: {
+                each.credential_set for each in documents.rules if each.credential_set is not None
+            },
             client=lambda each: sources.client(registries.find(each.login_server), each),
             events=events,
             clock=clock,
@@ -142,8 +154,10 @@ class Engine:
             fills=lambda: fills.under_way,
             ask_catalog=catalog.examine,
             failed_requests=lambda: catalog.health.problem,
-            # A fill that is refused moves with each try; what takes longer than all time-outs of one try together is stuck.
-            stuck_after=ATTEMPTS * (settings.connect_timeout + settings.read_timeout) + STUCK_MARGIN,
+            # A fill that is refused moves with each try; what takes longer than all time-outs of
+            # one try together is stuck.
+            stuck_after=ATTEMPTS * (settings.connect_timeout + settings.read_timeout)
+            + STUCK_MARGIN,
             on_change=self._health_changed,
             clock=time.monotonic,
         )
@@ -160,9 +174,21 @@ class Engine:
             tasks=self._tasks,
             clock=clock,
         )
-        self.verification = Verification(catalog=catalog, blobs=blobs, copies=self.cache.copies, events=events, tasks=self._tasks, clock=clock)
+        self.verification = Verification(
+            catalog=catalog,
+            blobs=blobs,
+            copies=self.cache.copies,
+            events=events,
+            tasks=self._tasks,
+            clock=clock,
+        )
         self.repositories = CachedRepositories(
-            settings=settings, rules=lambda: documents.rules, catalog=catalog, cache=self.cache, housekeeping=self.housekeeping, events=events
+            settings=settings,
+            rules=lambda: documents.rules,
+            catalog=catalog,
+            cache=self.cache,
+            housekeeping=self.housekeeping,
+            events=events,
         )
         self._answers_with_old_counts = 0
         self.revisions = Revisions(
@@ -195,9 +221,11 @@ class Engine:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] | None = None,
     ) -> AsyncIterator[Engine]:
-        """Open the data directory and run what runs in the background; raises `EngineError` or a refusal of a document when it can't.
+        """Open the data directory and run what runs in the background; raises `EngineError` or a
+        refusal of a document when it can't.
 
-        *clock* gives seconds since the epoch; *monotonic* measures spans within this run. A clock that is given alone serves for both.
+        *clock* gives seconds since the epoch; *monotonic* measures spans within this run. A clock
+        that is given alone serves for both.
         """
         if monotonic is None:
             monotonic = time.monotonic if clock is time.time else clock
@@ -214,7 +242,10 @@ class Engine:
                 _log.warning("Blobs can't be kept in %s: %s", directories.blobs, error.strerror)
             written = await asyncio.to_thread(_last_written, directories)
             try:
-                async with Catalog.open(directories.catalog, clock=clock) as catalog, Sources(settings) as sources:
+                async with (
+                    Catalog.open(directories.catalog, clock=clock) as catalog,
+                    Sources(settings) as sources,
+                ):
                     sources.diagnosis.clock.not_before = written
                     events = EventLog(clock)
 
@@ -224,7 +255,13 @@ class Engine:
                     def refused(error: OSError) -> None:
                         engine.housekeeping.disk_refused(error)
 
-                    fills = Fills(blobs, clock=time.monotonic, on_held=kept, on_refusal=refused, parallel_per_source=settings.parallel_per_source)
+                    fills = Fills(
+                        blobs,
+                        clock=time.monotonic,
+                        on_held=kept,
+                        on_refusal=refused,
+                        parallel_per_source=settings.parallel_per_source,
+                    )
                     engine = cls(
                         directories=directories,
                         settings=settings,
@@ -249,7 +286,9 @@ class Engine:
         for sentence in self.catalog.health.told:
             self.events.record("catalog-recovered", sentence, level=logging.WARNING)
         if self.catalog.refusal is not None:
-            self.events.record("catalog-read-only", self.catalog.refusal.message, level=logging.ERROR)
+            self.events.record(
+                "catalog-read-only", self.catalog.refusal.message, level=logging.ERROR
+            )
         await self._load()
         try:
             async with self.fills.running(), self.cache.pulls.running():
@@ -257,7 +296,9 @@ class Engine:
                     async with self._tasks:
                         self._tasks.start(self._keep_books(), "bookkeeping")
                         self._tasks.start(self.housekeeping.watch(), "looking after what is held")
-                        self._tasks.start(self.health_of_engine.watch(), "looking at the engine's health")
+                        self._tasks.start(
+                            self.health_of_engine.watch(), "looking at the engine's health"
+                        )
                         self._tasks.start(self.upkeep.watch(), "looking after the catalog")
                         self._tasks.start(self.sources.prepare(), "preparing for sources")
                         self._tasks.start(self.sign_ins.watch(), "trying the credential sets")
@@ -276,10 +317,13 @@ class Engine:
             await self.activity.load()
             self.cache.pulls.number_from(await self.cache.history.load())
         except CatalogFailed as error:
-            _log.error("The history and the size of what is cached can't be read: %s", error.message)
+            _log.error(
+                "The history and the size of what is cached can't be read: %s", error.message
+            )
 
     async def _write_last(self, write: Callable[[], Awaitable[None]], what: str) -> None:
-        """Keep for the next engine what happened in this one; where the catalog fails, the engine ends all the same."""
+        """Keep for the next engine what happened in this one; where the catalog fails, the engine
+        ends all the same."""
         try:
             await write()
         except EntrepotError as error:
@@ -308,9 +352,15 @@ class Engine:
             return
         self._bookkeeping_failure = failure
         if isinstance(error, (EntrepotError, OSError)):
-            _log.error("Keeping the books failed, and is tried again each %g s: %s", BOOKKEEPING, error)
+            _log.error(
+                "Keeping the books failed, and is tried again each %g s: %s", BOOKKEEPING, error
+            )
         else:
-            _log.error("Keeping the books failed in an unforeseen way, and is tried again each %g s", BOOKKEEPING, exc_info=error)
+            _log.error(
+                "Keeping the books failed in an unforeseen way, and is tried again each %g s",
+                BOOKKEEPING,
+                exc_info=error,
+            )
 
     async def _keep_books_once(self) -> None:
         self.cache.drop_expired()
@@ -327,8 +377,13 @@ class Engine:
         await self.cache.ledger.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
-        if missed != self._missed_writes and missed == self.catalog.health.missed_writes and self.catalog.health.problem is None:
-            # It works again. Blobs that came meanwhile have no rows yet: they are adopted, like those of an engine that was killed.
+        if (
+            missed != self._missed_writes
+            and missed == self.catalog.health.missed_writes
+            and self.catalog.health.problem is None
+        ):
+            # It works again. Blobs that came meanwhile have no rows yet: they are adopted, like
+            # those of an engine that was killed.
             self._missed_writes = missed
             await self.housekeeping.heal()
 
@@ -338,9 +393,14 @@ class Engine:
         problem = self.documents.problem
         if await self.documents.reload_if_changed(await self.catalog.repository_names()):
             self.cache.forget_failures()
-            self.events.record("documents-read", "The rules and credential sets were edited by hand and have been read.")
+            self.events.record(
+                "documents-read",
+                "The rules and credential sets were edited by hand and have been read.",
+            )
         elif self.documents.problem is not None and self.documents.problem is not problem:
-            self.events.record("documents-refused", self.documents.problem.message, level=logging.ERROR)
+            self.events.record(
+                "documents-refused", self.documents.problem.message, level=logging.ERROR
+            )
 
     # Routing
 
@@ -349,7 +409,9 @@ class Engine:
 
     def _client(self, route: Route) -> SourceClient:
         name = route.rule.credential_set
-        return self.sources.client(route.registry, self.documents.credential_sets.get(name) if name is not None else None)
+        return self.sources.client(
+            route.registry, self.documents.credential_sets.get(name) if name is not None else None
+        )
 
     # Cache rules
 
@@ -357,23 +419,41 @@ class Engine:
         """Make a cache rule; raises a refusal, and then nothing is changed."""
         rule = await self.documents.create_rule(draft, await self.catalog.repository_names())
         self.cache.forget_failures()
-        self.events.record("rule-created", f"Cache rule {rule.name}: {rule.target} from {rule.source}.", rule.name)
+        self.events.record(
+            "rule-created", f"Cache rule {rule.name}: {rule.target} from {rule.source}.", rule.name
+        )
         return rule
 
     async def check_rule(self, draft: RuleDraft) -> CheckedRule:
-        """What is wrong with a rule that does not exist yet, as far as it is written, and which target would be free."""
-        return self.documents.rules.problems(draft, existing_repositories=await self.catalog.repository_names())
+        """What is wrong with a rule that does not exist yet, as far as it is written, and which
+        target would be free."""
+        return self.documents.rules.problems(
+            draft, existing_repositories=await self.catalog.repository_names()
+        )
 
-    async def update_rule(self, name: str, credential_set: str | UnsetType | None = UNSET, *, freshness: str | float | UnsetType | None = UNSET) -> CacheRule:
-        """Change the credential set or the freshness of a cache rule; nothing else of it can change."""
+    async def update_rule(
+        self,
+        name: str,
+        credential_set: str | UnsetType | None = UNSET,
+        *,
+        freshness: str | float | UnsetType | None = UNSET,
+    ) -> CacheRule:
+        """Change the credential set or the freshness of a cache rule; nothing else of it can
+        change."""
         rule = await self.documents.update_rule(name, credential_set, freshness=freshness)
         self.cache.forget_failures()
         changes = []
         if credential_set is not UNSET:
-            changes.append(f"signs in with {rule.credential_set}" if rule.credential_set else "uses no credential set")
+            changes.append(
+                f"signs in with {rule.credential_set}"
+                if rule.credential_set
+                else "uses no credential set"
+            )
         if freshness is not UNSET:
             changes.append(f"has the freshness {rule.freshness_text or 'of the settings'}")
-        self.events.record("rule-updated", f"Cache rule {rule.name} now {' and '.join(changes)}.", rule.name)
+        self.events.record(
+            "rule-updated", f"Cache rule {rule.name} now {' and '.join(changes)}.", rule.name
+        )
         return rule
 
     async def delete_rule(self, name: str) -> None:
@@ -382,17 +462,32 @@ class Engine:
         await self.cache.ledger.write()
         await self.catalog.forget_requests_of(deleted.name)
         self.cache.forget_failures()
-        self.events.record("rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name)
+        self.events.record(
+            "rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name
+        )
 
     async def plan_delete_rule(self, name: str) -> DeletionPlan:
-        """What stays when a cache rule is deleted, and which rule answers for it then; raises `CacheRuleNotFound`."""
+        """What stays when a cache rule is deleted, and which rule answers for it then; raises
+        `CacheRuleNotFound`."""
         rules = self.documents.rules
-        rule, left, names = rules.get(name), rules.without(name), await self.catalog.repository_names()
+        rule, left, names = (
+            rules.get(name),
+            rules.without(name),
+            await self.catalog.repository_names(),
+        )
 
         def judge() -> tuple[list[str], str | None]:
-            of_rule = [each for each in names if (route := rules.route(each)) is not None and route.rule is rule]
-            taken_over = {each: route.rule.name for each in of_rule if (route := left.route(each)) is not None}
-            return [each for each in of_rule if each not in taken_over], min(taken_over.values(), default=None)
+            of_rule = [
+                each
+                for each in names
+                if (route := rules.route(each)) is not None and route.rule is rule
+            ]
+            taken_over = {
+                each: route.rule.name for each in of_rule if (route := left.route(each)) is not None
+            }
+            return [each for each in of_rule if each not in taken_over], min(
+                taken_over.values(), default=None
+            )
 
         alone, other = await asyncio.to_thread(judge)
         problem = self.documents.problem
@@ -407,9 +502,13 @@ class Engine:
         )
 
     def plan_delete_credential_set(self, name: str) -> DeletionPlan:
-        """What stands in the way when a credential set is to be deleted; raises `CredentialSetNotFound`."""
+        """What stands in the way when a credential set is to be deleted; raises
+        `CredentialSetNotFound`."""
         sets, rules = self.documents.credential_sets, self.documents.rules
-        found, refusal = sets.get(name), self.documents.problem or _in_use(rules, sets.without(name))
+        found, refusal = (
+            sets.get(name),
+            self.documents.problem or _in_use(rules, sets.without(name)),
+        )
         return DeletionPlan(
             kind="credentialSet",
             name=found.name,
@@ -423,7 +522,8 @@ class Engine:
         return await self.documents.plan_import(text, await self.catalog.repository_names())
 
     async def apply_import(self, text: str) -> ImportPlan:
-        """Make the rules and credential sets of a TOML text, all or none of them; raises `ImportRefused`, and then nothing is changed."""
+        """Make the rules and credential sets of a TOML text, all or none of them; raises
+        `ImportRefused`, and then nothing is changed."""
         done = await self.documents.apply_import(text, await self.catalog.repository_names())
         made = [each for each in done.entries if each.outcome is ImportOutcome.CREATE]
         if made:
@@ -436,12 +536,19 @@ class Engine:
         return done
 
     async def match(self, image: str) -> RuleMatch:
-        """Which rule answers for an image as a person types it, and where it leads; raises a `Refusal` when it is none."""
+        """Which rule answers for an image as a person types it, and where it leads; raises a
+        `Refusal` when it is none."""
         _, _, port = self.address.rpartition(":")
         own = {self.address.lower(), f"localhost:{port}", f"127.0.0.1:{port}"}
         found = await asyncio.to_thread(match, image, self.documents.rules, self.registries, own)
         name = found.repository
-        reference = f"@{found.digest}" if found.digest is not None else f":{found.tag}" if found.tag is not None else ""
+        reference = (
+            f"@{found.digest}"
+            if found.digest is not None
+            else f":{found.tag}"
+            if found.tag is not None
+            else ""
+        )
         return RuleMatch(
             image=image,
             repository=name,
@@ -450,8 +557,12 @@ class Engine:
             rule=found.route.rule.name if found.route is not None else None,
             source_repository=found.route.source if found.route is not None else None,
             credential_set=found.route.rule.credential_set if found.route is not None else None,
-            pull=f"{self.address}/{name}{reference}" if name is not None and found.route is not None else None,
-            holding=await self._holding(name, found.digest or found.tag) if name is not None else Holding.NOTHING,
+            pull=f"{self.address}/{name}{reference}"
+            if name is not None and found.route is not None
+            else None,
+            holding=await self._holding(name, found.digest or found.tag)
+            if name is not None
+            else Holding.NOTHING,
             why_not=found.why_not,
             others=found.others,
             near=found.near,
@@ -475,7 +586,9 @@ class Engine:
                 continue
             found = Holding.PART
             ahead += [each.digest for each in manifest.children]
-            if not manifest.is_index and all(each.optional or self.blobs.size(each.digest) is not None for each in manifest.blobs):
+            if not manifest.is_index and all(
+                each.optional or self.blobs.size(each.digest) is not None for each in manifest.blobs
+            ):
                 return Holding.WHOLE
         return found
 
@@ -506,11 +619,17 @@ class Engine:
             for used in (use.get(rule.name, _NEVER_USED),)
         ]
 
-    async def _counts_of_rules(self, rules: RuleBook) -> tuple[dict[str, _RuleUse], dict[str, tuple[int, int]]]:
-        """How the rules are used, by their names; what was last known while the catalog fails or its disk hangs: rules are in memory, and must be seen."""
+    async def _counts_of_rules(
+        self, rules: RuleBook
+    ) -> tuple[dict[str, _RuleUse], dict[str, tuple[int, int]]]:
+        """How the rules are used, by their names; what was last known while the catalog fails or
+        its disk hangs: rules are in memory, and must be seen."""
         try:
             async with asyncio.timeout(RULE_COUNTS_TIMEOUT):
-                use, requests = await self._use_of_rules(rules), await self.catalog.requests_of_rules()
+                use, requests = (
+                    await self._use_of_rules(rules),
+                    await self.catalog.requests_of_rules(),
+                )
         except (CatalogFailed, TimeoutError) as error:
             _log.debug("The use of the rules can't be counted: %s", error)
             # Who has this answer must not take it for the one of a catalog that works again.
@@ -520,7 +639,8 @@ class Engine:
         return use, requests
 
     async def _use_of_rules(self, rules: RuleBook) -> dict[str, _RuleUse]:
-        """What is cached through each rule, and how it was pulled; counted when something of it has changed since the last time."""
+        """What is cached through each rule, and how it was pulled; counted when something of it has
+        changed since the last time."""
         counted_for, use = self._use_counted
         now = (rules, self.catalog.changes, self.catalog.uses)
         if counted_for is None or counted_for[0] is not rules or counted_for[1:] != now[1:]:
@@ -531,9 +651,14 @@ class Engine:
     # Credential sets
 
     async def create_credential_set(self, draft: CredentialSetDraft) -> CredentialSet:
-        """Make a credential set and try it; an unhealthy one is made all the same, as in ACR. Raises a refusal, and then nothing is changed."""
+        """Make a credential set and try it; an unhealthy one is made all the same, as in ACR.
+        Raises a refusal, and then nothing is changed."""
         made = await self.documents.create_credential_set(draft)
-        self.events.record("credential-set-created", f"Credential set {made.name} for {made.login_server}.", made.name)
+        self.events.record(
+            "credential-set-created",
+            f"Credential set {made.name} for {made.login_server}.",
+            made.name,
+        )
         self.sign_ins.look_now(made.name)
         return made
 
@@ -542,17 +667,26 @@ class Engine:
         return self.documents.credential_sets.problems(draft)
 
     async def try_sign_in(self, draft: CredentialSetDraft) -> TriedSignIn:
-        """Sign in as a credential set would that is not made yet, or not like this; nothing is kept of it. Raises a refusal when there can be no such set."""
+        """Sign in as a credential set would that is not made yet, or not like this; nothing is kept
+        of it. Raises a refusal when there can be no such set."""
         # In a book without others every name is free, that of the set which is to be changed too.
         tried = CredentialBook(self.registries).check(draft)
         found = await self.sign_ins.outcome(tried)
-        return TriedSignIn(health=found.status, error_code=found.error_code, error_message=found.error_message)
+        return TriedSignIn(
+            health=found.status, error_code=found.error_code, error_message=found.error_message
+        )
 
-    async def update_credential_set(self, name: str, *, username_id: str | None = None, password_id: str | None = None) -> CredentialSet:
+    async def update_credential_set(
+        self, name: str, *, username_id: str | None = None, password_id: str | None = None
+    ) -> CredentialSet:
         """Change where a credential set's secrets are kept, and try it."""
-        changed = await self.documents.update_credential_set(name, username_id=username_id, password_id=password_id)
+        changed = await self.documents.update_credential_set(
+            name, username_id=username_id, password_id=password_id
+        )
         self.cache.forget_failures()
-        self.events.record("credential-set-updated", f"Credential set {changed.name} is changed.", changed.name)
+        self.events.record(
+            "credential-set-updated", f"Credential set {changed.name} is changed.", changed.name
+        )
         self.sign_ins.look_now(changed.name)
         return changed
 
@@ -566,7 +700,8 @@ class Engine:
         return self.sign_ins.health(name)
 
     async def check_sign_in(self, name: str) -> CredentialSetSnapshot:
-        """Really sign in with a credential set, and keep how it went as its health; raises `CredentialSetNotFound`."""
+        """Really sign in with a credential set, and keep how it went as its health; raises
+        `CredentialSetNotFound`."""
         await self.sign_ins.check(name)
         name = self.documents.credential_sets.get(name).name
         return next(each for each in self.credential_set_snapshots() if each.name == name)
@@ -596,16 +731,27 @@ class Engine:
 
     # Pulls
 
-    async def start_pull(self, image: str, platform_name: str | None, asked_by: str) -> PullSnapshot:
-        """Begin a pull of an image, for this machine's platform unless another is named; raises `PlatformInvalid`."""
+    async def start_pull(
+        self, image: str, platform_name: str | None, asked_by: str
+    ) -> PullSnapshot:
+        """Begin a pull of an image, for this machine's platform unless another is named; raises
+        `PlatformInvalid`."""
         own = Platform.parse(own_platform())
-        wanted = Platform.parse(platform_name, machine=own) if platform_name and platform_name.strip() else own
+        wanted = (
+            Platform.parse(platform_name, machine=own)
+            if platform_name and platform_name.strip()
+            else own
+        )
         pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
         return pull.snapshot()
 
     def pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, and those that ended, without their layers; newest first."""
-        return sorted((*self.running_pull_snapshots(), *self.cache.history.all()), key=lambda each: int(each.id), reverse=True)
+        return sorted(
+            (*self.running_pull_snapshots(), *self.cache.history.all()),
+            key=lambda each: int(each.id),
+            reverse=True,
+        )
 
     def running_pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, newest first."""
@@ -626,15 +772,22 @@ class Engine:
         return cancelled.snapshot()
 
     async def refresh(self, image: str) -> RefreshedTag:
-        """Ask the source where a tag points now, however fresh it is; raises what `ArtifactCache.refresh` raises."""
+        """Ask the source where a tag points now, however fresh it is; raises what
+        `ArtifactCache.refresh` raises."""
         reference = ImageReference.parse(image)
         if reference.digest is not None or reference.tag is None:
-            raise RequestInvalid(f"{image} is named by its digest, which never changes.", "Name a tag: library/nginx:1.27.", field="image")
+            raise RequestInvalid(
+                f"{image} is named by its digest, which never changes.",
+                "Name a tag: library/nginx:1.27.",
+                field="image",
+            )
         route = self._route(reference.repository)
         done = await self.cache.refresh(reference.repository, reference.tag)
         name = f"{reference.repository}:{reference.tag}"
         if done.before is not None and done.before != done.digest:
-            self.events.record("tag-moved", f"{name} moved from {done.before} to {done.digest}.", name)
+            self.events.record(
+                "tag-moved", f"{name} moved from {done.before} to {done.digest}.", name
+            )
         return RefreshedTag(
             repository=reference.repository,
             tag=reference.tag,
@@ -659,11 +812,17 @@ class Engine:
     def _reachability_changed(self, breaker: Breaker) -> None:
         if breaker.error is not None:
             message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
-            self.events.record("source-unreachable", message, breaker.login_server, level=logging.WARNING)
+            self.events.record(
+                "source-unreachable", message, breaker.login_server, level=logging.WARNING
+            )
             return
         # What failed because nobody answered may work now.
         self.cache.forget_failures()
-        self.events.record("source-reachable", f"{breaker.login_server} ({breaker.origin.partition('://')[2]}) can be reached again.", breaker.login_server)
+        self.events.record(
+            "source-reachable",
+            f"{breaker.login_server} ({breaker.origin.partition('://')[2]}) can be reached again.",
+            breaker.login_server,
+        )
 
     def upstream_snapshots(self) -> list[UpstreamSnapshot]:
         """The source registries that rules may pull from, and how they are."""
@@ -672,8 +831,13 @@ class Engine:
             rules[rule.source.login_server] = rules.get(rule.source.login_server, 0) + 1
         registries = list(self.registries)
         known = {each.login_server for each in registries}
-        # A registry of a pattern such as *.azurecr.io is listed by its own name as soon as a rule uses it.
-        registries += [self.registries.find(login_server) for login_server in sorted(rules) if login_server not in known]
+        # A registry of a pattern such as *.azurecr.io is listed by its own name as soon as a rule
+        # uses it.
+        registries += [
+            self.registries.find(login_server)
+            for login_server in sorted(rules)
+            if login_server not in known
+        ]
         snapshots = []
         for each in registries:
             state = self.sources.state(each.login_server)
@@ -771,18 +935,30 @@ class Engine:
                 yield f"{each.name} is unhealthy: {health.error_message}"
 
     def _local_faults(self) -> Iterator[str]:
-        """What of this machine or its network keeps sources from being reached: once, however many sources it concerns."""
+        """What of this machine or its network keeps sources from being reached: once, however many
+        sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
         clock = self.sources.diagnosis.clock_problem()
         for login_server in self.sources.asked:
             state = self.sources.state(login_server)
-            if state.cause is not None and state.problem and at_fault(state.cause) is not Fault.SOURCE and state.cause is not CauseCode.PROXY_UNUSABLE:
-                of_code.setdefault(state.cause, []).append(f"{state.problem} {state.advice or ''}".strip())
+            if (
+                state.cause is not None
+                and state.problem
+                and at_fault(state.cause) is not Fault.SOURCE
+                and state.cause is not CauseCode.PROXY_UNUSABLE
+            ):
+                of_code.setdefault(state.cause, []).append(
+                    f"{state.problem} {state.advice or ''}".strip()
+                )
         if clock is not None and CauseCode.CLOCK_WRONG not in of_code:
             yield clock.message
         for messages in of_code.values():
             more = len(messages) - 1 if len(set(messages)) > 1 else 0
-            yield messages[0] + (f" The same keeps {counted(more, 'more source')} from being reached." if more else "")
+            yield messages[0] + (
+                f" The same keeps {counted(more, 'more source')} from being reached."
+                if more
+                else ""
+            )
 
 
 def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
@@ -794,16 +970,22 @@ def _in_use(rules: RuleBook, sets: CredentialBook) -> CredentialSetInUse | None:
 
 
 def _last_written(directories: Directories) -> float:
-    """A time that has passed for certain: when an engine last wrote its catalog, or this program was installed. In seconds since the epoch."""
+    """A time that has passed for certain: when an engine last wrote its catalog, or this program
+    was installed. In seconds since the epoch."""
     times = [0.0]
-    for each in (directories.catalog, directories.catalog.with_name(f"{directories.catalog.name}-wal"), Path(__file__)):
+    for each in (
+        directories.catalog,
+        directories.catalog.with_name(f"{directories.catalog.name}-wal"),
+        Path(__file__),
+    ):
         with suppress(OSError):
             times.append(each.stat().st_mtime)
     return max(times)
 
 
 def own_platform() -> str:
-    """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other systems than Linux are asked for by name."""
+    """The platform of this machine in the words of image indexes: ``linux/amd64``. Images for other
+    systems than Linux are asked for by name."""
     return Platform("linux", *normal_architecture(platform.machine())).name
 
 
@@ -819,7 +1001,9 @@ class _RuleUse(Struct):
 _NEVER_USED = _RuleUse()
 
 
-def _count_use(rules: RuleBook, repositories: Iterable[tuple[str, int, int, float | None]]) -> dict[str, _RuleUse]:
+def _count_use(
+    rules: RuleBook, repositories: Iterable[tuple[str, int, int, float | None]]
+) -> dict[str, _RuleUse]:
     use: dict[str, _RuleUse] = {}
     for repository, held, pulls, last_pull in repositories:
         rule = rules.rule_of(repository)

@@ -1,7 +1,9 @@
-"""Whether a listing would show something else than a moment ago, told without making it: a dashboard asks every two seconds, and most often nothing changed.
+"""Whether a listing would show something else than a moment ago, told without making it: a
+dashboard asks every two seconds, and most often nothing changed.
 
-What counts as a change is what somebody did to rules, credential sets, repositories or tags. How often something was pulled changes with every pull; a listing
-of ten thousand repositories is not sent again for that more often than every `USAGE_TOLD` seconds.
+What counts as a change is what somebody did to rules, credential sets, repositories or tags. How
+often something was pulled changes with every pull; a listing of ten thousand repositories is not
+sent again for that more often than every `USAGE_TOLD` seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ USAGE_TOLD = 30.0
 
 
 class Revisions:
-    """The revisions of one engine's listings. They mean nothing to another engine, nor to this one after a restart."""
+    """The revisions of one engine's listings. They mean nothing to another engine, nor to this one
+    after a restart."""
 
     def __init__(
         self,
@@ -25,7 +28,8 @@ class Revisions:
         usage: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """*documents*, *held* and *usage* count the changes of rules and credential sets, of repositories and tags, and of how often something was pulled.
+        """*documents*, *held* and *usage* count the changes of rules and credential sets, of
+        repositories and tags, and of how often something was pulled.
 
         *health* is that of all credential sets; *clock* is monotonic, in seconds.
         """
@@ -59,7 +63,13 @@ class Revisions:
     @property
     def whole(self) -> int:
         """Another number whenever one of the others is another."""
-        return self._start + self._documents() + self._look("health") + self._look("usage") + self._held()
+        return (
+            self._start
+            + self._documents()
+            + self._look("health")
+            + self._look("usage")
+            + self._held()
+        )
 
     def _of(self, *counts: int) -> str:
         return "-".join(f"{each:x}" for each in (self._start, *counts))
@@ -69,7 +79,9 @@ class Revisions:
         if health != self._health_seen:
             self._health_seen = health
             self._counts["health"] += 1
-        if usage != self._usage_seen and (self._usage_told is None or self._clock() >= self._usage_told + USAGE_TOLD):
+        if usage != self._usage_seen and (
+            self._usage_told is None or self._clock() >= self._usage_told + USAGE_TOLD
+        ):
             self._usage_seen, self._usage_told = usage, self._clock()
             self._counts["usage"] += 1
         return self._counts[name]

@@ -1,7 +1,8 @@
 """Whether the engine can do its work: what ``/readyz`` says.
 
-A process that answers is not yet one that serves: a peer stayed "healthy" for hours while every pull hung behind a fill that made no step. So it is looked at
-what pulls need: the disk, the catalog, and fills that move.
+A process that answers is not yet one that serves: a peer stayed "healthy" for hours while every
+pull hung behind a fill that made no step. So it is looked at what pulls need: the disk, the
+catalog, and fills that move.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def probe_disk(directory: Path) -> None:
-    """Write, sync, read and remove a small file; raises OSError. A full disk is well: what is held is served, and what is not is passed on."""
+    """Write, sync, read and remove a small file; raises OSError. A full disk is well: what is held
+    is served, and what is not is passed on."""
     path = directory / "probe"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -62,7 +64,8 @@ class Health:
         probe: Callable[[Path], None] = probe_disk,
         failed_requests: Callable[[], EntrepotError | None] = lambda: None,
     ) -> None:
-        """*failed_requests* tells what the catalog's users met since it last worked: a look at it may well succeed beside that (L12)."""
+        """*failed_requests* tells what the catalog's users met since it last worked: a look at it
+        may well succeed beside that (L12)."""
         self._directory = directory
         self._fills = fills
         self._ask_catalog = ask_catalog
@@ -80,7 +83,9 @@ class Health:
     def problems(self) -> tuple[str, ...]:
         """What keeps the engine from its work, in sentences; nothing when all is well."""
         disk = self._disk.what if self._disk is not None else None
-        return tuple(each for each in (disk, self._catalog_problem(), self._stuck_fill()) if each is not None)
+        return tuple(
+            each for each in (disk, self._catalog_problem(), self._stuck_fill()) if each is not None
+        )
 
     @property
     def disk(self) -> Cause | None:
@@ -90,7 +95,13 @@ class Health:
     def messages(self) -> tuple[str, ...]:
         """The same as `problems`, with the cure where one is known."""
         failed = self._failed_requests() if self._disk is None else None
-        cures = {self._disk.what: self._disk.hint} if self._disk is not None else {failed.what: failed.hint} if failed is not None else {}
+        cures = (
+            {self._disk.what: self._disk.hint}
+            if self._disk is not None
+            else {failed.what: failed.hint}
+            if failed is not None
+            else {}
+        )
         return tuple(f"{each} {cures.get(each, '')}".strip() for each in self.problems())
 
     def _catalog_problem(self) -> str | None:
@@ -121,7 +132,8 @@ class Health:
             self._probing = self._begin_probe()
         done, _ = await asyncio.wait({self._probing}, timeout=PATIENCE)
         if not done:
-            # It is not asked again before it has answered: a disk that hangs would hold one more thread each time.
+            # It is not asked again before it has answered: a disk that hangs would hold one more
+            # thread each time.
             return Cause(
                 CauseCode.DISK_FAILS,
                 f"The disk of {self._directory} has not answered for {self._clock() - self._since:.0f} s.",
@@ -166,7 +178,12 @@ class Health:
 
     def _stuck_fill(self) -> str | None:
         now = self._clock()
-        stuck = [each for each in self._fills() if each.state in {FillState.RUNNING, FillState.RESUMED} and now - each.moved > self._stuck_after]
+        stuck = [
+            each
+            for each in self._fills()
+            if each.state in {FillState.RUNNING, FillState.RESUMED}
+            and now - each.moved > self._stuck_after
+        ]
         if not stuck:
             return None
         first = min(stuck, key=lambda fill: fill.moved)

@@ -18,20 +18,25 @@ from entrepot.errors import EngineError
 from entrepot.files import file_system as file_system
 
 SPACE_TO_START = 16 * 1024 * 1024
-"""Bytes that are free in the data directory of an engine that can keep what comes: with less it starts, and says so."""
+"""Bytes that are free in the data directory of an engine that can keep what comes: with less it
+starts, and says so."""
 
 
 @contextmanager
 def only_engine(directories: Directories) -> Iterator[None]:
-    """Hold the data directory's lock: two engines on the same data would each believe in their own catalog.
+    """Hold the data directory's lock: two engines on the same data would each believe in their own
+    catalog.
 
-    On a full disk or one that can only be read, where no lock can be made, the directory itself is locked. Raises `EngineError`.
+    On a full disk or one that can only be read, where no lock can be made, the directory itself is
+    locked. Raises `EngineError`.
     """
     with ExitStack() as stack:
         try:
             locked = _open_lock(directories.lock)
         except OSError as error:
-            raise EngineError.of_cause(disk_cause(error, directories.data, file_system(directories.data))) from error
+            raise EngineError.of_cause(
+                disk_cause(error, directories.data, file_system(directories.data))
+            ) from error
         if locked is not None:
             stack.callback(os.close, locked)
             _lock(locked, directories)
@@ -44,7 +49,8 @@ def only_engine(directories: Directories) -> Iterator[None]:
 
 
 def start_problem(directories: Directories) -> EngineError | None:
-    """Why no engine of this user can start, or keep anything, on these directories; None: nothing is seen.
+    """Why no engine of this user can start, or keep anything, on these directories; None: nothing
+    is seen.
 
     Blocks. Nothing stays of the files that are made to find it out. In directories of another user
     nothing is made at all: root would leave files behind there that the engine's user can't write.
@@ -63,7 +69,11 @@ def start_problem(directories: Directories) -> EngineError | None:
     if status.st_uid != os.geteuid():
         if os.geteuid() == 0:
             return None
-        return EngineError.of_cause(disk_cause(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), data, file_system(data)))
+        return EngineError.of_cause(
+            disk_cause(
+                PermissionError(errno.EACCES, os.strerror(errno.EACCES)), data, file_system(data)
+            )
+        )
     try:
         with only_engine(directories):
             return _unusable(data)
@@ -108,9 +118,12 @@ def _lock(descriptor: int, directories: Directories, *, must: bool = True) -> No
     except BlockingIOError as error:
         raise _in_use(directories) from error
     except OSError as error:
-        # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is enough.
+        # Over NFS a directory, which nobody opens for writing, can't be locked: there the file is
+        # enough.
         if must:
-            cause = locks_cause(error.strerror or str(error), directories.data, file_system(directories.data))
+            cause = locks_cause(
+                error.strerror or str(error), directories.data, file_system(directories.data)
+            )
             raise EngineError.of_cause(cause) from error
 
 
@@ -120,7 +133,9 @@ def _in_use(directories: Directories) -> EngineError:
     pid = "" if other is None else f", with pid {other.pid}"
     what = f"Another engine runs on the data in {directories.data}{pid}."
     stop = "stop it first" if other is None else f"stop it first (kill {other.pid})"
-    side_by_side = "With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side."
+    side_by_side = (
+        "With XDG_DATA_HOME, XDG_CONFIG_HOME and XDG_RUNTIME_DIR two can live side by side."
+    )
     if other is None or other.socket is None:
         return EngineError(what, f"Use that one (entrepot status), or {stop}. {side_by_side}")
     if other.socket != directories.socket:

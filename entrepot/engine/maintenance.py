@@ -1,4 +1,5 @@
-"""Housekeeping: what is held agrees with the disk and stays within its limit, and what nothing refers to any more goes."""
+"""Housekeeping: what is held agrees with the disk and stays within its limit, and what nothing
+refers to any more goes."""
 
 from __future__ import annotations
 
@@ -26,25 +27,31 @@ from entrepot.store.eviction import Plan, PlannedImage, plan
 from entrepot.tasks import OwnedTasks
 
 ROOM = 60.0
-"""Seconds between two looks at the room that is left where nothing came in: other data may grow on the same file system, and what was in use may go now."""
+"""Seconds between two looks at the room that is left where nothing came in: other data may grow on
+the same file system, and what was in use may go now."""
 
 EVICTED_AT_ONCE = 200
-"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some tenths of a second on a slow machine."""
+"""Images that are evicted in one transaction: whoever has a new manifest to keep waits for it, some
+tenths of a second on a slow machine."""
 
 TIDYING = 86_400.0
-"""Seconds between two looks for manifests without anything held that nobody asked for in a long time."""
+"""Seconds between two looks for manifests without anything held that nobody asked for in a long
+time."""
 
 CATALOG_ALLOWANCE = 8 * 2**20
-"""Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them whatever is cached."""
+"""Bytes of the catalog that do not count: an empty one with its write-ahead log takes some of them
+whatever is cached."""
 
 USES_WRITTEN_WITHIN = 5.0
-"""Seconds that a preview of an eviction waits until the last uses are written; after that it goes by those before."""
+"""Seconds that a preview of an eviction waits until the last uses are written; after that it goes
+by those before."""
 
 CATALOG_MEASURED = 10.0
 """Seconds between two measurements of the catalog while blobs come in."""
 
 RESERVE = 2**30
-"""Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for blobs on their way in, the catalog, and other programs."""
+"""Bytes of the file system that the cache leaves free, but never more than a fiftieth of it: for
+blobs on their way in, the catalog, and other programs."""
 
 _log = logging.getLogger("entrepot.housekeeping")
 
@@ -108,8 +115,11 @@ class Housekeeping:
         self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
     async def kept(self, digest: Digest, count: int, origin: str) -> None:
-        """A blob of *count* bytes has come from the login server *origin* and is held; from another one it may have come before."""
-        if await self._cache.copies.add(digest, count, self._cache.copies.fetched_from(digest, origin)):
+        """A blob of *count* bytes has come from the login server *origin* and is held; from another
+        one it may have come before."""
+        if await self._cache.copies.add(
+            digest, count, self._cache.copies.fetched_from(digest, origin)
+        ):
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
@@ -126,20 +136,28 @@ class Housekeeping:
 
     async def _tell_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
-        self._events.record("disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR)
+        self._events.record(
+            "disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR
+        )
 
     def look_now(self) -> None:
         """See whether there is room enough: something has changed."""
         self._room_wanted.set()
 
     async def watch(self) -> None:
-        """Heal the catalog, and then keep what is held within its limit: beside all else, so that nothing waits for it."""
+        """Heal the catalog, and then keep what is held within its limit: beside all else, so that
+        nothing waits for it."""
         try:
             await self.heal()
         except EntrepotError as error:
-            _log.error("The catalog could not be brought in line with the disk; that is tried again when it works: %s", error)
+            _log.error(
+                "The catalog could not be brought in line with the disk; that is tried again when it works: %s",
+                error,
+            )
         except Exception:
-            _log.exception("The catalog could not be brought in line with the disk; that is tried again at the next start")
+            _log.exception(
+                "The catalog could not be brought in line with the disk; that is tried again at the next start"
+            )
         failure: str | None = None
         while True:
             self._room_wanted.clear()
@@ -147,7 +165,8 @@ class Housekeeping:
                 await self._keep_room()
                 failure = None
             except (EntrepotError, OSError) as error:
-                # A disk that fails for a moment must not end this for good. The same failure comes again and again: it is told once.
+                # A disk that fails for a moment must not end this for good. The same failure comes
+                # again and again: it is told once.
                 if str(error) != failure:
                     failure = str(error)
                     _log.error("Eviction failed; it is tried again within %g s: %s", ROOM, error)
@@ -173,12 +192,15 @@ class Housekeeping:
             await self._evict(target=sys.maxsize)
 
     def notices(self, known: Cause | None = None) -> Iterator[str]:
-        """What to tell for as long as the disk takes nothing more, or more is held than may be and nothing of it can go.
+        """What to tell for as long as the disk takes nothing more, or more is held than may be and
+        nothing of it can go.
 
         What is *known* already to be at fault is not told again.
         """
         if self._fills.refusal is not None:
-            yield _refusal(self._fills.refusal, self._refusal_cause if self._refusal_cause != known else None)
+            yield _refusal(
+                self._fills.refusal, self._refusal_cause if self._refusal_cause != known else None
+            )
         if self._full_at is not None:
             yield self._room_wanting(self._full_at)
 
@@ -186,7 +208,9 @@ class Housekeeping:
         """Tell it once, and show it for as long as it lasts."""
         before, self._full_at = self._full_at, limit
         if before is None:
-            self._events.record("eviction-impossible", self._room_wanting(limit), level=logging.WARNING)
+            self._events.record(
+                "eviction-impossible", self._room_wanting(limit), level=logging.WARNING
+            )
 
     def _room_wanting(self, limit: int) -> str:
         return (
@@ -195,31 +219,43 @@ class Housekeeping:
         )
 
     async def limit(self) -> int:
-        """Bytes that may be held: what the settings say, and never more than the file system has room for beside its other data."""
+        """Bytes that may be held: what the settings say, and never more than the file system has
+        room for beside its other data."""
         usage = await asyncio.to_thread(shutil.disk_usage, self._directories.data)
         room = self.total_size + usage.free - min(RESERVE, usage.total // 50)
         return max(0, min(self._settings.size_limit.within(usage.total), room))
 
     async def heal(self) -> None:
-        """Make the catalog agree with the blobs on the disk: an engine that was killed may have left one without the other.
+        """Make the catalog agree with the blobs on the disk: an engine that was killed may have
+        left one without the other.
 
-        A file that has another size than was verified is moved away. What comes or goes meanwhile is looked at again.
+        A file that has another size than was verified is moved away. What comes or goes meanwhile
+        is looked at again.
         """
         damaged: dict[Digest, int] = {}
 
         def remove_damaged(digest: Digest, recorded_size: int) -> bool:
-            if not self._blobs.condemn(digest, is_damaged=lambda status: status.st_size != recorded_size):
+            if not self._blobs.condemn(
+                digest, is_damaged=lambda status: status.st_size != recorded_size
+            ):
                 return False
             damaged[digest] = recorded_size
             return True
 
         held = await self._blobs.held()
-        adopted, dropped = await self._catalog.reconcile(held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged)
+        adopted, dropped = await self._catalog.reconcile(
+            held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged
+        )
         self._cache.copies.forget_all()
         for digest, recorded_size in damaged.items():
-            self._cache.copies.removed_damaged(digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}")
+            self._cache.copies.removed_damaged(
+                digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}"
+            )
         if adopted or dropped:
-            self._events.record("catalog-healed", f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.")
+            self._events.record(
+                "catalog-healed",
+                f"The catalog was brought in line with the disk: {adopted} blobs taken in, {dropped} that are gone dropped.",
+            )
         foreign = self._blobs.foreign
         if foreign.count:
             none = "is no blob and was" if foreign.count == 1 else "are no blobs and were"
@@ -230,7 +266,8 @@ class Housekeeping:
         await self.collect()
 
     async def collect(self) -> None:
-        """Remove the blobs that nothing refers to any more. Those that were handed out within the last minute go a minute later."""
+        """Remove the blobs that nothing refers to any more. Those that were handed out within the
+        last minute go a minute later."""
         async with self._collecting:
             left = await self._catalog.collect(self._take_away)
             self._cache.holdings.forget_manifests()
@@ -243,7 +280,8 @@ class Housekeeping:
         self.held_size = await self._catalog.blobs_size()
 
     def _collect_soon(self) -> None:
-        """Collect the rest when nobody can be about to open it any more; once, however often there was a rest."""
+        """Collect the rest when nobody can be about to open it any more; once, however often there
+        was a rest."""
         if self._tasks.open and (self._rest is None or self._rest.done()):
             self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
 
@@ -261,7 +299,8 @@ class Housekeeping:
         return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
-        """Evict the images that were used least recently until at most *target* bytes are held (None: the low-water mark). *dry_run* only says which."""
+        """Evict the images that were used least recently until at most *target* bytes are held
+        (None: the low-water mark). *dry_run* only says which."""
         done = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
             self.look_now()
@@ -269,7 +308,8 @@ class Housekeeping:
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
         if dry_run:
-            # Only read: neither a catalog that can't be written nor a disk that hangs in an eviction keeps an administrator from looking.
+            # Only read: neither a catalog that can't be written nor a disk that hangs in an
+            # eviction keeps an administrator from looking.
             with suppress(CatalogFailed, TimeoutError):
                 async with asyncio.timeout(USES_WRITTEN_WITHIN):
                     await self._cache.ledger.write()
@@ -285,21 +325,38 @@ class Housekeeping:
                 return await self._planned(made, limit, dry_run=False)
             images, freed = await self._carry_out(made)
             await self._measure_catalog()
-        return await asyncio.to_thread(_eviction_snapshot, images, made, limit, freed=freed, dry_run=False)
+        return await asyncio.to_thread(
+            _eviction_snapshot, images, made, limit, freed=freed, dry_run=False
+        )
 
     async def _plan(self, target: int | None) -> tuple[Plan, int]:
         """What an eviction would remove, and the bytes that may be held."""
         limit = await self.limit()
         goal = int(limit * self._settings.low_water) if target is None else target
-        in_use = {(pull.repository, pull.manifest.digest) for pull in self._cache.pulls.all() if not pull.state.ended and pull.manifest is not None}
-        in_use |= await self._catalog.manifests_with([fill.digest for fill in self._fills.under_way])
+        in_use = {
+            (pull.repository, pull.manifest.digest)
+            for pull in self._cache.pulls.all()
+            if not pull.state.ended and pull.manifest is not None
+        }
+        in_use |= await self._catalog.manifests_with(
+            [fill.digest for fill in self._fills.under_way]
+        )
         picture = await self._catalog.picture()
         await self._measure_catalog()
-        return await asyncio.to_thread(plan, picture, goal=goal, now=self._clock(), in_use=in_use, catalog_size=self.catalog_size), limit
+        return await asyncio.to_thread(
+            plan,
+            picture,
+            goal=goal,
+            now=self._clock(),
+            in_use=in_use,
+            catalog_size=self.catalog_size,
+        ), limit
 
     async def _planned(self, made: Plan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
         freed = sum(each.freed for each in made.images) + made.adopted_size
-        return await asyncio.to_thread(_eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run)
+        return await asyncio.to_thread(
+            _eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run
+        )
 
     async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""
@@ -308,8 +365,12 @@ class Housekeeping:
         for part in made.parts(EVICTED_AT_ONCE):
             await self._cache.ledger.write()
             async with self._collecting:
-                done = await self._catalog.evict(part, is_used=self._is_used_now, take_away=self._take_away)
-                self._cache.holdings.forget_evicted({repository for repository, _ in done.manifests})
+                done = await self._catalog.evict(
+                    part, is_used=self._is_used_now, take_away=self._take_away
+                )
+                self._cache.holdings.forget_evicted(
+                    {repository for repository, _ in done.manifests}
+                )
                 await self._count_what_is_left()
             if done.left:
                 self._collect_soon()
@@ -323,7 +384,9 @@ class Housekeeping:
                 f"{size(made.adopted_size)} freed.",
             )
         if manifests and not images:
-            self._events.record("evicted", f"Evicted {counted(manifests, 'manifest')} without any cached blob.")
+            self._events.record(
+                "evicted", f"Evicted {counted(manifests, 'manifest')} without any cached blob."
+            )
         if images:
             repositories = len({each.manifest.repository for each in images})
             oldest = duration(max(0.0, self._clock() - min(each.last_used for each in images)))
@@ -336,7 +399,10 @@ class Housekeeping:
 
     def _is_used_now(self, image: PlannedImage) -> bool:
         repository, digest = image.manifest.key
-        return self._cache.ledger.is_unwritten(repository, digest, image.telling) or self._cache.pulls.of(repository, digest) is not None
+        return (
+            self._cache.ledger.is_unwritten(repository, digest, image.telling)
+            or self._cache.pulls.of(repository, digest) is not None
+        )
 
 
 def _refusal(error: OSError, cause: Cause | None) -> str:
@@ -344,7 +410,9 @@ def _refusal(error: OSError, cause: Cause | None) -> str:
     return f"The disk takes no more ({error.strerror or error}): blobs that are not held are passed on to clients and not kept.{why}"
 
 
-def _eviction_snapshot(images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool) -> EvictionSnapshot:
+def _eviction_snapshot(
+    images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool
+) -> EvictionSnapshot:
     return EvictionSnapshot(
         dry_run=dry_run,
         images=tuple(

@@ -1,10 +1,17 @@
-"""Cached repositories as an administrator sees them: what they hold, what their deletion would take, and their locks."""
+"""Cached repositories as an administrator sees them: what they hold, what their deletion would
+take, and their locks."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from entrepot.api.models import DeletionPlan, RepositoryDetail, RepositorySnapshot, TagDetail, TagSnapshot
+from entrepot.api.models import (
+    DeletionPlan,
+    RepositoryDetail,
+    RepositorySnapshot,
+    TagDetail,
+    TagSnapshot,
+)
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.pull import Pull
 from entrepot.config.settings import Settings
@@ -53,7 +60,8 @@ class CachedRepositories:
             raise _no_repository(name)
         tags = await self._catalog.tags(Repository(name))
         return RepositoryDetail(
-            repository=_repository_snapshot(found[0], self._rules()), tags=tuple(self._tag_snapshot(each, self._rules().route(name)) for each in tags)
+            repository=_repository_snapshot(found[0], self._rules()),
+            tags=tuple(self._tag_snapshot(each, self._rules().route(name)) for each in tags),
         )
 
     async def tag(self, name: str, tag: str) -> TagDetail:
@@ -76,7 +84,10 @@ class CachedRepositories:
     async def _no_tag(self, repository: Repository, tag: str) -> NotFound:
         if not await self._catalog.is_cached(repository):
             return _no_repository(repository)
-        return NotFound(f"{repository} holds no tag {tag}.", f"See its tags with: entrepot repository show {repository}")
+        return NotFound(
+            f"{repository} holds no tag {tag}.",
+            f"See its tags with: entrepot repository show {repository}",
+        )
 
     def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
         freshness = self._settings.freshness if route is None else self._cache.freshness(route)
@@ -94,7 +105,8 @@ class CachedRepositories:
         )
 
     async def delete(self, name: str) -> None:
-        """Delete a cached repository with all that only it holds, and end its pulls; raises `NotFound`, or `Locked` when it or a part of it is locked."""
+        """Delete a cached repository with all that only it holds, and end its pulls; raises
+        `NotFound`, or `Locked` when it or a part of it is locked."""
         repository = Repository(name)
         await self._check_unlocked(repository)
         await self._end_pulls(lambda pull: pull.repository == repository)
@@ -106,7 +118,8 @@ class CachedRepositories:
         await self._housekeeping.collect()
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
-        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when a part of the repository is."""
+        """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when
+        a part of the repository is."""
         locks = await self._catalog.locks(repository)
         if locks.repository:
             raise _locked(repository, repository)
@@ -114,7 +127,11 @@ class CachedRepositories:
             if tag in locks.tags:
                 raise _locked(f"{repository}:{tag}", f"{repository}:{tag}")
         elif locks.tags or locks.manifests:
-            part = f"{repository}:{min(locks.tags)}" if locks.tags else f"{repository}@{min(locks.manifests)}"
+            part = (
+                f"{repository}:{min(locks.tags)}"
+                if locks.tags
+                else f"{repository}@{min(locks.manifests)}"
+            )
             raise _locked(f"A part of {repository}, {part},", part)
 
     async def plan_delete(self, name: str) -> DeletionPlan:
@@ -135,12 +152,16 @@ class CachedRepositories:
             manifest_count=found.manifests,
             freed=found.own,
             shared=found.shared,
-            pulls=sum(not pull.state.ended and pull.repository == repository for pull in self._cache.pulls.all()),
+            pulls=sum(
+                not pull.state.ended and pull.repository == repository
+                for pull in self._cache.pulls.all()
+            ),
             fetched_again_by=route.rule.name if route is not None else None,
         )
 
     async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
-        """What goes and what stays when a tag is deleted: all but the tag stays until it is evicted. Raises `NotFound`."""
+        """What goes and what stays when a tag is deleted: all but the tag stays until it is
+        evicted. Raises `NotFound`."""
         repository = Repository(name)
         found = await self._catalog.behind_tag(repository, Tag(tag))
         if found is None:
@@ -160,7 +181,8 @@ class CachedRepositories:
         )
 
     async def delete_tag(self, name: str, tag: str) -> None:
-        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or its repository is locked."""
+        """Forget a tag; the next pull fetches it again. Raises `NotFound`, or `Locked` when it or
+        its repository is locked."""
         repository = Repository(name)
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
@@ -169,40 +191,59 @@ class CachedRepositories:
         self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
-        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it needed.
+        """Delete a manifest of a repository, the tags that point at it, and the blobs that only it
+        needed.
 
-        Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it is locked.
+        Raises `NotFound`, or `Locked` when its repository, it, or a tag or an index that needs it
+        is locked.
         """
         repository = Repository(name)
         locks = await self._catalog.locks(repository)
         if locks.repository:
             raise _locked(name, name)
-        for above in locked_above(await self._catalog.held_manifests(repository), (repository, digest)):
+        for above in locked_above(
+            await self._catalog.held_manifests(repository), (repository, digest)
+        ):
             tag = next((each for each in above.tags if each in locks.tags), None)
             part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
-            raise _locked(part if above.digest == digest else f"{part}, which needs the manifest {digest},", part)
-        await self._end_pulls(lambda pull: pull.repository == repository and pull.manifest is not None and pull.manifest.digest == digest)
+            raise _locked(
+                part if above.digest == digest else f"{part}, which needs the manifest {digest},",
+                part,
+            )
+        await self._end_pulls(
+            lambda pull: (
+                pull.repository == repository
+                and pull.manifest is not None
+                and pull.manifest.digest == digest
+            )
+        )
         if not await self._catalog.delete_manifest(repository, digest):
             raise holds_no(name, f"manifest {digest}")
         self._cache.holdings.forget(repository)
-        self._events.record("manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}")
+        self._events.record(
+            "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
+        )
         await self._housekeeping.collect()
 
     async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
-        ending = [pull for pull in self._cache.pulls.all() if not pull.state.ended and concerns(pull)]
+        ending = [
+            pull for pull in self._cache.pulls.all() if not pull.state.ended and concerns(pull)
+        ]
         for pull in ending:
             self._cache.pulls.cancel(pull.id)
         for pull in ending:
             await pull.over.wait()
 
     async def lock(self, name: str, *, locked: bool = True) -> None:
-        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is evicted or deleted. Raises `NotFound`."""
+        """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is
+        evicted or deleted. Raises `NotFound`."""
         if not await self._catalog.lock_repository(Repository(name), locked):
             raise _no_repository(name)
         self._lock_changed(name, locked)
 
     async def lock_tag(self, name: str, tag: str, *, locked: bool = True) -> None:
-        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when that moves at its source. Raises `NotFound`."""
+        """Lock a tag with all that is held behind it, or unlock it. The lock goes with the tag when
+        that moves at its source. Raises `NotFound`."""
         if not await self._catalog.lock_tag(Repository(name), Tag(tag), locked):
             raise holds_no(name, f"tag {tag}")
         self._lock_changed(f"{name}:{tag}", locked)
@@ -215,7 +256,11 @@ class CachedRepositories:
 
     def _lock_changed(self, what: str, locked: bool) -> None:
         self._housekeeping.look_now()
-        self._events.record("locked" if locked else "unlocked", f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.", what)
+        self._events.record(
+            "locked" if locked else "unlocked",
+            f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.",
+            what,
+        )
 
 
 async def _refusal_of(check: Awaitable[None]) -> Locked | None:
@@ -252,4 +297,6 @@ def holds_no(name: str, what: str) -> NotFound:
 
 
 def _no_repository(name: str) -> NotFound:
-    return NotFound(f"There is no cached repository {name}.", "See them with: entrepot repository list")
+    return NotFound(
+        f"There is no cached repository {name}.", "See them with: entrepot repository list"
+    )

@@ -1,7 +1,8 @@
 """What clients got in the last 24 hours, in steps of five minutes, kept across restarts.
 
-Whoever answers clients only adds to integers that grow from the engine's start on. Every two seconds the difference goes into the step that is under way, so
-that a request costs neither a lock nor a write.
+Whoever answers clients only adds to integers that grow from the engine's start on. Every two
+seconds the difference goes into the step that is under way, so that a request costs neither a lock
+nor a write.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ _NOTHING: Counts = (0,) * len(COUNTED)
 
 
 class ActivityRecord:
-    """The record of one engine. *grown* gives all counts as they grew since its start; *clock* is in seconds since the epoch."""
+    """The record of one engine. *grown* gives all counts as they grew since its start; *clock* is
+    in seconds since the epoch."""
 
-    def __init__(self, catalog: Catalog, *, clock: Callable[[], float], grown: Callable[[], ActivityCounts]) -> None:
+    def __init__(
+        self, catalog: Catalog, *, clock: Callable[[], float], grown: Callable[[], ActivityCounts]
+    ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._grown = grown
@@ -74,7 +78,14 @@ class ActivityRecord:
         unwritten, self._unwritten = self._unwritten, set()
         since = self._since()
         try:
-            await self._catalog.record_activity({began: self._steps[began] for began in unwritten if began >= since and began in self._steps}, since=since)
+            await self._catalog.record_activity(
+                {
+                    began: self._steps[began]
+                    for began in unwritten
+                    if began >= since and began in self._steps
+                },
+                since=since,
+            )
         except BaseException:
             self._unwritten |= unwritten
             raise
@@ -85,7 +96,10 @@ class ActivityRecord:
         now = self._now()
         return Activity(
             interval=INTERVAL,
-            buckets=tuple(ActivityBucket(began=began, **_told(self._steps.get(began, _NOTHING))) for began in range(self._since(), now + 1, INTERVAL)),
+            buckets=tuple(
+                ActivityBucket(began=began, **_told(self._steps.get(began, _NOTHING)))
+                for began in range(self._since(), now + 1, INTERVAL)
+            ),
             total=self.total(),
         )
 
@@ -123,5 +137,6 @@ def _sum(one: Counts, other: Counts) -> Counts:
 
 
 def _told(counts: Counts) -> dict[str, int]:
-    # A manifest that no client waited for to the end was asked for all the same: in one step more may be asked for than answered.
+    # A manifest that no client waited for to the end was asked for all the same: in one step more
+    # may be asked for than answered.
     return {name: max(0, count) for name, count in zip(COUNTED, counts, strict=True)}

@@ -1,6 +1,8 @@
-"""The verification of all cached blobs: each is hashed, and one whose bytes are wrong is removed at once.
+"""The verification of all cached blobs: each is hashed, and one whose bytes are wrong is removed at
+once.
 
-It runs in the background at a chosen speed, so that clients and other programs keep most of the disk. One at a time.
+It runs in the background at a chosen speed, so that clients and other programs keep most of the
+disk. One at a time.
 """
 
 from __future__ import annotations
@@ -72,12 +74,15 @@ class Verification:
         return self._task is not None and not self._task.done()
 
     def start(self, speed: int | None = DEFAULT_SPEED) -> VerificationSnapshot:
-        """Begin to hash all cached blobs, *speed* bytes per second at the most; None: as fast as the disk is.
+        """Begin to hash all cached blobs, *speed* bytes per second at the most; None: as fast as
+        the disk is.
 
         Raises `VerificationUnderWay`.
         """
         if self.is_under_way:
-            raise VerificationUnderWay("A verification is under way already.", "Wait for its end, or cancel it.")
+            raise VerificationUnderWay(
+                "A verification is under way already.", "Wait for its end, or cancel it."
+            )
         run = self._run = _Run(self._clock(), speed, self._monotonic, self._pause)
         self._task = self._tasks.start(self._verify(run), "verifying the cached blobs")
         return run.snapshot()
@@ -85,7 +90,10 @@ class Verification:
     def snapshot(self) -> VerificationSnapshot:
         """The verification that is under way, or the last one of this engine; raises `NotFound`."""
         if self._run is None:
-            raise NotFound("No verification was made since the engine started.", "Start one with: entrepot verify")
+            raise NotFound(
+                "No verification was made since the engine started.",
+                "Start one with: entrepot verify",
+            )
         return self._run.snapshot()
 
     async def cancel(self) -> VerificationSnapshot:
@@ -101,7 +109,10 @@ class Verification:
     async def _verify(self, run: _Run) -> None:
         began = self._monotonic()
         try:
-            run.total, run.total_size = await self._catalog.blobs_count(), await self._catalog.blobs_size()
+            run.total, run.total_size = (
+                await self._catalog.blobs_count(),
+                await self._catalog.blobs_size(),
+            )
             last: Digest | None = None
             while page := await self._catalog.blobs_after(last, PAGE):
                 for digest, recorded_size in page:
@@ -116,11 +127,16 @@ class Verification:
             run.state, run.error = VerificationState.FAILED, error.message
         except Exception:
             _log.exception("The verification failed in an unforeseen way")
-            run.state, run.error = VerificationState.FAILED, "It failed in a way that the engine did not foresee. The engine's log has the details."
+            run.state, run.error = (
+                VerificationState.FAILED,
+                "It failed in a way that the engine did not foresee. The engine's log has the details.",
+            )
         finally:
             run.ended = self._clock()
             level = logging.INFO if run.is_clean else logging.ERROR
-            self._events.record("verification-ended", _summary(run, self._monotonic() - began), level=level)
+            self._events.record(
+                "verification-ended", _summary(run, self._monotonic() - began), level=level
+            )
 
     async def _verify_blob(self, run: _Run, digest: Digest, recorded_size: int) -> None:
         try:
@@ -128,7 +144,9 @@ class Verification:
             if actual_size is None:
                 await self._verify_absence(run, digest)
                 return
-            is_right = actual_size == recorded_size and await self._copies.check(digest, pace=run.pace)
+            is_right = actual_size == recorded_size and await self._copies.check(
+                digest, pace=run.pace
+            )
             if not is_right:
                 # One of another size is removed by this look at it.
                 await self._copies.size(digest, None)
@@ -153,7 +171,13 @@ class Verification:
 class _Run:
     """One verification."""
 
-    def __init__(self, started: float, speed: int | None, monotonic: Callable[[], float], pause: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        started: float,
+        speed: int | None,
+        monotonic: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
         self.state = VerificationState.RUNNING
         self.started = started
         self.ended: float | None = None
@@ -205,10 +229,18 @@ class _Run:
 def _summary(run: _Run, seconds: float) -> str:
     verified = f"{counted(run.checked, 'cached blob')} ({size(run.checked_size)}) verified in {duration(seconds)}"
     findings = [
-        f"{count:,} {what}" for count, what in ((len(run.wrong), "damaged and removed"), (run.missing, "missing"), (run.unreadable, "unreadable")) if count
+        f"{count:,} {what}"
+        for count, what in (
+            (len(run.wrong), "damaged and removed"),
+            (run.missing, "missing"),
+            (run.unreadable, "unreadable"),
+        )
+        if count
     ]
     found = ", ".join(findings) if findings else "nothing wrong"
     if run.state is VerificationState.COMPLETED:
         return f"{verified}: {found}."
     how = "was cancelled" if run.state is VerificationState.CANCELLED else f"failed: {run.error}"
-    return f"The verification of the cached blobs {how.rstrip('.')}. Until then: {verified}, {found}."
+    return (
+        f"The verification of the cached blobs {how.rstrip('.')}. Until then: {verified}, {found}."
+    )

@@ -9,9 +9,11 @@ from functools import lru_cache
 from entrepot.errors import RequestInvalid
 
 MAX_HEADER = 8192
-"""Bytes of all Accept headers of a request together, at the most. docker and containerd send less than 1,000."""
+"""Bytes of all Accept headers of a request together, at the most. docker and containerd send less
+than 1,000."""
 
-# Every quantifier is possessive: what it has taken it never gives back, so each text is read once (S01).
+# Every quantifier is possessive: what it has taken it never gives back, so each text is read once
+# (S01).
 _ELEMENT = re.compile(r'(?:[^,"]++|"[^"]*+"?+)++')
 _PARAMETER = re.compile(r'(?:[^;"]++|"[^"]*+"?+)++')
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -33,10 +35,12 @@ class Accept:
 
     @classmethod
     def parse(cls, header: bytes | None) -> Accept:
-        """Read an Accept header (several joined by commas); raises `AcceptInvalid` for one of more than `MAX_HEADER` bytes.
+        """Read an Accept header (several joined by commas); raises `AcceptInvalid` for one of more
+        than `MAX_HEADER` bytes.
 
-        What can't be read is skipped: an element that is no media type, and a parameter or quality outside the grammar of one that is. Java sends
-        ``*; q=.2, */*; q=.2``. Nothing left means no preference (F70).
+        What can't be read is skipped: an element that is no media type, and a parameter or quality
+        outside the grammar of one that is. Java sends ``*; q=.2, */*; q=.2``. Nothing left means no
+        preference (F70).
         """
         if header is None:
             return _EVERYTHING
@@ -55,7 +59,11 @@ class Accept:
 
     def takes(self, media_type: str) -> bool:
         """Whether the client accepts a media type."""
-        return self.takes_everything or media_type.lower() in self.media_types or f"{media_type.partition('/')[0].lower()}/*" in self.media_types
+        return (
+            self.takes_everything
+            or media_type.lower() in self.media_types
+            or f"{media_type.partition('/')[0].lower()}/*" in self.media_types
+        )
 
 
 _EVERYTHING = Accept(frozenset())
@@ -67,12 +75,15 @@ def _parse(header: bytes) -> Accept:
     media_types = set()
     for element in _ELEMENT.findall(header.decode("latin-1")):
         media_type, _, parameters = element.partition(";")
-        if _MEDIA_TYPE.fullmatch(media_type.strip()) and not any(_is_zero_quality(parameter) for parameter in _PARAMETER.findall(parameters)):
+        if _MEDIA_TYPE.fullmatch(media_type.strip()) and not any(
+            _is_zero_quality(parameter) for parameter in _PARAMETER.findall(parameters)
+        ):
             media_types.add(media_type.strip().lower())
     return Accept(frozenset(media_types))
 
 
 def _is_zero_quality(parameter: str) -> bool:
-    """Whether a parameter is ``q=0``: how much a client prefers a media type beyond that makes no difference here."""
+    """Whether a parameter is ``q=0``: how much a client prefers a media type beyond that makes no
+    difference here."""
     name, _, value = parameter.partition("=")
     return name.strip().lower() == "q" and _ZERO.fullmatch(value.strip()) is not None

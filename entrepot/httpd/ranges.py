@@ -79,8 +79,8 @@ class RequestedRange:
 def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
     """Read a Range header. Empty where there is none, and where it is ignored (RFC 9110, 14.2).
 
-    Then the whole blob is the answer. Ignored is what is no set of byte ranges: another unit, a word
-    among the ranges, a last position before the first, more than `MAX_HEADER` bytes.
+    Then the whole blob is the answer. Ignored is what is no set of byte ranges: another unit, a
+    word among the ranges, a last position before the first, more than `MAX_HEADER` bytes.
     """
     if header is None or len(header) > MAX_HEADER:
         return ()
@@ -93,7 +93,9 @@ def parse_ranges(header: bytes | None) -> tuple[RequestedRange, ...]:
         if not (element := element.strip(" \t")):
             continue
         match = _SPECIFIER.fullmatch(element)
-        first, last = (_position(match[1]), _position(match[2])) if match is not None else (None, None)
+        first, last = (
+            (_position(match[1]), _position(match[2])) if match is not None else (None, None)
+        )
         if first is None and last is None:
             return ()
         if first is not None and last is not None and last < first:
@@ -112,9 +114,9 @@ def _position(digits: str) -> int | None:
 def parts_within(ranges: Sequence[RequestedRange], size: int) -> tuple[ByteRange, ...]:
     """The parts of a blob of *size* bytes that *ranges* ask for, in their order.
 
-    Empty when the whole blob is the answer: without ranges, and for more than `MAX_PARTS` parts. Those
-    that overlap are merged, so that no byte is sent twice. Raises `RangeUnsatisfiable` when no range
-    lies within the blob.
+    Empty when the whole blob is the answer: without ranges, and for more than `MAX_PARTS` parts.
+    Those that overlap are merged, so that no byte is sent twice. Raises `RangeUnsatisfiable` when
+    no range lies within the blob.
     """
     if not ranges:
         return ()
@@ -132,7 +134,9 @@ def parts_within(ranges: Sequence[RequestedRange], size: int) -> tuple[ByteRange
 def _merge_overlapping(parts: Sequence[ByteRange]) -> list[ByteRange]:
     """The same bytes, each once. A merged part has the place of the first that is in it."""
     merged: list[tuple[int, int, int]] = []
-    for start, place, end in sorted((part.start, place, part.end) for place, part in enumerate(parts)):
+    for start, place, end in sorted(
+        (part.start, place, part.end) for place, part in enumerate(parts)
+    ):
         if merged and start < merged[-1][2]:
             first_place, merged_start, merged_end = merged[-1]
             merged[-1] = (min(place, first_place), merged_start, max(end, merged_end))

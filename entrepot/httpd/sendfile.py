@@ -1,4 +1,5 @@
-"""Parts of files on their way to clients: brought into memory first, so that the event loop never waits for a disk."""
+"""Parts of files on their way to clients: brought into memory first, so that the event loop never
+waits for a disk."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from entrepot.errors import EngineError
 from entrepot.tasks import uninterrupted
 
 PIECE = 2 * 1024 * 1024
-"""Bytes of a file that are sent in one step, at the most: before each it is made sure that they are in memory, and after each the others have their turn."""
+"""Bytes of a file that are sent in one step, at the most: before each it is made sure that they are
+in memory, and after each the others have their turn."""
 
 CHUNK = 256 * 1024
-"""Bytes that are read at a time, where a file can't go from the disk to the network without passing through here."""
+"""Bytes that are read at a time, where a file can't go from the disk to the network without passing
+through here."""
 
 SMALL_SPAN = 64 * 1024
 """Bytes of a span of a file, at the most, that are sent from memory.
@@ -51,9 +54,12 @@ class FileSpan:
 
 
 async def in_memory(file: OpenFile, offset: int, count: int) -> None:
-    """Return when the kernel has so many bytes from *offset* in memory: at once, as nearly always, or after a thread has waited for the disk."""
+    """Return when the kernel has so many bytes from *offset* in memory: at once, as nearly always,
+    or after a thread has waited for the disk."""
     if not _are_there(file.fileno(), offset, count):
-        await uninterrupted(asyncio.get_running_loop().run_in_executor(_disk, _fetch, file.fileno(), offset, count))
+        await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(_disk, _fetch, file.fileno(), offset, count)
+        )
 
 
 def _are_there(descriptor: int, offset: int, count: int) -> bool:
@@ -61,7 +67,8 @@ def _are_there(descriptor: int, offset: int, count: int) -> bool:
 
 
 def _is_there(descriptor: int, offset: int) -> bool:
-    """Whether a byte can be had without waiting (preadv(2), RWF_NOWAIT). False where that can't be told."""
+    """Whether a byte can be had without waiting (preadv(2), RWF_NOWAIT). False where that can't be
+    told."""
     if not hasattr(os, "RWF_NOWAIT"):
         return False
     try:
@@ -82,17 +89,25 @@ class NoSendfile(Exception):
 
 
 class FileCutShort(EngineError):
-    """A file ends before its time: the transfer is cut, so that no client takes a part for the whole."""
+    """A file ends before its time: the transfer is cut, so that no client takes a part for the
+    whole."""
 
     def __init__(self) -> None:
-        super().__init__("A cached file became shorter while it was being sent.", "Pull again, and look at the disk of the data directory.")
+        super().__init__(
+            "A cached file became shorter while it was being sent.",
+            "Pull again, and look at the disk of the data directory.",
+        )
 
 
-async def send(out: socket.socket, file: OpenFile, offset: int, count: int, sent: Callable[[int], None]) -> None:
-    """Send so many bytes from *offset* into a connected socket, within the kernel, and tell *sent* each number of bytes.
+async def send(
+    out: socket.socket, file: OpenFile, offset: int, count: int, sent: Callable[[int], None]
+) -> None:
+    """Send so many bytes from *offset* into a connected socket, within the kernel, and tell *sent*
+    each number of bytes.
 
-    *out* does not block, and has no asyncio transport of its own: it is a duplicate. asyncio's own sendfile asks the selector twice for each step, which
-    costs as much again as the sending. Raises ConnectionError when the client is gone, `FileCutShort` and `NoSendfile`.
+    *out* does not block, and has no asyncio transport of its own: it is a duplicate. asyncio's own
+    sendfile asks the selector twice for each step, which costs as much again as the sending. Raises
+    ConnectionError when the client is gone, `FileCutShort` and `NoSendfile`.
     """
     end = offset + count
     while offset < end:
@@ -106,9 +121,17 @@ async def send(out: socket.socket, file: OpenFile, offset: int, count: int, sent
 
 
 class _Sending:
-    """Sends what is in memory, a step whenever the socket takes more. *stopped* is done at the end, or where the disk has to be waited for."""
+    """Sends what is in memory, a step whenever the socket takes more. *stopped* is done at the end,
+    or where the disk has to be waited for."""
 
-    def __init__(self, out: socket.socket, descriptor: int, offset: int, end: int, sent: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        out: socket.socket,
+        descriptor: int,
+        offset: int,
+        end: int,
+        sent: Callable[[int], None],
+    ) -> None:
         self.offset = offset
         self._out = out.fileno()
         self._descriptor = descriptor
@@ -137,7 +160,9 @@ class _Sending:
         self._sent(count)
         if self.offset == self._there:
             self._there = min(self.offset + PIECE, self._end)
-            if self.offset == self._end or not _are_there(self._descriptor, self.offset, self._there - self.offset):
+            if self.offset == self._end or not _are_there(
+                self._descriptor, self.offset, self._there - self.offset
+            ):
                 self._end_with(None)
 
     def _end_with(self, error: Exception | None) -> None:
@@ -151,7 +176,8 @@ class _Sending:
 
 
 async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes]:
-    """So many bytes from *offset*, read in chunks of `CHUNK`; raises `FileCutShort` when the file ends before."""
+    """So many bytes from *offset*, read in chunks of `CHUNK`; raises `FileCutShort` when the file
+    ends before."""
     end = offset + count
     while offset < end:
         length = min(CHUNK, end - offset)

@@ -1,12 +1,15 @@
 """An ASGI server on aiohttp's HTTP/1 connections, for TCP and Unix sockets.
 
-aiohttp reads the requests; what an application answers is written here. Files go from the disk's cache to the network within the kernel: the extension
-``http.response.zerocopysend`` of ASGI sends a part of an open file with sendfile(2). Over TLS, where the kernel can't, it is not offered.
+aiohttp reads the requests; what an application answers is written here. Files go from the disk's
+cache to the network within the kernel: the extension ``http.response.zerocopysend`` of ASGI sends a
+part of an open file with sendfile(2). Over TLS, where the kernel can't, it is not offered.
 
-A body that can't be completed is cut off together with its connection, so that no client takes a part of it for the whole.
+A body that can't be completed is cut off together with its connection, so that no client takes a
+part of it for the whole.
 
-No client takes memory, connections or descriptors from the others: an answer is given up when its client leaves, a connection when its client takes nothing of
-an answer for `SEND_WAIT` seconds; connections (TLS handshakes included), those of one address and requests under way are bounded.
+No client takes memory, connections or descriptors from the others: an answer is given up when its
+client leaves, a connection when its client takes nothing of an answer for `SEND_WAIT` seconds;
+connections (TLS handshakes included), those of one address and requests under way are bounded.
 """
 
 from __future__ import annotations
@@ -46,41 +49,52 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONNECTIONS = 4096
-"""Connections of a server that are open at once, at the most, TLS handshakes included; fewer where descriptors are few: see `connection_limit`.
+"""Connections of a server that are open at once, at the most, TLS handshakes included; fewer where
+descriptors are few: see `connection_limit`.
 
-One more takes the place of an idle one, or of the one whose client has not taken anything for the longest time."""
+One more takes the place of an idle one, or of the one whose client has not taken anything for the
+longest time."""
 
 EXTRA = 32
-"""Connections beyond all limits that get an answer at once, and then are closed: health is told, everything else gets 503."""
+"""Connections beyond all limits that get an answer at once, and then are closed: health is told,
+everything else gets 503."""
 
 BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted, at the most."""
 
 ADDRESS_SHARE = 4
-"""A fourth of the connections is left to others by a client address that has as many: a cluster behind one address (NAT) may have all the rest.
+"""A fourth of the connections is left to others by a client address that has as many: a cluster
+behind one address (NAT) may have all the rest.
 
 Loopback, where a proxy may stand in front of all clients, and Unix sockets may have all."""
 
 DESCRIPTORS = 3
-"""Descriptors that a connection needs at the most: its own, its duplicate while a file is sent, and the file."""
+"""Descriptors that a connection needs at the most: its own, its duplicate while a file is sent, and
+the file."""
 
 RESERVE = 256
-"""Descriptors that are left to the catalog, sources, fills and the log when the number of connections is chosen."""
+"""Descriptors that are left to the catalog, sources, fills and the log when the number of
+connections is chosen."""
 
 LAST_DESCRIPTORS = 64
-"""The last descriptors of the process, which no connection is given: its number tells, because the kernel gives the lowest that is free."""
+"""The last descriptors of the process, which no connection is given: its number tells, because the
+kernel gives the lowest that is free."""
 
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted in one turn of the event loop, at the most."""
 
 ACCEPT_PAUSE = 1.0
-"""Seconds after which connections are accepted again when the system had no descriptor or memory for one."""
+"""Seconds after which connections are accepted again when the system had no descriptor or memory
+for one."""
 
 SEND_WAIT = 300.0
-"""Seconds after which a connection is closed whose client takes nothing of what is sent to it, like nginx's send_timeout.
+"""Seconds after which a connection is closed whose client takes nothing of what is sent to it, like
+nginx's send_timeout.
 
-Much longer than nginx's 60: a system that reads slowly opens its receive window again only when a large part of it is free (RFC 9293, 3.8.6.2.2). Of a client
-that reads 1 kB/s with a window of 256 kB nothing is seen for four minutes. Where its place is needed it goes after `STALLED` seconds all the same."""
+Much longer than nginx's 60: a system that reads slowly opens its receive window again only when a
+large part of it is free (RFC 9293, 3.8.6.2.2). Of a client that reads 1 kB/s with a window of 256
+kB nothing is seen for four minutes. Where its place is needed it goes after `STALLED` seconds all
+the same."""
 
 STALLED = 10.0
 """Seconds after which such a connection may be closed when a new one needs its place."""
@@ -101,23 +115,36 @@ JOINED = 64 * 1024
 """Bytes of a body, at the most, that are copied to leave together with their header."""
 
 SLICE = 64 * 1024
-"""Bytes of a large body that are handed to the network at a time; as many again wait for a slow client. The rest stays in the one copy that all share."""
+"""Bytes of a large body that are handed to the network at a time; as many again wait for a slow
+client. The rest stays in the one copy that all share."""
 
 HANDSHAKE = 10.0
 """Seconds that a client has for its TLS handshake."""
 
 REASON = "entrepot.reason"
-"""In the message that starts an answer: what the status line says besides the phrase of its status. Clients show it of a 5xx, and not the body."""
+"""In the message that starts an answer: what the status line says besides the phrase of its status.
+Clients show it of a 5xx, and not the body."""
 
 SENT = "entrepot.sent"
-"""A function in the message ``http.response.zerocopysend`` that is told each number of bytes as they go out."""
+"""A function in the message ``http.response.zerocopysend`` that is told each number of bytes as
+they go out."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CLIENT_GONE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENOTCONN})
+_CLIENT_GONE = frozenset(
+    {
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ENOTCONN,
+    }
+)
 """How a socket says, besides ConnectionError, that the machine or network of the client is gone."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""RFC 9110, 9.2.1: who has asked with them and left has no use of the answer. What changes something is not broken off in the middle."""
+"""RFC 9110, 9.2.1: who has asked with them and left has no use of the answer. What changes
+something is not broken off in the middle."""
 
 _LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
@@ -127,7 +154,8 @@ _SENDS_FILES: dict[str, dict[str, Any]] = {"http.response.zerocopysend": {}}
 
 _log = logging.getLogger("entrepot.server")
 
-# aiohttp logs each request that can't be read with a stack of its parser; the client is told what is wrong, and it is no failure of ours.
+# aiohttp logs each request that can't be read with a stack of its parser; the client is told what
+# is wrong, and it is no failure of ours.
 _unread = logging.getLogger("entrepot.server.unread")
 _unread.disabled = True
 
@@ -138,7 +166,8 @@ class Disconnected(ConnectionError):
 
 @dataclass(eq=False, slots=True)
 class _Connection:
-    """A client's connection. *address* is what counts for its share of the connections, None where there is none."""
+    """A client's connection. *address* is what counts for its share of the connections, None where
+    there is none."""
 
     handler: web.RequestHandler
     socket: socket.socket
@@ -152,7 +181,8 @@ class _Connection:
     handed: int = 0
     """Bytes handed to the kernel or the transport so far."""
     moved: float = 0.0
-    """When the client was last seen to take something, or had nothing to take, on the event loop's clock."""
+    """When the client was last seen to take something, or had nothing to take, on the event loop's
+    clock."""
     _seen: tuple[int, int, int] = field(default=(0, 0, 0))
 
     def standing_still(self, now: float) -> float:
@@ -175,16 +205,22 @@ class _Connection:
 
 
 def connection_limit() -> int:
-    """How many connections a server may have: `CONNECTIONS`, or as many as there are descriptors for."""
+    """How many connections a server may have: `CONNECTIONS`, or as many as there are descriptors
+    for."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS if most == resource.RLIM_INFINITY else min(CONNECTIONS, max(16, (most - RESERVE) // DESCRIPTORS))
+    return (
+        CONNECTIONS
+        if most == resource.RLIM_INFINITY
+        else min(CONNECTIONS, max(16, (most - RESERVE) // DESCRIPTORS))
+    )
 
 
 class HttpServer:
     """Serves one ASGI application, on any number of sockets.
 
-    *cut* asks the application to break off its answers: see `stop`. *connections* is the most that are open, and *requests* the most that are under way, those
-    included whose client left; one more gets its answer from *busy*, unless its path is in *always*.
+    *cut* asks the application to break off its answers: see `stop`. *connections* is the most that
+    are open, and *requests* the most that are under way, those included whose client left; one more
+    gets its answer from *busy*, unless its path is in *always*.
     """
 
     def __init__(
@@ -201,7 +237,9 @@ class HttpServer:
         self._cut = cut
         self._busy = _refuse_busy if busy is None else busy
         self._always = frozenset(always)
-        self._most = connection_limit() if connections is None else min(connections, connection_limit())
+        self._most = (
+            connection_limit() if connections is None else min(connections, connection_limit())
+        )
         self._most_requests = self._most if requests is None else requests
         self._share = max(1, self._most // ADDRESS_SHARE)
         self._listening: list[_Listener] = []
@@ -209,7 +247,8 @@ class HttpServer:
         """Connections that are accepted, but not yet ready: for TLS their handshake is not over."""
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._stalled: list[_Connection] = []
-        """Those whose clients have not taken anything for `STALLED` seconds at the last look, the one that has waited longest last."""
+        """Those whose clients have not taken anything for `STALLED` seconds at the last look, the
+        one that has waited longest last."""
         self._per_address: Counter[str] = Counter()
         self._extra = 0
         self._answering: dict[web.RequestHandler, _Exchange] = {}
@@ -218,7 +257,8 @@ class HttpServer:
         self._changed = asyncio.Event()
 
     async def listen(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
-        """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With *tls*, behind TLS."""
+        """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With
+        *tls*, behind TLS."""
         self._listening.append(_Listener(self, listener, _Connections(self), tls))
 
     def leave(self, listening: socket.socket) -> None:
@@ -228,7 +268,8 @@ class HttpServer:
             self._listening.remove(listener)
 
     async def stop(self, *, grace: float, cutting: float = 1.0) -> None:
-        """Take no more requests. Answers under way have *grace* seconds; then the application cuts them, and has *cutting* seconds for that."""
+        """Take no more requests. Answers under way have *grace* seconds; then the application cuts
+        them, and has *cutting* seconds for that."""
         self._stopping = True
         for listener in self._listening:
             listener.close()
@@ -251,7 +292,8 @@ class HttpServer:
             self._cut()
         if self._cut is None or not await self._ended(cutting):
             for exchange in self._answering.values():
-                # While a file is being sent its connection must not be closed; the exchange closes it.
+                # While a file is being sent its connection must not be closed; the exchange closes
+                # it.
                 exchange.task.cancel()
             for handler, connection in self._connections.items():
                 if handler not in self._answering and connection.transport is not None:
@@ -271,8 +313,15 @@ class HttpServer:
 
     # What happens on the connections
 
-    def accepted(self, connected: socket.socket, address: object, factory: _Connections, tls: ssl.SSLContext | None) -> None:
-        """A client has connected: it is let in, or it is told that there is no room, or its connection is reset."""
+    def accepted(
+        self,
+        connected: socket.socket,
+        address: object,
+        factory: _Connections,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """A client has connected: it is let in, or it is told that there is no room, or its
+        connection is reset."""
         client = _counted_address(address)
         is_extra = not self._has_room(connected, client)
         if self._stopping or (is_extra and self._extra >= EXTRA):
@@ -292,7 +341,10 @@ class HttpServer:
         # A client may have left, speak no TLS, or not in time.
         with suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection.handler, connection.socket, ssl=tls, ssl_handshake_timeout=HANDSHAKE if tls is not None else None
+                lambda: connection.handler,
+                connection.socket,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE if tls is not None else None,
             )
 
     def _arrived(self, connection: _Connection) -> None:
@@ -305,7 +357,11 @@ class HttpServer:
     def _has_room(self, connected: socket.socket, address: str | None) -> bool:
         """Whether one more connection can be taken; for that, one that does nothing may have to go."""
         free = self._most - (len(self._connections) + len(self._arriving) - self._extra)
-        if address is not None and free <= self._share <= self._per_address[address] and not self._close_one(address):
+        if (
+            address is not None
+            and free <= self._share <= self._per_address[address]
+            and not self._close_one(address)
+        ):
             return False
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         is_full = free <= 0
@@ -313,11 +369,19 @@ class HttpServer:
         return not (is_full or is_last) or self._close_one()
 
     def _close_one(self, address: str | None = None) -> bool:
-        """Close a connection that is idle, else the one whose client has stood still for the longest time; with *address*, one of its own."""
+        """Close a connection that is idle, else the one whose client has stood still for the
+        longest time; with *address*, one of its own."""
         now = asyncio.get_running_loop().time()
         for handler, connection in self._connections.items():
-            if handler not in self._answering and handler.connected and address in {None, connection.address}:
-                if connection.transport is not None and connection.transport.get_write_buffer_size():
+            if (
+                handler not in self._answering
+                and handler.connected
+                and address in {None, connection.address}
+            ):
+                if (
+                    connection.transport is not None
+                    and connection.transport.get_write_buffer_size()
+                ):
                     connection.reset()
                 handler.force_close()
                 return True
@@ -371,8 +435,13 @@ class HttpServer:
             self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
 
     def close_stalled(self, now: float) -> None:
-        """Close the connections whose clients have taken nothing for `SEND_WAIT` seconds, and remember who may be closed for a new one."""
-        stalled = [each for each in self._connections.values() if each.standing_still(now) >= min(STALLED, SEND_WAIT)]
+        """Close the connections whose clients have taken nothing for `SEND_WAIT` seconds, and
+        remember who may be closed for a new one."""
+        stalled = [
+            each
+            for each in self._connections.values()
+            if each.standing_still(now) >= min(STALLED, SEND_WAIT)
+        ]
         stalled.sort(key=lambda each: each.moved, reverse=True)
         for connection in stalled:
             if now - connection.moved >= SEND_WAIT:
@@ -382,14 +451,20 @@ class HttpServer:
     def close_gone(self) -> None:
         """Close the connections that wait for an answer and whose clients are gone.
 
-        The event loop notices that by itself, but not where reading is paused because a client asked for more before it had its answer.
+        The event loop notices that by itself, but not where reading is paused because a client
+        asked for more before it had its answer.
         """
         poll = select.poll()
         waiting: dict[int, _Connection] = {}
         for handler in self._answering:
             connection = self._connections.get(handler)
             transport = None if connection is None else connection.transport
-            if connection is not None and transport is not None and not transport.is_closing() and not transport.is_reading():
+            if (
+                connection is not None
+                and transport is not None
+                and not transport.is_closing()
+                and not transport.is_reading()
+            ):
                 descriptor = transport.get_extra_info("socket").fileno()
                 waiting[descriptor] = connection
                 poll.register(descriptor, _LEFT)
@@ -403,9 +478,13 @@ class HttpServer:
         if connection is None:
             return _CLOSES
         app = self._app
-        if (connection.is_extra or len(self._answering) >= self._most_requests) and request.path not in self._always:
+        if (
+            connection.is_extra or len(self._answering) >= self._most_requests
+        ) and request.path not in self._always:
             app = self._busy
-        exchange = self._answering[handler] = _Exchange(request, connection, ends=self._stopping or connection.is_extra)
+        exchange = self._answering[handler] = _Exchange(
+            request, connection, ends=self._stopping or connection.is_extra
+        )
         try:
             await app(exchange.scope(), exchange.receive, exchange.send)
             if not exchange.complete:
@@ -427,11 +506,17 @@ class HttpServer:
 class _Listener:
     """Accepts the clients that come to one socket.
 
-    asyncio's own server tells nobody of a connection whose TLS handshake is not over, and when descriptors are used up it logs a stack for each connection of
-    its backlog, every second.
+    asyncio's own server tells nobody of a connection whose TLS handshake is not over, and when
+    descriptors are used up it logs a stack for each connection of its backlog, every second.
     """
 
-    def __init__(self, server: HttpServer, listening: socket.socket, factory: _Connections, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        server: HttpServer,
+        listening: socket.socket,
+        factory: _Connections,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self._server = server
         self._factory = factory
         self._socket = listening
@@ -461,7 +546,8 @@ class _Listener:
                 return
             except OSError as error:
                 if error.errno not in _NO_ROOM:
-                    # accept(2): what happened to that one connection, or its network, is no failure of this socket.
+                    # accept(2): what happened to that one connection, or its network, is no failure
+                    # of this socket.
                     continue
                 self._loop.remove_reader(self._socket)
                 self._pause = self._loop.call_later(ACCEPT_PAUSE, self._go_on)
@@ -477,13 +563,18 @@ class _Listener:
 
 async def _refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
     text = b"Too many requests are under way. Come back in a few seconds.\n"
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text)), (b"retry-after", b"%d" % RETRY_AFTER)]
+    headers = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"%d" % len(text)),
+        (b"retry-after", b"%d" % RETRY_AFTER),
+    ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
 
 def _counted_address(address: object) -> str | None:
-    """What of a client's address counts for its share: an IPv4 address, the network (/64) of an IPv6 address; None on loopback and on Unix sockets."""
+    """What of a client's address counts for its share: an IPv4 address, the network (/64) of an
+    IPv6 address; None on loopback and on Unix sockets."""
     if not isinstance(address, tuple):
         return None
     try:
@@ -498,12 +589,15 @@ def _counted_address(address: object) -> str | None:
 
 
 def _unsent(transport: asyncio.Transport) -> int:
-    """Bytes in the kernel that the client has not taken (tcp(7), SIOCOUTQ); 0 where that can't be told."""
+    """Bytes in the kernel that the client has not taken (tcp(7), SIOCOUTQ); 0 where that can't be
+    told."""
     connected = transport.get_extra_info("socket")
     if connected is None or connected.fileno() < 0:
         return 0
     try:
-        return int(struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+        return int(
+            struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        )
     except OSError:
         return 0
 
@@ -531,7 +625,9 @@ class _Connections(web.Server):
         super().connection_made(handler, transport)
         self._server.opened(handler, transport)
 
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
         super().connection_lost(handler, exc)
         self._server.closed(handler)
 
@@ -559,8 +655,15 @@ _CLOSES = _Answered(False)
 
 
 def _in_ascii(query: str) -> bytes:
-    """A query whose other bytes are written as RFC 3986 wants them: applications decode it, and not all bytes are text."""
-    return query.encode() if query.isascii() else quote(query.encode("utf-8", "surrogateescape"), safe="".join(map(chr, range(128)))).encode()
+    """A query whose other bytes are written as RFC 3986 wants them: applications decode it, and not
+    all bytes are text."""
+    return (
+        query.encode()
+        if query.isascii()
+        else quote(
+            query.encode("utf-8", "surrogateescape"), safe="".join(map(chr, range(128)))
+        ).encode()
+    )
 
 
 class _Exchange:
@@ -575,12 +678,14 @@ class _Exchange:
         self.keeps_alive = request.keep_alive and not ends
         self.complete = False
         self.is_over = False
-        """Whether the application was told that the client is gone: what it raises after that is a consequence, and no failure."""
+        """Whether the application was told that the client is gone: what it raises after that is a
+        consequence, and no failure."""
         self.given_up = False
         """Whether the application was cancelled because the client is gone."""
         self._disconnected = asyncio.Event()
         self._calls = 0
-        """Calls of `receive` and `send` under way, which tell the application of themselves that the client is gone."""
+        """Calls of `receive` and `send` under way, which tell the application of themselves that
+        the client is gone."""
         self._file_socket: socket.socket | None = None
         self._writer = request.writer
         self._head: bytes | None = None
@@ -596,7 +701,9 @@ class _Exchange:
     def scope(self) -> Scope:
         """What ASGI says of a request."""
         request = self.request
-        target = request.raw_path if request.raw_path.startswith("/") else _origin_form(request.raw_path)
+        target = (
+            request.raw_path if request.raw_path.startswith("/") else _origin_form(request.raw_path)
+        )
         raw_path, _, query = target.partition("?")
         transport = request.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
@@ -619,7 +726,8 @@ class _Exchange:
         }
 
     def leave(self) -> None:
-        """The client is gone. Who waits for that, or sends, is told; an answer that does neither, and changes nothing, is given up at once (S06)."""
+        """The client is gone. Who waits for that, or sends, is told; an answer that does neither,
+        and changes nothing, is given up at once (S06)."""
         self._disconnected.set()
         if self._file_socket is not None:
             with suppress(OSError):
@@ -658,7 +766,8 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Send what the application answers. Raises `Disconnected`, and ValueError or RuntimeError for what HTTP does not allow."""
+        """Send what the application answers. Raises `Disconnected`, and ValueError or RuntimeError
+        for what HTTP does not allow."""
         self._calls += 1
         try:
             await self._send(message)
@@ -683,22 +792,36 @@ class _Exchange:
         if kind == "http.response.body":
             await self._send_bytes(message.get("body", b""), more)
         elif kind == "http.response.zerocopysend":
-            await self._send_file(message["file"], message["offset"], message["count"], message.get(SENT, _nobody))
+            await self._send_file(
+                message["file"], message["offset"], message["count"], message.get(SENT, _nobody)
+            )
         else:
             raise RuntimeError(f"{kind} is not known here.")
         if not more:
             await self._end()
 
     async def fail(self, error: Exception) -> None:
-        """The application has failed: say so if nothing has been said yet, and cut the connection otherwise."""
+        """The application has failed: say so if nothing has been said yet, and cut the connection
+        otherwise."""
         if self._started:
             self.cut()
             return
-        _log.error("%s %s failed in an unforeseen way", self.request.method, printable(self.request.path, 200), exc_info=error)
+        _log.error(
+            "%s %s failed in an unforeseen way",
+            self.request.method,
+            printable(self.request.path, 200),
+            exc_info=error,
+        )
         self._head, self._left, self._chunked, self._has_body = None, None, False, True
         self.keeps_alive = False
         try:
-            await self.send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
+            await self.send(
+                {
+                    "type": "http.response.start",
+                    "status": 500,
+                    "headers": [(b"content-length", b"0")],
+                }
+            )
             await self.send({"type": "http.response.body"})
         except Disconnected:
             pass
@@ -718,8 +841,14 @@ class _Exchange:
     # How it is written
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], reason: bytes) -> None:
-        self._has_body = self.request.method != "HEAD" and status not in {204, 304} and status >= 200
-        lines = [_status_line(status) if not reason else _status_line(status)[:-2] + b": " + reason + b"\r\n"]
+        self._has_body = (
+            self.request.method != "HEAD" and status not in {204, 304} and status >= 200
+        )
+        lines = [
+            _status_line(status)
+            if not reason
+            else _status_line(status)[:-2] + b": " + reason + b"\r\n"
+        ]
         dated = False
         for name, value in headers:
             key = name.lower()
@@ -738,7 +867,8 @@ class _Exchange:
         self._head = head
 
     def _finished_head(self, body: int, more: bool) -> bytes:
-        """The header with what tells where the body ends, now that is known whether there is more of it than these *body* bytes."""
+        """The header with what tells where the body ends, now that is known whether there is more
+        of it than these *body* bytes."""
         head = self._head or b""
         old = self.request.version < (1, 1)
         if self._left is None and self._has_body:
@@ -781,7 +911,9 @@ class _Exchange:
         if after:
             await self._write(after)
 
-    async def _send_file(self, file: OpenFile, offset: int, count: int, told: Callable[[int], None]) -> None:
+    async def _send_file(
+        self, file: OpenFile, offset: int, count: int, told: Callable[[int], None]
+    ) -> None:
         transport = self.request.transport
         if transport is None or transport.is_closing():
             raise Disconnected
@@ -831,7 +963,9 @@ class _Exchange:
                 self._file_socket = None
         transport.set_write_buffer_limits()
 
-    async def _send_chunks(self, file: OpenFile, offset: int, count: int, told: Callable[[int], None]) -> None:
+    async def _send_chunks(
+        self, file: OpenFile, offset: int, count: int, told: Callable[[int], None]
+    ) -> None:
         async for chunk in chunks(file, offset, count):
             await self._write(chunk)
             await self._drained()
@@ -851,7 +985,12 @@ class _Exchange:
         await self._drained()
         self.complete = True
         transport = self.request.transport
-        if self._continues and not self._received and transport is not None and not self.request.content.at_eof():
+        if (
+            self._continues
+            and not self._received
+            and transport is not None
+            and not self.request.content.at_eof()
+        ):
             # aiohttp would wait for a body that never comes.
             transport.close()
 
@@ -875,7 +1014,8 @@ def _nobody(sent: int) -> None:
 
 @contextmanager
 def _corked(connected: socket.socket) -> Iterator[None]:
-    """Within it only full packets leave (tcp(7), TCP_CORK), as with nginx's tcp_nopush: sent piece by piece, a file takes the kernel a third more time."""
+    """Within it only full packets leave (tcp(7), TCP_CORK), as with nginx's tcp_nopush: sent piece
+    by piece, a file takes the kernel a third more time."""
     cork = getattr(socket, "TCP_CORK", None) if connected.family != socket.AF_UNIX else None
     if cork is None:
         yield
@@ -891,7 +1031,8 @@ def _corked(connected: socket.socket) -> Iterator[None]:
 
 
 def _send_with_more(connected: socket.socket, head: bytes) -> int:
-    """Send a header that goes into one packet with what follows it (send(2), MSG_MORE); returns how much of it was taken."""
+    """Send a header that goes into one packet with what follows it (send(2), MSG_MORE); returns how
+    much of it was taken."""
     try:
         return connected.send(head, getattr(socket, "MSG_MORE", 0))
     except (BlockingIOError, InterruptedError):
@@ -901,7 +1042,8 @@ def _send_with_more(connected: socket.socket, head: bytes) -> int:
 
 
 def _origin_form(target: str) -> str:
-    """Path and query of a target in another form than ``/path?query``: ``http://host/path`` as for a proxy, or ``*``."""
+    """Path and query of a target in another form than ``/path?query``: ``http://host/path`` as for
+    a proxy, or ``*``."""
     try:
         parts = urlsplit(target)
     except ValueError:
@@ -926,8 +1068,11 @@ def _date(second: int) -> bytes:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A TCP socket that is bound to an address, port 0 for any that is free. Raises OSError; `socket.gaierror` for a name that is no address."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    """A TCP socket that is bound to an address, port 0 for any that is free. Raises OSError;
+    `socket.gaierror` for a name that is no address."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     made = socket.socket(family, kind, protocol)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -939,7 +1084,13 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: Application, listener: socket.socket, *, tls: ssl.SSLContext | None = None, grace: float = 0.0) -> AsyncIterator[HttpServer]:
+async def serving(
+    app: Application,
+    listener: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    grace: float = 0.0,
+) -> AsyncIterator[HttpServer]:
     """Within it *app* answers on *listener*; at its end, answers under way have *grace* seconds."""
     server = HttpServer(app)
     await server.listen(listener, tls=tls)

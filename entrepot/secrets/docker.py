@@ -1,12 +1,12 @@
 """Credentials that docker keeps: with its credential helpers, or in its ``config.json``.
 
 A helper is a program ``docker-credential-NAME``; ``get`` reads the server's address on standard
-input and prints ``{"ServerURL", "Username", "Secret"}`` (README of docker/docker-credential-helpers,
-"Development"). ``config.json`` names the helper of a server in ``credHelpers``, that of all others
-in ``credsStore``, and else holds ``user:password`` in base64, or both in plain text, under ``auths``
-(docker/cli, ``cli/config/configfile``). The files are read as Go reads JSON: keys in any case, null
-for what is missing (F83). What docker does not have is looked for where podman keeps it
-(containers-auth.json(5)).
+input and prints ``{"ServerURL", "Username", "Secret"}`` (README of
+docker/docker-credential-helpers, "Development"). ``config.json`` names the helper of a server in
+``credHelpers``, that of all others in ``credsStore``, and else holds ``user:password`` in base64,
+or both in plain text, under ``auths`` (docker/cli, ``cli/config/configfile``). The files are read
+as Go reads JSON: keys in any case, null for what is missing (F83). What docker does not have is
+looked for where podman keeps it (containers-auth.json(5)).
 """
 
 from __future__ import annotations
@@ -90,8 +90,12 @@ async def read_from_config(login_server: str, identifier: object) -> Credential:
 
     Both as the engine's user. A login in ``DOCKER_AUTH_CONFIG`` comes first, as for docker.
     """
-    if (entry := _login(_from_environment(), login_server, identifier, "DOCKER_AUTH_CONFIG")) is not None:
-        return _stored(entry, identifier, "the environment variable DOCKER_AUTH_CONFIG", login_server)
+    if (
+        entry := _login(_from_environment(), login_server, identifier, "DOCKER_AUTH_CONFIG")
+    ) is not None:
+        return _stored(
+            entry, identifier, "the environment variable DOCKER_AUTH_CONFIG", login_server
+        )
     docker = _docker_file(identifier)
     files = await asyncio.to_thread(_existing, [docker, *_podman_files()])
     for file in files:
@@ -145,7 +149,9 @@ def _existing(files: Iterable[Path]) -> list[Path]:
 
 
 async def _read_config(file: Path, identifier: object) -> Mapping[str, Any]:
-    content = await asyncio.to_thread(read_private_file, str(file), identifier, limit=MAX_CONFIG_SIZE)
+    content = await asyncio.to_thread(
+        read_private_file, str(file), identifier, limit=MAX_CONFIG_SIZE
+    )
     if len(content) > MAX_CONFIG_SIZE:
         raise SecretUnavailable(
             f"The secret {identifier} is not read: {file} is longer than {MAX_CONFIG_SIZE:,} bytes.",
@@ -154,7 +160,9 @@ async def _read_config(file: Path, identifier: object) -> Mapping[str, Any]:
     try:
         text = decode_text(content)
     except NotUtf8 as error:
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {file} {error}.", "Save it as UTF-8.") from None
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {file} {error}.", "Save it as UTF-8."
+        ) from None
     # Docker takes an empty file for one without logins.
     config = _read_json(content) if text.strip() else {}
     values = _lower_keys(config) if isinstance(config, dict) else {"auths": False}
@@ -181,14 +189,18 @@ def _helper(config: Mapping[str, Any], login_server: str, identifier: object, fi
     return name if isinstance(name, str) else ""
 
 
-def _login(config: Mapping[str, Any], login_server: str, identifier: object, where: str) -> Mapping[str, Any] | None:
+def _login(
+    config: Mapping[str, Any], login_server: str, identifier: object, where: str
+) -> Mapping[str, Any] | None:
     """The entry for a login server, if it is not empty, as docker leaves it beside a helper."""
     key = _key(config.get("auths") or {}, login_server, identifier, where)
     entry = None if key is None else config["auths"][key]
     return (_lower_keys(entry) or None) if isinstance(entry, dict) else None
 
 
-def _stored(entry: Mapping[str, Any], identifier: object, where: str, login_server: str) -> Credential:
+def _stored(
+    entry: Mapping[str, Any], identifier: object, where: str, login_server: str
+) -> Credential:
     username, password = _text(entry, "username"), _text(entry, "password")
     if encoded := _text(entry, "auth"):
         try:
@@ -210,7 +222,9 @@ def _stored(entry: Mapping[str, Any], identifier: object, where: str, login_serv
     return _credential(username, password, identifier, where, login_server)
 
 
-def _credential(username: str, password: str, identifier: object, where: str, login_server: str) -> Credential:
+def _credential(
+    username: str, password: str, identifier: object, where: str, login_server: str
+) -> Credential:
     if not username or not password:
         hint = f"Sign in with: docker login {login_server}"
         raise SecretUnavailable(
@@ -230,7 +244,9 @@ def _no_password(identifier: object, where: str, kind: str, login_server: str) -
     )
 
 
-def _key(entries: Mapping[str, Any], login_server: str, identifier: object, where: str) -> str | None:
+def _key(
+    entries: Mapping[str, Any], login_server: str, identifier: object, where: str
+) -> str | None:
     """The key of a login server.
 
     Docker's own spelling comes first. Then any that means the same host: people and other tools
@@ -242,7 +258,11 @@ def _key(entries: Mapping[str, Any], login_server: str, identifier: object, wher
         return own
     hosts = _HUB_HOSTS if login_server == "docker.io" else {_split(login_server)[0]}
     split = {key: _split(key) for key in entries}
-    paths = {key: path for key, (host, path) in split.items() if host in hosts and path not in _HUB_TOKENS}
+    paths = {
+        key: path
+        for key, (host, path) in split.items()
+        if host in hosts and path not in _HUB_TOKENS
+    }
     if whole := [key for key, path in paths.items() if path in _WHOLE_REGISTRY]:
         return whole[0]
     if len(paths) > 1:

@@ -127,7 +127,10 @@ def _is_sealed(status: os.stat_result, place: Path) -> bool:
 
 def _chain_is_trusted(place: Path) -> bool:
     """Whether no other user could put another file in the place of this one."""
-    return all(_is_trusted(directory) and not _is_open_for_changes(directory) for directory in _ancestors(place))
+    return all(
+        _is_trusted(directory) and not _is_open_for_changes(directory)
+        for directory in _ancestors(place)
+    )
 
 
 def _is_open_for_changes(directory: os.stat_result) -> bool:

@@ -24,13 +24,19 @@ def read_private_file(path: str, identifier: object, *, limit: int = SECRET_LENG
         # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {error.strerror}.", _unopened_hint(path, error)) from None
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {error.strerror}.", _unopened_hint(path, error)
+        ) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise SecretUnavailable(f"The secret {identifier} can't be read: {path} is not a file.", _ONE_SECRET)
+            raise SecretUnavailable(
+                f"The secret {identifier} can't be read: {path} is not a file.", _ONE_SECRET
+            )
         if (exposure := find_exposure(descriptor, path)) is not None:
-            raise SecretUnavailable(f"The secret {identifier} is not read: {exposure.reason}.", exposure.hint)
+            raise SecretUnavailable(
+                f"The secret {identifier} is not read: {exposure.reason}.", exposure.hint
+            )
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(limit + 1)
     except OSError as error:
@@ -48,7 +54,9 @@ def read_token(path: Path) -> str:
     It may be empty. Blocks; raises `SecretUnavailable`.
     """
     identifier = f"file:{path}"
-    return decoded(read_private_file(str(path), identifier), identifier, str(path), may_be_empty=True).strip()
+    return decoded(
+        read_private_file(str(path), identifier), identifier, str(path), may_be_empty=True
+    ).strip()
 
 
 def _unopened_hint(path: str, error: OSError) -> str:

@@ -1,7 +1,7 @@
 """Secrets in the keyring of the system, through the library of that name.
 
-On Linux the usual keyring is reached over D-Bus, where nobody may answer: a server has no desktop session that could unlock it. So it is asked in a thread of
-its own, for a bounded time.
+On Linux the usual keyring is reached over D-Bus, where nobody may answer: a server has no desktop
+session that could unlock it. So it is asked in a thread of its own, for a bounded time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PATIENCE = 10.0
 """Seconds that a keyring may take."""
 
 _asking: dict[tuple[str, str], concurrent.futures.Future[str | None]] = {}
-"""Entries that were asked for and have not come. One that hangs is not asked for again: it would hold one more thread each time."""
+"""Entries that were asked for and have not come. One that hangs is not asked for again: it would
+hold one more thread each time."""
 
 
 async def read_keyring(service: str, user: str, identifier: object) -> str:
@@ -40,7 +41,10 @@ async def read_keyring(service: str, user: str, identifier: object) -> str:
             f"Make one, as the user of the engine: keyring set {service} {user}",
         )
     if not value:
-        raise SecretUnavailable(f"The secret {identifier} can't be used: the entry of the keyring is empty.", f"Set it: keyring set {service} {user}")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: the entry of the keyring is empty.",
+            f"Set it: keyring set {service} {user}",
+        )
     return value
 
 
@@ -75,7 +79,11 @@ class _NoBackend(Exception):
 
 
 def _no_keyring() -> Cause:
-    desktop = "" if os.environ.get("DBUS_SESSION_BUS_ADDRESS") else ": it has no D-Bus session, which the keyring of a desktop needs"
+    desktop = (
+        ""
+        if os.environ.get("DBUS_SESSION_BUS_ADDRESS")
+        else ": it has no D-Bus session, which the keyring of a desktop needs"
+    )
     return Cause(
         CauseCode.KEYRING_MISSING,
         f"There is no keyring for the engine{desktop}.",
@@ -89,8 +97,12 @@ def _failure(error: Exception, identifier: object) -> SecretUnavailable:
     if isinstance(error, _NoBackend | NoKeyringError):
         return unreadable(identifier, _no_keyring())
     if isinstance(error, KeyringLocked):
-        return SecretUnavailable(f"The secret {identifier} can't be read: the keyring is locked.", "Unlock it for the user of the engine.")
-    # What a backend says may tell what it was asked for or found: only the kind of its error is told.
+        return SecretUnavailable(
+            f"The secret {identifier} can't be read: the keyring is locked.",
+            "Unlock it for the user of the engine.",
+        )
+    # What a backend says may tell what it was asked for or found: only the kind of its error is
+    # told.
     return SecretUnavailable(
         f"The secret {identifier} can't be read: the keyring fails ({type(error).__name__}).",
         "Try by hand, as the user of the engine: keyring get SERVICE USER",

@@ -1,4 +1,5 @@
-"""Secrets that a program prints: credential helpers of docker, and commands of the administrator's own."""
+"""Secrets that a program prints: credential helpers of docker, and commands of the administrator's
+own."""
 
 from __future__ import annotations
 
@@ -36,11 +37,18 @@ class _Output(asyncio.SubprocessProtocol):
         self.over.set()
 
 
-async def run(words: Sequence[str], identifier: object, *, given: bytes | None = None, patience: float | None = None) -> tuple[int, bytes]:
-    """Run a program without a shell, with *given* on its standard input: its exit status, and what it printed on its standard output.
+async def run(
+    words: Sequence[str],
+    identifier: object,
+    *,
+    given: bytes | None = None,
+    patience: float | None = None,
+) -> tuple[int, bytes]:
+    """Run a program without a shell, with *given* on its standard input: its exit status, and what
+    it printed on its standard output.
 
-    What it prints elsewhere is thrown away: it might tell the secret. It has `PATIENCE`, or *patience* seconds, and then is killed with all that it started.
-    Raises `SecretUnavailable`.
+    What it prints elsewhere is thrown away: it might tell the secret. It has `PATIENCE`, or
+    *patience* seconds, and then is killed with all that it started. Raises `SecretUnavailable`.
     """
     loop = asyncio.get_running_loop()
     seconds = PATIENCE if patience is None else patience
@@ -65,12 +73,14 @@ async def run(words: Sequence[str], identifier: object, *, given: bytes | None =
             await output.over.wait()
         if output.full.is_set():
             raise SecretUnavailable(
-                f"The secret {identifier} is not read: {words[0]} prints more than {SECRET_LENGTH:,} bytes.", "It must print the secret and nothing else."
+                f"The secret {identifier} is not read: {words[0]} prints more than {SECRET_LENGTH:,} bytes.",
+                "It must print the secret and nothing else.",
             )
         return transport.get_returncode() or 0, output.content
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {words[0]} did not end within {seconds:.0f} s.", "Try it by hand, as the user of the engine."
+            f"The secret {identifier} can't be read: {words[0]} did not end within {seconds:.0f} s.",
+            "Try it by hand, as the user of the engine.",
         ) from None
     finally:
         await _end(transport, output)
@@ -82,7 +92,8 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output) -> None:
         with suppress(ProcessLookupError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
     transport.close()
-    # Its exit is to be heard before the loop goes on; a process that hangs in the kernel is left to the kernel.
+    # Its exit is to be heard before the loop goes on; a process that hangs in the kernel is left to
+    # the kernel.
     with suppress(TimeoutError):
         async with asyncio.timeout(_REAPING):
             while transport.get_returncode() is None:
@@ -95,5 +106,8 @@ async def read_command(words: Sequence[str], identifier: object) -> bytes:
     status, printed = await run(words, identifier)
     if status:
         how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {words[0]} {how}.", "Try it by hand, as the user of the engine.")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {words[0]} {how}.",
+            "Try it by hand, as the user of the engine.",
+        )
     return printed.partition(b"\n")[0]

@@ -30,7 +30,13 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
             return _from_environment(identifier)
         case "keyring":
             service, _, user = place.rpartition("/")
-            return Secret(usable((await read_keyring(service, user, identifier)).removeprefix("\ufeff"), identifier, "the entry of the keyring"))
+            return Secret(
+                usable(
+                    (await read_keyring(service, user, identifier)).removeprefix("\ufeff"),
+                    identifier,
+                    "the entry of the keyring",
+                )
+            )
         case "https":
             vault, _, name = place.removeprefix("//").partition("/secrets/")
             return Secret(await read_vault(vault, name, identifier))
@@ -39,27 +45,49 @@ async def read_secret(identifier: SecretIdentifier, login_server: str) -> Secret
             return kept.username if place.rpartition("/")[2] == "username" else kept.password
         case "command":
             words = shlex.split(place)
-            return Secret(decoded(await read_command(words, identifier), identifier, f"the first line that {words[0]} prints"))
+            return Secret(
+                decoded(
+                    await read_command(words, identifier),
+                    identifier,
+                    f"the first line that {words[0]} prints",
+                )
+            )
         case _:
-            return Secret(decoded(await asyncio.to_thread(read_private_file, place, identifier), identifier, place))
+            return Secret(
+                decoded(
+                    await asyncio.to_thread(read_private_file, place, identifier), identifier, place
+                )
+            )
 
 
 async def read_credential(credential_set: CredentialSet) -> Credential:
     """Read the user name and the password of a credential set; raises `SecretUnavailable`."""
-    username, password, server = credential_set.username, credential_set.password, credential_set.login_server
+    username, password, server = (
+        credential_set.username,
+        credential_set.password,
+        credential_set.login_server,
+    )
     if _is_pair(username, password):
         # A helper gives both at once, and two answers need not belong together.
         return await _kept_by_docker(password, server)
-    credential = Credential(username=await read_secret(username, server), password=await read_secret(password, server))
+    credential = Credential(
+        username=await read_secret(username, server), password=await read_secret(password, server)
+    )
     if ":" in credential.username.reveal():
         # RFC 7617, 2: the first colon ends the user name.
-        raise SecretUnavailable(f"The user name in {username} can't be used: it holds a colon.", "Is it user name and password in one? Keep them apart.")
+        raise SecretUnavailable(
+            f"The user name in {username} can't be used: it holds a colon.",
+            "Is it user name and password in one? Keep them apart.",
+        )
     return credential
 
 
 def _is_pair(username: SecretIdentifier, password: SecretIdentifier) -> bool:
     one, other = username.place.rpartition("/"), password.place.rpartition("/")
-    kept_by_docker = username.scheme == password.scheme and username.scheme in {"docker-config", "docker-helper"}
+    kept_by_docker = username.scheme == password.scheme and username.scheme in {
+        "docker-config",
+        "docker-helper",
+    }
     return kept_by_docker and one[0] == other[0] and (one[2], other[2]) == ("username", "password")
 
 

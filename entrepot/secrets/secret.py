@@ -35,7 +35,8 @@ class SecretForbidden(SecretUnavailable):
 
 
 class VaultIdentityUnknown(SecretUnavailable):
-    """The identity of the engine is not known where it signs in for an Azure Key Vault (AADSTS700016). The code is ACR's for it."""
+    """The identity of the engine is not known where it signs in for an Azure Key Vault
+    (AADSTS700016). The code is ACR's for it."""
 
     code = "unauthorized_client"
 
@@ -46,26 +47,40 @@ def decoded(content: bytes, identifier: object, what: str, *, may_be_empty: bool
     Raises `SecretUnavailable`, for which *what* names where it comes from.
     """
     if len(content) > SECRET_LENGTH:
-        raise SecretUnavailable(f"The secret {identifier} is not read: {what} is longer than {SECRET_LENGTH:,} bytes.", "Leave nothing else there.")
+        raise SecretUnavailable(
+            f"The secret {identifier} is not read: {what} is longer than {SECRET_LENGTH:,} bytes.",
+            "Leave nothing else there.",
+        )
     try:
         value = decode_text(content).rstrip("\r\n")
     except NotUtf8 as error:
-        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} {error}.", "Save it as plain UTF-8 text.") from None
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: {what} {error}.",
+            "Save it as plain UTF-8 text.",
+        ) from None
     return value if may_be_empty and not value else usable(value, identifier, what)
 
 
 def usable(value: str, identifier: object, what: str) -> str:
-    """*value*, if a sign-in could send it; raises `SecretUnavailable`, for which *what* names where it comes from."""
+    """*value*, if a sign-in could send it; raises `SecretUnavailable`, for which *what* names where
+    it comes from."""
     if not value:
-        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} is empty.", "Put the secret there.")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: {what} is empty.", "Put the secret there."
+        )
     if "\0" in value:
-        # RFC 7617, 2: neither user name nor password may have control characters, and this one ends a text for many programs.
-        raise SecretUnavailable(f"The secret {identifier} can't be used: {what} holds a zero byte (NUL).", "Give the secret as plain UTF-8 text.")
+        # RFC 7617, 2: neither user name nor password may have control characters, and this one ends
+        # a text for many programs.
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: {what} holds a zero byte (NUL).",
+            "Give the secret as plain UTF-8 text.",
+        )
     return value
 
 
 class Secret:
-    """A secret that does not show itself in logs, tracebacks or formatted text. `reveal` gives it to whoever signs in with it."""
+    """A secret that does not show itself in logs, tracebacks or formatted text. `reveal` gives it
+    to whoever signs in with it."""
 
     __slots__ = ("_value",)
 

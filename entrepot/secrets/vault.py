@@ -1,7 +1,8 @@
 """Secrets in an Azure Key Vault, with Azure's own SDK: the optional extra ``azure``.
 
-The engine signs in as the identity that it has where it runs (`DefaultAzureCredential`: a managed identity, a workload identity, environment variables, or the
-login of ``az``), which needs the right to get secrets: the role Key Vault Secrets User, or an access policy.
+The engine signs in as the identity that it has where it runs (`DefaultAzureCredential`: a managed
+identity, a workload identity, environment variables, or the login of ``az``), which needs the right
+to get secrets: the role Key Vault Secrets User, or an access policy.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from entrepot.causes import Cause, CauseCode
-from entrepot.secrets.secret import SecretForbidden, SecretUnavailable, VaultIdentityUnknown, unreadable
+from entrepot.secrets.secret import (
+    SecretForbidden,
+    SecretUnavailable,
+    VaultIdentityUnknown,
+    unreadable,
+)
 
 PATIENCE = 30.0
-"""Seconds that vault and sign-in may take together, repetitions included: where there is no managed identity it takes a while to find out."""
+"""Seconds that vault and sign-in may take together, repetitions included: where there is no managed
+identity it takes a while to find out."""
 
 AUTHORITIES = {
     "vault.azure.net": "login.microsoftonline.com",
@@ -46,7 +53,8 @@ def transport_to_vault() -> Any:
 
 
 async def read_vault(vault: str, name: str, identifier: object) -> str:
-    """The newest version of a secret; raises `SecretUnavailable`, or `SecretForbidden` as ACR does. *vault* is a host: ``contoso.vault.azure.net``."""
+    """The newest version of a secret; raises `SecretUnavailable`, or `SecretForbidden` as ACR does.
+    *vault* is a host: ``contoso.vault.azure.net``."""
     try:
         # Half a second of imports, which must not hold up the loop.
         core = await asyncio.to_thread(importlib.import_module, "azure.core.exceptions")
@@ -56,43 +64,74 @@ async def read_vault(vault: str, name: str, identifier: object) -> str:
         raise unreadable(identifier, _NOT_INSTALLED) from None
     try:
         async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
-            credential = await stack.enter_async_context(credential_of_engine(AUTHORITIES[vault.partition(".")[2]]))
+            credential = await stack.enter_async_context(
+                credential_of_engine(AUTHORITIES[vault.partition(".")[2]])
+            )
             transport = transport_to_vault()
             options = {} if transport is None else {"transport": transport}
-            client = await stack.enter_async_context(secrets.SecretClient(f"https://{vault}", credential, retry_total=2, retry_backoff_max=5, **options))
+            client = await stack.enter_async_context(
+                secrets.SecretClient(
+                    f"https://{vault}", credential, retry_total=2, retry_backoff_max=5, **options
+                )
+            )
             value = (await client.get_secret(name)).value
     except TimeoutError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not answered for {PATIENCE:.0f} s.", "Check the network, and try again."
+            f"The secret {identifier} can't be read: {vault}, or the sign-in there, has not answered for {PATIENCE:.0f} s.",
+            "Check the network, and try again.",
         ) from None
     except core.ClientAuthenticationError as error:
         raise _not_signed_in(error, vault, identifier) from None
     except core.ResourceNotFoundError:
-        raise SecretUnavailable(f"The secret {identifier} can't be read: {vault} has no secret {name}.", "Check its name, or make it there.") from None
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be read: {vault} has no secret {name}.",
+            "Check its name, or make it there.",
+        ) from None
     except core.HttpResponseError as error:
         raise _refusal(error, vault, identifier) from None
     except core.AzureError:
         raise SecretUnavailable(
-            f"The secret {identifier} can't be read: {vault} can't be reached, or is not a Key Vault.", "Check the name of the vault, and the network."
+            f"The secret {identifier} can't be read: {vault} can't be reached, or is not a Key Vault.",
+            "Check the name of the vault, and the network.",
         ) from None
     if not value:
-        raise SecretUnavailable(f"The secret {identifier} can't be used: it is empty.", f"Set it in {vault}.")
+        raise SecretUnavailable(
+            f"The secret {identifier} can't be used: it is empty.", f"Set it in {vault}."
+        )
     return str(value)
 
 
 def _not_signed_in(error: Any, vault: str, identifier: object) -> SecretUnavailable:
     kind = VaultIdentityUnknown if "AADSTS700016" in str(error) else SecretUnavailable
-    return kind(f"The secret {identifier} can't be read: the engine has no identity with which it could sign in at {vault}.", _SIGN_IN)
+    return kind(
+        f"The secret {identifier} can't be read: the engine has no identity with which it could sign in at {vault}.",
+        _SIGN_IN,
+    )
 
 
 def _refusal(error: Any, vault: str, identifier: object) -> SecretUnavailable:
     if error.status_code == 403:
         inner = getattr(getattr(error, "error", None), "innererror", None) or {}
         if inner.get("code") == "SecretDisabled":
-            return SecretForbidden(f"The secret {identifier} can't be read: it is disabled, expired or not valid yet.", f"Look at it in {vault}.")
+            return SecretForbidden(
+                f"The secret {identifier} can't be read: it is disabled, expired or not valid yet.",
+                f"Look at it in {vault}.",
+            )
         if inner.get("code") in {"ForbiddenByFirewall", "ForbiddenByConnection"}:
-            return SecretForbidden(f"The secret {identifier} can't be read: the firewall of {vault} keeps the engine out.", "Let this machine's network in.")
-        return SecretForbidden(f"The secret {identifier} can't be read: {vault} does not let the engine get secrets.", _RIGHT)
+            return SecretForbidden(
+                f"The secret {identifier} can't be read: the firewall of {vault} keeps the engine out.",
+                "Let this machine's network in.",
+            )
+        return SecretForbidden(
+            f"The secret {identifier} can't be read: {vault} does not let the engine get secrets.",
+            _RIGHT,
+        )
     if error.status_code == 429:
-        return SecretUnavailable(f"The secret {identifier} can't be read now: {vault} was asked too often.", "It is tried again at the next sign-in.")
-    return SecretUnavailable(f"The secret {identifier} can't be read: {vault} fails with status {error.status_code}.", "Try again later.")
+        return SecretUnavailable(
+            f"The secret {identifier} can't be read now: {vault} was asked too often.",
+            "It is tried again at the next sign-in.",
+        )
+    return SecretUnavailable(
+        f"The secret {identifier} can't be read: {vault} fails with status {error.status_code}.",
+        "Try again later.",
+    )

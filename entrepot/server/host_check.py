@@ -1,4 +1,5 @@
-"""Refuses browsers that ask a registry on loopback under another machine's name: DNS rebinding (S36)."""
+"""Refuses browsers that ask a registry on loopback under another machine's name: DNS rebinding
+(S36)."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ from collections.abc import Iterable
 
 from entrepot.httpd.server import Application, Receive, Scope, Send
 
-_OF_BROWSERS = frozenset({b"origin", b"referer", b"accept-language", b"sec-fetch-site", b"sec-fetch-mode"})
-"""Headers that browsers send and container clients do not. No page can keep its browser from sending Accept-Language, and over plain HTTP that may be all."""
+_OF_BROWSERS = frozenset(
+    {b"origin", b"referer", b"accept-language", b"sec-fetch-site", b"sec-fetch-mode"}
+)
+"""Headers that browsers send and container clients do not. No page can keep its browser from
+sending Accept-Language, and over plain HTTP that may be all."""
 
 _REFUSAL = (
     b"This registry answers browsers on this machine only under the name localhost or an address. "
@@ -17,10 +21,12 @@ _REFUSAL = (
 
 
 class LocalHosts:
-    """Hands requests on to *app*, but for those of browsers that name a host which is not this machine.
+    """Hands requests on to *app*, but for those of browsers that name a host which is not this
+    machine.
 
-    A web page whose name its owner lets point to 127.0.0.1 could else read what is cached. Container clients and proxies may use any name: no page can make
-    them ask. *names* are further hosts that are allowed, without a port.
+    A web page whose name its owner lets point to 127.0.0.1 could else read what is cached.
+    Container clients and proxies may use any name: no page can make them ask. *names* are further
+    hosts that are allowed, without a port.
     """
 
     def __init__(self, app: Application, names: Iterable[str] = ()) -> None:
@@ -29,14 +35,20 @@ class LocalHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        headers = {name: value for name, value in scope.get("headers", ()) if name == b"host" or name in _OF_BROWSERS}
+        headers = {
+            name: value
+            for name, value in scope.get("headers", ())
+            if name == b"host" or name in _OF_BROWSERS
+        }
         host = headers.pop(b"host", None)
         if not headers or host is None or self._is_allowed(host.decode("latin-1")):
             await self._app(scope, receive, send)
             return
         head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_REFUSAL))]
         await send({"type": "http.response.start", "status": 421, "headers": head})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _REFUSAL})
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _REFUSAL}
+        )
 
     def _is_allowed(self, host: str) -> bool:
         name = host.strip().lower()

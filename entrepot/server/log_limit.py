@@ -1,4 +1,5 @@
-"""A bound for log lines of one kind, so that no client and no source can fill a disk with them (S10, F92)."""
+"""A bound for log lines of one kind, so that no client and no source can fill a disk with them
+(S10, F92)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ LINES = 50
 """Lines of one kind in an interval, at the most. A busy engine tells of fewer pulls than that."""
 
 TRACEBACKS = 5
-"""Lines of one kind with a traceback, which is some thousand characters, in an interval at the most."""
+"""Lines of one kind with a traceback, which is some thousand characters, in an interval at the
+most."""
 
 KINDS = 1000
 """Kinds that are remembered, at the most; all are forgotten when there are more."""
@@ -37,12 +39,19 @@ def _after(seconds: float, call: Callable[[], None]) -> None:
 
 
 class LogLimit(logging.Filter):
-    """Lets pass so many lines of one kind in each interval; at its end one line says how many were left out.
+    """Lets pass so many lines of one kind in each interval; at its end one line says how many were
+    left out.
 
-    One kind is: the same logger, level, format string, and kind of event. *later* calls a function after some seconds, in any thread.
+    One kind is: the same logger, level, format string, and kind of event. *later* calls a function
+    after some seconds, in any thread.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, later: Callable[[float, Callable[[], None]], None] = _after) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], None] = _after,
+    ) -> None:
         super().__init__()
         self._clock = clock
         self._later = later
@@ -59,7 +68,9 @@ class LogLimit(logging.Filter):
         now = self._clock()
         with self._lock:
             if len(self._counts) > KINDS:
-                self._counts = {kind: count for kind, count in self._counts.items() if count.dropped}
+                self._counts = {
+                    kind: count for kind, count in self._counts.items() if count.dropped
+                }
             count = self._counts.setdefault(kind, _Count(now))
             if now - count.since >= INTERVAL and not count.dropped:
                 count.since, count.seen = now, 0

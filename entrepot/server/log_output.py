@@ -1,8 +1,10 @@
-"""Where log lines go: standard error, or a file that may be rotated. Neither may stop the engine (F79).
+"""Where log lines go: standard error, or a file that may be rotated. Neither may stop the engine
+(F79).
 
-A terminal that is paused (ctrl+s), a pipe that nobody reads and a disk that hangs take no line for as
-long as they like, and a terminal that was closed refuses all (EIO, EPIPE). So lines are written in a
-thread of its own; those that can't be written are counted, and the next one that can says how many.
+A terminal that is paused (ctrl+s), a pipe that nobody reads and a disk that hangs take no line for
+as long as they like, and a terminal that was closed refuses all (EIO, EPIPE). So lines are written
+in a thread of its own; those that can't be written are counted, and the next one that can says how
+many.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Target(Protocol):
 
 
 class StandardError:
-    """Descriptor 2, without Python's buffer: that keeps what could not be written, and fails with it again at the end of the process."""
+    """Descriptor 2, without Python's buffer: that keeps what could not be written, and fails with
+    it again at the end of the process."""
 
     def write(self, data: bytes) -> None:
         """Write all of *data*; raises OSError."""
@@ -54,9 +57,11 @@ class StandardError:
 
 
 class LogFile:
-    """A log file that may be renamed, removed or truncated by others (logrotate(8), also with ``copytruncate``), and becomes ``FILE.1`` when it is large.
+    """A log file that may be renamed, removed or truncated by others (logrotate(8), also with
+    ``copytruncate``), and becomes ``FILE.1`` when it is large.
 
-    Where standard output or standard error lead to the same file, as in an engine that the dashboard started, they follow.
+    Where standard output or standard error lead to the same file, as in an engine that the
+    dashboard started, they follow.
     """
 
     def __init__(self, path: Path, *, limit: int = LOG_FILE_SIZE) -> None:
@@ -66,7 +71,10 @@ class LogFile:
         try:
             self._descriptor = self._open()
         except OSError as error:
-            raise EngineError(f"The log {path} can't be written: {error.strerror}.", "Let this user write it, or name another file with --log-file.") from error
+            raise EngineError(
+                f"The log {path} can't be written: {error.strerror}.",
+                "Let this user write it, or name another file with --log-file.",
+            ) from error
 
     def write(self, data: bytes) -> None:
         """Write all of *data*; raises OSError."""
@@ -113,9 +121,12 @@ class LogFile:
 
 
 class LogOutput(logging.Handler):
-    """Writes log records to a *target*, in a thread of its own, which ends when there has been nothing to write for a while."""
+    """Writes log records to a *target*, in a thread of its own, which ends when there has been
+    nothing to write for a while."""
 
-    def __init__(self, target: Target, *, waiting: int = WAITING, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, target: Target, *, waiting: int = WAITING, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._target = target
         self._most = waiting
@@ -151,7 +162,11 @@ class LogOutput(logging.Handler):
         """Wait until all is written, for `FLUSH_TIMEOUT` at most."""
         until = self._clock() + FLUSH_TIMEOUT
         with self._changed:
-            while self._runs and (self._lines or self._is_writing) and (left := until - self._clock()) > 0:
+            while (
+                self._runs
+                and (self._lines or self._is_writing)
+                and (left := until - self._clock()) > 0
+            ):
                 self._changed.wait(left)
 
     def _run(self) -> None:
@@ -183,7 +198,9 @@ class LogOutput(logging.Handler):
 
     def _note(self, missing: int, reason: str) -> bytes:
         text = f"{missing:,} lines are missing here: {reason}."
-        record = logging.LogRecord("entrepot.server", logging.WARNING, __file__, 0, text, None, None)
+        record = logging.LogRecord(
+            "entrepot.server", logging.WARNING, __file__, 0, text, None, None
+        )
         return f"{self.format(record)}\n".encode(errors="backslashreplace")
 
 

@@ -1,4 +1,5 @@
-"""How many entries of a listing a client asks for (OCI distribution specification 1.1, "Listing Tags")."""
+"""How many entries of a listing a client asks for (OCI distribution specification 1.1, "Listing
+Tags")."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import re
 from entrepot.core.reference import quoted
 from entrepot.errors import RequestInvalid
 
-# Python refuses to read more than 4,300 digits (ValueError), and no listing has a billion entries (S25).
+# Python refuses to read more than 4,300 digits (ValueError), and no listing has a billion entries
+# (S25).
 _COUNT = re.compile(r"[0-9]{1,9}+")
 
 
@@ -17,10 +19,15 @@ def parse_count(text: str | None) -> int | None:
 
 
 def page_size(text: str | None, largest: int) -> int | None:
-    """The parameter ``n`` of a listing, at most *largest*; None when it is not given. 0 asks for an empty page (F77). Raises `RequestInvalid`."""
+    """The parameter ``n`` of a listing, at most *largest*; None when it is not given. 0 asks for an
+    empty page (F77). Raises `RequestInvalid`."""
     if text is None:
         return None
     count = parse_count(text)
     if count is None:
-        raise RequestInvalid(f"n={quoted(text)} is not a number of entries.", "Give a whole number of at most nine digits.", field="n")
+        raise RequestInvalid(
+            f"n={quoted(text)} is not a number of entries.",
+            "Give a whole number of at most nine digits.",
+            field="n",
+        )
     return min(count, largest)

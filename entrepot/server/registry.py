@@ -1,6 +1,7 @@
 """``/v2/``: the pull side of the OCI distribution specification 1.1, as a plain ASGI application.
 
-Bytes that are in a file leave through the server's ``http.response.zerocopysend`` where it has it, and so never come through Python. Nothing can be pushed.
+Bytes that are in a file leave through the server's ``http.response.zerocopysend`` where it has it,
+and so never come through Python. Nothing can be pushed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestD
 from entrepot.causes import CauseCode, at_fault
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine
-from entrepot.errors import EngineBusy, EngineError, EntrepotError, LoopDetected, ManifestUnknown, PushRefused, RangeUnsatisfiable, RepositoryUnknown
+from entrepot.errors import (
+    EngineBusy,
+    EngineError,
+    EntrepotError,
+    LoopDetected,
+    ManifestUnknown,
+    PushRefused,
+    RangeUnsatisfiable,
+    RepositoryUnknown,
+)
 from entrepot.formatting import printable
 from entrepot.httpd.accept import Accept
 from entrepot.httpd.ranges import (
@@ -36,39 +46,52 @@ from entrepot.httpd.ranges import (
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
 from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
 from entrepot.server.paging import page_size
-from entrepot.source.errors import SourceAvoided, SourceBusy, SourceError, SourceOverAllowance, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAvoided,
+    SourceBusy,
+    SourceError,
+    SourceOverAllowance,
+    SourceUnreachable,
+)
 from entrepot.source.loop_detection import came_through
 from entrepot.store.manifests import OCI_INDEX
 
 Headers = list[tuple[bytes, bytes]]
 
 PAGE = 1000
-"""Tags or repositories in a page of a listing at the most; a client that asks for more gets this many and a link to the next page."""
+"""Tags or repositories in a page of a listing at the most; a client that asks for more gets this
+many and a link to the next page."""
 
 UNKNOWN_WAIT = 3
-"""Seconds that a client is asked to wait, at least, when a source lets us pull no more and does not say for how long."""
+"""Seconds that a client is asked to wait, at least, when a source lets us pull no more and does not
+say for how long."""
 
 LONGEST_WAIT = 24 * 3600
 """Seconds that a client is asked to wait, at most, however long the source wants."""
 
 LEAST_SPREAD = 5
-"""Seconds over which the return of clients that were sent away is spread, at least; a fifth of their wait where that is longer."""
+"""Seconds over which the return of clients that were sent away is spread, at least; a fifth of
+their wait where that is longer."""
 
 WARNING_LIMIT = 500
-"""Characters of a warning that says why an answer may be stale. All of an answer may have 4,096 bytes."""
+"""Characters of a warning that says why an answer may be stale. All of an answer may have 4,096
+bytes."""
 
 REASON_LIMIT = 500
 """Characters of an error in a status line. Proxies take lines of 4 kB and more."""
 
 ALWAYS_ANSWERED = ("/healthz",)
-"""What is answered however many requests are under way: a supervisor that gets no answer would restart the engine, which helps nobody."""
+"""What is answered however many requests are under way: a supervisor that gets no answer would
+restart the engine, which helps nobody."""
 
 _ADDRESS = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]++)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
 
 _HEALTH = frozenset({"/healthz", "/readyz"})
 
-_IN_ASCII = str.maketrans({'"': "'", "\u2026": "...", "\u2018": "'", "\u2019": "'", "\u201c": "'", "\u201d": "'"})
+_IN_ASCII = str.maketrans(
+    {'"': "'", "\u2026": "...", "\u2018": "'", "\u2019": "'", "\u201c": "'", "\u201d": "'"}
+)
 
 _OF_CONTENT = frozenset({b"content-length", b"content-type", b"content-range"})
 """Headers that a 304 does not have, because it has no content (RFC 9110, 15.4.5)."""
@@ -85,18 +108,24 @@ class RegistryApp:
         self._ending = False
 
     def cut(self) -> None:
-        """Break off every answer under way because the engine ends: a client sees an error or a broken transfer, never a short blob."""
+        """Break off every answer under way because the engine ends: a client sees an error or a
+        broken transfer, never a short blob."""
         self._ending = True
         for each in self._answering:
             each.cancel()
 
     async def refuse_busy(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request while too many others are under way: 503 with ``Retry-After``."""
-        busy = EngineBusy("Too many requests are under way.", "Pull again in a few seconds.", retry_after=RETRY_AFTER)
+        busy = EngineBusy(
+            "Too many requests are under way.",
+            "Pull again in a few seconds.",
+            retry_after=RETRY_AFTER,
+        )
         await _Response(scope, receive, send).error(busy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. The server cancels it when its client leaves, whatever it waits for: fetches that others may share go on."""
+        """Answer one request. The server cancels it when its client leaves, whatever it waits for:
+        fetches that others may share go on."""
         if scope["type"] != "http":
             return
         response = _Response(scope, receive, send)
@@ -104,16 +133,24 @@ class RegistryApp:
             await self._until_cut(self._answer(scope, response))
         except EntrepotError as error:
             if response.started:
-                # The promised length can't be kept. Raising makes the server cut the connection: the client sees a broken transfer and not a short blob.
+                # The promised length can't be kept. Raising makes the server cut the connection:
+                # the client sees a broken transfer and not a short blob.
                 raise
             await response.error(error)
         except Disconnected:
             raise
         except Exception:
-            _log.exception("%s %s failed in an unforeseen way", scope["method"], printable(scope["path"], 200))
+            _log.exception(
+                "%s %s failed in an unforeseen way", scope["method"], printable(scope["path"], 200)
+            )
             if response.started:
                 raise
-            await response.error(EntrepotError("The engine failed in a way that it did not foresee.", "Its log has the details."))
+            await response.error(
+                EntrepotError(
+                    "The engine failed in a way that it did not foresee.",
+                    "Its log has the details.",
+                )
+            )
 
     async def _until_cut(self, answer: Coroutine[Any, Any, None]) -> None:
         task = asyncio.current_task()
@@ -177,24 +214,44 @@ class RegistryApp:
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
-            raise RepositoryUnknown(f"There is nothing at {printable(path, 200)}.", "The registry's addresses begin with /v2/ and a repository.")
+            raise RepositoryUnknown(
+                f"There is nothing at {printable(path, 200)}.",
+                "The registry's addresses begin with /v2/ and a repository.",
+            )
 
-    async def _manifest(self, repository: Repository, reference_text: str, response: _Response) -> None:
+    async def _manifest(
+        self, repository: Repository, reference_text: str, response: _Response
+    ) -> None:
         reference = parse_reference(reference_text)
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
             described = await self._engine.cache.describe_manifest(repository, reference)
             if isinstance(reference, Digest) or accept.takes(described.media_type):
-                await response.empty(200, self._manifest_headers(described.digest, described.media_type, described.size, described))
+                await response.empty(
+                    200,
+                    self._manifest_headers(
+                        described.digest, described.media_type, described.size, described
+                    ),
+                )
                 return
         answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
         answer = await self._acceptable(repository, reference, accept, answer, response)
         manifest = answer.manifest
-        headers = self._manifest_headers(manifest.digest, manifest.media_type, len(manifest.content), answer)
+        headers = self._manifest_headers(
+            manifest.digest, manifest.media_type, len(manifest.content), answer
+        )
         await response.content(manifest.content, headers, etag=str(manifest.digest))
 
-    async def _acceptable(self, repository: Repository, reference: Tag | Digest, accept: Accept, answer: ManifestAnswer, response: _Response) -> ManifestAnswer:
-        """What the client accepts: a digest is answered as it is, and a client that knows no indexes gets the image for linux/amd64 of a tag.
+    async def _acceptable(
+        self,
+        repository: Repository,
+        reference: Tag | Digest,
+        accept: Accept,
+        answer: ManifestAnswer,
+        response: _Response,
+    ) -> ManifestAnswer:
+        """What the client accepts: a digest is answered as it is, and a client that knows no
+        indexes gets the image for linux/amd64 of a tag.
 
         The latter is what the CNCF's registry does for clients of schema 2 only.
         """
@@ -203,10 +260,19 @@ class RegistryApp:
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
         if child is None or not accept.takes(child.media_type):
             wanted = printable(", ".join(sorted(accept.media_types)), 500)
-            raise ManifestUnknown(f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.", "Use a newer client.")
+            raise ManifestUnknown(
+                f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
+                "Use a newer client.",
+            )
         return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
 
-    def _manifest_headers(self, digest: Digest, media_type: str, size: int, answer: ManifestAnswer | ManifestDescription) -> Headers:
+    def _manifest_headers(
+        self,
+        digest: Digest,
+        media_type: str,
+        size: int,
+        answer: ManifestAnswer | ManifestDescription,
+    ) -> Headers:
         headers: Headers = [
             (b"content-type", media_type.encode()),
             (b"content-length", str(size).encode()),
@@ -216,7 +282,9 @@ class RegistryApp:
         ]
         return headers
 
-    async def _blob(self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True) -> None:
+    async def _blob(
+        self, repository: Repository, digest: Digest, response: _Response, *, retry: bool = True
+    ) -> None:
         if response.head:
             described = await self._engine.cache.describe_blob(repository, digest)
             await response.empty(200, _blob_headers(digest, described.size, described.origin))
@@ -232,7 +300,10 @@ class RegistryApp:
                 await self._cached_blob(blob, response, answer)
             except FileNotFoundError:
                 if not retry:
-                    raise EngineError(f"The cached copy of {digest} was removed a moment ago.", "Pull again: it is fetched from its source.") from None
+                    raise EngineError(
+                        f"The cached copy of {digest} was removed a moment ago.",
+                        "Pull again: it is fetched from its source.",
+                    ) from None
                 # It was evicted or damaged a moment ago: now it is fetched.
                 await self._blob(repository, digest, response, retry=False)
             return
@@ -242,11 +313,14 @@ class RegistryApp:
         except SourceError as error:
             raise self._engine.cache.blob_failed(repository, error) from error
         if blob.size != size and retry:
-            # Its source states another size than the manifest (F82): now the length of the answer and its range are known.
+            # Its source states another size than the manifest (F82): now the length of the answer
+            # and its range are known.
             await self._blob(repository, digest, response, retry=False)
             return
         body = answer.body(lambda start, end: blob.read(start, end, size))
-        await response.stream(answer.status, answer.headers, body, etag=str(digest), sent=self._count)
+        await response.stream(
+            answer.status, answer.headers, body, etag=str(digest), sent=self._count
+        )
 
     async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
         copies = self._engine.cache.copies
@@ -256,19 +330,41 @@ class RegistryApp:
         try:
             async with self._engine.blobs.opened(blob.digest, blob.size) as file:
                 if answer.multipart is None:
-                    await response.file(answer.status, answer.headers, file, answer.start, answer.end, etag=etag, sent=self._count)
+                    await response.file(
+                        answer.status,
+                        answer.headers,
+                        file,
+                        answer.start,
+                        answer.end,
+                        etag=etag,
+                        sent=self._count,
+                    )
                 else:
                     body = joined(answer.body(lambda start, end: spans(file, start, end)))
-                    await response.stream(answer.status, answer.headers, body, etag=etag, sent=self._count)
+                    await response.stream(
+                        answer.status, answer.headers, body, etag=etag, sent=self._count
+                    )
         except FileCutShort as error:
-            _log.error("The cached file of %s became shorter while it was sent to %s: the transfer is cut.", blob.digest, response.client)
+            _log.error(
+                "The cached file of %s became shorter while it was sent to %s: the transfer is cut.",
+                blob.digest,
+                response.client,
+            )
             raise error.with_traceback(None) from None
         except (FileNotFoundError, ConnectionError):
             raise
         except OSError as error:
-            _log.error("The cached file of %s can't be read (%s): the transfer to %s is cut.", blob.digest, error.strerror, response.client)
+            _log.error(
+                "The cached file of %s can't be read (%s): the transfer to %s is cut.",
+                blob.digest,
+                error.strerror,
+                response.client,
+            )
             copies.suspect(blob.digest)
-            raise EngineError(f"The cached copy of {blob.digest} can't be read: {error.strerror}.", "Pull again, and look at the disk.") from None
+            raise EngineError(
+                f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
+                "Pull again, and look at the disk.",
+            ) from None
         if answer.is_whole:
             copies.delivered(response.client, blob.digest)
 
@@ -278,7 +374,10 @@ class RegistryApp:
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
         answer = await self._engine.cache.tags(repository, n=n, last=last)
-        headers = [*_origin_headers(answer), *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last)]
+        headers = [
+            *_origin_headers(answer),
+            *_next_page(f"/v2/{repository}/tags/list", n, answer.listing.next_last),
+        ]
         await response.json(answer.listing.body, headers)
 
     async def _catalog(self, response: _Response) -> None:
@@ -286,14 +385,22 @@ class RegistryApp:
         if n == 0:
             await response.json(b'{"repositories":[]}')
             return
-        names = [name for name in await self._engine.catalog.repository_names() if last is None or name > last]
+        names = [
+            name
+            for name in await self._engine.catalog.repository_names()
+            if last is None or name > last
+        ]
         page = names[: n or PAGE]
-        await response.json(msgspec.json.encode({"repositories": page}), _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None))
+        await response.json(
+            msgspec.json.encode({"repositories": page}),
+            _next_page("/v2/_catalog", n, page[-1] if len(page) < len(names) else None),
+        )
 
     async def _referrers(self, repository: Repository, digest: Digest, response: _Response) -> None:
         artifact_type = response.query.get("artifactType", [None])[0]
         if artifact_type is not None:
-            # A "+" that was not quoted: no media type has a blank, and "none of this type" would be the wrong answer.
+            # A "+" that was not quoted: no media type has a blank, and "none of this type" would be
+            # the wrong answer.
             artifact_type = artifact_type.replace(" ", "+")
         answer = await self._engine.cache.referrers(repository, digest, artifact_type)
         headers = [(b"content-type", OCI_INDEX.encode()), *_origin_headers(answer)]
@@ -303,15 +410,22 @@ class RegistryApp:
 
 
 class _BlobAnswer:
-    """Status, headers and body of an answer with a blob of *size* bytes: the whole, or *parts* of it."""
+    """Status, headers and body of an answer with a blob of *size* bytes: the whole, or *parts* of
+    it."""
 
-    def __init__(self, digest: Digest, size: int, origin: Origin, parts: Sequence[ByteRange]) -> None:
+    def __init__(
+        self, digest: Digest, size: int, origin: Origin, parts: Sequence[ByteRange]
+    ) -> None:
         self.is_whole = not parts
         self.status = 206 if parts else 200
         self.start, self.end = (parts[0].start, parts[0].end) if parts else (0, size)
         """The first part. Only a multipart body has more."""
         self.multipart = MultipartBody(parts, size) if len(parts) > 1 else None
-        self.headers = _blob_headers(digest, self.end - self.start if self.multipart is None else self.multipart.length, origin)
+        self.headers = _blob_headers(
+            digest,
+            self.end - self.start if self.multipart is None else self.multipart.length,
+            origin,
+        )
         if self.multipart is not None:
             self.headers[0] = (b"content-type", self.multipart.content_type)
         elif parts:
@@ -323,7 +437,8 @@ class _BlobAnswer:
 
 
 class _Response:
-    """The answer to one request. It knows whether it has begun: after that an error can only cut it short."""
+    """The answer to one request. It knows whether it has begun: after that an error can only cut it
+    short."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -348,12 +463,23 @@ class _Response:
 
     def _is_known_to_client(self, etag: str | None) -> bool:
         known = self.headers.get(b"if-none-match")
-        return etag is not None and known is not None and (known.strip() == b"*" or f'"{etag}"'.encode() in known)
+        return (
+            etag is not None
+            and known is not None
+            and (known.strip() == b"*" or f'"{etag}"'.encode() in known)
+        )
 
     async def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.started = True
-        common = [(b"docker-distribution-api-version", b"registry/2.0"), (b"server", f"entrepot/{__version__}".encode())]
-        start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": [*headers, *common]}
+        common = [
+            (b"docker-distribution-api-version", b"registry/2.0"),
+            (b"server", f"entrepot/{__version__}".encode()),
+        ]
+        start: dict[str, Any] = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, *common],
+        }
         if self._reason:
             start[REASON] = self._reason
         await self._send(start)
@@ -363,20 +489,28 @@ class _Response:
         await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def content(self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200) -> None:
+    async def content(
+        self, content: bytes, headers: Headers, *, etag: str | None = None, status: int = 200
+    ) -> None:
         """A whole body from memory."""
         if self._is_known_to_client(etag):
-            await self.empty(304, [(name, value) for name, value in headers if name not in _OF_CONTENT])
+            await self.empty(
+                304, [(name, value) for name, value in headers if name not in _OF_CONTENT]
+            )
             return
         await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.head else content})
 
-    async def json(self, content: bytes, headers: Headers | None = None, *, status: int = 200) -> None:
+    async def json(
+        self, content: bytes, headers: Headers | None = None, *, status: int = 200
+    ) -> None:
         """A JSON document, with a content type of its own where *headers* has one."""
         headers = list(headers or ())
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", b"application/json"))
-        await self.content(content, [*headers, (b"content-length", str(len(content)).encode())], status=status)
+        await self.content(
+            content, [*headers, (b"content-length", str(len(content)).encode())], status=status
+        )
 
     async def error(self, error: EntrepotError) -> None:
         """An error as an OCI client expects it: ``{"errors": [{"code", "message", "detail"}]}``."""
@@ -384,11 +518,15 @@ class _Response:
         if error.cause is not None:
             detail |= {"cause": error.cause, "atFault": at_fault(CauseCode(error.cause))}
         if error.source_message:
-            # For an engine whose source this one is: it quotes that and not what is built around it here.
+            # For an engine whose source this one is: it quotes that and not what is built around it
+            # here.
             detail["sourceMessage"] = error.source_message
-        document = {"errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]}
+        document = {
+            "errors": [{"code": error.oci_code, "message": error.message, "detail": detail}]
+        }
         if error.oci_status >= 500:
-            # docker, podman and skopeo show no body of a 5xx, but the status line (RFC 9112, section 4).
+            # docker, podman and skopeo show no body of a 5xx, but the status line (RFC 9112,
+            # section 4).
             self._reason = printable(error.message, REASON_LIMIT).encode("ascii", "replace")
         headers: Headers = []
         if isinstance(error, PushRefused):
@@ -402,8 +540,19 @@ class _Response:
             headers.append((b"retry-after", str(_retry_after(1.0)).encode()))
         await self.json(msgspec.json.encode(document), headers, status=error.oci_status)
 
-    async def file(self, status: int, headers: Headers, file: OpenFile, start: int, end: int, *, etag: str | None, sent: Callable[[int], None]) -> None:
-        """The bytes *start* (inclusive) to *end* (exclusive) of a file; *sent* is told each number of bytes."""
+    async def file(
+        self,
+        status: int,
+        headers: Headers,
+        file: OpenFile,
+        start: int,
+        end: int,
+        *,
+        etag: str | None,
+        sent: Callable[[int], None],
+    ) -> None:
+        """The bytes *start* (inclusive) to *end* (exclusive) of a file; *sent* is told each number
+        of bytes."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
             return
@@ -411,17 +560,37 @@ class _Response:
         await self._send_part(file, start, end, sent)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _send_part(self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]) -> None:
+    async def _send_part(
+        self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]
+    ) -> None:
         if self._sends_files:
             # SENT is told while the file goes out: a client may leave in the middle of it.
-            await self._send({"type": "http.response.zerocopysend", "file": file, "offset": start, "count": end - start, "more_body": True, SENT: sent})
+            await self._send(
+                {
+                    "type": "http.response.zerocopysend",
+                    "file": file,
+                    "offset": start,
+                    "count": end - start,
+                    "more_body": True,
+                    SENT: sent,
+                }
+            )
             return
         async for chunk in chunks(file, start, end - start):
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             sent(len(chunk))
 
-    async def stream(self, status: int, headers: Headers, body: BlobPieces, *, etag: str | None, sent: Callable[[int], None]) -> None:
-        """A body as it comes; *sent* is told each number of bytes. It ends early, without an error, when the client leaves."""
+    async def stream(
+        self,
+        status: int,
+        headers: Headers,
+        body: BlobPieces,
+        *,
+        etag: str | None,
+        sent: Callable[[int], None],
+    ) -> None:
+        """A body as it comes; *sent* is told each number of bytes. It ends early, without an error,
+        when the client leaves."""
         if self._is_known_to_client(etag):
             await self.content(b"", headers, etag=etag)
             return
@@ -453,7 +622,8 @@ class _Response:
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    # docker and containerd send one Accept header for each media type: together they are one list (RFC 9110, 5.3).
+    # docker and containerd send one Accept header for each media type: together they are one list
+    # (RFC 9110, 5.3).
     joined: dict[bytes, bytes] = {}
     for name, value in headers:
         joined[name] = joined[name] + b", " + value if name in joined else value
@@ -492,7 +662,8 @@ def _blob_headers(digest: Digest, size: int, origin: Origin) -> Headers:
 
 
 def _retry_after(seconds: float | None) -> int:
-    """What a client is told to wait: a little longer than the source wants, at random, so that not all come back at once."""
+    """What a client is told to wait: a little longer than the source wants, at random, so that not
+    all come back at once."""
     least = UNKNOWN_WAIT if seconds is None else max(1, math.ceil(min(seconds, LONGEST_WAIT)))
     return least + random.randint(0, max(LEAST_SPREAD, least // 5))
 

@@ -50,13 +50,15 @@ CUTTING = 1.0
 """Seconds that answers then have to end by themselves."""
 
 MANAGEMENT_CONNECTIONS = 512
-"""Connections of the management API that are open at once, at the most, for its socket and for TCP each: dashboards and scripts."""
+"""Connections of the management API that are open at once, at the most, for its socket and for TCP
+each: dashboards and scripts."""
 
 SOCKET_WATCH = 2.0
 """Seconds between two looks at whether the management socket is still there (F68)."""
 
 THREADS = 32
-"""Threads for what blocks a moment. asyncio has four and one for each core; as many calls that hang on a disk or a program would stop all pulls."""
+"""Threads for what blocks a moment. asyncio has four and one for each core; as many calls that hang
+on a disk or a program would stop all pulls."""
 
 LOG_LINE = 16_384
 """Characters of a message in the plain log; what is longer is cut."""
@@ -70,15 +72,26 @@ def registry_app(engine: Engine) -> RegistryApp:
 
 
 def management_app(engine: Engine, *, token: str | None = None) -> Starlette:
-    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix socket needs none.
+    """What dashboard, CLI and scripts see. Over TCP it needs a *token*; who may open the Unix
+    socket needs none.
 
     With a token only the secret identifiers that the settings permit over TCP can be made (S13).
     """
     over_tcp = engine.settings.management
-    identifiers = EVERY_IDENTIFIER if token is None else over_tcp.secret_identifiers if over_tcp is not None else DEFAULT_OVER_TCP
+    identifiers = (
+        EVERY_IDENTIFIER
+        if token is None
+        else over_tcp.secret_identifiers
+        if over_tcp is not None
+        else DEFAULT_OVER_TCP
+    )
     access = [Middleware(ReadOnly, engine)]
     return Starlette(
-        routes=[*management.routes(engine, identifiers), *repositories.routes(engine), *system.routes(engine)],
+        routes=[
+            *management.routes(engine, identifiers),
+            *repositories.routes(engine),
+            *system.routes(engine),
+        ],
         middleware=access if token is None else [Middleware(TokenRequired, token), *access],
         exception_handlers=management.exception_handlers(),
     )
@@ -97,11 +110,13 @@ async def serve(
     prepare: Callable[[Engine], Awaitable[None]] | None = None,
     ready: Callable[[Engine], None] | None = None,
 ) -> None:
-    """Run an engine in the foreground until a signal (`entrepot.server.shutdown`) or a request to stop.
+    """Run an engine in the foreground until a signal (`entrepot.server.shutdown`) or a request to
+    stop.
 
-    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings; *log_file* takes the log instead of standard error; *prepare*
-    is awaited before clients are answered, *ready* called when they are. *deadline* bounds the time that the end takes, also after this function.
-    Raises `EngineError` in one sentence when the engine can't start.
+    *listen* (``HOST:PORT``, port 0 for any that is free) and *read_only* go before the settings;
+    *log_file* takes the log instead of standard error; *prepare* is awaited before clients are
+    answered, *ready* called when they are. *deadline* bounds the time that the end takes, also
+    after this function. Raises `EngineError` in one sentence when the engine can't start.
     """
     with _private_files():
         output = set_up_logging(log_format, log_file)
@@ -110,9 +125,17 @@ async def serve(
         try:
             survive_harmless_signals()
             allow_open_files()
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "entrepot-worker"))
-            settings = replace(settings, listen=settings.listen if listen is None else listen, read_only=settings.read_only or read_only)
-            await _serve(directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready)
+            asyncio.get_running_loop().set_default_executor(
+                ThreadPoolExecutor(THREADS, "entrepot-worker")
+            )
+            settings = replace(
+                settings,
+                listen=settings.listen if listen is None else listen,
+                read_only=settings.read_only or read_only,
+            )
+            await _serve(
+                directories, settings, deadline=deadline, demo=demo, prepare=prepare, ready=ready
+            )
         finally:
             # What is said next, such as why the engine did not start, comes after what it logged.
             output.flush()
@@ -120,7 +143,8 @@ async def serve(
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """Within it whatever is made is for this user only: SQLite makes its files with the rights that the umask leaves."""
+    """Within it whatever is made is for this user only: SQLite makes its files with the rights that
+    the umask leaves."""
     before = os.umask(0o077)
     try:
         yield
@@ -137,14 +161,18 @@ async def _serve(
     prepare: Callable[[Engine], Awaitable[None]] | None,
     ready: Callable[[Engine], None] | None,
 ) -> None:
-    async with Engine.open(directories, settings, demo=demo) as engine, answer_signals(engine.stopping, deadline) as ending:
+    async with (
+        Engine.open(directories, settings, demo=demo) as engine,
+        answer_signals(engine.stopping, deadline) as ending,
+    ):
         if deadline is not None:
             waits = f"A thread waits for a program, or for the disk of {directories.data}."
             deadline.reason = lambda: " ".join(engine.health_of_engine.problems()) or waits
         if prepare is not None:
             await prepare(engine)
         async with listening(engine, ending):
-            # What is there by now stays. To look through all of it for garbage takes tens of milliseconds, in which no client gets a byte.
+            # What is there by now stays. To look through all of it for garbage takes tens of
+            # milliseconds, in which no client gets a byte.
             gc.freeze()
             if ready is not None:
                 ready(engine)
@@ -155,7 +183,8 @@ async def _serve(
 
 @asynccontextmanager
 async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterator[None]:
-    """Within it the engine answers on TCP and on its Unix socket. *ending* may ask for transfers to be cut before their time is over."""
+    """Within it the engine answers on TCP and on its Unix socket. *ending* may ask for transfers to
+    be cut before their time is over."""
     host, port = parse_listen(engine.settings.listen)
     listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -180,12 +209,19 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                 engine.events.record(
                     "engine-started",
                     f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
-                    + (f" and {engine.management_address}" if engine.management_address is not None else "")
+                    + (
+                        f" and {engine.management_address}"
+                        if engine.management_address is not None
+                        else ""
+                    )
                     + (", read-only." if engine.settings.read_only else "."),
                 )
                 await asyncio.to_thread(record_engine, engine.directories.lock, path)
                 async with OwnedTasks() as looking:
-                    looking.start(_keep_socket(engine, owned, administration), "looking after the management socket")
+                    looking.start(
+                        _keep_socket(engine, owned, administration),
+                        "looking after the management socket",
+                    )
                     yield
             finally:
                 await _stop(servers)
@@ -201,47 +237,75 @@ async def _cut_when_in_a_hurry(ending: Ending, servers: list[HttpServer]) -> Non
 
 
 async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -> None:
-    """Bind the management socket again when its file, lock or directory is gone (F68). Connections that stand are not touched."""
+    """Bind the management socket again when its file, lock or directory is gone (F68). Connections
+    that stand are not touched."""
     loop = asyncio.get_running_loop()
     # A thread of its own: those that all share may wait for a disk that hangs.
     threads = ThreadPoolExecutor(1, "entrepot-socket")
     try:
         while True:
             await asyncio.sleep(SOCKET_WATCH)
-            await _look_after_socket(engine, owned, server, lambda: uninterrupted(loop.run_in_executor(threads, owned.ensure)))
+            await _look_after_socket(
+                engine,
+                owned,
+                server,
+                lambda: uninterrupted(loop.run_in_executor(threads, owned.ensure)),
+            )
     finally:
         threads.shutdown(wait=False)
 
 
-async def _look_after_socket(engine: Engine, owned: OwnedSocket, server: HttpServer, ensure: Callable[[], Awaitable[socket.socket | None]]) -> None:
+async def _look_after_socket(
+    engine: Engine,
+    owned: OwnedSocket,
+    server: HttpServer,
+    ensure: Callable[[], Awaitable[socket.socket | None]],
+) -> None:
     before = owned.listener
     try:
         renewed = await ensure()
     except (EngineError, OSError) as error:
-        message = error.message if isinstance(error, EngineError) else f"The management socket {owned.path} can't be made again: {error.strerror}."
+        message = (
+            error.message
+            if isinstance(error, EngineError)
+            else f"The management socket {owned.path} can't be made again: {error.strerror}."
+        )
         if message != engine.socket_problem:
             engine.socket_problem = message
-            engine.events.record("socket-lost", f"{message} Commands and dashboards do not reach this engine; clients pull as ever.", level=logging.ERROR)
+            engine.events.record(
+                "socket-lost",
+                f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
+                level=logging.ERROR,
+            )
         return
     if renewed is not None:
         await server.listen(renewed)
         server.leave(before)
-        engine.events.record("socket-restored", f"The management socket {owned.path} was gone or replaced; it is there again.", level=logging.WARNING)
+        engine.events.record(
+            "socket-restored",
+            f"The management socket {owned.path} was gone or replaced; it is there again.",
+            level=logging.WARNING,
+        )
     engine.socket_problem = None
 
 
 _ANOTHER = "choose another with --listen HOST:PORT or in settings.toml."
 
 
-def _listener(host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER) -> socket.socket:
+def _listener(
+    host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER
+) -> socket.socket:
     try:
         return bound(host, port)
     except socket.gaierror as error:
         raise EngineError(
-            f"{host} is not an address of this machine: {error.strerror}.", "Give another with --listen HOST:PORT, or in settings.toml."
+            f"{host} is not an address of this machine: {error.strerror}.",
+            "Give another with --listen HOST:PORT, or in settings.toml.",
         ) from error
     except OSError as error:
-        raise EngineError(f"{what} can't listen on {host}:{port}: {error.strerror}.", _listen_hint(error, choose)) from error
+        raise EngineError(
+            f"{what} can't listen on {host}:{port}: {error.strerror}.", _listen_hint(error, choose)
+        ) from error
 
 
 def check_listen(settings: Settings) -> None:
@@ -250,7 +314,8 @@ def check_listen(settings: Settings) -> None:
 
 
 def _listen_hint(error: OSError, choose: str) -> str:
-    """What to do about an address that can't be listened on; *choose* says where another one is set."""
+    """What to do about an address that can't be listened on; *choose* says where another one is
+    set."""
     match error.errno:
         case errno.EADDRINUSE:
             return f"Stop what listens there, or {choose}"
@@ -267,18 +332,32 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
     if wanted is None:
         return None
     token = await asyncio.to_thread(wanted.token)
-    tls = _tls(wanted.certificate, wanted.key) if wanted.certificate is not None and wanted.key is not None else None
+    tls = (
+        _tls(wanted.certificate, wanted.key)
+        if wanted.certificate is not None and wanted.key is not None
+        else None
+    )
     host, port = parse_listen(wanted.listen)
-    listener = _listener(host, port, what="The management API", choose="choose another below [management] in settings.toml.")
-    engine.management_address = replace(wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}").shown
-    # No web page knows the token, so here a name that its owner lets point to this machine opens nothing.
+    listener = _listener(
+        host,
+        port,
+        what="The management API",
+        choose="choose another below [management] in settings.toml.",
+    )
+    engine.management_address = replace(
+        wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    ).shown
+    # No web page knows the token, so here a name that its owner lets point to this machine opens
+    # nothing.
     server = _management_server(management_app(engine, token=token))
     await server.listen(listener, tls=tls)
     return server
 
 
 def _management_server(app: Application) -> HttpServer:
-    busy = EngineBusy("Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER)
+    busy = EngineBusy(
+        "Too many requests are under way.", "Try again in a few seconds.", retry_after=RETRY_AFTER
+    )
 
     async def refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
         response = management.error_response(busy, scope["path"])
@@ -295,19 +374,22 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise EngineError(
-            f"The certificate {certificate} and its key {key} can't be used: {error.strerror or error}.", "Mend them, or the lines below [management]."
+            f"The certificate {certificate} and its key {key} can't be used: {error.strerror or error}.",
+            "Mend them, or the lines below [management].",
         ) from error
     return context
 
 
 def allow_open_files() -> None:
-    """Open as many files at once as the system lets us: connections, fills and readers have one each, and most systems begin with 1,024."""
+    """Open as many files at once as the system lets us: connections, fills and readers have one
+    each, and most systems begin with 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _PlainFormatter(logging.Formatter):
-    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no terminal obeys (S04).
+    """``2026-11-02T10:15:00+00:00 WARNING The pull of …``: one line for people, sortable, that no
+    terminal obeys (S04).
 
     Only a traceback adds lines; they are indented, so that none can pass for a record of its own.
     """
@@ -316,7 +398,10 @@ class _PlainFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         lines = [f"{moment} {level}{printable(record.getMessage(), LOG_LINE)}"]
-        for below in (self.formatException(record.exc_info) if record.exc_info else "", record.stack_info or ""):
+        for below in (
+            self.formatException(record.exc_info) if record.exc_info else "",
+            record.stack_info or "",
+        ):
             lines += [f"    {escaped(line)}" for line in below.split("\n") if line]
         return "\n".join(lines)
 
@@ -339,11 +424,13 @@ class _JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(log_format: str, log_file: Path | None = None) -> LogOutput:
-    """Log to standard error, or to *log_file*, in ``plain`` or ``json`` lines; raises `EngineError` where that file can't be written."""
+    """Log to standard error, or to *log_file*, in ``plain`` or ``json`` lines; raises `EngineError`
+    where that file can't be written."""
     handler = LogOutput(StandardError() if log_file is None else LogFile(log_file))
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _PlainFormatter())
     handler.addFilter(LogLimit())
-    # asyncio and other libraries have no handler of their own, and may quote what a source or a client sent.
+    # asyncio and other libraries have no handler of their own, and may quote what a source or a
+    # client sent.
     logging.lastResort = handler
     logger = logging.getLogger("entrepot")
     logger.handlers[:] = [handler]

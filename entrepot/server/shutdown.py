@@ -46,7 +46,8 @@ _log = logging.getLogger("entrepot.server")
 
 
 class Deadline:
-    """Ends the process when it has not ended in order *timeout* seconds after `begin`, such as on a disk that hangs: no thread can be called off from there.
+    """Ends the process when it has not ended in order *timeout* seconds after `begin`, such as on a
+    disk that hangs: no thread can be called off from there.
 
     What is on the disk is whole then, as after a power cut.
     """
@@ -82,7 +83,10 @@ class Deadline:
         with self._changed:
             while self._until is not None and (left := self._until - self._clock()) > 0:
                 self._changed.wait(left)
-        _log.error("The engine could not end in order. %s It ends now as in a power cut: what is on the disk is whole.", self.reason())
+        _log.error(
+            "The engine could not end in order. %s It ends now as in a power cut: what is on the disk is whole.",
+            self.reason(),
+        )
         self.say_last()
         self._leave(NOT_IN_ORDER)
 
@@ -123,7 +127,8 @@ def has_terminal() -> bool:
 
 
 def survive_harmless_signals() -> None:
-    """From the start on let no signal kill the engine that means nothing to it: a service manager may send it before the engine is up."""
+    """From the start on let no signal kill the engine that means nothing to it: a service manager
+    may send it before the engine is up."""
     for number in (*_HARMLESS, *(() if has_terminal() else (signal.SIGHUP,))):
         if signal.getsignal(number) is signal.SIG_DFL:
             # Not SIG_IGN: the programs that the engine starts would inherit that.
@@ -135,7 +140,9 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 @asynccontextmanager
-async def answer_signals(stopping: asyncio.Event, deadline: Deadline | None = None) -> AsyncIterator[Ending]:
+async def answer_signals(
+    stopping: asyncio.Event, deadline: Deadline | None = None
+) -> AsyncIterator[Ending]:
     """Within it signals do what this module says."""
     loop = asyncio.get_running_loop()
     ending = Ending(stopping, deadline)

@@ -1,11 +1,15 @@
-"""The engine's Unix socket: private to its user, and never taken from, or removed under, another engine.
+"""The engine's Unix socket: private to its user, and never taken from, or removed under, another
+engine.
 
-The data directory's lock does not protect the socket: two engines with data directories of their own may share one runtime directory. So a lock file beside the
-socket says who owns it. The kernel lets go of the lock when its holder ends, however that happens.
+The data directory's lock does not protect the socket: two engines with data directories of their
+own may share one runtime directory. So a lock file beside the socket says who owns it. The kernel
+lets go of the lock when its holder ends, however that happens.
 
-The directory does not belong to the engine alone: a logout removes it (``/run/user/UID``, without ``loginctl enable-linger``), programs that clean temporary
-directories remove what is old, and people remove what they take for old. A socket that is gone can't be connected to, though its engine lives (F68). So
-`OwnedSocket.ensure` looks whether the path still leads to the socket, and binds it again.
+The directory does not belong to the engine alone: a logout removes it (``/run/user/UID``, without
+``loginctl enable-linger``), programs that clean temporary directories remove what is old, and
+people remove what they take for old. A socket that is gone can't be connected to, though its engine
+lives (F68). So `OwnedSocket.ensure` looks whether the path still leads to the socket, and binds it
+again.
 """
 
 from __future__ import annotations
@@ -33,10 +37,12 @@ _Identity = tuple[int, int]
 
 
 class OwnedSocket:
-    """A Unix socket that is bound at *path*, with mode 0600, and the lock that says whose it is. All methods block. `owned_socket` opens and closes it."""
+    """A Unix socket that is bound at *path*, with mode 0600, and the lock that says whose it is.
+    All methods block. `owned_socket` opens and closes it."""
 
     def __init__(self, path: Path) -> None:
-        """What a dead engine left at *path* is replaced; raises `EngineError` where an engine that is alive owns it, or where it can't be bound."""
+        """What a dead engine left at *path* is replaced; raises `EngineError` where an engine that
+        is alive owns it, or where it can't be bound."""
         self.path = path
         self._lock_path = path.with_name(f"{path.name}.lock")
         self._lock = _locked(self._lock_path, path)
@@ -48,15 +54,21 @@ class OwnedSocket:
             raise
 
     def is_in_place(self) -> bool:
-        """Whether clients that connect to the path reach this socket, and the lock beside it is the one that this engine holds."""
-        return _identity(self.path) == self._bound and _identity(self._lock_path) == _identity_of(self._lock)
+        """Whether clients that connect to the path reach this socket, and the lock beside it is the
+        one that this engine holds."""
+        return _identity(self.path) == self._bound and _identity(self._lock_path) == _identity_of(
+            self._lock
+        )
 
     def ensure(self) -> socket.socket | None:
-        """See to it that the path leads to this engine; the new socket to listen on where it had to be bound again, else None.
+        """See to it that the path leads to this engine; the new socket to listen on where it had to
+        be bound again, else None.
 
-        A directory that is gone is made again, one that others may enter is closed to them, and a lock that is gone is taken again. Connections of clients
-        are not touched. `listener` is the new socket then; the one before may be closed by the caller. Raises `EngineError` where that can't be done,
-        because another engine, another file or another user's directory is in its place, or the directory can't be made; it can be tried again.
+        A directory that is gone is made again, one that others may enter is closed to them, and a
+        lock that is gone is taken again. Connections of clients are not touched. `listener` is the
+        new socket then; the one before may be closed by the caller. Raises `EngineError` where that
+        can't be done, because another engine, another file or another user's directory is in its
+        place, or the directory can't be made; it can be tried again.
         """
         self._keep_directory_private()
         if _identity(self._lock_path) != _identity_of(self._lock):
@@ -71,7 +83,8 @@ class OwnedSocket:
         return self.listener
 
     def close(self) -> None:
-        """Close the socket, and remove its file and the lock's if they are still the ones that were made."""
+        """Close the socket, and remove its file and the lock's if they are still the ones that were
+        made."""
         for each in (self.listener, *self._superseded):
             each.close()
         with suppress(OSError):
@@ -80,7 +93,8 @@ class OwnedSocket:
         self._release_lock()
 
     def _release_lock(self) -> None:
-        # While it is still locked: whoever waits for it finds another file in its place, or none, and looks again.
+        # While it is still locked: whoever waits for it finds another file in its place, or none,
+        # and looks again.
         with suppress(OSError):
             if _identity(self._lock_path) == _identity_of(self._lock):
                 self._lock_path.unlink()
@@ -92,8 +106,12 @@ class OwnedSocket:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = directory.stat()
             if status.st_uid != os.geteuid():
-                raise EngineError(f"The directory {directory} of the management socket belongs to another user now.", "Remove it, or start the engine again.")
-            # Whoever may write there could put another socket in its place, and without these rights it can't be bound again.
+                raise EngineError(
+                    f"The directory {directory} of the management socket belongs to another user now.",
+                    "Remove it, or start the engine again.",
+                )
+            # Whoever may write there could put another socket in its place, and without these
+            # rights it can't be bound again.
             if stat.S_IMODE(status.st_mode) & 0o777 != 0o700:
                 directory.chmod(0o700)
         except OSError as error:
@@ -103,9 +121,11 @@ class OwnedSocket:
 
 @contextmanager
 def owned_socket(path: Path) -> Iterator[OwnedSocket]:
-    """A Unix socket bound at *path*, to listen on. At the end its file is removed if it is still the one that was bound.
+    """A Unix socket bound at *path*, to listen on. At the end its file is removed if it is still
+    the one that was bound.
 
-    What a dead engine left at *path* is replaced. Raises `EngineError` where an engine that is alive owns it, or where it can't be bound.
+    What a dead engine left at *path* is replaced. Raises `EngineError` where an engine that is
+    alive owns it, or where it can't be bound.
     """
     owned = OwnedSocket(path)
     try:
@@ -134,24 +154,33 @@ def _bind(path: Path) -> tuple[socket.socket, _Identity]:
             listener.close()
             raise
     except OSError as error:
-        raise EngineError(f"The management socket {path} can't be made: {error.strerror or error}.", "Look at its directory and its rights.") from error
+        raise EngineError(
+            f"The management socket {path} can't be made: {error.strerror or error}.",
+            "Look at its directory and its rights.",
+        ) from error
     return listener, (status.st_dev, status.st_ino)
 
 
 def _make_room(path: Path) -> None:
-    """Remove what a dead engine left at *path*. Raises `EngineError` where an engine that is alive listens there, or something else than a socket is there."""
+    """Remove what a dead engine left at *path*. Raises `EngineError` where an engine that is alive
+    listens there, or something else than a socket is there."""
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISSOCK(mode):
             what = "a directory" if stat.S_ISDIR(mode) else "a file that is no socket"
-            raise EngineError(f"In the place of the management socket {path} is {what}.", "Move it away.")
+            raise EngineError(
+                f"In the place of the management socket {path} is {what}.", "Move it away."
+            )
         if _is_alive(path):
             raise _in_use(path)
         path.unlink(missing_ok=True)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise EngineError(f"The management socket {path} can't be made: {error.strerror or error}.", "Look at its directory and its rights.") from error
+        raise EngineError(
+            f"The management socket {path} can't be made: {error.strerror or error}.",
+            "Look at its directory and its rights.",
+        ) from error
 
 
 def _identity(path: Path) -> _Identity | None:
@@ -168,13 +197,17 @@ def _identity_of(descriptor: int) -> _Identity:
 
 
 def _locked(lock: Path, path: Path) -> int:
-    """A descriptor that holds the lock in the file *lock* of the socket *path*; raises `EngineError`, also where another process holds it."""
+    """A descriptor that holds the lock in the file *lock* of the socket *path*; raises
+    `EngineError`, also where another process holds it."""
     try:
         return _open_locked(lock)
     except BlockingIOError as error:
         raise _in_use(path) from error
     except OSError as error:
-        raise EngineError(f"The lock {lock} of the management socket can't be taken: {error.strerror}.", "Look at its directory and its rights.") from error
+        raise EngineError(
+            f"The lock {lock} of the management socket can't be taken: {error.strerror}.",
+            "Look at its directory and its rights.",
+        ) from error
 
 
 def _open_locked(lock: Path) -> int:
@@ -194,7 +227,8 @@ def _open_locked(lock: Path) -> int:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether somebody accepts connections at *path*: an engine of an earlier version, which takes no lock."""
+    """Whether somebody accepts connections at *path*: an engine of an earlier version, which takes
+    no lock."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_TIMEOUT)
         try:
@@ -208,14 +242,17 @@ def _is_alive(path: Path) -> bool:
 
 
 def _listener_pid(path: Path) -> int | None:
-    """The pid of the process that listens at *path*; None where nobody does, or the system does not tell (unix(7), SO_PEERCRED)."""
+    """The pid of the process that listens at *path*; None where nobody does, or the system does not
+    tell (unix(7), SO_PEERCRED)."""
     if sys.platform != "linux":
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_TIMEOUT)
         try:
             probe.connect(str(path))
-            pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+            pid, _, _ = struct.unpack(
+                "3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            )
         except OSError:
             return None
     return pid if isinstance(pid, int) and pid > 0 else None

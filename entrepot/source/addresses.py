@@ -1,22 +1,22 @@
 """Addresses that a source names, and to which of them a connection may go.
 
-A registry, its realm or a redirect of its storage names a host. Whoever runs the source chooses that
-name and what it resolves to, so the address that is connected to is judged three times:
+A registry, its realm or a redirect of its storage names a host. Whoever runs the source chooses
+that name and what it resolves to, so the address that is connected to is judged three times:
 
-1. as literal text, in every form that `inet_aton(3)` reads (``0x7f.1``, ``2130706433``, ``0177.1``),
-   before a request is sent, at every hop;
+1. as literal text, in every form that `inet_aton(3)` reads (``0x7f.1``, ``2130706433``,
+   ``0177.1``), before a request is sent, at every hop;
 2. after every look-up, where addresses that are refused are left out (`entrepot.source.transport`);
 3. when the socket is made, which also covers cached look-ups and each try of happy eyeballs.
 
-Refused are loopback, link-local, unspecified, multicast and broadcast addresses, and the addresses at
-which clouds tell a machine its own secrets, also where one of IPv6 carries one of these (IPv4-mapped
-and -compatible, NAT64, SIIT, 6to4, Teredo). Private networks (10/8, 172.16/12, 192.168/16, fc00::/7) are
-allowed on purpose: registries of companies are there.
+Refused are loopback, link-local, unspecified, multicast and broadcast addresses, and the addresses
+at which clouds tell a machine its own secrets, also where one of IPv6 carries one of these
+(IPv4-mapped and -compatible, NAT64, SIIT, 6to4, Teredo). Private networks (10/8, 172.16/12,
+192.168/16, fc00::/7) are allowed on purpose: registries of companies are there.
 
 What the administrator wrote stays allowed (`Reach`): the host of an endpoint or realm in
 ``settings.toml`` may be anywhere, and an endpoint at a literal loopback address may send us around
-loopback, where its own parts run. Through a proxy of the environment it is the proxy that looks names
-up, so only the first judgement is ours; the proxy itself may be anywhere.
+loopback, where its own parts run. Through a proxy of the environment it is the proxy that looks
+names up, so only the first judgement is ours; the proxy itself may be anywhere.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ HOST_LENGTH = 253
 
 METADATA = frozenset(
     {
-        # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others are link-local.
+        # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others
+        # are link-local.
         IPv4Address("168.63.129.16"),
         IPv4Address("100.100.100.200"),
         IPv4Address("192.0.0.192"),
@@ -75,7 +76,9 @@ def parse_address(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
     if ":" in raw_host:
         return url if literal_address(raw_host) is not None else None
     labels = raw_host.removesuffix(".").split(".")
-    if len(raw_host) > HOST_LENGTH or not all(0 < len(label) < 64 and _is_label(label) for label in labels):
+    if len(raw_host) > HOST_LENGTH or not all(
+        0 < len(label) < 64 and _is_label(label) for label in labels
+    ):
         return None
     return url
 
@@ -100,7 +103,8 @@ def literal_address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def is_local(host: str) -> bool:
-    """Whether *host* literally names this machine or its surroundings, to which no public registry may send us."""
+    """Whether *host* literally names this machine or its surroundings, to which no public registry
+    may send us."""
     if _is_localhost(host):
         return True
     address = literal_address(host)
@@ -116,9 +120,16 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_address(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is this machine, its link, many machines at once, or where a cloud keeps the secrets of the machine."""
+    """Whether an address is this machine, its link, many machines at once, or where a cloud keeps
+    the secrets of the machine."""
     return any(
-        each.is_loopback or each.is_link_local or each.is_unspecified or each.is_multicast or each in METADATA or each == _BROADCAST or each in _THIS_NETWORK
+        each.is_loopback
+        or each.is_link_local
+        or each.is_unspecified
+        or each.is_multicast
+        or each in METADATA
+        or each == _BROADCAST
+        or each in _THIS_NETWORK
         for each in (address, *_meant(address))
     )
 
@@ -134,7 +145,8 @@ def _is_localhost(host: str) -> bool:
 
 
 def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The addresses of IPv4 that one of IPv6 stands for; the address itself when it stands for none."""
+    """The addresses of IPv4 that one of IPv6 stands for; the address itself when it stands for
+    none."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None:
@@ -159,28 +171,40 @@ class Reach:
     loopback: bool = False
     """Whether the registry runs on this machine, so that its parts do."""
     public: bool = False
-    """Whether only addresses of the internet are meant, and no private network: what comes from there goes to a stranger."""
+    """Whether only addresses of the internet are meant, and no private network: what comes from
+    there goes to a stranger."""
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def of(registry: SourceRegistry) -> Reach:
-        """What the configuration of a registry allows. What the built-in table says of a registry places nothing on this machine."""
-        of_table = next((each for each in TABLE if each.login_server == registry.login_server), None)
+        """What the configuration of a registry allows. What the built-in table says of a registry
+        places nothing on this machine."""
+        of_table = next(
+            (each for each in TABLE if each.login_server == registry.login_server), None
+        )
         named = set(registry.realms) - set(of_table.realms if of_table is not None else ())
         endpoint = of_table.endpoint if of_table is not None else f"https://{registry.login_server}"
         if registry.declared or registry.endpoint != endpoint:
             named |= {registry.endpoint, f"//{registry.login_server}"}
-        return Reach(frozenset(httpx.URL(each).host for each in named), is_loopback(httpx.URL(registry.endpoint).host))
+        return Reach(
+            frozenset(httpx.URL(each).host for each in named),
+            is_loopback(httpx.URL(registry.endpoint).host),
+        )
 
     def permits_host(self, host: str) -> bool:
         """Whether a request may be sent to *host*, by its literal text."""
         if self.public:
-            return not is_local(host) and ((address := literal_address(host)) is None or is_public_address(address))
+            return not is_local(host) and (
+                (address := literal_address(host)) is None or is_public_address(address)
+            )
         return host in self.hosts or not is_local(host) or (self.loopback and is_loopback(host))
 
     def permits_address(self, address: str) -> bool:
-        """Whether a connection may be made to what a host that the administrator did not name was resolved to."""
+        """Whether a connection may be made to what a host that the administrator did not name was
+        resolved to."""
         literal = literal_address(address)
         if self.public:
             return literal is not None and is_public_address(literal)
-        return literal is not None and (not is_local_address(literal) or (self.loopback and is_loopback(address)))
+        return literal is not None and (
+            not is_local_address(literal) or (self.loopback and is_loopback(address))
+        )

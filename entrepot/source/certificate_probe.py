@@ -1,8 +1,8 @@
 """The certificate that a server presents, looked at without trusting it, to say why it is refused.
 
-The connection ends as soon as the certificate is here. Only where it is the time that is in question,
-a request goes over it, without any credential, and of its answer nothing is used but the Date header:
-what a stranger says decides no more than the words of an error.
+The connection ends as soon as the certificate is here. Only where it is the time that is in
+question, a request goes over it, without any credential, and of its answer nothing is used but the
+Date header: what a stranger says decides no more than the words of an error.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class _Handshake(ssl.SSLObject):
     """An end of a connection that is over once the certificate is here, unless a date is asked for."""
 
     def do_handshake(self) -> None:
-        """One step; at the end the context remembers the connection. Raises `ssl.SSLError` to end it."""
+        """One step; at the end the context remembers the connection. Raises `ssl.SSLError` to end
+        it."""
         super().do_handshake()
         looking = self.context
         assert isinstance(looking, _Looking)
@@ -105,7 +106,9 @@ async def speaks_http(url: httpx.URL, reach: Reach) -> bool:
     transport = SourceTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connections=1, reach=reach)
     try:
         async with asyncio.timeout(PRESENT_TIMEOUT):
-            response = await transport.handle_async_request(_head(url.copy_with(scheme="http", port=port)))
+            response = await transport.handle_async_request(
+                _head(url.copy_with(scheme="http", port=port))
+            )
             await response.aclose()
     except (TimeoutError, httpx.TransportError, ValueError):
         return False
@@ -179,7 +182,9 @@ def _names_issuer(certificate: x509.Certificate) -> bool:
     from cryptography.x509.oid import AuthorityInformationAccessOID
 
     try:
-        access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+        access = certificate.extensions.get_extension_for_class(
+            x509.AuthorityInformationAccess
+        ).value
     except x509.ExtensionNotFound:
         return False
     return any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)

@@ -1,11 +1,14 @@
 """Hosts that can't be reached, and when they are tried again.
 
-A host that takes no connection or stays silent costs every request its time-outs, and clients wait with us. So after the first request that failed in this
-way, with all its attempts, nothing is sent to that host any more: what is held is served at once, and what is not held fails at once. Meanwhile one small
-request after another tries whether the host answers again, with growing pauses in between; the first answer lets all requests pass.
+A host that takes no connection or stays silent costs every request its time-outs, and clients wait
+with us. So after the first request that failed in this way, with all its attempts, nothing is sent
+to that host any more: what is held is served at once, and what is not held fails at once. Meanwhile
+one small request after another tries whether the host answers again, with growing pauses in
+between; the first answer lets all requests pass.
 
-Only connections count: a name that is not known, no connection, no TLS, silence. A host that answers is there, whatever it says; and a repository that never
-gets its answer does not speak for the host while others get theirs.
+Only connections count: a name that is not known, no connection, no TLS, silence. A host that
+answers is there, whatever it says; and a repository that never gets its answer does not speak for
+the host while others get theirs.
 """
 
 from __future__ import annotations
@@ -21,16 +24,20 @@ from entrepot.source.errors import SourceAvoided, SourceUnreachable
 from entrepot.tasks import OwnedTasks
 
 FIRST_PAUSE = 1.0
-"""Seconds until a host that could not be reached is first tried again; doubled each time, and made a little longer or shorter at random."""
+"""Seconds until a host that could not be reached is first tried again; doubled each time, and made
+a little longer or shorter at random."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries at the most, so that a source that is back is used within about a minute."""
+"""Seconds between two tries at the most, so that a source that is back is used within about a
+minute."""
 
 SUSPECTED_FOR = 30.0
-"""Seconds for which a host that kept a client waiting is not waited for again, unless it answers before."""
+"""Seconds for which a host that kept a client waiting is not waited for again, unless it answers
+before."""
 
 GIVEN_UP_AT_ONCE = 32
-"""Hosts of one source that are tried again at the same time: a source that redirects to ever more hosts that are not there starts no more tasks than that."""
+"""Hosts of one source that are tried again at the same time: a source that redirects to ever more
+hosts that are not there starts no more tasks than that."""
 
 REMEMBERED = 1_000
 """Hosts that are remembered. Storage behind a redirect may have many names."""
@@ -39,7 +46,13 @@ REMEMBERED = 1_000
 class Breaker:
     """One host of a source registry. *origin* is its scheme, name and port; `Breakers` owns it."""
 
-    def __init__(self, login_server: str, origin: str, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        login_server: str,
+        origin: str,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
         self.login_server = login_server
         self.origin = origin
         self.answers = 0
@@ -64,7 +77,11 @@ class Breaker:
     @property
     def next_try(self) -> float | None:
         """When it is next tried, in seconds since the epoch, on the wall clock as it stands now."""
-        return None if self.next_try_at is None else self._wall_clock() + (self.next_try_at - self._clock())
+        return (
+            None
+            if self.next_try_at is None
+            else self._wall_clock() + (self.next_try_at - self._clock())
+        )
 
     def answered(self) -> None:
         """An answer came, of whatever kind."""
@@ -84,10 +101,17 @@ class Breaker:
 class Breakers:
     """All hosts of all source registries. It owns the tasks that try again.
 
-    *wait* waits between two tries; *on_change* is told when a host is given up and when it answers again. *clock* is monotonic, *wall_clock* since the epoch.
+    *wait* waits between two tries; *on_change* is told when a host is given up and when it answers
+    again. *clock* is monotonic, *wall_clock* since the epoch.
     """
 
-    def __init__(self, clock: Callable[[], float], wall_clock: Callable[[], float], *, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        *,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.wait = wait
         self.on_change: Callable[[Breaker], None] = lambda _: None
         self._clock = clock
@@ -106,21 +130,37 @@ class Breakers:
         found = self._breakers.get(key)
         if found is None:
             found = self._breakers[key] = Breaker(*key, self._clock, self._wall_clock)
-            for each in [each for each, breaker in self._breakers.items() if breaker.since is None][: max(0, len(self._breakers) - REMEMBERED)]:
+            for each in [each for each, breaker in self._breakers.items() if breaker.since is None][
+                : max(0, len(self._breakers) - REMEMBERED)
+            ]:
                 del self._breakers[each]
         return found
 
     def open_of(self, login_server: str) -> Breaker | None:
-        """A host of a source registry to which nothing is sent now, the one that was given up first."""
-        found = [each for each in self._breakers.values() if each.login_server == login_server and each.since is not None]
+        """A host of a source registry to which nothing is sent now, the one that was given up
+        first."""
+        found = [
+            each
+            for each in self._breakers.values()
+            if each.login_server == login_server and each.since is not None
+        ]
         return min(found, key=lambda each: each.since or 0.0, default=None)
 
-    def give_up(self, breaker: Breaker, error: SourceUnreachable, reaches: Callable[[str], Awaitable[bool]]) -> None:
+    def give_up(
+        self, breaker: Breaker, error: SourceUnreachable, reaches: Callable[[str], Awaitable[bool]]
+    ) -> None:
         """Send nothing to a host until *reaches* says that its origin answers again."""
-        given_up = sum(each.since is not None and each.login_server == breaker.login_server for each in self._breakers.values())
+        given_up = sum(
+            each.since is not None and each.login_server == breaker.login_server
+            for each in self._breakers.values()
+        )
         if breaker.since is not None or given_up >= GIVEN_UP_AT_ONCE:
             return
-        breaker.since, breaker.error, breaker.next_try_at = self._wall_clock(), error, self._clock() + FIRST_PAUSE
+        breaker.since, breaker.error, breaker.next_try_at = (
+            self._wall_clock(),
+            error,
+            self._clock() + FIRST_PAUSE,
+        )
         self.on_change(breaker)
         self._tasks.start(self._try_again(breaker, reaches), f"trying {breaker.origin} again")
 

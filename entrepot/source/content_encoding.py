@@ -1,12 +1,13 @@
-"""Bodies that were compressed on the way, although they were asked for as they are (``Accept-Encoding: identity``).
+"""Bodies that were compressed on the way, although they were asked for as they are
+(``Accept-Encoding: identity``).
 
-A ``Content-Encoding`` header is of little help: storage often has it on a layer that is a gzip file and
-is sent as it was stored, while a proxy or CDN that compresses what passes sets the same header. So the
-header only says that two readings are possible, as the bytes came and decoded, and the digest says
-which of them is right.
+A ``Content-Encoding`` header is of little help: storage often has it on a layer that is a gzip file
+and is sent as it was stored, while a proxy or CDN that compresses what passes sets the same header.
+So the header only says that two readings are possible, as the bytes came and decoded, and the
+digest says which of them is right.
 
-Decoded are gzip and deflate (RFC 9110, section 8.4.1), by the standard library. Nothing asked for the
-others, and what has their label may still be right as it came.
+Decoded are gzip and deflate (RFC 9110, section 8.4.1), by the standard library. Nothing asked for
+the others, and what has their label may still be right as it came.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ class NotDecodable(ValueError):
 
 
 def coding_of(headers: Mapping[str, str]) -> str | None:
-    """The outermost coding that a body is labelled with, in lower case and cut to 32 characters; None for none."""
-    codings = [coding.strip().lower() for coding in headers.get("content-encoding", "")[:256].split(",")]
-    return next((coding[:32] for coding in reversed(codings) if coding not in {"", "identity"}), None)
+    """The outermost coding that a body is labelled with, in lower case and cut to 32 characters;
+    None for none."""
+    codings = [
+        coding.strip().lower() for coding in headers.get("content-encoding", "")[:256].split(",")
+    ]
+    return next(
+        (coding[:32] for coding in reversed(codings) if coding not in {"", "identity"}), None
+    )
 
 
 class Decoder:
@@ -52,7 +58,8 @@ class Decoder:
         self._has_ended = False
 
     def feed(self, content: bytes) -> Iterator[bytes]:
-        """The decoded pieces of what comes next; raises `NotDecodable`. It works while it is iterated over."""
+        """The decoded pieces of what comes next; raises `NotDecodable`. It works while it is
+        iterated over."""
         while True:
             if self._inflate is None:
                 content, self._first = self._first + content, b""
@@ -81,7 +88,11 @@ class Decoder:
         if self._coding != "deflate":
             return 16 + zlib.MAX_WBITS
         # With the header of zlib, as it should be, or without, as some send it.
-        return zlib.MAX_WBITS if content[0] & 0x0F == 8 and int.from_bytes(content[:2], "big") % 31 == 0 else -zlib.MAX_WBITS
+        return (
+            zlib.MAX_WBITS
+            if content[0] & 0x0F == 8 and int.from_bytes(content[:2], "big") % 31 == 0
+            else -zlib.MAX_WBITS
+        )
 
     def close(self) -> None:
         """Raise `NotDecodable` when the compressed bytes ended too early."""
@@ -90,12 +101,14 @@ class Decoder:
 
 
 def is_json(content: bytes) -> bool:
-    """Whether a document begins as JSON does that a registry sends: an object or a list, after white space or a byte order mark."""
+    """Whether a document begins as JSON does that a registry sends: an object or a list, after
+    white space or a byte order mark."""
     return content[:100].removeprefix(codecs.BOM_UTF8).lstrip()[:1] in {b"{", b"["}
 
 
 def document_coding(content: bytes, coding: str | None) -> str | None:
-    """What a document is compressed with that is labelled with *coding*; None where it is as it was stored.
+    """What a document is compressed with that is labelled with *coding*; None where it is as it was
+    stored.
 
     What has the first bytes of a gzip file is one without a label too: no JSON begins so.
     """
@@ -105,7 +118,8 @@ def document_coding(content: bytes, coding: str | None) -> str | None:
 
 
 def decode_document(content: bytes, coding: str | None, limit: int) -> bytes | None:
-    """A document without the *coding* that `document_coding` names, or as it came; None when it is larger than *limit* bytes."""
+    """A document without the *coding* that `document_coding` names, or as it came; None when it is
+    larger than *limit* bytes."""
     if coding is None:
         return content
     decoder = Decoder(coding)
@@ -124,12 +138,18 @@ def decode_document(content: bytes, coding: str | None, limit: int) -> bytes | N
 
 
 def seems_encoded(first: bytes, coding: str, *, length: int | None, size: int | None) -> bool:
-    """Whether a blob of *size* bytes that begins with *first* was compressed on the way, and not only labelled so.
+    """Whether a blob of *size* bytes that begins with *first* was compressed on the way, and not
+    only labelled so.
 
-    *length* is that of the body. Where both are known and equal it was not; else it was if it can be decoded, unless that gives a tar archive: layers are
-    compressed when they are stored, so that is one whose label says what it is.
+    *length* is that of the body. Where both are known and equal it was not; else it was if it can
+    be decoded, unless that gives a tar archive: layers are compressed when they are stored, so that
+    is one whose label says what it is.
     """
-    if coding not in DECODED or (length is not None and length == size) or (coding != "deflate" and not first.startswith(_GZIP)):
+    if (
+        coding not in DECODED
+        or (length is not None and length == size)
+        or (coding != "deflate" and not first.startswith(_GZIP))
+    ):
         return False
     decoded = b""
     try:

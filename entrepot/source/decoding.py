@@ -15,12 +15,15 @@ import msgspec
 T = TypeVar("T")
 
 MEDIA_TYPE_LENGTH = 255
-"""The longest media type, in characters: RFC 6838, section 4.2, allows 127 on each side of its slash."""
+"""The longest media type, in characters: RFC 6838, section 4.2, allows 127 on each side of its
+slash."""
 
 LINK_LENGTH = 8 * 1024
 """Characters of all ``Link`` headers that are looked at: one link with a long opaque token is 2 kB."""
 
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.IGNORECASE | re.ASCII)
+_MEDIA_TYPE = re.compile(
+    r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.IGNORECASE | re.ASCII
+)
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _CONTENT_RANGE = re.compile(r"bytes[ \t]{1,8}([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 _UNSATISFIED_RANGE = re.compile(r"bytes[ \t]{1,8}\*/([0-9]{1,15})")
@@ -31,7 +34,8 @@ class Undecodable(ValueError):
 
 
 def decode(content: bytes, kind: type[T]) -> T:
-    """*content* as *kind*; raises `Undecodable`, also for JSON that is nested deeper than Python's stack.
+    """*content* as *kind*; raises `Undecodable`, also for JSON that is nested deeper than Python's
+    stack.
 
     A byte order mark in front is passed over (RFC 8259, section 8.1).
     """
@@ -57,7 +61,8 @@ def parse_media_type(text: str) -> str | None:
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
-    """First byte, last byte and whole size of a 206 (RFC 9110, section 14.4); None for anything else. The size is None where it is left open."""
+    """First byte, last byte and whole size of a 206 (RFC 9110, section 14.4); None for anything
+    else. The size is None where it is left open."""
     part = _CONTENT_RANGE.fullmatch(text.strip(" \t")[:64])
     if part is None:
         return None
@@ -71,7 +76,8 @@ def parse_unsatisfied_range(text: str) -> int | None:
 
 
 def next_link(text: str) -> str | None:
-    """The target of the link to the next page in a ``Link`` header (RFC 8288), as it was written; None when there is none."""
+    """The target of the link to the next page in a ``Link`` header (RFC 8288), as it was written;
+    None when there is none."""
     text = text[:LINK_LENGTH]
     start = text.find("<")
     while start != -1:

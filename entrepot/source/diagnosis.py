@@ -4,9 +4,9 @@ The sentence is made once, here, and goes as it is to the client whose pull fail
 source, ``doctor``, the dashboard and the log.
 
 Of an error the innermost part speaks: transports wrap what the system said. What the system says is
-not always what is wrong, so the surroundings are looked at: a certificate that is "not yet valid" is
-the source's fault only where the clock is right, and a name that is not found says nothing of the name
-where no name server is set up. Such looks happen after a failure only.
+not always what is wrong, so the surroundings are looked at: a certificate that is "not yet valid"
+is the source's fault only where the clock is right, and a name that is not found says nothing of
+the name where no name server is set up. Such looks happen after a failure only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ from entrepot.source.environment import (
     trust_store_problem,
 )
 from entrepot.source.errors import SourceUnreachable
-from entrepot.source.proxies import BehindProxyUnreachable, Proxy, ProxyFailed, ProxyUnusable, proxy_of
+from entrepot.source.proxies import (
+    BehindProxyUnreachable,
+    Proxy,
+    ProxyFailed,
+    ProxyUnusable,
+    proxy_of,
+)
 
 CERTIFICATE_CURE: Final = "If it is your company's or a proxy's, name its certificate as ca_file in settings.toml or add it to the system's."
 """What to do about an authority that is not trusted."""
@@ -55,7 +61,15 @@ _SELF_SIGNED = 18
 _NO_ISSUER = frozenset({2, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 63, 64})
 
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE"})
+_NOT_TLS = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "UNKNOWN_PROTOCOL",
+        "HTTP_REQUEST",
+        "HTTPS_PROXY_REQUEST",
+        "RECORD_LAYER_FAILURE",
+    }
+)
 _TOO_OLD = frozenset(
     {
         "UNSUPPORTED_PROTOCOL",
@@ -73,7 +87,8 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whom a request was for. *name* is the login server of the source registry, *url* what was asked."""
+    """Whom a request was for. *name* is the login server of the source registry, *url* what was
+    asked."""
 
     name: str
     url: httpx.URL
@@ -98,7 +113,8 @@ class Place:
 class Diagnosis:
     """Names the cause of a request that got no answer. All source registries share one.
 
-    *looks*: whether the surroundings and the certificate are looked at; a transport of a test has none.
+    *looks*: whether the surroundings and the certificate are looked at; a transport of a test has
+    none.
     """
 
     def __init__(self, clock: ClockEvidence | None = None, *, looks: bool = False) -> None:
@@ -109,7 +125,9 @@ class Diagnosis:
         """An answer came over a connection that was trusted: its Date says what time it is."""
         self.clock.note(login_server, headers)
 
-    async def explain(self, error: httpx.TransportError, name: str, reach: Reach | None = None) -> SourceUnreachable:
+    async def explain(
+        self, error: httpx.TransportError, name: str, reach: Reach | None = None
+    ) -> SourceUnreachable:
         """What to tell of a failed request of *error* to the source registry *name*."""
         place = Place(name, error.request.url, reach if reach is not None else Reach())
         return SourceUnreachable.of_cause(await self.cause(error, place))
@@ -124,7 +142,11 @@ class Diagnosis:
                 return _of_proxy_certificate(chain, place, failed.proxy)
             return await self._of_tls(chain, place, proxy)
         cause = _of_limits(chain, place)
-        if cause is None and self._looks and _concerns_network(chain, proxy.host if proxy is not None else place.url.host):
+        if (
+            cause is None
+            and self._looks
+            and _concerns_network(chain, proxy.host if proxy is not None else place.url.host)
+        ):
             cause = await asyncio.to_thread(_of_surroundings, chain, place)
         if cause is None and failed is not None:
             cause = _of_proxy(failed, chain, place)
@@ -135,16 +157,27 @@ class Diagnosis:
         return cause if cause is not None else _of_network(chain, error, place)
 
     def clock_problem(self, *, tolerance: float = CLOCK_WRONG) -> Cause | None:
-        """What is wrong with this machine's clock by *tolerance* seconds or more, as far as is known."""
+        """What is wrong with this machine's clock by *tolerance* seconds or more, as far as is
+        known."""
         ahead = self.clock.ahead()
         if ahead is not None:
-            return self.clock_cause(ahead, f", by the Date of {self.clock.witnesses}") if abs(ahead) >= tolerance else None
+            return (
+                self.clock_cause(ahead, f", by the Date of {self.clock.witnesses}")
+                if abs(ahead) >= tolerance
+                else None
+            )
         behind = self.clock.behind_records
-        return self.clock_cause(behind, " at least, by what was written here before") if behind >= tolerance else None
+        return (
+            self.clock_cause(behind, " at least, by what was written here before")
+            if behind >= tolerance
+            else None
+        )
 
     def clock_cause(self, ahead: float, so: str = "") -> Cause:
         """The clock is *ahead* seconds behind what is right; *so* says what comes of it."""
-        return Cause(CauseCode.CLOCK_WRONG, f"{clock_is(ahead, self.clock.wall_clock())}{so}.", CLOCK_CURE)
+        return Cause(
+            CauseCode.CLOCK_WRONG, f"{clock_is(ahead, self.clock.wall_clock())}{so}.", CLOCK_CURE
+        )
 
     # TLS
 
@@ -162,7 +195,11 @@ class Diagnosis:
             return self._expired(certificate, place)
         if code in _WRONG_NAME:
             return _wrong_name(certificate, place)
-        problem = await asyncio.to_thread(trust_store_problem) if self._looks and code in _NO_ISSUER else None
+        problem = (
+            await asyncio.to_thread(trust_store_problem)
+            if self._looks and code in _NO_ISSUER
+            else None
+        )
         if problem is not None:
             why, cure = problem
             return Cause(
@@ -189,7 +226,11 @@ class Diagnosis:
         begins = certificate.not_before.timestamp() if certificate is not None else None
         ahead = self._clock_ahead(certificate, place.name)
         so = f", so the certificate of {place.shown} counts as not yet valid"
-        if ahead is not None and ahead >= CLOCK_WRONG and (begins is None or wall + ahead >= begins - CLOCK_WRONG):
+        if (
+            ahead is not None
+            and ahead >= CLOCK_WRONG
+            and (begins is None or wall + ahead >= begins - CLOCK_WRONG)
+        ):
             return self.clock_cause(ahead, so)
         if ahead is None and begins is not None and begins > wall:
             # No authority signs for the future: the clock is behind by that much at least.
@@ -206,7 +247,9 @@ class Diagnosis:
         ends = certificate.not_after.timestamp() if certificate is not None else None
         ahead = self._clock_ahead(certificate, place.name)
         if ahead is not None and ahead <= -CLOCK_WRONG and (ends is None or wall + ahead <= ends):
-            return self.clock_cause(ahead, f", so the certificate of {place.shown} counts as expired")
+            return self.clock_cause(
+                ahead, f", so the certificate of {place.shown} counts as expired"
+            )
         since = f" on {_day(certificate.not_after)}" if certificate is not None else ""
         return Cause(
             CauseCode.CERTIFICATE_EXPIRED,
@@ -215,21 +258,30 @@ class Diagnosis:
         )
 
     def _clock_ahead(self, certificate: Certificate | None, name: str) -> float | None:
-        """By how much right time is ahead of the clock: by trusted sources, records, or this server."""
+        """By how much right time is ahead of the clock: by trusted sources, records, or this
+        server."""
         wall = self.clock.wall_clock()
         trusted = self.clock.ahead(without=name)
         if trusted is not None:
             return trusted
-        stated = certificate.date - wall if certificate is not None and certificate.date is not None else None
+        stated = (
+            certificate.date - wall
+            if certificate is not None and certificate.date is not None
+            else None
+        )
         if stated is not None and stated >= self.clock.behind_records:
             return stated
         return self.clock.behind_records or stated
 
     async def _of_handshake(self, chain: list[BaseException], place: Place) -> Cause:
-        reasons = {getattr(each, "reason", None) for each in chain if isinstance(each, ssl.SSLError)}
+        reasons = {
+            getattr(each, "reason", None) for each in chain if isinstance(each, ssl.SSLError)
+        }
         where = f"{place.shown}, port {place.port},"
         if reasons & _NOT_TLS and self._looks and await speaks_http(place.url, place.reach):
-            address = f"http://{place.url.netloc.decode('ascii')}" + ("" if place.url.port else ":443")
+            address = f"http://{place.url.netloc.decode('ascii')}" + (
+                "" if place.url.port else ":443"
+            )
             # Over http credentials leave this machine for nowhere, and settings.toml has to say so.
             lines = f'endpoint = "{address}"'
             lines += "" if is_loopback(place.host) else ' and sign_in = "none"'
@@ -244,7 +296,9 @@ class Diagnosis:
                 f"{where} speaks no TLS that is safe: it has no version or cipher in common with this machine.",
                 "Whoever runs it must offer TLS 1.2 or newer with today's ciphers.",
             )
-        said = printable(", ".join(sorted(each for each in reasons if each)).lower().replace("_", " "), 100)
+        said = printable(
+            ", ".join(sorted(each for each in reasons if each)).lower().replace("_", " "), 100
+        )
         return Cause(
             CauseCode.TLS_FAILED,
             f"{where} can't be reached safely: no TLS connection comes about{f' ({said})' if said else ''}.",
@@ -313,7 +367,11 @@ def _of_network(chain: list[BaseException], error: BaseException, place: Place) 
             "Check the network, a firewall or a proxy on the way.",
         )
     if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-        return Cause(CauseCode.ANSWER_SILENT, f"{where} takes the connection but does not answer in time.", "Try again later.")
+        return Cause(
+            CauseCode.ANSWER_SILENT,
+            f"{where} takes the connection but does not answer in time.",
+            "Try again later.",
+        )
     if isinstance(error, httpx.ProxyError):
         return Cause(
             CauseCode.PROXY_FAILS,
@@ -322,7 +380,11 @@ def _of_network(chain: list[BaseException], error: BaseException, place: Place) 
         )
     # asyncio has resets of its own, without a number, where a connection ends within a handshake.
     is_ended = any(isinstance(each, (ConnectionResetError, BrokenPipeError)) for each in chain)
-    if is_ended and place.url.scheme == "https" and isinstance(error, (httpx.ConnectError, OSError)):
+    if (
+        is_ended
+        and place.url.scheme == "https"
+        and isinstance(error, (httpx.ConnectError, OSError))
+    ):
         return Cause(
             CauseCode.CONNECTION_ENDED,
             f"{where} can't be reached: it ends the connection on port {place.port} before TLS is agreed on.",
@@ -334,7 +396,11 @@ def _of_network(chain: list[BaseException], error: BaseException, place: Place) 
             f"{where} can't be reached: it takes no connections on port {place.port}.",
             "Check the network, or whether the registry is up.",
         )
-    return Cause(CauseCode.CONNECTION_ENDED, f"{where} ends the connection without an answer.", "Try again later.")
+    return Cause(
+        CauseCode.CONNECTION_ENDED,
+        f"{where} ends the connection without an answer.",
+        "Try again later.",
+    )
 
 
 def _concerns_network(chain: list[BaseException], host: str) -> bool:
@@ -354,13 +420,21 @@ def _of_surroundings(chain: list[BaseException], place: Place) -> Cause | None:
             "This machine has no network: no route leads out of it.",
             "Connect it. An engine in a container needs a network too (not --network none).",
         )
-    if (lookup is None or lookup.errno != socket.EAI_NONAME) and errno.ENETUNREACH not in numbers and not has_name_server():
+    if (
+        (lookup is None or lookup.errno != socket.EAI_NONAME)
+        and errno.ENETUNREACH not in numbers
+        and not has_name_server()
+    ):
         return Cause(
             CauseCode.NAME_SERVER_MISSING,
             "This machine has no name server: /etc/resolv.conf names none.",
             "Add a line to it: nameserver ADDRESS. For a container, start it with --dns ADDRESS.",
         )
-    if errno.ENETUNREACH in numbers and has_route(socket.AF_INET) and not has_route(socket.AF_INET6):
+    if (
+        errno.ENETUNREACH in numbers
+        and has_route(socket.AF_INET)
+        and not has_route(socket.AF_INET6)
+    ):
         return Cause(
             CauseCode.NO_IPV6,
             f"{place.shown} can't be reached: it has addresses of IPv6 only, and this machine has no route for these.",
@@ -376,7 +450,9 @@ def _of_limits(chain: list[BaseException], place: Place) -> Cause | None:
         if number in numbers:
             return open_files_cause(number, "no source can be reached")
     lookup = _failed_lookup(chain)
-    if numbers & {errno.ENOMEM, errno.ENOBUFS} or (lookup is not None and lookup.errno == socket.EAI_MEMORY):
+    if numbers & {errno.ENOMEM, errno.ENOBUFS} or (
+        lookup is not None and lookup.errno == socket.EAI_MEMORY
+    ):
         return memory_cause()
     if errno.EADDRNOTAVAIL in numbers and not numbers & {errno.ECONNREFUSED, errno.ENETUNREACH}:
         return Cause(
@@ -400,7 +476,9 @@ def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> C
             f"Check the user name and the password in {proxy.variable}, and the proxy's own log, {around}.",
         )
     lookup = _failed_lookup(chain)
-    if any(isinstance(each, LookupTimedOut) for each in chain) or (lookup is not None and lookup.errno in {socket.EAI_AGAIN, socket.EAI_FAIL}):
+    if any(isinstance(each, LookupTimedOut) for each in chain) or (
+        lookup is not None and lookup.errno in {socket.EAI_AGAIN, socket.EAI_FAIL}
+    ):
         # That says nothing of how the proxy is named.
         return Cause(
             CauseCode.NAME_SERVER_SILENT,
@@ -422,7 +500,11 @@ def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> C
     elif any(isinstance(each, (TimeoutError, httpx.TimeoutException)) for each in chain):
         state = "takes no connection in time"
     code = CauseCode.PROXY_FAILS if state.startswith("fails") else CauseCode.PROXY_UNREACHABLE
-    return Cause(code, f"{who} {state}, {so}.", f"Start it, correct {proxy.variable} where the engine is started, {around}.")
+    return Cause(
+        code,
+        f"{who} {state}, {so}.",
+        f"Start it, correct {proxy.variable} where the engine is started, {around}.",
+    )
 
 
 def _said_by_proxy(chain: list[BaseException]) -> str:
@@ -466,11 +548,21 @@ def _of_way_through_proxy(error: BaseException, place: Place, proxy: Proxy) -> C
 def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy) -> Cause:
     """A proxy that speaks TLS and can't prove who it is."""
     who, so, _ = _proxy_words(place, proxy)
-    reasons = [getattr(each, "verify_message", "") for each in chain if isinstance(each, ssl.SSLCertVerificationError)]
+    reasons = [
+        getattr(each, "verify_message", "")
+        for each in chain
+        if isinstance(each, ssl.SSLCertVerificationError)
+    ]
     if not reasons:
-        return Cause(CauseCode.TLS_FAILED, f"{who} does not speak TLS as we do, {so}.", f"Check {proxy.variable}: https:// means TLS to the proxy itself.")
+        return Cause(
+            CauseCode.TLS_FAILED,
+            f"{who} does not speak TLS as we do, {so}.",
+            f"Check {proxy.variable}: https:// means TLS to the proxy itself.",
+        )
     reason = printable(max(reasons, key=len) or "unknown", 150)
-    return Cause(CauseCode.CERTIFICATE_UNTRUSTED, f"{who} is not trusted: {reason}; {so}.", CERTIFICATE_CURE)
+    return Cause(
+        CauseCode.CERTIFICATE_UNTRUSTED, f"{who} is not trusted: {reason}; {so}.", CERTIFICATE_CURE
+    )
 
 
 def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
@@ -510,7 +602,9 @@ def _of_proxy_status(status: int, place: Place, proxy: Proxy) -> Cause:
 
 def _wrong_name(certificate: Certificate | None, place: Place) -> Cause:
     names = certificate.names if certificate is not None else ()
-    shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
+    shown = ", ".join(names[:NAMES_SHOWN]) + (
+        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    )
     whose = f"is only for {shown}" if names else "names no host"
     return Cause(
         CauseCode.CERTIFICATE_WRONG_NAME,

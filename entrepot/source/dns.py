@@ -4,8 +4,8 @@
 look-ups have threads of their own, not those of the event loop's executor in which the catalog and
 the files are read. A look-up that nobody waits for any more keeps its thread until the system gives
 up; whoever asks for the same name meanwhile waits for the same look-up, so one slow name takes one
-thread. How many run is bounded, for each source and for all; where all are stuck, a look-up fails at
-once.
+thread. How many run is bounded, for each source and for all; where all are stuck, a look-up fails
+at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ ALL_LOOKUPS = Bound(LOOKUPS)
 
 
 class Lookups:
-    """The look-ups of one source. *timeout* is in seconds; *total* is shared with other sources, *look_up* takes the place of the system's resolver."""
+    """The look-ups of one source. *timeout* is in seconds; *total* is shared with other sources,
+    *look_up* takes the place of the system's resolver."""
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class Lookups:
         self._ended = asyncio.Event()
 
     async def addresses(self, host: str, family: int = socket.AF_UNSPEC) -> list[AddressInfo]:
-        """The addresses of *host* for a TCP connection, without ports; raises OSError: `LookupTimedOut`, `LookupsBusy` or what the system says."""
+        """The addresses of *host* for a TCP connection, without ports; raises OSError:
+        `LookupTimedOut`, `LookupsBusy` or what the system says."""
         key = (host, family)
         try:
             async with asyncio.timeout(self._timeout):
@@ -93,13 +95,17 @@ class Lookups:
         except TimeoutError:
             if key in self._running:
                 self._overdue.add(key)
-            raise LookupTimedOut(f"the look-up of {host} took longer than {self._timeout:g} s") from None
+            raise LookupTimedOut(
+                f"the look-up of {host} took longer than {self._timeout:g} s"
+            ) from None
 
     def _start(self, host: str, family: int) -> asyncio.Future[list[AddressInfo]]:
         loop = asyncio.get_running_loop()
         key = (host, family)
         future: asyncio.Future[list[AddressInfo]] = loop.create_future()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at: nobody may wait any more
+        future.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # looked at: nobody may wait any more
         bounds = (self._own, self._total)
 
         def ended(addresses: list[AddressInfo], error: OSError | None) -> None:
@@ -127,10 +133,12 @@ class Lookups:
             try:
                 loop.call_soon_threadsafe(ended, addresses, failure)
             except RuntimeError:
-                # The loop was closed meanwhile. Another one in this process must not find the thread counted for ever.
+                # The loop was closed meanwhile. Another one in this process must not find the
+                # thread counted for ever.
                 self._total.add(-1)
 
-        # A daemon, because nothing ends a look-up before its time: the engine must not wait for it when it stops.
+        # A daemon, because nothing ends a look-up before its time: the engine must not wait for it
+        # when it stops.
         thread = threading.Thread(target=work, name=f"look-up of {host}", daemon=True)
         for bound in bounds:
             bound.add(1)
@@ -144,8 +152,13 @@ class Lookups:
 
 def _system_addresses(host: str, family: int) -> list[AddressInfo]:
     """What the system says of a name. Blocks."""
-    addresses = socket.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    return [(socket.AddressFamily(number), kind, protocol, name, tuple(place)) for number, kind, protocol, name, place in addresses]
+    addresses = socket.getaddrinfo(
+        host, None, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    )
+    return [
+        (socket.AddressFamily(number), kind, protocol, name, tuple(place))
+        for number, kind, protocol, name, place in addresses
+    ]
 
 
 def literal(address: AddressInfo) -> str:

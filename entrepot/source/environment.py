@@ -1,4 +1,5 @@
-"""What this machine's surroundings say about a failure: its clock, routes, name servers, trust store.
+"""What this machine's surroundings say about a failure: its clock, routes, name servers, trust
+store.
 
 Nothing here is sent anywhere. A UDP socket that is connected sends no packet; it only makes the
 kernel look for a route.
@@ -61,7 +62,8 @@ class _Heard:
 
 
 class ClockEvidence:
-    """How wrong this machine's clock is, by what trusted sources say and by what was written before.
+    """How wrong this machine's clock is, by what trusted sources say and by what was written
+    before.
 
     *clock* is monotonic, *wall_clock* the one that is judged, both in seconds.
     """
@@ -100,7 +102,11 @@ class ClockEvidence:
         are monotonic: a clock that was set since counts as it is now.
         """
         now, wall = self._clock(), self.wall_clock()
-        spans = [heard.date + (now - heard.at) - wall for name, heard in self._heard.items() if name != without]
+        spans = [
+            heard.date + (now - heard.at) - wall
+            for name, heard in self._heard.items()
+            if name != without
+        ]
         return min(spans, key=abs, default=None)
 
     @property
@@ -164,9 +170,17 @@ def trust_store_problem() -> tuple[str, str] | None:
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         place = os.environ.get(variable)
         if place:
-            state = "holds no certificate that can be read" if os.path.exists(place) else "is not there"
-            return f"{variable} names {place}, which {state}", f"Correct or unset {variable} where the engine is started."
-    return "the system's store is empty or missing", "Install the package ca-certificates, in a container into its image."
+            state = (
+                "holds no certificate that can be read" if os.path.exists(place) else "is not there"
+            )
+            return (
+                f"{variable} names {place}, which {state}",
+                f"Correct or unset {variable} where the engine is started.",
+            )
+    return (
+        "the system's store is empty or missing",
+        "Install the package ca-certificates, in a container into its image.",
+    )
 
 
 def limited_trust() -> str:

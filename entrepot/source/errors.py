@@ -17,8 +17,8 @@
     │   └── SourceMisread       bytes compressed on the way were read in the wrong one of two ways
     └── SourceBrokeOff          the connection ended before the answer did
 
-Each message names the source (``docker.io/library/nginx``) or what else is at fault (`entrepot.causes`).
-None ever carries a secret, a token or the query of a URL.
+Each message names the source (``docker.io/library/nginx``) or what else is at fault
+(`entrepot.causes`). None ever carries a secret, a token or the query of a URL.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ class SourceError(EntrepotError):
 
 
 class SourceUnreachable(SourceError):
-    """The source registry gave no answer: its name is unknown, it takes no connection, its certificate is not trusted, or it is silent for too long."""
+    """The source registry gave no answer: its name is unknown, it takes no connection, its
+    certificate is not trusted, or it is silent for too long."""
 
     code = "SourceUnreachable"
     status = oci_status = 503
 
 
 class SourceAvoided(SourceUnreachable):
-    """The source registry could not be reached a moment ago, so it was not asked again. *retry_after* is the seconds until it is next tried."""
+    """The source registry could not be reached a moment ago, so it was not asked again.
+    *retry_after* is the seconds until it is next tried."""
 
-    def __init__(self, what: str, hint: str = "", retry_after: float = 1.0, *, cause: CauseCode | None = None) -> None:
+    def __init__(
+        self, what: str, hint: str = "", retry_after: float = 1.0, *, cause: CauseCode | None = None
+    ) -> None:
         super().__init__(what, hint)
         self.retry_after = retry_after
         self.cause = cause
@@ -60,7 +64,8 @@ class SourceRefused(SourceError):
 
 
 class CredentialUnavailable(SourceRefused):
-    """This machine can't give the credentials that the source asks for. The source is not at fault: the code and the status are those of the secret."""
+    """This machine can't give the credentials that the source asks for. The source is not at fault:
+    the code and the status are those of the secret."""
 
     code = "SecretUnavailable"
     status = oci_status = 503
@@ -68,7 +73,8 @@ class CredentialUnavailable(SourceRefused):
 
 
 class SignInUnsafe(SourceRefused):
-    """The source registry wants the sign-in where no credential may go. That says nothing about what was asked for."""
+    """The source registry wants the sign-in where no credential may go. That says nothing about
+    what was asked for."""
 
 
 class SourceNotFound(SourceError):
@@ -80,13 +86,21 @@ class SourceNotFound(SourceError):
 
 
 class SourceOverAllowance(SourceError):
-    """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks us to wait, if it says so."""
+    """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks
+    us to wait, if it says so."""
 
     code = "SourceOverAllowance"
     status = oci_status = 429
     oci_code = "TOOMANYREQUESTS"
 
-    def __init__(self, what: str, hint: str = "", *, retry_after: float | None = None, field: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        retry_after: float | None = None,
+        field: str | None = None,
+    ) -> None:
         super().__init__(what, hint, field=field)
         self.retry_after = retry_after
 
@@ -98,7 +112,8 @@ class SourceFailed(SourceError):
 
 
 class SourceBusy(SourceFailed):
-    """The source registry is overloaded or in maintenance, and wants to be asked again after *retry_after* seconds."""
+    """The source registry is overloaded or in maintenance, and wants to be asked again after
+    *retry_after* seconds."""
 
     code = "SourceBusy"
     status = oci_status = 503
@@ -109,23 +124,27 @@ class SourceBusy(SourceFailed):
 
 
 class SourceLoop(SourceError):
-    """The source registry is an engine that came by its own request again: see `entrepot.source.loop_detection`."""
+    """The source registry is an engine that came by its own request again: see
+    `entrepot.source.loop_detection`."""
 
     code = "SourceLoop"
     status = oci_status = 508
 
 
 class SourceAnswerInvalid(SourceError):
-    """The source registry answers, but not as the OCI distribution specification says: nothing of such an answer is kept."""
+    """The source registry answers, but not as the OCI distribution specification says: nothing of
+    such an answer is kept."""
 
     code = "SourceAnswerInvalid"
 
 
 class SourceMisread(SourceAnswerInvalid):
-    """The source labels a blob as compressed, and the reading that was tried is wrong. The next attempt reads it the other way."""
+    """The source labels a blob as compressed, and the reading that was tried is wrong. The next
+    attempt reads it the other way."""
 
 
 class SourceBrokeOff(SourceError):
-    """The connection ended before the answer did. What was received may be kept, and the rest asked for."""
+    """The connection ended before the answer did. What was received may be kept, and the rest asked
+    for."""
 
     code = "SourceBrokeOff"

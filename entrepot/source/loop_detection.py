@@ -1,9 +1,9 @@
 """Engines that are their own sources, directly or in a ring, noticed by the header Via.
 
-RFC 9110, 7.6.3: each engine adds a pseudonym of its own to the requests that it sends to sources, and
-refuses a request that has it already. A request that a client caused carries the pseudonyms of the
-engines through which it came; the names of other intermediaries are nobody else's business and stay
-here. The pseudonym is random, new with each start, and says nothing about engine or machine.
+RFC 9110, 7.6.3: each engine adds a pseudonym of its own to the requests that it sends to sources,
+and refuses a request that has it already. A request that a client caused carries the pseudonyms of
+the engines through which it came; the names of other intermediaries are nobody else's business and
+stay here. The pseudonym is random, new with each start, and says nothing about engine or machine.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ Each variable is read in lower case first, then in upper case; an empty one coun
 https; ``ALL_PROXY`` is for both where these are not set. A proxy speaks http, https or SOCKS5. It
 looks up the names of sources itself, with ``socks5`` as with ``socks5h``, as in Go's net/http.
 
-``NO_PROXY`` is read as Go reads it (golang.org/x/net/http/httpproxy), because docker, containerd and
-podman do. Where Go takes an entry for a name that can't exist, it is read as curl(1) reads it: blanks
-separate entries too, an address of IPv6 may stand in brackets, and a dot at the end counts for nothing.
-An entry is
+``NO_PROXY`` is read as Go reads it (golang.org/x/net/http/httpproxy), because docker, containerd
+and podman do. Where Go takes an entry for a name that can't exist, it is read as curl(1) reads it:
+blanks separate entries too, an address of IPv6 may stand in brackets, and a dot at the end counts
+for nothing. An entry is
 
 - ``*``: no source is reached through a proxy;
-- an address (``10.0.0.7``, ``fd00::7``) or a network (``10.0.0.0/8``, ``fd00::/8``): sources whose URL
-  has such an address; names are not looked up for it;
+- an address (``10.0.0.7``, ``fd00::7``) or a network (``10.0.0.0/8``, ``fd00::/8``): sources whose
+  URL has such an address; names are not looked up for it;
 - ``example.com``: that host and all below it;
 - ``.example.com`` or ``*.example.com``: all hosts below it;
 - one of these with a port, except networks: only that port.
@@ -57,9 +57,11 @@ _NAME = re.compile(r"[^\s/@*\[\]:;|'\"<>]+")
 
 
 class ProxyUnusable(EntrepotError):
-    """A variable of the environment names a proxy that can't be used, or an entry of NO_PROXY that can't.
+    """A variable of the environment names a proxy that can't be used, or an entry of NO_PROXY that
+    can't.
 
-    *variable* is its name as it is set. The text has neither the user name nor the password of the proxy.
+    *variable* is its name as it is set. The text has neither the user name nor the password of the
+    proxy.
     """
 
     code = "ProxyUnusable"
@@ -105,7 +107,8 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of its Proxy-Authorization header (RFC 7617, in UTF-8); None without a user name."""
+        """The value of its Proxy-Authorization header (RFC 7617, in UTF-8); None without a user
+        name."""
         if self.username is None:
             return None
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
@@ -114,11 +117,13 @@ class Proxy:
 class ProxyFailed(httpx.ProxyError):
     """A proxy could not be reached, or refuses: the source was not asked.
 
-    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password), *reason* what
-    it says where it speaks SOCKS. What led to it is its ``__cause__``.
+    *status* is that of its answer, where it speaks HTTP (407: it wants a user name and a password),
+    *reason* what it says where it speaks SOCKS. What led to it is its ``__cause__``.
     """
 
-    def __init__(self, message: str, proxy: Proxy, status: int | None = None, *, reason: str = "") -> None:
+    def __init__(
+        self, message: str, proxy: Proxy, status: int | None = None, *, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.proxy = proxy
         self.status = status
@@ -126,7 +131,8 @@ class ProxyFailed(httpx.ProxyError):
 
 
 class BehindProxyUnreachable(httpx.ConnectError):
-    """A SOCKS proxy lets us in, and says that it can't or may not connect to the source; *reason* is what it says."""
+    """A SOCKS proxy lets us in, and says that it can't or may not connect to the source; *reason*
+    is what it says."""
 
     def __init__(self, message: str, proxy: Proxy) -> None:
         super().__init__(message)
@@ -136,14 +142,17 @@ class BehindProxyUnreachable(httpx.ConnectError):
 
 @dataclass(frozen=True, slots=True)
 class _Exception:
-    """An entry of NO_PROXY. A *host* starts with a dot; *itself*: it is meant too, and not only what is below."""
+    """An entry of NO_PROXY. A *host* starts with a dot; *itself*: it is meant too, and not only
+    what is below."""
 
     network: IPv4Network | IPv6Network | None = None
     host: str = ""
     itself: bool = False
     port: int | None = None
 
-    def matches(self, host: str, address: IPv4Address | IPv6Address | None, port: int | None) -> bool:
+    def matches(
+        self, host: str, address: IPv4Address | IPv6Address | None, port: int | None
+    ) -> bool:
         """Whether a source is one of those that the entry names."""
         if self.port is not None and self.port != port:
             return False
@@ -194,7 +203,9 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[P
     """
     environment = os.environ if environment is None else environment
     problems: list[ProxyUnusable] = []
-    for variable, value in dict.fromkeys(filter(None, (_setting_for(scheme, environment) for scheme in ("https", "http")))):
+    for variable, value in dict.fromkeys(
+        filter(None, (_setting_for(scheme, environment) for scheme in ("https", "http")))
+    ):
         proxy = _parse(variable, value)
         if isinstance(proxy, str):
             problems.append(ProxyUnusable(variable, proxy, _RESTART))
@@ -204,7 +215,8 @@ def environment_problems(environment: Mapping[str, str] | None = None) -> list[P
             ProxyUnusable(
                 variable,
                 f"The entry {printable(entry, 100)} of {variable} names no host, address or network: it is ignored.",
-                "Write a host, .domain, an address, or a network such as 10.0.0.0/8; commas separate them. " + _RESTART,
+                "Write a host, .domain, an address, or a network such as 10.0.0.0/8; commas separate them. "
+                + _RESTART,
             )
             for entry in _parse_exceptions(value).unread[:PROBLEMS]
         )
@@ -266,7 +278,9 @@ def _parse(variable: str, value: str) -> Proxy | str:
                 f"{variable} in the engine's environment names a SOCKS proxy with a user name or a password that SOCKS5 can't carry. "
                 "Both must be there, with 1 to 255 ASCII characters."
             )
-    return Proxy(scheme, host, port if port is not None else _PORTS[scheme], variable, username, password)
+    return Proxy(
+        scheme, host, port if port is not None else _PORTS[scheme], variable, username, password
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -288,7 +302,9 @@ def _parse_exceptions(value: str) -> _Exceptions:
 def _parse_exception(text: str) -> _Exception | None:
     if "/" in text:
         try:
-            return _Exception(network=ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False))
+            return _Exception(
+                network=ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
+            )
         except ValueError:
             return None
     host, separator, port = text.rpartition(":")
@@ -298,7 +314,11 @@ def _parse_exception(text: str) -> _Exception | None:
     elif not _PORT.fullmatch(port):
         return None
     number = int(port) if port else None
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") and host.endswith("]") else host
+    host = (
+        host.removeprefix("[").removesuffix("]")
+        if host.startswith("[") and host.endswith("]")
+        else host
+    )
     try:
         address = _ipv4_if_mapped(ipaddress.ip_address(host))
         assert address is not None

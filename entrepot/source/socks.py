@@ -27,15 +27,31 @@ ADDRESSES_TRIED = 4
 
 
 class SocksConnector(aiohttp_socks.ProxyConnector):
-    """Connections through *proxy*. *prepare* sets the options of each socket; *options* are those of `aiohttp.TCPConnector`."""
+    """Connections through *proxy*. *prepare* sets the options of each socket; *options* are those
+    of `aiohttp.TCPConnector`."""
 
-    def __init__(self, proxy: Proxy, lookups: Lookups, prepare: Callable[[socket.socket], None], **options: Any) -> None:
-        super().__init__(proxy.host, proxy.port, username=proxy.username, password=proxy.password or None, rdns=True, **options)
+    def __init__(
+        self,
+        proxy: Proxy,
+        lookups: Lookups,
+        prepare: Callable[[socket.socket], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            proxy.host,
+            proxy.port,
+            username=proxy.username,
+            password=proxy.password or None,
+            rdns=True,
+            **options,
+        )
         self._proxy = proxy
         self._lookups = lookups
         self._prepare = prepare
 
-    async def _wrap_create_connection(self, *arguments: Any, req: aiohttp.ClientRequest, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
+    async def _wrap_create_connection(
+        self, *arguments: Any, req: aiohttp.ClientRequest, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
         try:
             return await super()._wrap_create_connection(*arguments, req=req, **options)
         except ssl.SSLCertVerificationError as error:
@@ -53,22 +69,30 @@ class SocksConnector(aiohttp_socks.ProxyConnector):
         timeout: float | None = None,  # noqa: ASYNC109 - aiohttp-socks calls it so
     ) -> tuple[asyncio.Transport, ResponseHandler]:
         try:
-            addresses = list(dict.fromkeys(map(literal, await self._lookups.addresses(self._proxy.host))))[:ADDRESSES_TRIED]
+            addresses = list(
+                dict.fromkeys(map(literal, await self._lookups.addresses(self._proxy.host)))
+            )[:ADDRESSES_TRIED]
         except OSError as error:
-            raise python_socks.ProxyConnectionError(f"the name of the proxy {self._proxy.place} is not known") from error
+            raise python_socks.ProxyConnectionError(
+                f"the name of the proxy {self._proxy.place} is not known"
+            ) from error
         failure: Exception = python_socks.ProxyConnectionError(f"{self._proxy.host} has no address")
         for address in addresses:
             # aiohttp-socks reads it for each connection; nothing is awaited before it does.
             self._proxy_host = address
             try:
-                transport, protocol = await super()._connect_via_proxy(host, port, ssl, timeout / len(addresses) if timeout else None)
+                transport, protocol = await super()._connect_via_proxy(
+                    host, port, ssl, timeout / len(addresses) if timeout else None
+                )
             except (python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
                 failure = error
             except OSError:
                 raise
             except (EOFError, ValueError) as error:
                 # The connection ended within the handshake, or what came was no SOCKS.
-                raise python_socks.ProxyError(f"{self._proxy.place} does not answer as a SOCKS5 proxy") from error
+                raise python_socks.ProxyError(
+                    f"{self._proxy.place} does not answer as a SOCKS5 proxy"
+                ) from error
             else:
                 self._prepare(transport.get_extra_info("socket"))
                 return transport, protocol

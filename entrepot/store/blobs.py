@@ -1,12 +1,16 @@
-"""Content-addressed blobs on a local file system. Nothing is visible here before its digest is right.
+"""Content-addressed blobs on a local file system. Nothing is visible here before its digest is
+right.
 
-A blob arrives in a `PartialBlob`, a file in the *fills* directory that grows and can be read while it grows. When its digest is right it is fsynced and
-renamed into place, and the directory is fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so whoever reads the growing file
-reads on undisturbed.
+A blob arrives in a `PartialBlob`, a file in the *fills* directory that grows and can be read while
+it grows. When its digest is right it is fsynced and renamed into place, and the directory is
+fsynced: after a crash there are whole blobs or none. The rename keeps the open file, so whoever
+reads the growing file reads on undisturbed.
 
-A large part of a blob that did not come whole, because the source or the engine stopped, is left over and continued by the next fill. It is hashed anew then,
-so that what is continued is what is there. After the machine itself was down it is not trusted: what a power cut took from a file that was never fsynced shows
-only in the digest at the very end, when the whole blob has been fetched and sent on for nothing.
+A large part of a blob that did not come whole, because the source or the engine stopped, is left
+over and continued by the next fill. It is hashed anew then, so that what is continued is what is
+there. After the machine itself was down it is not trusted: what a power cut took from a file that
+was never fsynced shows only in the digest at the very end, when the whole blob has been fetched and
+sent on for nothing.
 """
 
 from __future__ import annotations
@@ -45,13 +49,15 @@ _REMOVED = "removed-"
 _ALGORITHMS = frozenset({"sha256", "sha512"})
 _DIRECTORY = re.compile(r"[0-9a-f]{2}")
 _PART_NAME = re.compile(r"[a-z0-9]+-[0-9a-f]+-[0-9a-f]{16}")
-"""Digest, and what tells its source and size: parts of earlier versions, which had no source, are not continued."""
+"""Digest, and what tells its source and size: parts of earlier versions, which had no source, are
+not continued."""
 
 READ_SIZE = 256 * 1024
 """Bytes that are in memory for one reader at a time, at the most."""
 
 PART_SIZE = 4 * 1024 * 1024
-"""Bytes of a growing file that are handed out as one part, at the most: after each it is seen how far its reader has come."""
+"""Bytes of a growing file that are handed out as one part, at the most: after each it is seen how
+far its reader has come."""
 
 PIECES_AT_ONCE = 512
 """Pieces that are written in one call (IOV_MAX is 1,024)."""
@@ -60,7 +66,8 @@ HASH_SIZE = 8 * 1024 * 1024
 """Bytes of a left-over part that are hashed at a time."""
 
 WORTH_CONTINUING = 1024 * 1024
-"""Bytes from which on a part is left over for the next fill: less is fetched in the time that it takes to ask."""
+"""Bytes from which on a part is left over for the next fill: less is fetched in the time that it
+takes to ask."""
 
 LEFT_OVER_LASTS = 24 * 3600.0
 """Seconds after which a part that nobody continued is removed."""
@@ -72,10 +79,12 @@ LEFT_OVERS_AT_MOST = 200
 """Parts that are left over at once; the oldest go first."""
 
 LEFT_OVERS_SHARE = 20
-"""They take at most this part of the file system (1/20): what is left over must not push out what is cached."""
+"""They take at most this part of the file system (1/20): what is left over must not push out what
+is cached."""
 
 LEASE_LINGERS = 60.0
-"""Seconds for which a blob is not removed after it was last handed out: whoever was promised it opens its file a moment later, in a thread."""
+"""Seconds for which a blob is not removed after it was last handed out: whoever was promised it
+opens its file a moment later, in a thread."""
 
 CHECK_SIZE = 2 * 1024 * 1024
 """Bytes of a cached blob that are hashed at a time."""
@@ -84,7 +93,8 @@ CHECKERS = 2
 """Threads that hash cached blobs, apart from those that clients wait for."""
 
 REFUSALS_LOGGED = 600.0
-"""Seconds between two log lines that a file can't be removed: on a read-only disk there would be one for each blob."""
+"""Seconds between two log lines that a file can't be removed: on a read-only disk there would be
+one for each blob."""
 
 FOREIGN_SHOWN = 3
 """Foreign names in the blob directory that a message shows."""
@@ -94,7 +104,8 @@ WRITERS = 4
 """Threads that hash and write what comes in: for all blobs together."""
 
 BEGIN_TIMEOUT = 5.0
-"""Seconds in which the disk has to give a file for a new blob: one that hangs must not keep clients from what is passed on from memory."""
+"""Seconds in which the disk has to give a file for a new blob: one that hangs must not keep clients
+from what is passed on from memory."""
 
 
 _log = logging.getLogger("entrepot.blobs")
@@ -102,14 +113,19 @@ _log = logging.getLogger("entrepot.blobs")
 
 @dataclass(frozen=True, slots=True)
 class ForeignNames:
-    """What is in the blob directory and is no blob: ``lost+found``, ``.DS_Store``, ``.nfs…``, a directory that can't be listed."""
+    """What is in the blob directory and is no blob: ``lost+found``, ``.DS_Store``, ``.nfs…``, a
+    directory that can't be listed."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
     """At most `FOREIGN_SHOWN`, printable."""
 
     def __str__(self) -> str:
-        more = f" and {counted(self.count - len(self.examples), 'more', 'more')}" if self.count > len(self.examples) else ""
+        more = (
+            f" and {counted(self.count - len(self.examples), 'more', 'more')}"
+            if self.count > len(self.examples)
+            else ""
+        )
         return f"{', '.join(self.examples)}{more}"
 
 
@@ -121,7 +137,8 @@ class CheckedFile(NamedTuple):
 
 
 class NotWritten(OSError):
-    """The disk did not take all (ENOSPC, EDQUOT, EIO, EROFS). *rest* is what it did not take; all of it has been hashed."""
+    """The disk did not take all (ENOSPC, EDQUOT, EIO, EROFS). *rest* is what it did not take; all
+    of it has been hashed."""
 
     def __init__(self, cause: OSError, rest: Sequence[memoryview]) -> None:
         super().__init__(cause.errno, cause.strerror)
@@ -131,7 +148,8 @@ class NotWritten(OSError):
 class PartialBlob:
     """A blob on its way in: written by one fill, read by any number of clients at their own places.
 
-    It closes its file when the writer and all readers are done with it; see `reading`. *left_over* is how many bytes of it an earlier fill has left.
+    It closes its file when the writer and all readers are done with it; see `reading`. *left_over*
+    is how many bytes of it an earlier fill has left.
     """
 
     def __init__(self, digest: Digest, path: Path, descriptor: int, *, left_over: int = 0) -> None:
@@ -169,7 +187,9 @@ class PartialBlob:
         left = deque(pieces)
         while left:
             try:
-                count = os.pwritev(self._descriptor, list(islice(left, PIECES_AT_ONCE)), self.written)
+                count = os.pwritev(
+                    self._descriptor, list(islice(left, PIECES_AT_ONCE)), self.written
+                )
             except OSError as error:
                 raise NotWritten(error, tuple(left)) from error
             self.written += count
@@ -179,15 +199,19 @@ class PartialBlob:
                 left[0] = left[0][count:]
 
     def take_left_over(self) -> bool:
-        """Hash the next piece of what an earlier fill has left; False when there is no more. Runs in a thread."""
-        content = os.pread(self._descriptor, min(HASH_SIZE, self.left_over - self.written), self.written)
+        """Hash the next piece of what an earlier fill has left; False when there is no more. Runs
+        in a thread."""
+        content = os.pread(
+            self._descriptor, min(HASH_SIZE, self.left_over - self.written), self.written
+        )
         self._hasher.update(content)
         self.written += len(content)
         return bool(content)
 
     @property
     def is_open(self) -> bool:
-        """Whether the writer or a reader has it open: afterwards its descriptor may be that of another file."""
+        """Whether the writer or a reader has it open: afterwards its descriptor may be that of
+        another file."""
         return self._users > 0
 
     def fileno(self) -> int:
@@ -204,7 +228,8 @@ class PartialBlob:
 
     @contextmanager
     def reading(self) -> Iterator[PartialBlob]:
-        """Keep the file open for a reader, also when the writer is long done; raises FileNotFoundError for a blob that was removed meanwhile."""
+        """Keep the file open for a reader, also when the writer is long done; raises
+        FileNotFoundError for a blob that was removed meanwhile."""
         self.acquire()
         try:
             yield self
@@ -212,7 +237,8 @@ class PartialBlob:
             self.release()
 
     def acquire(self) -> None:
-        """One user more, who opens the file if nobody has it open. Raises OSError; FileNotFoundError for a blob that was removed meanwhile."""
+        """One user more, who opens the file if nobody has it open. Raises OSError;
+        FileNotFoundError for a blob that was removed meanwhile."""
         if not self.is_open:
             if not self.is_linked:
                 # Its path may be that of a later blob by now.
@@ -230,7 +256,8 @@ class PartialBlob:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """Bytes that are in a file: so many from *offset* on. The file is open as long as nobody asks for the next part."""
+    """Bytes that are in a file: so many from *offset* on. The file is open as long as nobody asks
+    for the next part."""
 
     file: PartialBlob
     offset: int
@@ -238,9 +265,12 @@ class FilePart:
 
 
 class BlobStore:
-    """The blobs that are held, below *root*, and the ones on their way in, below *fills* (on the same file system)."""
+    """The blobs that are held, below *root*, and the ones on their way in, below *fills* (on the
+    same file system)."""
 
-    def __init__(self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, root: Path, fills: Path, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._root = root
         self._fills = fills
         self._boot = fills.with_name(f"{fills.name}-boot")
@@ -251,7 +281,8 @@ class BlobStore:
         self._left_overs_looked_at = clock()
         self._writers = ThreadPoolExecutor(WRITERS, "entrepot-fill")
         self._readers = ThreadPoolExecutor(8, "entrepot-read")
-        # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and the others would have to wait for it.
+        # Apart from the writers: a disk of 300 MB/s takes half a second to sync a large layer, and
+        # the others would have to wait for it.
         self._committers = ThreadPoolExecutor(2, "entrepot-commit")
         self._checkers = ThreadPoolExecutor(CHECKERS, "entrepot-check")
         # Apart from those that write: a disk that hangs keeps each thread that it has got.
@@ -269,15 +300,21 @@ class BlobStore:
 
     async def cause(self, error: OSError) -> Cause:
         """What is at fault where the disk refused with *error*. A disk that hangs is not asked."""
-        place = "unknown" if error.errno == errno.ETIMEDOUT else await asyncio.to_thread(file_system, self._root.parent)
+        place = (
+            "unknown"
+            if error.errno == errno.ETIMEDOUT
+            else await asyncio.to_thread(file_system, self._root.parent)
+        )
         if error.errno == errno.ETIMEDOUT:
             return disk_cause(error, self._root.parent, place)
         return await asyncio.to_thread(disk_cause, error, self._root.parent, place)
 
     async def open(self) -> None:
-        """Make the directories, and remove what an earlier engine left in mid-fill unless it is worth continuing."""
+        """Make the directories, and remove what an earlier engine left in mid-fill unless it is
+        worth continuing."""
         await asyncio.to_thread(self._prepare)
-        # To start a thread takes a quarter of a millisecond, for which the first clients would wait.
+        # To start a thread takes a quarter of a millisecond, for which the first clients would
+        # wait.
         begun = Barrier(WRITERS)
         for _ in range(WRITERS):
             self._writers.submit(begun.wait)
@@ -296,8 +333,13 @@ class BlobStore:
         try:
             self._boot.write_text(boot)
         except OSError as error:
-            _log.warning("%s can't be written (%s): parts of blobs are fetched again after the next start.", self._boot, error.strerror)
-            # What it says now may be true of the next start as well, and parts would be trusted that a power cut has spoiled.
+            _log.warning(
+                "%s can't be written (%s): parts of blobs are fetched again after the next start.",
+                self._boot,
+                error.strerror,
+            )
+            # What it says now may be true of the next start as well, and parts would be trusted
+            # that a power cut has spoiled.
             self._unlink(self._boot)
 
     def _lasts(self, part: Path) -> bool:
@@ -307,10 +349,13 @@ class BlobStore:
             status = part.stat()
         except OSError:
             return False
-        return status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
+        return (
+            status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
+        )
 
     def _unlink(self, path: Path) -> None:
-        """Remove a file if that is possible. A directory, or a file that can't be removed, stays and stops nothing."""
+        """Remove a file if that is possible. A directory, or a file that can't be removed, stays
+        and stops nothing."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -319,10 +364,18 @@ class BlobStore:
     def _log_refusal(self, path: Path, error: OSError) -> None:
         if self._clock() - self._refusal_logged >= REFUSALS_LOGGED:
             self._refusal_logged = self._clock()
-            _log.warning("%s can't be removed: %s. It stays, and so may others.", printable(str(path)), error.strerror)
+            _log.warning(
+                "%s can't be removed: %s. It stays, and so may others.",
+                printable(str(path)),
+                error.strerror,
+            )
 
     def _left_overs(self) -> Iterable[Path]:
-        return (each for each in self._fills.iterdir() if not each.name.startswith(_REMOVED) and each not in self._arriving)
+        return (
+            each
+            for each in self._fills.iterdir()
+            if not each.name.startswith(_REMOVED) and each not in self._arriving
+        )
 
     def _remove_old_left_overs(self) -> None:
         if self._clock() - self._left_overs_looked_at < LEFT_OVERS_LOOKED_AT:
@@ -333,7 +386,8 @@ class BlobStore:
                 self._unlink(each)
 
     def _bound_left_overs(self) -> None:
-        """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more than their share of the file system. Runs in a thread."""
+        """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more
+        than their share of the file system. Runs in a thread."""
         parts: list[tuple[float, int, Path]] = []
         for each in self._left_overs():
             # Another thread may remove it.
@@ -355,7 +409,14 @@ class BlobStore:
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
-        for each in (self._writers, self._readers, self._committers, self._checkers, self._openers, self._hashers):
+        for each in (
+            self._writers,
+            self._readers,
+            self._committers,
+            self._checkers,
+            self._openers,
+            self._hashers,
+        ):
             each.shutdown()
 
     def path(self, digest: Digest) -> Path:
@@ -363,7 +424,8 @@ class BlobStore:
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
 
     def size(self, digest: Digest) -> int | None:
-        """The size of a cached blob's file in bytes; None when there is none, it can't be looked at, or it is damaged."""
+        """The size of a cached blob's file in bytes; None when there is none, it can't be looked
+        at, or it is damaged."""
         if digest in self._condemned:
             return None
         try:
@@ -373,7 +435,8 @@ class BlobStore:
             return None
 
     def look(self, digest: Digest) -> int | None:
-        """The size of the file that is there now, None when there is none; raises OSError where that can't be told."""
+        """The size of the file that is there now, None when there is none; raises OSError where
+        that can't be told."""
         try:
             status = os.stat(self.path(digest))
         except (FileNotFoundError, NotADirectoryError):
@@ -381,7 +444,8 @@ class BlobStore:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def hand_out(self, digest: Digest) -> Path:
-        """The path of a held blob, for somebody who opens it soon: it is not removed within `LEASE_LINGERS` seconds."""
+        """The path of a held blob, for somebody who opens it soon: it is not removed within
+        `LEASE_LINGERS` seconds."""
         now = self._clock()
         self._handed_out.pop(digest, None)
         self._handed_out[digest] = now
@@ -399,11 +463,14 @@ class BlobStore:
         file = await uninterrupted(opening, discard=_close)
         with file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
-                raise FileNotFoundError(f"The cached file of {digest} has no longer {size:,} bytes.")
+                raise FileNotFoundError(
+                    f"The cached file of {digest} has no longer {size:,} bytes."
+                )
             yield file
 
     async def read(self, digest: Digest, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of `READ_SIZE`; raises FileNotFoundError before the first."""
+        """The bytes *start* (inclusive) to *end* (exclusive) of a held blob, in chunks of
+        `READ_SIZE`; raises FileNotFoundError before the first."""
         opening = asyncio.get_running_loop().run_in_executor(self._readers, self._open, digest)
         with await uninterrupted(opening, discard=_close) as file:
             while start < end:
@@ -428,14 +495,18 @@ class BlobStore:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
     async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
-        """Begin a blob of *size* bytes, or continue what is left over of it: see `PartialBlob.left_over` and `take_left_over`.
+        """Begin a blob of *size* bytes, or continue what is left over of it: see
+        `PartialBlob.left_over` and `take_left_over`.
 
-        What is left over is continued only for the same *source* (a login server) and size: another source can neither be misled by it nor mislead with it.
-        The caller commits it, discards it or sets it aside, and then releases it. Raises OSError; ETIMEDOUT where the disk hangs.
+        What is left over is continued only for the same *source* (a login server) and size: another
+        source can neither be misled by it nor mislead with it. The caller commits it, discards it
+        or sets it aside, and then releases it. Raises OSError; ETIMEDOUT where the disk hangs.
         """
         if self._hanging:
             raise _hangs()
-        beginning = asyncio.get_running_loop().run_in_executor(self._openers, self._begin, digest, size, source)
+        beginning = asyncio.get_running_loop().run_in_executor(
+            self._openers, self._begin, digest, size, source
+        )
         answer = asyncio.ensure_future(asyncio.wait([beginning], timeout=BEGIN_TIMEOUT))
         try:
             await uninterrupted(answer)
@@ -469,7 +540,8 @@ class BlobStore:
     def _begin(self, digest: Digest, size: int, source: str) -> PartialBlob:
         self._remove_old_left_overs()
         path = self._fills / part_name(digest, size, source)
-        # Before it is opened: it may be left over, and another thread that makes room must leave it alone.
+        # Before it is opened: it may be left over, and another thread that makes room must leave it
+        # alone.
         self._arriving.add(path)
         try:
             descriptor = self._open_part(path)
@@ -486,42 +558,57 @@ class BlobStore:
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
-            # The directory was removed while the engine runs. Where its parent is gone too, so is the catalog.
+            # The directory was removed while the engine runs. Where its parent is gone too, so is
+            # the catalog.
             self._fills.mkdir(exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     async def take_left_over(self, partial: PartialBlob) -> bool:
-        """Hash the next piece of what an earlier fill has left, in a thread; False when there is no more. Raises OSError."""
-        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over))
+        """Hash the next piece of what an earlier fill has left, in a thread; False when there is no
+        more. Raises OSError."""
+        return await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over)
+        )
 
     async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
-        """Hash and write *pieces* in a thread (both let go of the GIL). A full disk gets rid of what is left over of other blobs; raises `NotWritten`."""
+        """Hash and write *pieces* in a thread (both let go of the GIL). A full disk gets rid of
+        what is left over of other blobs; raises `NotWritten`."""
         loop = asyncio.get_running_loop()
         try:
             await uninterrupted(loop.run_in_executor(self._writers, partial.append, pieces))
         except NotWritten as full:
-            if not await uninterrupted(loop.run_in_executor(self._writers, self._give_up_left_overs)):
+            if not await uninterrupted(
+                loop.run_in_executor(self._writers, self._give_up_left_overs)
+            ):
                 raise
             await uninterrupted(loop.run_in_executor(self._writers, partial.write, full.rest))
 
     async def hash(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
         """Hash, in a thread, what is not going to be written."""
-        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._hashers, partial.hash, pieces))
+        await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._hashers, partial.hash, pieces)
+        )
 
     async def read_partial(self, partial: PartialBlob, offset: int, length: int) -> bytes:
         """Read from a growing blob; the caller is within `PartialBlob.reading`."""
         return await self._read(partial.fileno(), offset, length)
 
     async def _read(self, descriptor: int, offset: int, length: int) -> bytes:
-        """Read from memory if the kernel has it there, as it has nearly always, and from the disk in a thread."""
+        """Read from memory if the kernel has it there, as it has nearly always, and from the disk
+        in a thread."""
         return _read_without_waiting(descriptor, offset, length) or await uninterrupted(
-            asyncio.get_running_loop().run_in_executor(self._readers, os.pread, descriptor, length, offset)
+            asyncio.get_running_loop().run_in_executor(
+                self._readers, os.pread, descriptor, length, offset
+            )
         )
 
     async def commit(self, partial: PartialBlob) -> None:
-        """Make a blob visible whose digest is right: content to the disk, then the name, then the directory."""
+        """Make a blob visible whose digest is right: content to the disk, then the name, then the
+        directory."""
         assert partial.is_right()
-        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial))
+        await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial)
+        )
 
     def _commit(self, partial: PartialBlob) -> None:
         partial.sync()
@@ -541,8 +628,11 @@ class BlobStore:
         partial.is_committed = True
 
     async def discard(self, partial: PartialBlob) -> None:
-        """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space is free when the last one is done."""
-        await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial))
+        """Throw away a blob that did not come whole or right. Whoever reads it reads on; the space
+        is free when the last one is done."""
+        await uninterrupted(
+            asyncio.get_running_loop().run_in_executor(self._writers, self._discard, partial)
+        )
 
     def _discard(self, partial: PartialBlob) -> None:
         # Once only: a later blob of the same digest may have its file there by now.
@@ -557,13 +647,15 @@ class BlobStore:
             await self.discard(partial)
         else:
             self._arriving.discard(partial.path)
-            await uninterrupted(asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs))
+            await uninterrupted(
+                asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs)
+            )
 
     def take_away(self, digest: Digest) -> bool:
         """Let a held blob that nothing refers to disappear; `sweep` frees its space.
 
-        False when it was handed out so lately that a reader may yet open it. The name goes at once, without a thread in between: whoever looks next finds the
-        blob gone and fetches it again.
+        False when it was handed out so lately that a reader may yet open it. The name goes at once,
+        without a thread in between: whoever looks next finds the blob gone and fetches it again.
         """
         handed_out = self._handed_out.get(digest)
         if handed_out is not None and self._clock() - handed_out < LEASE_LINGERS:
@@ -580,10 +672,11 @@ class BlobStore:
             os.rename(self.path(digest), self._fills / f"{_REMOVED}{digest.algorithm}-{digest.hex}")
 
     def condemn(self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]) -> bool:
-        """Let a damaged file disappear at once, also when a reader may yet open it; False where another, right one is there.
+        """Let a damaged file disappear at once, also when a reader may yet open it; False where
+        another, right one is there.
 
-        *is_damaged* judges the file that is there now. One that can't be moved away counts as not cached from
-        now on, until the blob has been fetched again.
+        *is_damaged* judges the file that is there now. One that can't be moved away counts as not
+        cached from now on, until the blob has been fetched again.
         """
         with self._renaming:
             try:
@@ -597,10 +690,15 @@ class BlobStore:
                 self._log_refusal(self.path(digest), error)
         return True
 
-    async def check(self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None) -> CheckedFile:
-        """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may wait. Raises OSError."""
+    async def check(
+        self, digest: Digest, *, pace: Callable[[int], Awaitable[None]] | None = None
+    ) -> CheckedFile:
+        """Hash the file of a cached blob in a thread. *pace* is told each number of bytes and may
+        wait. Raises OSError."""
         loop = asyncio.get_running_loop()
-        file = await uninterrupted(loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close)
+        file = await uninterrupted(
+            loop.run_in_executor(self._checkers, FileIO, self.path(digest)), discard=_close
+        )
         with file:
             status = os.fstat(file.fileno())
             hasher = digest.hasher()
@@ -617,7 +715,8 @@ class BlobStore:
             return CheckedFile(status, hasher.hexdigest() == digest.hex)
 
     async def sweep(self) -> None:
-        """Free the space of blobs that were taken away: for a large file that takes a while, so a thread does it."""
+        """Free the space of blobs that were taken away: for a large file that takes a while, so a
+        thread does it."""
         await asyncio.get_running_loop().run_in_executor(self._writers, self._sweep)
 
     def _sweep(self) -> None:
@@ -626,7 +725,8 @@ class BlobStore:
                 self._unlink(path)
 
     def forbidden_directory(self) -> Path | None:
-        """The first directory of blobs that this user can't read or write; None where there is none. Blocks."""
+        """The first directory of blobs that this user can't read or write; None where there is
+        none. Blocks."""
         algorithms = [self._root / name for name in sorted(_ALGORITHMS)]
         below = [path for each in algorithms for path in _listed(each)]
         blobs = (path for path in below if _DIRECTORY.fullmatch(path.name))
@@ -689,13 +789,15 @@ class BlobStore:
 
 
 def part_name(digest: Digest, size: int, source: str) -> str:
-    """The name of a growing file: a digest that comes from two sources, or with two sizes, has a file for each."""
+    """The name of a growing file: a digest that comes from two sources, or with two sizes, has a
+    file for each."""
     of_source = hashlib.sha256(f"{source}\n{size}".encode(errors="surrogatepass")).hexdigest()[:16]
     return f"{digest.algorithm}-{digest.hex}-{of_source}"
 
 
 def _read_without_waiting(descriptor: int, offset: int, length: int) -> bytes:
-    """What the kernel has in memory; nothing when it would have to wait for the disk (preadv(2), RWF_NOWAIT), or can't tell."""
+    """What the kernel has in memory; nothing when it would have to wait for the disk (preadv(2),
+    RWF_NOWAIT), or can't tell."""
     if not hasattr(os, "RWF_NOWAIT"):
         return b""
     buffer = bytearray(length)

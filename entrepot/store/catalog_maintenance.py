@@ -1,4 +1,5 @@
-"""What the catalog needs now and then: a copy, its free pages given back, its log cut, and the reserve on the disk."""
+"""What the catalog needs now and then: a copy, its free pages given back, its log cut, and the
+reserve on the disk."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class Upkeep:
         return self._clock() - self._backed_up >= BACKUP_INTERVAL
 
     async def back_up(self) -> None:
-        """Make a copy now, unless it would not leave enough room; raises `CatalogFailed`, `OSError` or `sqlite3.Error`."""
+        """Make a copy now, unless it would not leave enough room; raises `CatalogFailed`, `OSError`
+        or `sqlite3.Error`."""
         at = self._catalog.changes, self._catalog.uses
         if not await asyncio.to_thread(_has_room, self._path):
             _log.debug("There is no room for a copy of the catalog")
@@ -107,7 +109,10 @@ class Upkeep:
             _log.warning("The catalog could not be examined: %s", error)
             return
         if problem is not None:
-            self._catalog.health.fails(Trouble.READING, CatalogFailed(f"The catalog is damaged: {problem}.", reason=Reason.DAMAGED))
+            self._catalog.health.fails(
+                Trouble.READING,
+                CatalogFailed(f"The catalog is damaged: {problem}.", reason=Reason.DAMAGED),
+            )
 
 
 def _has_room(catalog: Path) -> bool:

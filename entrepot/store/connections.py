@@ -1,10 +1,13 @@
 """Connections to the catalog's database: who reads, what fails, and how long anything may take.
 
-Reads run in a few threads with a connection each. A pool that hands connections to coroutines was given up after 30 seconds under a mixed load (L03): each
-query was a dozen hops between the event loop and a thread, and whoever waited kept its connection. Now a read is one hop, and waits for a free thread.
+Reads run in a few threads with a connection each. A pool that hands connections to coroutines was
+given up after 30 seconds under a mixed load (L03): each query was a dozen hops between the event
+loop and a thread, and whoever waited kept its connection. Now a read is one hop, and waits for a
+free thread.
 
-A disk that hangs holds its thread for as long as it likes. A read is given up after `READ_TIMEOUT`; while none has come back since, the others are given up
-after `STALLED_READ_TIMEOUT`, so that clients whose source answers do not wait for the disk.
+A disk that hangs holds its thread for as long as it likes. A read is given up after `READ_TIMEOUT`;
+while none has come back since, the others are given up after `STALLED_READ_TIMEOUT`, so that
+clients whose source answers do not wait for the disk.
 """
 
 from __future__ import annotations
@@ -68,11 +71,14 @@ _HINTS = {
 
 
 class CatalogFailed(EngineError):
-    """The database can't be read or written: its disk is gone, full, read-only or hangs, or the file is damaged. *reason* says which."""
+    """The database can't be read or written: its disk is gone, full, read-only or hangs, or the
+    file is damaged. *reason* says which."""
 
     code = "CatalogFailed"
 
-    def __init__(self, what: str, hint: str | None = None, *, reason: Reason = Reason.OTHER) -> None:
+    def __init__(
+        self, what: str, hint: str | None = None, *, reason: Reason = Reason.OTHER
+    ) -> None:
         super().__init__(what, _HINTS[reason] if hint is None else hint)
         self.reason = reason
 
@@ -90,7 +96,8 @@ def reason_of(error: BaseException) -> Reason:
 
 
 class Trouble(StrEnum):
-    """What failed: reading is well again when something was read, writing when something was written."""
+    """What failed: reading is well again when something was read, writing when something was
+    written."""
 
     READING = "reading"
     WRITING = "writing"
@@ -100,7 +107,8 @@ class Trouble(StrEnum):
 class CatalogHealth:
     """What fails in the catalog, told by whoever uses it (L12).
 
-    A damaged page stays damaged, though others can be read: that is told until the engine is restarted.
+    A damaged page stays damaged, though others can be read: that is told until the engine is
+    restarted.
     """
 
     told: tuple[str, ...] = ()
@@ -129,11 +137,13 @@ class CatalogHealth:
             self.missed_writes += 1
 
     def tell_failed_read(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database said."""
+        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
+        said."""
         self._tell(context, Trouble.READING)
 
     def tell_failed_write(self, context: ExceptionContext) -> None:
-        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database said."""
+        """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
+        said."""
         self._tell(context, Trouble.WRITING)
 
     def _tell(self, context: ExceptionContext, trouble: Trouble) -> None:
@@ -148,10 +158,17 @@ class CatalogHealth:
 class Readers:
     """The threads that read one database, and their connections."""
 
-    def __init__(self, url: URL, pragmas: Sequence[str], health: CatalogHealth, *, stays_open: bool = True) -> None:
-        """Connections *stay open* between reads, except those that keep others from opening the database for writing."""
+    def __init__(
+        self, url: URL, pragmas: Sequence[str], health: CatalogHealth, *, stays_open: bool = True
+    ) -> None:
+        """Connections *stay open* between reads, except those that keep others from opening the
+        database for writing."""
         # As many connections as threads: none ever waits for one.
-        pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": READERS + LONG_READERS, "max_overflow": 0} if stays_open else {"poolclass": NullPool}
+        pool: dict[str, Any] = (
+            {"poolclass": QueuePool, "pool_size": READERS + LONG_READERS, "max_overflow": 0}
+            if stays_open
+            else {"poolclass": NullPool}
+        )
         self._engine = create_engine(url, **pool)
         event.listen(self._engine, "connect", set_up(pragmas))
         event.listen(self._engine, "handle_error", health.tell_failed_read)
@@ -162,7 +179,8 @@ class Readers:
         """Whether a read was given up, and none has come back since."""
 
     async def read(self, read: Callable[[Connection], T], *, long: bool) -> T:
-        """What *read*, called in a thread, reads in one transaction; raises `CatalogFailed`, also when that takes too long."""
+        """What *read*, called in a thread, reads in one transaction; raises `CatalogFailed`, also
+        when that takes too long."""
 
         def read_now() -> T:
             with self._engine.connect() as connection:
@@ -172,12 +190,16 @@ class Readers:
             self._health.works(Trouble.READING)
             return result
 
-        patience = STALLED_READ_TIMEOUT if self.is_stalled else LONG_READ_TIMEOUT if long else READ_TIMEOUT
+        patience = (
+            STALLED_READ_TIMEOUT if self.is_stalled else LONG_READ_TIMEOUT if long else READ_TIMEOUT
+        )
         reading = asyncio.wrap_future((self._long if long else self._short).submit(read_now))
         done, _ = await _wait(reading, patience)
         if not done:
             self.is_stalled = True
-            stalled = CatalogFailed(f"The catalog has not answered for {patience:g} s.", reason=Reason.STALLED)
+            stalled = CatalogFailed(
+                f"The catalog has not answered for {patience:g} s.", reason=Reason.STALLED
+            )
             self._health.fails(Trouble.READING, stalled)
             raise stalled
         return reading.result()
@@ -196,16 +218,20 @@ class Readers:
             self._long.shutdown()
 
         if not self.is_stalled:
-            await asyncio.wait({asyncio.ensure_future(asyncio.to_thread(wait))}, timeout=CLOSE_TIMEOUT)
+            await asyncio.wait(
+                {asyncio.ensure_future(asyncio.to_thread(wait))}, timeout=CLOSE_TIMEOUT
+            )
         self._engine.dispose()
 
 
 class WriterThreads:
-    """The threads of aiosqlite's connections, so that each is stopped once, and has ended before the event loop does.
+    """The threads of aiosqlite's connections, so that each is stopped once, and has ended before
+    the event loop does.
 
-    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still under way, and that stops it again (aiosqlite 0.22): the second
-    stop is queued behind the end of the thread, and its future is never done. A task waits for it then for ever, and the process does not end. Where the
-    thread ends after the event loop, it fails with "Event loop is closed".
+    When a write is cancelled twice, SQLAlchemy 2.1 stops a connection whose `close` is still under
+    way, and that stops it again (aiosqlite 0.22): the second stop is queued behind the end of the
+    thread, and its future is never done. A task waits for it then for ever, and the process does
+    not end. Where the thread ends after the event loop, it fails with "Event loop is closed".
     """
 
     def __init__(self) -> None:

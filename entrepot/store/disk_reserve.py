@@ -1,4 +1,5 @@
-"""A few megabytes that are held for the catalog: on a full disk they let a deletion or an eviction be written, which makes room (S19)."""
+"""A few megabytes that are held for the catalog: on a full disk they let a deletion or an eviction
+be written, which makes room (S19)."""
 
 from __future__ import annotations
 

@@ -1,25 +1,31 @@
 """What goes when room is needed: a pure decision on a picture of what is held.
 
-Images go, least recently used first, until what is held is at or below a goal. An image is a manifest of one repository whose blobs are held, with the tags
-that point at it or at an index above it. Blobs are counted by reference: one that an image needs which stays frees nothing, one that several evicted images
-share frees its bytes once. An image that would free nothing, because others that stay need all its blobs, stays as well.
+Images go, least recently used first, until what is held is at or below a goal. An image is a
+manifest of one repository whose blobs are held, with the tags that point at it or at an index above
+it. Blobs are counted by reference: one that an image needs which stays frees nothing, one that
+several evicted images share frees its bytes once. An image that would free nothing, because others
+that stay need all its blobs, stays as well.
 
-These stay: what is locked, with all that it needs (a locked index keeps the images below it that are held); what is being pulled now; what was used within
-`RECENT` seconds.
+These stay: what is locked, with all that it needs (a locked index keeps the images below it that
+are held); what is being pulled now; what was used within `RECENT` seconds.
 
-An image was used when its manifest was asked for by tag or digest, when an index above it was (nobody can tell which of its platforms the client already has),
-or when a client got one of those of its blobs that tell it from other images: the ones that the fewest manifests refer to. A base layer that a popular image
-shares with a forgotten one does not keep the forgotten one.
+An image was used when its manifest was asked for by tag or digest, when an index above it was
+(nobody can tell which of its platforms the client already has), or when a client got one of those
+of its blobs that tell it from other images: the ones that the fewest manifests refer to. A base
+layer that a popular image shares with a forgotten one does not keep the forgotten one.
 
-An index goes with the last image below it that the repository holds. A manifest without anything held, left by a client that only looked, costs a few kilobytes
-in the catalog and goes after `EMPTY_STAYS`. Where the catalog itself takes room that counts, each manifest weighs its share of it, and the empty ones go in the
-same order as the images (S11).
+An index goes with the last image below it that the repository holds. A manifest without anything
+held, left by a client that only looked, costs a few kilobytes in the catalog and goes after
+`EMPTY_STAYS`. Where the catalog itself takes room that counts, each manifest weighs its share of
+it, and the empty ones go in the same order as the images (S11).
 
-Blobs that were adopted, files of which the catalog knew nothing, are needed by no manifest yet. They stay for `ADOPTED_STAYS`, for after the loss of a catalog
-the manifests come back one pull after the other (L02); when room is needed they go first.
+Blobs that were adopted, files of which the catalog knew nothing, are needed by no manifest yet.
+They stay for `ADOPTED_STAYS`, for after the loss of a catalog the manifests come back one pull
+after the other (L02); when room is needed they go first.
 
-A picture of ten thousand repositories is a hundred and fifty thousand objects. None of them leads back to itself, and the garbage collector is told so
-(``gc=False``): while it looked at all of them it held up every thread for a tenth of a second, and often.
+A picture of ten thousand repositories is a hundred and fifty thousand objects. None of them leads
+back to itself, and the garbage collector is told so (``gc=False``): while it looked at all of them
+it held up every thread for a tenth of a second, and often.
 """
 
 from __future__ import annotations
@@ -45,7 +51,8 @@ Key = tuple[Repository, Digest]
 
 
 class HeldManifest(msgspec.Struct, frozen=True, gc=False):
-    """A manifest of one repository as eviction sees it. *asked* is when a client last got or saw it, else when it came, in seconds since the epoch."""
+    """A manifest of one repository as eviction sees it. *asked* is when a client last got or saw
+    it, else when it came, in seconds since the epoch."""
 
     repository: Repository
     digest: Digest
@@ -85,7 +92,8 @@ class Picture:
 
 
 class PlannedImage(msgspec.Struct, frozen=True, gc=False):
-    """An image that shall go. *freed* is in bytes: a blob that several evicted images share is counted for the one that goes last."""
+    """An image that shall go. *freed* is in bytes: a blob that several evicted images share is
+    counted for the one that goes last."""
 
     manifest: HeldManifest
     tags: tuple[Tag, ...]
@@ -115,9 +123,11 @@ class Plan:
     locked_size: int
     """Of the blobs that locked images need."""
     in_use_size: int = 0
-    """Of the other blobs, those of images that are being pulled. Counted only where the goal is missed."""
+    """Of the other blobs, those of images that are being pulled. Counted only where the goal is
+    missed."""
     recent_size: int = 0
-    """Of the other blobs, those of images that were used within `RECENT` seconds. Counted only where the goal is missed."""
+    """Of the other blobs, those of images that were used within `RECENT` seconds. Counted only
+    where the goal is missed."""
     adopted: tuple[Digest, ...] = ()
     """Adopted blobs that no manifest refers to, and whose room is needed."""
     adopted_size: int = 0
@@ -128,16 +138,26 @@ class Plan:
         return not (self.images or self.empty or self.adopted)
 
     def parts(self, count: int) -> Iterator[Plan]:
-        """The same plan in steps of *count* images and as many empty manifests, to be carried out one after the other."""
+        """The same plan in steps of *count* images and as many empty manifests, to be carried out
+        one after the other."""
         for start in range(0, max(1, len(self.images), len(self.empty)), count):
             part = slice(start, start + count)
-            yield replace(self, images=self.images[part], empty=self.empty[part], adopted=self.adopted if start == 0 else ())
+            yield replace(
+                self,
+                images=self.images[part],
+                empty=self.empty[part],
+                adopted=self.adopted if start == 0 else (),
+            )
 
 
-def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (), catalog_size: int = 0) -> Plan:
-    """Decide what goes until at most *goal* bytes are held, blobs and the *catalog_size* bytes that count of the catalog together.
+def plan(
+    picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (), catalog_size: int = 0
+) -> Plan:
+    """Decide what goes until at most *goal* bytes are held, blobs and the *catalog_size* bytes that
+    count of the catalog together.
 
-    *in_use* are the manifests that are being pulled or of which a blob is on its way in. With a goal of 0 all manifests without anything held go too.
+    *in_use* are the manifests that are being pulled or of which a blob is on its way in. With a
+    goal of 0 all manifests without anything held go too.
     """
     known = {each.key: each for each in picture.manifests}
     kept = _locked_with_all_below(known)
@@ -164,16 +184,23 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
         holders[each.digest] = holders.get(each.digest, 0) + 1
 
     def last_used(image: HeldManifest) -> float:
-        return max((asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest])))
+        return max(
+            (asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest]))
+        )
 
     def known_use(image: HeldManifest) -> float:
-        # S14: a use in the future counts as none. With a clock that was ahead, all would be in use until the time that it had.
+        # S14: a use in the future counts as none. With a clock that was ahead, all would be in use
+        # until the time that it had.
         used = last_used(image)
         return used if used <= now else 0.0
 
     empties_go = catalog_size > 0 or goal <= 0
     # The key makes the order the same each time, also for images that came in the same moment.
-    images = sorted((known_use(each), each.key) for each in picture.manifests if (each.blobs or empties_go) and not each.children and each.key not in kept)
+    images = sorted(
+        (known_use(each), each.key)
+        for each in picture.manifests
+        if (each.blobs or empties_go) and not each.children and each.key not in kept
+    )
     chosen: list[tuple[HeldManifest, float, int]] = []
     empty: list[Key] = []
     for used, key in images:
@@ -197,18 +224,36 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
     locked = {blob for key in kept for blob in known[key].blobs}
     in_use_size = recent_size = 0
     if left > goal:
-        being_pulled = {blob for key in in_use if key in known for blob in known[key].blobs} - locked
-        recent = {blob for used, key in images if used > now - RECENT for blob in known[key].blobs} - locked - being_pulled
+        being_pulled = {
+            blob for key in in_use if key in known for blob in known[key].blobs
+        } - locked
+        recent = (
+            {blob for used, key in images if used > now - RECENT for blob in known[key].blobs}
+            - locked
+            - being_pulled
+        )
         in_use_size = sum(picture.blobs[blob].size for blob in being_pulled)
         recent_size = sum(picture.blobs[blob].size for blob in recent)
-    going = [each for each in chosen if any(users[blob] == 0 for blob in each[0].blobs) or (each[0].digest in weight and holders[each[0].digest] == 0)]
+    going = [
+        each
+        for each in chosen
+        if any(users[blob] == 0 for blob in each[0].blobs)
+        or (each[0].digest in weight and holders[each[0].digest] == 0)
+    ]
     above = _above(known)
     since = now - (RECENT if empty else EMPTY_STAYS)
     return Plan(
         images=tuple(
             PlannedImage(
                 manifest=image,
-                tags=tuple(dict.fromkeys([*image.tags, *(tag for key in above.get(image.key, ()) for tag in known[key].tags)])),
+                tags=tuple(
+                    dict.fromkeys(
+                        [
+                            *image.tags,
+                            *(tag for key in above.get(image.key, ()) for tag in known[key].tags),
+                        ]
+                    )
+                ),
                 last_used=last_used(image),
                 asked=asked[image.key],
                 telling=telling[image.digest],
@@ -223,7 +268,11 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
                     *(
                         key
                         for key, each in known.items()
-                        if not each.blobs and not each.children and key not in kept and key not in in_use and asked[key] < now - EMPTY_STAYS
+                        if not each.blobs
+                        and not each.children
+                        and key not in kept
+                        and key not in in_use
+                        and asked[key] < now - EMPTY_STAYS
                     ),
                 ]
             )
@@ -241,12 +290,14 @@ def plan(picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (
 
 
 def stays_adopted(adopted: float | None, now: float) -> bool:
-    """Whether a blob that no manifest refers to stays, because it was adopted lately. A time in the future counts as never."""
+    """Whether a blob that no manifest refers to stays, because it was adopted lately. A time in the
+    future counts as never."""
     return adopted is not None and 0 <= now - adopted < ADOPTED_STAYS
 
 
 def _weights(picture: Picture, catalog_size: int) -> dict[Digest, int]:
-    """The bytes of the catalog that each manifest stands for: its share of them, by the size of its content."""
+    """The bytes of the catalog that each manifest stands for: its share of them, by the size of its
+    content."""
     sizes = {each.digest: each.size for each in picture.manifests}
     total = sum(sizes.values())
     if catalog_size <= 0 or total <= 0:
@@ -254,10 +305,14 @@ def _weights(picture: Picture, catalog_size: int) -> dict[Digest, int]:
     return {digest: size * catalog_size // total for digest, size in sizes.items()}
 
 
-def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection[Key] = ()) -> set[Key]:
-    """What of a plan may still go, judged by *manifests*, all that the repositories of the plan hold now (their blobs are not looked at).
+def confirmed(
+    made: Plan, manifests: Iterable[HeldManifest], *, used: Collection[Key] = ()
+) -> set[Key]:
+    """What of a plan may still go, judged by *manifests*, all that the repositories of the plan
+    hold now (their blobs are not looked at).
 
-    An image that was asked for or locked since the plan was made stays, and so do those in *used*. The indexes below which nothing is left are among what goes.
+    An image that was asked for or locked since the plan was made stays, and so do those in *used*.
+    The indexes below which nothing is left are among what goes.
     """
     known = {each.key: each for each in manifests}
     kept = _locked_with_all_below(known)
@@ -271,13 +326,23 @@ def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection
         and asked[now.key] <= each.asked
         and now.key not in used
     }
-    going |= {key for key in made.empty if key in known and key not in kept and not known[key].children and asked[key] < made.empty_since}
+    going |= {
+        key
+        for key in made.empty
+        if key in known
+        and key not in kept
+        and not known[key].children
+        and asked[key] < made.empty_since
+    }
     while True:
         # An index may stand in another one.
         emptied = {
             key
             for key, each in known.items()
-            if each.children and key not in going and key not in kept and all((each.repository, child) in going for child in each.children)
+            if each.children
+            and key not in going
+            and key not in kept
+            and all((each.repository, child) in going for child in each.children)
         }
         if not emptied:
             return going
@@ -285,7 +350,8 @@ def confirmed(made: Plan, manifests: Iterable[HeldManifest], *, used: Collection
 
 
 def locked_above(manifests: Iterable[HeldManifest], key: Key) -> list[HeldManifest]:
-    """The locked manifests because of which one may not go: itself, and the indexes that lead to it."""
+    """The locked manifests because of which one may not go: itself, and the indexes that lead to
+    it."""
     known = {each.key: each for each in manifests}
     return [each for each in known.values() if each.locked and key in _below(each, known)]
 
@@ -327,7 +393,8 @@ def _below(manifest: HeldManifest, known: Mapping[Key, HeldManifest]) -> Iterato
 
 
 def _telling_blobs(picture: Picture) -> dict[Digest, tuple[Digest, ...]]:
-    """For each manifest those of its blobs that the fewest manifests refer to: a client that gets one of them most likely wants this image."""
+    """For each manifest those of its blobs that the fewest manifests refer to: a client that gets
+    one of them most likely wants this image."""
     blobs_of = {each.digest: each.blobs for each in picture.manifests}
     sharers: dict[Digest, int] = {}
     for blobs in blobs_of.values():

@@ -1,11 +1,12 @@
 """Manifests and indexes: the bytes as they came, and a view of what they refer to.
 
-The bytes are never written anew: a digest that we serve is the digest that was asked. The view follows the OCI image specification 1.1 and Docker's
-image manifest version 2, schema 2.
+The bytes are never written anew: a digest that we serve is the digest that was asked. The view
+follows the OCI image specification 1.1 and Docker's image manifest version 2, schema 2.
 
-A cache is no validator (F82). What a descriptor says beside its digest may be missing, null or of another type:
-then it is unknown. An entry of an index that can't be read is passed over as long as others can be. A config or
-layer without a digest that can be verified makes the manifest unreadable: no client could use the image.
+A cache is no validator (F82). What a descriptor says beside its digest may be missing, null or of
+another type: then it is unknown. An entry of an index that can't be read is passed over as long as
+others can be. A config or layer without a digest that can be verified makes the manifest
+unreadable: no client could use the image.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 PLATFORM_PART_LENGTH = 64
 
 PLATFORM_PART = re.compile(rf"[A-Za-z0-9._-]{{1,{PLATFORM_PART_LENGTH}}}")
-"""What the operating system, the architecture and the variant of a platform may be. Whoever writes a manifest chooses them: a platform with another part is
-dropped where the manifest is read (S03), so that no log, no terminal and no shell sees it."""
+"""What the operating system, the architecture and the variant of a platform may be. Whoever writes
+a manifest chooses them: a platform with another part is dropped where the manifest is read (S03),
+so that no log, no terminal and no shell sees it."""
 
 UNKNOWN_PLATFORM = Platform("unknown", "unknown")
 """That of BuildKit's attestations, which no machine has, and of what states none that can be read."""
@@ -48,19 +50,24 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 LAYERS_LIMIT = 1_000
-"""The most layers of a manifest that is taken from a source: docker makes at most 127, and each layer of a pull is a request and an open file."""
+"""The most layers of a manifest that is taken from a source: docker makes at most 127, and each
+layer of a pull is a request and an open file."""
 
 REFERENCES_LIMIT = 10_000
-"""The most manifests of an index that is taken from a source. With a platform and annotations one takes about 400 bytes, so 4 MiB hold no more than these."""
+"""The most manifests of an index that is taken from a source. With a platform and annotations one
+takes about 400 bytes, so 4 MiB hold no more than these."""
 
 LARGEST_SIZE = 2**53
-"""The largest size of a descriptor in bytes: what every JSON reader holds exactly (RFC 8259, section 6), and the catalog can store."""
+"""The largest size of a descriptor in bytes: what every JSON reader holds exactly (RFC 8259,
+section 6), and the catalog can store."""
 
 ENTRIES_COMMAS = 50 * REFERENCES_LIMIT
-"""Commas that a list with odd entries has at most: an entry with a platform and annotations has some twenty."""
+"""Commas that a list with odd entries has at most: an entry with a platform and annotations has
+some twenty."""
 
 PARSED_IN_THREAD = 128 * 1024
-"""Bytes from which a manifest is parsed in a thread: one of 4 MiB takes a tenth of a second, in which nobody else would be served."""
+"""Bytes from which a manifest is parsed in a thread: one of 4 MiB takes a tenth of a second, in
+which nobody else would be served."""
 
 
 class ReferenceKind(StrEnum):
@@ -82,7 +89,8 @@ class Descriptor:
     platform: str | None = None
     """``linux/arm64/v8``, for the manifests of an index."""
     optional: bool = False
-    """A layer that is to be had elsewhere (``urls``, or a media type that may not be distributed): kept when somebody asks for it, not part of a pull."""
+    """A layer that is to be had elsewhere (``urls``, or a media type that may not be distributed):
+    kept when somebody asks for it, not part of a pull."""
     runs_on: Platform | None = None
     """The platform with version and features, as the index states it; None where it states none."""
 
@@ -102,7 +110,8 @@ class _Platform(msgspec.Struct):
 
 
 class _Descriptor(msgspec.Struct):
-    # Without a default: a list of a million empty objects must not become one of a million of these.
+    # Without a default: a list of a million empty objects must not become one of a million of
+    # these.
     digest: str
     size: int | None = None
     media_type: str | None = msgspec.field(name="mediaType", default=None)
@@ -169,7 +178,8 @@ class Manifest:
 
     @classmethod
     def of(cls, content: bytes, media_type: str, digest: Digest) -> Self:
-        """Read a view of *content*, which may be one that was stored by an earlier version; raises `ManifestUnreadable`."""
+        """Read a view of *content*, which may be one that was stored by an earlier version; raises
+        `ManifestUnreadable`."""
         return cls(content, media_type, digest, tuple(_references(content)))
 
     @property
@@ -185,12 +195,20 @@ class Manifest:
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
         """The config and the layers, each digest once."""
-        return tuple({each.digest: each for each in self.references if each.kind is not ReferenceKind.MANIFEST}.values())
+        return tuple(
+            {
+                each.digest: each
+                for each in self.references
+                if each.kind is not ReferenceKind.MANIFEST
+            }.values()
+        )
 
     def child_for(self, platform: str | Platform) -> Descriptor | None:
-        """The manifest of an index that runs best on a platform (F74); raises `PlatformInvalid` for a text that names none.
+        """The manifest of an index that runs best on a platform (F74); raises `PlatformInvalid` for
+        a text that names none.
 
-        Where the only image of an index states no platform, it is the one, as containerd has it: its config tells.
+        Where the only image of an index states no platform, it is the one, as containerd has it:
+        its config tells.
         """
         wanted = platform if isinstance(platform, Platform) else Platform.parse(platform)
         best = best_match(wanted, self.children, lambda child: child.runs_on)
@@ -230,7 +248,8 @@ def _bounded(content: bytes, media_type: str, digest: Digest) -> Manifest:
 
 
 def attestations(content: bytes) -> dict[str, str]:
-    """The attestations of an index, each with the image that it is about, by digest; empty where the annotation names no digest.
+    """The attestations of an index, each with the image that it is about, by digest; empty where
+    the annotation names no digest.
 
     BuildKit marks them with annotations ("Attestation storage").
     """
@@ -240,8 +259,13 @@ def attestations(content: bytes) -> dict[str, str]:
             with suppress(*_UNDECODABLE):
                 descriptor = _odd_descriptor_decoder.decode(entry)
                 annotations = _loose(descriptor.annotations)
-                if isinstance(annotations, dict) and annotations.get("vnd.docker.reference.type") == "attestation-manifest":
-                    attested[_text(descriptor.digest) or ""] = _digest_or_nothing(annotations.get("vnd.docker.reference.digest"))
+                if (
+                    isinstance(annotations, dict)
+                    and annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+                ):
+                    attested[_text(descriptor.digest) or ""] = _digest_or_nothing(
+                        annotations.get("vnd.docker.reference.digest")
+                    )
     except (*_UNDECODABLE, ManifestUnreadable):
         return {}
     return attested
@@ -255,7 +279,8 @@ def _digest_or_nothing(text: Any) -> str:
 
 
 def config_platform(content: bytes) -> str | None:
-    """The platform that an image's config names; None when it names none (other artifacts than images)."""
+    """The platform that an image's config names; None when it names none (other artifacts than
+    images)."""
     text = first_value(content)
     try:
         platform = _platform_decoder.decode(text)
@@ -280,7 +305,9 @@ def _references(content: bytes) -> list[Descriptor]:
 
 def _references_of(document: _Document) -> list[Descriptor]:
     if document.schema_version not in {None, 2}:
-        raise ManifestUnreadable(f"schema version {printable(str(document.schema_version), 20)} is not supported")
+        raise ManifestUnreadable(
+            f"schema version {printable(str(document.schema_version), 20)} is not supported"
+        )
     references = _children(document.manifests or ())
     if document.config is not None and document.config != _NO_DESCRIPTOR:
         references.append(_descriptor(document.config, ReferenceKind.CONFIG))
@@ -289,14 +316,16 @@ def _references_of(document: _Document) -> list[Descriptor]:
 
 
 def _children(entries: Iterable[_Descriptor]) -> list[Descriptor]:
-    """The entries of an index that can be read; raises what is wrong with the first one where none can."""
+    """The entries of an index that can be read; raises what is wrong with the first one where none
+    can."""
     children: list[Descriptor] = []
     odd: DigestInvalid | None = None
     for entry in entries:
         try:
             children.append(_descriptor(entry, ReferenceKind.MANIFEST))
         except DigestInvalid as error:
-            # Other algorithms are allowed: nothing is wrong with them, though nothing can be verified by them.
+            # Other algorithms are allowed: nothing is wrong with them, though nothing can be
+            # verified by them.
             if odd is None and not is_of_other_algorithm(entry.digest):
                 odd = error
     if odd is not None and not children:
@@ -305,7 +334,8 @@ def _children(entries: Iterable[_Descriptor]) -> list[Descriptor]:
 
 
 def _read_odd(text: bytes) -> _Document:
-    """A document in which something is not as the specification has it: that says nothing, and what is as it should be counts."""
+    """A document in which something is not as the specification has it: that says nothing, and what
+    is as it should be counts."""
     document = _odd_decoder.decode(text)
     version = _loose(document.schema_version)
     if isinstance(version, str) and version.isascii() and version.isdigit():
@@ -314,7 +344,9 @@ def _read_odd(text: bytes) -> _Document:
     if config is not None and not _is_object(document.config):
         raise ManifestUnreadable("its config is not an object")
     return _Document(
-        schema_version=int(version) if isinstance(version, int | float) and not isinstance(version, bool) else None,
+        schema_version=int(version)
+        if isinstance(version, int | float) and not isinstance(version, bool)
+        else None,
         config=config,
         layers=[_odd_descriptor(entry) for entry in _entries(document.layers)],
         manifests=[_odd_descriptor(entry) for entry in _entries(document.manifests)],
@@ -332,7 +364,9 @@ def _entries(entries: msgspec.Raw) -> list[msgspec.Raw]:
         raise ManifestUnreadable("it lists more than any image has")
     listed = _entries_decoder.decode(entries) or []
     if len(listed) > REFERENCES_LIMIT:
-        raise ManifestUnreadable(f"it lists {len(listed):,} entries, and at most {REFERENCES_LIMIT:,} are taken")
+        raise ManifestUnreadable(
+            f"it lists {len(listed):,} entries, and at most {REFERENCES_LIMIT:,} are taken"
+        )
     return listed
 
 
@@ -360,7 +394,13 @@ def _odd_platform(raw: msgspec.Raw) -> _Platform | None:
     except _UNDECODABLE:
         return _Platform()
     features = _loose(odd.os_features)
-    return _Platform(_text(odd.os), _text(odd.architecture), _text(odd.variant), _text(odd.os_version), features if isinstance(features, list) else None)
+    return _Platform(
+        _text(odd.os),
+        _text(odd.architecture),
+        _text(odd.variant),
+        _text(odd.os_version),
+        features if isinstance(features, list) else None,
+    )
 
 
 def _odd_size(raw: msgspec.Raw) -> int | None:
@@ -394,7 +434,8 @@ def _descriptor(stated: _Descriptor, kind: ReferenceKind) -> Descriptor:
         digest=Digest.parse(stated.digest),
         kind=kind,
         media_type=media_type if _is_media_type(media_type) else UNTYPED,
-        # One beyond LARGEST_SIZE is refused later (F67): what an earlier version stored is still read.
+        # One beyond LARGEST_SIZE is refused later (F67): what an earlier version stored is still
+        # read.
         size=stated.size if stated.size is not None and stated.size >= 0 else None,
         platform=_platform_name(platform) if platform is not None else None,
         optional=bool(stated.urls) or "nondistributable" in media_type or "foreign" in media_type,
@@ -403,20 +444,37 @@ def _descriptor(stated: _Descriptor, kind: ReferenceKind) -> Descriptor:
 
 
 def _is_media_type(text: str) -> bool:
-    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take more."""
-    return len(text) <= 255 and text.isascii() and text.isprintable() and " " not in text and "/" in text
+    """Whether *text* may be shown and sent as a media type: RFC 6838 has less, and clients take
+    more."""
+    return (
+        len(text) <= 255
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+        and "/" in text
+    )
 
 
 def _stated_platform(stated: _Platform) -> Platform:
-    """The platform that a descriptor or config states; the unknown one where it names no architecture, or a part beyond `PLATFORM_PART`."""
+    """The platform that a descriptor or config states; the unknown one where it names no
+    architecture, or a part beyond `PLATFORM_PART`."""
     features = tuple((stated.os_features or ())[:OS_FEATURES_LIMIT])
-    parts = stated.os or "", stated.architecture or "", stated.variant or "", stated.os_version or ""
+    parts = (
+        stated.os or "",
+        stated.architecture or "",
+        stated.variant or "",
+        stated.os_version or "",
+    )
     if max(map(len, parts)) > PLATFORM_PART_LENGTH:
         return UNKNOWN_PLATFORM
-    return _known_platform(*parts, features) if not features else _checked_platform(*parts, features)
+    return (
+        _known_platform(*parts, features) if not features else _checked_platform(*parts, features)
+    )
 
 
-def _checked_platform(os: str, architecture: str, variant: str, version: str, features: tuple[Any, ...]) -> Platform:
+def _checked_platform(
+    os: str, architecture: str, variant: str, version: str, features: tuple[Any, ...]
+) -> Platform:
     parts = [part for part in (os, architecture, variant) if part]
     if not architecture or not all(map(PLATFORM_PART.fullmatch, parts)):
         return UNKNOWN_PLATFORM

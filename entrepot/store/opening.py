@@ -1,6 +1,8 @@
-"""How the catalog's file is opened at the start: sound, damaged, gone, on a full disk, or on one that can only be read.
+"""How the catalog's file is opened at the start: sound, damaged, gone, on a full disk, or on one
+that can only be read.
 
-The engine starts in each of these cases and serves what it has; only a file system on which SQLite can't work at all ends the start (F88).
+The engine starts in each of these cases and serves what it has; only a file system on which SQLite
+can't work at all ends the start (F88).
 """
 
 from __future__ import annotations
@@ -28,11 +30,18 @@ from entrepot.store.disk_reserve import Reserve
 from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
 
 CHECK_TIME = 2.0
-"""Seconds for which a start looks for damage: enough for 2 GB that are in the page cache (50 MB take 0.05 s). Of a larger one the rest is looked at later."""
+"""Seconds for which a start looks for damage: enough for 2 GB that are in the page cache (50 MB
+take 0.05 s). Of a larger one the rest is looked at later."""
 
-WRITABLE = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000", f"journal_size_limit={JOURNAL_SIZE}")
-"""Pragmas of each connection. WAL: readers never wait for the writer. NORMAL: a power cut may lose the last rows, which the next pull brings back, but leaves
-the database whole."""
+WRITABLE = (
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    "busy_timeout=5000",
+    f"journal_size_limit={JOURNAL_SIZE}",
+)
+"""Pragmas of each connection. WAL: readers never wait for the writer. NORMAL: a power cut may lose
+the last rows, which the next pull brings back, but leaves the database whole."""
 
 _SERVED = "What is cached is served, and what is not is passed on to clients; within a minute after the cure the catalog is written again. "
 
@@ -78,7 +87,8 @@ class Opening:
 
 
 def open_file(path: Path, *, now: float) -> Opening:
-    """See to it that the catalog *path* can be opened, for writing where that is possible. Runs in a thread; raises `EngineError`."""
+    """See to it that the catalog *path* can be opened, for writing where that is possible. Runs in
+    a thread; raises `EngineError`."""
     for is_last in (False, True):
         try:
             return _for_writing(path, now)
@@ -86,12 +96,22 @@ def open_file(path: Path, *, now: float) -> Opening:
             refusal = _refusal(path, error, str(error), reason_of(error))
             if not is_last and _is_full(path) and Reserve(path).give_up():
                 continue
-            if getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK and not _is_full(path) and os.access(path.parent, os.W_OK):
+            if (
+                getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK
+                and not _is_full(path)
+                and os.access(path.parent, os.W_OK)
+            ):
                 # SQLite needs locks, and memory that its connections share.
-                raise EngineError.of_cause(locks_cause(f"{error} (SQLite)", path.parent, file_system(path.parent))) from error
+                raise EngineError.of_cause(
+                    locks_cause(f"{error} (SQLite)", path.parent, file_system(path.parent))
+                ) from error
         except OSError as error:
             refusal = _refusal(path, error, error.strerror or str(error), _reason(error))
-            if not is_last and error.errno in {errno.ENOSPC, errno.EDQUOT} and Reserve(path).give_up():
+            if (
+                not is_last
+                and error.errno in {errno.ENOSPC, errno.EDQUOT}
+                and Reserve(path).give_up()
+            ):
                 continue
         break
     return _for_reading(path, refusal)
@@ -129,7 +149,8 @@ def _for_writing(path: Path, now: float) -> Opening:
 
 
 def _make_tables(path: Path) -> None:
-    """Make the tables, or add what came later; raises `EngineError` for a catalog that is newer than this engine."""
+    """Make the tables, or add what came later; raises `EngineError` for a catalog that is newer
+    than this engine."""
     with closing(sqlite3.connect(path, timeout=5)) as connection:
         prepare_new(connection)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -145,8 +166,13 @@ def _make_tables(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Let nobody but this user read the catalog (S30): SQLite gives its side files the mode of the file. Raises `OSError` where it can't be made."""
-    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")), backup_of(path)):
+    """Let nobody but this user read the catalog (S30): SQLite gives its side files the mode of the
+    file. Raises `OSError` where it can't be made."""
+    for each in (
+        path,
+        *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")),
+        backup_of(path),
+    ):
         with suppress(FileNotFoundError, PermissionError):
             if stat.S_IMODE(each.stat().st_mode) & 0o077:
                 try:
@@ -159,7 +185,8 @@ def make_private(path: Path) -> None:
 
 
 def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
-    """Read the file where it is, without its log where there is none, else a copy of both; where there is no catalog, an empty one."""
+    """Read the file where it is, without its log where there is none, else a copy of both; where
+    there is no catalog, an empty one."""
     ways: list[dict[str, str]] = [{"mode": "ro"}]
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or not log.stat().st_size:
@@ -167,7 +194,10 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
     for way in ways:
         database = f"file:{quote(str(path))}"
         query = "&".join(f"{name}={value}" for name, value in way.items())
-        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database}?{query}", uri=True)) as connection:
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{database}?{query}", uri=True)) as connection,
+        ):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute("SELECT count(*) FROM repositories").fetchone()
             if version == schema.SCHEMA_VERSION:
@@ -177,7 +207,9 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
     try:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
-                shutil.copyfile(path.with_name(path.name + suffix), place.with_name(place.name + suffix))
+                shutil.copyfile(
+                    path.with_name(path.name + suffix), place.with_name(place.name + suffix)
+                )
         try:
             _make_tables(place)
         except sqlite3.Error:
@@ -194,7 +226,9 @@ def _for_reading(path: Path, refusal: CatalogFailed) -> Opening:
     except BaseException:
         copy.cleanup()
         raise
-    return Opening(str(place), {}, ("query_only=ON", "busy_timeout=5000"), refusal=refusal, copy=copy)
+    return Opening(
+        str(place), {}, ("query_only=ON", "busy_timeout=5000"), refusal=refusal, copy=copy
+    )
 
 
 def _is_full(path: Path) -> bool:
@@ -207,7 +241,11 @@ def _is_full(path: Path) -> bool:
 def _reason(error: OSError) -> Reason:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Reason.FULL
-    return Reason.READ_ONLY if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else Reason.OTHER
+    return (
+        Reason.READ_ONLY
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}
+        else Reason.OTHER
+    )
 
 
 def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reason) -> CatalogFailed:
@@ -216,7 +254,10 @@ def _refusal(path: Path, error: OSError | sqlite3.Error, why: str, reason: Reaso
         number = error.errno or 0
     elif reason is Reason.FULL or _is_full(path):
         number = errno.ENOSPC
-    elif reason is Reason.READ_ONLY or getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+    elif reason is Reason.READ_ONLY or getattr(error, "sqlite_errorcode", 0) & 0xFF in {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    }:
         number = errno.EACCES
     else:
         number = errno.EIO

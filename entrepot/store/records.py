@@ -22,7 +22,8 @@ class TagEntry:
 
 
 class BlobOrigin(NamedTuple):
-    """A source registry that gave the bytes of a blob, and whether a credential set was used for it."""
+    """A source registry that gave the bytes of a blob, and whether a credential set was used for
+    it."""
 
     login_server: str
     with_credentials: bool
@@ -42,7 +43,9 @@ class BlobRecord:
 
     def opens_for(self, login_servers: Collection[str]) -> bool:
         """Whether the copy may be served as that of one of some source registries."""
-        return self.is_public or any(origin.login_server in login_servers for origin in self.origins)
+        return self.is_public or any(
+            origin.login_server in login_servers for origin in self.origins
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,11 @@ class CachedManifest:
 
 
 class CachedRepository(msgspec.Struct, frozen=True):
-    """A cached repository, as a listing shows it. *size* counts each blob and manifest once, those shared with other repositories too.
+    """A cached repository, as a listing shows it. *size* counts each blob and manifest once, those
+    shared with other repositories too.
 
-    There are ten thousand in one listing: this kind of object is made in half a microsecond, and the garbage collector does not look at it.
+    There are ten thousand in one listing: this kind of object is made in half a microsecond, and
+    the garbage collector does not look at it.
     """
 
     name: Repository
@@ -78,7 +83,8 @@ class CachedRepository(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CachedTag:
-    """A tag of one repository, as a listing shows it. *size* and *platforms* speak of what is held behind it."""
+    """A tag of one repository, as a listing shows it. *size* and *platforms* speak of what is held
+    behind it."""
 
     name: Tag
     entry: TagEntry

@@ -1,10 +1,13 @@
 """A catalog that is damaged or gone, and the copy that is kept for that day (L02).
 
-The damaged file is set aside and never removed. The new catalog is the copy, with all rows that can still be read from the damaged file merged into it: what
-came since. Each row is looked at before it is believed, and a manifest only when its content has its digest, from which its references follow. Blobs are not
-touched: those that the new catalog does not know are adopted, and wait for their manifests (`entrepot.store.eviction.ADOPTED_STAYS`).
+The damaged file is set aside and never removed. The new catalog is the copy, with all rows that can
+still be read from the damaged file merged into it: what came since. Each row is looked at before it
+is believed, and a manifest only when its content has its digest, from which its references follow.
+Blobs are not touched: those that the new catalog does not know are adopted, and wait for their
+manifests (`entrepot.store.eviction.ADOPTED_STAYS`).
 
-`sqlite3`'s own recovery is a shell command that a machine may not have; the module reaches only what SQL reaches, which is why damage is stepped over here.
+`sqlite3`'s own recovery is a shell command that a machine may not have; the module reaches only
+what SQL reaches, which is why damage is stepped over here.
 """
 
 from __future__ import annotations
@@ -21,7 +24,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, String, Table, create_engine, insert
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    create_engine,
+    insert,
+)
 from sqlalchemy.pool import NullPool
 
 from entrepot.core.reference import Digest, parse_repository
@@ -38,12 +51,18 @@ UNREADABLE_RANGES = 1_000
 LARGEST_INTEGER = 2**53
 """Numbers above it are taken for noise."""
 
-_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR | (33 << 8)}
-"""What SQLite answers where the disk itself has lost a part of the file; the last is IOERR_CORRUPTFS, which an older `sqlite3` does not name."""
+_UNREADABLE = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR | (33 << 8),
+}
+"""What SQLite answers where the disk itself has lost a part of the file; the last is
+IOERR_CORRUPTFS, which an older `sqlite3` does not name."""
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# In an order in which what is referred to comes first. References are not among them: they follow from the manifests.
+# In an order in which what is referred to comes first. References are not among them: they follow
+# from the manifests.
 _TABLES = (
     schema.repositories,
     schema.manifests,
@@ -63,19 +82,25 @@ def backup_of(catalog: Path) -> Path:
 
 
 def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
-    """What is wrong with a database, and whether all of it was looked at: after so many *seconds* the look is ended.
+    """What is wrong with a database, and whether all of it was looked at: after so many *seconds*
+    the look is ended.
 
-    Runs in a thread. Raises `sqlite3.Error` when the file can't be opened for another reason than damage.
+    Runs in a thread. Raises `sqlite3.Error` when the file can't be opened for another reason than
+    damage.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     try:
         with closing(sqlite3.connect(path)) as connection:
-            # It creates what readers need beside the file, so a directory that can't be written shows here.
+            # It creates what readers need beside the file, so a directory that can't be written
+            # shows here.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
-        if reason_of(error) is Reason.DAMAGED or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
+        if (
+            reason_of(error) is Reason.DAMAGED
+            or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE
+        ):
             return str(error), True
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             return None, False
@@ -85,9 +110,11 @@ def check(path: Path, *, seconds: float | None) -> tuple[str | None, bool]:
 
 
 def back_up(catalog: Path) -> None:
-    """Replace the copy of a catalog by what it holds now, if that is sound. Runs in a thread and keeps no writer waiting.
+    """Replace the copy of a catalog by what it holds now, if that is sound. Runs in a thread and
+    keeps no writer waiting.
 
-    Raises `CatalogFailed` when the catalog is found to be damaged; then the last copy stays. Raises `OSError` and `sqlite3.Error`.
+    Raises `CatalogFailed` when the catalog is found to be damaged; then the last copy stays. Raises
+    `OSError` and `sqlite3.Error`.
     """
     backup = backup_of(catalog)
     new = backup.with_name(f"{backup.name}-new")
@@ -106,16 +133,23 @@ def back_up(catalog: Path) -> None:
         _sync(backup.parent)
     except sqlite3.Error as error:
         if reason_of(error) is Reason.DAMAGED:
-            raise CatalogFailed(f"The catalog is damaged: {error}.", reason=Reason.DAMAGED) from error
+            raise CatalogFailed(
+                f"The catalog is damaged: {error}.", reason=Reason.DAMAGED
+            ) from error
         raise
     finally:
         _remove(new)
 
 
 def restore_missing(catalog: Path) -> str | None:
-    """Put the copy in the place of a catalog that is gone; gives what happened in one sentence, None where there is no copy. Runs in a thread."""
+    """Put the copy in the place of a catalog that is gone; gives what happened in one sentence,
+    None where there is no copy. Runs in a thread."""
     backup = backup_of(catalog)
-    if not backup.is_file() or check(backup, seconds=None)[0] is not None or _version(backup) > schema.SCHEMA_VERSION:
+    if (
+        not backup.is_file()
+        or check(backup, seconds=None)[0] is not None
+        or _version(backup) > schema.SCHEMA_VERSION
+    ):
         return None
     new = catalog.with_name(f"{catalog.name}-new")
     _remove(new)
@@ -131,7 +165,8 @@ def restore_missing(catalog: Path) -> str | None:
 
 
 def salvage(catalog: Path, damage: str, *, now: float) -> str:
-    """Set a damaged catalog aside and put a new one in its place; gives what happened in one sentence. Runs in a thread; raises `OSError`, `sqlite3.Error`."""
+    """Set a damaged catalog aside and put a new one in its place; gives what happened in one
+    sentence. Runs in a thread; raises `OSError`, `sqlite3.Error`."""
     backup, new = backup_of(catalog), catalog.with_name(f"{catalog.name}-new")
     _remove(new)
     _create(new)
@@ -148,10 +183,16 @@ def salvage(catalog: Path, damage: str, *, now: float) -> str:
         _make_tables(new)
     rows = _merge(catalog, new)
     _sync(new)
-    aside = _unused(catalog.with_name(f"{catalog.name}.damaged-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"))
+    aside = _unused(
+        catalog.with_name(
+            f"{catalog.name}.damaged-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+        )
+    )
     for suffix in _SIDE_FILES:
         with suppress(FileNotFoundError):
-            os.rename(catalog.with_name(catalog.name + suffix), aside.with_name(aside.name + suffix))
+            os.rename(
+                catalog.with_name(catalog.name + suffix), aside.with_name(aside.name + suffix)
+            )
     os.rename(catalog, aside)
     os.rename(new, catalog)
     _sync(catalog.parent)
@@ -176,7 +217,8 @@ def _make_tables(path: Path) -> None:
 
 
 def prepare_new(connection: sqlite3.Connection) -> None:
-    """Set what only a database without tables takes: its free pages can be given back to the file system (S11)."""
+    """Set what only a database without tables takes: its free pages can be given back to the file
+    system (S11)."""
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
@@ -217,7 +259,8 @@ def _merge(damaged: Path, new: Path) -> int:
 
 
 def _is_older_than(source: sqlite3.Connection, version: int) -> bool:
-    """Whether a damaged catalog was written by an engine that did not know *version*; False where that can't be read."""
+    """Whether a damaged catalog was written by an engine that did not know *version*; False where
+    that can't be read."""
     try:
         return 0 < int(source.execute("PRAGMA user_version").fetchone()[0]) < version
     except sqlite3.Error:
@@ -238,7 +281,8 @@ def _take_manifest(target: Any, row: dict[str, Any]) -> int:
 
 
 def _readable(source: sqlite3.Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """All rows of a table that can be read: forward, stepping over what can't, and then backward from the end to the first place that can't."""
+    """All rows of a table that can be read: forward, stepping over what can't, and then backward
+    from the end to the first place that can't."""
     try:
         there = {row[1] for row in source.execute(f"PRAGMA table_info({table.name})")}
     except sqlite3.Error:
@@ -293,16 +337,25 @@ def _fits(column: Column[Any], value: Any) -> bool:
         case Integer():
             return isinstance(value, int) and 0 <= value <= LARGEST_INTEGER
         case Float():
-            return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= LARGEST_INTEGER
+            return (
+                isinstance(value, (int, float))
+                and math.isfinite(value)
+                and 0 <= value <= LARGEST_INTEGER
+            )
         case LargeBinary():
             return isinstance(value, bytes)
         case String(length=length):
-            return isinstance(value, str) and len(value) <= (length or len(value)) and "\ufffd" not in value
+            return (
+                isinstance(value, str)
+                and len(value) <= (length or len(value))
+                and "\ufffd" not in value
+            )
     return True
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
-    # Opened for writing, the last connection would bring the log into the file when it is closed, and a damaged file stays as it is.
+    # Opened for writing, the last connection would bring the log into the file when it is closed,
+    # and a damaged file stays as it is.
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from entrepot.store.manifests import Manifest
 
 UNKNOWN_SIZE = -1
-"""The size of a reference whose manifest states none: the column takes no NULL, as earlier versions made it."""
+"""The size of a reference whose manifest states none: the column takes no NULL, as earlier versions
+made it."""
 
 
 def stated_size(row_size: int) -> int | None:

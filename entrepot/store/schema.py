@@ -55,7 +55,8 @@ manifests = Table(
     "manifests",
     _schema,
     Column("digest", String(135), primary_key=True),
-    # What the source gave that brought it first. Each repository has its own: see repository_manifests.
+    # What the source gave that brought it first. Each repository has its own: see
+    # repository_manifests.
     Column("media_type", String(255), nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
@@ -69,7 +70,8 @@ repository_manifests = Table(
     Column("last_pull", Float),
     Column("last_used", Float),
     Column("locked", Boolean, nullable=False, server_default=false()),
-    # As the source of this repository gave it; another source may call the same bytes something else.
+    # As the source of this repository gave it; another source may call the same bytes something
+    # else.
     Column("media_type", String(255), nullable=False, server_default=""),
     Index("repository_manifests_by_digest", "digest"),
 )
@@ -106,7 +108,8 @@ blobs = Table(
     Column("size", Integer, nullable=False),
     Column("cached", Float, nullable=False),
     Column("last_used", Float, nullable=False),
-    # When its file was found without a row, and no manifest refers to it yet: such a blob stays for a day (see entrepot.store.eviction).
+    # When its file was found without a row, and no manifest refers to it yet: such a blob stays for
+    # a day (see entrepot.store.eviction).
     Column("adopted", Float),
 )
 blob_origins = Table(
@@ -146,11 +149,17 @@ ended_pulls = Table(
 )
 
 _ADDED = {
-    2: (repositories.c.locked, repository_manifests.c.last_used, repository_manifests.c.locked, tags.c.locked),
+    2: (
+        repositories.c.locked,
+        repository_manifests.c.last_used,
+        repository_manifests.c.locked,
+        tags.c.locked,
+    ),
     3: (repositories.c.tags, repositories.c.manifests, repositories.c.size),
     4: (repository_manifests.c.media_type, blobs.c.adopted),
 }
-"""The columns that came with each version of the schema: an older catalog gets them when it is opened."""
+"""The columns that came with each version of the schema: an older catalog gets them when it is
+opened."""
 
 
 AT_ONCE = 500
@@ -158,7 +167,8 @@ AT_ONCE = 500
 
 
 def create(connection: Connection, count: Executable) -> None:
-    """Make the tables, or add what an older catalog lacks; raises `EngineError` for one that is newer.
+    """Make the tables, or add what an older catalog lacks; raises `EngineError` for one that is
+    newer.
 
     *count* fills the columns of version 3, which follow from the other tables.
     """
@@ -169,11 +179,14 @@ def create(connection: Connection, count: Executable) -> None:
             "Run that newer Entrepot, or move the catalog out of the way: the blobs stay for a day, and a new catalog knows them again as images are pulled.",
         )
     if version:
-        for added in (column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]):
+        for added in (
+            column for newer in range(version + 1, SCHEMA_VERSION + 1) for column in _ADDED[newer]
+        ):
             _add_column(connection, added)
     _schema.create_all(connection)
     if 0 < version < 3:
-        # It opens the transaction in which the version is written too: an engine that is killed here counts again.
+        # It opens the transaction in which the version is written too: an engine that is killed
+        # here counts again.
         connection.execute(count)
     if 0 < version < 4:
         fill_version_4(connection)
@@ -181,23 +194,31 @@ def create(connection: Connection, count: Executable) -> None:
 
 
 def fill_version_4(connection: Connection) -> None:
-    """Derive what version 4 knows beyond older ones: the media type that each repository gave, and who gave each blob."""
+    """Derive what version 4 knows beyond older ones: the media type that each repository gave, and
+    who gave each blob."""
     connection.execute(_media_type_of_each_repository())
     connection.execute(origins_by_repository())
 
 
 def _media_type_of_each_repository() -> Executable:
-    """The statement that gives each repository, as its own, the media type that was one for all repositories before version 4."""
+    """The statement that gives each repository, as its own, the media type that was one for all
+    repositories before version 4."""
     links = repository_manifests.c
-    common = select(manifests.c.media_type).where(manifests.c.digest == links.digest).scalar_subquery()
+    common = (
+        select(manifests.c.media_type).where(manifests.c.digest == links.digest).scalar_subquery()
+    )
     return update(repository_manifests).where(links.media_type == "").values(media_type=common)
 
 
-def origins_by_repository(digests: Sequence[str] | None = None, *, only_if_single: bool = False) -> Insert:
-    """The statement that derives who gave each cached blob from the repositories whose manifests refer to it.
+def origins_by_repository(
+    digests: Sequence[str] | None = None, *, only_if_single: bool = False
+) -> Insert:
+    """The statement that derives who gave each cached blob from the repositories whose manifests
+    refer to it.
 
-    *digests* limits it to some blobs, *only_if_single* to those to which the repositories of one login
-    server refer and no others. Nobody knows whether credentials were used, so it says that they were.
+    *digests* limits it to some blobs, *only_if_single* to those to which the repositories of one
+    login server refer and no others. Nobody knows whether credentials were used, so it says that
+    they were.
     """
     source = repositories.c.source
     login_server = func.substr(source, 1, func.instr(source, "/") - 1)
@@ -213,15 +234,22 @@ def origins_by_repository(digests: Sequence[str] | None = None, *, only_if_singl
     is_single = func.count(login_server.distinct()) == 1
     query = query.group_by(blobs.c.digest).having(is_single) if only_if_single else query.distinct()
     # An engine that was killed in between has inserted some of them.
-    return insert(blob_origins).prefix_with("OR IGNORE").from_select(["digest", "login_server", "with_credentials"], query)
+    return (
+        insert(blob_origins)
+        .prefix_with("OR IGNORE")
+        .from_select(["digest", "login_server", "with_credentials"], query)
+    )
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     table = column.table.name
-    # Each column is a transaction of its own: an engine that was killed in between has added some of them.
+    # Each column is a transaction of its own: an engine that was killed in between has added some
+    # of them.
     if column.name in {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}:
         return
-    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}")
+    connection.exec_driver_sql(
+        f"ALTER TABLE {table} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}"
+    )
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -1,7 +1,7 @@
 """What is behind a tag: images and their layers, what of it is held, and who else needs it.
 
-All of it comes from questions that follow the catalog's indexes from the tag on, so that it takes no longer in a large catalog, but for layers that very many
-images share.
+All of it comes from questions that follow the catalog's indexes from the tag on, so that it takes
+no longer in a large catalog, but for layers that very many images share.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagC
     top_query = (
         select(schema.tags, _links.media_type, schema.manifests.c.content)
         .join(schema.manifests, schema.manifests.c.digest == tags.digest)
-        .join(schema.repository_manifests, (_links.digest == tags.digest) & (_links.repository == tags.repository))
+        .join(
+            schema.repository_manifests,
+            (_links.digest == tags.digest) & (_links.repository == tags.repository),
+        )
         .where(tags.repository == repository, tags.name == tag)
     )
     top = connection.execute(top_query).one_or_none()
@@ -78,13 +81,27 @@ def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagC
     sharing = _sharing(connection, repository, below)
     # What other tags lead to is needed even when this tag goes.
     needed = set(connection.execute(_otherwise_tagged_query(repository, tag, below)).scalars())
-    elsewhere = set(connection.execute(select(_links.digest).where(_links.digest.in_(below), _links.repository != repository).distinct()).scalars())
-    same = select(tags.name).where(tags.repository == repository, tags.digest == top.digest, tags.name != tag).order_by(tags.name).limit(TAGS_NAMED)
+    elsewhere = set(
+        connection.execute(
+            select(_links.digest)
+            .where(_links.digest.in_(below), _links.repository != repository)
+            .distinct()
+        ).scalars()
+    )
+    same = (
+        select(tags.name)
+        .where(tags.repository == repository, tags.digest == top.digest, tags.name != tag)
+        .order_by(tags.name)
+        .limit(TAGS_NAMED)
+    )
     also_tagged = tuple(Tag(name) for name in connection.execute(same).scalars())
 
     attested = attestations(top.content)
     is_index = top.media_type in INDEXES or top.digest in children
-    images = [_image(row, links, blobs, sharing, attested) for row in (_listed(top.digest, children) if is_index else [top])]
+    images = [
+        _image(row, links, blobs, sharing, attested)
+        for row in (_listed(top.digest, children) if is_index else [top])
+    ]
     held: dict[str, tuple[int, bool]] = {}
     for manifest, row in links.items():
         held[manifest] = row.size, manifest in needed or manifest in elsewhere
@@ -92,16 +109,35 @@ def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagC
             if blob.held is not None:
                 _, before = held.get(digest, (0, False))
                 held[digest] = blob.held, before or manifest in needed or digest in sharing
-    whole, shared = sum(size for size, _ in held.values()), sum(size for size, is_shared in held.values() if is_shared)
-    platforms = {row.platform for digest, row in links.items() if row.platform and any(each.held is not None for each in blobs.get(digest, {}).values())}
-    entry = TagEntry(digest=Digest.parse(top.digest), cached=top.cached, checked=top.checked, gone=top.gone)
-    cached = CachedTag(name=tag, entry=entry, last_pull=top.last_pull, platforms=tuple(sorted(platforms)), size=whole, locked=top.locked)
-    return TagContents(cached, top.media_type, is_index, tuple(images), whole - shared, shared, also_tagged)
+    whole, shared = (
+        sum(size for size, _ in held.values()),
+        sum(size for size, is_shared in held.values() if is_shared),
+    )
+    platforms = {
+        row.platform
+        for digest, row in links.items()
+        if row.platform and any(each.held is not None for each in blobs.get(digest, {}).values())
+    }
+    entry = TagEntry(
+        digest=Digest.parse(top.digest), cached=top.cached, checked=top.checked, gone=top.gone
+    )
+    cached = CachedTag(
+        name=tag,
+        entry=entry,
+        last_pull=top.last_pull,
+        platforms=tuple(sorted(platforms)),
+        size=whole,
+        locked=top.locked,
+    )
+    return TagContents(
+        cached, top.media_type, is_index, tuple(images), whole - shared, shared, also_tagged
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryContents:
-    """What a repository holds. *own* and *shared* are bytes that it alone needs, and that others need too."""
+    """What a repository holds. *own* and *shared* are bytes that it alone needs, and that others
+    need too."""
 
     tags: tuple[Tag, ...]
     manifests: int
@@ -112,16 +148,28 @@ class RepositoryContents:
 def of_repository(connection: Connection, repository: Repository) -> RepositoryContents:
     """What a repository holds, and how much of it others need too."""
     links, refers = schema.repository_manifests, schema.references
-    names = select(schema.tags.c.name).where(schema.tags.c.repository == repository).order_by(schema.tags.c.name)
+    names = (
+        select(schema.tags.c.name)
+        .where(schema.tags.c.repository == repository)
+        .order_by(schema.tags.c.name)
+    )
     tags = tuple(Tag(name) for name in connection.execute(names).scalars())
     other = links.alias()
-    elsewhere = exists(select(other.c.digest).where(other.c.digest == _links.digest, other.c.repository != repository))
+    elsewhere = exists(
+        select(other.c.digest).where(
+            other.c.digest == _links.digest, other.c.repository != repository
+        )
+    )
     manifests = (
         select(func.length(schema.manifests.c.content), elsewhere)
         .join(links, _links.digest == schema.manifests.c.digest)
         .where(_links.repository == repository)
     )
-    mine = select(_refers.digest).join(links, _links.digest == _refers.manifest).where(_links.repository == repository, _refers.kind != ReferenceKind.MANIFEST)
+    mine = (
+        select(_refers.digest)
+        .join(links, _links.digest == _refers.manifest)
+        .where(_links.repository == repository, _refers.kind != ReferenceKind.MANIFEST)
+    )
     others = refers.alias()
     needed = exists(
         select(others.c.digest)
@@ -132,13 +180,19 @@ def of_repository(connection: Connection, repository: Repository) -> RepositoryC
     of_manifests = [tuple(row) for row in connection.execute(manifests)]
     held = of_manifests + [tuple(row) for row in connection.execute(blobs)]
     shared = sum(size for size, is_shared in held if is_shared)
-    return RepositoryContents(tags, len(of_manifests), sum(size for size, _ in held) - shared, shared)
+    return RepositoryContents(
+        tags, len(of_manifests), sum(size for size, _ in held) - shared, shared
+    )
 
 
 def _reached(digest: str) -> Any:
     """A manifest and all below it."""
     reached = select(literal(digest).label("digest")).cte("reached", recursive=True)
-    below = select(_refers.digest).join(reached, _refers.manifest == reached.c.digest).where(_refers.kind == ReferenceKind.MANIFEST)
+    below = (
+        select(_refers.digest)
+        .join(reached, _refers.manifest == reached.c.digest)
+        .where(_refers.kind == ReferenceKind.MANIFEST)
+    )
     return reached.union(below)
 
 
@@ -153,7 +207,11 @@ def _links_query(repository: Repository, below: Any) -> Any:
 
 def _children_query(below: Any) -> Any:
     columns = (_refers.manifest, _refers.digest, _refers.media_type, _refers.platform)
-    return select(*columns).where(_refers.manifest.in_(below), _refers.kind == ReferenceKind.MANIFEST).order_by(_refers.manifest, _refers.position)
+    return (
+        select(*columns)
+        .where(_refers.manifest.in_(below), _refers.kind == ReferenceKind.MANIFEST)
+        .order_by(_refers.manifest, _refers.position)
+    )
 
 
 def _of_images(repository: Repository, below: Any) -> Any:
@@ -173,7 +231,9 @@ def _blobs_query(repository: Repository, below: Any) -> Any:
 
 def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any:
     """Those of some manifests to which other tags of the repository lead, from above."""
-    above = select(_links.digest.label("base"), _links.digest.label("digest")).where(_links.repository == repository, _links.digest.in_(below))
+    above = select(_links.digest.label("base"), _links.digest.label("digest")).where(
+        _links.repository == repository, _links.digest.in_(below)
+    )
     up = above.cte("above", recursive=True)
     in_repository = (_links.digest == _refers.manifest) & (_links.repository == repository)
     up = up.union(
@@ -183,34 +243,56 @@ def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any
         .where(_refers.kind == ReferenceKind.MANIFEST)
     )
     tags = schema.tags.c
-    return select(up.c.base).join(schema.tags, (tags.digest == up.c.digest) & (tags.repository == repository)).where(tags.name != tag).distinct()
+    return (
+        select(up.c.base)
+        .join(schema.tags, (tags.digest == up.c.digest) & (tags.repository == repository))
+        .where(tags.name != tag)
+        .distinct()
+    )
 
 
 def _sharing(connection: Connection, repository: Repository, below: Any) -> dict[str, _Sharing]:
-    """Who else needs the blobs of the images of a repository; blobs that nobody else needs are left out."""
+    """Who else needs the blobs of the images of a repository; blobs that nobody else needs are left
+    out."""
     wanted = select(_refers.digest).where(_of_images(repository, below))
     others = (
         select(_refers.digest.label("blob"), _links.repository, _links.digest.label("manifest"))
         .join(schema.repository_manifests, _links.digest == _refers.manifest)
-        .where(_refers.digest.in_(wanted), _refers.kind != ReferenceKind.MANIFEST, not_(and_(_links.repository == repository, _links.digest.in_(below))))
+        .where(
+            _refers.digest.in_(wanted),
+            _refers.kind != ReferenceKind.MANIFEST,
+            not_(and_(_links.repository == repository, _links.digest.in_(below))),
+        )
         .distinct()
         .subquery()
     )
     image = others.c.repository + literal("@") + others.c.manifest
     other_repository = case((others.c.repository != repository, others.c.repository))
     # The first and the last in the order of names: two examples for the price of one look at all.
-    query = select(others.c.blob, func.count(), func.count(distinct(other_repository)), func.min(image), func.max(image)).group_by(others.c.blob)
+    query = select(
+        others.c.blob,
+        func.count(),
+        func.count(distinct(other_repository)),
+        func.min(image),
+        func.max(image),
+    ).group_by(others.c.blob)
     rows = connection.execute(query).all()
     names = _names(connection, {each for row in rows for each in row[3:]})
-    return {blob: _Sharing(images, repositories, tuple(dict.fromkeys((names[first], names[last])))) for blob, images, repositories, first, last in rows}
+    return {
+        blob: _Sharing(images, repositories, tuple(dict.fromkeys((names[first], names[last]))))
+        for blob, images, repositories, first, last in rows
+    }
 
 
 def _names(connection: Connection, images: Iterable[str]) -> dict[str, str]:
-    """For each ``library/nginx@sha256:…`` a name with a tag that leads there: ``library/nginx:1.27``; without one, that of the repository."""
+    """For each ``library/nginx@sha256:…`` a name with a tag that leads there:
+    ``library/nginx:1.27``; without one, that of the repository."""
     pairs = {each: tuple(each.split("@", 1)) for each in images}
     parents: dict[str, set[str]] = {}
     for chunk in schema.chunks(sorted({digest for _, digest in pairs.values()})):
-        query = select(_refers.digest, _refers.manifest).where(_refers.digest.in_(chunk), _refers.kind == ReferenceKind.MANIFEST)
+        query = select(_refers.digest, _refers.manifest).where(
+            _refers.digest.in_(chunk), _refers.kind == ReferenceKind.MANIFEST
+        )
         for child, parent in connection.execute(query):
             parents.setdefault(child, set()).add(parent)
     tags: dict[tuple[str, str], str] = {}
@@ -221,12 +303,23 @@ def _names(connection: Connection, images: Iterable[str]) -> dict[str, str]:
     for chunk in schema.chunks(sorted(by_repository)):
         for part in schema.chunks(sorted(set().union(*(by_repository[each] for each in chunk)))):
             of_both = column.repository.in_(chunk) & column.digest.in_(part)
-            found = select(column.repository, column.digest, func.min(column.name)).where(of_both).group_by(column.repository, column.digest)
+            found = (
+                select(column.repository, column.digest, func.min(column.name))
+                .where(of_both)
+                .group_by(column.repository, column.digest)
+            )
             for repository, digest, name in connection.execute(found):
                 tags[repository, digest] = name
     names = {}
     for image, (repository, digest) in pairs.items():
-        found_tag = next((tags[repository, each] for each in (digest, *sorted(parents.get(digest, ()))) if (repository, each) in tags), None)
+        found_tag = next(
+            (
+                tags[repository, each]
+                for each in (digest, *sorted(parents.get(digest, ())))
+                if (repository, each) in tags
+            ),
+            None,
+        )
         names[image] = f"{repository}:{found_tag}" if found_tag is not None else repository
     return names
 
@@ -235,7 +328,8 @@ def _listed(top: str, children: Mapping[str, Sequence[Any]]) -> list[Any]:
     """The images of an index, those of an index within it in its place."""
     found: dict[str, Any] = {}
     seen: set[str] = {top}
-    # A source may chain a thousand indexes, each within the one before (S34): Python's own stack would not hold them.
+    # A source may chain a thousand indexes, each within the one before (S34): Python's own stack
+    # would not hold them.
     under_way = [iter(children.get(top, ()))]
     while under_way:
         for row in under_way[-1]:
@@ -251,7 +345,11 @@ def _listed(top: str, children: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 
 def _image(
-    row: Any, links: Mapping[str, Any], blobs: Mapping[str, Mapping[str, Any]], sharing: Mapping[str, _Sharing], attested: Mapping[str, str]
+    row: Any,
+    links: Mapping[str, Any],
+    blobs: Mapping[str, Mapping[str, Any]],
+    sharing: Mapping[str, _Sharing],
+    attested: Mapping[str, str],
 ) -> TagImage:
     link = links.get(row.digest)
     of_image = list(blobs.get(row.digest, {}).values()) if link is not None else []
@@ -264,7 +362,11 @@ def _image(
     # What a copy has counts, whatever the manifest states (F82).
     sizes = [each.size for each in told]
     blobs_size = None if None in sizes else sum(size for size in sizes if size is not None)
-    used = [] if link is None else [moment for moment in (link.last_pull, link.last_used) if moment is not None]
+    used = (
+        []
+        if link is None
+        else [moment for moment in (link.last_pull, link.last_used) if moment is not None]
+    )
     return TagImage(
         digest=row.digest,
         media_type=row.media_type,
@@ -275,8 +377,19 @@ def _image(
         last_used=max(used, default=None),
         locked=link is not None and bool(link.locked),
         attests=attested.get(row.digest),
-        config=next((blob for blob, each in zip(told, of_image, strict=True) if each.kind == ReferenceKind.CONFIG), None),
-        layers=tuple(blob for blob, each in zip(told, of_image, strict=True) if each.kind == ReferenceKind.LAYER),
+        config=next(
+            (
+                blob
+                for blob, each in zip(told, of_image, strict=True)
+                if each.kind == ReferenceKind.CONFIG
+            ),
+            None,
+        ),
+        layers=tuple(
+            blob
+            for blob, each in zip(told, of_image, strict=True)
+            if each.kind == ReferenceKind.LAYER
+        ),
     )
 
 

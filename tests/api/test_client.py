@@ -1,4 +1,5 @@
-"""The client of a running engine: round trips in the same process, and what it makes of engines that do not answer as they should."""
+"""The client of a running engine: round trips in the same process, and what it makes of engines
+that do not answer as they should."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ async def client(engine: Engine) -> AsyncIterator[CacheClient]:
 
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
     """A client of something that answers as a test says."""
-    return CacheClient(HttpxWire(httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")))
+    return CacheClient(
+        HttpxWire(
+            httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://entrepot")
+        )
+    )
 
 
 # Round trips
@@ -39,7 +44,9 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
     found = await client.status()
-    assert found == msgspec.structs.replace(await engine.status(), space_free=found.space_free, space_limit=found.space_limit)
+    assert found == msgspec.structs.replace(
+        await engine.status(), space_free=found.space_free, space_limit=found.space_limit
+    )
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
@@ -53,12 +60,16 @@ async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source:
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
         pass
-    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag("library/nginx", "1.27")
+    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag(
+        "library/nginx", "1.27"
+    )
     with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
         await client.tag("library/nginx", "2")
 
 
-async def test_a_listing_that_did_not_change_is_the_very_same(client: CacheClient, engine: Engine, source: StandIn) -> None:
+async def test_a_listing_that_did_not_change_is_the_very_same(
+    client: CacheClient, engine: Engine, source: StandIn
+) -> None:
     await client.create_credential_set("example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD")
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
@@ -84,7 +95,9 @@ async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
     assert await client.activity() == engine.activity.snapshot()
 
 
-async def test_a_listing_is_fetched_again_only_when_something_has_changed(client: CacheClient, engine: Engine, source: StandIn) -> None:
+async def test_a_listing_is_fetched_again_only_when_something_has_changed(
+    client: CacheClient, engine: Engine, source: StandIn
+) -> None:
     async def listings() -> tuple[list[Any], ...]:
         return await client.rules(), await client.credential_sets(), await client.repositories()
 
@@ -94,7 +107,11 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(client
         same = [one is other for one, other in zip(before, after, strict=True)]
         # Whoever follows the revision misses nothing, and does not ask in vain.
         assert all(same) == (revision == now)
-        assert after == (await engine.rule_snapshots(), engine.credential_set_snapshots(), await engine.repositories.all())
+        assert after == (
+            await engine.rule_snapshots(),
+            engine.credential_set_snapshots(),
+            await engine.repositories.all(),
+        )
         before, revision = after, now
         return not all(same)
 
@@ -107,7 +124,9 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(client
     await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api")
     assert await changed()
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
-    async for _ in client.watch_pull((await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0):
+    async for _ in client.watch_pull(
+        (await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0
+    ):
         pass
     await engine.cache.ledger.write()
     assert await changed()
@@ -122,7 +141,12 @@ async def test_a_rule(client: CacheClient, engine: Engine) -> None:
     await client.create_credential_set("example-set", LOGIN_SERVER, "env:A", "env:B")
     await client.create_rule("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
     made = await client.rule("Acme-Api")
-    assert (made.name, made.source_repository, made.target_repository, made.credential_set) == ("acme-api", f"{LOGIN_SERVER}/acme/api", "api", "example-set")
+    assert (made.name, made.source_repository, made.target_repository, made.credential_set) == (
+        "acme-api",
+        f"{LOGIN_SERVER}/acme/api",
+        "api",
+        "example-set",
+    )
     assert await client.rules() == await engine.rule_snapshots()
     await client.update_rule("acme-api", None)
     assert (await client.rule("acme-api")).credential_set is None
@@ -134,36 +158,55 @@ async def test_a_rule(client: CacheClient, engine: Engine) -> None:
     assert (refused.value.code, refused.value.status) == ("CacheRuleNotFound", 404)
 
 
-async def test_a_credential_set(client: CacheClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_credential_set(
+    client: CacheClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("A", "B", "C"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B")
+    await client.create_credential_set(
+        "example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B"
+    )
     await client.update_credential_set("example-set", password_id="env:EXAMPLE_C")
     await engine.check_sign_in("example-set")
     [found] = await client.credential_sets()
     assert found == await client.credential_set("EXAMPLE-set")
-    assert (found.login_server, found.username_id, found.password_id) == (LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_C")
+    assert (found.login_server, found.username_id, found.password_id) == (
+        LOGIN_SERVER,
+        "env:EXAMPLE_A",
+        "env:EXAMPLE_C",
+    )
     assert found.health is HealthStatus.HEALTHY
     await client.delete_credential_set("example-set")
     assert await client.credential_sets() == []
 
 
 async def test_a_sign_in_is_tried(client: CacheClient, engine: Engine) -> None:
-    await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH")
+    await client.create_credential_set(
+        "example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:NONE_SUCH"
+    )
     found = await client.check_sign_in("Example-Set")
-    assert (found.name, found.health, found.error_code) == ("example-set", HealthStatus.UNHEALTHY, "SecretUnavailable")
+    assert (found.name, found.health, found.error_code) == (
+        "example-set",
+        HealthStatus.UNHEALTHY,
+        "SecretUnavailable",
+    )
     assert found == await client.credential_set("example-set")
     with pytest.raises(EngineRefused, match="no credential set none-such"):
         await client.check_sign_in("none-such")
 
 
 async def test_an_examination(client: CacheClient) -> None:
-    assert {each.about for each in (await client.examine("example-library")).findings} == {LOGIN_SERVER, "this machine"}
+    assert {each.about for each in (await client.examine("example-library")).findings} == {
+        LOGIN_SERVER,
+        "this machine",
+    }
     with pytest.raises(EngineRefused, match="no cache rule none-such"):
         await client.examine("none-such")
 
 
-async def test_locks_and_eviction(client: CacheClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_locks_and_eviction(
+    client: CacheClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
     async with asyncio.timeout(30):
@@ -181,7 +224,9 @@ async def test_locks_and_eviction(client: CacheClient, engine: Engine, source: S
     assert (detail.repository.locked, [tag.locked for tag in detail.tags]) == (False, [True])
     await client.unlock("library/nginx", "1.27")
     planned = await client.evict(dry_run=True, target=0)
-    assert [(each.repository, each.tags, each.digest, each.freed) for each in planned.images] == [("library/nginx", ("1.27",), str(image.digest), image.size)]
+    assert [(each.repository, each.tags, each.digest, each.freed) for each in planned.images] == [
+        ("library/nginx", ("1.27",), str(image.digest), image.size)
+    ]
     assert (await client.status()).repositories == 1
     assert (await client.evict()).images == ()
     done = await client.evict(target=0)
@@ -202,7 +247,9 @@ async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -
     assert await client.pull(seen[-1].id) == seen[-1]
     assert [each.name for each in await client.repositories()] == ["library/nginx"]
     detail = await client.repository("library/nginx")
-    assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [("1.27", str(image.digest), ("linux/arm64",))]
+    assert [(tag.name, tag.digest, tag.platforms) for tag in detail.tags] == [
+        ("1.27", str(image.digest), ("linux/arm64",))
+    ]
     await client.delete_tag("library/nginx", "1.27")
     assert (await client.repository("library/nginx")).tags == ()
     await client.delete_repository("library/nginx")
@@ -219,9 +266,14 @@ async def test_a_pull_is_cancelled(client: CacheClient, source: StandIn) -> None
 
 
 async def test_checks(client: CacheClient) -> None:
-    rule = await client.check_rule(name="abc", source_repository="docker.io/nginx", credential_set="")
+    rule = await client.check_rule(
+        name="abc", source_repository="docker.io/nginx", credential_set=""
+    )
     assert rule.source_repository == "docker.io/library/nginx"
-    assert [(each.code, each.field) for each in rule.problems] == [("InvalidResourceName", "name"), ("EnforceDockerAuthentication", "credentialSet")]
+    assert [(each.code, each.field) for each in rule.problems] == [
+        ("InvalidResourceName", "name"),
+        ("EnforceDockerAuthentication", "credentialSet"),
+    ]
     found = await client.check_credential_set(name="good-name", password_id="s3cret")
     assert [each.field for each in found.problems] == ["passwordSecretIdentifier"]
 
@@ -232,7 +284,11 @@ async def test_events(client: CacheClient, engine: Engine) -> None:
 
 
 async def test_events_come_over_the_socket_until_the_engine_ends(engine: Engine) -> None:
-    async with listening(engine), CacheClient.at(engine.directories.socket) as client, asyncio.timeout(30):
+    async with (
+        listening(engine),
+        CacheClient.at(engine.directories.socket) as client,
+        asyncio.timeout(30),
+    ):
         events = client.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
@@ -257,7 +313,14 @@ async def test_a_stop_is_asked_for(client: CacheClient, engine: Engine) -> None:
     [
         ({"error": {"code": "Locked", "message": "It is locked."}}, "Locked"),
         ({"errors": [{"code": "DENIED", "message": "It is locked."}]}, "DENIED"),
-        ({"errors": [{"code": "DENIED", "message": "It is locked.", "detail": {"code": "Locked"}}]}, "Locked"),
+        (
+            {
+                "errors": [
+                    {"code": "DENIED", "message": "It is locked.", "detail": {"code": "Locked"}}
+                ]
+            },
+            "Locked",
+        ),
     ],
 )
 async def test_a_refusal_is_read_in_both_shapes(body: dict[str, Any], code: str) -> None:
@@ -279,7 +342,11 @@ async def test_a_refusal_comes_in_the_engine_s_words(client: CacheClient) -> Non
     with pytest.raises(EngineRefused) as refused:
         await client.create_rule("docker-hub", "docker.io/library/nginx", "nginx")
     error = refused.value
-    assert (error.code, error.field, error.status) == ("EnforceDockerAuthentication", "credentialSet", 400)
+    assert (error.code, error.field, error.status) == (
+        "EnforceDockerAuthentication",
+        "credentialSet",
+        400,
+    )
     assert "credential set" in error.message
 
 
@@ -293,14 +360,18 @@ async def test_what_is_there_is_not_replaced(client: CacheClient, engine: Engine
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "ä" * 5, "a?b#c", "%2e%2e", "x" * 300])
-async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(name: str, client: CacheClient) -> None:
+async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(
+    name: str, client: CacheClient
+) -> None:
     with pytest.raises(EngineRefused) as refused:
         await client.create_rule(name, f"{LOGIN_SERVER}/a", "a")
     assert refused.value.status in {400, 404}
     assert [rule.name for rule in await client.rules()] == ["example-library"]
 
 
-async def test_dots_lead_to_no_other_resource(client: CacheClient, engine: Engine, source: StandIn) -> None:
+async def test_dots_lead_to_no_other_resource(
+    client: CacheClient, engine: Engine, source: StandIn
+) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
     started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
@@ -365,7 +436,16 @@ async def test_something_else_than_an_engine(answer: httpx.Response) -> None:
             await client.status()
 
 
-@pytest.mark.parametrize("failure", [httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectTimeout, httpx.PoolTimeout])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ReadTimeout,
+        httpx.RemoteProtocolError,
+        httpx.ReadError,
+        httpx.ConnectTimeout,
+        httpx.PoolTimeout,
+    ],
+)
 async def test_an_engine_that_breaks_off(failure: type[httpx.TransportError]) -> None:
     def fail(_: httpx.Request) -> httpx.Response:
         raise failure("broke off")
@@ -389,7 +469,9 @@ async def test_an_engine_may_refuse_the_stream() -> None:
 
 
 async def test_an_event_may_hold_any_character() -> None:
-    event = Event(time=1.0, kind="source-failed", message="it said: \u2028 \x85 \u2029 ä", subject=None)
+    event = Event(
+        time=1.0, kind="source-failed", message="it said: \u2028 \x85 \u2029 ä", subject=None
+    )
     stream = b": entrepot\n\ndata: " + msgspec.json.encode(event) + b"\n\n"
     chunks = [stream[start : start + 5] for start in range(0, len(stream), 5)]
 
@@ -401,7 +483,9 @@ async def test_an_event_may_hold_any_character() -> None:
         assert [each async for each in client.events()] == [event]
 
 
-async def test_proxies_of_the_environment_are_left_aside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_left_aside(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with listening(engine), CacheClient.at(engine.directories.socket) as client:

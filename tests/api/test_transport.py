@@ -19,7 +19,9 @@ from tests.fakes import StandIn
 
 
 @asynccontextmanager
-async def answering(root: Path, answer: bytes, *, closes: bool = True) -> AsyncIterator[tuple[Path, list[bytes]]]:
+async def answering(
+    root: Path, answer: bytes, *, closes: bool = True
+) -> AsyncIterator[tuple[Path, list[bytes]]]:
     """A server that gives one answer to each question. What it was asked is kept."""
     asked: list[bytes] = []
     silent = asyncio.Event()
@@ -40,7 +42,9 @@ async def answering(root: Path, answer: bytes, *, closes: bool = True) -> AsyncI
 
 async def ask(path: Path, *, patience: float = 30.0) -> WireAnswer:
     """Ask in a thread: a question on a blocking wire blocks."""
-    return await asyncio.to_thread(lambda: asyncio.run(BlockingWire(path).ask("GET", "/x", {"A": "b"}, None, patience)))
+    return await asyncio.to_thread(
+        lambda: asyncio.run(BlockingWire(path).ask("GET", "/x", {"A": "b"}, None, patience))
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,13 +52,19 @@ async def ask(path: Path, *, patience: float = 30.0) -> WireAnswer:
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc"),
         (b"HTTP/1.1 200 OK\r\ncontent-length:3\r\n\r\nabcdef", 200, b"abc"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", 200, b"abcde"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+            200,
+            b"abcde",
+        ),
         (b"HTTP/1.0 503 Busy\r\n\r\nuntil the end", 503, b"until the end"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 204\r\n\r\n", 204, b""),
     ],
 )
-async def test_an_answer_however_its_length_is_told(answer: bytes, status: int, body: bytes, tmp_path: Path) -> None:
+async def test_an_answer_however_its_length_is_told(
+    answer: bytes, status: int, body: bytes, tmp_path: Path
+) -> None:
     async with answering(tmp_path, answer) as (path, asked):
         assert await ask(path) == (status, body, None)
     assert asked == [b"GET /x HTTP/1.1\r\nHost: entrepot\r\nConnection: close\r\nA: b\r\n\r\n"]
@@ -82,7 +92,9 @@ async def test_what_breaks_off_or_is_no_answer(answer: bytes, tmp_path: Path) ->
 
 
 async def test_a_silent_server(tmp_path: Path) -> None:
-    async with answering(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na", closes=False) as (path, _):
+    async with answering(
+        tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na", closes=False
+    ) as (path, _):
         with pytest.raises(WireSilent):
             await ask(path, patience=0.01)
 
@@ -109,11 +121,23 @@ async def blocking(engine: Engine, question: Callable[[CacheClient], Awaitable[o
 
 async def test_it_is_the_same_client(engine: Engine) -> None:
     async with listening(engine):
-        assert await blocking(engine, lambda client: client.rules()) == await engine.rule_snapshots()
-        await blocking(engine, lambda client: client.create_rule("acme-api", "registry.example.com/acme/api", "acme/api"))
+        assert (
+            await blocking(engine, lambda client: client.rules()) == await engine.rule_snapshots()
+        )
+        await blocking(
+            engine,
+            lambda client: client.create_rule(
+                "acme-api", "registry.example.com/acme/api", "acme/api"
+            ),
+        )
         assert (await blocking(engine, lambda client: client.rule("ACME-api"))).name == "acme-api"  # type: ignore[attr-defined]
         with pytest.raises(EngineRefused, match="already"):
-            await blocking(engine, lambda client: client.create_rule("acme-api", "registry.example.com/acme/api", "acme/api"))
+            await blocking(
+                engine,
+                lambda client: client.create_rule(
+                    "acme-api", "registry.example.com/acme/api", "acme/api"
+                ),
+            )
         await blocking(engine, lambda client: client.delete_rule("acme-api"))
         await blocking(engine, lambda client: client.stop())
         assert engine.stopping.is_set()
@@ -125,20 +149,29 @@ async def test_it_is_the_same_client(engine: Engine) -> None:
 
 async def test_a_server_that_is_no_engine(engine: Engine) -> None:
     directory = engine.directories.socket.parent
-    async with answering(directory, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as (path, _):
+    async with answering(directory, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as (
+        path,
+        _,
+    ):
         os.rename(path, engine.directories.socket)
         with pytest.raises(EngineAnswerInvalid, match="no engine, or one of another version"):
             await blocking(engine, lambda client: client.status())
 
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "http_proxy"])
-@pytest.mark.parametrize("value", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "not a proxy", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "value", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "not a proxy", "http://127.0.0.1:9"]
+)
 async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """F75: httpx refuses to start where ALL_PROXY names a SOCKS proxy, unless it is not to read the environment."""
+    """F75: httpx refuses to start where ALL_PROXY names a SOCKS proxy, unless it is not to read the
+    environment."""
     monkeypatch.setenv(variable, value)
-    async with answering(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (path, questions):
+    async with answering(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (
+        path,
+        questions,
+    ):
         wire = HttpxWire.at(path)
         assert (await wire.ask("GET", "/entrepot/v1/status", {}, None, 30.0)).status == 200
         await wire.close()
@@ -150,7 +183,9 @@ async def test_no_proxy_of_the_environment_stands_between_a_client_and_its_engin
     await over_https.close()
 
 
-async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
+async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(
+    tmp_path: Path,
+) -> None:
     """OpenSSL wants the root too, unless it is told that what is named is trusted."""
     issuer = Authority(tmp_path, "Example Issuer", Authority(tmp_path, "Example Root"))
     async with StandIn(tls=issuer.server()) as server:

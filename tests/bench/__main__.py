@@ -1,7 +1,9 @@
-"""``python -m tests.bench``: Entrepot beside Debian's ``docker-registry`` as a pull-through cache and beside nginx, on the same images, source and driver.
+"""``python -m tests.bench``: Entrepot beside Debian's ``docker-registry`` as a pull-through cache
+and beside nginx, on the same images, source and driver.
 
-The contenders take turns, and the tables have medians. Source, cache and clients share the processors of one machine. Because the source is on loopback and
-takes no time of its own, the numbers show what a cache costs, not what it saves.
+The contenders take turns, and the tables have medians. Source, cache and clients share the
+processors of one machine. Because the source is on loopback and takes no time of its own, the
+numbers show what a cache costs, not what it saves.
 """
 
 from __future__ import annotations
@@ -48,9 +50,22 @@ QUICK: dict[str, Scenario] = {
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=None, type=click.IntRange(1), help="How often everything is measured.  [default: 5; 1 with --quick]")
-@click.option("--quick", is_flag=True, help="Smaller blobs and a single round: a look, not a result.")
-@click.option("--only", "chosen", multiple=True, type=click.Choice(list(FULL)), help="A scenario to run; may be repeated.  [default: all]")
+@click.option(
+    "--rounds",
+    default=None,
+    type=click.IntRange(1),
+    help="How often everything is measured.  [default: 5; 1 with --quick]",
+)
+@click.option(
+    "--quick", is_flag=True, help="Smaller blobs and a single round: a look, not a result."
+)
+@click.option(
+    "--only",
+    "chosen",
+    multiple=True,
+    type=click.Choice(list(FULL)),
+    help="A scenario to run; may be repeated.  [default: all]",
+)
 def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
     """Run the benchmark and print its tables."""
     rounds = rounds or (1 if quick else 5)
@@ -64,7 +79,9 @@ def main(rounds: int | None, quick: bool, chosen: tuple[str, ...]) -> None:
             raise click.ClickException(str(missing)) from None
         finally:
             # What was measured until then took a quarter of an hour.
-            click.echo(f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n")
+            click.echo(
+                f"{rounds} rounds, medians; {os.cpu_count()} processors, shared by source, contender and clients.\n"
+            )
             click.echo(summary(bench.found))
             click.echo()
             click.echo(report(bench.found))

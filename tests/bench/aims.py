@@ -26,7 +26,8 @@ from tests.bench.measurement import (
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """A bound for one figure of Entrepot in all scenarios whose name begins with *scenario*, as a ratio to that of *over* where one is named."""
+    """A bound for one figure of Entrepot in all scenarios whose name begins with *scenario*, as a
+    ratio to that of *over* where one is named."""
 
     scenario: str
     name: str
@@ -81,7 +82,9 @@ AIMS = (
     Aim("dashboard at rest", "sent", _sent_per_second, 0.0, unit="B/s"),
     Aim("dashboard at rest", "processor", _share_of_a_processor, 1.0, unit="%", times=100),
     Aim("dashboard with 20 live pulls", "sent", _sent_per_second, 5.0, unit="kB/s", times=1e-3),
-    Aim("dashboard with 20 live pulls", "processor", _share_of_a_processor, 3.0, unit="%", times=100),
+    Aim(
+        "dashboard with 20 live pulls", "processor", _share_of_a_processor, 3.0, unit="%", times=100
+    ),
     Aim("dashboard shows", "on the screen", seconds, 150.0, unit="ms", times=1e3),
     Aim("dashboard filters", "on the screen", seconds, 150.0, unit="ms", times=1e3),
     Aim("dashboard sorts", "on the screen", seconds, 150.0, unit="ms", times=1e3),
@@ -90,7 +93,13 @@ AIMS = (
     Aim("dashboard aside", "answered", seconds, 200.0, unit="ms", times=1e3),
 )
 
-COLUMNS = (Column("Scenario"), Column("Figure"), Column("Aim", right=True), Column("Measured", right=True), Column(""))
+COLUMNS = (
+    Column("Scenario"),
+    Column("Figure"),
+    Column("Aim", right=True),
+    Column("Measured", right=True),
+    Column(""),
+)
 
 
 def verdicts(measurements: Sequence[Measurement]) -> list[tuple[str, str, str, str, str]]:
@@ -101,14 +110,26 @@ def verdicts(measurements: Sequence[Measurement]) -> list[tuple[str, str, str, s
         for aim in AIMS:
             if not scenario.startswith(aim.scenario):
                 continue
-            value = results.figure(scenario, ENTREPOT, aim.figure) if aim.over is None else results.ratio(scenario, aim.figure, ENTREPOT, aim.over)
+            value = (
+                results.figure(scenario, ENTREPOT, aim.figure)
+                if aim.over is None
+                else results.ratio(scenario, aim.figure, ENTREPOT, aim.over)
+            )
             if value is None:
                 continue
             value *= aim.times
             unit = f"x {aim.over}" if aim.over else aim.unit
             met = value >= aim.bound if aim.at_least else value <= aim.bound
             sign = ">=" if aim.at_least else "<="
-            found.append((scenario, aim.name, f"{sign} {aim.bound:g} {unit}", f"{value:.2f} {unit}", "met" if met else "MISSED"))
+            found.append(
+                (
+                    scenario,
+                    aim.name,
+                    f"{sign} {aim.bound:g} {unit}",
+                    f"{value:.2f} {unit}",
+                    "met" if met else "MISSED",
+                )
+            )
     return found
 
 

@@ -1,4 +1,5 @@
-"""The registries that are compared, each in a process of its own and with empty storage before the same source."""
+"""The registries that are compared, each in a process of its own and with empty storage before the
+same source."""
 
 from __future__ import annotations
 
@@ -43,7 +44,13 @@ def through_entrepot(root: Path, source: Source, image: StandInImage) -> Iterato
     with Entrepot(root, source.url) as engine:
         write_rules(engine, [(image.repository, image.repository)])
         engine.start()
-        yield Contender(ENTREPOT, engine.address, engine.process.pid, lambda: engine.wait_for_pull(image.repository), root)
+        yield Contender(
+            ENTREPOT,
+            engine.address,
+            engine.process.pid,
+            lambda: engine.wait_for_pull(image.repository),
+            root,
+        )
         engine.stop()
 
 
@@ -58,7 +65,8 @@ def write_rules(engine: Entrepot, repositories: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def through_proxy(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
-    """The CNCF's registry as a pull-through cache: Debian's configuration with its cache of descriptors in memory, but no logs of requests."""
+    """The CNCF's registry as a pull-through cache: Debian's configuration with its cache of
+    descriptors in memory, but no logs of requests."""
     program = require_program("docker-registry")
     root.mkdir(parents=True, exist_ok=True)
     port = reserved_port()
@@ -83,14 +91,17 @@ def through_proxy(root: Path, source: Source, image: StandInImage) -> Iterator[C
     layers = [links / each.digest.hex / "link" for each in image.platforms[AMD64].layers]
 
     def complete() -> None:
-        # It fetches each blob a second time to keep it, in the background, and says nothing when that is done.
+        # It fetches each blob a second time to keep it, in the background, and says nothing when
+        # that is done.
         deadline = time.monotonic() + COMPLETION
         while not all(each.exists() for each in layers):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{PROXY} has not kept the image within {COMPLETION:g} s")
             time.sleep(0.005)
 
-    process = Process([program, "serve", configuration], environment=bare_environment(root / "home"))
+    process = Process(
+        [program, "serve", configuration], environment=bare_environment(root / "home")
+    )
     try:
         _wait_until_it_answers(process, port)
         yield Contender(PROXY, f"127.0.0.1:{port}", process.pid, complete, root)

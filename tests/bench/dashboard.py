@@ -1,4 +1,5 @@
-"""What the dashboard costs: how soon it is there, what it sends, what it takes of a processor and of memory. On a pseudo-terminal of 80 by 24."""
+"""What the dashboard costs: how soon it is there, what it sends, what it takes of a processor and
+of memory. On a pseudo-terminal of 80 by 24."""
 
 from __future__ import annotations
 
@@ -50,12 +51,20 @@ WATCHED = 8.0
 
 
 def dashboard(bench: Bench, repositories: int) -> list[Measurement]:
-    """All of it, on an engine with 1,000 rules and many cached repositories, and on one with 20 live pulls."""
+    """All of it, on an engine with 1,000 rules and many cached repositories, and on one with 20
+    live pulls."""
     since = len(bench.found)
     with bench.directory() as root:
         engine = Entrepot(root, NOWHERE)
-        write_rules(engine, [(f"upstream-{number}/*", f"team-{number}/*") for number in range(1_000)])
-        asyncio.run(fill_catalog(engine.directories, [f"team-{number % 1_000}/app-{number // 1_000}" for number in range(repositories)]))
+        write_rules(
+            engine, [(f"upstream-{number}/*", f"team-{number}/*") for number in range(1_000)]
+        )
+        asyncio.run(
+            fill_catalog(
+                engine.directories,
+                [f"team-{number % 1_000}/app-{number // 1_000}" for number in range(repositories)],
+            )
+        )
         with engine.start():
             for _ in range(bench.rounds):
                 _opens(bench, root)
@@ -93,8 +102,18 @@ def _opened(root: Path) -> Iterator[Program]:
         program.close()
 
 
-def _found(bench: Bench, scenario: str, load: Load, *, processor_seconds: float = 0.0, memory: int = 0) -> None:
-    bench.found_out(Measurement(f"dashboard {scenario}", ENTREPOT, load, processor_seconds=processor_seconds, peak_memory=memory))
+def _found(
+    bench: Bench, scenario: str, load: Load, *, processor_seconds: float = 0.0, memory: int = 0
+) -> None:
+    bench.found_out(
+        Measurement(
+            f"dashboard {scenario}",
+            ENTREPOT,
+            load,
+            processor_seconds=processor_seconds,
+            peak_memory=memory,
+        )
+    )
 
 
 def _seconds(program: Program, since: float) -> float:
@@ -107,7 +126,13 @@ def _watch(bench: Bench, program: Program, scenario: str) -> None:
     mark, used, begun = program.mark(), program.processor_seconds, time.monotonic()
     time.sleep(WATCHED)
     passed, used = time.monotonic() - begun, program.processor_seconds - used
-    _found(bench, scenario, Load(passed, received=len(program.since(mark))), processor_seconds=used, memory=program.memory)
+    _found(
+        bench,
+        scenario,
+        Load(passed, received=len(program.since(mark))),
+        processor_seconds=used,
+        memory=program.memory,
+    )
 
 
 def _opens(bench: Bench, root: Path) -> None:
@@ -115,7 +140,12 @@ def _opens(bench: Bench, root: Path) -> None:
         program.sees("1 Overview")
         _found(bench, "opens, first picture", Load(_seconds(program, program.started)))
         program.sees("1,000 of 1,000 rules")
-        _found(bench, "opens with 1,000 rules", Load(_seconds(program, program.started)), memory=program.memory)
+        _found(
+            bench,
+            "opens with 1,000 rules",
+            Load(_seconds(program, program.started)),
+            memory=program.memory,
+        )
         _watch(bench, program, "at rest")
         program.type("2")
         program.sees("Cache rules", "> bench-0")
@@ -147,7 +177,12 @@ def _lists(bench: Bench, root: Path, repositories: int) -> None:
         begun = time.monotonic()
         program.type("o")
         program.sees("Repository ^")
-        _found(bench, f"sorts {many} repositories", Load(_seconds(program, begun)), memory=program.memory)
+        _found(
+            bench,
+            f"sorts {many} repositories",
+            Load(_seconds(program, begun)),
+            memory=program.memory,
+        )
 
 
 def _pulls(bench: Bench, root: Path) -> None:
@@ -161,7 +196,11 @@ def _pulls(bench: Bench, root: Path) -> None:
 def _commands(bench: Bench, root: Path) -> None:
     begun = time.monotonic()
     told = subprocess.run(
-        [sys.executable, "-m", "entrepot", "rule", "list", "--json"], env=_environment(root), capture_output=True, check=True, timeout=60
+        [sys.executable, "-m", "entrepot", "rule", "list", "--json"],
+        env=_environment(root),
+        capture_output=True,
+        check=True,
+        timeout=60,
     ).stdout
     _found(bench, "aside: entrepot rule list --json", Load(time.monotonic() - begun))
     assert len(json.loads(told)) == 1_000

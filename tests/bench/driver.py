@@ -1,7 +1,9 @@
-"""A container client that measures nothing but the registry: it pulls as docker does, three blobs at once, checks every digest and keeps nothing.
+"""A container client that measures nothing but the registry: it pulls as docker does, three blobs
+at once, checks every digest and keeps nothing.
 
-``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took, and the bytes of all blobs, as one
-JSON document: a program of its own, so that its work does not hold up the one that measures.
+``python -m tests.bench.driver HOST:PORT REPOSITORY TAG PLATFORM CLIENTS`` prints how long it took,
+and the bytes of all blobs, as one JSON document: a program of its own, so that its work does not
+hold up the one that measures.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from tests.bench.readers import WrongAnswer
 from tests.e2e.clients.processes import bare_environment, run
 
 AT_ONCE = 3
-"""Blobs of one image that docker fetches at the same time (dockerd, ``--max-concurrent-downloads``)."""
+"""Blobs of one image that docker fetches at the same time (dockerd,
+``--max-concurrent-downloads``)."""
 
 CHUNK = 1024 * 1024
 """Bytes."""
@@ -48,7 +51,10 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
 
     def manifest(reference: str) -> bytes:
         content = get(f"manifests/{reference}").read()
-        if reference.startswith("sha256:") and reference != f"sha256:{hashlib.sha256(content).hexdigest()}":
+        if (
+            reference.startswith("sha256:")
+            and reference != f"sha256:{hashlib.sha256(content).hexdigest()}"
+        ):
             raise WrongAnswer(reference)
         return content
 
@@ -64,19 +70,42 @@ def pull(address: str, repository: str, tag: str, platform: str) -> int:
 
     try:
         index = json.loads(manifest(tag))
-        [child] = [each for each in index["manifests"] if "{os}/{architecture}".format(**each["platform"]) == platform]
+        [child] = [
+            each
+            for each in index["manifests"]
+            if "{os}/{architecture}".format(**each["platform"]) == platform
+        ]
         image = json.loads(manifest(child["digest"]))
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            return sum(threads.map(blob, [image["config"]["digest"], *(each["digest"] for each in image["layers"])]))
+            return sum(
+                threads.map(
+                    blob, [image["config"]["digest"], *(each["digest"] for each in image["layers"])]
+                )
+            )
     finally:
         for each in opened:
             each.close()
 
 
-def pull_together(address: str, repository: str, tag: str, platform: str, clients: int, home: Path) -> Load:
+def pull_together(
+    address: str, repository: str, tag: str, platform: str, clients: int, home: Path
+) -> Load:
     """Let the program pull an image by several clients at once."""
-    arguments = [sys.executable, "-m", "tests.bench.driver", address, repository, tag, platform, str(clients)]
-    finished = run(arguments, environment=bare_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=600)
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.bench.driver",
+        address,
+        repository,
+        tag,
+        platform,
+        str(clients),
+    ]
+    finished = run(
+        arguments,
+        environment=bare_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=600,
+    )
     if finished.status:
         raise WrongAnswer(finished.output)
     found = json.loads(finished.output)
@@ -87,7 +116,9 @@ def main(address: str, repository: str, tag: str, platform: str, clients: str) -
     """Pull by all clients, and print what it took."""
     with ThreadPoolExecutor(int(clients)) as threads:
         started = time.perf_counter()
-        received = sum(threads.map(lambda _: pull(address, repository, tag, platform), range(int(clients))))
+        received = sum(
+            threads.map(lambda _: pull(address, repository, tag, platform), range(int(clients)))
+        )
         json.dump({"seconds": time.perf_counter() - started, "received": received}, sys.stdout)
 
 

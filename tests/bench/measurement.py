@@ -19,7 +19,8 @@ SOURCE = "source itself"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the clients saw. *seconds* is from the first request to the last byte, *received* bytes of bodies; all other times are seconds too."""
+    """What the clients saw. *seconds* is from the first request to the last byte, *received* bytes
+    of bodies; all other times are seconds too."""
 
     seconds: float
     received: int = 0
@@ -34,8 +35,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. *source_gets* and *source_bytes* are what the source registry was asked for and sent; *wanted* is the size of all that was asked for, each
-    blob counted once."""
+    """One run. *source_gets* and *source_bytes* are what the source registry was asked for and
+    sent; *wanted* is the size of all that was asked for, each blob counted once."""
 
     scenario: str
     through: str
@@ -48,7 +49,8 @@ class Measurement:
 
 
 class ProcessMeter:
-    """Processor time and peak memory of a process and the children that it has then, since the meter was made (proc(5)).
+    """Processor time and peak memory of a process and the children that it has then, since the
+    meter was made (proc(5)).
 
     Memory that several of them share counts for each.
     """
@@ -67,11 +69,17 @@ class ProcessMeter:
 
     @property
     def peak_memory(self) -> int:
-        lines = [line for each in self._all for line in (each / "status").read_text().splitlines() if line.startswith("VmHWM:")]
+        lines = [
+            line
+            for each in self._all
+            for line in (each / "status").read_text().splitlines()
+            if line.startswith("VmHWM:")
+        ]
         return sum(int(line.split()[1]) for line in lines) * 1024
 
     def _processor_seconds(self) -> float:
-        # The name of the program stands in parentheses and may hold anything; utime and stime are the 12th and 13th word after it.
+        # The name of the program stands in parentheses and may hold anything; utime and stime are
+        # the 12th and 13th word after it.
         words = [(each / "stat").read_text().rpartition(")")[2].split() for each in self._all]
         return sum(int(each[11]) + int(each[12]) for each in words) / os.sysconf("SC_CLK_TCK")
 
@@ -96,7 +104,8 @@ def rate(of: Measurement) -> float | None:
 
 
 def speed(of: Measurement) -> float | None:
-    """What the comparison goes by: requests in a second where they were counted, bytes otherwise, and else how short it took."""
+    """What the comparison goes by: requests in a second where they were counted, bytes otherwise,
+    and else how short it took."""
     return rate(of) or throughput(of) or 1 / seconds(of)
 
 
@@ -155,11 +164,19 @@ class Results:
         return list(dict.fromkeys(scenario for scenario, _ in self.groups))
 
     def contenders(self, scenario: str) -> list[str]:
-        return [through for through in (ENTREPOT, PROXY, NGINX, SOURCE) if (scenario, through) in self.groups]
+        return [
+            through
+            for through in (ENTREPOT, PROXY, NGINX, SOURCE)
+            if (scenario, through) in self.groups
+        ]
 
     def figure(self, scenario: str, through: str, figure: Figure) -> float | None:
         """The median; None when nobody measured it."""
-        found = [value for each in self.groups.get((scenario, through), ()) if (value := figure(each)) is not None]
+        found = [
+            value
+            for each in self.groups.get((scenario, through), ())
+            if (value := figure(each)) is not None
+        ]
         return median(found) if found else None
 
     def ratio(self, scenario: str, figure: Figure, through: str, over: str) -> float | None:
@@ -189,14 +206,22 @@ COLUMNS = (
 
 
 def summary(measurements: Sequence[Measurement]) -> str:
-    """The medians as a table. *First byte* is that of the first client and of the last one; the columns with an x say how often as fast as that contender."""
+    """The medians as a table. *First byte* is that of the first client and of the last one; the
+    columns with an x say how often as fast as that contender."""
     results = Results.of(measurements)
     rows = []
     for scenario in results.scenarios():
         for through in results.contenders(scenario):
             group = results.groups[scenario, through]
 
-            def shown(figure: Figure, form: str, times: float = 1.0, *, scenario: str = scenario, through: str = through) -> str:
+            def shown(
+                figure: Figure,
+                form: str,
+                times: float = 1.0,
+                *,
+                scenario: str = scenario,
+                through: str = through,
+            ) -> str:
                 value = results.figure(scenario, through, figure)
                 return "-" if value is None else format(value * times, form)
 
@@ -209,7 +234,10 @@ def summary(measurements: Sequence[Measurement]) -> str:
                 (
                     scenario,
                     through,
-                    shown(seconds, ".3f" if median(each.load.seconds for each in group) >= 0.01 else ".7f"),
+                    shown(
+                        seconds,
+                        ".3f" if median(each.load.seconds for each in group) >= 0.01 else ".7f",
+                    ),
                     f"{min(each.load.seconds for each in group):.3f}-{max(each.load.seconds for each in group):.3f}",
                     shown(throughput, ",.0f", 1e-6),
                     shown(rate, ",.0f"),
@@ -217,7 +245,9 @@ def summary(measurements: Sequence[Measurement]) -> str:
                     compared(NGINX),
                     shown(half_within, ".2f", 1e3),
                     shown(most_within, ".2f", 1e3),
-                    first if len(group[0].load.first_bytes) < 2 else f"{first}-{shown(last_first_byte, '.1f', 1e3)}",
+                    first
+                    if len(group[0].load.first_bytes) < 2
+                    else f"{first}-{shown(last_first_byte, '.1f', 1e3)}",
                     shown(processor_seconds_per_gigabyte, ".2f"),
                     shown(processor_seconds_per_request, ".0f", 1e6),
                     shown(peak_memory, ",.0f", 1e-6),

@@ -1,6 +1,8 @@
-"""nginx, twice: with one file, as the measure for serving files, and as the source registry of the benchmark, with images as plain files.
+"""nginx, twice: with one file, as the measure for serving files, and as the source registry of the
+benchmark, with images as plain files.
 
-As a source it takes the least that a source can take of the two cores that all share, and it is the same for everyone.
+As a source it takes the least that a source can take of the two cores that all share, and it is the
+same for everyone.
 """
 
 from __future__ import annotations
@@ -50,9 +52,12 @@ _SETTLING = 30.0
 
 
 class Nginx:
-    """nginx on a free port of 127.0.0.1, with everything that it writes below *root*; *locations* is the inside of its ``server``."""
+    """nginx on a free port of 127.0.0.1, with everything that it writes below *root*; *locations*
+    is the inside of its ``server``."""
 
-    def __init__(self, root: Path, locations: str, *, workers: str = "auto", log: str = "off") -> None:
+    def __init__(
+        self, root: Path, locations: str, *, workers: str = "auto", log: str = "off"
+    ) -> None:
         self._program = require_program("nginx")
         self._root = root
         self._locations = locations
@@ -79,13 +84,31 @@ class Nginx:
         self._root.mkdir(parents=True, exist_ok=True)
         port = reserved_port()
         configuration = self._root / "nginx.conf"
-        # Started by root, its workers would run as a user who may not read below a temporary directory.
+        # Started by root, its workers would run as a user who may not read below a temporary
+        # directory.
         user = "user root;" if os.geteuid() == 0 else ""
-        text = _CONFIGURATION.format(root=self._root, port=port, user=user, workers=self._workers, log=self._log, locations=self._locations)
+        text = _CONFIGURATION.format(
+            root=self._root,
+            port=port,
+            user=user,
+            workers=self._workers,
+            log=self._log,
+            locations=self._locations,
+        )
         configuration.write_text(text)
         # Without -e it writes to the system's log before it reads its configuration.
-        arguments: list[str | Path] = [self._program, "-e", "stderr", "-p", self._root, "-c", configuration]
-        self._process, _ = Process.until("start worker process ", arguments, environment=bare_environment(self._root / "home"))
+        arguments: list[str | Path] = [
+            self._program,
+            "-e",
+            "stderr",
+            "-p",
+            self._root,
+            "-c",
+            configuration,
+        ]
+        self._process, _ = Process.until(
+            "start worker process ", arguments, environment=bare_environment(self._root / "home")
+        )
         self.address = f"127.0.0.1:{port}"
         return self
 
@@ -105,7 +128,8 @@ class Access:
 
 
 class Source(Nginx):
-    """The images as a source registry has them, without a sign-in. One worker, so that its log is in the order of its answers."""
+    """The images as a source registry has them, without a sign-in. One worker, so that its log is
+    in the order of its answers."""
 
     def __init__(self, root: Path, images: Sequence[StandInImage]) -> None:
         self._access_log = root / "access.log"
@@ -113,18 +137,31 @@ class Source(Nginx):
         blobs = root / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
         for image in images:
-            manifests = {image.manifest.digest: image.manifest} | {each.digest: each.manifest for each in image.platforms.values()}
-            for each in [*manifests.values(), *(blob for platform in image.platforms.values() for blob in platform.blobs)]:
+            manifests = {image.manifest.digest: image.manifest} | {
+                each.digest: each.manifest for each in image.platforms.values()
+            }
+            for each in [
+                *manifests.values(),
+                *(blob for platform in image.platforms.values() for blob in platform.blobs),
+            ]:
                 (blobs / each.digest.hex).write_bytes(each.content)
             path = f"/v2/{image.repository}"
-            locations.append(_content_location(f"{path}/manifests/{image.tag}", blobs, image.manifest))
-            locations += [_content_location(f"{path}/manifests/{each.digest}", blobs, each) for each in manifests.values()]
+            locations.append(
+                _content_location(f"{path}/manifests/{image.tag}", blobs, image.manifest)
+            )
+            locations += [
+                _content_location(f"{path}/manifests/{each.digest}", blobs, each)
+                for each in manifests.values()
+            ]
             anything = f"location ~ ^{re.escape(path)}/blobs/sha256:([0-9a-f]+)$"
-            locations.append(f"{anything} {{ default_type application/octet-stream; add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}")
+            locations.append(
+                f"{anything} {{ default_type application/octet-stream; add_header Docker-Content-Digest sha256:$1; alias {blobs}/$1; }}"
+            )
         super().__init__(root, "\n".join(locations), workers="1", log=f"{self._access_log} counted")
 
     def accesses(self, since: int = 0) -> list[Access]:
-        """All requests so far, from a mark on. It logs in the order in which it ends its answers, so once the line of a later request is there, all are."""
+        """All requests so far, from a mark on. It logs in the order in which it ends its answers,
+        so once the line of a later request is there, all are."""
         marker = f"/v2/?marker={uuid.uuid4().hex}"
         httpx.get(f"{self.url}{marker}", trust_env=False)
         deadline = time.monotonic() + _SETTLING
@@ -133,7 +170,10 @@ class Source(Nginx):
                 raise TimeoutError("nginx does not write its log")
             time.sleep(0.005)
         lines = [line.split(" ", 3) for line in log.splitlines() if "?marker=" not in line]
-        return [Access(method, int(status), int(sent), target) for method, status, sent, target in lines[since:]]
+        return [
+            Access(method, int(status), int(sent), target)
+            for method, status, sent, target in lines[since:]
+        ]
 
     def mark(self) -> int:
         """How many requests there were so far."""
@@ -145,7 +185,11 @@ class Source(Nginx):
 
 
 def _content_location(path: str, blobs: Path, content: Content) -> str:
-    return _location(path, content.media_type, f"add_header Docker-Content-Digest {content.digest}; alias {blobs / content.digest.hex};")
+    return _location(
+        path,
+        content.media_type,
+        f"add_header Docker-Content-Digest {content.digest}; alias {blobs / content.digest.hex};",
+    )
 
 
 def _location(path: str, media_type: str, rest: str) -> str:

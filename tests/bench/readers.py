@@ -1,8 +1,11 @@
-"""Many connections that read blobs at the same moment, as a program of its own, which must not be what is measured.
+"""Many connections that read blobs at the same moment, as a program of its own, which must not be
+what is measured.
 
-``python -m tests.bench.readers HOST:PORT COUNT PATH...``: the connections take turns through the paths. It prints one JSON document: the seconds from the first
-request to the last byte, and for each connection when it had its first byte, its status and how many bytes it got. The bytes are read as every client has to
-read them, and then forgotten: what arrived right is for the tests to find out.
+``python -m tests.bench.readers HOST:PORT COUNT PATH...``: the connections take turns through the
+paths. It prints one JSON document: the seconds from the first request to the last byte, and for
+each connection when it had its first byte, its status and how many bytes it got. The bytes are read
+as every client has to read them, and then forgotten: what arrived right is for the tests to find
+out.
 """
 
 from __future__ import annotations
@@ -65,7 +68,11 @@ class Reader:
             self.head = head
             return
         status, *headers = head.decode("latin-1").split("\r\n")
-        sizes = [value for name, _, value in (each.partition(":") for each in headers) if name.lower() == "content-length"]
+        sizes = [
+            value
+            for name, _, value in (each.partition(":") for each in headers)
+            if name.lower() == "content-length"
+        ]
         self.status, self.size, self.received = int(status.split()[1]), int(sizes[0]), len(body)
         if body:
             self.first_byte = time.perf_counter() - started
@@ -74,7 +81,12 @@ class Reader:
 def read_all(address: str, paths: Sequence[str], count: int) -> dict[str, object]:
     """Open all connections, ask on all of them, and read all to their end."""
     host, _, port = address.rpartition(":")
-    readers = [Reader(socket.create_connection((host, int(port)), timeout=SILENCE), paths[number % len(paths)]) for number in range(count)]
+    readers = [
+        Reader(
+            socket.create_connection((host, int(port)), timeout=SILENCE), paths[number % len(paths)]
+        )
+        for number in range(count)
+    ]
     buffer = memoryview(bytearray(AT_ONCE))
     with selectors.DefaultSelector() as waiting:
         for each in readers:
@@ -99,21 +111,42 @@ def read_all(address: str, paths: Sequence[str], count: int) -> dict[str, object
                     reader.connection.close()
                     left -= 1
         seconds = time.perf_counter() - started
-    return {"seconds": seconds, "clients": [{"status": each.status, "received": each.received, "first_byte": each.first_byte} for each in readers]}
+    return {
+        "seconds": seconds,
+        "clients": [
+            {"status": each.status, "received": each.received, "first_byte": each.first_byte}
+            for each in readers
+        ],
+    }
 
 
-def read_together(address: str, paths: Sequence[str], count: int, sizes: Sequence[int], home: Path) -> Load:
-    """Let the program read; raises `WrongAnswer` when a connection did not get a whole blob of the size that goes with its path."""
+def read_together(
+    address: str, paths: Sequence[str], count: int, sizes: Sequence[int], home: Path
+) -> Load:
+    """Let the program read; raises `WrongAnswer` when a connection did not get a whole blob of the
+    size that goes with its path."""
     arguments = [sys.executable, "-m", "tests.bench.readers", address, str(count), *paths]
-    finished = run(arguments, environment=bare_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=PATIENCE)
+    finished = run(
+        arguments,
+        environment=bare_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=PATIENCE,
+    )
     if finished.status:
         raise WrongAnswer(finished.output)
     found = json.loads(finished.output)
     expected = [{"status": 200, "received": sizes[number % len(sizes)]} for number in range(count)]
-    if (got := [{"status": each["status"], "received": each["received"]} for each in found["clients"]]) != expected:
+    if (
+        got := [
+            {"status": each["status"], "received": each["received"]} for each in found["clients"]
+        ]
+    ) != expected:
         raise WrongAnswer(f"{got} instead of {expected}")
     firsts = tuple(sorted(each["first_byte"] for each in found["clients"]))
-    return Load(seconds=found["seconds"], received=sum(each["received"] for each in found["clients"]), first_bytes=firsts)
+    return Load(
+        seconds=found["seconds"],
+        received=sum(each["received"] for each in found["clients"]),
+        first_bytes=firsts,
+    )
 
 
 if __name__ == "__main__":

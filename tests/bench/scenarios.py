@@ -1,4 +1,5 @@
-"""What is measured. Every scenario is a function that gives its measurements; in each round the contenders take turns, and who goes first changes."""
+"""What is measured. Every scenario is a function that gives its measurements; in each round the
+contenders take turns, and who goes first changes."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ from entrepot.demo.images import Descriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import OCI_MANIFEST, Manifest
-from tests.bench.contenders import CACHES, CACHES_AND_SOURCE, Contender, Start, through_entrepot, through_proxy, write_rules
+from tests.bench.contenders import (
+    CACHES,
+    CACHES_AND_SOURCE,
+    Contender,
+    Start,
+    through_entrepot,
+    through_proxy,
+    write_rules,
+)
 from tests.bench.driver import pull_together
 from tests.bench.measurement import ENTREPOT, NGINX, Load, Measurement, ProcessMeter
 from tests.bench.nginx import Nginx, Source
@@ -54,13 +63,19 @@ class Bench:
 
     @contextmanager
     def source(self, image: StandInImage) -> Iterator[Source]:
-        with tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh, Source(Path(fresh), [image]) as source:
+        with (
+            tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh,
+            Source(Path(fresh), [image]) as source,
+        ):
             yield source
 
     @contextmanager
     def started(self, start: Start, source: Source, image: StandInImage) -> Iterator[Contender]:
         """A contender with empty storage."""
-        with tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh, start(Path(fresh), source, image) as contender:
+        with (
+            tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh,
+            start(Path(fresh), source, image) as contender,
+        ):
             yield contender
 
     @contextmanager
@@ -74,8 +89,17 @@ class Bench:
         """For the programs that ask."""
         return self.root / "home"
 
-    def measure(self, scenario: str, contender: Contender, source: Source, act: Callable[[], Load], *, wanted: int = 0) -> Measurement:
-        """The time is the clients' time; processor time and requests at the source count until the cache has kept everything."""
+    def measure(
+        self,
+        scenario: str,
+        contender: Contender,
+        source: Source,
+        act: Callable[[], Load],
+        *,
+        wanted: int = 0,
+    ) -> Measurement:
+        """The time is the clients' time; processor time and requests at the source count until the
+        cache has kept everything."""
         before, meter = source.mark(), ProcessMeter(contender.pid)
         load = act()
         contender.complete()
@@ -96,7 +120,9 @@ class Bench:
 
     def found_out(self, measurement: Measurement) -> Measurement:
         self.found.append(measurement)
-        self.progress(f"{measurement.scenario}, {measurement.through}: {measurement.load.seconds:.3f} s")
+        self.progress(
+            f"{measurement.scenario}, {measurement.through}: {measurement.load.seconds:.3f} s"
+        )
         return measurement
 
     def ended(self, since: int) -> list[Measurement]:
@@ -105,8 +131,11 @@ class Bench:
 
 
 def image_of(name: str, layers: Sequence[int]) -> StandInImage:
-    """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the next 10 KiB."""
-    return build_image(f"library/{name}", "1", {AMD64: list(layers), ARM64: [10_000]}, [AMD64, ARM64], index=True)
+    """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the
+    next 10 KiB."""
+    return build_image(
+        f"library/{name}", "1", {AMD64: list(layers), ARM64: [10_000]}, [AMD64, ARM64], index=True
+    )
 
 
 def image_pull(bench: Bench, layers: Sequence[int], clients: int = 1) -> list[Measurement]:
@@ -123,18 +152,29 @@ def image_pull(bench: Bench, layers: Sequence[int], clients: int = 1) -> list[Me
                         f"{state} image: {what}",
                         contender,
                         source,
-                        lambda: pull_together(contender.address, image.repository, image.tag, AMD64, clients, bench.home),
+                        lambda: pull_together(
+                            contender.address,
+                            image.repository,
+                            image.tag,
+                            AMD64,
+                            clients,
+                            bench.home,
+                        ),
                         wanted=size,
                     )
     return bench.ended(since)
 
 
 def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measurement]:
-    """A blob that is held, read by some connections at once; nginx serves the very file that Entrepot keeps."""
+    """A blob that is held, read by some connections at once; nginx serves the very file that
+    Entrepot keeps."""
     since = len(bench.found)
     image = image_of("blob", [size])
     with ExitStack() as running, bench.source(image) as source:
-        caches = [running.enter_context(bench.started(start, source, image)) for start in (through_entrepot, through_proxy)]
+        caches = [
+            running.enter_context(bench.started(start, source, image))
+            for start in (through_entrepot, through_proxy)
+        ]
         [blob] = image.platforms[AMD64].layers
         for each in caches:
             pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
@@ -142,7 +182,9 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
         [file] = [each for each in (caches[0].root / "d").rglob(blob.digest.hex) if each.is_file()]
         nginx = running.enter_context(Nginx.with_file(bench.root / "nginx", file))
         path = f"/v2/{image.repository}/blobs/{blob.digest}"
-        contenders = [(each, path) for each in caches] + [(Contender(NGINX, nginx.address, nginx.pid, lambda: None, bench.root), "/file")]
+        contenders = [(each, path) for each in caches] + [
+            (Contender(NGINX, nginx.address, nginx.pid, lambda: None, bench.root), "/file")
+        ]
         for contender, where in contenders:
             if digest_of(contender.address, where) != str(blob.digest):
                 raise WrongAnswer(f"{contender.address}{where}")
@@ -153,7 +195,13 @@ def warm_blob(bench: Bench, size: int, connections: Sequence[int]) -> list[Measu
                         f"warm blob of {size / MEGABYTE:g} MB, {_counted(count, 'connection')}",
                         contender,
                         source,
-                        lambda: read_together(contender.address, [where], count, [blob.size], bench.home),  # noqa: B023
+                        lambda: read_together(
+                            contender.address,  # noqa: B023
+                            [where],  # noqa: B023
+                            count,  # noqa: B023
+                            [blob.size],
+                            bench.home,
+                        ),
                         wanted=blob.size,
                     )
     return bench.ended(since)
@@ -165,7 +213,10 @@ def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measur
     image = image_of("manifest", [20_000] * 6)
     manifest = image.platforms[AMD64].manifest
     with ExitStack() as running, bench.source(image) as source:
-        caches = [running.enter_context(bench.started(start, source, image)) for start in (through_entrepot, through_proxy)]
+        caches = [
+            running.enter_context(bench.started(start, source, image))
+            for start in (through_entrepot, through_proxy)
+        ]
         for each in caches:
             pull_together(each.address, image.repository, image.tag, AMD64, 1, bench.home)
             each.complete()
@@ -177,75 +228,121 @@ def warm_manifest(bench: Bench, connections: int, seconds: float) -> list[Measur
                         f"warm manifest by {how}, {_counted(connections, 'connection')}",
                         contender,
                         source,
-                        lambda: ask_again_and_again(url, connections=connections, seconds=seconds, home=bench.home),  # noqa: B023
+                        lambda: ask_again_and_again(
+                            url,  # noqa: B023
+                            connections=connections,
+                            seconds=seconds,
+                            home=bench.home,
+                        ),
                     )
     return bench.ended(since)
 
 
 def cold_blobs(bench: Bench, clients: int, size: int, blobs: int = 1) -> list[Measurement]:
-    """Many clients that ask for cold blobs of one image at the same moment, having read its manifests."""
+    """Many clients that ask for cold blobs of one image at the same moment, having read its
+    manifests."""
     since = len(bench.found)
     image = image_of("crowd", [size] * blobs)
     platform = image.platforms[AMD64]
     wanted = sum({each.digest: each.size for each in platform.layers}.values())
     paths = [f"/v2/{image.repository}/blobs/{each.digest}" for each in platform.layers]
-    what = f"cold blob of {size / MEGABYTE:g} MB" if blobs == 1 else f"{blobs} cold blobs of {size / MEGABYTE:g} MB"
+    what = (
+        f"cold blob of {size / MEGABYTE:g} MB"
+        if blobs == 1
+        else f"{blobs} cold blobs of {size / MEGABYTE:g} MB"
+    )
     with bench.source(image) as source:
         for _, start in bench.in_turn(CACHES):
             with bench.started(start, source, image) as contender:
                 for reference in (image.tag, str(platform.digest)):
                     httpx.get(
-                        f"http://{contender.address}/v2/{image.repository}/manifests/{reference}", headers={"Accept": ACCEPT}, trust_env=False
+                        f"http://{contender.address}/v2/{image.repository}/manifests/{reference}",
+                        headers={"Accept": ACCEPT},
+                        trust_env=False,
                     ).raise_for_status()
                 bench.measure(
                     f"{what}, {_counted(clients, 'client')}",
                     contender,
                     source,
-                    lambda: read_together(contender.address, paths, clients, [each.size for each in platform.layers], bench.home),
+                    lambda: read_together(
+                        contender.address,
+                        paths,
+                        clients,
+                        [each.size for each in platform.layers],
+                        bench.home,
+                    ),
                     wanted=wanted,
                 )
     return bench.ended(since)
 
 
 def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement]:
-    """An engine with many repositories and rules: its start until its first answer, what a dashboard asks, and how long it takes to find a rule."""
+    """An engine with many repositories and rules: its start until its first answer, what a
+    dashboard asks, and how long it takes to find a rule."""
     since = len(bench.found)
     what = f"{repositories:,} repositories, {rules:,} rules"
     names = [f"team-{number % rules}/app-{number // rules}" for number in range(repositories)]
     drafts = [(f"upstream-{number}/*", f"team-{number}/*") for number in range(rules)]
     image = image_of("large", [20_000])
-    with tempfile.TemporaryDirectory(prefix="l-", dir=bench.root) as fresh, bench.source(image) as source:
+    with (
+        tempfile.TemporaryDirectory(prefix="l-", dir=bench.root) as fresh,
+        bench.source(image) as source,
+    ):
         engine = Entrepot(Path(fresh), source.url)
         write_rules(engine, drafts)
         asyncio.run(fill_catalog(engine.directories, names))
-        # It takes in the blobs, and learns its port, which stays, so that the first request may come before the engine says where it answers.
-        engine.start().process.wait_for_line("The catalog was brought in line with the disk", timeout=120)
+        # It takes in the blobs, and learns its port, which stays, so that the first request may
+        # come before the engine says where it answers.
+        engine.start().process.wait_for_line(
+            "The catalog was brought in line with the disk", timeout=120
+        )
         engine.stop()
         for _ in range(bench.rounds):
             before, started = source.mark(), time.perf_counter()
             with engine:
                 process = engine.launch()
                 _wait_for_manifest(engine.address, f"/v2/{names[-1]}/manifests/1", process.pid)
-                seconds, peak_memory = time.perf_counter() - started, ProcessMeter(process.pid).peak_memory
+                seconds, peak_memory = (
+                    time.perf_counter() - started,
+                    ProcessMeter(process.pid).peak_memory,
+                )
                 gets = len(source.accesses(before))
                 process.wait_for_line("answers container clients")
                 asyncio.run(_ask_as_a_dashboard(bench, engine.directories, what))
                 process.stop()
-            bench.found_out(Measurement(f"start with {what}", ENTREPOT, Load(seconds), source_gets=gets, peak_memory=peak_memory))
+            bench.found_out(
+                Measurement(
+                    f"start with {what}",
+                    ENTREPOT,
+                    Load(seconds),
+                    source_gets=gets,
+                    peak_memory=peak_memory,
+                )
+            )
         registries = SourceRegistries(Settings.load(engine.directories.settings).upstreams)
         book = RuleBook(registries, CredentialBook(registries))
         for number, (upstream, target) in enumerate(drafts):
-            book = book.with_rule(book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target)))
+            book = book.with_rule(
+                book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
+            )
         for _ in range(bench.rounds):
             started, processor = time.perf_counter(), time.process_time()
             routed = sum(book.route(name) is not None for name in names)
             load = Load(seconds=time.perf_counter() - started, requests=routed)
-            bench.found_out(Measurement(f"routing among {rules:,} rules", ENTREPOT, load, processor_seconds=time.process_time() - processor))
+            bench.found_out(
+                Measurement(
+                    f"routing among {rules:,} rules",
+                    ENTREPOT,
+                    load,
+                    processor_seconds=time.process_time() - processor,
+                )
+            )
     return bench.ended(since)
 
 
 async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str) -> None:
-    """What a dashboard asks every two seconds, once when it comes and once when nothing has changed since; and what an eviction of everything would take."""
+    """What a dashboard asks every two seconds, once when it comes and once when nothing has changed
+    since; and what an eviction of everything would take."""
     async with CacheClient.at(directories.socket) as client:
         await client.status()
         questions: dict[str, Callable[[], Awaitable[object]]] = {
@@ -258,11 +355,14 @@ async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str)
         for name, ask in questions.items():
             started = time.perf_counter()
             await ask()
-            bench.found_out(Measurement(f"{name}, {what}", ENTREPOT, Load(time.perf_counter() - started)))
+            bench.found_out(
+                Measurement(f"{name}, {what}", ENTREPOT, Load(time.perf_counter() - started))
+            )
 
 
 async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
-    """A cached image of three small blobs in each repository, as if all of them had been pulled; the engine takes in the blobs when it starts."""
+    """A cached image of three small blobs in each repository, as if all of them had been pulled;
+    the engine takes in the blobs when it starts."""
     directories.make()
     store = BlobStore(directories.blobs, directories.fills)
     await store.open()
@@ -270,10 +370,20 @@ async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
         async with Catalog.open(directories.catalog) as catalog:
             for name in names:
                 contents = [f"{name} {part}".encode() for part in ("config", "layer-1", "layer-2")]
-                config, *layers = [Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each) for each in contents]
+                config, *layers = [
+                    Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
+                    for each in contents
+                ]
                 content = build_manifest(config, layers)
                 manifest = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
-                await catalog.add_manifest(Repository(name), f"{LOGIN_SERVER}/{name}", manifest, platform=AMD64, tags=[Tag("1")], now=time.time())
+                await catalog.add_manifest(
+                    Repository(name),
+                    f"{LOGIN_SERVER}/{name}",
+                    manifest,
+                    platform=AMD64,
+                    tags=[Tag("1")],
+                    now=time.time(),
+                )
                 for blob in contents:
                     digest = Digest.of(blob)
                     file = store.path(digest)

@@ -1,4 +1,5 @@
-"""The benchmark works: who is measured, what is counted, and how many bytes pass. How fast anything is, is for the benchmark itself."""
+"""The benchmark works: who is measured, what is counted, and how many bytes pass. How fast anything
+is, is for the benchmark itself."""
 
 from __future__ import annotations
 
@@ -9,14 +10,22 @@ from pathlib import Path
 import pytest
 
 from tests.bench.measurement import ENTREPOT, NGINX, PROXY, SOURCE, Measurement
-from tests.bench.scenarios import Bench, cold_blobs, image_pull, large_cache, warm_blob, warm_manifest
+from tests.bench.scenarios import (
+    Bench,
+    cold_blobs,
+    image_pull,
+    large_cache,
+    warm_blob,
+    warm_manifest,
+)
 
 SMALL = 300_000
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    # The path of a Unix socket has to be short, and that of pytest's own directories is not where tests run side by side.
+    # The path of a Unix socket has to be short, and that of pytest's own directories is not where
+    # tests run side by side.
     with tempfile.TemporaryDirectory(prefix="b-") as root:
         yield Bench(Path(root), rounds=1)
 
@@ -25,10 +34,14 @@ def by_name(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
     return {(each.scenario, each.through): each for each in found}
 
 
-def test_an_image_is_pulled_cold_and_warm_through_everyone_and_reaches_entrepot_once(bench: Bench) -> None:
+def test_an_image_is_pulled_cold_and_warm_through_everyone_and_reaches_entrepot_once(
+    bench: Bench,
+) -> None:
     found = by_name(image_pull(bench, [SMALL, 20_000], clients=2))
     cold, warm = (f"{state} image: 2 layers of 0.3 MB, 2 clients" for state in ("cold", "warm"))
-    assert set(found) == {(scenario, through) for scenario in (cold, warm) for through in (ENTREPOT, PROXY, SOURCE)}
+    assert set(found) == {
+        (scenario, through) for scenario in (cold, warm) for through in (ENTREPOT, PROXY, SOURCE)
+    }
     [size] = {each.wanted for each in found.values()}
     assert {each.load.received for each in found.values()} == {2 * size}
     manifests_and_blobs = 2 + 3
@@ -42,17 +55,27 @@ def test_an_image_is_pulled_cold_and_warm_through_everyone_and_reaches_entrepot_
 def test_all_read_the_same_held_blob_and_the_source_is_not_asked(bench: Bench) -> None:
     bench.rounds = 2
     found = warm_blob(bench, SMALL, [1, 4])
-    assert {each.scenario for each in found} == {"warm blob of 0.3 MB, 1 connection", "warm blob of 0.3 MB, 4 connections"}
+    assert {each.scenario for each in found} == {
+        "warm blob of 0.3 MB, 1 connection",
+        "warm blob of 0.3 MB, 4 connections",
+    }
     assert sorted(each.through for each in found) == sorted([ENTREPOT, PROXY, NGINX] * 4)
-    assert {(each.load.received // each.wanted, len(each.load.first_bytes)) for each in found} == {(1, 1), (4, 4)}
+    assert {(each.load.received // each.wanted, len(each.load.first_bytes)) for each in found} == {
+        (1, 1),
+        (4, 4),
+    }
     assert {(each.source_gets, each.source_bytes) for each in found} == {(0, 0)}
     assert all(each.peak_memory > 0 for each in found)
 
 
-def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_counts(bench: Bench) -> None:
+def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_counts(
+    bench: Bench,
+) -> None:
     found = by_name(warm_manifest(bench, connections=2, seconds=1.0))
     scenarios = [f"warm manifest by {how}, 2 connections" for how in ("tag", "digest")]
-    assert set(found) == {(scenario, through) for scenario in scenarios for through in (ENTREPOT, PROXY)}
+    assert set(found) == {
+        (scenario, through) for scenario in scenarios for through in (ENTREPOT, PROXY)
+    }
     for each in found.values():
         assert each.load.requests > 0
         assert each.load.received > each.load.requests * 500
@@ -61,7 +84,9 @@ def test_a_held_manifest_is_asked_for_by_tag_and_by_digest_and_every_answer_coun
     assert {found[scenario, ENTREPOT].source_gets for scenario in scenarios} == {0}
 
 
-def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once(bench: Bench) -> None:
+def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once(
+    bench: Bench,
+) -> None:
     found = by_name(cold_blobs(bench, clients=6, size=SMALL, blobs=2))
     entrepot = found["2 cold blobs of 0.3 MB, 6 clients", ENTREPOT]
     assert (entrepot.load.received, len(entrepot.load.first_bytes)) == (3 * entrepot.wanted, 6)
@@ -71,9 +96,14 @@ def test_a_crowd_gets_cold_blobs_and_through_entrepot_the_source_sends_each_once
     assert found["2 cold blobs of 0.3 MB, 6 clients", PROXY].load.received == 3 * entrepot.wanted
 
 
-def test_a_large_cache_starts_with_all_that_it_held_and_finds_a_rule_for_every_repository(bench: Bench) -> None:
+def test_a_large_cache_starts_with_all_that_it_held_and_finds_a_rule_for_every_repository(
+    bench: Bench,
+) -> None:
     *asked, start, routing = large_cache(bench, repositories=12, rules=4)
-    assert (start.scenario, routing.scenario) == ("start with 12 repositories, 4 rules", "routing among 4 rules")
+    assert (start.scenario, routing.scenario) == (
+        "start with 12 repositories, 4 rules",
+        "routing among 4 rules",
+    )
     assert [each.scenario for each in asked] == [
         "listing of the rules, 12 repositories, 4 rules",
         "listing of the repositories, 12 repositories, 4 rules",

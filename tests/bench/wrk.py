@@ -23,12 +23,23 @@ end
 
 
 def ask_again_and_again(url: str, *, connections: int, seconds: float, home: Path) -> Load:
-    """Ask for the same manifest on some connections for whole *seconds*; raises `WrongAnswer` when anything but 200 came."""
+    """Ask for the same manifest on some connections for whole *seconds*; raises `WrongAnswer` when
+    anything but 200 came."""
     home.mkdir(parents=True, exist_ok=True)
     script = home / "report.lua"
     script.write_text(_REPORT)
     duration = f"{max(1, round(seconds))}s"
-    arguments: list[str | Path] = [require_program("wrk"), "-t1", f"-c{connections}", f"-d{duration}", "-H", f"Accept: {ACCEPT}", "-s", script, url]
+    arguments: list[str | Path] = [
+        require_program("wrk"),
+        "-t1",
+        f"-c{connections}",
+        f"-d{duration}",
+        "-H",
+        f"Accept: {ACCEPT}",
+        "-s",
+        script,
+        url,
+    ]
     finished = run(arguments, environment=bare_environment(home), timeout=seconds + 60)
     if finished.status:
         raise WrongAnswer(finished.output)

@@ -20,9 +20,13 @@ def test_what_was_set_longest_ago_goes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9), st.booleans())))
-def test_the_weight_of_all_mappings_is_told_and_each_keeps_its_own(steps: list[tuple[str, int, bool]]) -> None:
+def test_the_weight_of_all_mappings_is_told_and_each_keeps_its_own(
+    steps: list[tuple[str, int, bool]],
+) -> None:
     tally = Tally()
-    maps: list[BoundedMap[str, int]] = [BoundedMap(10, tally, lambda value: value) for _ in range(2)]
+    maps: list[BoundedMap[str, int]] = [
+        BoundedMap(10, tally, lambda value: value) for _ in range(2)
+    ]
     for key, value, second in steps:
         if value == 0:
             maps[second].pop(key, None)

@@ -1,4 +1,5 @@
-"""Whose copy a blob is, how large it is when no manifest says so, and what a pull may rely on: S16, S20 and S33."""
+"""Whose copy a blob is, how large it is when no manifest says so, and what a pull may rely on: S16,
+S20 and S33."""
 
 from __future__ import annotations
 
@@ -75,10 +76,15 @@ def settings(source: StandIn, other: StandIn, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 async def private(engine: Engine, source: StandIn) -> Content:
-    """A layer that came through the credentials of its source registry; ``other/*`` comes from another."""
+    """A layer that came through the credentials of its source registry; ``other/*`` comes from
+    another."""
     source.sign_in = BasicSignIn({"ann": "s3cret"})
-    await engine.create_credential_set(CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD"))
-    await engine.create_rule(RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set"))
+    await engine.create_credential_set(
+        CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
+    )
+    await engine.create_rule(
+        RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
+    )
     await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("private/app", "1", layers=[os.urandom(LARGE)], platforms=[AMD64])
     assert (await pulled(engine, "private/app:1")).state is PullState.COMPLETED
@@ -102,11 +108,17 @@ async def test_s20_a_source_that_only_says_that_it_has_a_blob_opens_no_copy_of_a
         # What it sends itself is a wrong blob, which no client can finish.
         assert len(response.content) < LARGE
         await fills_end(engine)
-    assert [each.headers.get("range") is not None for each in other.asked("GET", "/blobs/")] == [True, False, False]
+    assert [each.headers.get("range") is not None for each in other.asked("GET", "/blobs/")] == [
+        True,
+        False,
+        False,
+    ]
     assert (await registry.get(path_of(private, "private/app"))).content == private.content
 
 
-async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content) -> None:
+async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(
+    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     other.fault(str(private.digest), Status(404))
     await registry.get("/v2/other/app/manifests/1")
@@ -117,26 +129,50 @@ async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(registr
 
 
 async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
-    registry: httpx.AsyncClient, engine: Engine, directories: Directories, settings: Settings, other: StandIn, private: Content, clock: Clock
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    directories: Directories,
+    settings: Settings,
+    other: StandIn,
+    private: Content,
+    clock: Clock,
 ) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64])
     assert (await pulled(engine, "other/app:1")).state is PullState.COMPLETED
     response = await registry.get(path_of(private))
-    assert (response.headers["entrepot-origin"], response.content == private.content) == ("cache", True)
+    assert (response.headers["entrepot-origin"], response.content == private.content) == (
+        "cache",
+        True,
+    )
     [asked] = other.asked("GET", str(private.digest))
     assert asked.headers["range"].startswith("bytes=")
-    assert 0 < int(asked.headers["range"].removeprefix("bytes=").rstrip("-")) <= LARGE - proof_module.PROOF_SIZE
+    assert (
+        0
+        < int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+        <= LARGE - proof_module.PROOF_SIZE
+    )
     record = await engine.catalog.blob(private.digest)
     assert record is not None
-    assert {(each.login_server, each.with_credentials) for each in record.origins} == {(LOGIN_SERVER, True), (OTHER, False)}
+    assert {(each.login_server, each.with_credentials) for each in record.origins} == {
+        (LOGIN_SERVER, True),
+        (OTHER, False),
+    }
     await other.stop()
     engine.cache.copies.forget_all()
     assert (await registry.get(path_of(private))).content == private.content
 
 
-@pytest.mark.parametrize(("size", "proven"), [(1_000, True), (LARGE, True), (proof_module.WHOLE_SIZE + 1, False)])
+@pytest.mark.parametrize(
+    ("size", "proven"), [(1_000, True), (LARGE, True), (proof_module.WHOLE_SIZE + 1, False)]
+)
 async def test_s20_a_source_without_ranges_proves_a_small_blob_whole_and_sends_a_large_one_itself(
-    size: int, proven: bool, registry: httpx.AsyncClient, engine: Engine, source: StandIn, other: StandIn, private: Content
+    size: int,
+    proven: bool,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    other: StandIn,
+    private: Content,
 ) -> None:
     image = source.add_image("private/sized", "1", layers=[os.urandom(size)], platforms=[AMD64])
     layer = image.platforms[AMD64].layers[0]
@@ -144,13 +180,18 @@ async def test_s20_a_source_without_ranges_proves_a_small_blob_whole_and_sends_a
     other.add_blob("app", layer)
     other.fault("/blobs/", IgnoreRange())
     response = await registry.get(path_of(layer))
-    assert (response.content == layer.content, response.headers["entrepot-origin"]) == (True, "cache" if proven else "upstream")
+    assert (response.content == layer.content, response.headers["entrepot-origin"]) == (
+        True,
+        "cache" if proven else "upstream",
+    )
     await fills_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
     assert (await engine.status()).blobs_size == await engine.catalog.blobs_size()
 
 
-async def test_s20_a_source_that_is_down_proves_nothing(registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content) -> None:
+async def test_s20_a_source_that_is_down_proves_nothing(
+    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     await registry.get("/v2/other/app/manifests/1")
     other.fault("/blobs/", Status(503))
@@ -159,7 +200,9 @@ async def test_s20_a_source_that_is_down_proves_nothing(registry: httpx.AsyncCli
     assert private.content not in response.content
 
 
-async def test_s20_what_came_without_credentials_opens_for_everybody(registry: httpx.AsyncClient, engine: Engine, source: StandIn, other: StandIn) -> None:
+async def test_s20_what_came_without_credentials_opens_for_everybody(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, other: StandIn
+) -> None:
     await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("library/base", "1", platforms=[AMD64]).platforms[AMD64]
     await pulled(engine, "library/base:1")
@@ -186,18 +229,29 @@ async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_se
 ) -> None:
     image = source.add_image("library/nginx", "1", platforms=[AMD64])
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
-        await engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id).over.wait()
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
+        await engine.cache.pulls.get(
+            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+        ).over.wait()
     with sqlite3.connect(directories.catalog) as connection:
         connection.executescript("DROP TABLE blob_origins; PRAGMA user_version = 3;")
     connection.close()
     await source.stop()
-    async with Engine.open(directories, settings, clock=clock) as engine, registry_of(engine) as registry:
+    async with (
+        Engine.open(directories, settings, clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
         await pull_all(registry, image)
 
 
 async def test_s20_a_proof_that_takes_too_long_is_none(
-    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    other: StandIn,
+    private: Content,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cache_module, "PROOF_TIMEOUT", 0.05)
     other.add_blob("app", private)
@@ -209,7 +263,10 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
             await asyncio.sleep(0)
     gate.open()
     response = await getting
-    assert (response.content == private.content, response.headers["entrepot-origin"]) == (True, "upstream")
+    assert (response.content == private.content, response.headers["entrepot-origin"]) == (
+        True,
+        "upstream",
+    )
 
 
 # A size that only a HEAD has told: S16
@@ -217,7 +274,9 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
 UNNAMED = b"a blob that no manifest names" * 100
 
 
-async def test_s16_a_wrong_size_of_one_head_is_corrected_by_the_get(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s16_a_wrong_size_of_one_head_is_corrected_by_the_get(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     source.fault("/blobs/", Headers({"Content-Length": "1234"}), method="HEAD")
     path = path_of(blob, "library/app")
@@ -228,7 +287,9 @@ async def test_s16_a_wrong_size_of_one_head_is_corrected_by_the_get(registry: ht
     assert (await registry.head(path)).headers["content-length"] == str(len(UNNAMED))
 
 
-async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     path = path_of(blob, "library/app")
     source.fault("/blobs/", FlipByte(), method="GET")
@@ -240,15 +301,24 @@ async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(registry: h
     assert source.count("HEAD", "/blobs/") == asked + 1
 
 
-async def test_s16_a_size_of_a_head_is_trusted_for_minutes(registry: httpx.AsyncClient, source: StandIn, clock: Clock) -> None:
+async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
+    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+) -> None:
     path = path_of(source.add_blob("library/app", UNNAMED), "library/app")
-    for passed, heads in ((0.0, 1), (cache_module.STATED_SIZE_TTL - 1, 1), (2.0, 2), (-10_000.0, 3)):
+    for passed, heads in (
+        (0.0, 1),
+        (cache_module.STATED_SIZE_TTL - 1, 1),
+        (2.0, 2),
+        (-10_000.0, 3),
+    ):
         clock.now += passed
         await registry.head(path)
         assert source.count("HEAD", "/blobs/") == heads
 
 
-async def test_s16_a_size_of_a_head_takes_no_copy_away(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s16_a_size_of_a_head_takes_no_copy_away(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     path = path_of(blob, "library/app")
     await registry.get(path)
@@ -262,8 +332,12 @@ async def test_s16_a_size_of_a_head_takes_no_copy_away(registry: httpx.AsyncClie
 # What a pull relies on: S33
 
 
-async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/app", "1", layers=[os.urandom(50_000), os.urandom(50_000)], platforms=[AMD64]).platforms[AMD64]
+async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
+    engine: Engine, source: StandIn
+) -> None:
+    image = source.add_image(
+        "library/app", "1", layers=[os.urandom(50_000), os.urandom(50_000)], platforms=[AMD64]
+    ).platforms[AMD64]
     first, second = image.layers
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
@@ -282,8 +356,12 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(engine: Engine
     assert await engine.blobs.held() == {}
 
 
-async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/app", "1", layers=[os.urandom(1000), os.urandom(1000)], platforms=[AMD64])
+async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
+    engine: Engine, source: StandIn
+) -> None:
+    image = source.add_image(
+        "library/app", "1", layers=[os.urandom(1000), os.urandom(1000)], platforms=[AMD64]
+    )
     first, second = image.platforms[AMD64].layers
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
@@ -291,7 +369,9 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(engine:
     pull = engine.cache.pulls.get((await engine.start_pull("library/app:1", AMD64, "test")).id)
     await gate.reached
     async with asyncio.timeout(30):
-        while not next(each for each in pull.layers if each.descriptor.digest == first.digest).held_before:
+        while not next(
+            each for each in pull.layers if each.descriptor.digest == first.digest
+        ).held_before:
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()
@@ -301,7 +381,9 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(engine:
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
 
 
-async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(
+    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of an engine that root ran once; it was a failure that nobody had foreseen."""
     await engine.create_rule(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
     source.add_image("app", "1", platforms=[AMD64], index=False)

@@ -1,6 +1,7 @@
 """Turns at a source: how many blobs come from it at once, and who has to give a turn away.
 
-Failures L05 and F91 (a few trickling blobs took all turns for ever) and S10 (fills that waited held file descriptors).
+Failures L05 and F91 (a few trickling blobs took all turns for ever) and S10 (fills that waited held
+file descriptors).
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from entrepot.cache.fill import (
 )
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
-from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceFailed, SourceNotFound, SourceUnreachable
+from entrepot.source.errors import (
+    SourceAnswerInvalid,
+    SourceBrokeOff,
+    SourceFailed,
+    SourceNotFound,
+    SourceUnreachable,
+)
 from entrepot.store.blobs import WORTH_CONTINUING, BlobStore
 
 ORIGIN = "slow.example"
@@ -89,7 +96,9 @@ class Place:
     clock: Clock
 
     async def join(self, source: Drip, origin: str = ORIGIN) -> Fill:
-        return await self.fills.join(Digest.of(source.content), len(source.content), source, origin=origin)
+        return await self.fills.join(
+            Digest.of(source.content), len(source.content), source, origin=origin
+        )
 
     async def join_queue(self, source: Drip) -> Fill:
         """Join, and wait until the fill waits for its turn."""
@@ -104,7 +113,11 @@ class Place:
 
     def descriptors(self) -> int:
         """Parts of blobs that are open now."""
-        opened = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{each}")]
+        opened = [
+            os.readlink(f"/proc/self/fd/{each}")
+            for each in os.listdir("/proc/self/fd")
+            if os.path.islink(f"/proc/self/fd/{each}")
+        ]
         return sum(each.startswith(str(self.store._fills)) for each in opened)
 
 
@@ -160,7 +173,9 @@ async def test_only_so_many_blobs_come_at_once_and_the_others_follow_in_order(pl
         await fills[number].wait()
 
 
-async def test_a_source_that_has_all_its_turns_taken_keeps_no_other_source_waiting(place: Place) -> None:
+async def test_a_source_that_has_all_its_turns_taken_keeps_no_other_source_waiting(
+    place: Place,
+) -> None:
     for each in drips(5):
         await place.join(each)
     [other] = drips(1)
@@ -192,7 +207,9 @@ async def test_s10_fills_that_wait_for_their_turn_cost_no_file_descriptor(place:
     assert len(list(place.store._fills.iterdir())) == 2
 
 
-async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_others_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_others_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 3)
     monkeypatch.setattr(turns_module, "WAITING_FOR_PLACE", 2)
     sources = drips(6, 100)
@@ -209,7 +226,9 @@ async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_othe
         await (await each).wait()
 
 
-async def test_s10_one_that_waits_to_begin_and_leaves_takes_no_place(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s10_one_that_waits_to_begin_and_leaves_takes_no_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 1)
     sources = drips(3, 100)
     await place.join(sources[0])
@@ -262,7 +281,9 @@ async def test_l05_a_slow_blob_goes_on_while_nobody_waits_for_its_turn(place: Pl
     assert slow.offsets == [0]
 
 
-async def test_l05_one_that_comes_when_a_blob_crawls_already_has_its_turn_soon(place: Place) -> None:
+async def test_l05_one_that_comes_when_a_blob_crawls_already_has_its_turn_soon(
+    place: Place,
+) -> None:
     slow = drips(2)
     pulls = [waits(await place.join(each)) for each in slow]
     await until(lambda: all(each.open for each in slow))
@@ -291,7 +312,9 @@ async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) ->
         each.cancel()
 
 
-async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(place: Place) -> None:
+async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
+    place: Place,
+) -> None:
     [slow] = drips(1, WORTH_CONTINUING * 2)
     fill = await place.join(slow)
     pull = waits(fill)
@@ -324,7 +347,9 @@ async def test_l05_the_time_in_the_queue_is_not_the_time_of_the_source(place: Pl
         each.cancel()
 
 
-async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_time_of_the_source(place: Place) -> None:
+async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_time_of_the_source(
+    place: Place,
+) -> None:
     [source] = drips(1)
     pull = waits(await place.join(source))
     await until(lambda: source.open == 1)
@@ -334,7 +359,9 @@ async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_ti
     assert source.offsets == [0]
 
 
-async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the_floor(place: Place) -> None:
+async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the_floor(
+    place: Place,
+) -> None:
     content = os.urandom(CHUNK)
 
     @asynccontextmanager
@@ -352,7 +379,9 @@ async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the
         await fill.wait()
 
 
-async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     going_on = asyncio.Event()
     append = place.store.append
 
@@ -375,7 +404,9 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(place: Place,
     await pull
 
 
-async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_reader_reads_on(place: Place) -> None:
+async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_reader_reads_on(
+    place: Place,
+) -> None:
     before = place.descriptors()
     slow = drips(2, TAIL + 2000)
     fills = [await place.join(each) for each in slow]
@@ -401,11 +432,16 @@ async def test_a_fill_that_gave_its_turn_away_costs_no_file_descriptor_and_its_r
         each.send(TAIL + 2000)
     await asyncio.gather(*pulls)
     pieces = [piece async for piece in fills[0].read(0, fills[0].size)]
-    assert sum(piece.count if not isinstance(piece, bytes) else len(piece) for piece in pieces) == fills[0].size
+    assert (
+        sum(piece.count if not isinstance(piece, bytes) else len(piece) for piece in pieces)
+        == fills[0].size
+    )
 
 
 @pytest.mark.parametrize("turn", [True, False], ids=["in its turn", "waiting for its turn"])
-async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(place: Place, turn: bool) -> None:
+async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
+    place: Place, turn: bool
+) -> None:
     """Also after all six clients had left, a seventh got nothing."""
     first = drips(2, WORTH_CONTINUING * 2)
     busy = [] if turn else [waits(await place.join(each)) for each in first]
@@ -450,7 +486,9 @@ async def test_a_fill_that_is_wanted_again_in_time_goes_on(place: Place) -> None
     await pull
 
 
-async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_lasts(place: Place) -> None:
+async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_lasts(
+    place: Place,
+) -> None:
     sources = drips(3)
     pulls = [waits(await place.join(each)) for each in sources[:2]]
     pulls += [waits(await place.join(sources[2], "very.slow.example"))]
@@ -494,8 +532,24 @@ STEPS = st.lists(
             st.just("raise"),
             st.sampled_from(
                 [
-                    *(ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError, TimeoutError, OSError, StopAsyncIteration),
-                    *(SourceBrokeOff, SourceFailed, SourceUnreachable, SourceAnswerInvalid, SourceNotFound),
+                    *(
+                        ValueError,
+                        UnicodeError,
+                        RecursionError,
+                        OverflowError,
+                        KeyError,
+                        MemoryError,
+                        TimeoutError,
+                        OSError,
+                        StopAsyncIteration,
+                    ),
+                    *(
+                        SourceBrokeOff,
+                        SourceFailed,
+                        SourceUnreachable,
+                        SourceAnswerInvalid,
+                        SourceNotFound,
+                    ),
                 ]
             ),
         ),
@@ -507,7 +561,8 @@ STEPS = st.lists(
 
 @dataclass
 class Scripted:
-    """A source of which each request follows the next of the *scripts*: then it sends the blob, or nothing at all."""
+    """A source of which each request follows the next of the *scripts*: then it sends the blob, or
+    nothing at all."""
 
     content: bytes
     scripts: list[list[tuple[str, object]]]
@@ -515,7 +570,11 @@ class Scripted:
 
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
-        script = self.scripts.pop(0) if self.scripts else [("send", len(self.content)) if self.good_at_last else ("silence", None)]
+        script = (
+            self.scripts.pop(0)
+            if self.scripts
+            else [("send", len(self.content)) if self.good_at_last else ("silence", None)]
+        )
         size: int | None = len(self.content)
         while script and script[0][0] in {"offset", "size"}:
             what, number = script.pop(0)
@@ -525,7 +584,9 @@ class Scripted:
             raise _made(script[0][1])
         yield Stream(offset, size, self._chunks(script, offset))
 
-    async def _chunks(self, script: list[tuple[str, object]], position: int) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, script: list[tuple[str, object]], position: int
+    ) -> AsyncIterator[bytes]:
         for what, detail in script:
             if what == "send" and isinstance(detail, int):
                 yield self.content[position : position + detail]
@@ -547,17 +608,31 @@ def _made(kind: object) -> BaseException:
     return kind("what a source can provoke")
 
 
-@given(scripts=st.lists(STEPS, max_size=4), good_at_last=st.booleans(), competitors=st.integers(0, 3), leaves=st.booleans())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    scripts=st.lists(STEPS, max_size=4),
+    good_at_last=st.booleans(),
+    competitors=st.integers(0, 3),
+    leaves=st.booleans(),
+)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_released(
-    tmp_path: Path, scripts: list[list[tuple[str, object]]], good_at_last: bool, competitors: int, leaves: bool
+    tmp_path: Path,
+    scripts: list[list[tuple[str, object]]],
+    good_at_last: bool,
+    competitors: int,
+    leaves: bool,
 ) -> None:
     content = os.urandom(CHUNK * 4)
     async with opened(tmp_path) as place:
         source = Scripted(content, [list(script) for script in scripts], good_at_last)
         fill = await place.fills.join(Digest.of(content), len(content), source, origin=ORIGIN)
         others = [await place.join(each) for each in drips(competitors)]
-        waiting = [asyncio.create_task(each) for each in (fill.wait(), fill.wait_beyond(len(content) - 1), _read_all(fill))]
+        waiting = [
+            asyncio.create_task(each)
+            for each in (fill.wait(), fill.wait_beyond(len(content) - 1), _read_all(fill))
+        ]
         waiting += [asyncio.create_task(other.wait()) for other in others]
         if leaves:
             waiting.pop(1).cancel()
@@ -566,7 +641,11 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
                 await asyncio.sleep(0)
                 place.look_after(RATE_WINDOW)
             ends = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [each for each in ends if each is not None and not isinstance(each, (EntrepotError, bytes))] == []
+        assert [
+            each
+            for each in ends
+            if each is not None and not isinstance(each, (EntrepotError, bytes))
+        ] == []
         assert fill.state is (FillState.VERIFIED if fill.is_kept else FillState.FAILED)
         assert (place.store.size(fill.digest) == len(content)) == fill.is_kept
         # Nobody ever finishes a wrong blob.
@@ -578,5 +657,9 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
 async def _read_all(fill: Fill) -> bytes:
     content = b""
     async for piece in fill.read(0, fill.size):
-        content += piece if isinstance(piece, bytes) else os.pread(piece.file.fileno(), piece.count, piece.offset)
+        content += (
+            piece
+            if isinstance(piece, bytes)
+            else os.pread(piece.file.fileno(), piece.count, piece.offset)
+        )
     return content

@@ -1,6 +1,7 @@
 """One blob on its way in, for everyone who wants it.
 
-The source is scripted here, because a real one can't be made to break off after so many bytes; `tests/e2e/clients` has the real ones.
+The source is scripted here, because a real one can't be made to break off after so many bytes;
+`tests/e2e/clients` has the real ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache.fill import ATTEMPTS_WITHOUT_PROGRESS, EXCESS, TAIL, Fill, FillCancelled, FillFailed, Fills, FillState
+from entrepot.cache.fill import (
+    ATTEMPTS_WITHOUT_PROGRESS,
+    EXCESS,
+    TAIL,
+    Fill,
+    FillCancelled,
+    FillFailed,
+    Fills,
+    FillState,
+)
 from entrepot.cache.fill_buffer import WINDOW, WRITE_AHEAD, StorageFailed
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
@@ -53,7 +63,8 @@ class Stream:
 
 @dataclass
 class Source:
-    """A source whose failures are scripted: *script* holds, for each request, after how many bytes it breaks off, or an error."""
+    """A source whose failures are scripted: *script* holds, for each request, after how many bytes
+    it breaks off, or an error."""
 
     content: bytes
     script: list[int | EntrepotError] = field(default_factory=list)
@@ -96,7 +107,9 @@ class Place:
     origins: list[str]
 
     async def join(self, source: Source, digest: Digest | None = None) -> Fill:
-        return await self.fills.join(digest or Digest.of(source.content), len(source.content), source, origin=ORIGIN)
+        return await self.fills.join(
+            digest or Digest.of(source.content), len(source.content), source, origin=ORIGIN
+        )
 
 
 @pytest.fixture
@@ -116,7 +129,13 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         pauses.append(seconds)
 
     clock = asyncio.get_running_loop().time
-    fills = Fills(store, clock=clock, on_held=on_held, on_refusal=lambda error: refusals.append(error.errno), pause=pause)
+    fills = Fills(
+        store,
+        clock=clock,
+        on_held=on_held,
+        on_refusal=lambda error: refusals.append(error.errno),
+        pause=pause,
+    )
     async with fills.running():
         yield Place(fills, store, held, pauses, refusals, origins)
     store.close()
@@ -125,7 +144,11 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 async def fed(fill: Fill, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
     """What a client gets."""
     async for piece in fill.read(start, fill.size if end is None else end):
-        yield os.pread(piece.file.fileno(), piece.count, piece.offset) if isinstance(piece, FilePart) else piece
+        yield (
+            os.pread(piece.file.fileno(), piece.count, piece.offset)
+            if isinstance(piece, FilePart)
+            else piece
+        )
 
 
 async def read(fill: Fill, start: int = 0, end: int | None = None) -> bytes:
@@ -148,7 +171,9 @@ async def test_fifty_clients_get_the_same_bytes_from_one_request(place: Place) -
     source = Source(os.urandom(1_000_003))
     fills = await asyncio.gather(*(place.join(source) for _ in range(50)))
     bodies = await asyncio.gather(*(read(fill) for fill in fills))
-    assert {hashlib.sha256(body).hexdigest() for body in bodies} == {hashlib.sha256(source.content).hexdigest()}
+    assert {hashlib.sha256(body).hexdigest() for body in bodies} == {
+        hashlib.sha256(source.content).hexdigest()
+    }
     assert source.requests == [(0, None)]
     await fills[0].wait()
     assert place.held == {Digest.of(source.content): 1_000_003}
@@ -169,7 +194,9 @@ async def test_ranges_are_read_from_the_same_fetch(place: Place) -> None:
     source = Source(os.urandom(CHUNK * 16))
     fill = await place.join(source)
     size = len(source.content)
-    parts = await asyncio.gather(*(read(fill, start, start + size // 8) for start in range(0, size, size // 8)))
+    parts = await asyncio.gather(
+        *(read(fill, start, start + size // 8) for start in range(0, size, size // 8))
+    )
     assert b"".join(parts) == source.content
     assert len(source.requests) == 1
 
@@ -226,7 +253,9 @@ async def test_a_source_that_breaks_off_is_asked_again_from_the_byte_reached(pla
     assert len(place.pauses) == 2
 
 
-async def test_a_source_without_ranges_begins_anew_and_what_is_here_is_skipped(place: Place) -> None:
+async def test_a_source_without_ranges_begins_anew_and_what_is_here_is_skipped(
+    place: Place,
+) -> None:
     source = Source(os.urandom(CHUNK * 8), script=[CHUNK * 3], ranges=False)
     fill = await place.join(source)
     assert await read(fill) == source.content
@@ -234,7 +263,10 @@ async def test_a_source_without_ranges_begins_anew_and_what_is_here_is_skipped(p
 
 
 async def test_a_source_that_brings_nothing_more_gives_every_waiter_its_error(place: Place) -> None:
-    source = Source(os.urandom(CHUNK * 8), script=[CHUNK * 4, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    source = Source(
+        os.urandom(CHUNK * 8),
+        script=[CHUNK * 4, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]],
+    )
     fill = await place.join(source)
     outcomes = await asyncio.gather(*(read(fill) for _ in range(5)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [SourceFailed] * 5
@@ -262,8 +294,11 @@ async def test_after_a_failure_the_next_client_begins_a_new_fill(place: Place) -
 
 @pytest.mark.parametrize("said", [7, 999, 1000, 1001, 2000, None])
 @pytest.mark.parametrize("sent", [999, 1000, 1001])
-async def test_f82_the_digest_decides_how_large_a_blob_is(place: Place, said: int | None, sent: int) -> None:
-    """Manifests are off by one, and so are sources. No more bytes come in than the source announces, and none are kept that are wrong."""
+async def test_f82_the_digest_decides_how_large_a_blob_is(
+    place: Place, said: int | None, sent: int
+) -> None:
+    """Manifests are off by one, and so are sources. No more bytes come in than the source
+    announces, and none are kept that are wrong."""
     content = os.urandom(sent)
     source = Source(content, says_size=said)
     fill = await place.fills.join(Digest.of(content), 1000, source, origin=ORIGIN)
@@ -279,9 +314,13 @@ async def test_f82_the_digest_decides_how_large_a_blob_is(place: Place, said: in
 
 
 @pytest.mark.parametrize("said", [5 * CHUNK + 1, None])
-async def test_f82_wrong_bytes_of_another_size_are_not_kept_and_no_reader_gets_their_end(place: Place, said: int | None) -> None:
+async def test_f82_wrong_bytes_of_another_size_are_not_kept_and_no_reader_gets_their_end(
+    place: Place, said: int | None
+) -> None:
     content = os.urandom(5 * CHUNK + 1)
-    fill = await place.fills.join(Digest.of(b"other"), 5 * CHUNK, Source(content, says_size=said), origin=ORIGIN)
+    fill = await place.fills.join(
+        Digest.of(b"other"), 5 * CHUNK, Source(content, says_size=said), origin=ORIGIN
+    )
     got = bytearray()
     with pytest.raises(SourceAnswerInvalid):
         await receive(fill, got)
@@ -289,7 +328,9 @@ async def test_f82_wrong_bytes_of_another_size_are_not_kept_and_no_reader_gets_t
     assert place.held == {}
 
 
-async def test_f82_a_source_that_states_no_size_sends_no_more_than_a_little_beyond_the_manifest(place: Place) -> None:
+async def test_f82_a_source_that_states_no_size_sends_no_more_than_a_little_beyond_the_manifest(
+    place: Place,
+) -> None:
     content = os.urandom(20 * CHUNK)
     source = Source(content)
     fill = await place.fills.join(Digest.of(content), CHUNK, source, origin=ORIGIN)
@@ -299,7 +340,9 @@ async def test_f82_a_source_that_states_no_size_sends_no_more_than_a_little_beyo
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-async def test_f82_a_reader_that_was_told_another_size_never_finishes(place: Place, more: int) -> None:
+async def test_f82_a_reader_that_was_told_another_size_never_finishes(
+    place: Place, more: int
+) -> None:
     """Its Content-Length is wrong: the transfer is cut, and the next one has the right length."""
     content = os.urandom(3 * CHUNK)
     source = Source(content)
@@ -324,7 +367,9 @@ async def test_f82_what_was_left_over_of_another_size_is_fetched_again(place: Pl
     first = await place.fills.join(Digest.of(content), stated, breaking, origin=ORIGIN)
     with pytest.raises(SourceBrokeOff):
         await first.wait()
-    fill = await place.fills.join(Digest.of(content), stated, Source(content, says_size=len(content)), origin=ORIGIN)
+    fill = await place.fills.join(
+        Digest.of(content), stated, Source(content, says_size=len(content)), origin=ORIGIN
+    )
     await fill.wait()
     assert place.held == {fill.digest: len(content)}
 
@@ -335,19 +380,30 @@ async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: P
     whole = Source(content)
     calls = [short, whole]
     fill = await place.fills.join(
-        Digest.of(content), len(content), lambda *, offset, validator: calls.pop(0)(offset=offset, validator=validator), origin=ORIGIN
+        Digest.of(content),
+        len(content),
+        lambda *, offset, validator: calls.pop(0)(offset=offset, validator=validator),
+        origin=ORIGIN,
     )
     assert await read(fill) == content
     assert whole.requests == [(CHUNK * 2, '"tag"')]
 
 
-@pytest.mark.parametrize("taken", [0, 1000, WINDOW + 1000, WINDOW * 2], ids=["nothing", "a little", "more than the memory", "most of it"])
-async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(place: Place, taken: int) -> None:
+@pytest.mark.parametrize(
+    "taken",
+    [0, 1000, WINDOW + 1000, WINDOW * 2],
+    ids=["nothing", "a little", "more than the memory", "most of it"],
+)
+async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(
+    place: Place, taken: int
+) -> None:
     source = Source(os.urandom(WINDOW * 3 + 17))
     gate = source.held_back[0] = asyncio.Event()
     fill = await place.join(source)
     half = fill.size // 2
-    reading = [asyncio.create_task(read(fill)) for _ in range(5)] + [asyncio.create_task(read(fill, half))]
+    reading = [asyncio.create_task(read(fill)) for _ in range(5)] + [
+        asyncio.create_task(read(fill, half))
+    ]
     with no_file_above(taken):
         gate.set()
         *whole, part = await asyncio.gather(*reading)
@@ -365,7 +421,9 @@ async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(place: 
     assert place.fills.refusal is None
 
 
-async def test_on_a_full_disk_a_small_blob_is_read_by_a_client_that_comes_when_it_has_ended(place: Place) -> None:
+async def test_on_a_full_disk_a_small_blob_is_read_by_a_client_that_comes_when_it_has_ended(
+    place: Place,
+) -> None:
     source = Source(os.urandom(10_000))
     with no_file_above(4096):
         fill = await place.join(source)
@@ -392,7 +450,9 @@ async def test_on_a_full_disk_a_source_that_breaks_off_is_asked_again(place: Pla
     assert [offset for offset, _ in source.requests] == [0, CHUNK * 3, CHUNK * 5]
 
 
-async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_own(place: Place) -> None:
+async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_own(
+    place: Place,
+) -> None:
     source = Source(os.urandom(WINDOW * 3))
     gate = source.held_back[WINDOW * 2] = asyncio.Event()
     with no_file_above(0):
@@ -412,7 +472,9 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
     assert not place.fills.under_way
 
 
-async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_file(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
     source = Source(os.urandom(WINDOW * 3))
     gate = source.held_back[CHUNK * 8] = asyncio.Event()
@@ -435,14 +497,20 @@ async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_f
         async def take_the_rest() -> None:
             while True:
                 piece = pieces.pop() if pieces else await anext(slow)
-                got.extend(os.pread(piece.file.fileno(), piece.count, piece.offset) if isinstance(piece, FilePart) else piece)
+                got.extend(
+                    os.pread(piece.file.fileno(), piece.count, piece.offset)
+                    if isinstance(piece, FilePart)
+                    else piece
+                )
 
         with pytest.raises(StorageFailed, match="too slow"):
             await take_the_rest()
     assert got == source.content[: len(got)]
 
 
-async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
     source = Source(os.urandom(WINDOW * 3))
     with no_file_above(0):
@@ -452,7 +520,9 @@ async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(place: Place, monkey
     assert fill.fetched < fill.size
 
 
-async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothing_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothing_is_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -469,7 +539,9 @@ async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothi
     assert await read(await place.join(Source(b"content"))) == b"content"
 
 
-async def test_while_the_disk_hangs_clients_get_every_byte(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_disk_hangs_clients_get_every_byte(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """B4.4: a new blob needs a file, which a frozen file system gives nobody."""
     thaws = threading.Event()
 
@@ -509,7 +581,10 @@ async def test_a_disk_that_takes_bytes_and_no_name_is_told(place: Place, tmp_pat
 
 
 async def test_a_fill_goes_on_where_one_that_the_source_broke_off_has_ended(place: Place) -> None:
-    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    source = Source(
+        os.urandom(CHUNK * 32),
+        script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]],
+    )
     with pytest.raises(SourceFailed):
         await (await place.join(source)).wait()
     source.requests.clear()
@@ -521,7 +596,10 @@ async def test_a_fill_goes_on_where_one_that_the_source_broke_off_has_ended(plac
 
 
 async def test_a_part_that_is_not_what_it_was_is_thrown_away_with_the_rest(place: Place) -> None:
-    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    source = Source(
+        os.urandom(CHUNK * 32),
+        script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]],
+    )
     with pytest.raises(SourceFailed):
         await (await place.join(source)).wait()
     [part] = place.store._fills.iterdir()
@@ -536,9 +614,14 @@ async def test_a_part_that_is_not_what_it_was_is_thrown_away_with_the_rest(place
     assert source.requests == [(0, None)]
 
 
-async def test_a_part_that_is_not_what_it_was_and_went_to_nobody_is_fetched_again_at_once(place: Place) -> None:
+async def test_a_part_that_is_not_what_it_was_and_went_to_nobody_is_fetched_again_at_once(
+    place: Place,
+) -> None:
     """S07."""
-    source = Source(os.urandom(CHUNK * 32), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    source = Source(
+        os.urandom(CHUNK * 32),
+        script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]],
+    )
     with pytest.raises(SourceFailed):
         await (await place.join(source)).wait()
     [part] = place.store._fills.iterdir()
@@ -552,7 +635,9 @@ async def test_a_part_that_is_not_what_it_was_and_went_to_nobody_is_fetched_agai
     assert await read(fill) == source.content
 
 
-async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again(place: Place) -> None:
+async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again(
+    place: Place,
+) -> None:
     source = Source(os.urandom(CHUNK * 32))
     digest = Digest.of(source.content)
     partial = await place.store.begin(digest, len(source.content), ORIGIN)
@@ -577,7 +662,9 @@ async def test_a_slow_client_slows_neither_the_fill_nor_the_others(place: Place)
     assert len(source.requests) == 1
 
 
-async def test_a_client_that_comes_when_the_fill_has_just_ended_still_reads_it(place: Place) -> None:
+async def test_a_client_that_comes_when_the_fill_has_just_ended_still_reads_it(
+    place: Place,
+) -> None:
     source = Source(os.urandom(CHUNK * 3))
     fill = await place.join(source)
     await fill.wait()
@@ -605,14 +692,18 @@ async def test_a_cancelled_fill_tells_its_waiters_and_leaves_nothing(place: Plac
     assert list(place.store._fills.iterdir()) == []
 
 
-async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_the_next(tmp_path: Path) -> None:
+async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_the_next(
+    tmp_path: Path,
+) -> None:
     source = Source(os.urandom(CHUNK * 32))
     source.held_back[CHUNK * 20] = asyncio.Event()
 
     async def on_held(digest: Digest, size: int, origin: str) -> None: ...
 
     async def join(fills: Fills) -> Fill:
-        return await fills.join(Digest.of(source.content), len(source.content), source, origin=ORIGIN)
+        return await fills.join(
+            Digest.of(source.content), len(source.content), source, origin=ORIGIN
+        )
 
     async def reaches_the_middle(fill: Fill, requests: int) -> None:
         await until(lambda: fill.received == CHUNK * 20 and len(source.requests) == requests)
@@ -632,7 +723,9 @@ async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_
     assert [offset for offset, _ in source.requests] == [0, CHUNK * 20]
 
 
-async def test_memory_waits_for_the_disk_and_not_the_other_way_round(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_waits_for_the_disk_and_not_the_other_way_round(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting: list[int] = []
     append = PartialBlob.append
 
@@ -648,7 +741,9 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(place: Plac
     assert fill._window.start == fill._window.end == fill.size
 
 
-async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append = PartialBlob.append
     going_on = threading.Semaphore(0)
 
@@ -669,7 +764,9 @@ async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(pla
     assert place.store.size(fill.digest) == fill.size
 
 
-async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file_what_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file_what_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     going_on = threading.Semaphore(0)
     append = PartialBlob.append
 
@@ -687,7 +784,9 @@ async def test_clients_get_from_memory_what_is_not_written_yet_and_from_the_file
     going_on.release(1000)
     await fill.wait()
     rest = [each async for each in client]
-    assert [(type(each), each.offset, each.count) for each in rest if isinstance(each, FilePart)] == [(FilePart, len(first), fill.size - len(first))]
+    assert [
+        (type(each), each.offset, each.count) for each in rest if isinstance(each, FilePart)
+    ] == [(FilePart, len(first), fill.size - len(first))]
     assert len(rest) == 1
     assert await read(fill) == source.content
 
@@ -698,7 +797,8 @@ UNFORESEEN = [ValueError, UnicodeError, RecursionError, OverflowError, KeyError,
 
 
 async def definite_end(fill: Fill) -> list[BaseException | None]:
-    """How a fill ends for all who can wait for it: a client that reads, one that waits for a byte, a pull."""
+    """How a fill ends for all who can wait for it: a client that reads, one that waits for a byte,
+    a pull."""
 
     async def outcome(waiting: Awaitable[object]) -> BaseException | None:
         try:
@@ -708,14 +808,18 @@ async def definite_end(fill: Fill) -> list[BaseException | None]:
         return None
 
     async with asyncio.timeout(60):
-        ends = await asyncio.gather(outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait()))
+        ends = await asyncio.gather(
+            outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait())
+        )
     assert fill.state in {FillState.VERIFIED, FillState.FAILED}
     return ends
 
 
 @pytest.mark.parametrize("kind", UNFORESEEN)
 @pytest.mark.parametrize("where", ["opening", "first byte", "in the middle"])
-async def test_what_a_source_can_provoke_is_an_invalid_answer_for_all_who_wait(place: Place, kind: type[Exception], where: str) -> None:
+async def test_what_a_source_can_provoke_is_an_invalid_answer_for_all_who_wait(
+    place: Place, kind: type[Exception], where: str
+) -> None:
     """S02: the clients hung for ever, and the pull was told as completed."""
     content = os.urandom(CHUNK * 8)
 
@@ -745,7 +849,11 @@ async def test_what_a_source_can_provoke_is_an_invalid_answer_for_all_who_wait(p
 @pytest.mark.parametrize("kind", UNFORESEEN)
 @pytest.mark.parametrize("step", ["begin", "append", "commit", "discard"])
 async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
-    place: Place, kind: type[Exception], step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Place,
+    kind: type[Exception],
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """S02."""
 
@@ -754,7 +862,9 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
 
     monkeypatch.setattr(place.store, step, fails)
     content = os.urandom(CHUNK * 8)
-    fill = await place.join(Source(bytes(len(content)) if step == "discard" else content), Digest.of(content))
+    fill = await place.join(
+        Source(bytes(len(content)) if step == "discard" else content), Digest.of(content)
+    )
     whole, _, kept = await definite_end(fill)
     assert isinstance(kept, EntrepotError)
     assert not fill.is_kept
@@ -765,7 +875,9 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
     assert "Traceback" not in caplog.text
 
 
-async def test_a_blob_that_is_not_here_is_told_to_nobody_as_held(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_that_is_not_here_is_told_to_nobody_as_held(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S02: no error was taken for success."""
 
     async def does_nothing(*_: object) -> None: ...
@@ -779,7 +891,9 @@ async def test_a_blob_that_is_not_here_is_told_to_nobody_as_held(place: Place, m
 
 
 @pytest.mark.parametrize("kind", UNFORESEEN)
-async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(place: Place, kind: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(
+    place: Place, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     """S02."""
 
     async def fails(*_: object) -> None:
@@ -795,7 +909,9 @@ async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(place: P
 
 @pytest.mark.parametrize("kind", [*UNFORESEEN, OSError])
 @pytest.mark.parametrize("works_for", [0, 1, 3, 6])
-async def test_a_clock_that_fails_leaves_nobody_waiting(tmp_path: Path, kind: type[Exception], works_for: int) -> None:
+async def test_a_clock_that_fails_leaves_nobody_waiting(
+    tmp_path: Path, kind: type[Exception], works_for: int
+) -> None:
     """S02."""
     store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await store.open()
@@ -813,7 +929,9 @@ async def test_a_clock_that_fails_leaves_nobody_waiting(tmp_path: Path, kind: ty
     fills = Fills(store, clock=clock, on_held=on_held)
     async with fills.running():
         source = Source(os.urandom(CHUNK * 8))
-        fill = await fills.join(Digest.of(source.content), len(source.content), source, origin=ORIGIN)
+        fill = await fills.join(
+            Digest.of(source.content), len(source.content), source, origin=ORIGIN
+        )
         ends = await definite_end(fill)
         fills.look()
     assert all(isinstance(end, EntrepotError) for end in ends)
@@ -853,7 +971,9 @@ async def test_what_ends_the_process_ends_the_fill_first(place: Place) -> None:
     assert [type(end) for end in await definite_end(fill)] == [FillFailed] * 3
 
 
-async def test_a_fill_that_is_cancelled_before_its_first_step_ends_for_all_who_wait(place: Place) -> None:
+async def test_a_fill_that_is_cancelled_before_its_first_step_ends_for_all_who_wait(
+    place: Place,
+) -> None:
     """S02: nothing of its task runs then, not even what stands in a finally."""
     fill = await place.join(Source(b"content"))
     place.fills.cancel(fill)
@@ -922,7 +1042,9 @@ async def test_hostile_bytes_reach_no_client_of_another_source(place: Place) -> 
     """S07."""
     content = os.urandom(CHUNK * 8)
     digest = Digest.of(content)
-    hostile = await place.fills.join(digest, len(content), Source(os.urandom(len(content))), origin="hostile.example")
+    hostile = await place.fills.join(
+        digest, len(content), Source(os.urandom(len(content))), origin="hostile.example"
+    )
     good = await place.fills.join(digest, len(content), Source(content), origin="good.example")
     bodies = await asyncio.gather(read(hostile), read(good), return_exceptions=True)
     assert isinstance(bodies[0], SourceAnswerInvalid)
@@ -931,16 +1053,24 @@ async def test_hostile_bytes_reach_no_client_of_another_source(place: Place) -> 
     assert place.store.size(digest) == len(content)
 
 
-async def test_what_a_hostile_source_left_over_is_not_continued_through_another(place: Place) -> None:
+async def test_what_a_hostile_source_left_over_is_not_continued_through_another(
+    place: Place,
+) -> None:
     """S07: 2 MB of noise of one source spoilt the next answer of every other."""
     content = os.urandom(CHUNK * 32)
     digest = Digest.of(content)
-    noise = Source(os.urandom(len(content)), script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]])
+    noise = Source(
+        os.urandom(len(content)),
+        script=[CHUNK * 20, *[SourceFailed("503.") for _ in range(ATTEMPTS_WITHOUT_PROGRESS)]],
+    )
     with pytest.raises(SourceFailed):
         await (await place.fills.join(digest, len(content), noise, origin="hostile.example")).wait()
     assert len(list(place.store._fills.iterdir())) == 1
     good = Source(content)
-    assert await read(await place.fills.join(digest, len(content), good, origin="good.example")) == content
+    assert (
+        await read(await place.fills.join(digest, len(content), good, origin="good.example"))
+        == content
+    )
     assert good.requests == [(0, None)]
 
 
@@ -961,8 +1091,11 @@ async def test_a_digest_is_under_way_from_whatever_source(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kind", [SourceNotFound, SourceRefused, SourceOverAllowance])
-async def test_a_repository_that_does_not_have_the_blob_speaks_for_no_other_one(place: Place, kind: type[EntrepotError]) -> None:
-    """S07: an image that only names the layer of another one, or is asked for without a sign-in, broke the pull of that."""
+async def test_a_repository_that_does_not_have_the_blob_speaks_for_no_other_one(
+    place: Place, kind: type[EntrepotError]
+) -> None:
+    """S07: an image that only names the layer of another one, or is asked for without a sign-in,
+    broke the pull of that."""
     content = os.urandom(CHUNK * 8)
     naming, having = Source(b"", script=[kind("Not here.")]), Source(content)
     gate = asyncio.Event()

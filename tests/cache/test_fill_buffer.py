@@ -1,4 +1,5 @@
-"""What is in memory of a blob that comes in, and what passes through memory because the disk does not take it."""
+"""What is in memory of a blob that comes in, and what passes through memory because the disk does
+not take it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,15 @@ import asyncio
 
 import pytest
 
-from entrepot.cache.fill_buffer import PATIENCE, SMALL_PIECE, WINDOW, WRITE_AHEAD, Readers, StorageFailed, Window
+from entrepot.cache.fill_buffer import (
+    PATIENCE,
+    SMALL_PIECE,
+    WINDOW,
+    WRITE_AHEAD,
+    Readers,
+    StorageFailed,
+    Window,
+)
 
 PIECE = bytes(1024 * 1024)
 
@@ -56,7 +65,9 @@ async def test_small_pieces_are_joined(window: Window) -> None:
     for _ in range(100):
         window.add(b"x" * 1000)
     assert len(window._pieces) == -(-100 // (SMALL_PIECE // 1000))
-    assert b"".join([window.read(offset, 1) or b"" for offset in range(0, 100_000, 7)]) == b"x" * len(range(0, 100_000, 7))
+    assert b"".join(
+        [window.read(offset, 1) or b"" for offset in range(0, 100_000, 7)]
+    ) == b"x" * len(range(0, 100_000, 7))
 
 
 async def test_what_waits_for_the_disk_is_given_once_and_in_order(window: Window) -> None:
@@ -91,7 +102,11 @@ async def test_what_is_on_the_disk_does_not_stay_in_memory(window: Window) -> No
     for _ in range(4):
         window.add(PIECE)
     window.take(3 * len(PIECE))
-    assert (window.start, window.taken, window.end) == (3 * len(PIECE), 3 * len(PIECE), 4 * len(PIECE))
+    assert (window.start, window.taken, window.end) == (
+        3 * len(PIECE),
+        3 * len(PIECE),
+        4 * len(PIECE),
+    )
 
 
 async def test_from_a_small_file_the_blob_is_whole_in_memory(window: Window) -> None:
@@ -102,7 +117,9 @@ async def test_from_a_small_file_the_blob_is_whole_in_memory(window: Window) -> 
     assert (window.read(0, 9), window.read(3, 9)) == (b"one", b"two")
 
 
-async def test_it_waits_for_the_slowest_and_forgets_what_all_have(window: Window, readers: Readers) -> None:
+async def test_it_waits_for_the_slowest_and_forgets_what_all_have(
+    window: Window, readers: Readers
+) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         pass_on_more_than_fits(window)
         quick.position = window.end
@@ -119,7 +136,9 @@ async def test_it_waits_for_the_slowest_and_forgets_what_all_have(window: Window
         assert not window.is_whole
 
 
-async def test_a_reader_that_leaves_is_waited_for_no_longer(window: Window, readers: Readers) -> None:
+async def test_a_reader_that_leaves_is_waited_for_no_longer(
+    window: Window, readers: Readers
+) -> None:
     with readers.reading(WINDOW):
         with readers.reading(0):
             pass_on_more_than_fits(window)
@@ -129,7 +148,9 @@ async def test_a_reader_that_leaves_is_waited_for_no_longer(window: Window, read
         await waiting
 
 
-async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(window: Window, readers: Readers, clock: Clock) -> None:
+async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(
+    window: Window, readers: Readers, clock: Clock
+) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         pass_on_more_than_fits(window)
         quick.position = window.end - len(PIECE)
@@ -144,7 +165,9 @@ async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(window
         assert window.read(quick.position, len(PIECE)) == PIECE
 
 
-async def test_without_a_reader_it_waits_for_one_and_then_gives_up(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_reader_it_waits_for_one_and_then_gives_up(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
     pass_on_more_than_fits(window)
     with pytest.raises(StorageFailed, match="nobody waits for its bytes"):

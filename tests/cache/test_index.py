@@ -21,7 +21,9 @@ def digest(name: object) -> Digest:
     return Digest.of(str(name).encode())
 
 
-def descriptor(name: object, kind: ReferenceKind = ReferenceKind.LAYER, platform: str | None = None) -> Descriptor:
+def descriptor(
+    name: object, kind: ReferenceKind = ReferenceKind.LAYER, platform: str | None = None
+) -> Descriptor:
     return Descriptor(digest(name), kind, "application/octet-stream", 5, platform)
 
 
@@ -40,7 +42,9 @@ def test_s31_what_one_repository_makes_us_remember_is_bounded() -> None:
     for number in range(5_000):
         holding.resolves(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
         holding.was_asked(image_of(number, f"a{number}", f"b{number}"), Tag(f"t{number}"))
-    children = tuple(descriptor(number, ReferenceKind.MANIFEST, "linux/amd64") for number in range(5_000))
+    children = tuple(
+        descriptor(number, ReferenceKind.MANIFEST, "linux/amd64") for number in range(5_000)
+    )
     holding.was_asked(Manifest(b"{}", OCI_INDEX, digest("index"), children), Tag("index"))
     assert len(holding.resolved) == RESOLVED_TAGS
     assert [len(each) for each in (holding.tag_of, holding.platform_of)] == [DIGESTS] * 2
@@ -51,18 +55,25 @@ def test_s31_what_one_repository_makes_us_remember_is_bounded() -> None:
     assert holding.tag_of[digest(4999)] == "index"
 
 
-async def test_s31_what_all_repositories_make_us_remember_is_bounded(holdings: Holdings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s31_what_all_repositories_make_us_remember_is_bounded(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(holdings_module, "REMEMBERED", 1_000)
     for repository in range(50):
         holding = await holdings.of(Repository(f"library/r{repository}"))
         for number in range(100):
             holding.resolves(Tag(f"t{number}"), digest(number), OCI_MANIFEST, 5, 1.0)
         assert holdings._tally.count <= 1_000 + 200
-    last, first = await holdings.of(Repository("library/r49")), await holdings.of(Repository("library/r0"))
+    last, first = (
+        await holdings.of(Repository("library/r49")),
+        await holdings.of(Repository("library/r0")),
+    )
     assert (len(last.resolved), len(first.resolved)) == (100, 0)
 
 
-async def test_s31_a_repository_that_is_forgotten_counts_no_more(holdings: Holdings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s31_a_repository_that_is_forgotten_counts_no_more(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(holdings_module, "REPOSITORIES", 1)
     for name in ("library/a", "library/b"):
         (await holdings.of(Repository(name))).resolves(Tag("1"), digest(1), OCI_MANIFEST, 5, 1.0)
@@ -80,17 +91,30 @@ def test_s31_the_bytes_of_images_that_were_asked_for_are_not_kept_with_their_blo
     assert manifest not in list(holding._recent.values())
 
 
-async def test_manifests_in_memory_are_counted_with_the_view_of_them(holdings: Holdings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_manifests_in_memory_are_counted_with_the_view_of_them(
+    holdings: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifests = [image(f"layer{number}") for number in range(3)]
-    monkeypatch.setattr(holdings_module, "MANIFEST_BYTES", 2 * (len(manifests[0].content) + 2 * holdings_module.REFERENCE_BYTES))
+    monkeypatch.setattr(
+        holdings_module,
+        "MANIFEST_BYTES",
+        2 * (len(manifests[0].content) + 2 * holdings_module.REFERENCE_BYTES),
+    )
     for each in manifests:
         await holdings.add_manifest(NGINX, SOURCE, each, tags=[], now=1.0)
     assert list(holdings._manifests) == [each.digest for each in manifests[1:]]
     assert await holdings.manifest_of(NGINX, manifests[0].digest) == manifests[0]
 
 
-async def test_f67_a_manifest_that_no_catalog_takes_is_not_kept_in_memory_either(holdings: Holdings) -> None:
-    impossible = Manifest(b"{}", OCI_MANIFEST, digest("big"), (Descriptor(digest("layer"), ReferenceKind.LAYER, "text/plain", 2**64),))
+async def test_f67_a_manifest_that_no_catalog_takes_is_not_kept_in_memory_either(
+    holdings: Holdings,
+) -> None:
+    impossible = Manifest(
+        b"{}",
+        OCI_MANIFEST,
+        digest("big"),
+        (Descriptor(digest("layer"), ReferenceKind.LAYER, "text/plain", 2**64),),
+    )
     with pytest.raises(OverflowError):
         await holdings.add_manifest(NGINX, SOURCE, impossible, tags=[Tag("1")], now=1.0)
     assert await holdings.tag(NGINX, Tag("1")) is None

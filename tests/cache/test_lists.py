@@ -1,4 +1,5 @@
-"""Lists of tags (S28) and of referrers (S15, F73): one request for all, a short memory, and never an empty list for one that could not be seen."""
+"""Lists of tags (S28) and of referrers (S15, F73): one request for all, a short memory, and never
+an empty list for one that could not be seen."""
 
 from __future__ import annotations
 
@@ -29,11 +30,16 @@ def image(source: StandIn) -> StandInImage:
 
 
 def referrers_of(image: StandInImage, artifact_type: str | None = None) -> str:
-    return f"/v2/library/nginx/referrers/{image.digest}" + (f"?artifactType={artifact_type}" if artifact_type else "")
+    return f"/v2/library/nginx/referrers/{image.digest}" + (
+        f"?artifactType={artifact_type}" if artifact_type else ""
+    )
 
 
 def add_referrer(source: StandIn, image: StandInImage, artifact_type: str) -> Digest:
-    content = Content.of("application/vnd.oci.image.manifest.v1+json", b'{"schemaVersion":2,"artifactType":"%s"}' % artifact_type.encode())
+    content = Content.of(
+        "application/vnd.oci.image.manifest.v1+json",
+        b'{"schemaVersion":2,"artifactType":"%s"}' % artifact_type.encode(),
+    )
     source.add_referrer("library/nginx", image.digest, content, artifact_type)
     return content.digest
 
@@ -60,7 +66,9 @@ def origin(response: httpx.Response) -> tuple[str, bool]:
 # Tags
 
 
-async def test_s28_all_clients_share_one_request_for_a_list_and_one_copy_of_it(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s28_all_clients_share_one_request_for_a_list_and_one_copy_of_it(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     gate = source.hold("/tags/list")
     waiting = [asyncio.create_task(registry.get(TAGS)) for _ in range(50)]
@@ -68,7 +76,10 @@ async def test_s28_all_clients_share_one_request_for_a_list_and_one_copy_of_it(r
     gate.open()
     for response in await asyncio.gather(*waiting):
         # One that came late finds the list already.
-        assert (tags_in(response), *origin(response)) in ((["1"], "upstream", False), (["1"], "cache", False))
+        assert (tags_in(response), *origin(response)) in (
+            (["1"], "upstream", False),
+            (["1"], "cache", False),
+        )
     later = await registry.get(TAGS)
     assert (tags_in(later), *origin(later)) == (["1"], "cache", False)
     assert source.count("GET", "/tags/list") == 1
@@ -76,9 +87,16 @@ async def test_s28_all_clients_share_one_request_for_a_list_and_one_copy_of_it(r
     assert first.listing.body is second.listing.body
 
 
-@pytest.mark.parametrize(("freshness", "seconds"), [("10 s", 10), ("1 h", 60), ("never", 60), (None, 60)])
+@pytest.mark.parametrize(
+    ("freshness", "seconds"), [("10 s", 10), ("1 h", 60), ("never", 60), (None, 60)]
+)
 async def test_s28_a_list_is_asked_for_again_after_its_freshness_or_a_minute(
-    freshness: str | None, seconds: float, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    freshness: str | None,
+    seconds: float,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await engine.update_rule("example-library", freshness=freshness)
@@ -91,7 +109,9 @@ async def test_s28_a_list_is_asked_for_again_after_its_freshness_or_a_minute(
     assert (tags_in(response), *origin(response)) == (["1", "2"], "upstream", False)
 
 
-async def test_s28_a_rule_that_always_asks_always_asks(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s28_a_rule_that_always_asks_always_asks(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await engine.update_rule("example-library", freshness="always")
     for _ in range(3):
@@ -99,7 +119,9 @@ async def test_s28_a_rule_that_always_asks_always_asks(registry: httpx.AsyncClie
     assert source.count("GET", "/tags/list") == 3
 
 
-async def test_s28_each_page_is_a_list_of_its_own(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_s28_each_page_is_a_list_of_its_own(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
     for _ in range(2):
@@ -128,7 +150,9 @@ async def test_s28_a_source_that_fails_is_asked_once_and_the_last_list_is_served
     assert (await registry.get(TAGS)).status_code == 502
 
 
-async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
         if tag != "2":
@@ -143,7 +167,9 @@ async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(reg
     assert source.count("GET", "/tags/list") == 1
 
 
-async def test_s28_a_source_that_has_the_repository_no_more_is_believed(registry: httpx.AsyncClient, source: StandIn, clock: Clock) -> None:
+async def test_s28_a_source_that_has_the_repository_no_more_is_believed(
+    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)
     source.fault("/tags/", Status(404))
@@ -153,7 +179,9 @@ async def test_s28_a_source_that_has_the_repository_no_more_is_believed(registry
     assert source.count("GET", "/tags/list") == 2
 
 
-async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get("/v2/library/nginx/manifests/1")
     await engine.delete_rule("example-library")
@@ -176,7 +204,9 @@ async def test_s28_a_catalog_that_fails_hides_no_tags_of_the_source(
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
-async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(n: int, registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(
+    n: int, registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -193,7 +223,10 @@ async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
     for path in (TAGS, "/v2/library/nginx/manifests/1"):
         await registry.get(path)
     clock.now += engine.settings.freshness
-    for path, flights in ((TAGS, engine.cache._list_flights), ("/v2/library/nginx/manifests/1", engine.cache._flights)):
+    for path, flights in (
+        (TAGS, engine.cache._list_flights),
+        ("/v2/library/nginx/manifests/1", engine.cache._flights),
+    ):
         gate = source.hold(path)
         asking = asyncio.create_task(registry.get(path))
         await gate.reached
@@ -203,7 +236,9 @@ async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
         gate.open()
 
 
-async def test_s28_a_change_of_rules_asks_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_s28_a_change_of_rules_asks_again(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)
     await engine.update_rule("example-library", freshness="1 h")
@@ -213,14 +248,19 @@ async def test_s28_a_change_of_rules_asks_again(registry: httpx.AsyncClient, eng
 # Referrers
 
 
-async def test_s15_referrers_are_shared_and_kept_for_a_minute(registry: httpx.AsyncClient, source: StandIn, image: StandInImage, clock: Clock) -> None:
+async def test_s15_referrers_are_shared_and_kept_for_a_minute(
+    registry: httpx.AsyncClient, source: StandIn, image: StandInImage, clock: Clock
+) -> None:
     signature = add_referrer(source, image, SIGNATURE)
     gate = source.hold("/referrers/")
     waiting = [asyncio.create_task(registry.get(referrers_of(image))) for _ in range(20)]
     await gate.reached
     gate.open()
     for response in await asyncio.gather(*waiting):
-        assert (digests_in(response), *origin(response)) in (([str(signature)], "upstream", False), ([str(signature)], "cache", False))
+        assert (digests_in(response), *origin(response)) in (
+            ([str(signature)], "upstream", False),
+            ([str(signature)], "cache", False),
+        )
         assert "oci-filters-applied" not in response.headers
     assert origin(await registry.get(referrers_of(image))) == ("cache", False)
     assert source.count("GET", "/referrers/") == 1
@@ -238,7 +278,9 @@ async def test_f73_an_outage_is_never_told_as_no_referrers(
 ) -> None:
     """A policy that looks for signatures would read an empty list as "unsigned"."""
     await registry.get("/v2/library/nginx/manifests/1")
-    source.fault("/referrers/", Status(status, headers={"Retry-After": "30"} if status == 429 else {}))
+    source.fault(
+        "/referrers/", Status(status, headers={"Retry-After": "30"} if status == 429 else {})
+    )
     source.fault("/sha256-", Status(status))
     assert (await registry.get(referrers_of(image))).status_code == expected
     asked = len(source.requests)
@@ -249,7 +291,9 @@ async def test_f73_an_outage_is_never_told_as_no_referrers(
     assert len(source.requests) == asked
 
 
-async def test_f73_a_source_that_can_not_be_reached_has_no_empty_list(registry: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
+async def test_f73_a_source_that_can_not_be_reached_has_no_empty_list(
+    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+) -> None:
     await registry.get("/v2/library/nginx/manifests/1")
     await source.stop()
     assert (await registry.get(referrers_of(image))).status_code == 503
@@ -275,32 +319,59 @@ async def test_f73_the_last_known_referrers_are_served_with_a_warning(
 
 
 @pytest.mark.parametrize("source_filters", [True, False])
-async def test_f73_a_filter_is_applied_and_said_to_be(source_filters: bool, registry: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
+async def test_f73_a_filter_is_applied_and_said_to_be(
+    source_filters: bool, registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+) -> None:
     signature, sbom = add_referrer(source, image, SIGNATURE), add_referrer(source, image, SBOM)
     if not source_filters:
         everything = (await registry.get(referrers_of(image))).content
         assert digests_in(await registry.get(referrers_of(image))) == [str(signature), str(sbom)]
         source.files[referrers_of(image)] = everything
     response = await registry.get(referrers_of(image, SBOM))
-    assert (digests_in(response), response.headers["oci-filters-applied"]) == ([str(sbom)], "artifactType")
+    assert (digests_in(response), response.headers["oci-filters-applied"]) == (
+        [str(sbom)],
+        "artifactType",
+    )
 
 
-async def test_f73_a_source_that_ignores_the_filter_is_filtered_here(registry: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
-    listed = [{"digest": "sha256:1", "artifactType": SBOM, "x-own": 1}, {"digest": "sha256:2"}, {"digest": "sha256:3", "artifactType": SIGNATURE}]
-    source.files[referrers_of(image)] = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, "annotations": {"a": "b"}}).encode()
+async def test_f73_a_source_that_ignores_the_filter_is_filtered_here(
+    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+) -> None:
+    listed = [
+        {"digest": "sha256:1", "artifactType": SBOM, "x-own": 1},
+        {"digest": "sha256:2"},
+        {"digest": "sha256:3", "artifactType": SIGNATURE},
+    ]
+    source.files[referrers_of(image)] = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, "annotations": {"a": "b"}}
+    ).encode()
     response = await registry.get(referrers_of(image, SBOM))
-    assert (response.json()["manifests"], response.headers["oci-filters-applied"]) == ([listed[0]], "artifactType")
+    assert (response.json()["manifests"], response.headers["oci-filters-applied"]) == (
+        [listed[0]],
+        "artifactType",
+    )
     assert response.json()["annotations"] == {"a": "b"}
 
 
-async def test_f73_f82_a_list_with_a_byte_order_mark_and_odd_entries_passes(registry: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
+async def test_f73_f82_a_list_with_a_byte_order_mark_and_odd_entries_passes(
+    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+) -> None:
     """What can't be filtered goes to the client whole, which filters itself."""
-    listed = [{"digest": "sha256:1", "artifactType": SBOM, "size": -1}, {"digest": "sha256:2", "artifactType": SIGNATURE, "platform": None}]
-    content = b"\xef\xbb\xbf" + json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+    listed = [
+        {"digest": "sha256:1", "artifactType": SBOM, "size": -1},
+        {"digest": "sha256:2", "artifactType": SIGNATURE, "platform": None},
+    ]
+    content = (
+        b"\xef\xbb\xbf"
+        + json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+    )
     source.files[referrers_of(image)] = content
     assert (await registry.get(referrers_of(image))).content == content
     of_type = await registry.get(referrers_of(image, SBOM))
-    assert (of_type.json()["manifests"], of_type.headers["oci-filters-applied"]) == ([listed[0]], "artifactType")
+    assert (of_type.json()["manifests"], of_type.headers["oci-filters-applied"]) == (
+        [listed[0]],
+        "artifactType",
+    )
 
 
 async def test_f73_without_a_rule_the_cached_index_is_served_else_an_empty_one_that_says_why(
@@ -321,7 +392,17 @@ async def test_f73_without_a_rule_the_cached_index_is_served_else_an_empty_one_t
     assert len(source.requests) == asked
 
 
-@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"manifests":{}}', b'{"manifests":[1]}', b"\xff", b'{"manifests":' + b"[" * 5_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"{}",
+        b'{"manifests":{}}',
+        b'{"manifests":[1]}',
+        b"\xff",
+        b'{"manifests":' + b"[" * 5_000,
+    ],
+)
 def test_an_index_that_can_not_be_read_is_not_filtered(body: bytes) -> None:
     assert of_artifact_type(SourceList(body), SBOM) is None
 
@@ -338,7 +419,9 @@ def key(name: object) -> ListKey:
     return ListKey("docker.io/library/nginx", NGINX, "tags/list", str(name))
 
 
-def test_s28_lists_are_bounded_in_number(kept: SourceLists, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s28_lists_are_bounded_in_number(
+    kept: SourceLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lists, "LISTS", 3)
     for number in range(5):
         kept.keep(key(number), SourceList(b"x"))

@@ -31,15 +31,23 @@ EVIL_TYPE = "application/vnd.evil.thing"
 
 def untyped_image() -> bytes:
     """An image manifest that does not name its own media type, as the specification allows."""
-    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(b"config")), "size": 6}
+    config = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": str(Digest.of(b"config")),
+        "size": 6,
+    }
     return json.dumps({"schemaVersion": 2, "config": config, "layers": []}).encode()
 
 
 @asynccontextmanager
-async def running(directories: Directories, settings: Settings, clock: Clock) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
+async def running(
+    directories: Directories, settings: Settings, clock: Clock
+) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
         transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30) as registry:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://entrepot", timeout=30
+        ) as registry:
             yield engine, registry
 
 
@@ -52,28 +60,44 @@ async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_i
     as_docker = {"Accept": OCI_MANIFEST}
     async with running(directories, settings, clock) as (engine, registry):
         for name in ("evil", "g"):
-            await engine.create_rule(RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
+            await engine.create_rule(
+                RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
+            )
         first = await registry.get(f"/v2/evil/app/manifests/{good.digest}")
         assert first.headers["content-type"] == EVIL_TYPE
         for _ in range(2):
             for method in ("GET", "HEAD"):
                 for reference in ("1", good.digest):
-                    response = await registry.request(method, f"/v2/g/app/manifests/{reference}", headers=as_docker)
-                    assert (response.status_code, response.headers["content-type"]) == (200, OCI_MANIFEST)
+                    response = await registry.request(
+                        method, f"/v2/g/app/manifests/{reference}", headers=as_docker
+                    )
+                    assert (response.status_code, response.headers["content-type"]) == (
+                        200,
+                        OCI_MANIFEST,
+                    )
         again = await registry.get(f"/v2/evil/app/manifests/{good.digest}")
-        assert (again.headers["content-type"], again.headers["entrepot-origin"]) == (EVIL_TYPE, "cache")
+        assert (again.headers["content-type"], again.headers["entrepot-origin"]) == (
+            EVIL_TYPE,
+            "cache",
+        )
     await source.stop()
     async with running(directories, settings, clock) as (_, registry):
         evil = await registry.get(f"/v2/evil/app/manifests/{good.digest}")
         response = await registry.get("/v2/g/app/manifests/1", headers=as_docker)
-        assert (response.status_code, response.headers["content-type"], response.content) == (200, OCI_MANIFEST, content)
+        assert (response.status_code, response.headers["content-type"], response.content) == (
+            200,
+            OCI_MANIFEST,
+            content,
+        )
         assert evil.headers["content-type"] == EVIL_TYPE
 
 
 # What failed
 
 
-async def test_s24_the_answers_of_requests_that_failed_are_released(registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s24_the_answers_of_requests_that_failed_are_released(
+    registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers: list[weakref.ref[httpx.Response]] = []
     send = SourceTransport.handle_async_request
 
@@ -84,7 +108,11 @@ async def test_s24_the_answers_of_requests_that_failed_are_released(registry: ht
 
     monkeypatch.setattr(SourceTransport, "handle_async_request", noted)
     source.fault("/9/", Status(500))
-    for path in ("library/nginx/manifests/1", "library/9/manifests/1", f"library/nginx/blobs/{Digest.of(b'x')}"):
+    for path in (
+        "library/nginx/manifests/1",
+        "library/9/manifests/1",
+        f"library/nginx/blobs/{Digest.of(b'x')}",
+    ):
         assert (await registry.get(f"/v2/{path}")).status_code in {404, 502}
         assert (await registry.get(f"/v2/{path}")).status_code in {404, 502}
     # The step of the event loop that brought the last answer ends.
@@ -94,7 +122,9 @@ async def test_s24_the_answers_of_requests_that_failed_are_released(registry: ht
     assert [answer() for answer in answers] == [None] * len(answers)
 
 
-async def test_s24_unknown_tags_cost_little_memory_and_it_comes_back(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_s24_unknown_tags_cost_little_memory_and_it_comes_back(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """It was 23 kB for each of the last 10,000 failures, and never given back."""
     count = 300
 
@@ -123,9 +153,15 @@ async def test_s24_unknown_tags_cost_little_memory_and_it_comes_back(registry: h
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("reference", ["9", str(Digest.of(b"x"))])
 async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog(
-    method: str, reference: str, registry: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    reference: str,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert (await registry.request(method, f"/v2/library/nginx/manifests/{reference}")).status_code == 404
+    assert (
+        await registry.request(method, f"/v2/library/nginx/manifests/{reference}")
+    ).status_code == 404
 
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("the catalog was asked")
@@ -134,10 +170,14 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
     for name in ("tag", "media_types_of", "manifests_of", "blobs_of", "is_cached"):
         monkeypatch.setattr(engine.catalog, name, ask)
     for _ in range(2):
-        assert (await registry.request(method, f"/v2/library/nginx/manifests/{reference}")).status_code == 404
+        assert (
+            await registry.request(method, f"/v2/library/nginx/manifests/{reference}")
+        ).status_code == 404
 
 
-async def test_a_failure_is_forgotten_when_what_failed_comes_in_on_another_way(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_failure_is_forgotten_when_what_failed_comes_in_on_another_way(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 404
     content = untyped_image()
     digest = Digest.of(content)
@@ -147,7 +187,9 @@ async def test_a_failure_is_forgotten_when_what_failed_comes_in_on_another_way(r
     assert (await registry.get(f"/v2/library/nginx/manifests/{digest}")).status_code == 200
 
 
-async def test_a_blob_that_is_not_there_is_no_manifest_that_is_not_there(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_blob_that_is_not_there_is_no_manifest_that_is_not_there(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     """Who asks for a manifest under the address of blobs must not make it unknown to others."""
     manifest = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()))
     assert (await registry.get(f"/v2/library/nginx/blobs/{manifest.digest}")).status_code == 404
@@ -155,9 +197,19 @@ async def test_a_blob_that_is_not_there_is_no_manifest_that_is_not_there(registr
 
 
 def image_with(**fields: Any) -> Content:
-    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": str(Digest.of(b"layer")), "size": 5} | fields
-    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(Digest.of(b"config")), "size": 6}
-    return Content.of(OCI_MANIFEST, json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode())
+    layer = {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar",
+        "digest": str(Digest.of(b"layer")),
+        "size": 5,
+    } | fields
+    config = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": str(Digest.of(b"config")),
+        "size": 6,
+    }
+    return Content.of(
+        OCI_MANIFEST, json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode()
+    )
 
 
 INVALID: dict[str, tuple[Content, Fault | None]] = {
@@ -204,7 +256,11 @@ async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives
     source.requests.clear()
     for _ in range(5):
         response = await registry.get("/v2/library/nginx/manifests/1")
-        assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, good.content, "stale")
+        assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (
+            200,
+            good.content,
+            "stale",
+        )
         assert response.headers["warning"].startswith('299 - "')
     assert len(source.requests) <= 2
 
@@ -212,10 +268,14 @@ async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives
 # Many at once
 
 
-async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     gate = source.hold("/manifests/", method="HEAD")
-    waiting = [asyncio.create_task(registry.head("/v2/library/nginx/manifests/1")) for _ in range(20)]
+    waiting = [
+        asyncio.create_task(registry.head("/v2/library/nginx/manifests/1")) for _ in range(20)
+    ]
     await gate.reached
     gate.open()
     assert {each.status_code for each in await asyncio.gather(*waiting)} == {200}
@@ -223,21 +283,33 @@ async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(registry:
 
 
 async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """S06, S24: a request goes on when its client has left. So what is under way is bounded, and a copy is served all the same."""
+    """S06, S24: a request goes on when its client has left. So what is under way is bounded, and a
+    copy is served all the same."""
     cached = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 200
     clock.now += engine.settings.freshness
     monkeypatch.setattr(engine.cache._flights, "_group_limit", 3)
     gate = source.hold("/manifests/")
-    asking = [asyncio.create_task(registry.get(f"/v2/library/nginx/manifests/u{number}")) for number in range(20)]
+    asking = [
+        asyncio.create_task(registry.get(f"/v2/library/nginx/manifests/u{number}"))
+        for number in range(20)
+    ]
     for refused in islice(asyncio.as_completed(asking), 17):
         response = await refused
         assert (response.status_code, "retry-after" in response.headers) == (503, True)
     assert len(engine.cache._flights._flights) == 3
     stale = await registry.get("/v2/library/nginx/manifests/1")
-    assert (stale.status_code, stale.content, stale.headers["entrepot-origin"]) == (200, cached.content, "stale")
+    assert (stale.status_code, stale.content, stale.headers["entrepot-origin"]) == (
+        200,
+        cached.content,
+        "stale",
+    )
     for each in asking:
         each.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
@@ -254,7 +326,8 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
 async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
     engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of fifty clients looked into the catalog before the manifest was there, and asked the source after it was."""
+    """One of fifty clients looked into the catalog before the manifest was there, and asked the
+    source after it was."""
     source.add_image("library/app", "1")
     read, has_read, goes_on = engine.catalog.tag, asyncio.Event(), asyncio.Event()
 
@@ -268,7 +341,9 @@ async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
     monkeypatch.setattr(engine.catalog, "tag", read_early)
     late = asyncio.create_task(registry.get("/v2/library/app/manifests/1"))
     await has_read.wait()
-    assert (await registry.get("/v2/library/app/manifests/1")).headers["entrepot-origin"] == "upstream"
+    assert (await registry.get("/v2/library/app/manifests/1")).headers[
+        "entrepot-origin"
+    ] == "upstream"
     goes_on.set()
     response = await late
     assert (response.status_code, response.headers["entrepot-origin"]) == (200, "cache")

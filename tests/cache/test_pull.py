@@ -50,7 +50,9 @@ class ScriptedFill:
         if self.error is not None:
             raise self.error
 
-    def end(self, error: EntrepotError | None = None, state: FillState = FillState.VERIFIED) -> None:
+    def end(
+        self, error: EntrepotError | None = None, state: FillState = FillState.VERIFIED
+    ) -> None:
         self.state, self.error = state, error
         self.finished.set()
 
@@ -74,7 +76,9 @@ class Place:
             raise self.obtain_error
         if descriptor.digest in self.held:
             return descriptor.size or 0
-        fill = self.fills.setdefault(descriptor.digest, ScriptedFill(descriptor.digest, descriptor.size or 0))
+        fill = self.fills.setdefault(
+            descriptor.digest, ScriptedFill(descriptor.digest, descriptor.size or 0)
+        )
         return fill  # type: ignore[return-value]
 
     def give_up(self, fill: Any) -> None:
@@ -86,7 +90,9 @@ class Place:
             raise self.complete_error
 
     def begin(self, manifest: Manifest, repository: Repository = REPOSITORY) -> Pull:
-        return self.pulls.begin(repository, None, ORIGIN, PullSubject(manifest, None), asked_by="test")
+        return self.pulls.begin(
+            repository, None, ORIGIN, PullSubject(manifest, None), asked_by="test"
+        )
 
     def finish_all(self) -> None:
         for fill in self.fills.values():
@@ -113,8 +119,17 @@ _numbers = itertools.count()
 
 def manifest_of(count: int) -> Manifest:
     """A manifest of so many layers, and no other one's."""
-    config, *layers = [{"mediaType": "application/octet-stream", "digest": str(Digest.of(str(next(_numbers)).encode())), "size": 10} for _ in range(count + 1)]
-    content = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers})
+    config, *layers = [
+        {
+            "mediaType": "application/octet-stream",
+            "digest": str(Digest.of(str(next(_numbers)).encode())),
+            "size": 10,
+        }
+        for _ in range(count + 1)
+    ]
+    content = msgspec.json.encode(
+        {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    )
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
@@ -135,7 +150,9 @@ async def over(pull: Pull) -> PullState:
 
 @pytest.mark.parametrize("kind", UNFORESEEN)
 @pytest.mark.parametrize("where", ["obtain", "on_complete", "look_up", "fill"])
-async def test_whatever_is_raised_a_pull_fails_for_all_who_wait(place: Place, kind: type[Exception], where: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whatever_is_raised_a_pull_fails_for_all_who_wait(
+    place: Place, kind: type[Exception], where: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """S02: it was told as completed without its blob."""
     manifest = manifest_of(3)
     if where == "obtain":
@@ -206,11 +223,15 @@ async def test_a_layer_that_was_passed_on_and_not_kept_is_no_verified_one(place:
     passed_on.end(EntrepotError("The disk is full."))
     kept.end()
     assert await over(pull) is PullState.FAILED
-    assert [layer.state for layer in pull.snapshot().layers] == [LayerState.FAILED, LayerState.VERIFIED]
+    assert [layer.state for layer in pull.snapshot().layers] == [
+        LayerState.FAILED,
+        LayerState.VERIFIED,
+    ]
 
 
 async def test_a_layer_that_goes_while_the_others_come_is_fetched_again(place: Place) -> None:
-    """S33: a pull was completed though a layer that was held at its begin had been evicted meanwhile."""
+    """S33: a pull was completed though a layer that was held at its begin had been evicted
+    meanwhile."""
     manifest = manifest_of(1)
     held, missing = (each.digest for each in manifest.blobs)
     place.held.add(held)
@@ -229,7 +250,11 @@ async def test_the_blobs_of_a_pull_are_needed_until_it_ends(place: Place) -> Non
     """S33."""
     first, second = manifest_of(2), manifest_of(2)
     place.held.add(first.blobs[0].digest)
-    pulls = [place.begin(first), place.begin(second), place.begin(first, Repository("library/other"))]
+    pulls = [
+        place.begin(first),
+        place.begin(second),
+        place.begin(first, Repository("library/other")),
+    ]
     needed = place.pulls.needed()
     assert set(needed) == {each.digest for each in (*first.blobs, *second.blobs)}
     await until(lambda: len(place.fills) == 5)
@@ -263,7 +288,9 @@ async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> 
     pull = place.begin(manifest_of(1000))
     ended = 0
     while not pull.over.is_set():
-        await until(lambda: pull.over.is_set() or any(not fill.ended for fill in place.fills.values()))
+        await until(
+            lambda: pull.over.is_set() or any(not fill.ended for fill in place.fills.values())
+        )
         under_way = [fill for fill in place.fills.values() if not fill.ended]
         assert len(under_way) <= LAYERS_AT_ONCE
         for fill in under_way:
@@ -273,7 +300,9 @@ async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> 
     assert pull.state is PullState.COMPLETED
 
 
-async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One GET of a layer by a client that leaves fetches a whole image: without a bound of pulls."""
     monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 2)
     monkeypatch.setattr(pull_module, "WAITING_AT_MOST", 2)
@@ -286,7 +315,9 @@ async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(place:
         place.begin(manifest_of(1))
     await until(lambda: len(place.fills) == 4)
     assert [pull.state for pull in pulls] == [PullState.RUNNING] * 2 + [PullState.WAITING] * 2
-    assert list(place.pulls.notices()) == ["2 pulls wait for others to end: 2 are under way at once."]
+    assert list(place.pulls.notices()) == [
+        "2 pulls wait for others to end: 2 are under way at once."
+    ]
     place.pulls.cancel(pulls[2].id)
     assert await over(pulls[2]) is PullState.CANCELLED
     place.finish_all()
@@ -298,7 +329,9 @@ async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(place:
     assert list(place.pulls.notices()) == []
 
 
-async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and_fills(place: Place) -> None:
+async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and_fills(
+    place: Place,
+) -> None:
     pull = place.begin(manifest_of(3))
     await until(lambda: len(place.fills) == 4)
     place.finish_all()
@@ -308,7 +341,9 @@ async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and
     assert pull.snapshot().digest is not None
 
 
-async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pull_module, "LAYERS_AT_HAND", 1)
     pulls = []
     for _ in range(3):
@@ -317,17 +352,27 @@ async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(place: Plac
         place.finish_all()
         await over(pulls[-1])
     place.begin(manifest_of(1))
-    assert [(len(pull.snapshot().layers), pull.snapshot().layer_count) for pull in pulls] == [(0, 2), (0, 2), (2, 2)]
+    assert [(len(pull.snapshot().layers), pull.snapshot().layer_count) for pull in pulls] == [
+        (0, 2),
+        (0, 2),
+        (2, 2),
+    ]
 
 
-async def test_s23_a_look_at_a_pull_of_a_thousand_layers_makes_only_what_has_changed_anew(place: Place) -> None:
+async def test_s23_a_look_at_a_pull_of_a_thousand_layers_makes_only_what_has_changed_anew(
+    place: Place,
+) -> None:
     pull = place.begin(manifest_of(1000))
     await until(lambda: len(place.fills) == LAYERS_AT_ONCE)
     before = pull.snapshot()
     changed = next(iter(place.fills.values()))
     changed.received = 5
     after = pull.snapshot()
-    assert [number for number, (old, new) in enumerate(zip(before.layers, after.layers, strict=True)) if old is not new] == [0]
+    assert [
+        number
+        for number, (old, new) in enumerate(zip(before.layers, after.layers, strict=True))
+        if old is not new
+    ] == [0]
     assert (after.received, after.layers[0].received) == (5, 5)
     place.pulls.cancel(pull.id)
     await over(pull)
@@ -342,7 +387,9 @@ async def test_an_engine_that_stops_leaves_the_fills_to_their_owner(place: Place
     assert place.given_up == []
 
 
-async def test_s24_an_ended_pull_keeps_what_its_error_says_and_not_what_failed(place: Place) -> None:
+async def test_s24_an_ended_pull_keeps_what_its_error_says_and_not_what_failed(
+    place: Place,
+) -> None:
     try:
         raise ValueError("the answer of a source")
     except ValueError as cause:

@@ -40,7 +40,9 @@ def pull(number: int, ended: float, *layers: LayerSnapshot) -> PullSnapshot:
     )
 
 
-LAYER = LayerSnapshot(digest="sha256:0", media_type="layer", size=5, received=5, state=LayerState.VERIFIED)
+LAYER = LayerSnapshot(
+    digest="sha256:0", media_type="layer", size=5, received=5, state=LayerState.VERIFIED
+)
 
 
 async def over(engine: Engine, id: str) -> Pull:
@@ -50,12 +52,23 @@ async def over(engine: Engine, id: str) -> Pull:
     return running
 
 
-async def test_after_a_restart_it_is_known_how_each_pull_ended(directories: Directories, settings: Settings, clock: Clock, source: StandIn) -> None:
+async def test_after_a_restart_it_is_known_how_each_pull_ended(
+    directories: Directories, settings: Settings, clock: Clock, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
-        whole = (await over(engine, (await engine.start_pull("library/nginx:1.27", "linux/amd64", "dashboard")).id)).snapshot()
-        failed = (await over(engine, (await engine.start_pull("library/none:1", "linux/amd64", "cli")).id)).snapshot()
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
+        whole = (
+            await over(
+                engine,
+                (await engine.start_pull("library/nginx:1.27", "linux/amd64", "dashboard")).id,
+            )
+        ).snapshot()
+        failed = (
+            await over(engine, (await engine.start_pull("library/none:1", "linux/amd64", "cli")).id)
+        ).snapshot()
         source.add_image("library/redis", "7", platforms=["linux/amd64"])
         gate = source.hold("library/redis/blobs/", after_bytes=10, method="GET")
         under_way = await engine.start_pull("library/redis:7", "linux/amd64", "cli")
@@ -65,10 +78,18 @@ async def test_after_a_restart_it_is_known_how_each_pull_ended(directories: Dire
     async with Engine.open(directories, settings, clock=clock) as engine:
         listed = engine.pull_snapshots()
         assert [each.id for each in listed] == [under_way.id, failed.id, whole.id]
-        assert [each.state for each in listed] == [PullState.CANCELLED, PullState.FAILED, PullState.COMPLETED]
+        assert [each.state for each in listed] == [
+            PullState.CANCELLED,
+            PullState.FAILED,
+            PullState.COMPLETED,
+        ]
         assert [each.layers for each in listed] == [(), (), ()]
         assert listed[2].layer_count == len(whole.layers) > 0
-        assert (listed[1].error_code, listed[1].error_message, listed[1].asked_by) == (failed.error_code, failed.error_message, ("cli",))
+        assert (listed[1].error_code, listed[1].error_message, listed[1].asked_by) == (
+            failed.error_code,
+            failed.error_message,
+            ("cli",),
+        )
         assert await engine.pull_snapshot(whole.id) == whole
         assert await engine.cancel_pull(whole.id) == whole
         with pytest.raises(NotFound):
@@ -77,7 +98,9 @@ async def test_after_a_restart_it_is_known_how_each_pull_ended(directories: Dire
         assert int(again.id) > int(under_way.id)
 
 
-async def test_a_pull_that_has_just_ended_has_its_layers_before_it_is_written(tmp_path: Path, clock: Clock) -> None:
+async def test_a_pull_that_has_just_ended_has_its_layers_before_it_is_written(
+    tmp_path: Path, clock: Clock
+) -> None:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         history = PullHistory(catalog, clock)
         ended = pull(1, clock.now, LAYER)
@@ -88,22 +111,32 @@ async def test_a_pull_that_has_just_ended_has_its_layers_before_it_is_written(tm
         assert history.all()[0].layers == ()
 
 
-async def test_a_thousand_are_kept_and_none_for_longer_than_30_days(tmp_path: Path, clock: Clock) -> None:
+async def test_a_thousand_are_kept_and_none_for_longer_than_30_days(
+    tmp_path: Path, clock: Clock
+) -> None:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         history = PullHistory(catalog, clock)
         for number in range(1, KEPT + 11):
             history.add(pull(number, clock.now + number))
         await history.write()
-        assert [len(history.all()), history.all()[-1].id, await history.get("10")] == [KEPT, "11", None]
+        assert [len(history.all()), history.all()[-1].id, await history.get("10")] == [
+            KEPT,
+            "11",
+            None,
+        ]
         assert len(await catalog.ended_pulls(10 * KEPT)) == KEPT
         clock.now += KEPT_FOR + KEPT
-        assert [each.id for each in history.all()] == [str(number) for number in range(KEPT + 10, KEPT - 1, -1)]
+        assert [each.id for each in history.all()] == [
+            str(number) for number in range(KEPT + 10, KEPT - 1, -1)
+        ]
         history.add(pull(KEPT + 11, clock.now))
         await history.write()
         assert len(await catalog.ended_pulls(10 * KEPT)) == 12
 
 
-async def test_what_could_not_be_written_is_written_the_next_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_written_is_written_the_next_time(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         history = PullHistory(catalog, clock)
         history.add(pull(1, clock.now, LAYER))

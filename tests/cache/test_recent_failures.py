@@ -36,12 +36,19 @@ def failures(clock: Clock) -> Failures:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_s24_a_failure_is_raised_again_with_its_class_and_all_that_it_says(error: EntrepotError) -> None:
+def test_s24_a_failure_is_raised_again_with_its_class_and_all_that_it_says(
+    error: EntrepotError,
+) -> None:
     again = Failure.of(error).error()
     assert type(again) is type(error)
     assert again is not error
     assert vars(again) == vars(error)
-    assert (again.message, again.args, again.oci_status, again.status) == (error.message, error.args, error.oci_status, error.status)
+    assert (again.message, again.args, again.oci_status, again.status) == (
+        error.message,
+        error.args,
+        error.oci_status,
+        error.status,
+    )
 
 
 def test_s24_nothing_of_the_request_that_failed_is_kept(failures: Failures) -> None:
@@ -105,7 +112,9 @@ def test_s24_twelve_thousand_unknown_tags_do_not_grow_beyond_a_bound(clock: Cloc
 
     def fail(tag: str) -> None:
         answer = bytes(25_000)
-        raise ManifestUnknown(f"docker.io/library/nginx has no {tag} ({len(answer)}).", "Look elsewhere.")
+        raise ManifestUnknown(
+            f"docker.io/library/nginx has no {tag} ({len(answer)}).", "Look elsewhere."
+        )
 
     tracemalloc.start()
     try:

@@ -50,7 +50,9 @@ async def test_everyone_gets_the_error_and_the_next_one_tries_anew() -> None:
     async def fail() -> int:
         raise ValueError("no")
 
-    outcomes = await asyncio.gather(*(flights.join("key", fail) for _ in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(flights.join("key", fail) for _ in range(3)), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [ValueError] * 3
     fetch = Fetch()
     fetch.may_end.set()
@@ -106,7 +108,8 @@ async def test_one_source_does_not_take_the_room_of_the_others() -> None:
 
 
 async def test_an_error_does_not_keep_what_failed() -> None:
-    """S24: a fetch that refers to its error, which refers to the frame that waited for it, would stay until a collection of garbage."""
+    """S24: a fetch that refers to its error, which refers to the frame that waited for it, would
+    stay until a collection of garbage."""
 
     class Answer:
         pass
@@ -130,9 +133,14 @@ async def test_an_error_does_not_keep_what_failed() -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("kind", [ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError, SystemError])
+@pytest.mark.parametrize(
+    "kind",
+    [ValueError, UnicodeError, RecursionError, OverflowError, KeyError, MemoryError, SystemError],
+)
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_whatever_a_fetch_raises_all_who_wait_get_it_and_the_key_is_free(kind: type[Exception], at_once: bool) -> None:
+async def test_whatever_a_fetch_raises_all_who_wait_get_it_and_the_key_is_free(
+    kind: type[Exception], at_once: bool
+) -> None:
     """S02."""
     flights: SingleFlight[int] = SingleFlight()
 
@@ -142,7 +150,9 @@ async def test_whatever_a_fetch_raises_all_who_wait_get_it_and_the_key_is_free(k
         raise kind("unforeseen")
 
     async with asyncio.timeout(60):
-        outcomes = await asyncio.gather(*(flights.join("key", fail) for _ in range(3)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(flights.join("key", fail) for _ in range(3)), return_exceptions=True
+        )
     assert [type(outcome) for outcome in outcomes] == [kind] * 3
     assert not flights._flights
 
@@ -155,15 +165,20 @@ async def test_a_fetch_that_is_cancelled_from_within_is_an_error_for_those_who_w
         await asyncio.sleep(0)
         raise asyncio.CancelledError
 
-    outcomes = await asyncio.gather(*(flights.join("key", gives_up) for _ in range(2)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(flights.join("key", gives_up) for _ in range(2)), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [FetchAbandoned] * 2
 
 
 async def test_a_fetch_that_does_not_end_is_given_up_for_all_who_wait() -> None:
-    """S02, S37: a manifest that trickles in would hold its pull, and with a hundred of them all others."""
+    """S02, S37: a manifest that trickles in would hold its pull, and with a hundred of them all
+    others."""
     flights: SingleFlight[int] = SingleFlight(timeout=0)
     fetch = Fetch()
-    outcomes = await asyncio.gather(*(flights.join("key", fetch) for _ in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(flights.join("key", fetch) for _ in range(3)), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [FetchAbandoned] * 3
     assert fetch.calls == 1
 

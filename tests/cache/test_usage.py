@@ -68,7 +68,9 @@ async def pulls(catalog: Catalog) -> tuple[int, float | None]:
     return repository.pulls, repository.last_pull
 
 
-async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(ledger: Ledger, catalog: Catalog, disk: Disk, clock: Clock) -> None:
+async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(
+    ledger: Ledger, catalog: Catalog, disk: Disk, clock: Clock
+) -> None:
     disk.fails = True
     use(ledger)
     for _ in range(3):
@@ -86,7 +88,9 @@ async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(led
     assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
-async def test_s32_what_is_being_written_is_unwritten(ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
+async def test_s32_what_is_being_written_is_unwritten(
+    ledger: Ledger, catalog: Catalog, disk: Disk
+) -> None:
     disk.goes_on.clear()
     use(ledger)
     writing = asyncio.create_task(ledger.write())
@@ -98,8 +102,11 @@ async def test_s32_what_is_being_written_is_unwritten(ledger: Ledger, catalog: C
     assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
-async def test_s32_who_writes_while_another_does_waits_for_both(ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
-    """An eviction writes before it looks: all that was used before that has to be in the catalog then."""
+async def test_s32_who_writes_while_another_does_waits_for_both(
+    ledger: Ledger, catalog: Catalog, disk: Disk
+) -> None:
+    """An eviction writes before it looks: all that was used before that has to be in the catalog
+    then."""
     disk.goes_on.clear()
     use(ledger)
     first = asyncio.create_task(ledger.write())
@@ -114,7 +121,9 @@ async def test_s32_who_writes_while_another_does_waits_for_both(ledger: Ledger, 
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted_twice(fails: bool, ledger: Ledger, catalog: Catalog, disk: Disk) -> None:
+async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted_twice(
+    fails: bool, ledger: Ledger, catalog: Catalog, disk: Disk
+) -> None:
     disk.goes_on.clear()
     use(ledger)
     writing = asyncio.create_task(ledger.write())
@@ -134,7 +143,9 @@ async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted
     assert await catalog.requests_of_rules() == {"rule": (1, 1)}
 
 
-async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(ledger: Ledger, disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(
+    ledger: Ledger, disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(holdings_module, "UNWRITTEN", 100)
     disk.fails = True
     for number in range(500):

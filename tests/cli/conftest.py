@@ -1,4 +1,5 @@
-"""The command line as a user has it: a process of its own, on an engine that answers on its Unix socket."""
+"""The command line as a user has it: a process of its own, on an engine that answers on its Unix
+socket."""
 
 from __future__ import annotations
 
@@ -21,7 +22,14 @@ from tests.processes import tied
 
 CHECKOUT = Path(__file__).parents[2]
 
-SET = ("--login-server", LOGIN_SERVER, "--username-id", "env:EXAMPLE_USER", "--password-id", "env:EXAMPLE_PASSWORD")
+SET = (
+    "--login-server",
+    LOGIN_SERVER,
+    "--username-id",
+    "env:EXAMPLE_USER",
+    "--password-id",
+    "env:EXAMPLE_PASSWORD",
+)
 """How the credential set of a test is described."""
 
 PATIENCE = 60.0
@@ -71,7 +79,11 @@ class CommandLine:
                 await process.wait()
 
     async def start(
-        self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+        self,
+        *arguments: str,
+        stdin: int = asyncio.subprocess.DEVNULL,
+        stdout: int = asyncio.subprocess.PIPE,
+        stderr: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
         """Begin a command."""
         process = await asyncio.create_subprocess_exec(
@@ -85,7 +97,12 @@ class CommandLine:
         self._started.append(process)
         return process
 
-    async def run(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, variables: Mapping[str, str] | None = None) -> Ended:
+    async def run(
+        self,
+        *arguments: str,
+        stdin: int = asyncio.subprocess.DEVNULL,
+        variables: Mapping[str, str] | None = None,
+    ) -> Ended:
         """Run a command to its end; there is never a traceback."""
         before, self.environment = self.environment, self.environment | dict(variables or {})
         try:
@@ -98,8 +115,11 @@ class CommandLine:
         assert "Traceback" not in ended.output + ended.errors, ended.errors
         return ended
 
-    async def in_terminal(self, *arguments: str, term: str = "xterm", columns: int = 80) -> tuple[int, str]:
-        """Run a command in a terminal: its status, and what it told there. There is never a traceback."""
+    async def in_terminal(
+        self, *arguments: str, term: str = "xterm", columns: int = 80
+    ) -> tuple[int, str]:
+        """Run a command in a terminal: its status, and what it told there. There is never a
+        traceback."""
         keyboard, terminal = os.openpty()
         termios.tcsetwinsize(terminal, (24, columns))
         self.environment["TERM"] = term
@@ -142,7 +162,12 @@ def _all_of(keyboard: int) -> bytes:
 @pytest.fixture
 def directories(tmp_path: Path) -> Directories:
     """Those that the command line finds for its user."""
-    return Directories(tmp_path / "c/entrepot", tmp_path / "d/entrepot", tmp_path / "r/entrepot", tmp_path / "s/entrepot/log")
+    return Directories(
+        tmp_path / "c/entrepot",
+        tmp_path / "d/entrepot",
+        tmp_path / "r/entrepot",
+        tmp_path / "s/entrepot/log",
+    )
 
 
 @pytest.fixture

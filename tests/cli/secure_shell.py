@@ -50,9 +50,12 @@ Host far far-and-unknown
 
 
 class FarMachine:
-    """What is in *environment* holds for who logs in there. `programs` stands before all else in the PATH of who speaks to it."""
+    """What is in *environment* holds for who logs in there. `programs` stands before all else in
+    the PATH of who speaks to it."""
 
-    def __init__(self, root: Path, environment: Mapping[str, str], *, forwarding: bool = True) -> None:
+    def __init__(
+        self, root: Path, environment: Mapping[str, str], *, forwarding: bool = True
+    ) -> None:
         sshd = require_program("sshd")
         ssh, keygen = require_program("ssh"), require_program("ssh-keygen")
         self.root = root
@@ -61,13 +64,23 @@ class FarMachine:
         for each in (self.programs, self.entrepot.parent):
             each.mkdir(parents=True)
         for name in ("host", "key"):
-            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", root / name], check=True, timeout=PATIENCE)
+            subprocess.run(
+                [keygen, "-q", "-t", "ed25519", "-N", "", "-f", root / name],
+                check=True,
+                timeout=PATIENCE,
+            )
         self.port = reserved_port()
-        self.entrepot.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {shlex.quote(sys.executable)} -m entrepot "$@"\n')
+        self.entrepot.write_text(
+            f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {shlex.quote(sys.executable)} -m entrepot "$@"\n'
+        )
         self.entrepot.chmod(0o755)
         there = {"PATH": f"{self.entrepot.parent}:/usr/bin:/bin", "LANG": "C.UTF-8", **environment}
         settings = {"port": self.port, "root": root, "forwarding": "yes" if forwarding else "no"}
-        (root / "server").write_text(SERVER.format(environment=" ".join(f"{name}={value}" for name, value in there.items()), **settings))
+        (root / "server").write_text(
+            SERVER.format(
+                environment=" ".join(f"{name}={value}" for name, value in there.items()), **settings
+            )
+        )
         (root / "client").write_text(CLIENT.format(**settings))
         kind, key, *_ = (root / "host.pub").read_text().split()
         (root / "far").write_text(f"far {kind} {key}\n")
@@ -77,7 +90,9 @@ class FarMachine:
         if os.geteuid() == 0:
             # Where sshd goes to lock itself in; at the start of a machine the system makes it.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        self._process = subprocess.Popen(tied([sshd, "-D", "-E", root / "log", "-f", root / "server"]), start_new_session=True)
+        self._process = subprocess.Popen(
+            tied([sshd, "-D", "-E", root / "log", "-f", root / "server"]), start_new_session=True
+        )
         until = time.monotonic() + PATIENCE
         try:
             while not self._listens():
@@ -116,7 +131,10 @@ class FarMachine:
 
 def _children(process: int) -> list[int]:
     try:
-        return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [
+            int(each)
+            for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        ]
     except OSError:
         return []
 

@@ -24,8 +24,11 @@ from tui.theme import theme_names
 
 @pytest.fixture
 async def filled(entrepot: CommandLine, engine: Engine, source: StandIn) -> CommandLine:
-    """An engine with a rule, a credential set and cached tags, and ``entrepot`` on the PATH as pip installs it."""
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:U", "env:P"))
+    """An engine with a rule, a credential set and cached tags, and ``entrepot`` on the PATH as pip
+    installs it."""
+    await engine.create_credential_set(
+        CredentialSetDraft("example-login", LOGIN_SERVER, "env:U", "env:P")
+    )
     for image in ("library/nginx:1.27", "library/nginx:1.28", "library/node:22"):
         name, tag = image.split(":")
         source.add_image(name, tag, layers=[b"layer"])
@@ -37,7 +40,9 @@ def _installed(line: CommandLine) -> None:
     directory = line.root / "bin"
     directory.mkdir()
     script = directory / "entrepot"
-    script.write_text(f"#!{sys.executable}\nimport sys\nfrom entrepot.cli import main\nsys.exit(main())\n")
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom entrepot.cli import main\nsys.exit(main())\n"
+    )
     script.chmod(0o755)
     line.environment["PATH"] = f"{directory}:{line.environment['PATH']}"
 
@@ -46,7 +51,12 @@ async def _output(line: CommandLine, *command: str | Path) -> list[str]:
     if not (line.root / "bin").exists():
         _installed(line)
     process = await asyncio.create_subprocess_exec(
-        *command, env=line.environment, cwd=line.root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        *command,
+        env=line.environment,
+        cwd=line.root,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
     )
     async with asyncio.timeout(60):
         output, errors = await process.communicate()
@@ -78,13 +88,22 @@ async def completed(line: CommandLine, *words: str) -> list[str]:
         (["rule", "show", "--name", "=", "ex"], ["example-library"]),
         (["rule", "update", "--name", "example-library", "--cred-set", ""], ["example-login"]),
         (["rule", "create", "--cred-set", "example"], ["example-login"]),
-        (["rule", "create", "--source-repo", "registry.ex"], ["registry.example.com/", "registry.example.com/library/"]),
+        (
+            ["rule", "create", "--source-repo", "registry.ex"],
+            ["registry.example.com/", "registry.example.com/library/"],
+        ),
         (["doctor", "--rule", ""], ["example-library"]),
         (["credential-set", "check", "-n", ""], ["example-login"]),
         (["credential-set", "create", "--login-server", "registry.ex"], ["registry.example.com"]),
         (["repository", "delete", "library/n"], ["library/nginx", "library/node"]),
-        (["repository", "show", "library/ng"], ["library/nginx", "library/nginx:1.27", "library/nginx:1.28"]),
-        (["repository", "show", "library/nginx"], ["library/nginx", "library/nginx:1.27", "library/nginx:1.28"]),
+        (
+            ["repository", "show", "library/ng"],
+            ["library/nginx", "library/nginx:1.27", "library/nginx:1.28"],
+        ),
+        (
+            ["repository", "show", "library/nginx"],
+            ["library/nginx", "library/nginx:1.27", "library/nginx:1.28"],
+        ),
         (["repository", "lock", "library/nginx", ":"], ["1.27", "1.28"]),
         (["repository", "show", "library/nginx", ":", "1.28"], ["1.28"]),
         (["refresh", "library/none", ":", "1"], []),
@@ -97,7 +116,9 @@ async def completed(line: CommandLine, *words: str) -> list[str]:
     ],
     ids=lambda value: " ".join(value) if value and isinstance(value, list) else "nothing",
 )
-async def test_bash_completes_what_the_engine_knows(filled: CommandLine, words: Sequence[str], offered: list[str]) -> None:
+async def test_bash_completes_what_the_engine_knows(
+    filled: CommandLine, words: Sequence[str], offered: list[str]
+) -> None:
     require_program("bash")
     assert await completed(filled, "entrepot", *words) == offered
 
@@ -105,9 +126,17 @@ async def test_bash_completes_what_the_engine_knows(filled: CommandLine, words: 
 async def test_zsh_gets_whole_words(filled: CommandLine) -> None:
     await _output(filled, "true")
     for words in ("rule show --name ex", "repository show library/nginx:1.2"):
-        variables = {"COMP_WORDS": f"entrepot {words}", "COMP_CWORD": str(len(words.split())), "_ENTREPOT_COMPLETE": "zsh_complete"}
-        lines = await _output(filled, "env", *(f"{name}={value}" for name, value in variables.items()), "entrepot")
-        assert lines[1::3] == (["example-library"] if "rule" in words else ["library/nginx:1.27", "library/nginx:1.28"])
+        variables = {
+            "COMP_WORDS": f"entrepot {words}",
+            "COMP_CWORD": str(len(words.split())),
+            "_ENTREPOT_COMPLETE": "zsh_complete",
+        }
+        lines = await _output(
+            filled, "env", *(f"{name}={value}" for name, value in variables.items()), "entrepot"
+        )
+        assert lines[1::3] == (
+            ["example-library"] if "rule" in words else ["library/nginx:1.27", "library/nginx:1.28"]
+        )
         assert set(lines[0::3]) == {"plain"}
 
 
@@ -119,17 +148,24 @@ async def test_the_option_before_a_value_stays(filled: CommandLine) -> None:
     zsh = await _output(filled, "env", *assignments, "_ENTREPOT_COMPLETE=zsh_complete", "entrepot")
     assert zsh[1::3] == ["--name=example-library"]
     assignments[1] = "COMP_CWORD=--name=ex"
-    fish = await _output(filled, "env", *assignments, "_ENTREPOT_COMPLETE=fish_complete", "entrepot")
+    fish = await _output(
+        filled, "env", *assignments, "_ENTREPOT_COMPLETE=fish_complete", "entrepot"
+    )
     assert fish == ["plain,--name=example-library"]
 
 
 async def test_fish_completes_what_the_engine_knows(filled: CommandLine) -> None:
     require_program("fish")
     script = "_ENTREPOT_COMPLETE=fish_source entrepot | source; complete -C 'entrepot repository show library/nginx:1.2'"
-    assert await _output(filled, "fish", "--no-config", "-c", script) == ["library/nginx:1.27", "library/nginx:1.28"]
+    assert await _output(filled, "fish", "--no-config", "-c", script) == [
+        "library/nginx:1.27",
+        "library/nginx:1.28",
+    ]
 
 
-async def test_without_an_engine_nothing_is_offered_said_or_started(alone: CommandLine, directories: Directories) -> None:
+async def test_without_an_engine_nothing_is_offered_said_or_started(
+    alone: CommandLine, directories: Directories
+) -> None:
     assert await completed(alone, "entrepot", "rule", "show", "--name", "") == []
     assert await completed(alone, "entrepot", "pull", "library/") == []
     assert not directories.runtime.exists()
@@ -137,12 +173,28 @@ async def test_without_an_engine_nothing_is_offered_said_or_started(alone: Comma
 
 async def test_an_engine_elsewhere_is_not_asked(filled: CommandLine) -> None:
     """ssh may ask for a password, and takes its time."""
-    assert await completed(filled, "entrepot", "--connect", "ssh", ":", "//nowhere.invalid", "rule", "show", "--name", "") == []
+    assert (
+        await completed(
+            filled,
+            "entrepot",
+            "--connect",
+            "ssh",
+            ":",
+            "//nowhere.invalid",
+            "rule",
+            "show",
+            "--name",
+            "",
+        )
+        == []
+    )
     filled.environment["ENTREPOT_CONNECT"] = "ssh://nowhere.invalid"
     assert await completed(filled, "entrepot", "rule", "show", "--name", "") == []
 
 
-async def test_an_engine_that_does_not_answer_is_left_after_a_second(alone: CommandLine, directories: Directories) -> None:
+async def test_an_engine_that_does_not_answer_is_left_after_a_second(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.runtime.mkdir(parents=True)
     waiting = asyncio.Event()
 
@@ -157,7 +209,19 @@ async def test_an_engine_that_does_not_answer_is_left_after_a_second(alone: Comm
 
 
 def test_only_what_no_shell_could_take_for_anything_else_is_offered() -> None:
-    hostile = ["$(reboot)", "a b", "a\nplain,b", "library/*", "\x1b[2Jx", "-rf", "a;b", "a'b", "x" * 600, "", "library/ok"]
+    hostile = [
+        "$(reboot)",
+        "a b",
+        "a\nplain,b",
+        "library/*",
+        "\x1b[2Jx",
+        "-rf",
+        "a;b",
+        "a'b",
+        "x" * 600,
+        "",
+        "library/ok",
+    ]
     assert [item.value for item in _items(hostile, "")] == ["library/ok"]
     assert len(_items((f"rule-{number}" for number in range(1000)), "")) == MOST
 

@@ -20,11 +20,18 @@ from tests.processes import children, is_running
 
 INSTEAD = "entrepot status, entrepot rule list, entrepot pull IMAGE; entrepot serve runs the engine; all of them: entrepot --help\n"
 INSTEAD_OF_A_DEMO = "entrepot demo --headless; all commands: entrepot --help\n"
-REFUSALS = [([], INSTEAD), (["--read-only"], INSTEAD), (["--connect", "ssh://localhost"], INSTEAD), (["demo"], INSTEAD_OF_A_DEMO)]
+REFUSALS = [
+    ([], INSTEAD),
+    (["--read-only"], INSTEAD),
+    (["--connect", "ssh://localhost"], INSTEAD),
+    (["demo"], INSTEAD_OF_A_DEMO),
+]
 
 
 @pytest.mark.parametrize(("arguments", "instead"), REFUSALS)
-async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(arguments: list[str], instead: str, alone: CommandLine) -> None:
+async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(
+    arguments: list[str], instead: str, alone: CommandLine
+) -> None:
     ended = await alone.run(*arguments)
     assert (ended.status, ended.output) == (2, "")
     assert ended.errors == f"Error: the dashboard needs a terminal. Without one: {instead}"
@@ -34,7 +41,9 @@ async def test_without_a_terminal_the_dashboard_refuses_in_one_sentence(argument
 @pytest.mark.parametrize("missing", ["stdin", "stdout", "stderr"])
 async def test_a_terminal_is_needed_to_type_and_to_see(missing: str, alone: CommandLine) -> None:
     keyboard, terminal = os.openpty()
-    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal} | {missing: asyncio.subprocess.DEVNULL}
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal} | {
+        missing: asyncio.subprocess.DEVNULL
+    }
     alone.environment["TERM"] = "xterm"
     process = await alone.start(**streams)
     os.close(terminal)
@@ -44,7 +53,9 @@ async def test_a_terminal_is_needed_to_type_and_to_see(missing: str, alone: Comm
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Signals, alone: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_demo_answers_clients_and_leaves_nothing_behind(
+    end: signal.Signals, alone: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     # A name as short as can be: the path of a Unix socket lies below it.
     temporary = tmp_path_factory.mktemp("t")
     alone.environment["TMPDIR"] = str(temporary)
@@ -62,7 +73,9 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
             assert (await client.get("/v2/library/nginx/manifests/1.27")).status_code == 200
         process.send_signal(end)
         _, errors = await process.communicate()
-    assert errors.decode().startswith("This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.\n")
+    assert errors.decode().startswith(
+        "This is a demo: a make-believe source registry, in a temporary directory. Nothing of it stays.\n"
+    )
     assert "Traceback" not in errors.decode()
     assert process.returncode == (0 if end is signal.SIGINT else 128 + end)
     assert not root.exists()
@@ -71,7 +84,9 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(end: signal.Sign
         await asyncio.open_connection("127.0.0.1", int(found[1].rpartition(":")[2]))
 
 
-async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(alone: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(
+    alone: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     temporary = tmp_path_factory.mktemp("t")
     alone.environment["TMPDIR"] = str(temporary)
     process = await alone.start("demo", "--headless")
@@ -88,16 +103,25 @@ async def test_a_demo_that_is_killed_takes_its_engine_and_its_directory_along(al
 
 @pytest.mark.parametrize("term", ["dumb", ""])
 @pytest.mark.parametrize(("arguments", "instead"), REFUSALS)
-async def test_a_terminal_that_can_not_place_characters_is_none(arguments: list[str], instead: str, term: str, alone: CommandLine) -> None:
+async def test_a_terminal_that_can_not_place_characters_is_none(
+    arguments: list[str], instead: str, term: str, alone: CommandLine
+) -> None:
     status, told = await alone.in_terminal(*arguments, term=term)
     assert status == 2
-    assert told == f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+    assert (
+        told
+        == f"Error: the dashboard needs a terminal that can place characters; TERM says that this is none. Without one: {instead}"
+    )
 
 
-async def test_where_no_engine_runs_a_read_only_dashboard_starts_none(alone: CommandLine, directories: Directories) -> None:
+async def test_where_no_engine_runs_a_read_only_dashboard_starts_none(
+    alone: CommandLine, directories: Directories
+) -> None:
     status, told = await alone.in_terminal("--read-only")
     assert status == 3
-    assert told.startswith("Error: No engine is running, and with --read-only none is started. Start one with: entrepot serve")
+    assert told.startswith(
+        "Error: No engine is running, and with --read-only none is started. Start one with: entrepot serve"
+    )
     assert not directories.socket.exists()
     assert not (directories.log / "engine.log").exists()
 
@@ -105,11 +129,15 @@ async def test_where_no_engine_runs_a_read_only_dashboard_starts_none(alone: Com
 # An engine that does not come up
 
 
-async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_older_ones(alone: CommandLine, directories: Directories) -> None:
+async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_older_ones(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.make()
     directories.settings.write_text("fresness = 3\n")
     log = directories.log / "engine.log"
-    log.write_text("2026-11-02T10:15:00+00:00 An engine of yesterday.\nError: The trouble of yesterday. (EngineUnavailable)\n")
+    log.write_text(
+        "2026-11-02T10:15:00+00:00 An engine of yesterday.\nError: The trouble of yesterday. (EngineUnavailable)\n"
+    )
     status, told = await alone.in_terminal()
     assert status == 1
     assert told == (
@@ -123,25 +151,36 @@ async def test_an_engine_that_breaks_is_told_with_the_last_lines_of_its_log(
 ) -> None:
     directories.make()
     broken = tmp_path / "broken-python"
-    broken.write_text("#!/bin/sh\nfor each in 1 2 3 4 5 6 7; do echo line $each >&2; done\nexit 1\n")
+    broken.write_text(
+        "#!/bin/sh\nfor each in 1 2 3 4 5 6 7; do echo line $each >&2; done\nexit 1\n"
+    )
     broken.chmod(0o700)
     monkeypatch.setattr("entrepot.cli.dashboard.sys.executable", str(broken))
     with pytest.raises(EngineError) as raised:
         await asyncio.to_thread(start_engine, directories)
-    assert raised.value.what == "The engine did not come up. It wrote:\n  line 3\n  line 4\n  line 5\n  line 6\n  line 7\n"
+    assert (
+        raised.value.what
+        == "The engine did not come up. It wrote:\n  line 3\n  line 4\n  line 5\n  line 6\n  line 7\n"
+    )
 
 
-async def test_a_log_that_can_not_be_written_is_one_line(alone: CommandLine, directories: Directories) -> None:
+async def test_a_log_that_can_not_be_written_is_one_line(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.make()
     (directories.log / "engine.log").mkdir()
     status, told = await alone.in_terminal()
     assert status == 1
-    assert told.startswith(f"Error: The log {directories.log / 'engine.log'} can't be written: Is a directory. ")
+    assert told.startswith(
+        f"Error: The log {directories.log / 'engine.log'} can't be written: Is a directory. "
+    )
     assert "XDG_STATE_HOME" in told
     assert told.count("\n") == 1
 
 
-async def test_a_demo_says_which_variable_moves_its_directory(alone: CommandLine, tmp_path: Path) -> None:
+async def test_a_demo_says_which_variable_moves_its_directory(
+    alone: CommandLine, tmp_path: Path
+) -> None:
     temporary = tmp_path / ("long" * 30)
     temporary.mkdir()
     ended = await alone.run("demo", "--headless", variables={"TMPDIR": str(temporary)})

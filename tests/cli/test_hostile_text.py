@@ -24,7 +24,8 @@ from tests.hostile import HOSTILE, evil_image, obeyed
 
 @pytest.fixture(params=["dropped", "stored"])
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """The platform of the image: dropped where it is read, or as a catalog may still have it that was written before there was a grammar."""
+    """The platform of the image: dropped where it is read, or as a catalog may still have it that
+    was written before there was a grammar."""
     if request.param == "dropped":
         return None
     monkeypatch.setattr(manifests, "PLATFORM_PART", re.compile(r".*", re.DOTALL))
@@ -46,7 +47,12 @@ async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn) ->
 
 
 async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
-    entrepot: CommandLine, registry: httpx.AsyncClient, engine: Engine, source: StandIn, platform: str | None, caplog: pytest.LogCaptureFixture
+    entrepot: CommandLine,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    platform: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "entrepot")
     await _held(registry, engine, source)
@@ -60,7 +66,8 @@ async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
         ("doctor",),
     ):
         _, told = await entrepot.in_terminal(*arguments, columns=200)
-        # A pull draws its line anew: to the beginning of the line, and then the rest of it is erased.
+        # A pull draws its line anew: to the beginning of the line, and then the rest of it is
+        # erased.
         assert obeyed(told.replace("\r", "").replace("\x1b[K", "")) == [], arguments
         assert not any(line.startswith("2026-01-01") for line in told.splitlines()), arguments
     assert len(caplog.records) > 3
@@ -72,7 +79,11 @@ async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
 
 
 async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
-    entrepot: CommandLine, registry: httpx.AsyncClient, engine: Engine, source: StandIn, platform: str | None
+    entrepot: CommandLine,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    platform: str | None,
 ) -> None:
     await _held(registry, engine, source)
     [image, attestation] = (await entrepot.ask("repository", "show", "library/evil:1"))["images"]
@@ -82,7 +93,9 @@ async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
 
 
 def test_cells_and_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table([Column("One"), Column("Two", right=True)], [(HOSTILE, "1"), ("層", HOSTILE)], empty="")
+    print_table(
+        [Column("One"), Column("Two", right=True)], [(HOSTILE, "1"), ("層", HOSTILE)], empty=""
+    )
     print_fields([("Type", HOSTILE), ("Long name", 7)])
     told = capsys.readouterr().out
     assert len(told.splitlines()) == 5
@@ -97,7 +110,13 @@ def test_texts_of_our_own_keep_their_lines(capsys: pytest.CaptureFixture[str]) -
     assert told.err == "three\n\nfour\n"
 
 
-@pytest.mark.parametrize(("error", "lines"), [(EngineRefused("Odd", f"No. {HOSTILE}", field=None, status=400), 1), (EngineError("It wrote:\n  a\n  b"), 3)])
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (EngineRefused("Odd", f"No. {HOSTILE}", field=None, status=400), 1),
+        (EngineError("It wrote:\n  a\n  b"), 3),
+    ],
+)
 def test_an_error_of_the_engine_is_one_line_and_one_of_our_own_keeps_its_lines(
     capsys: pytest.CaptureFixture[str], error: EngineRefused | EngineError, lines: int
 ) -> None:
@@ -108,7 +127,9 @@ def test_an_error_of_the_engine_is_one_line_and_one_of_our_own_keeps_its_lines(
     assert len(told.splitlines()) == lines
 
 
-def test_a_document_for_a_script_says_the_same_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_document_for_a_script_says_the_same_with_escapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     print_json(Event(time=1.0, kind="odd", message=f"{HOSTILE}\U000e0041 層"))
     told = capsys.readouterr().out
     assert obeyed(told) == []
@@ -119,7 +140,15 @@ def test_a_traceback_in_the_log_can_not_pass_for_records() -> None:
     try:
         raise ValueError(HOSTILE)
     except ValueError as error:
-        record = logging.LogRecord("entrepot", logging.ERROR, __file__, 1, "It failed: %s", (HOSTILE,), (ValueError, error, error.__traceback__))
+        record = logging.LogRecord(
+            "entrepot",
+            logging.ERROR,
+            __file__,
+            1,
+            "It failed: %s",
+            (HOSTILE,),
+            (ValueError, error, error.__traceback__),
+        )
     first, *others = _PlainFormatter().format(record).split("\n")
     assert first.startswith("20")
     assert "ERROR It failed: " in first

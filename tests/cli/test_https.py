@@ -1,4 +1,5 @@
-"""An engine that offers its management over HTTPS: with a token, a certificate, and the errors where one of them is not right."""
+"""An engine that offers its management over HTTPS: with a token, a certificate, and the errors
+where one of them is not right."""
 
 from __future__ import annotations
 
@@ -40,11 +41,15 @@ def write(file: Path, content: str, mode: int) -> None:
 
 
 @pytest.fixture
-def settings(settings: Settings, authority: Authority, token_file: Path, tmp_path: Path) -> Settings:
+def settings(
+    settings: Settings, authority: Authority, token_file: Path, tmp_path: Path
+) -> Settings:
     authority.server("localhost")
     certificate = tmp_path / "localhost.pem"
     certificate.chmod(0o600)
-    return replace(settings, management=ManagementOverTcp("127.0.0.1:0", token_file, certificate, certificate))
+    return replace(
+        settings, management=ManagementOverTcp("127.0.0.1:0", token_file, certificate, certificate)
+    )
 
 
 @pytest.fixture
@@ -58,7 +63,11 @@ async def address(engine: Engine) -> AsyncIterator[str]:
 @pytest.fixture
 def near(alone: CommandLine, address: str) -> CommandLine:
     """A command line on a machine without an engine of its own."""
-    alone.environment |= {"XDG_RUNTIME_DIR": str(alone.root / "none"), "ENTREPOT_CONNECT": address, "HTTPS_PROXY": "http://127.0.0.1:9"}
+    alone.environment |= {
+        "XDG_RUNTIME_DIR": str(alone.root / "none"),
+        "ENTREPOT_CONNECT": address,
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
     return alone
 
 
@@ -67,12 +76,16 @@ async def status(address: str, token: str = TOKEN, ca_file: Path | None = None) 
         return await client.status()
 
 
-async def test_commands_speak_to_the_engine_with_its_token(near: CommandLine, authority: Authority, token_file: Path, engine: Engine) -> None:
+async def test_commands_speak_to_the_engine_with_its_token(
+    near: CommandLine, authority: Authority, token_file: Path, engine: Engine
+) -> None:
     trusting = ["--ca-file", str(authority.path)]
     [rule] = await near.ask("--token-file", str(token_file), *trusting, "rule", "list")
     assert rule["name"] == "example-library"
     near.environment["ENTREPOT_TOKEN"] = TOKEN
-    refused = await near.run(*trusting, "--read-only", "rule", "delete", "--name", "example-library", "--yes")
+    refused = await near.run(
+        *trusting, "--read-only", "rule", "delete", "--name", "example-library", "--yes"
+    )
     assert (refused.status, "(EngineReadOnly)" in refused.errors) == (1, True)
     await near.done(*trusting, "rule", "delete", "--name", "example-library", "--yes")
     assert len(engine.documents.rules) == 0
@@ -81,7 +94,10 @@ async def test_commands_speak_to_the_engine_with_its_token(near: CommandLine, au
 async def test_a_certificate_that_nobody_vouches_for(near: CommandLine, token_file: Path) -> None:
     ended = await near.run("--token-file", str(token_file), "status")
     assert (ended.status, ended.output) == (1, "")
-    assert "Its certificate is not trusted: unable to get local issuer certificate. Nothing was sent." in ended.errors
+    assert (
+        "Its certificate is not trusted: unable to get local issuer certificate. Nothing was sent."
+        in ended.errors
+    )
     assert "--ca-file" in ended.errors
 
 
@@ -99,14 +115,18 @@ async def test_a_wrong_token(address: str, authority: Authority) -> None:
 async def test_without_a_token_nobody_hears_anything(address: str, authority: Authority) -> None:
     import ssl
 
-    async with httpx.AsyncClient(base_url=address, verify=ssl.create_default_context(cafile=authority.path), trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=address, verify=ssl.create_default_context(cafile=authority.path), trust_env=False
+    ) as client:
         for path in ("/entrepot/v1/status", "/acr/v1/_catalog", "/none"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "TokenInvalid")
 
 
 async def test_nothing_there(unused_tcp_port: int) -> None:
-    with pytest.raises(EngineUnreachable, match=f"No engine answers at https://127.0.0.1:{unused_tcp_port}"):
+    with pytest.raises(
+        EngineUnreachable, match=f"No engine answers at https://127.0.0.1:{unused_tcp_port}"
+    ):
         await status(f"https://127.0.0.1:{unused_tcp_port}")
 
 
@@ -116,7 +136,10 @@ async def test_something_there_that_speaks_no_tls(engine: Engine, address: str) 
 
 
 async def test_events_come_over_https(address: str, authority: Authority, engine: Engine) -> None:
-    async with CacheClient.over_https(address, TOKEN, ca_file=authority.path) as client, asyncio.timeout(30):
+    async with (
+        CacheClient.over_https(address, TOKEN, ca_file=authority.path) as client,
+        asyncio.timeout(30),
+    ):
         events = client.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
@@ -126,11 +149,17 @@ async def test_events_come_over_https(address: str, authority: Authority, engine
         await events.aclose()  # type: ignore[attr-defined]
 
 
-NO_TOKENS = [("x y", 0o600, "There is no token in"), ("", 0o600, "There is no token in"), (TOKEN, 0o644, "chmod 600")]
+NO_TOKENS = [
+    ("x y", 0o600, "There is no token in"),
+    ("", 0o600, "There is no token in"),
+    (TOKEN, 0o644, "chmod 600"),
+]
 
 
 @pytest.mark.parametrize(("content", "mode", "told"), NO_TOKENS)
-async def test_a_token_file_that_can_not_be_used(content: str, mode: int, told: str, near: CommandLine, open_directory: Path) -> None:
+async def test_a_token_file_that_can_not_be_used(
+    content: str, mode: int, told: str, near: CommandLine, open_directory: Path
+) -> None:
     token_file = open_directory / "token"
     write(token_file, content, mode)
     ended = await near.run("--token-file", str(token_file), "status")
@@ -138,15 +167,26 @@ async def test_a_token_file_that_can_not_be_used(content: str, mode: int, told: 
     assert TOKEN not in ended.errors
 
 
-async def test_no_token_at_all_and_no_certificates_where_they_should_be(near: CommandLine, token_file: Path) -> None:
+async def test_no_token_at_all_and_no_certificates_where_they_should_be(
+    near: CommandLine, token_file: Path
+) -> None:
     ended = await near.run("status")
-    assert (ended.status, "Give it with --token-file FILE, or in the environment variable ENTREPOT_TOKEN." in ended.errors) == (1, True)
+    assert (
+        ended.status,
+        "Give it with --token-file FILE, or in the environment variable ENTREPOT_TOKEN."
+        in ended.errors,
+    ) == (1, True)
     for file in (token_file, near.root / "none"):
         ended = await near.run("--token-file", str(token_file), "--ca-file", str(file), "status")
         assert (ended.status, "The certificates in" in ended.errors) == (1, True)
     token_file.with_name("der").write_bytes(b"\x30\x82\x01\x00")
-    ended = await near.run("--token-file", str(token_file), "--ca-file", str(token_file.with_name("der")), "status")
-    assert "can't be used: it is in DER format, and so holds no certificates that can be read. Convert it to PEM: openssl x509" in ended.errors
+    ended = await near.run(
+        "--token-file", str(token_file), "--ca-file", str(token_file.with_name("der")), "status"
+    )
+    assert (
+        "can't be used: it is in DER format, and so holds no certificates that can be read. Convert it to PEM: openssl x509"
+        in ended.errors
+    )
 
 
 # Making a token
@@ -166,7 +206,9 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
     assert file.read_text() == f"{token}\n"
 
 
-@pytest.mark.parametrize(("content", "mode", "told"), [("short", 0o600, "holds no token"), (TOKEN, 0o640, "chmod 600")])
+@pytest.mark.parametrize(
+    ("content", "mode", "told"), [("short", 0o600, "holds no token"), (TOKEN, 0o640, "chmod 600")]
+)
 async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
     content: str, mode: int, told: str, alone: CommandLine, tmp_path: Path, open_directory: Path
 ) -> None:
@@ -174,7 +216,9 @@ async def test_an_engine_with_a_token_that_protects_nothing_does_not_start(
     configuration.mkdir(parents=True)
     token = open_directory / "token"
     write(token, content, mode)
-    (configuration / "settings.toml").write_text(f'listen = "127.0.0.1:0"\n[management]\nlisten = "127.0.0.1:0"\ntoken_file = "{token}"\n')
+    (configuration / "settings.toml").write_text(
+        f'listen = "127.0.0.1:0"\n[management]\nlisten = "127.0.0.1:0"\ntoken_file = "{token}"\n'
+    )
     ended = await alone.run("serve")
     assert (ended.status, told in ended.errors) == (1, True)
     assert ended.errors.startswith("Error: The management API can't be offered on 127.0.0.1:0")

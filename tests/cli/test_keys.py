@@ -8,9 +8,13 @@ from entrepot.config.settings import Directories
 from tests.cli.conftest import CommandLine
 
 
-async def test_all_keys_are_printed_with_the_users_own(alone: CommandLine, directories: Directories) -> None:
+async def test_all_keys_are_printed_with_the_users_own(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.config.mkdir(parents=True)
-    (directories.config / "keymap.toml").write_text('[keys]\n"rules.new" = "f5"\n"rules.nw" = "f6"\n')
+    (directories.config / "keymap.toml").write_text(
+        '[keys]\n"rules.new" = "f5"\n"rules.nw" = "f6"\n'
+    )
     ended = await alone.done("keys")
     assert re.search(r"^f5 +Make a cache rule +rules\.new$", ended.output, re.MULTILINE)
     assert "Go to Overview" in ended.output
@@ -19,7 +23,9 @@ async def test_all_keys_are_printed_with_the_users_own(alone: CommandLine, direc
     assert "| `f5` | Make a cache rule | `rules.new` |" in markdown
 
 
-async def test_a_check_tells_mistakes_and_ends_with_them(alone: CommandLine, directories: Directories) -> None:
+async def test_a_check_tells_mistakes_and_ends_with_them(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.config.mkdir(parents=True)
     keymap = directories.config / "keymap.toml"
     keymap.write_text('[keys]\n"rules.new" = "d"\n')

@@ -24,7 +24,16 @@ ON_AN_ENGINE = [
     ["status"],
     ["rule", "list"],
     ["rule", "show", "--name", "example-library"],
-    ["rule", "create", "--name", "other-rule", "--source-repo", "registry.example.com/a", "--target-repo", "a"],
+    [
+        "rule",
+        "create",
+        "--name",
+        "other-rule",
+        "--source-repo",
+        "registry.example.com/a",
+        "--target-repo",
+        "a",
+    ],
     ["rule", "update", "--name", "example-library", "--remove-cred-set"],
     ["rule", "delete", "--name", "example-library", "--yes"],
     ["credential-set", "list"],
@@ -54,12 +63,17 @@ def _words(arguments: list[str]) -> str:
 
 
 @pytest.mark.parametrize("arguments", ON_AN_ENGINE, ids=_words)
-async def test_without_an_engine_a_command_says_how_to_start_one(arguments: list[str], alone: CommandLine) -> None:
+async def test_without_an_engine_a_command_says_how_to_start_one(
+    arguments: list[str], alone: CommandLine
+) -> None:
     # doctor looks at the port too, and another program may have the usual one.
     write_settings(alone, 'listen = "127.0.0.1:0"')
     ended = await alone.run(*arguments)
     assert (ended.status, ended.output) == (3, "")
-    assert ended.errors == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+    assert (
+        ended.errors
+        == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+    )
 
 
 def write_settings(alone: CommandLine, text: str) -> None:
@@ -87,7 +101,9 @@ async def test_doctor_without_an_engine_reads_the_documents(alone: CommandLine) 
     assert "rules.toml" in ended.errors
 
 
-async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, directories: Directories) -> None:
+async def test_a_socket_that_nobody_listens_on_is_no_engine(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.make()
     directories.socket.touch()
     assert (await alone.run("status")).status == 3
@@ -101,24 +117,47 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(alone: CommandLine, 
         (["rule", "create"], "Missing option '--name'"),
         (["rule", "create", "--name", "example"], "Missing option '--source-repo'"),
         (["rule", "show", "example"], "Missing option '--name'"),
-        (["rule", "update", "--name", "example"], "There is nothing to change: give --cred-set, --remove-cred-set or --freshness."),
-        (["rule", "update", "--name", "example", "--cred-set", "a", "--remove-cred-set"], "can't be used together"),
-        (["credential-set", "update", "--name", "example"], "There is nothing to change: give --username-id, --password-id or both."),
-        (["credential-set", "create", "--name", "example", "--login-server", "docker.io"], "Missing option '--username-id'"),
+        (
+            ["rule", "update", "--name", "example"],
+            "There is nothing to change: give --cred-set, --remove-cred-set or --freshness.",
+        ),
+        (
+            ["rule", "update", "--name", "example", "--cred-set", "a", "--remove-cred-set"],
+            "can't be used together",
+        ),
+        (
+            ["credential-set", "update", "--name", "example"],
+            "There is nothing to change: give --username-id, --password-id or both.",
+        ),
+        (
+            ["credential-set", "create", "--name", "example", "--login-server", "docker.io"],
+            "Missing option '--username-id'",
+        ),
         (["repository", "show"], "Missing argument 'NAME[:TAG]'"),
-        (["repository", "show", f"library/nginx@sha256:{'0' * 64}"], "is named by its digest. Name a repository, or a tag of it."),
+        (
+            ["repository", "show", f"library/nginx@sha256:{'0' * 64}"],
+            "is named by its digest. Name a repository, or a tag of it.",
+        ),
         (["repository", "lock"], "Missing argument 'NAME[:TAG]'"),
-        (["evict", "--to", "a lot"], "'a lot' is not a size. Write 50GB, 50GiB, or a number of bytes."),
+        (
+            ["evict", "--to", "a lot"],
+            "'a lot' is not a size. Write 50GB, 50GiB, or a number of bytes.",
+        ),
         (["pull"], "Missing argument 'IMAGE'"),
         (["status", "--nonsense"], "No such option"),
         (["serve", "--log-format", "xml"], "is not one of"),
         (["rule", "delete", "--name", "example"], "Without a terminal, say so with --yes."),
-        (["credential-set", "delete", "--name", "example"], "Without a terminal, say so with --yes."),
+        (
+            ["credential-set", "delete", "--name", "example"],
+            "Without a terminal, say so with --yes.",
+        ),
         (["repository", "delete", "library/nginx"], "Without a terminal, say so with --yes."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-async def test_wrong_usage_is_told_before_an_engine_is_asked(arguments: list[str], told: str, alone: CommandLine) -> None:
+async def test_wrong_usage_is_told_before_an_engine_is_asked(
+    arguments: list[str], told: str, alone: CommandLine
+) -> None:
     ended = await alone.run(*arguments)
     assert (ended.status, ended.output) == (2, "")
     assert told in ended.errors
@@ -128,7 +167,19 @@ async def test_help_names_every_command_in_the_order_of_need(alone: CommandLine)
     ended = await alone.done("--help")
     places = [
         ended.output.index(f"\n  {each} ")
-        for each in ("demo", "serve", "status", "rule", "credential-set", "repository", "evict", "pull", "refresh", "doctor", "paths")
+        for each in (
+            "demo",
+            "serve",
+            "status",
+            "rule",
+            "credential-set",
+            "repository",
+            "evict",
+            "pull",
+            "refresh",
+            "doctor",
+            "paths",
+        )
     ]
     assert places == sorted(places)
     assert (await alone.done("-h")).output == ended.output
@@ -155,14 +206,22 @@ async def test_paths_follow_the_variables(alone: CommandLine, directories: Direc
 
 async def test_status_shows_the_engine(entrepot: CommandLine, engine: Engine) -> None:
     found = await entrepot.ask("status")
-    assert (found["version"], found["address"], found["rules"], found["rulesLimit"], found["demo"]) == (__version__, engine.address, 1, 1000, False)
+    assert (
+        found["version"],
+        found["address"],
+        found["rules"],
+        found["rulesLimit"],
+        found["demo"],
+    ) == (__version__, engine.address, 1, 1000, False)
     told = (await entrepot.done("status")).output
     assert f"Registry         {engine.address}\n" in told
     assert "Cache rules      1 of 1,000\n" in told
     assert "Last 24 hours    nothing was pulled\n" in told
 
 
-async def test_status_says_what_the_cache_did_in_the_last_day(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+async def test_status_says_what_the_cache_did_in_the_last_day(
+    entrepot: CommandLine, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     for _ in range(2):
         await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
@@ -173,7 +232,9 @@ async def test_status_says_what_the_cache_did_in_the_last_day(entrepot: CommandL
     assert told.splitlines()[-1].endswith(" from sources, 2 requests to them saved")
 
 
-async def test_what_an_administrator_should_know_goes_to_standard_error(entrepot: CommandLine, engine: Engine) -> None:
+async def test_what_an_administrator_should_know_goes_to_standard_error(
+    entrepot: CommandLine, engine: Engine
+) -> None:
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
     await engine.check_sign_in("example-set")
     ended = await entrepot.done("status")
@@ -187,18 +248,87 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(entrepot
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["rule", "create", "-n", "abc", "-s", "registry.example.com/a", "-t", "a"], "InvalidResourceName"),
-        (["rule", "create", "-n", "docker-hub", "-s", "docker.io/library/nginx", "-t", "nginx"], "EnforceDockerAuthentication"),
-        (["rule", "create", "-n", "nowhere", "-s", "nowhere.example.org/a", "-t", "a"], "UpstreamNotSupported"),
-        (["rule", "create", "-n", "with-tag", "-s", "registry.example.com/a:1", "-t", "a"], "GenericRepositoryNameInvalid"),
-        (["rule", "create", "-n", "overlap", "-s", "registry.example.com/a/*", "-t", "library/*"], "CacheRuleTargetOverlap"),
-        (["rule", "create", "-n", "example-LIBRARY", "-s", "registry.example.com/a", "-t", "a"], "CacheRuleAlreadyExists"),
-        (["rule", "create", "-n", "unknown-set", "-s", "registry.example.com/a", "-t", "a", "-c", "no-such-set"], "CredentialSetNotFound"),
+        (
+            ["rule", "create", "-n", "abc", "-s", "registry.example.com/a", "-t", "a"],
+            "InvalidResourceName",
+        ),
+        (
+            ["rule", "create", "-n", "docker-hub", "-s", "docker.io/library/nginx", "-t", "nginx"],
+            "EnforceDockerAuthentication",
+        ),
+        (
+            ["rule", "create", "-n", "nowhere", "-s", "nowhere.example.org/a", "-t", "a"],
+            "UpstreamNotSupported",
+        ),
+        (
+            ["rule", "create", "-n", "with-tag", "-s", "registry.example.com/a:1", "-t", "a"],
+            "GenericRepositoryNameInvalid",
+        ),
+        (
+            [
+                "rule",
+                "create",
+                "-n",
+                "overlap",
+                "-s",
+                "registry.example.com/a/*",
+                "-t",
+                "library/*",
+            ],
+            "CacheRuleTargetOverlap",
+        ),
+        (
+            ["rule", "create", "-n", "example-LIBRARY", "-s", "registry.example.com/a", "-t", "a"],
+            "CacheRuleAlreadyExists",
+        ),
+        (
+            [
+                "rule",
+                "create",
+                "-n",
+                "unknown-set",
+                "-s",
+                "registry.example.com/a",
+                "-t",
+                "a",
+                "-c",
+                "no-such-set",
+            ],
+            "CredentialSetNotFound",
+        ),
         (["rule", "show", "-n", "no-such-rule"], "CacheRuleNotFound"),
         (["rule", "update", "-n", "no-such-rule", "--remove-cred-set"], "CacheRuleNotFound"),
         (["rule", "delete", "-n", "no-such-rule", "--yes"], "CacheRuleNotFound"),
-        (["credential-set", "create", "-n", "plain-text", "-l", "registry.example.com", "-u", "me", "-p", "secret"], "SecretIdentifierInvalid"),
-        (["credential-set", "create", "-n", "nowhere", "-l", "nowhere.example.org", "-u", "env:A", "-p", "env:B"], "UpstreamNotSupported"),
+        (
+            [
+                "credential-set",
+                "create",
+                "-n",
+                "plain-text",
+                "-l",
+                "registry.example.com",
+                "-u",
+                "me",
+                "-p",
+                "secret",
+            ],
+            "SecretIdentifierInvalid",
+        ),
+        (
+            [
+                "credential-set",
+                "create",
+                "-n",
+                "nowhere",
+                "-l",
+                "nowhere.example.org",
+                "-u",
+                "env:A",
+                "-p",
+                "env:B",
+            ],
+            "UpstreamNotSupported",
+        ),
         (["credential-set", "show", "-n", "no-such-set"], "CredentialSetNotFound"),
         (["credential-set", "update", "-n", "no-such-set", "-u", "env:A"], "CredentialSetNotFound"),
         (["credential-set", "delete", "-n", "no-such-set", "--yes"], "CredentialSetNotFound"),
@@ -210,7 +340,9 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(entrepot
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-async def test_a_refusal_is_one_line_with_its_code(arguments: list[str], code: str, entrepot: CommandLine, engine: Engine) -> None:
+async def test_a_refusal_is_one_line_with_its_code(
+    arguments: list[str], code: str, entrepot: CommandLine, engine: Engine
+) -> None:
     before = engine.directories.rules.read_bytes()
     ended = await entrepot.run(*arguments)
     assert (ended.status, ended.output) == (1, "")
@@ -236,7 +368,9 @@ async def test_empty_listings_say_what_to_do(entrepot: CommandLine) -> None:
 # Serving
 
 
-async def test_serve_runs_until_it_is_asked_to_end(alone: CommandLine, directories: Directories) -> None:
+async def test_serve_runs_until_it_is_asked_to_end(
+    alone: CommandLine, directories: Directories
+) -> None:
     process = await alone.start("serve", "--listen", "127.0.0.1:0", "--log-format", "json")
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
@@ -257,7 +391,11 @@ async def test_serve_runs_until_it_is_asked_to_end(alone: CommandLine, directori
     ("arguments", "settings", "told"),
     [
         (["--listen", "nonsense"], "", "'nonsense' is not an address to listen on."),
-        ([], 'listen = "nonsense"\n', "settings.toml, line 1: 'nonsense' is not an address to listen on."),
+        (
+            [],
+            'listen = "nonsense"\n',
+            "settings.toml, line 1: 'nonsense' is not an address to listen on.",
+        ),
         ([], "fresness = 3\n", "settings.toml, line 1: "),
         (["--listen", "192.0.2.1:0"], "", "The registry can't listen on 192.0.2.1:0"),
     ],
@@ -274,7 +412,9 @@ async def test_serve_says_in_one_line_why_it_can_not_start(
     assert ended.errors.count("\n") == 1
 
 
-async def test_a_runtime_directory_with_a_long_path_is_one_line(alone: CommandLine, tmp_path: Path) -> None:
+async def test_a_runtime_directory_with_a_long_path_is_one_line(
+    alone: CommandLine, tmp_path: Path
+) -> None:
     ended = await alone.run("serve", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("long" * 30))})
     assert ended.status == 1
     assert ended.errors.startswith("Error: The path of the management socket is too long")
@@ -292,8 +432,14 @@ async def test_a_reader_that_leaves_early_is_no_error(entrepot: CommandLine) -> 
     assert status in {1, 141}
 
 
-@pytest.mark.parametrize("arguments", [["paths"], ["paths", "--json"], ["rule", "list"], ["rule", "show", "-n", "example-library"]], ids=" ".join)
-async def test_an_output_that_takes_no_more_is_an_error_in_one_line(arguments: list[str], entrepot: CommandLine) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["paths"], ["paths", "--json"], ["rule", "list"], ["rule", "show", "-n", "example-library"]],
+    ids=" ".join,
+)
+async def test_an_output_that_takes_no_more_is_an_error_in_one_line(
+    arguments: list[str], entrepot: CommandLine
+) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         process = await entrepot.start(*arguments, stdout=full)
@@ -305,7 +451,9 @@ async def test_an_output_that_takes_no_more_is_an_error_in_one_line(arguments: l
     assert errors.decode() == "Error: Standard output can't be written: No space left on device.\n"
 
 
-async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_fails(entrepot: CommandLine, source: StandIn) -> None:
+async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_fails(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     ended = await entrepot.done("doctor")
     assert f"ok    {LOGIN_SERVER}: sign-in: lets us in without credentials\n" in ended.output
     assert "ok    this machine: data directory: " in ended.output
@@ -323,23 +471,31 @@ async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_f
 
 
 async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine: Engine) -> None:
-    ended = await entrepot.run("--read-only", "rule", "delete", "--name", "example-library", "--yes")
+    ended = await entrepot.run(
+        "--read-only", "rule", "delete", "--name", "example-library", "--yes"
+    )
     assert (ended.status, ended.output) == (1, "")
     assert ended.errors == (
         "Error: Nothing was changed: this client bound itself to reading. Start it without --read-only to change something. (EngineReadOnly)\n"
     )
-    assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith("Nothing goes")
+    assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith(
+        "Nothing goes"
+    )
     assert "read-only" in (await entrepot.done("--read-only", "status")).output
     assert len(engine.documents.rules) == 1
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--read-only"], ["--read-only", "serve"]])
-async def test_an_engine_is_started_read_only(arguments: list[str], alone: CommandLine, directories: Directories) -> None:
+async def test_an_engine_is_started_read_only(
+    arguments: list[str], alone: CommandLine, directories: Directories
+) -> None:
     process = await alone.start(*arguments, "--listen", "127.0.0.1:0")
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
         await process.stderr.readuntil(f"management on {directories.socket}, read-only.".encode())
-        ended = await alone.run("rule", "create", "-n", "acme-api", "-s", "mcr.microsoft.com/dotnet/sdk", "-t", "sdk")
+        ended = await alone.run(
+            "rule", "create", "-n", "acme-api", "-s", "mcr.microsoft.com/dotnet/sdk", "-t", "sdk"
+        )
         assert (ended.status, "this engine is read-only" in ended.errors) == (1, True)
         process.terminate()
         await process.wait()
@@ -347,7 +503,14 @@ async def test_an_engine_is_started_read_only(arguments: list[str], alone: Comma
 
 async def test_a_question_loads_neither_an_event_loop_nor_what_draws(entrepot: CommandLine) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", COMMAND, "rule", "list", "--json", env=entrepot.environment, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        COMMAND,
+        "rule",
+        "list",
+        "--json",
+        env=entrepot.environment,
+        stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
     *document, told = output.decode().splitlines()
@@ -357,7 +520,9 @@ async def test_a_question_loads_neither_an_event_loop_nor_what_draws(entrepot: C
     assert not set(loaded) & (HEAVY | {"asyncio", "httpx", "ssl", "logging"})
 
 
-async def test_a_signal_does_not_kill_an_engine_that_reads_its_modules(alone: CommandLine, tmp_path: Path) -> None:
+async def test_a_signal_does_not_kill_an_engine_that_reads_its_modules(
+    alone: CommandLine, tmp_path: Path
+) -> None:
     """F79: that is most of the start, and a service manager may send one as soon as it has begun."""
     lines = (
         "import os, signal, sys",

@@ -22,14 +22,19 @@ from tests.conftest import answering
 NOBODY = 65534
 
 
-async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(alone: CommandLine, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f68_a_command_names_the_pid_of_an_engine_whose_socket_is_gone(
+    alone: CommandLine, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Before it looks again.
     monkeypatch.setattr(run, "SOCKET_WATCH", 10_000)
     async with answering(engine):
         shutil.rmtree(engine.directories.runtime)
         ended = await alone.run("status")
     assert ended.status == 3
-    assert f"The engine with pid {os.getpid()} runs, but its socket {engine.directories.socket} is gone. It makes it again within seconds" in ended.errors
+    assert (
+        f"The engine with pid {os.getpid()} runs, but its socket {engine.directories.socket} is gone. It makes it again within seconds"
+        in ended.errors
+    )
     assert f"kill {os.getpid()}" in ended.errors
 
 
@@ -48,7 +53,10 @@ def test_f68_an_engine_that_starts(directories: Directories) -> None:
     directories.make()
     directories.lock.touch()
     record_engine(directories.lock, None)
-    assert f"The engine with pid {os.getpid()} runs, but it has not answered yet: it starts." in why_no_engine(directories)
+    assert (
+        f"The engine with pid {os.getpid()} runs, but it has not answered yet: it starts."
+        in why_no_engine(directories)
+    )
 
 
 def test_f68_an_engine_that_does_not_answer(directories: Directories) -> None:
@@ -57,34 +65,53 @@ def test_f68_an_engine_that_does_not_answer(directories: Directories) -> None:
     record_engine(directories.lock, directories.socket)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directories.socket))
-    assert f"The engine with pid {os.getpid()} runs, but does not answer on its socket {directories.socket}" in why_no_engine(directories)
+    assert (
+        f"The engine with pid {os.getpid()} runs, but does not answer on its socket {directories.socket}"
+        in why_no_engine(directories)
+    )
 
 
-async def test_f68_a_shell_with_another_runtime_directory_is_told_where_the_engine_answers(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+async def test_f68_a_shell_with_another_runtime_directory_is_told_where_the_engine_answers(
+    entrepot: CommandLine, engine: Engine, tmp_path: Path
+) -> None:
     """As in cron, or after su."""
     ended = await entrepot.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
     assert ended.status == 3
-    assert f"runs, but on the socket {engine.directories.socket}, and this shell looks for {tmp_path}/other/entrepot/entrepot.sock" in ended.errors
+    assert (
+        f"runs, but on the socket {engine.directories.socket}, and this shell looks for {tmp_path}/other/entrepot/entrepot.sock"
+        in ended.errors
+    )
     assert f"Set XDG_RUNTIME_DIR={engine.directories.runtime.parent} here as well." in ended.errors
 
 
-async def test_f68_a_path_that_is_too_long_is_named_by_commands_too(alone: CommandLine, tmp_path: Path) -> None:
+async def test_f68_a_path_that_is_too_long_is_named_by_commands_too(
+    alone: CommandLine, tmp_path: Path
+) -> None:
     ended = await alone.run("status", variables={"XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
     assert ended.status == 3
     assert "The path of the management socket is too long" in ended.errors
 
 
-async def test_f68_a_file_in_the_place_of_the_socket_is_named(alone: CommandLine, directories: Directories) -> None:
+async def test_f68_a_file_in_the_place_of_the_socket_is_named(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.make()
     directories.socket.touch()
-    assert f"in the place of its socket {directories.socket} is a file that is no socket. Move it away" in (await alone.run("status")).errors
+    assert (
+        f"in the place of its socket {directories.socket} is a file that is no socket. Move it away"
+        in (await alone.run("status")).errors
+    )
 
 
-async def test_f68_a_stale_socket_of_an_engine_that_was_killed_is_no_engine(alone: CommandLine, directories: Directories) -> None:
+async def test_f68_a_stale_socket_of_an_engine_that_was_killed_is_no_engine(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.make()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(directories.socket))
-    assert (await alone.run("status")).errors == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+    assert (
+        await alone.run("status")
+    ).errors == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
 
 
 # The environment of another user: su, sudo -E.
@@ -101,18 +128,27 @@ def of_nobody(tmp_path: Path) -> Path:
     return path
 
 
-async def test_f68_root_leaves_nothing_in_the_directories_of_the_user_who_called_sudo(alone: CommandLine, of_nobody: Path) -> None:
+async def test_f68_root_leaves_nothing_in_the_directories_of_the_user_who_called_sudo(
+    alone: CommandLine, of_nobody: Path
+) -> None:
     variables = {"XDG_RUNTIME_DIR": str(of_nobody), "SUDO_UID": str(NOBODY)}
     ended = await alone.run("serve", variables=variables)
     assert ended.status == 1
-    assert f"{of_nobody}/entrepot is among the files of the user nobody, and what root makes there nobody can't use any more." in ended.errors
+    assert (
+        f"{of_nobody}/entrepot is among the files of the user nobody, and what root makes there nobody can't use any more."
+        in ended.errors
+    )
     assert "without sudo" in ended.errors
     assert os.listdir(of_nobody) == []
     assert not (alone.root / "d").exists()
 
 
-async def test_f68_root_leaves_nothing_in_the_home_of_another_user(alone: CommandLine, of_nobody: Path) -> None:
-    ended = await alone.run("serve", variables={"HOME": str(of_nobody), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""})
+async def test_f68_root_leaves_nothing_in_the_home_of_another_user(
+    alone: CommandLine, of_nobody: Path
+) -> None:
+    ended = await alone.run(
+        "serve", variables={"HOME": str(of_nobody), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
+    )
     assert ended.status == 1
     assert "among the files of the user nobody" in ended.errors
     assert os.listdir(of_nobody) == []
@@ -125,9 +161,14 @@ async def test_root_may_keep_its_data_in_a_directory_of_another_user(of_nobody: 
     assert directories.data.is_dir()
 
 
-async def test_f68_root_is_told_when_it_reaches_the_engine_of_another_user(entrepot: CommandLine, engine: Engine, of_nobody: Path) -> None:
+async def test_f68_root_is_told_when_it_reaches_the_engine_of_another_user(
+    entrepot: CommandLine, engine: Engine, of_nobody: Path
+) -> None:
     os.chown(engine.directories.socket, NOBODY, NOBODY)
-    assert note_of_another_user(engine.directories.socket) == "This is the engine of the user nobody, not of root: XDG_RUNTIME_DIR is that user's."
+    assert (
+        note_of_another_user(engine.directories.socket)
+        == "This is the engine of the user nobody, not of root: XDG_RUNTIME_DIR is that user's."
+    )
     ended = await entrepot.done("status")
     assert "This is the engine of the user nobody, not of root" in ended.errors
 
@@ -147,18 +188,31 @@ def test_f68_a_user_with_the_runtime_directory_of_another_is_told_so() -> None:
             f"os.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3); sys.argv = ['entrepot', 'status']; program.main()"
         )
         line = [sys.executable, "-c", code]
-        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_RUNTIME_DIR": str(runtime), "LANG": "C.UTF-8"}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "XDG_RUNTIME_DIR": str(runtime),
+            "LANG": "C.UTF-8",
+        }
         ended = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
         assert ended.returncode == 3, ended.stderr
-        assert "belongs to another user: to daemon, and this is nobody. su and sudo may keep the environment of the user before." in ended.stderr
+        assert (
+            "belongs to another user: to daemon, and this is nobody. su and sudo may keep the environment of the user before."
+            in ended.stderr
+        )
     finally:
         shutil.rmtree(runtime)
 
 
-async def test_f68_the_far_side_of_ssh_says_why_too(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+async def test_f68_the_far_side_of_ssh_says_why_too(
+    entrepot: CommandLine, engine: Engine, tmp_path: Path
+) -> None:
     ended = await entrepot.run("dial", variables={"XDG_RUNTIME_DIR": str(tmp_path / "other")})
     assert ended.status == 3
-    assert f"The engine with pid {os.getpid()} runs, but on the socket {engine.directories.socket}" in ended.errors
+    assert (
+        f"The engine with pid {os.getpid()} runs, but on the socket {engine.directories.socket}"
+        in ended.errors
+    )
 
 
 async def test_f68_while_the_engine_answers_nothing_is_said(engine: Engine) -> None:

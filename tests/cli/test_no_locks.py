@@ -27,7 +27,9 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     """Directories of their own, where nothing can be locked."""
     source, library = tmp_path / "no_locks.c", tmp_path / "no_locks.so"
     source.write_text(LIBRARY)
-    subprocess.run([require_program("gcc"), "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
+    subprocess.run(
+        [require_program("gcc"), "-shared", "-fPIC", "-o", library, source], check=True, timeout=60
+    )
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
     # The path of a socket has 107 characters at the most.
@@ -38,7 +40,9 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
 
 def told(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "entrepot", *arguments]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     return ended.returncode, ended.stderr
 
 
@@ -48,7 +52,10 @@ def test_serve_doctor_and_dashboard_have_the_same_words_for_it(environment: dict
     assert status == 1
     sentence = served.splitlines()[-1].removeprefix("Error: ").removesuffix(" (EngineUnavailable)")
     assert sentence.startswith(f"The file system of {directories.data} (")
-    assert "can't lock files: No locks available. Set XDG_DATA_HOME to a directory on a local file system" in sentence
+    assert (
+        "can't lock files: No locks available. Set XDG_DATA_HOME to a directory on a local file system"
+        in sentence
+    )
     status, examined = told(environment, "doctor")
     assert status == 3
     assert f"FAIL  this machine: start: {sentence}\n" in examined

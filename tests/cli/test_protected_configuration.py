@@ -28,7 +28,19 @@ async def served(alone: CommandLine, read_only: Path) -> asyncio.subprocess.Proc
     require_root("a mount namespace")
     require_program("mount")
     process = await asyncio.create_subprocess_exec(
-        *tied([str(require_program("unshare")), "--mount", "--propagation", "private", "sh", "-c", READ_ONLY, "sh", str(read_only)]),
+        *tied(
+            [
+                str(require_program("unshare")),
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                READ_ONLY,
+                "sh",
+                str(read_only),
+            ]
+        ),
         *(sys.executable, "-m", "entrepot", "serve", "--listen", "127.0.0.1:0"),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -44,14 +56,21 @@ async def served(alone: CommandLine, read_only: Path) -> asyncio.subprocess.Proc
     return process
 
 
-async def test_an_engine_with_read_only_configuration_serves_and_refuses_changes(alone: CommandLine, directories: Directories) -> None:
+async def test_an_engine_with_read_only_configuration_serves_and_refuses_changes(
+    alone: CommandLine, directories: Directories
+) -> None:
     directories.config.mkdir(parents=True)
     directories.rules.write_text(RULES)
     process = await served(alone, directories.config)
     try:
-        refused = await alone.run("rule", "create", "-n", "acme-api", "-s", "ghcr.io/acme/api", "-t", "api")
+        refused = await alone.run(
+            "rule", "create", "-n", "acme-api", "-s", "ghcr.io/acme/api", "-t", "api"
+        )
         assert refused.status == 1
-        assert f"Error: {directories.rules} can't be written: it is on a read-only file system. Nothing is changed. Edit it where it" in refused.errors
+        assert (
+            f"Error: {directories.rules} can't be written: it is on a read-only file system. Nothing is changed. Edit it where it"
+            in refused.errors
+        )
         assert "(ConfigurationReadOnly)" in refused.errors
         assert [rule["name"] for rule in await alone.ask("rule", "list")] == ["acme-app"]
     finally:
@@ -60,16 +79,24 @@ async def test_an_engine_with_read_only_configuration_serves_and_refuses_changes
     assert directories.rules.read_text() == RULES
 
 
-async def test_an_engine_starts_without_a_place_for_configuration_and_log(alone: CommandLine, directories: Directories) -> None:
-    """Only data and the socket need one: a container with a read-only root, or a user without a home."""
+async def test_an_engine_starts_without_a_place_for_configuration_and_log(
+    alone: CommandLine, directories: Directories
+) -> None:
+    """Only data and the socket need one: a container with a read-only root, or a user without a
+    home."""
     home = alone.root / "read-only"
     home.mkdir()
     alone.environment |= {"XDG_CONFIG_HOME": str(home / "c"), "XDG_STATE_HOME": str(home / "s")}
     process = await served(alone, home)
     try:
         assert await alone.ask("rule", "list") == []
-        refused = await alone.run("rule", "create", "-n", "acme-api", "-s", "ghcr.io/acme/api", "-t", "api")
-        assert (refused.status, "is on a read-only file system. Nothing is changed." in refused.errors) == (1, True)
+        refused = await alone.run(
+            "rule", "create", "-n", "acme-api", "-s", "ghcr.io/acme/api", "-t", "api"
+        )
+        assert (
+            refused.status,
+            "is on a read-only file system. Nothing is changed." in refused.errors,
+        ) == (1, True)
     finally:
         process.terminate()
         await process.wait()
@@ -96,11 +123,15 @@ async def test_a_dashboard_whose_log_has_no_place_says_why(alone: CommandLine) -
 
 
 @pytest.mark.parametrize("command", ["serve", "paths", "status"])
-async def test_a_user_without_a_home_is_told_which_variables_to_set(command: str, alone: CommandLine, tmp_path: Path) -> None:
+async def test_a_user_without_a_home_is_told_which_variables_to_set(
+    command: str, alone: CommandLine, tmp_path: Path
+) -> None:
     for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         del alone.environment[variable]
     # The password database has no entry for this user: there is no home to be learnt from it.
-    (tmp_path / "sitecustomize.py").write_text("import pwd\ndef nobody(*_): raise KeyError\npwd.getpwuid = nobody\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef nobody(*_): raise KeyError\npwd.getpwuid = nobody\n"
+    )
     alone.environment["PYTHONPATH"] = f"{tmp_path}:{alone.environment['PYTHONPATH']}"
     refused = await alone.run(command)
     assert refused.errors == (

@@ -36,37 +36,60 @@ def _running(repository: str, tag: str) -> PullSnapshot:
     )
 
 
-async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     old = source.add_image("library/nginx", "1", layers=[b"old"])
-    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 is new here: {old.digest}.\n"
-    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 is unchanged: {old.digest}.\n"
+    assert (
+        await entrepot.done("refresh", "library/nginx:1")
+    ).output == f"library/nginx:1 is new here: {old.digest}.\n"
+    assert (
+        await entrepot.done("refresh", "library/nginx:1")
+    ).output == f"library/nginx:1 is unchanged: {old.digest}.\n"
     new = source.add_image("library/nginx", "1", layers=[b"new"])
-    assert (await entrepot.done("refresh", "library/nginx:1")).output == f"library/nginx:1 moved from {old.digest} to {new.digest}.\n"
+    assert (
+        await entrepot.done("refresh", "library/nginx:1")
+    ).output == f"library/nginx:1 moved from {old.digest} to {new.digest}.\n"
     assert source.count("GET", "/blobs/") == 0
     source.remove_tag("library/nginx", "1")
     assert (
-        await entrepot.done("refresh", "library/nginx:1")
-    ).output == f"library/nginx:1 is gone at {LOGIN_SERVER}/library/nginx; {new.digest} is held and stays.\n"
+        (await entrepot.done("refresh", "library/nginx:1")).output
+        == f"library/nginx:1 is gone at {LOGIN_SERVER}/library/nginx; {new.digest} is held and stays.\n"
+    )
     await source.stop()
     ended = await entrepot.run("refresh", "library/nginx:1")
     assert ended.status == 1
-    assert f"library/nginx:1 stays at {new.digest}, as it is held: {LOGIN_SERVER} (127.0.0.1) can't be reached" in ended.output
+    assert (
+        f"library/nginx:1 stays at {new.digest}, as it is held: {LOGIN_SERVER} (127.0.0.1) can't be reached"
+        in ended.output
+    )
     by_digest = await entrepot.run("refresh", f"library/nginx@{new.digest}")
     assert (by_digest.status, "never changes" in by_digest.errors) == (1, True)
 
 
-async def test_f74_a_platform_is_named_as_people_name_it(entrepot: CommandLine, source: StandIn) -> None:
+async def test_f74_a_platform_is_named_as_people_name_it(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[20_000])
     ended = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "AArch64")
-    assert (ended["state"], ended["platform"], ended["digest"]) == ("completed", "linux/arm64", str(image.platforms["linux/arm64"].digest))
+    assert (ended["state"], ended["platform"], ended["digest"]) == (
+        "completed",
+        "linux/arm64",
+        str(image.platforms["linux/arm64"].digest),
+    )
     refused = await entrepot.run("pull", "library/nginx:1.27", "--platform", "library/nginx:1.27")
     assert refused.status != 0
-    assert '"library/nginx:1.27" is not a platform. A platform is an operating system and an architecture, such as linux/amd64' in refused.errors
+    assert (
+        '"library/nginx:1.27" is not a platform. A platform is an operating system and an architecture, such as linux/amd64'
+        in refused.errors
+    )
     missing = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
     assert "has no image for linux/s390x. It has: linux/amd64, linux/arm64." in missing.errors
 
 
-async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_pull_ends_in_one_line_and_the_image_is_held(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[200_000, 50_000])
     size = image.platforms["linux/arm64"].size
     ended = await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/arm64")
@@ -87,9 +110,17 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLi
     assert listed["size"] >= size
     shown = await entrepot.ask("repository", "show", "library/nginx")
     assert shown["repository"].keys() == listed.keys()
-    assert [(tag["name"], tag["platforms"], tag["gone"]) for tag in shown["tags"]] == [("1.27", ["linux/arm64"], False)]
-    assert (await entrepot.done("repository", "list")).output.splitlines()[1].startswith(f"library/nginx  {LOGIN_SERVER}/library/nginx  example-library  ")
-    assert "1.27  linux/arm64  " in (await entrepot.done("repository", "show", "library/nginx")).output
+    assert [(tag["name"], tag["platforms"], tag["gone"]) for tag in shown["tags"]] == [
+        ("1.27", ["linux/arm64"], False)
+    ]
+    assert (
+        (await entrepot.done("repository", "list"))
+        .output.splitlines()[1]
+        .startswith(f"library/nginx  {LOGIN_SERVER}/library/nginx  example-library  ")
+    )
+    assert (
+        "1.27  linux/arm64  " in (await entrepot.done("repository", "show", "library/nginx")).output
+    )
 
     await entrepot.done("repository", "delete", "library/nginx", "--yes")
     assert await entrepot.ask("repository", "list") == []
@@ -98,13 +129,24 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(entrepot: CommandLi
 async def test_a_pull_in_json_is_its_last_picture(entrepot: CommandLine, source: StandIn) -> None:
     source.add_image("library/nginx", "1.27")
     found = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "linux/amd64")
-    assert (found["state"], found["repository"], found["tag"], found["askedBy"]) == ("completed", "library/nginx", "1.27", ["cli"])
+    assert (found["state"], found["repository"], found["tag"], found["askedBy"]) == (
+        "completed",
+        "library/nginx",
+        "1.27",
+        ["cli"],
+    )
     assert found["received"] == found["size"] > 0
     assert {layer["state"] for layer in found["layers"]} == {"verified"}
 
 
-async def test_progress_is_told_in_lines_where_there_is_no_terminal(entrepot: CommandLine, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)]).platforms["linux/amd64"].layers[0]
+async def test_progress_is_told_in_lines_where_there_is_no_terminal(
+    entrepot: CommandLine, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     gate = source.hold(str(layer.digest), after_bytes=200_000, method="GET")
     process = await entrepot.start("pull", "library/nginx:1.27", "--platform", "linux/amd64")
     assert process.stderr is not None
@@ -127,7 +169,9 @@ async def test_a_pull_of_an_unknown_tag_fails(entrepot: CommandLine, source: Sta
     assert "9.99" in ended.errors
 
 
-async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     ended = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
     assert (ended.status, ended.output) == (1, "")
@@ -135,7 +179,9 @@ async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(entrepot:
     assert "linux/s390x" in ended.errors
 
 
-async def test_a_pull_that_the_source_refuses_fails_with_its_reason(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_pull_that_the_source_refuses_fails_with_its_reason(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms["linux/amd64"].layers[0]
     source.fault(str(layer.digest), Status(403), method="GET")
     ended = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/amd64", "--json")
@@ -145,8 +191,14 @@ async def test_a_pull_that_the_source_refuses_fails_with_its_reason(entrepot: Co
     assert ended.errors.endswith("(SourceRefused)\n")
 
 
-async def test_ctrl_c_leaves_the_pull_to_the_engine(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)]).platforms["linux/amd64"].layers[0]
+async def test_ctrl_c_leaves_the_pull_to_the_engine(
+    entrepot: CommandLine, engine: Engine, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     gate = source.hold(str(layer.digest), after_bytes=200_000, method="GET")
     process = await entrepot.start("pull", "library/nginx:1.27", "--platform", "linux/amd64")
     assert process.stderr is not None
@@ -156,7 +208,10 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(entrepot: CommandLine, engin
         process.send_signal(2)
         _, errors = await process.communicate()
     assert process.returncode == 1
-    assert "The pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it." in errors.decode()
+    assert (
+        "The pull goes on in the engine. The dashboard shows it under Pulls, where x cancels it."
+        in errors.decode()
+    )
     assert "Traceback" not in errors.decode()
     [pull] = engine.cache.pulls.all()
     assert not pull.state.ended
@@ -167,13 +222,19 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(entrepot: CommandLine, engin
 
 
 def test_progress_shows_share_speed_and_time_left() -> None:
-    assert _progress(_running("library/nginx", "1.27")) == "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"
+    assert (
+        _progress(_running("library/nginx", "1.27"))
+        == "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"
+    )
 
 
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        (200, "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
+        (
+            200,
+            "library/nginx:1.27 [######------------------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left",
+        ),
         (79, "library/nginx:1.27 [##--------]  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
         (70, "library/nginx:1.27  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
         (60, "...ginx:1.27  25%  50.0 MB of 200.0 MB  10.0 MB/s  15 s left"),
@@ -190,16 +251,27 @@ def test_progress_of_a_name_with_wide_characters_fits_too(columns: int) -> None:
 
 
 def test_progress_is_never_longer_than_the_terminal_is_wide() -> None:
-    for pull in (_running("a", "1"), _running("acme/a-repository-with-a-long-name/of-several-parts", "2026.11.24-nightly")):
+    for pull in (
+        _running("a", "1"),
+        _running("acme/a-repository-with-a-long-name/of-several-parts", "2026.11.24-nightly"),
+    ):
         for columns in range(20, 140):
             assert len(_progress(pull, columns)) <= columns
 
 
-async def test_in_a_terminal_progress_stays_on_its_line(entrepot: CommandLine, source: StandIn) -> None:
+async def test_in_a_terminal_progress_stays_on_its_line(
+    entrepot: CommandLine, source: StandIn
+) -> None:
     name = "library/" + "long-" * 14 + "name"
-    layer = source.add_image(name, "1.27", layers=[os.urandom(500_000)]).platforms["linux/amd64"].layers[0]
+    layer = (
+        source.add_image(name, "1.27", layers=[os.urandom(500_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     gate = source.hold(str(layer.digest), after_bytes=200_000, method="GET")
-    running = asyncio.create_task(entrepot.in_terminal("pull", f"{name}:1.27", "--platform", "linux/amd64", columns=80))
+    running = asyncio.create_task(
+        entrepot.in_terminal("pull", f"{name}:1.27", "--platform", "linux/amd64", columns=80)
+    )
     async with asyncio.timeout(PATIENCE):
         await gate.reached
         gate.open()

@@ -14,7 +14,9 @@ from tests.conftest import Clock
 from tests.fakes import StandIn
 
 
-async def _cached(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock, *names: str) -> None:
+async def _cached(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock, *names: str
+) -> None:
     for name in names:
         source.add_image(f"library/{name}", "1", layers=[os.urandom(100_000)])
         await entrepot.done("pull", f"library/{name}:1", "--platform", "linux/amd64")
@@ -22,39 +24,61 @@ async def _cached(entrepot: CommandLine, engine: Engine, source: StandIn, clock:
     await engine.cache.ledger.write()
 
 
-async def test_a_tag_with_its_images_and_layers(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+async def test_a_tag_with_its_images_and_layers(
+    entrepot: CommandLine, engine: Engine, source: StandIn
+) -> None:
     shared = b"shared" * 1000
     image = source.add_image("library/nginx", "1.27", layers=[shared, b"own"])
     source.add_image("library/debian", "12", layers=[shared], platforms=["linux/arm64"])
     for each in ("library/nginx:1.27", "library/debian:12"):
         await entrepot.done("pull", each, "--platform", "linux/arm64")
     found = await entrepot.ask("repository", "show", "library/nginx:1.27")
-    assert [(each["platform"], each["holding"]) for each in found["images"]] == [("linux/amd64", "nothing"), ("linux/arm64", "whole")]
+    assert [(each["platform"], each["holding"]) for each in found["images"]] == [
+        ("linux/amd64", "nothing"),
+        ("linux/arm64", "whole"),
+    ]
     assert found["sharedSize"] == len(shared)
     told = (await entrepot.done("repository", "show", "library/nginx:1.27")).output
     assert "Tag     library/nginx:1.27\n" in told
     arm = image.platforms["linux/arm64"]
     assert re.search(rf"^linux/arm64  {arm.digest.short}  .* whole ", told, re.MULTILINE)
     assert re.search(r"^linux/amd64  .* no ", told, re.MULTILINE)
-    assert re.search(rf"^{arm.layers[0].digest.short}  6\.0 kB  yes   layer   library/debian:12$", told, re.MULTILINE)
-    assert re.search(rf"^{arm.layers[1].digest.short}     3 B  yes   layer   -$", told, re.MULTILINE)
+    assert re.search(
+        rf"^{arm.layers[0].digest.short}  6\.0 kB  yes   layer   library/debian:12$",
+        told,
+        re.MULTILINE,
+    )
+    assert re.search(
+        rf"^{arm.layers[1].digest.short}     3 B  yes   layer   -$", told, re.MULTILINE
+    )
 
 
-async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await _cached(entrepot, engine, source, clock, "nginx")
     ended = await entrepot.done("repository", "lock", "library/nginx")
     assert ended.errors == "library/nginx is locked: it is not evicted and can't be deleted.\n"
     assert (await entrepot.ask("repository", "list"))[0]["locked"] is True
     assert (await entrepot.done("repository", "list")).output.splitlines()[1].endswith("  locked")
-    assert "Locked  yes: nothing of it is evicted or deleted\n" in (await entrepot.done("repository", "show", "library/nginx")).output
+    assert (
+        "Locked  yes: nothing of it is evicted or deleted\n"
+        in (await entrepot.done("repository", "show", "library/nginx")).output
+    )
     refused = await entrepot.run("repository", "delete", "library/nginx", "--yes")
     assert refused.status == 1
-    assert refused.errors == ("Error: library/nginx is locked. Unlock it first: entrepot repository unlock library/nginx (REGISTRY_DISALLOWED_OPERATION)\n")
-    assert (await entrepot.done("repository", "unlock", "library/nginx")).errors == "library/nginx is unlocked.\n"
+    assert refused.errors == (
+        "Error: library/nginx is locked. Unlock it first: entrepot repository unlock library/nginx (REGISTRY_DISALLOWED_OPERATION)\n"
+    )
+    assert (
+        await entrepot.done("repository", "unlock", "library/nginx")
+    ).errors == "library/nginx is unlocked.\n"
     await entrepot.done("repository", "delete", "library/nginx", "--yes")
 
 
-async def test_a_tag_and_a_manifest_are_locked_for_themselves(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_tag_and_a_manifest_are_locked_for_themselves(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await _cached(entrepot, engine, source, clock, "nginx")
     await entrepot.done("repository", "lock", "library/nginx:1")
     shown = await entrepot.ask("repository", "show", "library/nginx")
@@ -63,14 +87,23 @@ async def test_a_tag_and_a_manifest_are_locked_for_themselves(entrepot: CommandL
     digest = shown["tags"][0]["digest"]
     await entrepot.done("repository", "lock", f"library/nginx@{digest}")
     await entrepot.done("repository", "unlock", "library/nginx:1")
-    assert [each.locked for each in await engine.catalog.held_manifests(Repository("library/nginx")) if str(each.digest) == digest] == [True]
+    assert [
+        each.locked
+        for each in await engine.catalog.held_manifests(Repository("library/nginx"))
+        if str(each.digest) == digest
+    ] == [True]
     missing = await entrepot.run("repository", "lock", "library/nginx:2")
-    assert (missing.status, missing.errors.startswith("Error: library/nginx holds no tag 2.")) == (1, True)
+    assert (missing.status, missing.errors.startswith("Error: library/nginx holds no tag 2.")) == (
+        1,
+        True,
+    )
     wrong = await entrepot.run("repository", "lock", "Library")
     assert (wrong.status, "GenericRepositoryNameInvalid" in wrong.errors) == (1, True)
 
 
-async def test_a_dry_run_shows_what_would_go(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_dry_run_shows_what_would_go(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
     ended = await entrepot.done("evict", "--dry-run", "--to", "150kB")
     title, line = ended.output.splitlines()
@@ -79,37 +112,59 @@ async def test_a_dry_run_shows_what_would_go(entrepot: CommandLine, engine: Engi
     assert " 100.4 kB " in line
     assert ended.errors == "1 image would go, and free 100.4 kB.\n"
     planned = await entrepot.ask("evict", "--dry-run", "--to", "150kB")
-    assert (planned["dryRun"], [each["repository"] for each in planned["images"]]) == (True, ["library/a"])
+    assert (planned["dryRun"], [each["repository"] for each in planned["images"]]) == (
+        True,
+        ["library/a"],
+    )
     assert len(await entrepot.ask("repository", "list")) == 2
 
 
-async def test_eviction_says_what_went_and_what_could_not(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_eviction_says_what_went_and_what_could_not(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
     nothing = await entrepot.done("evict")
     assert nothing.errors.startswith("Nothing goes: 200.8 kB of ")
     await entrepot.done("repository", "lock", "library/b")
     unasked = await entrepot.run("evict", "--to", "0")
-    assert (unasked.status, "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, say so with --yes." in unasked.errors) == (2, True)
+    assert (
+        unasked.status,
+        "Evict 1 image and free 100.4 kB? See them with --dry-run. Without a terminal, say so with --yes."
+        in unasked.errors,
+    ) == (2, True)
     ended = await entrepot.done("evict", "--to", "0", "--yes")
-    assert ended.errors == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: 100.4 kB are locked.\n"
+    assert (
+        ended.errors
+        == "1 image evicted, 100.4 kB freed.\nThe goal of 0 B is missed by 100.4 kB: 100.4 kB are locked.\n"
+    )
     assert [each["name"] for each in await entrepot.ask("repository", "list")] == ["library/b"]
     status = (await entrepot.done("status")).output
-    assert re.search(r"^Held +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$", status, re.MULTILINE)
+    assert re.search(
+        r"^Held +100\.4 kB of \d+\.\d [GT]B, \d+\.\d [GT]B free on the file system$",
+        status,
+        re.MULTILINE,
+    )
 
 
-async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(
+    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """Newcomer: what was pulled a moment ago was said to be "locked or in use", and is neither."""
     await _cached(entrepot, engine, source, clock, "a")
     clock.now -= 3600
     ended = await entrepot.done("evict", "--dry-run", "--to", "0")
-    assert ended.errors.splitlines()[1] == ("The goal of 0 B is missed by 100.4 kB: 100.4 kB were used within the last minute, and can go when it has passed.")
+    assert ended.errors.splitlines()[1] == (
+        "The goal of 0 B is missed by 100.4 kB: 100.4 kB were used within the last minute, and can go when it has passed."
+    )
     planned = await entrepot.ask("evict", "--dry-run", "--to", "0")
     assert (planned["locked"], planned["inUse"], planned["recent"]) == (0, 0, planned["shortfall"])
     assert planned["shortfall"] > 100_000
 
 
 @pytest.mark.parametrize(("answer", "deleted"), [(b"y\n", True), (b"n\n", False), (b"\n", False)])
-async def test_in_a_terminal_a_deletion_is_asked_about(answer: bytes, deleted: bool, entrepot: CommandLine, engine: Engine) -> None:
+async def test_in_a_terminal_a_deletion_is_asked_about(
+    answer: bytes, deleted: bool, entrepot: CommandLine, engine: Engine
+) -> None:
     keyboard, terminal = os.openpty()
     try:
         os.write(keyboard, answer)

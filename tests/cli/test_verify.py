@@ -23,19 +23,28 @@ AMD64 = "linux/amd64"
 @pytest.fixture
 async def image(engine: Engine, source: StandIn) -> PlatformImage:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(200_000)], platforms=[AMD64])
-    await engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id).over.wait()
+    await engine.cache.pulls.get(
+        (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+    ).over.wait()
     return image.platforms[AMD64]
 
 
 async def test_all_is_right(entrepot: CommandLine, image: PlatformImage) -> None:
     done = await entrepot.done("verify", "--json")
     document = done.document
-    assert (document["state"], document["checked"], document["speedLimit"], document["wrong"]) == ("completed", 2, DEFAULT_SPEED, 0)
+    assert (document["state"], document["checked"], document["speedLimit"], document["wrong"]) == (
+        "completed",
+        2,
+        DEFAULT_SPEED,
+        0,
+    )
     assert done.errors.startswith("2 blobs (200.")
     assert done.errors.endswith(": nothing wrong.\n")
 
 
-async def test_f90_damaged_blobs_are_named_and_the_status_is_1(entrepot: CommandLine, engine: Engine, image: PlatformImage) -> None:
+async def test_f90_damaged_blobs_are_named_and_the_status_is_1(
+    entrepot: CommandLine, engine: Engine, image: PlatformImage
+) -> None:
     flip(engine.blobs.path(image.layers[0].digest))
     ended = await entrepot.run("verify", "--speed", "unlimited")
     assert (ended.status, ended.output) == (1, f"damaged and removed  {image.layers[0].digest}\n")
@@ -44,7 +53,9 @@ async def test_f90_damaged_blobs_are_named_and_the_status_is_1(entrepot: Command
     assert (await entrepot.done("verify")).output == ""
 
 
-async def test_ctrl_c_ends_it_in_the_engine_too(entrepot: CommandLine, engine: Engine, image: PlatformImage) -> None:
+async def test_ctrl_c_ends_it_in_the_engine_too(
+    entrepot: CommandLine, engine: Engine, image: PlatformImage
+) -> None:
     process = await entrepot.start("verify", "--speed", "1 B/s")
     async with asyncio.timeout(PATIENCE):
         while not engine.verification.is_under_way:
@@ -52,7 +63,9 @@ async def test_ctrl_c_ends_it_in_the_engine_too(entrepot: CommandLine, engine: E
         # Another command joins it.
         other = await entrepot.start("verify")
         assert other.stderr is not None
-        assert (await other.stderr.readline()).decode() == "A verification is under way already; this is it.\n"
+        assert (
+            await other.stderr.readline()
+        ).decode() == "A verification is under way already; this is it.\n"
         process.send_signal(2)
         _, errors = await process.communicate()
         _, other_errors = await other.communicate()
@@ -63,14 +76,23 @@ async def test_ctrl_c_ends_it_in_the_engine_too(entrepot: CommandLine, engine: E
     assert engine.verification.snapshot().state is VerificationState.CANCELLED
 
 
-async def test_a_client_that_may_only_read_can_not_begin_it(entrepot: CommandLine, image: PlatformImage) -> None:
+async def test_a_client_that_may_only_read_can_not_begin_it(
+    entrepot: CommandLine, image: PlatformImage
+) -> None:
     ended = await entrepot.run("--read-only", "verify")
     assert ended.status == 1
     assert ended.errors.endswith("(EngineReadOnly)\n")
 
 
 @pytest.mark.parametrize(
-    ("text", "speed"), [("100 MB/s", DEFAULT_SPEED), (verify_module.DEFAULT_SPEED, DEFAULT_SPEED), ("50MiB", 52_428_800), ("1 B/s", 1), ("Unlimited", None)]
+    ("text", "speed"),
+    [
+        ("100 MB/s", DEFAULT_SPEED),
+        (verify_module.DEFAULT_SPEED, DEFAULT_SPEED),
+        ("50MiB", 52_428_800),
+        ("1 B/s", 1),
+        ("Unlimited", None),
+    ],
 )
 def test_a_speed_is_a_size_per_second(text: str, speed: int | None) -> None:
     assert parse_speed(text) == speed

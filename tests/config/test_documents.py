@@ -94,7 +94,9 @@ def on_disk(directories: Directories) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in directories.config.iterdir()}
 
 
-async def test_without_documents_both_books_are_empty_and_nothing_is_written(directories: Directories) -> None:
+async def test_without_documents_both_books_are_empty_and_nothing_is_written(
+    directories: Directories,
+) -> None:
     documents = await opened(directories)
     assert (len(documents.rules), len(documents.credential_sets), documents.problem) == (0, 0, None)
     assert on_disk(directories) == {}
@@ -125,7 +127,9 @@ async def test_the_documents_can_be_read_by_a_person(directories: Directories) -
     assert "credential_set" not in tomllib.loads(rules)["rules"][0]
 
 
-async def test_the_documents_are_for_their_owner_only_and_nothing_else_is_left(directories: Directories) -> None:
+async def test_the_documents_are_for_their_owner_only_and_nothing_else_is_left(
+    directories: Directories,
+) -> None:
     documents = await opened(directories)
     await documents.create_credential_set(HUB_LOGIN)
     await documents.create_rule(HUB_LIBRARY)
@@ -134,7 +138,9 @@ async def test_the_documents_are_for_their_owner_only_and_nothing_else_is_left(d
         assert stat.S_IMODE(each.stat().st_mode) == 0o600
 
 
-async def test_a_change_touches_only_the_document_that_it_is_about(directories: Directories) -> None:
+async def test_a_change_touches_only_the_document_that_it_is_about(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
     before = directories.credentials.stat()
     await documents.create_rule(GHCR_API)
@@ -150,14 +156,21 @@ async def test_our_own_writing_is_not_taken_for_a_hand_edit(directories: Directo
     assert documents.rules is rules
 
 
-async def test_every_change_can_be_made_and_comes_back_from_the_disk(directories: Directories) -> None:
+async def test_every_change_can_be_made_and_comes_back_from_the_disk(
+    directories: Directories,
+) -> None:
     documents = await opened(directories)
     await documents.create_credential_set(HUB_LOGIN)
-    await documents.create_credential_set(CredentialSetDraft("ghcr-login", "ghcr.io", "env:A", "env:B"))
+    await documents.create_credential_set(
+        CredentialSetDraft("ghcr-login", "ghcr.io", "env:A", "env:B")
+    )
     await documents.create_rule(GHCR_API)
     assert (await documents.update_rule("GHCR-api", "ghcr-login")).credential_set == "ghcr-login"
     assert (await documents.update_rule("ghcr-api", None)).credential_set is None
-    assert str((await documents.update_credential_set("hub-login", password_id="env:C")).password) == "env:C"
+    assert (
+        str((await documents.update_credential_set("hub-login", password_id="env:C")).password)
+        == "env:C"
+    )
     assert (await documents.delete_credential_set("GHCR-login")).name == "ghcr-login"
     await documents.create_rule(HUB_LIBRARY)
     assert (await documents.delete_rule("GHCR-api")).name == "ghcr-api"
@@ -170,19 +183,38 @@ async def test_every_change_can_be_made_and_comes_back_from_the_disk(directories
 @pytest.mark.parametrize(
     ("act", "code"),
     [
-        (lambda documents: documents.create_rule(RuleDraft("hub-other", "docker.io/other/*", "library/x/*", "hub-login")), "CacheRuleTargetOverlap"),
-        (lambda documents: documents.create_rule(GHCR_API, ["acme/api"]), "TargetRepositoryAlreadyPresentInRegistry"),
-        (lambda documents: documents.update_rule("hub-library", None), "EnforceDockerAuthentication"),
+        (
+            lambda documents: documents.create_rule(
+                RuleDraft("hub-other", "docker.io/other/*", "library/x/*", "hub-login")
+            ),
+            "CacheRuleTargetOverlap",
+        ),
+        (
+            lambda documents: documents.create_rule(GHCR_API, ["acme/api"]),
+            "TargetRepositoryAlreadyPresentInRegistry",
+        ),
+        (
+            lambda documents: documents.update_rule("hub-library", None),
+            "EnforceDockerAuthentication",
+        ),
         (lambda documents: documents.update_rule("none-such", None), "CacheRuleNotFound"),
         (lambda documents: documents.delete_rule("none-such"), "CacheRuleNotFound"),
-        (lambda documents: documents.create_credential_set(HUB_LOGIN), "CredentialSetAlreadyExists"),
-        (lambda documents: documents.update_credential_set("hub-login", username_id="me"), "SecretIdentifierInvalid"),
+        (
+            lambda documents: documents.create_credential_set(HUB_LOGIN),
+            "CredentialSetAlreadyExists",
+        ),
+        (
+            lambda documents: documents.update_credential_set("hub-login", username_id="me"),
+            "SecretIdentifierInvalid",
+        ),
         (lambda documents: documents.update_credential_set("none-such"), "CredentialSetNotFound"),
         (lambda documents: documents.delete_credential_set("none-such"), "CredentialSetNotFound"),
         (lambda documents: documents.delete_credential_set("hub-login"), "CredentialSetInUse"),
     ],
 )
-async def test_a_refused_change_changes_nothing(directories: Directories, act: Any, code: str) -> None:
+async def test_a_refused_change_changes_nothing(
+    directories: Directories, act: Any, code: str
+) -> None:
     documents = await with_both(directories)
     before, rules, sets = on_disk(directories), documents.rules, documents.credential_sets
     with pytest.raises((Refusal, CacheRuleNotFound, CredentialSetNotFound)) as caught:
@@ -193,7 +225,9 @@ async def test_a_refused_change_changes_nothing(directories: Directories, act: A
     assert documents.credential_sets is sets
 
 
-async def test_a_credential_set_can_be_deleted_when_its_last_rule_is_gone(directories: Directories) -> None:
+async def test_a_credential_set_can_be_deleted_when_its_last_rule_is_gone(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
     with pytest.raises(CredentialSetInUse, match="hub-library"):
         await documents.delete_credential_set("hub-login")
@@ -204,20 +238,32 @@ async def test_a_credential_set_can_be_deleted_when_its_last_rule_is_gone(direct
 
 async def test_changes_made_at_once_are_all_kept(directories: Directories) -> None:
     documents = await opened(directories)
-    drafts = [RuleDraft(f"rule-{number}", f"ghcr.io/acme/r{number}", f"acme/r{number}") for number in range(20)]
+    drafts = [
+        RuleDraft(f"rule-{number}", f"ghcr.io/acme/r{number}", f"acme/r{number}")
+        for number in range(20)
+    ]
     await asyncio.gather(*(documents.create_rule(draft) for draft in drafts))
     assert len((await opened(directories)).rules) == len(documents.rules) == 20
 
 
-async def test_of_two_changes_made_at_once_that_clash_one_is_refused(directories: Directories) -> None:
+async def test_of_two_changes_made_at_once_that_clash_one_is_refused(
+    directories: Directories,
+) -> None:
     documents = await opened(directories)
-    drafts = [RuleDraft("rule-one", "ghcr.io/a/*", "a/*"), RuleDraft("rule-two", "ghcr.io/b/*", "a/b/*")]
-    results = await asyncio.gather(*(documents.create_rule(draft) for draft in drafts), return_exceptions=True)
+    drafts = [
+        RuleDraft("rule-one", "ghcr.io/a/*", "a/*"),
+        RuleDraft("rule-two", "ghcr.io/b/*", "a/b/*"),
+    ]
+    results = await asyncio.gather(
+        *(documents.create_rule(draft) for draft in drafts), return_exceptions=True
+    )
     assert sorted(isinstance(result, Refusal) for result in results) == [False, True]
     assert len((await opened(directories)).rules) == 1
 
 
-async def test_a_change_whose_caller_left_is_whole(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_whose_caller_left_is_whole(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = await opened(directories)
     reached, go_on = threading.Event(), threading.Event()
     replace = module._replace
@@ -244,7 +290,9 @@ async def test_a_change_whose_caller_left_is_whole(directories: Directories, mon
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-async def test_a_write_that_fails_changes_nothing_and_leaves_nothing(directories: Directories, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+async def test_a_write_that_fails_changes_nothing_and_leaves_nothing(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     documents = await with_both(directories)
     before = on_disk(directories)
 
@@ -261,7 +309,9 @@ async def test_a_write_that_fails_changes_nothing_and_leaves_nothing(directories
     await documents.create_rule(GHCR_API)
 
 
-async def test_the_file_and_its_directory_are_on_the_disk_before_a_change_is_told(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_file_and_its_directory_are_on_the_disk_before_a_change_is_told(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = await opened(directories)
     order: list[str] = []
     fsync, replace = os.fsync, os.replace
@@ -280,7 +330,9 @@ async def test_the_file_and_its_directory_are_on_the_disk_before_a_change_is_tol
     assert order == ["file", "rename", "directory"]
 
 
-async def test_a_document_that_is_a_link_stays_one(directories: Directories, tmp_path: Path) -> None:
+async def test_a_document_that_is_a_link_stays_one(
+    directories: Directories, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "dotfiles"
     elsewhere.mkdir()
     (elsewhere / "rules.toml").write_text("# empty\n")
@@ -304,7 +356,9 @@ async def test_a_hand_edit_is_picked_up(directories: Directories) -> None:
     assert not await documents.reload_if_changed(["library/nginx"])
 
 
-async def test_a_hand_edit_in_the_same_file_and_of_the_same_length_is_picked_up(directories: Directories) -> None:
+async def test_a_hand_edit_in_the_same_file_and_of_the_same_length_is_picked_up(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
     with directories.rules.open("r+") as file:
         file.write(RULES_TOML.replace("hub-library", "hub-LIBRARY"))
@@ -329,41 +383,72 @@ async def test_a_touched_document_is_no_change(directories: Directories) -> None
     await documents.create_rule(GHCR_API)
 
 
-async def test_a_time_of_creation_that_is_missing_is_now_and_is_kept(directories: Directories) -> None:
+async def test_a_time_of_creation_that_is_missing_is_now_and_is_kept(
+    directories: Directories,
+) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     directories.rules.write_text(more("ghcr-api", "ghcr.io/acme/api", "acme/api"))
     documents = await opened(directories)
     created = documents.rules.get("ghcr-api").created
     assert before <= created <= datetime.now(UTC)
-    edit(directories.rules, "# touched\n" + more("ghcr-api", "ghcr.io/acme/api", "acme/api") + more("ghcr-web", "ghcr.io/acme/web", "acme/web"))
+    edit(
+        directories.rules,
+        "# touched\n"
+        + more("ghcr-api", "ghcr.io/acme/api", "acme/api")
+        + more("ghcr-web", "ghcr.io/acme/web", "acme/web"),
+    )
     assert await documents.reload_if_changed()
     assert documents.rules.get("ghcr-api").created == created
     await documents.delete_rule("ghcr-web")
     assert f"created = {created:%Y-%m-%dT%H:%M:%SZ}" in directories.rules.read_text()
 
 
-async def test_a_time_of_creation_that_a_hand_takes_away_stays_as_it_was(directories: Directories) -> None:
+async def test_a_time_of_creation_that_a_hand_takes_away_stays_as_it_was(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
-    edit(directories.rules, RULES_TOML.replace("created = 2026-11-02T10:00:00Z\n", "") + more("ghcr-api", "ghcr.io/acme/api", "acme/api"))
-    edit(directories.credentials, CREDENTIALS_TOML.replace("created = 2026-11-02T10:00:00Z\n", "").replace("HUB_USER", "OTHER"))
+    edit(
+        directories.rules,
+        RULES_TOML.replace("created = 2026-11-02T10:00:00Z\n", "")
+        + more("ghcr-api", "ghcr.io/acme/api", "acme/api"),
+    )
+    edit(
+        directories.credentials,
+        CREDENTIALS_TOML.replace("created = 2026-11-02T10:00:00Z\n", "").replace(
+            "HUB_USER", "OTHER"
+        ),
+    )
     assert await documents.reload_if_changed()
     assert documents.rules.get("hub-library").created == datetime(2026, 11, 2, 10, tzinfo=UTC)
-    assert documents.credential_sets.get("hub-login").created == datetime(2026, 11, 2, 10, tzinfo=UTC)
+    assert documents.credential_sets.get("hub-login").created == datetime(
+        2026, 11, 2, 10, tzinfo=UTC
+    )
 
 
-async def test_a_time_of_creation_with_another_zone_is_the_same_moment(directories: Directories) -> None:
-    directories.rules.write_text(more("ghcr-api", "ghcr.io/acme/api", "acme/api") + "created = 2026-11-02T12:00:00.5+02:00\n")
-    assert (await opened(directories)).rules.get("ghcr-api").created == datetime(2026, 11, 2, 10, tzinfo=UTC)
+async def test_a_time_of_creation_with_another_zone_is_the_same_moment(
+    directories: Directories,
+) -> None:
+    directories.rules.write_text(
+        more("ghcr-api", "ghcr.io/acme/api", "acme/api") + "created = 2026-11-02T12:00:00.5+02:00\n"
+    )
+    assert (await opened(directories)).rules.get("ghcr-api").created == datetime(
+        2026, 11, 2, 10, tzinfo=UTC
+    )
 
 
-async def test_the_name_of_a_credential_set_may_be_written_in_any_case(directories: Directories) -> None:
+async def test_the_name_of_a_credential_set_may_be_written_in_any_case(
+    directories: Directories,
+) -> None:
     directories.credentials.write_text(CREDENTIALS_TOML)
     directories.rules.write_text(RULES_TOML.replace('"hub-login"', '"HUB-Login"'))
     assert (await opened(directories)).rules.get("hub-library").credential_set == "hub-login"
 
 
-async def refused_edit(documents: Documents, file: Path, text: str, existing: tuple[str, ...] = ()) -> DocumentInvalid:
-    """The problem after an edit that can't be taken, after a look that the last good state stays and that the edit is not written over."""
+async def refused_edit(
+    documents: Documents, file: Path, text: str, existing: tuple[str, ...] = ()
+) -> DocumentInvalid:
+    """The problem after an edit that can't be taken, after a look that the last good state stays
+    and that the edit is not written over."""
     rules, sets = documents.rules, documents.credential_sets
     edit(file, text)
     assert not await documents.reload_if_changed(existing)
@@ -389,16 +474,76 @@ async def refused_edit(documents: Documents, file: Path, text: str, existing: tu
             "lies inside the target library/* of rule hub-library",
             "CacheRuleTargetOverlap",
         ),
-        (RULES_TOML + more("HUB-library", "ghcr.io/a/b", "b"), 8, "rule HUB-library", "already", "CacheRuleAlreadyExists"),
-        (RULES_TOML.replace("hub-login", "hub-other"), 1, "rule hub-library", "no credential set hub-other", "CredentialSetNotFound"),
-        (RULES_TOML.replace('credential_set = "hub-login"\n', ""), 1, "rule hub-library", "without credentials", "EnforceDockerAuthentication"),
-        (RULES_TOML.replace("docker.io", "registry.example.com"), 1, "rule hub-library", "Unsupported upstream", "UpstreamNotSupported"),
-        (RULES_TOML.replace("source_repository", "source_repo"), 3, "rule hub-library", "Did you mean source_repository?", "DocumentInvalid"),
-        (RULES_TOML.replace('target_repository = "library/*"\n', ""), 1, "rule hub-library", "The key target_repository is missing", "DocumentInvalid"),
-        (RULES_TOML.replace('"library/*"', "5"), 4, "rule hub-library", "The value of target_repository does not fit", "DocumentInvalid"),
-        (RULES_TOML.replace("2026-11-02T10:00:00Z", "2026-11-02"), 6, "rule hub-library", "The value of created does not fit", "DocumentInvalid"),
-        (RULES_TOML.replace("[[rules]]", "[[rule]]"), 1, None, "Did you mean rules?", "DocumentInvalid"),
-        (RULES_TOML.replace("[[rules]]", "[rules]"), 1, None, "Write each rule below a line [[rules]]", "DocumentInvalid"),
+        (
+            RULES_TOML + more("HUB-library", "ghcr.io/a/b", "b"),
+            8,
+            "rule HUB-library",
+            "already",
+            "CacheRuleAlreadyExists",
+        ),
+        (
+            RULES_TOML.replace("hub-login", "hub-other"),
+            1,
+            "rule hub-library",
+            "no credential set hub-other",
+            "CredentialSetNotFound",
+        ),
+        (
+            RULES_TOML.replace('credential_set = "hub-login"\n', ""),
+            1,
+            "rule hub-library",
+            "without credentials",
+            "EnforceDockerAuthentication",
+        ),
+        (
+            RULES_TOML.replace("docker.io", "registry.example.com"),
+            1,
+            "rule hub-library",
+            "Unsupported upstream",
+            "UpstreamNotSupported",
+        ),
+        (
+            RULES_TOML.replace("source_repository", "source_repo"),
+            3,
+            "rule hub-library",
+            "Did you mean source_repository?",
+            "DocumentInvalid",
+        ),
+        (
+            RULES_TOML.replace('target_repository = "library/*"\n', ""),
+            1,
+            "rule hub-library",
+            "The key target_repository is missing",
+            "DocumentInvalid",
+        ),
+        (
+            RULES_TOML.replace('"library/*"', "5"),
+            4,
+            "rule hub-library",
+            "The value of target_repository does not fit",
+            "DocumentInvalid",
+        ),
+        (
+            RULES_TOML.replace("2026-11-02T10:00:00Z", "2026-11-02"),
+            6,
+            "rule hub-library",
+            "The value of created does not fit",
+            "DocumentInvalid",
+        ),
+        (
+            RULES_TOML.replace("[[rules]]", "[[rule]]"),
+            1,
+            None,
+            "Did you mean rules?",
+            "DocumentInvalid",
+        ),
+        (
+            RULES_TOML.replace("[[rules]]", "[rules]"),
+            1,
+            None,
+            "Write each rule below a line [[rules]]",
+            "DocumentInvalid",
+        ),
         (RULES_TOML + "name = \n", 7, None, "It is not TOML", "DocumentInvalid"),
         (RULES_TOML.replace('"hub-library"', '""'), 1, None, "is missing", "InvalidResourceName"),
     ],
@@ -408,7 +553,12 @@ async def test_a_hand_edit_that_can_not_stand_is_refused_with_its_place(
 ) -> None:
     problem = await refused_edit(await with_both(directories), directories.rules, text)
     first = problem.problems[0]
-    assert (first.file, first.line, first.entry, first.code) == (directories.rules, line, entry, code)
+    assert (first.file, first.line, first.entry, first.code) == (
+        directories.rules,
+        line,
+        entry,
+        code,
+    )
     assert says in first.message
     assert str(directories.rules) in problem.message
     assert "stays in force" in problem.hint
@@ -418,16 +568,33 @@ async def test_a_hand_edit_that_can_not_stand_is_refused_with_its_place(
 async def test_all_problems_of_both_documents_are_told(directories: Directories) -> None:
     documents = await with_both(directories)
     edit(directories.rules, RULES_TOML + more("x", "ghcr.io/a:1", "A") + 'colour = "red"\n')
-    problem = await refused_edit(documents, directories.credentials, CREDENTIALS_TOML + "\n[[credential_sets]]\nname = 'y'\n")
-    assert [(each.file.name, each.code) for each in problem.problems] == [("rules.toml", "DocumentInvalid"), ("credentials.toml", "DocumentInvalid")]
+    problem = await refused_edit(
+        documents, directories.credentials, CREDENTIALS_TOML + "\n[[credential_sets]]\nname = 'y'\n"
+    )
+    assert [(each.file.name, each.code) for each in problem.problems] == [
+        ("rules.toml", "DocumentInvalid"),
+        ("credentials.toml", "DocumentInvalid"),
+    ]
     edit(directories.credentials, CREDENTIALS_TOML)
-    problem = await refused_edit(documents, directories.rules, RULES_TOML + more("x", "ghcr.io/a:1", "A"))
-    assert [each.code for each in problem.problems] == ["InvalidResourceName", "GenericRepositoryNameInvalid", "GenericRepositoryNameInvalid"]
+    problem = await refused_edit(
+        documents, directories.rules, RULES_TOML + more("x", "ghcr.io/a:1", "A")
+    )
+    assert [each.code for each in problem.problems] == [
+        "InvalidResourceName",
+        "GenericRepositoryNameInvalid",
+        "GenericRepositoryNameInvalid",
+    ]
     assert all(each.message in problem.message for each in problem.problems)
 
 
-async def test_of_very_many_problems_the_message_tells_some_and_the_number_of_the_rest(directories: Directories) -> None:
-    problem = await refused_edit(await with_both(directories), directories.rules, "".join(more("x", "ghcr.io/a/b", f"b{number}") for number in range(40)))
+async def test_of_very_many_problems_the_message_tells_some_and_the_number_of_the_rest(
+    directories: Directories,
+) -> None:
+    problem = await refused_edit(
+        await with_both(directories),
+        directories.rules,
+        "".join(more("x", "ghcr.io/a/b", f"b{number}") for number in range(40)),
+    )
     assert len(problem.problems) == 40
     assert "There are 35 more problems." in problem.what
     assert len(problem.message) < 2000
@@ -435,14 +602,25 @@ async def test_of_very_many_problems_the_message_tells_some_and_the_number_of_th
 
 async def test_more_than_a_thousand_rules_are_refused_as_a_whole(directories: Directories) -> None:
     problem = await refused_edit(
-        await with_both(directories), directories.rules, "".join(more(f"rule-{number}", f"ghcr.io/a/r{number}", f"r{number}") for number in range(1001))
+        await with_both(directories),
+        directories.rules,
+        "".join(
+            more(f"rule-{number}", f"ghcr.io/a/r{number}", f"r{number}") for number in range(1001)
+        ),
     )
-    assert [(each.code, each.line) for each in problem.problems] == [("CacheRuleLimitReached", None)]
+    assert [(each.code, each.line) for each in problem.problems] == [
+        ("CacheRuleLimitReached", None)
+    ]
 
 
-async def test_a_secret_in_the_place_of_its_identifier_is_not_repeated(directories: Directories) -> None:
+async def test_a_secret_in_the_place_of_its_identifier_is_not_repeated(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
-    for wrong in (CREDENTIALS_TOML.replace("env:HUB_USER", "hunter2"), CREDENTIALS_TOML.replace('"env:HUB_USER"', '["hunter2"]')):
+    for wrong in (
+        CREDENTIALS_TOML.replace("env:HUB_USER", "hunter2"),
+        CREDENTIALS_TOML.replace('"env:HUB_USER"', '["hunter2"]'),
+    ):
         problem = await refused_edit(documents, directories.credentials, wrong)
         assert "hunter2" not in problem.message
 
@@ -460,12 +638,16 @@ async def test_a_mended_document_is_in_force_again(directories: Directories) -> 
 async def test_another_problem_replaces_the_first(directories: Directories) -> None:
     documents = await with_both(directories)
     first = await refused_edit(documents, directories.rules, "nonsense")
-    second = await refused_edit(documents, directories.rules, RULES_TOML.replace("docker.io", "example.com"))
+    second = await refused_edit(
+        documents, directories.rules, RULES_TOML.replace("docker.io", "example.com")
+    )
     assert first is not second
     assert first.message != second.message
 
 
-async def test_a_new_rule_by_hand_must_not_have_a_target_that_exists_and_waits_until_it_is_gone(directories: Directories) -> None:
+async def test_a_new_rule_by_hand_must_not_have_a_target_that_exists_and_waits_until_it_is_gone(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
     text = RULES_TOML + more("ghcr-api", "ghcr.io/acme/api", "acme/api")
     problem = await refused_edit(documents, directories.rules, text, ("library/nginx", "acme/api"))
@@ -476,7 +658,9 @@ async def test_a_new_rule_by_hand_must_not_have_a_target_that_exists_and_waits_u
 
 
 @pytest.mark.parametrize("gone", [True, False])
-async def test_a_document_that_vanished_or_was_emptied_is_not_taken_for_an_order_to_delete(directories: Directories, gone: bool) -> None:
+async def test_a_document_that_vanished_or_was_emptied_is_not_taken_for_an_order_to_delete(
+    directories: Directories, gone: bool
+) -> None:
     documents = await with_both(directories)
     if gone:
         directories.rules.unlink()
@@ -491,7 +675,9 @@ async def test_a_document_that_vanished_or_was_emptied_is_not_taken_for_an_order
     assert names(documents) == []
 
 
-async def test_a_hand_edit_that_has_not_been_read_yet_is_not_written_over(directories: Directories) -> None:
+async def test_a_hand_edit_that_has_not_been_read_yet_is_not_written_over(
+    directories: Directories,
+) -> None:
     documents = await with_both(directories)
     text = RULES_TOML + more("ghcr-web", "ghcr.io/acme/web", "acme/web")
     edit(directories.rules, text)
@@ -508,7 +694,9 @@ async def test_a_hand_edit_that_has_not_been_read_yet_is_not_written_over(direct
 # At the start
 
 
-async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(directories: Directories) -> None:
+async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(
+    directories: Directories,
+) -> None:
     directories.rules.write_text(RULES_TOML)
     with pytest.raises(DocumentInvalid) as caught:
         await opened(directories)
@@ -530,7 +718,9 @@ async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(direc
     ],
     ids=["not text", "UTF-16", "not TOML", "too long", "too deep", "no list"],
 )
-async def test_a_document_that_can_not_be_read_stops_the_start_with_one_sentence(directories: Directories, content: bytes, says: str) -> None:
+async def test_a_document_that_can_not_be_read_stops_the_start_with_one_sentence(
+    directories: Directories, content: bytes, says: str
+) -> None:
     directories.rules.write_bytes(content)
     with pytest.raises(DocumentInvalid) as caught:
         await opened(directories)
@@ -544,26 +734,36 @@ async def test_a_directory_in_the_place_of_a_document_is_told(directories: Direc
         await opened(directories)
 
 
-async def test_a_document_of_another_user_leads_to_the_right_to_read_it(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_document_of_another_user_leads_to_the_right_to_read_it(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directories.rules.write_text("rules = []")
 
     def refused(file: Path) -> object:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(module, "_contents", refused)
-    with pytest.raises(DocumentInvalid, match=r"Permission denied\. Let the engine's user, .+, read it\."):
+    with pytest.raises(
+        DocumentInvalid, match=r"Permission denied\. Let the engine's user, .+, read it\."
+    ):
         await opened(directories)
 
 
 async def test_rules_written_as_inline_tables_are_read_too(directories: Directories) -> None:
-    directories.rules.write_text('rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a", target_repository = "a" }]')
+    directories.rules.write_text(
+        'rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a", target_repository = "a" }]'
+    )
     assert names(await opened(directories)) == ["ghcr-api"]
-    directories.rules.write_text('rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a:1", target_repository = "a" }]')
+    directories.rules.write_text(
+        'rules = [{ name = "ghcr-api", source_repository = "ghcr.io/a:1", target_repository = "a" }]'
+    )
     with pytest.raises(DocumentInvalid, match="rule ghcr-api: Repository name 'a:1'"):
         await opened(directories)
 
 
-async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_that_of_the_settings(directories: Directories) -> None:
+async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_that_of_the_settings(
+    directories: Directories,
+) -> None:
     documents = await opened(directories)
     made = await documents.create_rule(replace(GHCR_API, freshness="600"))
     assert made.freshness == 600
@@ -576,11 +776,22 @@ async def test_the_freshness_of_a_rule_is_kept_changed_and_left_out_where_it_is_
     assert "freshness" not in tomllib.loads(directories.rules.read_text())["rules"][0]
 
 
-@pytest.mark.parametrize(("written", "says"), [('"soon"', "is not a freshness"), ("-5", "lies between 0 and 365 days"), ("true", "does not fit")])
-async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(directories: Directories, written: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ('"soon"', "is not a freshness"),
+        ("-5", "lies between 0 and 365 days"),
+        ("true", "does not fit"),
+    ],
+)
+async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(
+    directories: Directories, written: str, says: str
+) -> None:
     documents = await opened(directories)
     await documents.create_rule(GHCR_API)
-    directories.rules.write_text(directories.rules.read_text().replace("created", f"freshness = {written}\ncreated"))
+    directories.rules.write_text(
+        directories.rules.read_text().replace("created", f"freshness = {written}\ncreated")
+    )
     assert not await documents.reload_if_changed()
     assert documents.problem is not None
     assert "rule ghcr-api" in documents.problem.message
@@ -588,10 +799,13 @@ async def test_a_freshness_by_hand_that_is_none_is_refused_with_its_place(direct
     assert documents.rules.get("ghcr-api").freshness is None
 
 
-# Configuration that others deliver (F78). What can't be written is in test_protected_configuration.py.
+# Configuration that others deliver (F78). What can't be written is in
+# test_protected_configuration.py.
 
 
-async def test_documents_that_an_orchestrator_swaps_by_a_link_are_picked_up(directories: Directories) -> None:
+async def test_documents_that_an_orchestrator_swaps_by_a_link_are_picked_up(
+    directories: Directories,
+) -> None:
     """A ConfigMap's ``..data``, and a store whose files all have the time 1."""
     for number, target in (("1", "one"), ("2", "two")):
         version = directories.config / f"..{number}"
@@ -609,14 +823,21 @@ async def test_documents_that_an_orchestrator_swaps_by_a_link_are_picked_up(dire
     assert directories.rules.is_symlink()
 
 
-async def test_a_link_that_leads_nowhere_stops_the_start_with_one_sentence(directories: Directories, tmp_path: Path) -> None:
+async def test_a_link_that_leads_nowhere_stops_the_start_with_one_sentence(
+    directories: Directories, tmp_path: Path
+) -> None:
     """A disk that is not mounted must not look like a rule book without rules."""
     directories.rules.symlink_to(tmp_path / "gone" / "rules.toml")
-    with pytest.raises(DocumentInvalid, match=r"rules\.toml: It is a link to .*gone/rules\.toml, and .*gone is not there\."):
+    with pytest.raises(
+        DocumentInvalid,
+        match=r"rules\.toml: It is a link to .*gone/rules\.toml, and .*gone is not there\.",
+    ):
         await opened(directories)
 
 
-async def test_a_link_to_a_file_that_is_not_yet_there_is_written_through(directories: Directories, tmp_path: Path) -> None:
+async def test_a_link_to_a_file_that_is_not_yet_there_is_written_through(
+    directories: Directories, tmp_path: Path
+) -> None:
     directories.rules.symlink_to(tmp_path / "rules.toml")
     documents = await opened(directories)
     await documents.create_rule(GHCR_API)
@@ -638,23 +859,36 @@ async def test_a_link_into_the_store_is_not_written_through_even_where_it_could_
     assert contents(tmp_path / "store" / "rules.toml") == "# empty\n"
 
 
-async def test_a_directory_that_is_not_yet_there_is_made_with_the_first_change(directories: Directories) -> None:
+async def test_a_directory_that_is_not_yet_there_is_made_with_the_first_change(
+    directories: Directories,
+) -> None:
     directories.config.rmdir()
     documents = await opened(directories)
     await documents.create_rule(GHCR_API)
     assert stat.S_IMODE(directories.config.stat().st_mode) == 0o700
 
 
-async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_written(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_changes_nothing_where_one_of_two_documents_can_not_be_written(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = await opened(directories)
-    monkeypatch.setattr(module, "_obstacle", lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None)
-    with pytest.raises(module.ConfigurationReadOnly, match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\."):
+    monkeypatch.setattr(
+        module,
+        "_obstacle",
+        lambda file: ("it is somebody's", "Edit it.") if file == directories.rules else None,
+    )
+    with pytest.raises(
+        module.ConfigurationReadOnly,
+        match=r"rules\.toml can't be written: it is somebody's\. Nothing is changed\. Edit it\.",
+    ):
         await documents.apply_import(CREDENTIALS_TOML + RULES_TOML)
     assert on_disk(directories) == {}
     assert (len(documents.rules), len(documents.credential_sets)) == (0, 0)
 
 
-async def test_an_import_is_taken_back_where_the_second_document_is_refused(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_is_taken_back_where_the_second_document_is_refused(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = await with_both(directories)
     before = on_disk(directories)
     replace_file = os.replace
@@ -665,7 +899,9 @@ async def test_an_import_is_taken_back_where_the_second_document_is_refused(dire
         replace_file(source, target)
 
     monkeypatch.setattr(os, "replace", refuse)
-    text = more("ghcr-api", "ghcr.io/acme/api", "acme/api") + CREDENTIALS_TOML.replace("hub-login", "ghcr-login").replace("docker.io", "ghcr.io")
+    text = more("ghcr-api", "ghcr.io/acme/api", "acme/api") + CREDENTIALS_TOML.replace(
+        "hub-login", "ghcr-login"
+    ).replace("docker.io", "ghcr.io")
     with pytest.raises(module.ConfigurationReadOnly, match="mounted alone"):
         await documents.apply_import(text)
     assert on_disk(directories) == before
@@ -682,12 +918,17 @@ async def test_documents_of_another_system_are_read(directories: Directories) ->
     assert [each.name for each in documents.credential_sets] == ["hub-login"]
 
 
-async def test_while_a_change_hangs_on_its_disk_others_are_refused_in_one_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_a_change_hangs_on_its_disk_others_are_refused_in_one_sentence(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F79: each of them held a thread, until pulls had none any more."""
     monkeypatch.setattr("entrepot.config.documents.LOCK_TIMEOUT", 0.01)
     documents = await opened(directories)
     documents._lock.acquire()
-    with pytest.raises(EngineError, match=rf"Another change has not been written to {directories.config} for 0\.01 s\. Look at the disk"):
+    with pytest.raises(
+        EngineError,
+        match=rf"Another change has not been written to {directories.config} for 0\.01 s\. Look at the disk",
+    ):
         await documents.delete_rule("example-library")
     documents._lock.release()
     with pytest.raises(CacheRuleNotFound):

@@ -27,7 +27,9 @@ def test_f68_an_engine_that_holds_the_lock_is_named_with_its_pid(directories: Di
 
 async def test_f68_an_engine_that_answers_is_named_with_its_socket(engine: Engine) -> None:
     async with answering(engine):
-        assert running_engine(engine.directories.lock) == RunningEngine(os.getpid(), engine.directories.socket)
+        assert running_engine(engine.directories.lock) == RunningEngine(
+            os.getpid(), engine.directories.socket
+        )
 
 
 def test_f68_a_shorter_record_replaces_a_longer_one(tmp_path: Path) -> None:
@@ -57,7 +59,19 @@ def test_f68_another_process_with_the_same_pid_is_no_engine(tmp_path: Path) -> N
     assert running_engine(lock) is None
 
 
-@pytest.mark.parametrize("content", ["", "1234", "[]", "null", '{"pid": "x"}', '{"pid": 1}', '{"pid": -1, "started": null, "socket": null}', "\xff" * 10_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "1234",
+        "[]",
+        "null",
+        '{"pid": "x"}',
+        '{"pid": 1}',
+        '{"pid": -1, "started": null, "socket": null}',
+        "\xff" * 10_000,
+    ],
+)
 def test_f68_a_lock_of_another_version_names_nobody(tmp_path: Path, content: str) -> None:
     lock = tmp_path / "lock"
     lock.write_text(content, encoding="latin-1")
@@ -76,19 +90,31 @@ async def test_f68_a_second_engine_is_told_the_pid_of_the_first(engine: Engine) 
             pass
 
 
-async def test_f68_a_second_engine_is_told_that_the_socket_of_the_first_is_gone(engine: Engine) -> None:
+async def test_f68_a_second_engine_is_told_that_the_socket_of_the_first_is_gone(
+    engine: Engine,
+) -> None:
     async with answering(engine):
         engine.directories.socket.unlink()
-        with pytest.raises(EngineError, match=r"Its socket .* is gone, and it makes it again within seconds"), only_engine(engine.directories):
+        with (
+            pytest.raises(
+                EngineError, match=r"Its socket .* is gone, and it makes it again within seconds"
+            ),
+            only_engine(engine.directories),
+        ):
             pass
 
 
-async def test_f68_a_second_engine_with_another_runtime_directory_is_told_the_socket(engine: Engine, tmp_path: Path) -> None:
+async def test_f68_a_second_engine_with_another_runtime_directory_is_told_the_socket(
+    engine: Engine, tmp_path: Path
+) -> None:
     d = engine.directories
     other = Directories(d.config, d.data, tmp_path / "elsewhere" / "entrepot", d.log)
     async with answering(engine):
         with (
-            pytest.raises(EngineError, match=rf"It answers on {d.socket}, and this user's socket is .*XDG_RUNTIME_DIR={d.runtime.parent} "),
+            pytest.raises(
+                EngineError,
+                match=rf"It answers on {d.socket}, and this user's socket is .*XDG_RUNTIME_DIR={d.runtime.parent} ",
+            ),
             only_engine(other),
         ):
             pass

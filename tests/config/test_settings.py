@@ -8,7 +8,16 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from entrepot.config.settings import SOCKET_PATH_LENGTH, Directories, ManagementOverTcp, Settings, SettingsInvalid, SizeLimit, parse_listen, parse_size_limit
+from entrepot.config.settings import (
+    SOCKET_PATH_LENGTH,
+    Directories,
+    ManagementOverTcp,
+    Settings,
+    SettingsInvalid,
+    SizeLimit,
+    parse_listen,
+    parse_size_limit,
+)
 from entrepot.core.registries import DeclaredUpstream, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.errors import EngineError
@@ -69,11 +78,19 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         low_water=0.85,
         manifest_limit=8 * 1024**2,
         upstreams=(
-            DeclaredUpstream("registry.example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com", ("https://auth.example.net",)),
+            DeclaredUpstream(
+                "registry.example.com",
+                "Ours",
+                SignIn.REQUIRED,
+                "https://mirror.example.com",
+                ("https://auth.example.net",),
+            ),
             DeclaredUpstream("docker.io", endpoint="http://127.0.0.1:5002"),
         ),
     )
-    assert SourceRegistries(settings.upstreams).find("docker.io").endpoint == "http://127.0.0.1:5002"
+    assert (
+        SourceRegistries(settings.upstreams).find("docker.io").endpoint == "http://127.0.0.1:5002"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,12 +106,16 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (4096, 1000, 4096),
     ],
 )
-def test_a_size_limit_is_a_share_of_the_file_system_or_a_size(value: str | int, total: int, limit: int) -> None:
+def test_a_size_limit_is_a_share_of_the_file_system_or_a_size(
+    value: str | int, total: int, limit: int
+) -> None:
     assert parse_size_limit(value).within(total) == limit
 
 
 def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_bytes(b'\xef\xbb\xbflisten = "0.0.0.0:5000"\r\nfreshness = 1\r\n')
+    (tmp_path / "settings.toml").write_bytes(
+        b'\xef\xbb\xbflisten = "0.0.0.0:5000"\r\nfreshness = 1\r\n'
+    )
     assert Settings.load(tmp_path / "settings.toml").freshness == 1
 
 
@@ -107,18 +128,58 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("freshness = inf", 1, "freshness", "lies between 0 and 365 days"),
         ("freshness = nan", 1, "freshness", "lies between 0 and 365 days"),
         ('freshness = "soon"', 1, "freshness", 'Write "always", "never", or an interval'),
-        ('freshness = 1\nca_file = "no-such.pem"', 2, "ca_file", "can't be read: No such file or directory. Put the file there, or correct ca_file."),
-        ('ca_file = "settings.toml"', 1, "ca_file", "holds no certificates that can be read. Put one certificate or more there in PEM format"),
+        (
+            'freshness = 1\nca_file = "no-such.pem"',
+            2,
+            "ca_file",
+            "can't be read: No such file or directory. Put the file there, or correct ca_file.",
+        ),
+        (
+            'ca_file = "settings.toml"',
+            1,
+            "ca_file",
+            "holds no certificates that can be read. Put one certificate or more there in PEM format",
+        ),
         ("freshness = true", 1, "freshness", "expected float"),
         ("read_only = 1", 1, "read_only", "expected bool"),
         ("management = 1", 1, "management", "is not a table. Write [management]"),
         ('[management]\nlisten = "127.0.0.1:1"', 1, None, "token_file"),
-        ('[management]\nlisten = "127.0.0.1:1"\ntokenfile = "x"', 3, "tokenfile", "Did you mean token_file?"),
-        ('[management]\nlisten = "here"\ntoken_file = "x"', 2, "listen", "is not an address to listen on"),
-        ('freshness = 1\n[management]\nlisten = "0.0.0.0:1"\ntoken_file = "x"', 3, "listen", "Without TLS the token could be read by everyone"),
-        ('[management]\ntoken_file = "x"\nlisten = "a.example.com:1"', 3, "listen", "Give certificate and key. Only on 127.0.0.1 and [::1]"),
-        ('[management]\nlisten = "[::]:1"\ntoken_file = "x"\nkey = "k"', 4, "key", "There is no certificate beside the key."),
-        ('[management]\nlisten = "[::]:1"\ntoken_file = "x"\ncertificate = "c"\nkey = "k"', 4, "certificate", "can't be read: No such file"),
+        (
+            '[management]\nlisten = "127.0.0.1:1"\ntokenfile = "x"',
+            3,
+            "tokenfile",
+            "Did you mean token_file?",
+        ),
+        (
+            '[management]\nlisten = "here"\ntoken_file = "x"',
+            2,
+            "listen",
+            "is not an address to listen on",
+        ),
+        (
+            'freshness = 1\n[management]\nlisten = "0.0.0.0:1"\ntoken_file = "x"',
+            3,
+            "listen",
+            "Without TLS the token could be read by everyone",
+        ),
+        (
+            '[management]\ntoken_file = "x"\nlisten = "a.example.com:1"',
+            3,
+            "listen",
+            "Give certificate and key. Only on 127.0.0.1 and [::1]",
+        ),
+        (
+            '[management]\nlisten = "[::]:1"\ntoken_file = "x"\nkey = "k"',
+            4,
+            "key",
+            "There is no certificate beside the key.",
+        ),
+        (
+            '[management]\nlisten = "[::]:1"\ntoken_file = "x"\ncertificate = "c"\nkey = "k"',
+            4,
+            "certificate",
+            "can't be read: No such file",
+        ),
         ('read_timeout = "5"', 1, "read_timeout", "expected float"),
         ("connect_timeout = 0", 1, "connect_timeout", "does not fit"),
         ("parallel_per_source = 0", 1, "parallel_per_source", "does not fit"),
@@ -128,7 +189,12 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("size_limit = -5", 1, "size_limit", "does not fit"),
         ("size_limit = true", 1, "size_limit", "does not fit"),
         ("size_limit = 0.8", 1, "size_limit", "does not fit"),
-        ('freshness = 1\nsize_limit = "a lot"', 2, "size_limit", 'Write "80 %" for a share of the file system'),
+        (
+            'freshness = 1\nsize_limit = "a lot"',
+            2,
+            "size_limit",
+            'Write "80 %" for a share of the file system',
+        ),
         ('size_limit = "120 %"', 1, "size_limit", "goes up to 100 %"),
         ('size_limit = "0 %"', 1, "size_limit", "above 0 %"),
         ('size_limit = "0 GB"', 1, "size_limit", "leaves no room"),
@@ -147,31 +213,73 @@ def test_a_file_with_the_marks_of_other_systems_is_read(tmp_path: Path) -> None:
         ("x = [" * 2000, None, None, ""),
         ("upstreams = 3", 1, "upstreams", "not a table"),
         ('[upstreams]\n"registry.example.com" = 3', 2, "upstreams", "not a table"),
-        ("[upstreams.registry.example.com]\nname = 'x'", None, "upstreams", "without quotation marks"),
-        ('[upstreams."r.example.com"]\nname = "x"\nsignin = "none"', 3, "signin", "Did you mean sign_in?"),
+        (
+            "[upstreams.registry.example.com]\nname = 'x'",
+            None,
+            "upstreams",
+            "without quotation marks",
+        ),
+        (
+            '[upstreams."r.example.com"]\nname = "x"\nsignin = "none"',
+            3,
+            "signin",
+            "Did you mean sign_in?",
+        ),
         ('[upstreams."r.example.com"]\nsign_in = "never"', 2, "sign_in", "does not fit"),
         ('[upstreams."r.example.com"]\nname = ""', 2, "name", "does not fit"),
-        ('[upstreams."r.example.com"]\nendpoint = "mirror"', 2, "endpoint", "not the address of a registry"),
+        (
+            '[upstreams."r.example.com"]\nendpoint = "mirror"',
+            2,
+            "endpoint",
+            "not the address of a registry",
+        ),
         ('[upstreams."r.example.com"]\nendpoint = "http://10.0.0.1"', 2, "endpoint", "in clear"),
-        ('[upstreams."r.example.com"]\nname = "x"\nrealms = ["https://a.example.com/jwt"]', 3, "realms", "not the address of a host"),
-        ('[upstreams."r.example.com"]\nrealms = "https://a.example.com"', 2, "realms", "does not fit"),
+        (
+            '[upstreams."r.example.com"]\nname = "x"\nrealms = ["https://a.example.com/jwt"]',
+            3,
+            "realms",
+            "not the address of a host",
+        ),
+        (
+            '[upstreams."r.example.com"]\nrealms = "https://a.example.com"',
+            2,
+            "realms",
+            "does not fit",
+        ),
         ('[upstreams."https://r.example.com"]', 1, "login_server", "no https:// in front"),
-        ('[upstreams."docker.io"]\n[upstreams."index.docker.io"]', 2, "upstreams", "declared twice"),
+        (
+            '[upstreams."docker.io"]\n[upstreams."index.docker.io"]',
+            2,
+            "upstreams",
+            "declared twice",
+        ),
     ],
 )
-def test_what_can_not_be_used_is_told_with_its_line_and_key(tmp_path: Path, text: str, line: int | None, key: str | None, says: str) -> None:
+def test_what_can_not_be_used_is_told_with_its_line_and_key(
+    tmp_path: Path, text: str, line: int | None, key: str | None, says: str
+) -> None:
     error = refused(tmp_path, text)
     assert (error.code, error.field) == ("SettingsInvalid", key)
     assert says in error.message
-    assert (f"settings.toml, line {line}:" in error.what) if line else ("settings.toml:" in error.what or ", line" in error.what)
+    assert (
+        (f"settings.toml, line {line}:" in error.what)
+        if line
+        else ("settings.toml:" in error.what or ", line" in error.what)
+    )
 
 
-def test_management_over_tcp_and_reading_only_are_off_until_they_are_asked_for(tmp_path: Path) -> None:
+def test_management_over_tcp_and_reading_only_are_off_until_they_are_asked_for(
+    tmp_path: Path,
+) -> None:
     assert (Settings().read_only, Settings().management) == (False, None)
     path = tmp_path / "settings.toml"
-    path.write_text('read_only = true\n[management]\nlisten = "[::1]:5001"\ntoken_file = "~/token"\n')
+    path.write_text(
+        'read_only = true\n[management]\nlisten = "[::1]:5001"\ntoken_file = "~/token"\n'
+    )
     settings = Settings.load(path)
-    assert settings == Settings(read_only=True, management=ManagementOverTcp("[::1]:5001", Path.home() / "token"))
+    assert settings == Settings(
+        read_only=True, management=ManagementOverTcp("[::1]:5001", Path.home() / "token")
+    )
     assert settings.management is not None
     assert settings.management.shown == "http://[::1]:5001"
 
@@ -180,13 +288,19 @@ def test_management_over_tls_finds_its_files_beside_the_settings(tmp_path: Path)
     Authority(tmp_path).server("localhost")
     (tmp_path / "localhost.pem").chmod(0o640)
     path = tmp_path / "settings.toml"
-    path.write_text('[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "localhost.pem"\nkey = "localhost.pem"\n')
+    path.write_text(
+        '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "localhost.pem"\nkey = "localhost.pem"\n'
+    )
     found = Settings.load(path).management
-    assert found == ManagementOverTcp("0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem")
+    assert found == ManagementOverTcp(
+        "0.0.0.0:5001", tmp_path / "token", tmp_path / "localhost.pem", tmp_path / "localhost.pem"
+    )
     assert found.shown == "https://0.0.0.0:5001"
 
 
-def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(tmp_path: Path, open_directory: Path) -> None:
+def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(
+    tmp_path: Path, open_directory: Path
+) -> None:
     """F71."""
     Authority(tmp_path).server("localhost")
     (tmp_path / "localhost.pem").chmod(0o644)
@@ -196,20 +310,31 @@ def test_a_key_is_closed_to_others_by_its_mode_or_by_its_place(tmp_path: Path, o
     assert Settings.load(path).management is not None
     shutil.copy(tmp_path / "localhost.pem", open_directory)
     path.write_text(written.format(open_directory))
-    with pytest.raises(SettingsInvalid, match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)\. Run: chmod 640 "):
+    with pytest.raises(
+        SettingsInvalid,
+        match=r"line 5: In management: The key in .* is open to every user of this machine \(mode 0644\)\. Run: chmod 640 ",
+    ):
         Settings.load(path)
     (open_directory / "localhost.pem").chmod(0o640)
     assert Settings.load(path).management is not None
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("certificate", "certificate is UTF-16 text: save it as UTF-8"), ("key", "key is in DER format: convert it to PEM")]
+    ("name", "says"),
+    [
+        ("certificate", "certificate is UTF-16 text: save it as UTF-8"),
+        ("key", "key is in DER format: convert it to PEM"),
+    ],
 )
-def test_a_key_pair_in_a_format_that_no_server_takes_is_named(name: str, says: str, tmp_path: Path) -> None:
+def test_a_key_pair_in_a_format_that_no_server_takes_is_named(
+    name: str, says: str, tmp_path: Path
+) -> None:
     """F87."""
     Authority(tmp_path).server("localhost")
     pem = (tmp_path / "localhost.pem").read_bytes()
-    (tmp_path / "certificate").write_bytes(pem.decode().encode("utf-16") if name == "certificate" else pem)
+    (tmp_path / "certificate").write_bytes(
+        pem.decode().encode("utf-16") if name == "certificate" else pem
+    )
     (tmp_path / "key").write_bytes(b"\x30\x82\x01\x00" if name == "key" else pem)
     text = '[management]\nlisten = "0.0.0.0:5001"\ntoken_file = "token"\ncertificate = "certificate"\nkey = "key"\n'
     assert says in refused(tmp_path, text).message
@@ -223,7 +348,9 @@ def test_a_key_pair_in_a_format_that_no_server_takes_is_named(name: str, says: s
         ("ABCDEFGHIJKLMNOPQRSTUVWXYZ".encode("utf-16"), None),
     ],
 )
-def test_a_token_is_read_as_editors_write_it(content: bytes, token: str | None, tmp_path: Path) -> None:
+def test_a_token_is_read_as_editors_write_it(
+    content: bytes, token: str | None, tmp_path: Path
+) -> None:
     """F87."""
     (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_bytes(content)
@@ -231,18 +358,28 @@ def test_a_token_is_read_as_editors_write_it(content: bytes, token: str | None, 
     if token is not None:
         assert management.token() == token
         return
-    with pytest.raises(SettingsInvalid, match=r"token is not UTF-8 text but UTF-16\. Save it as plain UTF-8 text"):
+    with pytest.raises(
+        SettingsInvalid, match=r"token is not UTF-8 text but UTF-16\. Save it as plain UTF-8 text"
+    ):
         management.token()
 
 
 def test_a_home_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
     """F78."""
     message = refused(tmp_path, 'ca_file = "~no-such-user/ca.pem"\n').message
-    assert "line 1: '~no-such-user/ca.pem' begins with a home directory that is not known. Write the whole path." in message
+    assert (
+        "line 1: '~no-such-user/ca.pem' begins with a home directory that is not known. Write the whole path."
+        in message
+    )
 
 
 def test_a_password_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:
-    assert "hunter2" not in refused(tmp_path, '[upstreams."r.example.com"]\nendpoint = "https://me:hunter2@r.example.com"').message
+    assert (
+        "hunter2"
+        not in refused(
+            tmp_path, '[upstreams."r.example.com"]\nendpoint = "https://me:hunter2@r.example.com"'
+        ).message
+    )
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -273,7 +410,20 @@ def test_an_address_to_listen_on_is_host_and_port(text: str, host: str, port: in
 
 @pytest.mark.parametrize(
     "text",
-    ["", "5000", ":5000", "localhost", "localhost:", "::1:5000", "[::1]", "localhost:65536", "localhost:-1", "localhost:x", "http://localhost:5000", "a b:1"],
+    [
+        "",
+        "5000",
+        ":5000",
+        "localhost",
+        "localhost:",
+        "::1:5000",
+        "[::1]",
+        "localhost:65536",
+        "localhost:-1",
+        "localhost:x",
+        "http://localhost:5000",
+        "a b:1",
+    ],
 )
 def test_what_is_not_an_address_to_listen_on_is_refused(text: str) -> None:
     with pytest.raises(SettingsInvalid) as caught:
@@ -281,7 +431,9 @@ def test_what_is_not_an_address_to_listen_on_is_refused(text: str) -> None:
     assert caught.value.field == "listen"
 
 
-def test_every_directory_follows_the_variables_of_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_directory_follows_the_variables_of_xdg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"):
         monkeypatch.setenv(f"XDG_{variable}", str(tmp_path / variable))
     directories = Directories.of_user()
@@ -293,7 +445,9 @@ def test_every_directory_follows_the_variables_of_xdg(tmp_path: Path, monkeypatc
     assert directories.runtime.is_dir()
 
 
-def test_a_runtime_directory_of_another_mode_is_followed_too_and_ours_below_it_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_directory_of_another_mode_is_followed_too_and_ours_below_it_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "shared").mkdir(mode=0o755)
     for variable in ("CONFIG_HOME", "DATA_HOME", "STATE_HOME"):
         monkeypatch.setenv(f"XDG_{variable}", str(tmp_path))
@@ -305,7 +459,9 @@ def test_a_runtime_directory_of_another_mode_is_followed_too_and_ours_below_it_i
 
 
 @pytest.mark.parametrize("value", [None, "", "relative/path"])
-def test_without_a_usable_variable_the_platform_decides(value: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_usable_variable_the_platform_decides(
+    value: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(variable, raising=False)
@@ -318,7 +474,9 @@ def test_without_a_usable_variable_the_platform_decides(value: str | None, monke
     assert directories.runtime.name == "entrepot"
 
 
-def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_without_a_place_for_the_socket_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
 
     def refuse(*arguments: object, **named: object) -> Path:
@@ -330,9 +488,14 @@ def test_a_platform_without_a_place_for_the_socket_is_one_sentence(monkeypatch: 
     assert caught.value.message.count("XDG_RUNTIME_DIR") == 1
 
 
-@pytest.mark.parametrize("answer", [Path("~/.config/entrepot"), RuntimeError("could not determine the home directory")])
-def test_a_user_without_a_home_directory_is_one_sentence(answer: Path | RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F78: older versions of platformdirs give the path as it stands, and it would be made below the current directory."""
+@pytest.mark.parametrize(
+    "answer", [Path("~/.config/entrepot"), RuntimeError("could not determine the home directory")]
+)
+def test_a_user_without_a_home_directory_is_one_sentence(
+    answer: Path | RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F78: older versions of platformdirs give the path as it stands, and it would be made below
+    the current directory."""
     monkeypatch.setenv("XDG_DATA_HOME", "/srv")
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
@@ -343,7 +506,10 @@ def test_a_user_without_a_home_directory_is_one_sentence(answer: Path | RuntimeE
         return answer
 
     monkeypatch.setattr(platformdirs, "user_config_path", config_path)
-    with pytest.raises(EngineError, match=r"has no home directory\. Set HOME, or each of XDG_CONFIG_HOME, XDG_STATE_HOME to a directory"):
+    with pytest.raises(
+        EngineError,
+        match=r"has no home directory\. Set HOME, or each of XDG_CONFIG_HOME, XDG_STATE_HOME to a directory",
+    ):
         Directories.of_user()
 
 
@@ -359,7 +525,9 @@ def test_all_directories_can_be_put_below_one(tmp_path: Path) -> None:
     assert all(each.is_relative_to(tmp_path) for each in everything)
 
 
-def test_making_directories_twice_changes_nothing_but_an_open_runtime_directory(tmp_path: Path) -> None:
+def test_making_directories_twice_changes_nothing_but_an_open_runtime_directory(
+    tmp_path: Path,
+) -> None:
     directories = Directories.under(tmp_path)
     directories.make()
     directories.runtime.chmod(0o755)
@@ -381,13 +549,17 @@ def test_a_directory_that_can_not_be_created_is_one_sentence(tmp_path: Path) -> 
         Directories.under(tmp_path / "file" / "below").make()
 
 
-def test_a_directory_that_can_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_can_not_be_read_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: "data" not in str(path.name))
     with pytest.raises(EngineError, match=r"data can't be read.*XDG_DATA_HOME"):
         Directories.under(tmp_path).make()
 
 
-def test_only_the_directory_of_the_socket_has_to_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_directory_of_the_socket_has_to_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S19: a cache on a disk that can only be read serves what it has."""
     Directories.under(tmp_path).make()
     monkeypatch.setattr(os, "access", lambda path, mode: path.name == "run" or not mode & os.W_OK)
@@ -397,7 +569,9 @@ def test_only_the_directory_of_the_socket_has_to_be_writable(tmp_path: Path, mon
         Directories.under(tmp_path).make()
 
 
-def test_a_runtime_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_directory_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(EngineError, match="belongs to another user"):
         Directories.under(tmp_path).make()

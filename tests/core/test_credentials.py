@@ -7,19 +7,31 @@ from typing import Any
 
 import pytest
 
-from entrepot.core.credentials import CredentialBook, CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetsInvalid, parse_name
+from entrepot.core.credentials import (
+    CredentialBook,
+    CredentialHealth,
+    CredentialSet,
+    CredentialSetDraft,
+    CredentialSetsInvalid,
+    parse_name,
+)
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.states import HealthStatus
 from entrepot.errors import NameInvalid, NotFound, Refusal
 from entrepot.secrets import SecretIdentifier
 
-EXAMPLES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text())
+EXAMPLES: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "data" / "swagger-examples-2023-01-01-preview.json").read_text()
+)
 NOW = datetime(2026, 11, 2, 10, tzinfo=UTC)
 REGISTRIES = SourceRegistries()
 
 
 def draft(
-    name: str | None = "hub-login", login_server: str | None = "docker.io", username: str | None = "env:U", password: str | None = "env:P"
+    name: str | None = "hub-login",
+    login_server: str | None = "docker.io",
+    username: str | None = "env:U",
+    password: str | None = "env:P",
 ) -> CredentialSetDraft:
     return CredentialSetDraft(name, login_server, username, password)
 
@@ -35,15 +47,27 @@ def refused(book: CredentialBook, wrong: CredentialSetDraft) -> Refusal:
         book.check(wrong)
     assert list(book) == before
     refusal = caught.value
-    judged = CredentialSetDraft(wrong.name or "", wrong.login_server or "", wrong.username_id or "", wrong.password_id or "")
-    assert (refusal.code, refusal.message, refusal.field) in [(each.code, each.message, each.field) for each in book.problems(judged).problems]
+    judged = CredentialSetDraft(
+        wrong.name or "", wrong.login_server or "", wrong.username_id or "", wrong.password_id or ""
+    )
+    assert (refusal.code, refusal.message, refusal.field) in [
+        (each.code, each.message, each.field) for each in book.problems(judged).problems
+    ]
     assert refusal.hint, "a refusal says what to do"
     return refusal
 
 
 def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
-    made = CredentialBook(REGISTRIES).check(draft("Hub-Login", "index.docker.io", "ENV:U", "file:///run/p"), created=NOW)
-    assert made == CredentialSet("Hub-Login", "docker.io", SecretIdentifier("env", "U"), SecretIdentifier("file", "/run/p"), NOW)
+    made = CredentialBook(REGISTRIES).check(
+        draft("Hub-Login", "index.docker.io", "ENV:U", "file:///run/p"), created=NOW
+    )
+    assert made == CredentialSet(
+        "Hub-Login",
+        "docker.io",
+        SecretIdentifier("env", "U"),
+        SecretIdentifier("file", "/run/p"),
+        NOW,
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +92,9 @@ def test_a_credential_set_is_made_of_identifiers_in_their_normal_form() -> None:
         (draft(password="keyring:x"), "SecretIdentifierInvalid", "passwordSecretIdentifier"),
     ],
 )
-def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(wrong: CredentialSetDraft, code: str, field: str) -> None:
+def test_a_credential_set_that_can_not_stand_is_refused_for_its_field(
+    wrong: CredentialSetDraft, code: str, field: str
+) -> None:
     refusal = refused(book_of(draft("existing")), wrong)
     assert (refusal.code, refusal.field) == (code, field)
     assert "hunter2" not in refusal.message
@@ -78,9 +104,17 @@ def test_the_vault_of_acrs_own_example_is_taken() -> None:
     properties = EXAMPLES["CredentialSetCreate"]["body"]["properties"]
     credential = properties["authCredentials"][0]
     made = CredentialBook(REGISTRIES).check(
-        CredentialSetDraft("myCredentialSet", properties["loginServer"], credential["usernameSecretIdentifier"], credential["passwordSecretIdentifier"])
+        CredentialSetDraft(
+            "myCredentialSet",
+            properties["loginServer"],
+            credential["usernameSecretIdentifier"],
+            credential["passwordSecretIdentifier"],
+        )
     )
-    assert (str(made.username), str(made.password)) == ("https://myvault.vault.azure.net/secrets/username", "https://myvault.vault.azure.net/secrets/password")
+    assert (str(made.username), str(made.password)) == (
+        "https://myvault.vault.azure.net/secrets/username",
+        "https://myvault.vault.azure.net/secrets/password",
+    )
 
 
 def test_all_problems_of_a_draft_are_told_and_what_is_left_out_is_not_judged() -> None:
@@ -97,7 +131,11 @@ def test_all_problems_of_a_draft_are_told_and_what_is_left_out_is_not_judged() -
 def test_only_the_identifiers_of_a_credential_set_can_change() -> None:
     book = book_of(draft())
     changed = book.with_identifiers("HUB-login", password_id="file:/run/p").get("hub-login")
-    assert (str(changed.username), str(changed.password), changed.created) == ("env:U", "file:/run/p", NOW)
+    assert (str(changed.username), str(changed.password), changed.created) == (
+        "env:U",
+        "file:/run/p",
+        NOW,
+    )
     assert str(book.get("hub-login").password) == "env:P"
     with pytest.raises(Refusal) as caught:
         book.with_identifiers("hub-login", username_id="somebody")
@@ -153,7 +191,10 @@ def test_the_health_of_a_set_is_unknown_until_somebody_tried() -> None:
     assert CredentialHealth().status is HealthStatus.UNKNOWN
 
 
-@pytest.mark.parametrize(("name", "reason"), [("abc", "3 characters"), ("日本語rule", "'日' and '本' and '語'"), ("team/app", "'/'")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("abc", "3 characters"), ("日本語rule", "'日' and '本' and '語'"), ("team/app", "'/'")],
+)
 def test_what_is_no_name_is_refused_with_the_reason(name: str, reason: str) -> None:
     with pytest.raises(NameInvalid, match=rf"this one has {reason}\."):
         parse_name(name, "cache rule")

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrepot.core.freshness import ALWAYS, LONGEST, NEVER, FreshnessInvalid, freshness_text, parse_freshness, parse_optional_freshness
+from entrepot.core.freshness import (
+    ALWAYS,
+    LONGEST,
+    NEVER,
+    FreshnessInvalid,
+    freshness_text,
+    parse_freshness,
+    parse_optional_freshness,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +36,9 @@ def test_a_freshness_is_read(written: str | float, seconds: float) -> None:
     assert parse_freshness(written) == seconds
 
 
-@pytest.mark.parametrize("written", ["", "soon", "-1", "10 weeks", "1 2", -1, LONGEST + 1, "366 d", float("nan")])
+@pytest.mark.parametrize(
+    "written", ["", "soon", "-1", "10 weeks", "1 2", -1, LONGEST + 1, "366 d", float("nan")]
+)
 def test_what_is_no_freshness_is_refused_with_what_to_write(written: str | float) -> None:
     with pytest.raises(FreshnessInvalid) as refused:
         parse_freshness(written)
@@ -47,4 +57,11 @@ def test_what_is_shown_is_read_back_as_the_same(seconds: int) -> None:
 
 
 def test_the_largest_unit_that_fits_is_shown() -> None:
-    assert [freshness_text(each) for each in (ALWAYS, NEVER, 45, 300, 7200, 86_400)] == ["always", "never", "45 s", "5 min", "2 h", "1 d"]
+    assert [freshness_text(each) for each in (ALWAYS, NEVER, 45, 300, 7200, 86_400)] == [
+        "always",
+        "never",
+        "45 s",
+        "5 min",
+        "2 h",
+        "1 d",
+    ]

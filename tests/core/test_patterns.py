@@ -7,7 +7,9 @@ from entrepot.core.registries import DeclaredUpstream, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.errors import RepositoryNameInvalid
 
-REGISTRIES = SourceRegistries([DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")])
+REGISTRIES = SourceRegistries(
+    [DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")]
+)
 
 
 @pytest.mark.parametrize(
@@ -25,9 +27,16 @@ REGISTRIES = SourceRegistries([DeclaredUpstream("localhost:5001", sign_in=SignIn
         ("localhost:5001/nginx", "localhost:5001/nginx", "localhost:5001", "nginx", False),
     ],
 )
-def test_a_source_is_read_in_its_normal_form(typed: str, written: str, login_server: str, path: str, wildcard: bool) -> None:
+def test_a_source_is_read_in_its_normal_form(
+    typed: str, written: str, login_server: str, path: str, wildcard: bool
+) -> None:
     source = SourceRepository.parse(typed, REGISTRIES)
-    assert (str(source), source.login_server, source.path, source.wildcard) == (written, login_server, path, wildcard)
+    assert (str(source), source.login_server, source.path, source.wildcard) == (
+        written,
+        login_server,
+        path,
+        wildcard,
+    )
     assert SourceRepository.parse(str(source), REGISTRIES) == source
 
 
@@ -58,7 +67,9 @@ def test_a_target_is_read(typed: str, path: str, wildcard: bool) -> None:
         ("x", "x/y", False),
     ],
 )
-def test_a_target_covers_what_lies_below_its_wildcard(target: str, repository: str, covers: bool) -> None:
+def test_a_target_covers_what_lies_below_its_wildcard(
+    target: str, repository: str, covers: bool
+) -> None:
     assert Target.parse(target).covers(repository) is covers
     assert list(Target.parse(target).covered([repository])) == ([repository] if covers else [])
 

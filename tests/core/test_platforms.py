@@ -1,4 +1,5 @@
-"""The names of platforms, and which image runs where (F74): containerd's own cases, and what people and tools write."""
+"""The names of platforms, and which image runs where (F74): containerd's own cases, and what people
+and tools write."""
 
 from __future__ import annotations
 
@@ -114,7 +115,11 @@ def chosen(wanted: str, *offered: str) -> str | None:
     ("wanted", "runs", "not_there"),
     [
         # containerd/platforms, compare_test.go, TestOnly.
-        ("linux/amd64", "linux/amd64 linux/386", "linux/amd64/v2 linux/arm/v7 linux/arm64 windows/amd64"),
+        (
+            "linux/amd64",
+            "linux/amd64 linux/386",
+            "linux/amd64/v2 linux/arm/v7 linux/arm64 windows/amd64",
+        ),
         (
             "linux/amd64/v2",
             "linux/amd64/v2 linux/amd64/v1 linux/amd64 linux/386",
@@ -131,7 +136,11 @@ def chosen(wanted: str, *offered: str) -> str | None:
             "linux/arm/v8 linux/arm/v7 linux/arm linux/arm/v6 linux/arm/v5",
             "linux/amd64 linux/arm/v4 linux/arm64 windows/arm",
         ),
-        ("linux/arm/v7", "linux/arm/v7 linux/arm linux/arm/v6 linux/arm/v5", "linux/arm/v4 linux/arm/v8 linux/arm64"),
+        (
+            "linux/arm/v7",
+            "linux/arm/v7 linux/arm linux/arm/v6 linux/arm/v5",
+            "linux/arm/v4 linux/arm/v8 linux/arm64",
+        ),
         ("linux/arm/v6", "linux/arm/v6 linux/arm/v5", "linux/arm/v7 linux/arm linux/arm/v8"),
         ("linux/arm/v5", "linux/arm/v5", "linux/arm/v6 linux/arm"),
         ("linux/arm/v4", "linux/arm/v4", "linux/arm/v5 linux/arm"),
@@ -149,7 +158,9 @@ def chosen(wanted: str, *offered: str) -> str | None:
         ("linux/s390x", "linux/s390x", "linux/ppc64le"),
     ],
 )
-def test_the_best_that_runs_is_chosen_wherever_it_stands(wanted: str, runs: str, not_there: str) -> None:
+def test_the_best_that_runs_is_chosen_wherever_it_stands(
+    wanted: str, runs: str, not_there: str
+) -> None:
     best_first = runs.split()
     others = not_there.split()
     for position in range(len(best_first)):
@@ -187,7 +198,9 @@ LTSC = ("windows(10.0.26100.1)/amd64", "windows(10.0.20348.2)/amd64", "windows(1
         ("(6.3.9600)", None),
     ],
 )
-def test_a_version_of_windows_chooses_the_nearest_that_it_runs(version: str, match: str | None) -> None:
+def test_a_version_of_windows_chooses_the_nearest_that_it_runs(
+    version: str, match: str | None
+) -> None:
     assert chosen(f"windows{version}/amd64", *LTSC) == match
 
 

@@ -7,17 +7,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrepot.core.reference import REPOSITORY_LENGTH, Digest, ImageReference, parse_reference, parse_repository, parse_tag, quoted
+from entrepot.core.reference import (
+    REPOSITORY_LENGTH,
+    Digest,
+    ImageReference,
+    parse_reference,
+    parse_repository,
+    parse_tag,
+    quoted,
+)
 from entrepot.errors import DigestInvalid, ReferenceInvalid, RepositoryNameInvalid
 
 HEX = "a" * 64
 
-# The regular expressions of the OCI distribution specification 1.1, "Pulling manifests", word by word.
-SPECIFIED_NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
+# The regular expressions of the OCI distribution specification 1.1, "Pulling manifests", word by
+# word.
+SPECIFIED_NAME = re.compile(
+    r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+)
 SPECIFIED_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 
-@pytest.mark.parametrize("name", ["nginx", "library/nginx", "a/b/c/d/e", "a.b_c-d", "a__b", "a---b", "0", "docker.io/grafana/loki"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nginx",
+        "library/nginx",
+        "a/b/c/d/e",
+        "a.b_c-d",
+        "a__b",
+        "a---b",
+        "0",
+        "docker.io/grafana/loki",
+    ],
+)
 def test_a_repository_name_of_the_specification_is_taken_as_it_is(name: str) -> None:
     assert parse_repository(name) == name
 
@@ -91,7 +114,9 @@ def test_a_tag_ends_at_128_characters() -> None:
 
 
 @given(st.binary(max_size=100), st.sampled_from(["sha256", "sha512"]))
-def test_the_digest_of_content_reads_back_and_matches_that_content_only(content: bytes, algorithm: str) -> None:
+def test_the_digest_of_content_reads_back_and_matches_that_content_only(
+    content: bytes, algorithm: str
+) -> None:
     digest = Digest.of(content, algorithm)
     assert digest.hex == hashlib.new(algorithm, content).hexdigest()
     assert Digest.parse(str(digest)) == digest
@@ -144,9 +169,15 @@ def test_a_reference_with_a_colon_is_a_digest_and_any_other_is_a_tag() -> None:
         (f"a/b:c@sha256:{HEX}", "a/b", "c", f"sha256:{HEX}"),
     ],
 )
-def test_an_image_reference_is_read_as_docker_reads_it(text: str, repository: str, tag: str | None, digest: str | None) -> None:
+def test_an_image_reference_is_read_as_docker_reads_it(
+    text: str, repository: str, tag: str | None, digest: str | None
+) -> None:
     image = ImageReference.parse(text)
-    assert (image.repository, image.tag, str(image.digest) if image.digest else None) == (repository, tag, digest)
+    assert (image.repository, image.tag, str(image.digest) if image.digest else None) == (
+        repository,
+        tag,
+        digest,
+    )
     assert str(image) == (text if tag != "latest" else f"{text}:latest")
     assert ImageReference.parse(str(image)) == image
 
@@ -157,7 +188,18 @@ def test_the_digest_of_an_image_reference_counts_more_than_its_tag() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":1", "nginx:", "nginx@", "nginx:1:2", "localhost:5000/nginx", "nginx@sha256:aa", f"nginx@sha256:{HEX}@sha256:{HEX}", "Nginx:1"]
+    "text",
+    [
+        "",
+        ":1",
+        "nginx:",
+        "nginx@",
+        "nginx:1:2",
+        "localhost:5000/nginx",
+        "nginx@sha256:aa",
+        f"nginx@sha256:{HEX}@sha256:{HEX}",
+        "Nginx:1",
+    ],
 )
 def test_what_is_not_an_image_reference_is_refused(text: str) -> None:
     with pytest.raises((RepositoryNameInvalid, ReferenceInvalid)):

@@ -17,7 +17,9 @@ from entrepot.core.registries import (
 )
 from entrepot.core.states import SignIn
 
-DOCUMENTED: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "upstreams.json").read_text())["upstreams"]
+DOCUMENTED: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "data" / "upstreams.json").read_text()
+)["upstreams"]
 SIGN_IN = {"auth": SignIn.REQUIRED, "anon": SignIn.NONE, "both": SignIn.OPTIONAL}
 
 
@@ -25,20 +27,34 @@ SIGN_IN = {"auth": SignIn.REQUIRED, "anon": SignIn.NONE, "both": SignIn.OPTIONAL
 def test_every_upstream_of_acr_is_known_with_its_sign_in(documented: dict[str, Any]) -> None:
     registries = {each.login_server: each for each in SourceRegistries()}
     known = registries[documented["login_server"]]
-    assert (known.name, known.sign_in, known.declared) == (documented["name"], SIGN_IN[documented["credentials"]], False)
+    assert (known.name, known.sign_in, known.declared) == (
+        documented["name"],
+        SIGN_IN[documented["credentials"]],
+        False,
+    )
 
 
 def test_no_upstream_is_known_that_acr_does_not_have() -> None:
-    assert [each.login_server for each in SourceRegistries()] == [each["login_server"] for each in DOCUMENTED]
+    assert [each.login_server for each in SourceRegistries()] == [
+        each["login_server"] for each in DOCUMENTED
+    ]
 
 
-@pytest.mark.parametrize("registry", [each for each in TABLE if not each.pattern], ids=lambda each: each.login_server)
+@pytest.mark.parametrize(
+    "registry", [each for each in TABLE if not each.pattern], ids=lambda each: each.login_server
+)
 def test_a_login_server_is_asked_at_its_own_host_except_docker_hub(registry: Any) -> None:
-    expected = "https://registry-1.docker.io" if registry.login_server == "docker.io" else f"https://{registry.login_server}"
+    expected = (
+        "https://registry-1.docker.io"
+        if registry.login_server == "docker.io"
+        else f"https://{registry.login_server}"
+    )
     assert SourceRegistries().find(registry.login_server).endpoint == expected
 
 
-@pytest.mark.parametrize("text", ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO", " docker.io "])
+@pytest.mark.parametrize(
+    "text", ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.IO", " docker.io "]
+)
 def test_docker_hub_is_found_under_all_its_names(text: str) -> None:
     found = SourceRegistries().find(text)
     assert found.login_server == "docker.io"
@@ -48,7 +64,11 @@ def test_docker_hub_is_found_under_all_its_names(text: str) -> None:
 @pytest.mark.parametrize("name", ["acme.azurecr.io", "europe-west1-docker.pkg.dev"])
 def test_a_registry_of_a_pattern_has_its_own_name_and_endpoint(name: str) -> None:
     found = SourceRegistries().find(name)
-    assert (found.login_server, found.endpoint, found.sign_in) == (name, f"https://{name}", SignIn.REQUIRED)
+    assert (found.login_server, found.endpoint, found.sign_in) == (
+        name,
+        f"https://{name}",
+        SignIn.REQUIRED,
+    )
     assert not found.pattern
 
 
@@ -58,14 +78,29 @@ def test_a_pattern_itself_is_not_a_registry_to_pull_from() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["xpkg.upbound.io", "azurecr.io", "a.b.azurecr.io", "evil.azurecr.io.example.com", "docker.io:443", "docker.io.example.com", "localhost:5000"]
+    "name",
+    [
+        "xpkg.upbound.io",
+        "azurecr.io",
+        "a.b.azurecr.io",
+        "evil.azurecr.io.example.com",
+        "docker.io:443",
+        "docker.io.example.com",
+        "localhost:5000",
+    ],
 )
 def test_a_login_server_outside_the_table_is_refused_in_the_words_of_acr(name: str) -> None:
     with pytest.raises(UpstreamNotSupported) as caught:
         SourceRegistries().find(name, field="sourceRepository")
     refusal = caught.value
-    assert (refusal.code, refusal.field, refusal.status) == ("UpstreamNotSupported", "sourceRepository", 400)
-    assert refusal.what.startswith(f"Unsupported upstream or login server '{name}' provided. Supported upstreams or login servers are: docker.io, ")
+    assert (refusal.code, refusal.field, refusal.status) == (
+        "UpstreamNotSupported",
+        "sourceRepository",
+        400,
+    )
+    assert refusal.what.startswith(
+        f"Unsupported upstream or login server '{name}' provided. Supported upstreams or login servers are: docker.io, "
+    )
     assert f'[upstreams."{name}"]' in refusal.hint
 
 
@@ -96,7 +131,16 @@ def test_what_is_not_a_login_server_is_refused_with_a_hint_that_fits(text: str, 
     assert len(caught.value.message) < 250
 
 
-@pytest.mark.parametrize("text", ["localhost:5000", "127.0.0.1:5001", "[::1]:5000", "registry.example.com", "r-1.example.com:8443"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "localhost:5000",
+        "127.0.0.1:5001",
+        "[::1]:5000",
+        "registry.example.com",
+        "r-1.example.com:8443",
+    ],
+)
 def test_hosts_with_ports_and_addresses_are_login_servers(text: str) -> None:
     assert parse_login_server(text) == text
 
@@ -111,33 +155,61 @@ def test_hosts_with_ports_and_addresses_are_login_servers(text: str) -> None:
         ("ghcr.io", "nginx", "nginx"),
     ],
 )
-def test_library_is_put_in_front_of_one_part_names_of_docker_hub_only(login_server: str, path: str, repository: str) -> None:
+def test_library_is_put_in_front_of_one_part_names_of_docker_hub_only(
+    login_server: str, path: str, repository: str
+) -> None:
     assert SourceRegistries().find(login_server).repository(path) == repository
 
 
 def test_a_declared_registry_is_found_and_comes_after_the_table() -> None:
-    registries = SourceRegistries([DeclaredUpstream("Registry.Example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com:8443/")])
+    registries = SourceRegistries(
+        [
+            DeclaredUpstream(
+                "Registry.Example.com", "Ours", SignIn.REQUIRED, "https://mirror.example.com:8443/"
+            )
+        ]
+    )
     found = registries.find("registry.example.com")
-    assert (found.name, found.sign_in, found.endpoint, found.declared) == ("Ours", SignIn.REQUIRED, "https://mirror.example.com:8443", True)
+    assert (found.name, found.sign_in, found.endpoint, found.declared) == (
+        "Ours",
+        SignIn.REQUIRED,
+        "https://mirror.example.com:8443",
+        True,
+    )
     assert list(registries)[-1] == found
     assert "registry.example.com" in registries
 
 
 def test_a_declared_registry_needs_nothing_but_its_name() -> None:
-    found = SourceRegistries([DeclaredUpstream("registry.example.com:5000")]).find("registry.example.com:5000")
-    assert (found.name, found.sign_in, found.endpoint) == ("registry.example.com:5000", SignIn.OPTIONAL, "https://registry.example.com:5000")
+    found = SourceRegistries([DeclaredUpstream("registry.example.com:5000")]).find(
+        "registry.example.com:5000"
+    )
+    assert (found.name, found.sign_in, found.endpoint) == (
+        "registry.example.com:5000",
+        SignIn.OPTIONAL,
+        "https://registry.example.com:5000",
+    )
 
 
 def test_a_declaration_overrides_the_endpoint_of_a_known_registry_and_nothing_else() -> None:
-    registries = SourceRegistries([DeclaredUpstream("index.docker.io", endpoint="https://mirror.example.com")])
+    registries = SourceRegistries(
+        [DeclaredUpstream("index.docker.io", endpoint="https://mirror.example.com")]
+    )
     found = registries.find("docker.io")
-    assert (found.name, found.sign_in, found.endpoint, found.declared) == ("Docker Hub", SignIn.REQUIRED, "https://mirror.example.com", False)
+    assert (found.name, found.sign_in, found.endpoint, found.declared) == (
+        "Docker Hub",
+        SignIn.REQUIRED,
+        "https://mirror.example.com",
+        False,
+    )
     assert found.repository("nginx") == "library/nginx"
     assert len(list(registries)) == len(TABLE)
 
 
 def test_a_declared_registry_of_a_pattern_keeps_the_sign_in_of_the_pattern() -> None:
-    registries = SourceRegistries([DeclaredUpstream("acme.azurecr.io", endpoint="https://10.0.0.5")])
+    registries = SourceRegistries(
+        [DeclaredUpstream("acme.azurecr.io", endpoint="https://10.0.0.5")]
+    )
     assert registries.find("acme.azurecr.io").sign_in is SignIn.REQUIRED
     assert registries.find("acme.azurecr.io").endpoint == "https://10.0.0.5"
     assert registries.find("other.azurecr.io").endpoint == "https://other.azurecr.io"
@@ -147,7 +219,9 @@ def test_a_pattern_can_be_declared_and_has_no_endpoint_of_its_own() -> None:
     registries = SourceRegistries([DeclaredUpstream("*.registry.example.com", sign_in=SignIn.NONE)])
     assert registries.find("a.registry.example.com").endpoint == "https://a.registry.example.com"
     with pytest.raises(UpstreamDeclarationInvalid):
-        SourceRegistries([DeclaredUpstream("*.registry.example.com", endpoint="https://one.example.com")])
+        SourceRegistries(
+            [DeclaredUpstream("*.registry.example.com", endpoint="https://one.example.com")]
+        )
 
 
 @pytest.mark.parametrize(
@@ -172,19 +246,40 @@ def test_an_endpoint_that_is_not_the_address_of_a_registry_is_refused(endpoint: 
 
 def test_an_endpoint_with_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(UpstreamDeclarationInvalid) as caught:
-        SourceRegistries([DeclaredUpstream("registry.example.com", endpoint="https://me:hunter2@mirror.example.com")])
+        SourceRegistries(
+            [
+                DeclaredUpstream(
+                    "registry.example.com", endpoint="https://me:hunter2@mirror.example.com"
+                )
+            ]
+        )
     assert "hunter2" not in caught.value.message
 
 
 def test_declared_realms_join_those_of_the_table() -> None:
-    registries = SourceRegistries([DeclaredUpstream("registry.redhat.io", realms=("https://auth.example.com/",))])
-    assert registries.find("registry.redhat.io").realms == ("https://sso.redhat.com", "https://auth.example.com")
-    assert SourceRegistries([DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]).find("x.r.example.com").realms == (
-        "https://a.example.net",
+    registries = SourceRegistries(
+        [DeclaredUpstream("registry.redhat.io", realms=("https://auth.example.com/",))]
     )
+    assert registries.find("registry.redhat.io").realms == (
+        "https://sso.redhat.com",
+        "https://auth.example.com",
+    )
+    assert SourceRegistries(
+        [DeclaredUpstream("*.r.example.com", realms=("https://a.example.net",))]
+    ).find("x.r.example.com").realms == ("https://a.example.net",)
 
 
-@pytest.mark.parametrize("realm", ["", "auth.example.com", "ftp://auth.example.com", "https://", "https://auth.example.com/jwt/auth", "https://m:x"])
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "",
+        "auth.example.com",
+        "ftp://auth.example.com",
+        "https://",
+        "https://auth.example.com/jwt/auth",
+        "https://m:x",
+    ],
+)
 def test_a_realm_that_is_not_the_address_of_a_host_is_refused(realm: str) -> None:
     with pytest.raises(UpstreamDeclarationInvalid, match="is not the address of a host") as caught:
         SourceRegistries([DeclaredUpstream("registry.example.com", realms=(realm,))])
@@ -193,17 +288,40 @@ def test_a_realm_that_is_not_the_address_of_a_host_is_refused(realm: str) -> Non
 
 def test_a_realm_over_http_is_allowed_on_loopback_only() -> None:
     with pytest.raises(UpstreamDeclarationInvalid, match="in clear"):
-        SourceRegistries([DeclaredUpstream("registry.example.com", realms=("http://auth.example.com",))])
-    assert SourceRegistries([DeclaredUpstream("registry.example.com", realms=("http://127.0.0.1:5001",))])
+        SourceRegistries(
+            [DeclaredUpstream("registry.example.com", realms=("http://auth.example.com",))]
+        )
+    assert SourceRegistries(
+        [DeclaredUpstream("registry.example.com", realms=("http://127.0.0.1:5001",))]
+    )
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:5001", "http://localhost:5001", "http://[::1]:5001"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:5001", "http://localhost:5001", "http://[::1]:5001"]
+)
 def test_credentials_may_go_over_http_on_loopback(endpoint: str) -> None:
-    assert SourceRegistries([DeclaredUpstream("docker.io", endpoint=endpoint)]).find("docker.io").endpoint == endpoint
+    assert (
+        SourceRegistries([DeclaredUpstream("docker.io", endpoint=endpoint)])
+        .find("docker.io")
+        .endpoint
+        == endpoint
+    )
 
 
 @pytest.mark.parametrize("sign_in", [SignIn.OPTIONAL, SignIn.REQUIRED])
 def test_credentials_may_not_go_over_http_anywhere_else(sign_in: SignIn) -> None:
     with pytest.raises(UpstreamDeclarationInvalid, match="in clear"):
-        SourceRegistries([DeclaredUpstream("registry.example.com", sign_in=sign_in, endpoint="http://10.0.0.5:5000")])
-    assert SourceRegistries([DeclaredUpstream("registry.example.com", sign_in=SignIn.NONE, endpoint="http://10.0.0.5:5000")])
+        SourceRegistries(
+            [
+                DeclaredUpstream(
+                    "registry.example.com", sign_in=sign_in, endpoint="http://10.0.0.5:5000"
+                )
+            ]
+        )
+    assert SourceRegistries(
+        [
+            DeclaredUpstream(
+                "registry.example.com", sign_in=SignIn.NONE, endpoint="http://10.0.0.5:5000"
+            )
+        ]
+    )

@@ -14,14 +14,28 @@ REGISTRIES = SourceRegistries()
 
 
 def rule(name: str, source: str, target: str, *more: str) -> str:
-    return "\n".join(["[[rules]]", f'name = "{name}"', f'source_repository = "{source}"', f'target_repository = "{target}"', *more, ""])
+    return "\n".join(
+        [
+            "[[rules]]",
+            f'name = "{name}"',
+            f'source_repository = "{source}"',
+            f'target_repository = "{target}"',
+            *more,
+            "",
+        ]
+    )
 
 
 def credential_set(name: str, login_server: str) -> str:
     return f'[[credential_sets]]\nname = "{name}"\nlogin_server = "{login_server}"\nusername_id = "env:U"\npassword_id = "env:P"\n'
 
 
-def read(text: str, *there: RuleDraft, existing: tuple[str, ...] = (), sets: tuple[CredentialSetDraft, ...] = ()) -> Import:
+def read(
+    text: str,
+    *there: RuleDraft,
+    existing: tuple[str, ...] = (),
+    sets: tuple[CredentialSetDraft, ...] = (),
+) -> Import:
     credentials = CredentialBook(REGISTRIES)
     for each in sets:
         credentials = credentials.with_set(credentials.check(each))
@@ -32,11 +46,17 @@ def read(text: str, *there: RuleDraft, existing: tuple[str, ...] = (), sets: tup
 
 
 def told(done: Import) -> list[tuple[str, str, list[str]]]:
-    return [(each.name, each.outcome.value, [problem.code for problem in each.problems]) for each in done.plan.entries]
+    return [
+        (each.name, each.outcome.value, [problem.code for problem in each.problems])
+        for each in done.plan.entries
+    ]
 
 
 def test_rules_and_the_credential_sets_that_they_use_come_together() -> None:
-    done = read(rule("hub-library", "docker.io/library/*", "library/*", 'credential_set = "hub-login"') + credential_set("hub-login", "docker.io"))
+    done = read(
+        rule("hub-library", "docker.io/library/*", "library/*", 'credential_set = "hub-login"')
+        + credential_set("hub-login", "docker.io")
+    )
     assert told(done) == [("hub-login", "create", []), ("hub-library", "create", [])]
     assert done.plan.possible
     assert done.rules.get("hub-library").credential_set == "hub-login"
@@ -46,7 +66,9 @@ def test_rules_and_the_credential_sets_that_they_use_come_together() -> None:
 def test_what_is_in_force_already_is_unchanged_however_it_is_written() -> None:
     there = RuleDraft("hub-nginx", "docker.io/library/nginx", "nginx", "hub-login", "10 min")
     login = CredentialSetDraft("hub-login", "docker.io", "env:U", "env:P")
-    text = credential_set("hub-login", "docker.io") + rule("Hub-Nginx", "docker.io/nginx", "nginx", 'credential_set = "hub-login"', "freshness = 600")
+    text = credential_set("hub-login", "docker.io") + rule(
+        "Hub-Nginx", "docker.io/nginx", "nginx", 'credential_set = "hub-login"', "freshness = 600"
+    )
     done = read(text, there, sets=(login,), existing=("nginx",))
     assert told(done) == [("hub-login", "unchanged", []), ("Hub-Nginx", "unchanged", [])]
 
@@ -54,23 +76,42 @@ def test_what_is_in_force_already_is_unchanged_however_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("text", "codes"),
     [
-        (rule("quay-all", "quay.io/other/*", "quay/*"), ["CacheRuleAlreadyExists", "CacheRuleTargetOverlap"]),
+        (
+            rule("quay-all", "quay.io/other/*", "quay/*"),
+            ["CacheRuleAlreadyExists", "CacheRuleTargetOverlap"],
+        ),
         (rule("quay-two", "quay.io/*", "quay/*"), ["CacheRuleTargetOverlap"]),
         (rule("hub-nginx", "docker.io/library/nginx", "nginx"), ["EnforceDockerAuthentication"]),
-        (rule("hub-nginx", "docker.io/library/nginx", "nginx", 'credential_set = "none-such"'), ["CredentialSetNotFound"]),
-        (rule("quay-etcd", "quay.io/coreos/etcd", "held/etcd"), ["TargetRepositoryAlreadyPresentInRegistry"]),
-        ('[[rules]]\nname = "quay-etcd"\nsource_repositry = "quay.io/a"\ntarget_repository = "a"\n', ["ImportInvalid", "ImportInvalid"]),
+        (
+            rule("hub-nginx", "docker.io/library/nginx", "nginx", 'credential_set = "none-such"'),
+            ["CredentialSetNotFound"],
+        ),
+        (
+            rule("quay-etcd", "quay.io/coreos/etcd", "held/etcd"),
+            ["TargetRepositoryAlreadyPresentInRegistry"],
+        ),
+        (
+            '[[rules]]\nname = "quay-etcd"\nsource_repositry = "quay.io/a"\ntarget_repository = "a"\n',
+            ["ImportInvalid", "ImportInvalid"],
+        ),
     ],
 )
 def test_an_entry_that_can_not_be_says_why(text: str, codes: list[str]) -> None:
     done = read(text, RuleDraft("quay-all", "quay.io/*", "quay/*"), existing=("held/etcd",))
     [entry] = done.plan.entries
-    assert (entry.outcome, [each.code for each in entry.problems]) == (ImportOutcome.CONFLICT, codes)
+    assert (entry.outcome, [each.code for each in entry.problems]) == (
+        ImportOutcome.CONFLICT,
+        codes,
+    )
     assert not done.plan.possible
 
 
 def test_new_rules_are_held_against_each_other() -> None:
-    done = read(rule("quay-one", "quay.io/one/*", "same/*") + rule("quay-two", "quay.io/two/*", "same/*") + rule("quay-one", "quay.io/three", "three"))
+    done = read(
+        rule("quay-one", "quay.io/one/*", "same/*")
+        + rule("quay-two", "quay.io/two/*", "same/*")
+        + rule("quay-one", "quay.io/three", "three")
+    )
     assert told(done) == [
         ("quay-one", "create", []),
         ("quay-two", "conflict", ["CacheRuleTargetOverlap"]),
@@ -79,7 +120,12 @@ def test_new_rules_are_held_against_each_other() -> None:
 
 
 def test_more_rules_than_there_may_be_are_too_many_together() -> None:
-    done = read("".join(rule(f"quay-{number:04d}", f"quay.io/app/{number}", f"app/{number}") for number in range(1001)))
+    done = read(
+        "".join(
+            rule(f"quay-{number:04d}", f"quay.io/app/{number}", f"app/{number}")
+            for number in range(1001)
+        )
+    )
     assert done.plan.count(ImportOutcome.CREATE) == 1000
     assert told(done)[-1] == ("quay-1000", "conflict", ["CacheRuleLimitReached"])
 
@@ -110,6 +156,12 @@ def test_a_plan_says_where_secrets_are_kept_and_shows_no_secret() -> None:
         ("hunter2", None, False),
     ):
         first, second = read(text.replace("env:U", identifier, 1)).plan.entries
-        assert (first.username_id, first.password_id, first.runs_program) == (told_of, "env:P", runs)
+        assert (first.username_id, first.password_id, first.runs_program) == (
+            told_of,
+            "env:P",
+            runs,
+        )
         assert (second.username_id, second.runs_program) == ("env:U", False)
-        assert [each.name for each in read(text.replace("env:U", identifier, 1)).plan.runs_programs] == (["hub-login"] if runs else [])
+        assert [
+            each.name for each in read(text.replace("env:U", identifier, 1)).plan.runs_programs
+        ] == (["hub-login"] if runs else [])

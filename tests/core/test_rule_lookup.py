@@ -37,19 +37,45 @@ def asked(image: str, rules: dict[str, tuple[str, str]] = RULES) -> Match:
     ("image", "rule", "repository", "source"),
     [
         ("dotnet/sdk:9.0", "mcr-dotnet", "dotnet/sdk", "mcr.microsoft.com/dotnet/sdk"),
-        ("127.0.0.1:5000/dotnet/sdk:9.0", "mcr-dotnet", "dotnet/sdk", "mcr.microsoft.com/dotnet/sdk"),
-        ("Cache.Example.com/dotnet/sdk", "mcr-dotnet", "dotnet/sdk", "mcr.microsoft.com/dotnet/sdk"),
-        ("https://cache.example.com/dotnet/sdk", "mcr-dotnet", "dotnet/sdk", "mcr.microsoft.com/dotnet/sdk"),
-        ("mcr.microsoft.com/dotnet/sdk:9.0", "mcr-dotnet", "dotnet/sdk", "mcr.microsoft.com/dotnet/sdk"),
+        (
+            "127.0.0.1:5000/dotnet/sdk:9.0",
+            "mcr-dotnet",
+            "dotnet/sdk",
+            "mcr.microsoft.com/dotnet/sdk",
+        ),
+        (
+            "Cache.Example.com/dotnet/sdk",
+            "mcr-dotnet",
+            "dotnet/sdk",
+            "mcr.microsoft.com/dotnet/sdk",
+        ),
+        (
+            "https://cache.example.com/dotnet/sdk",
+            "mcr-dotnet",
+            "dotnet/sdk",
+            "mcr.microsoft.com/dotnet/sdk",
+        ),
+        (
+            "mcr.microsoft.com/dotnet/sdk:9.0",
+            "mcr-dotnet",
+            "dotnet/sdk",
+            "mcr.microsoft.com/dotnet/sdk",
+        ),
         ("registry.k8s.io/pause", "k8s-pause", "k8s/pause", "registry.k8s.io/pause"),
         ("quay.io/prometheus/node", "quay-all", "quay/prometheus/node", "quay.io/prometheus/node"),
         (" etcd ", "quay-etcd", "etcd", "quay.io/coreos/etcd"),
     ],
 )
-def test_an_image_here_or_at_its_source_finds_its_rule(image: str, rule: str, repository: str, source: str) -> None:
+def test_an_image_here_or_at_its_source_finds_its_rule(
+    image: str, rule: str, repository: str, source: str
+) -> None:
     found = asked(image)
     assert found.route is not None
-    assert (found.route.rule.name, found.repository, found.route.source) == (rule, repository, source)
+    assert (found.route.rule.name, found.repository, found.route.source) == (
+        rule,
+        repository,
+        source,
+    )
 
 
 def test_the_rule_for_one_repository_comes_before_the_one_for_all() -> None:
@@ -58,13 +84,21 @@ def test_the_rule_for_one_repository_comes_before_the_one_for_all() -> None:
 
 
 def test_a_rule_that_another_one_beats_at_its_target_is_not_named() -> None:
-    found = asked("quay.io/coreos/etcd", {"quay-all": ("quay.io/*", "quay/*"), "etcd-other": ("registry.k8s.io/etcd", "quay/coreos/etcd")})
+    found = asked(
+        "quay.io/coreos/etcd",
+        {
+            "quay-all": ("quay.io/*", "quay/*"),
+            "etcd-other": ("registry.k8s.io/etcd", "quay/coreos/etcd"),
+        },
+    )
     assert (found.route, found.repository) == (None, None)
 
 
 def test_a_tag_counts_only_where_it_was_written() -> None:
     digest = Digest.of(b"")
-    assert [(found.tag, found.digest) for found in map(asked, ("etcd", "etcd:latest", f"etcd@{digest}"))] == [(None, None), ("latest", None), (None, digest)]
+    assert [
+        (found.tag, found.digest) for found in map(asked, ("etcd", "etcd:latest", f"etcd@{digest}"))
+    ] == [(None, None), ("latest", None), (None, digest)]
 
 
 def test_a_repository_here_may_begin_with_the_name_of_a_host() -> None:
@@ -77,13 +111,23 @@ def test_a_repository_here_may_begin_with_the_name_of_a_host() -> None:
     ("image", "near", "why"),
     [
         ("pause", "k8s-library", "It answers for library/pause."),
-        ("dotnet", "mcr-dotnet", "It answers for what is below dotnet/, and not for dotnet itself."),
+        (
+            "dotnet",
+            "mcr-dotnet",
+            "It answers for what is below dotnet/, and not for dotnet itself.",
+        ),
         ("etcd/server", "quay-etcd", "It answers for etcd alone, and not for what is below it."),
         ("dotnets/sdk", "mcr-dotnet", "Its target is dotnet/*."),
-        ("mcr.microsoft.com/powershell", "mcr-dotnet", "It pulls mcr.microsoft.com/dotnet/* from the same registry."),
+        (
+            "mcr.microsoft.com/powershell",
+            "mcr-dotnet",
+            "It pulls mcr.microsoft.com/dotnet/* from the same registry.",
+        ),
     ],
 )
-def test_where_no_rule_answers_those_that_come_near_are_named(image: str, near: str, why: str) -> None:
+def test_where_no_rule_answers_those_that_come_near_are_named(
+    image: str, near: str, why: str
+) -> None:
     found = asked(image)
     assert found.route is None
     assert found.why_not is not None
@@ -96,7 +140,11 @@ def test_where_no_rule_answers_those_that_come_near_are_named(image: str, near: 
     [
         ("nginx", {}, "There is no rule at all. Make one"),
         ("nothing/like/it", RULES, "No cache rule answers for nothing/like/it. Make one"),
-        ("ghcr.io/acme/app", RULES, "No cache rule pulls from ghcr.io/acme/app. None pulls from ghcr.io at all."),
+        (
+            "ghcr.io/acme/app",
+            RULES,
+            "No cache rule pulls from ghcr.io/acme/app. None pulls from ghcr.io at all.",
+        ),
         ("registry.nowhere.example/app", RULES, "registry.nowhere.example"),
     ],
 )
@@ -106,7 +154,9 @@ def test_why_no_rule_answers(image: str, rules: dict[str, tuple[str, str]], told
     assert told in (found.why_not or "")
 
 
-@pytest.mark.parametrize("image", ["Not A Name", "library/nginx:", "library/*", "nginx@sha256:1", "quay.io/", ""])
+@pytest.mark.parametrize(
+    "image", ["Not A Name", "library/nginx:", "library/*", "nginx@sha256:1", "quay.io/", ""]
+)
 def test_what_names_no_image_is_refused(image: str) -> None:
     with pytest.raises(Refusal):
         asked(image)

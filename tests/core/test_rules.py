@@ -13,34 +13,62 @@ from hypothesis import strategies as st
 from entrepot.core.credentials import CredentialBook, CredentialSetDraft, CredentialSetInUse
 from entrepot.core.patterns import SourceRepository, Target
 from entrepot.core.registries import DeclaredUpstream, SourceRegistries
-from entrepot.core.rules import CacheRule, CacheRuleImmutable, CacheRuleTargetOverlap, RuleBook, RuleDraft, RulesInvalid
+from entrepot.core.rules import (
+    CacheRule,
+    CacheRuleImmutable,
+    CacheRuleTargetOverlap,
+    RuleBook,
+    RuleDraft,
+    RulesInvalid,
+)
 from entrepot.core.states import SignIn
 from entrepot.errors import NotFound, Refusal
 
 DATA = Path(__file__).parents[1] / "data"
-VECTORS: dict[str, list[dict[str, Any]]] = json.loads((DATA / "rule-overlap-and-mapping-vectors.json").read_text())
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
+    (DATA / "rule-overlap-and-mapping-vectors.json").read_text()
+)
 ERRORS: list[dict[str, Any]] = json.loads((DATA / "error-messages.json").read_text())["errors"]
-EXAMPLES: dict[str, Any] = json.loads((DATA / "swagger-examples-2023-01-01-preview.json").read_text())
+EXAMPLES: dict[str, Any] = json.loads(
+    (DATA / "swagger-examples-2023-01-01-preview.json").read_text()
+)
 
 NOW = datetime(2026, 11, 2, 10, tzinfo=UTC)
-REGISTRIES = SourceRegistries([DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")])
+REGISTRIES = SourceRegistries(
+    [DeclaredUpstream("localhost:5001", sign_in=SignIn.NONE, endpoint="http://localhost:5001")]
+)
 
 
 def credential_book(**login_servers: str) -> CredentialBook:
     book = CredentialBook(REGISTRIES)
     for name, login_server in login_servers.items():
-        book = book.with_set(book.check(CredentialSetDraft(name.replace("_", "-"), login_server, "env:USER_NAME", "env:PASSWORD"), created=NOW))
+        book = book.with_set(
+            book.check(
+                CredentialSetDraft(
+                    name.replace("_", "-"), login_server, "env:USER_NAME", "env:PASSWORD"
+                ),
+                created=NOW,
+            )
+        )
     return book
 
 
-CREDENTIALS = credential_book(hub_login="docker.io", hub_other="docker.io", ghcr_login="ghcr.io", acme_login="acme.azurecr.io")
+CREDENTIALS = credential_book(
+    hub_login="docker.io", hub_other="docker.io", ghcr_login="ghcr.io", acme_login="acme.azurecr.io"
+)
 
 
 def book_of(*rules: tuple[str, str, str] | tuple[str, str, str, str]) -> RuleBook:
     """A book of rules, each as name, source and target; Docker Hub's get their credential set."""
     book = RuleBook(REGISTRIES, CREDENTIALS)
     for name, source, target, *credential_set in rules:
-        chosen = credential_set[0] if credential_set else "hub-login" if "docker.io/" in source.partition("/")[0] + "/" else None
+        chosen = (
+            credential_set[0]
+            if credential_set
+            else "hub-login"
+            if "docker.io/" in source.partition("/")[0] + "/"
+            else None
+        )
         book = book.with_rule(book.check(RuleDraft(name, source, target, chosen), created=NOW))
     return book
 
@@ -53,7 +81,8 @@ def refused(book: RuleBook, draft: RuleDraft, **given: Any) -> Refusal:
     assert list(book) == before
     refusal = caught.value
     assert (refusal.code, refusal.message, refusal.field) in [
-        (each.code, each.message, each.field) for each in book.problems(complete(draft), **given).problems
+        (each.code, each.message, each.field)
+        for each in book.problems(complete(draft), **given).problems
     ]
     assert refusal.hint, "a refusal says what to do"
     return refusal
@@ -61,13 +90,22 @@ def refused(book: RuleBook, draft: RuleDraft, **given: Any) -> Refusal:
 
 def complete(draft: RuleDraft) -> RuleDraft:
     """A draft of which every field is to be judged."""
-    return RuleDraft(draft.name or "", draft.source_repository or "", draft.target_repository or "", draft.credential_set or "")
+    return RuleDraft(
+        draft.name or "",
+        draft.source_repository or "",
+        draft.target_repository or "",
+        draft.credential_set or "",
+    )
 
 
 # The vectors of ACR
 
 
-@pytest.mark.parametrize("vector", [each for each in VECTORS["mapping"] if "request" in each], ids=lambda each: f"{each['target']} {each['request']}")
+@pytest.mark.parametrize(
+    "vector",
+    [each for each in VECTORS["mapping"] if "request" in each],
+    ids=lambda each: f"{each['target']} {each['request']}",
+)
 def test_a_request_is_mapped_as_acr_maps_it(vector: dict[str, str]) -> None:
     route = book_of(("the-rule", vector["source"], vector["target"])).route(vector["request"])
     assert route is not None
@@ -80,28 +118,55 @@ def test_a_rule_that_acr_has_is_accepted_and_written_back_as_it_was(vector: dict
     assert (str(rule.source), str(rule.target)) == (vector["source"], vector["target"])
 
 
-@pytest.mark.parametrize("vector", VECTORS["coexistence"], ids=lambda each: f"{each['existing']['target']} then {each['new']['target']}")
+@pytest.mark.parametrize(
+    "vector",
+    VECTORS["coexistence"],
+    ids=lambda each: f"{each['existing']['target']} then {each['new']['target']}",
+)
 def test_two_rules_stand_beside_each_other_where_acr_lets_them(vector: dict[str, Any]) -> None:
-    targets = [vector[each]["target"].replace("<same static path>", "library/dotnet") for each in ("existing", "new")]
+    targets = [
+        vector[each]["target"].replace("<same static path>", "library/dotnet")
+        for each in ("existing", "new")
+    ]
     sources = [vector[each].get("source", "") for each in ("existing", "new")]
     fallback = ["mcr.microsoft.com/one", "mcr.microsoft.com/two"]
     sources = [
-        source if "/" in source else other + ("/*" if target.endswith("*") else "") for source, other, target in zip(sources, fallback, targets, strict=True)
+        source if "/" in source else other + ("/*" if target.endswith("*") else "")
+        for source, other, target in zip(sources, fallback, targets, strict=True)
     ]
     book = book_of(("existing", sources[0], targets[0]))
-    draft = RuleDraft("the-new", sources[1], targets[1], "hub-login" if sources[1].startswith("docker.io") else None)
+    draft = RuleDraft(
+        "the-new",
+        sources[1],
+        targets[1],
+        "hub-login" if sources[1].startswith("docker.io") else None,
+    )
     if vector["allowed"]:
         assert len(book.with_rule(book.check(draft))) == 2
     else:
         refusal = refused(book, draft)
-        assert (refusal.code, refusal.field, refusal.status) == ("CacheRuleTargetOverlap", "targetRepository", 409)
+        assert (refusal.code, refusal.field, refusal.status) == (
+            "CacheRuleTargetOverlap",
+            "targetRepository",
+            409,
+        )
         assert "existing" in refusal.what
 
 
 def test_the_rule_of_acrs_own_example_is_accepted() -> None:
     properties = EXAMPLES["CacheRuleCreate"]["body"]["properties"]
-    rule = RuleBook(REGISTRIES, CREDENTIALS).check(RuleDraft("myCacheRule", properties["sourceRepository"], properties["targetRepository"], "hub-login"))
-    assert (str(rule.source), str(rule.target)) == ("docker.io/library/hello-world", "cached-docker-hub/hello-world")
+    rule = RuleBook(REGISTRIES, CREDENTIALS).check(
+        RuleDraft(
+            "myCacheRule",
+            properties["sourceRepository"],
+            properties["targetRepository"],
+            "hub-login",
+        )
+    )
+    assert (str(rule.source), str(rule.target)) == (
+        "docker.io/library/hello-world",
+        "cached-docker-hub/hello-world",
+    )
 
 
 def _documented(code: str) -> str:
@@ -111,28 +176,53 @@ def _documented(code: str) -> str:
 
 def test_docker_hub_without_credentials_is_refused_in_the_words_of_acr() -> None:
     refusal = refused(book_of(), RuleDraft("hub-nginx", "docker.io/library/nginx", "nginx"))
-    assert (refusal.code, refusal.field, refusal.status) == ("EnforceDockerAuthentication", "credentialSet", 400)
+    assert (refusal.code, refusal.field, refusal.status) == (
+        "EnforceDockerAuthentication",
+        "credentialSet",
+        400,
+    )
     assert _documented(refusal.code).startswith(refusal.message)
 
 
 def test_a_static_target_that_exists_is_refused_in_the_words_of_acr() -> None:
-    refusal = refused(book_of(), RuleDraft("the-rule", "ghcr.io/acme/mise", "mise"), existing_repositories=["mise"])
-    assert (refusal.code, refusal.field, refusal.status) == ("TargetRepositoryAlreadyPresentInRegistry", "targetRepository", 409)
+    refusal = refused(
+        book_of(),
+        RuleDraft("the-rule", "ghcr.io/acme/mise", "mise"),
+        existing_repositories=["mise"],
+    )
+    assert (refusal.code, refusal.field, refusal.status) == (
+        "TargetRepositoryAlreadyPresentInRegistry",
+        "targetRepository",
+        409,
+    )
     assert _documented(refusal.code).startswith(f"Conflict: {refusal.what}")
     assert "Delete the repository first" in refusal.hint
 
 
 @pytest.mark.parametrize("target", ["mise/*", "*"])
 def test_a_wildcard_over_an_existing_repository_is_refused_in_the_words_of_acr(target: str) -> None:
-    refusal = refused(book_of(), RuleDraft("the-rule", "ghcr.io/acme/*", target), existing_repositories=["mise/en/place", "mise/b", "mise/c", "mise/d"])
-    assert (refusal.code, refusal.field) == ("TargetRepositoryPrefixMatchesExistingRegistries", "targetRepository")
-    assert refusal.what.startswith(_documented(refusal.code).replace("<prefix>/*", target).rstrip("."))
+    refusal = refused(
+        book_of(),
+        RuleDraft("the-rule", "ghcr.io/acme/*", target),
+        existing_repositories=["mise/en/place", "mise/b", "mise/c", "mise/d"],
+    )
+    assert (refusal.code, refusal.field) == (
+        "TargetRepositoryPrefixMatchesExistingRegistries",
+        "targetRepository",
+    )
+    assert refusal.what.startswith(
+        _documented(refusal.code).replace("<prefix>/*", target).rstrip(".")
+    )
     assert refusal.what.endswith(": mise/b, mise/c, mise/d and 1 more.")
 
 
 def test_an_upstream_that_is_not_supported_is_refused_in_the_words_of_acr() -> None:
     refusal = refused(book_of(), RuleDraft("the-rule", "xpkg.upbound.io/a", "a"))
-    documented = next(each["message"] for each in ERRORS if (each["message"] or "").startswith("Unsupported upstream"))
+    documented = next(
+        each["message"]
+        for each in ERRORS
+        if (each["message"] or "").startswith("Unsupported upstream")
+    )
     assert (refusal.code, refusal.field) == ("UpstreamNotSupported", "sourceRepository")
     assert refusal.what.startswith(documented.replace("xpkg.upbound.io/*", "xpkg.upbound.io")[:110])
 
@@ -145,12 +235,36 @@ def test_an_upstream_that_is_not_supported_is_refused_in_the_words_of_acr() -> N
     [
         ("", "GenericRepositoryNameInvalid", "is missing"),
         ("docker.io/nginx:1.27", "GenericRepositoryNameInvalid", "Leave it out and write nginx;"),
-        ("docker.io/library/python:3.11-bookworm", "GenericRepositoryNameInvalid", "it carries a tag"),
-        (f"docker.io/nginx@sha256:{'a' * 64}", "GenericRepositoryNameInvalid", "it carries a digest"),
-        ("docker.io/nginx:1.27/*", "GenericRepositoryNameInvalid", "Leave it out and write nginx/*;"),
-        ("docker.io/nginx:1@sha256:aa", "GenericRepositoryNameInvalid", "Leave it out and write nginx;"),
-        ("docker://docker.io/nginx", "GenericRepositoryNameInvalid", "Leave out docker:// and write docker.io/nginx."),
-        ("https://ghcr.io/acme/api", "GenericRepositoryNameInvalid", "Leave out https:// and write ghcr.io/acme/api."),
+        (
+            "docker.io/library/python:3.11-bookworm",
+            "GenericRepositoryNameInvalid",
+            "it carries a tag",
+        ),
+        (
+            f"docker.io/nginx@sha256:{'a' * 64}",
+            "GenericRepositoryNameInvalid",
+            "it carries a digest",
+        ),
+        (
+            "docker.io/nginx:1.27/*",
+            "GenericRepositoryNameInvalid",
+            "Leave it out and write nginx/*;",
+        ),
+        (
+            "docker.io/nginx:1@sha256:aa",
+            "GenericRepositoryNameInvalid",
+            "Leave it out and write nginx;",
+        ),
+        (
+            "docker://docker.io/nginx",
+            "GenericRepositoryNameInvalid",
+            "Leave out docker:// and write docker.io/nginx.",
+        ),
+        (
+            "https://ghcr.io/acme/api",
+            "GenericRepositoryNameInvalid",
+            "Leave out https:// and write ghcr.io/acme/api.",
+        ),
         ("docker.io/Library/Nginx", "GenericRepositoryNameInvalid", "Write library/nginx."),
         ("docker.io/", "GenericRepositoryNameInvalid", "docker.io/*"),
         ("docker.io", "GenericRepositoryNameInvalid", "docker.io/*"),
@@ -173,7 +287,9 @@ def test_an_upstream_that_is_not_supported_is_refused_in_the_words_of_acr() -> N
         ("me@docker.io/a", "LoginServerInvalid", "host name"),
     ],
 )
-def test_a_source_that_can_not_be_read_is_refused_with_what_to_write(typed: str, code: str, says: str) -> None:
+def test_a_source_that_can_not_be_read_is_refused_with_what_to_write(
+    typed: str, code: str, says: str
+) -> None:
     refusal = refused(book_of(), RuleDraft("the-rule", typed, "target", "hub-login"))
     assert (refusal.code, refusal.field) == (code, "sourceRepository")
     assert says in refusal.message
@@ -201,7 +317,10 @@ def test_a_target_that_can_not_be_read_is_refused(typed: str, code: str) -> None
     assert (refusal.code, refusal.field) == (code, "targetRepository")
 
 
-@pytest.mark.parametrize(("source", "target", "side"), [("ghcr.io/acme/*", "acme", "source"), ("ghcr.io/acme", "acme/*", "target")])
+@pytest.mark.parametrize(
+    ("source", "target", "side"),
+    [("ghcr.io/acme/*", "acme", "source"), ("ghcr.io/acme", "acme/*", "target")],
+)
 def test_a_wildcard_on_one_side_only_is_refused(source: str, target: str, side: str) -> None:
     refusal = refused(book_of(), RuleDraft("the-rule", source, target))
     assert (refusal.code, refusal.field) == ("CacheRuleWildcardMismatch", "targetRepository")
@@ -216,21 +335,32 @@ def test_a_name_of_5_to_50_letters_digits_and_dashes_is_taken(name: str) -> None
     assert book_of().check(RuleDraft(name, "ghcr.io/a/b", "b")).name == name
 
 
-@pytest.mark.parametrize("name", ["", "aaaa", "a" * 51, "rule_1", "rule 1", "rüle1", "rule1\n", "rule/1"])
+@pytest.mark.parametrize(
+    "name", ["", "aaaa", "a" * 51, "rule_1", "rule 1", "rüle1", "rule1\n", "rule/1"]
+)
 def test_any_other_name_is_refused(name: str) -> None:
     refusal = refused(book_of(), RuleDraft(name, "ghcr.io/a/b", "b"))
     assert (refusal.code, refusal.field) == ("InvalidResourceName", "name")
 
 
 def test_a_name_is_unique_without_regard_to_case() -> None:
-    refusal = refused(book_of(("hub-nginx", "docker.io/nginx", "nginx")), RuleDraft("HUB-Nginx", "ghcr.io/a/b", "b"))
+    refusal = refused(
+        book_of(("hub-nginx", "docker.io/nginx", "nginx")),
+        RuleDraft("HUB-Nginx", "ghcr.io/a/b", "b"),
+    )
     assert (refusal.code, refusal.field, refusal.status) == ("CacheRuleAlreadyExists", "name", 409)
     assert "hub-nginx" in refusal.what
 
 
 def many_rules(count: int) -> list[CacheRule]:
     return [
-        CacheRule(f"rule-{number}", SourceRepository("ghcr.io", f"acme/r{number}", True), Target(f"team{number % 37}/r{number}", True), None, NOW)
+        CacheRule(
+            f"rule-{number}",
+            SourceRepository("ghcr.io", f"acme/r{number}", True),
+            Target(f"team{number % 37}/r{number}", True),
+            None,
+            NOW,
+        )
         for number in range(count)
     ]
 
@@ -260,24 +390,56 @@ def test_a_book_of_more_than_a_thousand_rules_is_refused_once() -> None:
     ("existing", "new", "says"),
     [
         ("*", "library/*", "The target library/* lies inside the target * of rule existing."),
-        ("library/*", "library/dotnet/*", "The target library/dotnet/* lies inside the target library/* of rule existing."),
-        ("library/dotnet/*", "library/*", "The target library/* contains the target library/dotnet/* of rule existing."),
-        ("library/dotnet/*", "*", "The target * contains the target library/dotnet/* of rule existing."),
+        (
+            "library/*",
+            "library/dotnet/*",
+            "The target library/dotnet/* lies inside the target library/* of rule existing.",
+        ),
+        (
+            "library/dotnet/*",
+            "library/*",
+            "The target library/* contains the target library/dotnet/* of rule existing.",
+        ),
+        (
+            "library/dotnet/*",
+            "*",
+            "The target * contains the target library/dotnet/* of rule existing.",
+        ),
         ("library/*", "library/*", "The target library/* is the target of rule existing already."),
-        ("library/dotnet", "library/dotnet", "The target library/dotnet is the target of rule existing already."),
+        (
+            "library/dotnet",
+            "library/dotnet",
+            "The target library/dotnet is the target of rule existing already.",
+        ),
     ],
 )
 def test_an_overlap_is_refused_and_names_both_targets(existing: str, new: str, says: str) -> None:
     def source(target: str, path: str) -> str:
         return f"ghcr.io/{path}/*" if target.endswith("*") else f"ghcr.io/{path}"
 
-    refusal = refused(book_of(("existing", source(existing, "one"), existing)), RuleDraft("the-new", source(new, "two"), new))
-    assert (refusal.code, refusal.field, refusal.what) == ("CacheRuleTargetOverlap", "targetRepository", says)
+    refusal = refused(
+        book_of(("existing", source(existing, "one"), existing)),
+        RuleDraft("the-new", source(new, "two"), new),
+    )
+    assert (refusal.code, refusal.field, refusal.what) == (
+        "CacheRuleTargetOverlap",
+        "targetRepository",
+        says,
+    )
 
 
 @pytest.mark.parametrize(
     ("existing", "new"),
-    [("library/*", "library2/*"), ("a/b/*", "a/c/*"), ("library/*", "library"), ("*", "a"), ("a", "*"), ("a/b", "a/*"), ("a", "a/b"), ("lib/*", "library/*")],
+    [
+        ("library/*", "library2/*"),
+        ("a/b/*", "a/c/*"),
+        ("library/*", "library"),
+        ("*", "a"),
+        ("a", "*"),
+        ("a/b", "a/*"),
+        ("a", "a/b"),
+        ("lib/*", "library/*"),
+    ],
 )
 def test_targets_that_do_not_overlap_stand_beside_each_other(existing: str, new: str) -> None:
     def rule(name: str, target: str) -> tuple[str, str, str]:
@@ -288,27 +450,50 @@ def test_targets_that_do_not_overlap_stand_beside_each_other(existing: str, new:
 
 def test_the_room_of_a_deleted_rule_is_free_again() -> None:
     book = book_of(("root-mcr", "mcr.microsoft.com/*", "*")).without("ROOT-mcr")
-    assert len(book.with_rule(book.check(RuleDraft("library", "ghcr.io/library/*", "library/*")))) == 1
+    assert (
+        len(book.with_rule(book.check(RuleDraft("library", "ghcr.io/library/*", "library/*")))) == 1
+    )
     assert book.route("anything") is None
 
 
 def test_a_target_in_a_repository_that_only_looks_alike_is_free() -> None:
     book = book_of()
-    assert book.check(RuleDraft("the-rule", "ghcr.io/acme/*", "acme/*"), existing_repositories={"acme", "acme2/x", "x/acme/y"})
-    assert book.check(RuleDraft("the-rule", "ghcr.io/acme", "acme"), existing_repositories={"acme/x", "acme2"})
+    assert book.check(
+        RuleDraft("the-rule", "ghcr.io/acme/*", "acme/*"),
+        existing_repositories={"acme", "acme2/x", "x/acme/y"},
+    )
+    assert book.check(
+        RuleDraft("the-rule", "ghcr.io/acme", "acme"), existing_repositories={"acme/x", "acme2"}
+    )
 
 
 # Sign-in
 
 
-@pytest.mark.parametrize("source", ["dhi.io/python", "acme.azurecr.io/api", "registry.redhat.io/ubi9", "europe-docker.pkg.dev/p/r/i"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "dhi.io/python",
+        "acme.azurecr.io/api",
+        "registry.redhat.io/ubi9",
+        "europe-docker.pkg.dev/p/r/i",
+    ],
+)
 def test_a_source_that_serves_authenticated_pulls_only_needs_a_credential_set(source: str) -> None:
     refusal = refused(book_of(), RuleDraft("the-rule", source, "target"))
     assert (refusal.code, refusal.field) == ("EnforceUpstreamAuthentication", "credentialSet")
     assert source.partition("/")[0] in refusal.message
 
 
-@pytest.mark.parametrize("source", ["mcr.microsoft.com/dotnet/sdk", "public.ecr.aws/nginx/nginx", "registry.access.redhat.com/ubi9", "localhost:5001/a"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mcr.microsoft.com/dotnet/sdk",
+        "public.ecr.aws/nginx/nginx",
+        "registry.access.redhat.com/ubi9",
+        "localhost:5001/a",
+    ],
+)
 def test_a_source_without_credentials_takes_no_credential_set(source: str) -> None:
     refusal = refused(book_of(), RuleDraft("the-rule", source, "target", "hub-login"))
     assert (refusal.code, refusal.field) == ("UpstreamTakesNoCredentials", "credentialSet")
@@ -335,7 +520,9 @@ def test_a_credential_set_that_is_not_there_is_refused_with_those_that_are() -> 
 
 
 def test_many_rules_may_share_a_credential_set() -> None:
-    book = book_of(("hub-nginx", "docker.io/nginx", "nginx"), ("hub-redis", "docker.io/redis", "redis"))
+    book = book_of(
+        ("hub-nginx", "docker.io/nginx", "nginx"), ("hub-redis", "docker.io/redis", "redis")
+    )
     assert [rule.name for rule in book.using("HUB-login")] == ["hub-nginx", "hub-redis"]
 
 
@@ -355,9 +542,15 @@ def test_only_the_credential_set_of_a_rule_can_change() -> None:
 
 @pytest.mark.parametrize(
     ("credential_set", "code"),
-    [(None, "EnforceDockerAuthentication"), ("ghcr-login", "CredentialSetLoginServerMismatch"), ("none-such", "CredentialSetNotFound")],
+    [
+        (None, "EnforceDockerAuthentication"),
+        ("ghcr-login", "CredentialSetLoginServerMismatch"),
+        ("none-such", "CredentialSetNotFound"),
+    ],
 )
-def test_the_credential_set_of_a_rule_can_not_become_a_wrong_one(credential_set: str | None, code: str) -> None:
+def test_the_credential_set_of_a_rule_can_not_become_a_wrong_one(
+    credential_set: str | None, code: str
+) -> None:
     book = book_of(("hub-nginx", "docker.io/nginx", "nginx"))
     with pytest.raises(Refusal) as caught:
         book.with_credential_set("hub-nginx", credential_set)
@@ -366,19 +559,31 @@ def test_the_credential_set_of_a_rule_can_not_become_a_wrong_one(credential_set:
 
 
 @pytest.mark.parametrize(
-    ("change", "field"), [({"source_repository": "ghcr.io/acme/other"}, "sourceRepository"), ({"target_repository": "other"}, "targetRepository")]
+    ("change", "field"),
+    [
+        ({"source_repository": "ghcr.io/acme/other"}, "sourceRepository"),
+        ({"target_repository": "other"}, "targetRepository"),
+    ],
 )
-def test_the_source_and_the_target_of_a_rule_can_not_change(change: dict[str, str], field: str) -> None:
+def test_the_source_and_the_target_of_a_rule_can_not_change(
+    change: dict[str, str], field: str
+) -> None:
     book = book_of(("the-rule", "ghcr.io/acme/api", "api"))
     with pytest.raises(CacheRuleImmutable) as caught:
         book.check_unchanged("the-rule", **change)
-    assert (caught.value.code, caught.value.field, caught.value.status) == ("CacheRuleImmutable", field, 409)
+    assert (caught.value.code, caught.value.field, caught.value.status) == (
+        "CacheRuleImmutable",
+        field,
+        409,
+    )
     assert "Delete the rule" in caught.value.hint
 
 
 def test_the_same_source_and_target_in_another_spelling_are_no_change() -> None:
     book = book_of(("hub-nginx", "docker.io/nginx", "nginx"))
-    book.check_unchanged("hub-nginx", source_repository="index.docker.io/library/nginx", target_repository="nginx")
+    book.check_unchanged(
+        "hub-nginx", source_repository="index.docker.io/library/nginx", target_repository="nginx"
+    )
     book.check_unchanged("hub-nginx")
 
 
@@ -390,7 +595,9 @@ def test_a_rule_that_is_not_there_is_not_found(act: str) -> None:
 
 
 def test_a_credential_set_in_use_can_not_leave_the_book() -> None:
-    book = book_of(("hub-nginx", "docker.io/nginx", "nginx"), ("hub-redis", "docker.io/redis", "redis"))
+    book = book_of(
+        ("hub-nginx", "docker.io/nginx", "nginx"), ("hub-redis", "docker.io/redis", "redis")
+    )
     with pytest.raises(CredentialSetInUse, match="cache rules hub-nginx, hub-redis") as caught:
         book.with_credential_sets(CREDENTIALS.without("hub-login"))
     assert (caught.value.code, caught.value.status) == ("CredentialSetInUse", 409)
@@ -408,12 +615,17 @@ def test_a_book_never_changes() -> None:
 
 
 def test_rules_come_by_name() -> None:
-    book = book_of(("b-rule", "ghcr.io/b", "b"), ("A-rule", "ghcr.io/a", "a"), ("c-rule", "ghcr.io/c", "c"))
+    book = book_of(
+        ("b-rule", "ghcr.io/b", "b"), ("A-rule", "ghcr.io/a", "a"), ("c-rule", "ghcr.io/c", "c")
+    )
     assert [rule.name for rule in book] == ["A-rule", "b-rule", "c-rule"]
 
 
 def test_a_time_of_creation_is_kept_to_the_second_in_utc() -> None:
-    rule = book_of().check(RuleDraft("the-rule", "ghcr.io/a", "a"), created=datetime.fromisoformat("2026-11-02T12:00:00.123+02:00"))
+    rule = book_of().check(
+        RuleDraft("the-rule", "ghcr.io/a", "a"),
+        created=datetime.fromisoformat("2026-11-02T12:00:00.123+02:00"),
+    )
     assert rule.created == NOW
     assert rule.created.tzinfo is UTC
 
@@ -440,7 +652,9 @@ def test_all_that_is_wrong_with_a_whole_book_is_told_together() -> None:
 
 
 def test_a_book_reads_back_from_its_own_rules() -> None:
-    book = book_of(("root-mcr", "mcr.microsoft.com/*", "*"), ("hub-nginx", "docker.io/nginx", "nginx"))
+    book = book_of(
+        ("root-mcr", "mcr.microsoft.com/*", "*"), ("hub-nginx", "docker.io/nginx", "nginx")
+    )
     assert RuleBook.of(book, REGISTRIES, CREDENTIALS) == book
 
 
@@ -449,7 +663,9 @@ def test_a_new_rule_in_a_book_that_is_read_must_not_have_a_target_that_exists() 
     kept = (RuleDraft("the-rule", "ghcr.io/acme/api", "api", "ghcr-login"), NOW)
 
     def read(*drafts: tuple[RuleDraft, datetime]) -> RuleBook:
-        return RuleBook.read(drafts, REGISTRIES, CREDENTIALS, known=known, existing_repositories=["api", "web"])
+        return RuleBook.read(
+            drafts, REGISTRIES, CREDENTIALS, known=known, existing_repositories=["api", "web"]
+        )
 
     assert read(kept).get("the-rule").credential_set == "ghcr-login"
     for draft in (
@@ -459,7 +675,9 @@ def test_a_new_rule_in_a_book_that_is_read_must_not_have_a_target_that_exists() 
     ):
         with pytest.raises(RulesInvalid) as caught:
             read((draft, NOW))
-        assert [refusal.code for _, refusal in caught.value.refusals] == ["TargetRepositoryAlreadyPresentInRegistry"]
+        assert [refusal.code for _, refusal in caught.value.refusals] == [
+            "TargetRepositoryAlreadyPresentInRegistry"
+        ]
 
 
 # A draft in the making
@@ -468,18 +686,27 @@ def test_a_new_rule_in_a_book_that_is_read_must_not_have_a_target_that_exists() 
 def test_a_draft_is_judged_only_where_it_says_something() -> None:
     assert book_of().problems(RuleDraft()).problems == ()
     checked = book_of().problems(RuleDraft(source_repository="docker.io/nginx"))
-    assert (checked.source_repository, checked.login_server, checked.sign_in, checked.problems) == ("docker.io/library/nginx", "docker.io", SignIn.REQUIRED, ())
+    assert (checked.source_repository, checked.login_server, checked.sign_in, checked.problems) == (
+        "docker.io/library/nginx",
+        "docker.io",
+        SignIn.REQUIRED,
+        (),
+    )
     assert [each.field for each in book_of().problems(RuleDraft(name="x")).problems] == ["name"]
 
 
 def test_an_empty_credential_set_says_that_there_shall_be_none() -> None:
     checked = book_of().problems(RuleDraft(source_repository="docker.io/nginx", credential_set=""))
-    assert [(each.code, each.field) for each in checked.problems] == [("EnforceDockerAuthentication", "credentialSet")]
+    assert [(each.code, each.field) for each in checked.problems] == [
+        ("EnforceDockerAuthentication", "credentialSet")
+    ]
 
 
 def test_every_problem_of_a_draft_is_told_with_its_field_in_the_order_of_the_fields() -> None:
     book = book_of(("root-mcr", "mcr.microsoft.com/*", "*"))
-    checked = book.problems(RuleDraft("x", "docker.io/acme", "acme/*", "ghcr-login"), existing_repositories=["acme/api"])
+    checked = book.problems(
+        RuleDraft("x", "docker.io/acme", "acme/*", "ghcr-login"), existing_repositories=["acme/api"]
+    )
     assert [(each.code, each.field) for each in checked.problems] == [
         ("InvalidResourceName", "name"),
         ("CacheRuleWildcardMismatch", "targetRepository"),
@@ -514,25 +741,47 @@ def test_what_is_left_out_of_a_draft_is_asked_for_when_it_shall_become_a_rule() 
         ("localhost:5001/*", [], "localhost-5001/*"),
     ],
 )
-def test_a_target_that_is_free_is_proposed(source: str, existing: list[str], proposed: str | None) -> None:
+def test_a_target_that_is_free_is_proposed(
+    source: str, existing: list[str], proposed: str | None
+) -> None:
     book = book_of(("existing", "quay.io/taken/*", "taken/*"))
-    assert book.problems(RuleDraft(source_repository=source), existing_repositories=existing).proposed_target == proposed
+    assert (
+        book.problems(
+            RuleDraft(source_repository=source), existing_repositories=existing
+        ).proposed_target
+        == proposed
+    )
 
 
 @pytest.mark.parametrize(
     ("draft", "says"),
     [
-        (RuleDraft(source_repository="docker.io/nginx"), "library/ was put in front: Docker Hub keeps its official images there."),
-        (RuleDraft(source_repository="docker.io/*"), "library/ is put in front of names of one part: alpine means docker.io/library/alpine."),
-        (RuleDraft(source_repository="index.docker.io/a/b"), "index.docker.io is written docker.io."),
-        (RuleDraft(target_repository="taken/a"), "It stands inside the target taken/* of rule existing, and wins there for taken/a."),
+        (
+            RuleDraft(source_repository="docker.io/nginx"),
+            "library/ was put in front: Docker Hub keeps its official images there.",
+        ),
+        (
+            RuleDraft(source_repository="docker.io/*"),
+            "library/ is put in front of names of one part: alpine means docker.io/library/alpine.",
+        ),
+        (
+            RuleDraft(source_repository="index.docker.io/a/b"),
+            "index.docker.io is written docker.io.",
+        ),
+        (
+            RuleDraft(target_repository="taken/a"),
+            "It stands inside the target taken/* of rule existing, and wins there for taken/a.",
+        ),
     ],
 )
 def test_what_a_person_may_want_to_know_is_remarked(draft: RuleDraft, says: str) -> None:
     assert book_of(("existing", "quay.io/taken/*", "taken/*")).problems(draft).remarks == (says,)
 
 
-@pytest.mark.parametrize("source", ["docker.io/library/nginx", "docker.io/grafana/loki", "docker.io/library/*", "ghcr.io/nginx"])
+@pytest.mark.parametrize(
+    "source",
+    ["docker.io/library/nginx", "docker.io/grafana/loki", "docker.io/library/*", "ghcr.io/nginx"],
+)
 def test_nothing_is_remarked_where_nothing_was_changed(source: str) -> None:
     assert book_of().problems(RuleDraft(source_repository=source)).remarks == ()
 
@@ -542,9 +791,15 @@ def test_nothing_is_remarked_where_nothing_was_changed(source: str) -> None:
 
 @pytest.mark.parametrize(
     ("request_path", "repository"),
-    [("alpine", "library/alpine"), ("library/alpine", "library/alpine"), ("grafana/loki", "grafana/loki")],
+    [
+        ("alpine", "library/alpine"),
+        ("library/alpine", "library/alpine"),
+        ("grafana/loki", "grafana/loki"),
+    ],
 )
-def test_library_is_put_in_when_a_wildcard_of_docker_hub_is_resolved(request_path: str, repository: str) -> None:
+def test_library_is_put_in_when_a_wildcard_of_docker_hub_is_resolved(
+    request_path: str, repository: str
+) -> None:
     route = book_of(("hub-all", "docker.io/*", "docker.io/*")).route(f"docker.io/{request_path}")
     assert route is not None
     assert route.repository == repository
@@ -552,7 +807,10 @@ def test_library_is_put_in_when_a_wildcard_of_docker_hub_is_resolved(request_pat
 
 
 def test_a_static_rule_wins_inside_a_wildcard() -> None:
-    book = book_of(("root-mcr", "mcr.microsoft.com/*", "*"), ("hub-dotnet", "docker.io/library/dotnet", "library/dotnet"))
+    book = book_of(
+        ("root-mcr", "mcr.microsoft.com/*", "*"),
+        ("hub-dotnet", "docker.io/library/dotnet", "library/dotnet"),
+    )
     for path, name, repository in (
         ("library/dotnet", "hub-dotnet", "library/dotnet"),
         ("library/other", "root-mcr", "library/other"),
@@ -640,13 +898,19 @@ def naive(book: RuleBook, repository: str) -> tuple[str, str] | None:
     for rule in sorted(found, key=lambda each: each.target.wildcard):
         if not rule.target.wildcard:
             return rule.name, rule.source.path
-        rest = repository if str(rule.target) == "*" else repository.removeprefix(str(rule.target)[:-1])
+        rest = (
+            repository
+            if str(rule.target) == "*"
+            else repository.removeprefix(str(rule.target)[:-1])
+        )
         return rule.name, f"{rule.source.path}/{rest}"
     return None
 
 
 @given(st.lists(targets, max_size=12), st.lists(paths, min_size=1, max_size=8))
-def test_no_accepted_set_of_rules_lets_a_repository_match_two_wildcards(wanted: list[str], repositories: list[str]) -> None:
+def test_no_accepted_set_of_rules_lets_a_repository_match_two_wildcards(
+    wanted: list[str], repositories: list[str]
+) -> None:
     book = accepted(wanted)
     for repository in repositories:
         assert sum(rule.target.wildcard and matches(rule, repository) for rule in book) <= 1
@@ -654,14 +918,18 @@ def test_no_accepted_set_of_rules_lets_a_repository_match_two_wildcards(wanted: 
 
 
 @given(st.lists(targets, max_size=12), st.lists(paths, min_size=1, max_size=8), st.data())
-def test_routing_agrees_with_a_look_at_every_rule(wanted: list[str], repositories: list[str], data: st.DataObject) -> None:
+def test_routing_agrees_with_a_look_at_every_rule(
+    wanted: list[str], repositories: list[str], data: st.DataObject
+) -> None:
     book = accepted(wanted)
     names = [rule.name for rule in book]
     for name in data.draw(st.lists(st.sampled_from(names), unique=True)) if names else ():
         book = book.without(name)
     for repository in repositories:
         route = book.route(repository)
-        assert (None if route is None else (route.rule.name, route.repository)) == naive(book, repository)
+        assert (None if route is None else (route.rule.name, route.repository)) == naive(
+            book, repository
+        )
 
 
 @given(st.lists(targets, max_size=12), targets)
@@ -678,7 +946,9 @@ def test_overlap_agrees_with_a_look_at_every_pair(wanted: list[str], target: str
 
     expected = any(clash(str(rule.target)) for rule in book)
     try:
-        book.check(RuleDraft("the-new", "ghcr.io/new" + ("/*" if target.endswith("*") else ""), target))
+        book.check(
+            RuleDraft("the-new", "ghcr.io/new" + ("/*" if target.endswith("*") else ""), target)
+        )
     except CacheRuleTargetOverlap:
         assert expected
     else:
@@ -693,7 +963,11 @@ def test_a_book_read_as_a_whole_is_the_book_built_rule_by_rule(wanted: list[str]
 
 @given(st.text(alphabet="ab/*:.@ -A", max_size=16))
 def test_any_text_as_a_source_or_target_is_read_or_refused_and_nothing_else(text: str) -> None:
-    for draft in (RuleDraft("the-rule", f"ghcr.io/{text}", "target"), RuleDraft("the-rule", text, "target"), RuleDraft("the-rule", "ghcr.io/a", text)):
+    for draft in (
+        RuleDraft("the-rule", f"ghcr.io/{text}", "target"),
+        RuleDraft("the-rule", text, "target"),
+        RuleDraft("the-rule", "ghcr.io/a", text),
+    ):
         problems = book_of().problems(complete(draft)).problems
         assert all(each.field and each.code and each.message for each in problems)
         if problems:

@@ -8,15 +8,31 @@ import tarfile
 import pytest
 
 from entrepot.core.reference import Digest
-from entrepot.demo.images import DOCKER, OCI, Descriptor, LayerRecipe, MediaTypes, build_config, build_index, build_manifest, split_platform
+from entrepot.demo.images import (
+    DOCKER,
+    OCI,
+    Descriptor,
+    LayerRecipe,
+    MediaTypes,
+    build_config,
+    build_index,
+    build_manifest,
+    split_platform,
+)
 
-RECIPE = LayerRecipe("base/amd64", 300_000, (("etc/os-release", "ID=demo\n"), ("usr/share/doc/README", "Read me.\n")))
+RECIPE = LayerRecipe(
+    "base/amd64", 300_000, (("etc/os-release", "ID=demo\n"), ("usr/share/doc/README", "Read me.\n"))
+)
 
 
 def test_a_layer_is_the_same_every_time() -> None:
     assert RECIPE.build() == RECIPE.build()
-    # Were it another one day, everything that was cached of the demo's images would be fetched anew.
-    assert str(RECIPE.build().digest) == "sha256:6b8d250b6ea1f127bcbd4972c500674be50b62bc8f4fae8b33dbe3478d5215c2"
+    # Were it another one day, everything that was cached of the demo's images would be fetched
+    # anew.
+    assert (
+        str(RECIPE.build().digest)
+        == "sha256:6b8d250b6ea1f127bcbd4972c500674be50b62bc8f4fae8b33dbe3478d5215c2"
+    )
 
 
 def test_a_layer_unpacks_to_its_files() -> None:
@@ -36,7 +52,9 @@ def test_the_digests_of_a_layer_are_those_of_its_bytes_packed_and_unpacked() -> 
 
 @pytest.mark.parametrize("size", [0, 1000, 10_240, 100_000, 5_000_000])
 def test_a_layer_has_about_the_size_that_was_asked_for(size: int) -> None:
-    assert LayerRecipe("x", size).build().size == pytest.approx(max(size, 10_240), abs=5_120 + 1_000)
+    assert LayerRecipe("x", size).build().size == pytest.approx(
+        max(size, 10_240), abs=5_120 + 1_000
+    )
 
 
 def test_other_names_make_other_layers() -> None:
@@ -46,9 +64,17 @@ def test_other_names_make_other_layers() -> None:
 @pytest.mark.parametrize("media_types", [OCI, DOCKER])
 def test_index_manifest_and_config_lead_from_one_to_the_other(media_types: MediaTypes) -> None:
     layer = RECIPE.build()
-    config = build_config("linux/arm/v7", [layer.diff_id], created_by=["COPY base /"], command=["/run"])
-    manifest = build_manifest(Descriptor.of(media_types.config, config), [Descriptor(media_types.layer, layer.digest, layer.size)], media_types)
-    index = build_index([("linux/arm/v7", Descriptor.of(media_types.manifest, manifest))], media_types)
+    config = build_config(
+        "linux/arm/v7", [layer.diff_id], created_by=["COPY base /"], command=["/run"]
+    )
+    manifest = build_manifest(
+        Descriptor.of(media_types.config, config),
+        [Descriptor(media_types.layer, layer.digest, layer.size)],
+        media_types,
+    )
+    index = build_index(
+        [("linux/arm/v7", Descriptor.of(media_types.manifest, manifest))], media_types
+    )
 
     listed = json.loads(index)
     assert (listed["schemaVersion"], listed["mediaType"]) == (2, media_types.index)
@@ -59,7 +85,9 @@ def test_index_manifest_and_config_lead_from_one_to_the_other(media_types: Media
     parts = json.loads(manifest)
     assert (parts["schemaVersion"], parts["mediaType"]) == (2, media_types.manifest)
     assert Digest.parse(parts["config"]["digest"]).matches(config)
-    assert parts["layers"] == [{"mediaType": media_types.layer, "digest": str(layer.digest), "size": layer.size}]
+    assert parts["layers"] == [
+        {"mediaType": media_types.layer, "digest": str(layer.digest), "size": layer.size}
+    ]
     document = json.loads(config)
     assert document["rootfs"] == {"type": "layers", "diff_ids": [str(layer.diff_id)]}
     assert [each["created_by"] for each in document["history"]] == ["COPY base /"]

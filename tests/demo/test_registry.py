@@ -12,15 +12,37 @@ from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.demo import OFFERED
 from entrepot.demo.images import LayerRecipe
-from entrepot.demo.registry import IMAGES, LAYERS_IN_MEMORY, PIECE, DemoImage, demo_registry_app, served_on_loopback
+from entrepot.demo.registry import (
+    IMAGES,
+    LAYERS_IN_MEMORY,
+    PIECE,
+    DemoImage,
+    demo_registry_app,
+    served_on_loopback,
+)
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceNotFound
 
 SHARED = LayerRecipe("shared", 200_000)
 SMALL = (
-    DemoImage("library/one", ("1", "latest"), {"linux/amd64": (LayerRecipe("a", 300_000), SHARED), "linux/arm64": (LayerRecipe("b", 100_000), SHARED)}),
+    DemoImage(
+        "library/one",
+        ("1", "latest"),
+        {
+            "linux/amd64": (LayerRecipe("a", 300_000), SHARED),
+            "linux/arm64": (LayerRecipe("b", 100_000), SHARED),
+        },
+    ),
     DemoImage("library/one", ("2",), {"linux/amd64": (LayerRecipe("c", 50_000), SHARED)}),
-    DemoImage("acme/two", ("1",), {"linux/amd64": tuple(LayerRecipe(f"d{number}", 30_000) for number in range(LAYERS_IN_MEMORY + 2))}),
+    DemoImage(
+        "acme/two",
+        ("1",),
+        {
+            "linux/amd64": tuple(
+                LayerRecipe(f"d{number}", 30_000) for number in range(LAYERS_IN_MEMORY + 2)
+            )
+        },
+    ),
 )
 ONE = Repository("library/one")
 
@@ -35,11 +57,18 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def client() -> AsyncIterator[SourceClient]:
     """Our own client, over a real socket."""
-    async with served_on_loopback(demo_registry_app(SMALL, speed=None)) as port, Sources(Settings()) as sources:
-        yield sources.client(SourceRegistry("Demo", "docker.io", SignIn.OPTIONAL, f"http://127.0.0.1:{port}"), None)
+    async with (
+        served_on_loopback(demo_registry_app(SMALL, speed=None)) as port,
+        Sources(Settings()) as sources,
+    ):
+        yield sources.client(
+            SourceRegistry("Demo", "docker.io", SignIn.OPTIONAL, f"http://127.0.0.1:{port}"), None
+        )
 
 
-async def read(client: SourceClient, repository: Repository, digest: Digest, offset: int = 0) -> bytes:
+async def read(
+    client: SourceClient, repository: Repository, digest: Digest, offset: int = 0
+) -> bytes:
     async with client.blob(repository, digest, offset=offset) as stream:
         assert stream.offset == offset
         return b"".join([chunk async for chunk in stream])
@@ -53,7 +82,11 @@ async def test_an_image_is_pulled_from_tag_to_layer(client: SourceClient) -> Non
     await client.check_sign_in()
     head = await client.head_manifest(ONE, Tag("latest"))
     index = await client.manifest(ONE, Tag("latest"))
-    assert (head.digest, head.media_type, head.size) == (index.digest, index.media_type, len(index.content))
+    assert (head.digest, head.media_type, head.size) == (
+        index.digest,
+        index.media_type,
+        len(index.content),
+    )
     for child in json.loads(index.content)["manifests"]:
         manifest = json.loads((await client.manifest(ONE, Digest.parse(child["digest"]))).content)
         for blob in (manifest["config"], *manifest["layers"]):
@@ -67,9 +100,13 @@ async def test_an_image_is_pulled_from_tag_to_layer(client: SourceClient) -> Non
 async def test_layers_that_are_no_longer_in_memory_are_built_again(client: SourceClient) -> None:
     two = Repository("acme/two")
     index = json.loads((await client.manifest(two, Tag("1"))).content)
-    manifest = json.loads((await client.manifest(two, Digest.parse(index["manifests"][0]["digest"]))).content)
+    manifest = json.loads(
+        (await client.manifest(two, Digest.parse(index["manifests"][0]["digest"]))).content
+    )
     for layer in manifest["layers"]:
-        assert Digest.parse(layer["digest"]).matches(await read(client, two, Digest.parse(layer["digest"])))
+        assert Digest.parse(layer["digest"]).matches(
+            await read(client, two, Digest.parse(layer["digest"]))
+        )
 
 
 async def test_tags_are_listed_in_pages(client: SourceClient) -> None:
@@ -94,15 +131,26 @@ async def test_what_is_not_there_is_not_found(client: SourceClient) -> None:
 
 async def test_a_digest_opens_nothing_in_another_repository(http: httpx.AsyncClient) -> None:
     index = (await http.get("/v2/library/one/manifests/2")).json()
-    assert (await http.get(f"/v2/acme/two/manifests/{index['manifests'][0]['digest']}")).status_code == 404
+    assert (
+        await http.get(f"/v2/acme/two/manifests/{index['manifests'][0]['digest']}")
+    ).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "told"), [("bytes=5-9", 206, "bytes 5-9/{size}"), ("bytes={size}-", 416, "bytes */{size}"), ("lines=1-", 200, None)]
+    ("asked", "status", "told"),
+    [
+        ("bytes=5-9", 206, "bytes 5-9/{size}"),
+        ("bytes={size}-", 416, "bytes */{size}"),
+        ("lines=1-", 200, None),
+    ],
 )
-async def test_ranges_are_answered(http: httpx.AsyncClient, asked: str, status: int, told: str | None) -> None:
+async def test_ranges_are_answered(
+    http: httpx.AsyncClient, asked: str, status: int, told: str | None
+) -> None:
     index = (await http.get("/v2/library/one/manifests/2")).json()
-    manifest = (await http.get(f"/v2/library/one/manifests/{index['manifests'][0]['digest']}")).json()
+    manifest = (
+        await http.get(f"/v2/library/one/manifests/{index['manifests'][0]['digest']}")
+    ).json()
     layer = manifest["layers"][0]
     path = f"/v2/library/one/blobs/{layer['digest']}"
     whole = (await http.get(path)).content
@@ -127,17 +175,31 @@ async def test_a_blob_is_sent_no_faster_than_it_should() -> None:
         now += seconds
 
     app = demo_registry_app(SMALL, speed=100_000.0, pause=pause, clock=lambda: now)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://demo") as http:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://demo"
+    ) as http:
         index = (await http.get("/v2/library/one/manifests/1")).json()
-        manifest = (await http.get(f"/v2/library/one/manifests/{index['manifests'][0]['digest']}")).json()
+        manifest = (
+            await http.get(f"/v2/library/one/manifests/{index['manifests'][0]['digest']}")
+        ).json()
         layer = manifest["layers"][0]
         assert now == 0.0, "only blobs are slow"
-        assert len((await http.get(f"/v2/library/one/blobs/{layer['digest']}")).content) == layer["size"] > 2 * PIECE
+        assert (
+            len((await http.get(f"/v2/library/one/blobs/{layer['digest']}")).content)
+            == layer["size"]
+            > 2 * PIECE
+        )
     assert now == pytest.approx(layer["size"] / 100_000.0)
 
 
 def test_the_demo_has_images_to_choose_from() -> None:
-    assert {each.repository for each in IMAGES} == {"library/alpine", "library/nginx", "library/postgres", "dotnet/sdk", "acme/api"}
+    assert {each.repository for each in IMAGES} == {
+        "library/alpine",
+        "library/nginx",
+        "library/postgres",
+        "dotnet/sdk",
+        "acme/api",
+    }
     tags = [(each.repository, tag) for each in IMAGES for tag in each.tags]
     assert len(tags) == len(set(tags)), "a tag points to one image"
     for repository, tag in tags:

@@ -28,7 +28,11 @@ class Tried:
 
     @property
     def events(self) -> list[str]:
-        return [each.kind for each in self.engine.events.recent() if each.kind.startswith("credential-set-")]
+        return [
+            each.kind
+            for each in self.engine.events.recent()
+            if each.kind.startswith("credential-set-")
+        ]
 
     def tries(self) -> int:
         return self.source.count("GET", "/v2/")
@@ -42,8 +46,14 @@ class Tried:
         await self.until(lambda: self.engine.health(name).status is status)
 
     async def nothing_due(self) -> None:
-        """Wait until no set is being tried or waits for it. A new one may be tried twice: by a look, and because `SignIns.look_now` was called during that."""
-        await self.until(lambda: all(each.at is not None and not each.under_way for each in self.engine.sign_ins._tried.values()))
+        """Wait until no set is being tried or waits for it. A new one may be tried twice: by a
+        look, and because `SignIns.look_now` was called during that."""
+        await self.until(
+            lambda: all(
+                each.at is not None and not each.under_way
+                for each in self.engine.sign_ins._tried.values()
+            )
+        )
 
     async def some_looks(self) -> None:
         """Time for anything that is due to be tried."""
@@ -54,21 +64,29 @@ class Tried:
 
 
 @pytest.fixture
-async def tried(directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Tried]:
+async def tried(
+    directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Tried]:
     """A healthy credential set that no rule uses."""
     monkeypatch.setattr(module, "LOOK", 0.01)
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
     source.sign_in = BasicSignIn({"ann": "right"})
     async with _opened(directories, settings, source) as opened:
-        await opened.engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+        await opened.engine.create_credential_set(
+            CredentialSetDraft(
+                "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
+            )
+        )
         await opened.health_is(HealthStatus.HEALTHY)
         await opened.nothing_due()
         yield opened
 
 
 @asynccontextmanager
-async def _opened(directories: Directories, settings: Settings, source: StandIn) -> AsyncIterator[Tried]:
+async def _opened(
+    directories: Directories, settings: Settings, source: StandIn
+) -> AsyncIterator[Tried]:
     async with Engine.open(directories, settings) as engine:
         opened = Tried(engine, source)
         engine.sign_ins._timer = opened.timer
@@ -78,10 +96,14 @@ async def _opened(directories: Directories, settings: Settings, source: StandIn)
 async def use(tried: Tried) -> None:
     from entrepot.core.rules import RuleDraft
 
-    await tried.engine.create_rule(RuleDraft("example-rule", f"{LOGIN_SERVER}/library/*", "library/*", "example-login"))
+    await tried.engine.create_rule(
+        RuleDraft("example-rule", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
+    )
 
 
-async def test_a_set_that_a_rule_uses_is_tried_every_few_minutes_and_each_change_of_its_health_is_told(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_set_that_a_rule_uses_is_tried_every_few_minutes_and_each_change_of_its_health_is_told(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await use(tried)
     monkeypatch.setenv("EXAMPLE_PASSWORD", "expired")
     before = tried.tries()
@@ -96,7 +118,11 @@ async def test_a_set_that_a_rule_uses_is_tried_every_few_minutes_and_each_change
     monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
     tried.timer.now += module.INTERVAL * (1 + module.JITTER)
     await tried.health_is(HealthStatus.HEALTHY)
-    assert tried.events == ["credential-set-created", "credential-set-unhealthy", "credential-set-healthy"]
+    assert tried.events == [
+        "credential-set-created",
+        "credential-set-unhealthy",
+        "credential-set-healthy",
+    ]
 
 
 async def test_a_set_that_no_rule_uses_is_tried_once_an_hour(tried: Tried) -> None:
@@ -108,7 +134,9 @@ async def test_a_set_that_no_rule_uses_is_tried_once_an_hour(tried: Tried) -> No
     await tried.until(lambda: tried.tries() > before)
 
 
-async def test_sets_are_tried_when_the_engine_starts(tried: Tried, directories: Directories, settings: Settings) -> None:
+async def test_sets_are_tried_when_the_engine_starts(
+    tried: Tried, directories: Directories, settings: Settings
+) -> None:
     other = Directories.under(directories.data.parent / "other")
     other.config.mkdir(parents=True)
     other.credentials.write_bytes(directories.credentials.read_bytes())
@@ -116,7 +144,9 @@ async def test_sets_are_tried_when_the_engine_starts(tried: Tried, directories: 
         await started.health_is(HealthStatus.HEALTHY)
 
 
-async def test_a_set_that_is_changed_is_tried_at_once_also_where_only_its_secret_changed(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_set_that_is_changed_is_tried_at_once_also_where_only_its_secret_changed(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTHER_PASSWORD", "wrong")
     await tried.engine.update_credential_set("example-login", password_id="env:OTHER_PASSWORD")
     await tried.health_is(HealthStatus.UNHEALTHY)
@@ -128,7 +158,9 @@ async def test_a_set_that_is_changed_is_tried_at_once_also_where_only_its_secret
 async def test_the_health_of_a_set_is_not_inherited_by_another_of_its_name(tried: Tried) -> None:
     gate = tried.source.hold("/v2/")
     await tried.engine.delete_credential_set("EXAMPLE-login")
-    await tried.engine.create_credential_set(CredentialSetDraft("Example-Login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:NONE_SUCH"))
+    await tried.engine.create_credential_set(
+        CredentialSetDraft("Example-Login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:NONE_SUCH")
+    )
     assert tried.engine.health("example-login").status is HealthStatus.UNKNOWN
     gate.open()
     await tried.health_is(HealthStatus.UNHEALTHY)
@@ -141,15 +173,28 @@ async def test_a_set_that_was_written_by_hand_is_tried(tried: Tried) -> None:
     assert "NONE_SUCH is not set" in str(tried.engine.health("example-login").error_message)
 
 
-@pytest.mark.parametrize("headers", [{}, {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600"}, {"ratelimit-limit": "unlimited"}])
-async def test_what_a_source_tells_of_its_rate_limit_or_does_not_is_no_matter_of_health(tried: Tried, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600"},
+        {"ratelimit-limit": "unlimited"},
+    ],
+)
+async def test_what_a_source_tells_of_its_rate_limit_or_does_not_is_no_matter_of_health(
+    tried: Tried, headers: dict[str, str]
+) -> None:
     tried.source.fault("/v2/", Headers(headers))
     found = await tried.engine.check_sign_in("example-login")
     assert (found.health, found.error_code) == (HealthStatus.HEALTHY, None)
 
 
 async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried: Tried) -> None:
-    for fault, code in ((Status(500), "SourceFailed"), (Html(), "SourceAnswerInvalid"), (Status(429), "SourceOverAllowance")):
+    for fault, code in (
+        (Status(500), "SourceFailed"),
+        (Html(), "SourceAnswerInvalid"),
+        (Status(429), "SourceOverAllowance"),
+    ):
         tried.source.clear_faults()
         tried.source.fault("/v2/", fault)
         found = await tried.engine.check_sign_in("example-login")
@@ -161,14 +206,18 @@ async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried:
     assert tried.events[-1] == "credential-set-healthy"
 
 
-async def test_an_unhealthy_set_is_used_all_the_same(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unhealthy_set_is_used_all_the_same(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await use(tried)
     tried.source.sign_in = TokenSignIn({"ann": "right"}, anonymous=False)
     tried.source.add_image("library/nginx", "1.27")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "expired")
     assert (await tried.engine.check_sign_in("example-login")).health is HealthStatus.UNHEALTHY
     monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
-    pull = tried.engine.cache.pulls.get((await tried.engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id)
+    pull = tried.engine.cache.pulls.get(
+        (await tried.engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+    )
     async with asyncio.timeout(30):
         await pull.over.wait()
     assert pull.state.value == "completed"

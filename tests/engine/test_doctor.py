@@ -38,7 +38,9 @@ from tests.fakes import BasicSignIn, Headers, Html, StandIn, Status
 
 
 def finding(found: Examination, check: str, about: str | None = None) -> Finding:
-    [each] = [each for each in found.findings if each.check == check and about in {None, each.about}]
+    [each] = [
+        each for each in found.findings if each.check == check and about in {None, each.about}
+    ]
     assert each.outcome is Outcome.OK or each.advice or check == "sign-in", "it says what to do"
     return each
 
@@ -47,12 +49,18 @@ def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
     return [each.check for each in found.findings if each.about == about]
 
 
-async def examined(directories: Directories, endpoint: str, *, ca_file: Path | None = None) -> Examination:
+async def examined(
+    directories: Directories, endpoint: str, *, ca_file: Path | None = None
+) -> Examination:
     """What is found with a source at an endpoint, on an engine of its own."""
     upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
-    settings = Settings(listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,))
+    settings = Settings(
+        listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,)
+    )
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         return await examine(engine)
 
 
@@ -61,12 +69,24 @@ def certificate(path: Path, *, days: float) -> Path:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        x509.CertificateBuilder(
+            name,
+            name,
+            key.public_key(),
+            x509.random_serial_number(),
+            now - timedelta(hours=1),
+            now + timedelta(days=days),
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
     return path
 
@@ -77,13 +97,27 @@ def served_with(path: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_one_source_can_be_looked_at_alone(directories: Directories, settings: Settings, source: StandIn) -> None:
+async def test_one_source_can_be_looked_at_alone(
+    directories: Directories, settings: Settings, source: StandIn
+) -> None:
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
-    async with Engine.open(directories, replace(settings, upstreams=(*settings.upstreams, other))) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
-        await engine.create_rule(RuleDraft("other-things", "other.example.com/things/*", "things/*"))
-        assert {each.about for each in (await examine(engine, source="other.example.com")).findings} == {"other.example.com", "this machine"}
-        assert {each.about for each in (await examine(engine)).findings} == {LOGIN_SERVER, "other.example.com", "this machine"}
+    async with Engine.open(
+        directories, replace(settings, upstreams=(*settings.upstreams, other))
+    ) as engine:
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
+        await engine.create_rule(
+            RuleDraft("other-things", "other.example.com/things/*", "things/*")
+        )
+        assert {
+            each.about for each in (await examine(engine, source="other.example.com")).findings
+        } == {"other.example.com", "this machine"}
+        assert {each.about for each in (await examine(engine)).findings} == {
+            LOGIN_SERVER,
+            "other.example.com",
+            "this machine",
+        }
 
 
 async def test_all_is_well_and_nothing_counts_as_a_pull(engine: Engine, source: StandIn) -> None:
@@ -103,7 +137,9 @@ async def test_a_name_that_is_not_known(directories: Directories) -> None:
     assert checks(found) == ["name"], "what follows from it is not looked at"
 
 
-async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
+    directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S21."""
 
     def here(host: str, *_: object, **__: object) -> list[object]:
@@ -127,10 +163,15 @@ async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_p
     async with StandIn(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
         found = finding(await examined(directories, source.url), "certificate")
     assert found.outcome is Outcome.FAILED
-    assert found.what == f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: its certificate is not trusted: self-signed certificate."
+    assert (
+        found.what
+        == f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: its certificate is not trusted: self-signed certificate."
+    )
 
 
-async def test_a_certificate_that_the_settings_trust(directories: Directories, tmp_path: Path) -> None:
+async def test_a_certificate_that_the_settings_trust(
+    directories: Directories, tmp_path: Path
+) -> None:
     path = certificate(tmp_path / "own.pem", days=90)
     async with StandIn(tls=served_with(path)) as source:
         found = finding(await examined(directories, source.url, ca_file=path), "certificate")
@@ -138,7 +179,13 @@ async def test_a_certificate_that_the_settings_trust(directories: Directories, t
 
 
 @pytest.mark.parametrize(("days", "outcome"), [(90.5, Outcome.OK), (3.5, Outcome.WARNING)])
-async def test_a_certificate_that_ends_soon(directories: Directories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, outcome: Outcome) -> None:
+async def test_a_certificate_that_ends_soon(
+    directories: Directories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    days: float,
+    outcome: Outcome,
+) -> None:
     path = certificate(tmp_path / "own.pem", days=days)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     async with StandIn(tls=served_with(path)) as source:
@@ -146,8 +193,17 @@ async def test_a_certificate_that_ends_soon(directories: Directories, tmp_path: 
     assert (found.outcome, f"{int(days)} days" in found.what) == (outcome, True)
 
 
-@pytest.mark.parametrize(("fault", "told"), [(Html(), "web page"), (Status(404), "does not answer as a registry"), (Status(500), "fails with status 500")])
-async def test_what_answers_as_no_registry(engine: Engine, source: StandIn, fault: Html | Status, told: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Html(), "web page"),
+        (Status(404), "does not answer as a registry"),
+        (Status(500), "fails with status 500"),
+    ],
+)
+async def test_what_answers_as_no_registry(
+    engine: Engine, source: StandIn, fault: Html | Status, told: str
+) -> None:
     source.fault("/v2/", fault)
     found = await examine(engine)
     assert finding(found, "registry").outcome is Outcome.FAILED
@@ -155,13 +211,21 @@ async def test_what_answers_as_no_registry(engine: Engine, source: StandIn, faul
     assert checks(found) == ["name", "connection", "registry"]
 
 
-async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
+    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source.sign_in = BasicSignIn({"ann": "right"})
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "hunter2")
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+    await engine.create_credential_set(
+        CredentialSetDraft(
+            "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
+        )
+    )
     for name in ("one", "two"):
-        await engine.create_rule(RuleDraft(f"rule-{name}", f"{LOGIN_SERVER}/{name}/api", f"{name}/api", "example-login"))
+        await engine.create_rule(
+            RuleDraft(f"rule-{name}", f"{LOGIN_SERVER}/{name}/api", f"{name}/api", "example-login")
+        )
     found = await examine(engine, "rule-one")
     sign_in = finding(found, "sign-in")
     assert sign_in.outcome is Outcome.FAILED
@@ -169,21 +233,36 @@ async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(engine: E
     assert "hunter2" not in str(found)
     assert "manifest" not in checks(found)
     both = await examine(engine)
-    assert [each.what.partition(":")[0] for each in both.findings if each.check == "sign-in" and "example-login" in each.what] == ["example-login"]
+    assert [
+        each.what.partition(":")[0]
+        for each in both.findings
+        if each.check == "sign-in" and "example-login" in each.what
+    ] == ["example-login"]
 
 
-async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_latest(engine: Engine, source: StandIn) -> None:
+async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_latest(
+    engine: Engine, source: StandIn
+) -> None:
     source.add_image("acme/api", "1.0")
     for name in ("api", "none"):
-        await engine.create_rule(RuleDraft(f"acme-{name}", f"{LOGIN_SERVER}/acme/{name}", f"acme/{name}"))
+        await engine.create_rule(
+            RuleDraft(f"acme-{name}", f"{LOGIN_SERVER}/acme/{name}", f"acme/{name}")
+        )
     assert finding(await examine(engine, "acme-api"), "manifest").outcome is Outcome.OK
     missing = finding(await examine(engine, "acme-none"), "manifest")
     assert (missing.outcome, "acme/none" in missing.what) == (Outcome.FAILED, True)
 
 
-@pytest.mark.parametrize(("remaining", "outcome"), [(60, Outcome.OK), (5, Outcome.WARNING), (0, Outcome.FAILED)])
-async def test_the_allowance(engine: Engine, source: StandIn, remaining: int, outcome: Outcome) -> None:
-    source.fault("/v2/", Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": f"{remaining};w=21600"}))
+@pytest.mark.parametrize(
+    ("remaining", "outcome"), [(60, Outcome.OK), (5, Outcome.WARNING), (0, Outcome.FAILED)]
+)
+async def test_the_allowance(
+    engine: Engine, source: StandIn, remaining: int, outcome: Outcome
+) -> None:
+    source.fault(
+        "/v2/",
+        Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": f"{remaining};w=21600"}),
+    )
     assert finding(await examine(engine), "allowance").outcome is outcome
 
 
@@ -208,7 +287,9 @@ async def test_foreign_names_in_the_data_directory_are_counted(engine: Engine) -
     assert "belongs to no blob and was passed over: lost+found" in data.what
 
 
-async def test_a_directory_of_blobs_that_can_not_be_used_is_no_foreign_name(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_directory_of_blobs_that_can_not_be_used_is_no_foreign_name(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was counted as one name more that is no blob, and all was said to be well."""
     monkeypatch.setattr(engine.blobs, "forbidden_directory", lambda: engine.directories.blobs)
     data = finding(await examine(engine), "data directory")
@@ -227,38 +308,65 @@ async def test_a_data_directory_that_is_gone_is_not_told_as_full(engine: Engine)
     assert "Put it back" in space.advice
 
 
-@pytest.mark.parametrize(("limit", "outcome"), [(256, Outcome.FAILED), (1024, Outcome.WARNING), (65536, Outcome.OK), (resource.RLIM_INFINITY, Outcome.OK)])
-async def test_the_limit_of_open_files(engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [
+        (256, Outcome.FAILED),
+        (1024, Outcome.WARNING),
+        (65536, Outcome.OK),
+        (resource.RLIM_INFINITY, Outcome.OK),
+    ],
+)
+async def test_the_limit_of_open_files(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int, outcome: Outcome
+) -> None:
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (limit, limit))
     assert finding(await examine(engine), "open files").outcome is outcome
 
 
 @pytest.mark.parametrize(
     ("off", "outcome", "told"),
-    [(0, Outcome.OK, "is right"), (3700, Outcome.FAILED, "1 h behind"), (-3700, Outcome.FAILED, "1 h ahead"), (120, Outcome.WARNING, "2 min behind")],
+    [
+        (0, Outcome.OK, "is right"),
+        (3700, Outcome.FAILED, "1 h behind"),
+        (-3700, Outcome.FAILED, "1 h ahead"),
+        (120, Outcome.WARNING, "2 min behind"),
+    ],
 )
-async def test_the_clock_is_held_against_what_the_sources_say(engine: Engine, source: StandIn, off: int, outcome: Outcome, told: str) -> None:
+async def test_the_clock_is_held_against_what_the_sources_say(
+    engine: Engine, source: StandIn, off: int, outcome: Outcome, told: str
+) -> None:
     source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
     found = finding(await examine(engine), "clock")
     assert (found.outcome, told in found.what) == (outcome, True)
 
 
-async def test_behind_a_proxy_the_proxy_is_named_without_its_password(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "proxy_of", lambda _: Proxy("http", "proxy.example.com", 3128, "HTTPS_PROXY", "me", "hunter2"))
+async def test_behind_a_proxy_the_proxy_is_named_without_its_password(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        doctor,
+        "proxy_of",
+        lambda _: Proxy("http", "proxy.example.com", 3128, "HTTPS_PROXY", "me", "hunter2"),
+    )
     found = await examine(engine)
     assert finding(found, "connection").what == "goes through the proxy proxy.example.com:3128"
     assert "hunter2" not in str(found)
 
 
 @pytest.mark.parametrize("odd", ["\x1b]0;T\x07", "../../../admin?x=1", "a b", "x" * 200])
-async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(engine: Engine, source: StandIn, odd: str) -> None:
+async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
+    engine: Engine, source: StandIn, odd: str
+) -> None:
     """S27: it was sent as another path with the rule's credentials, or ended the report for all."""
     image = source.add_image("acme/api", "1.0")
     source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd, "1.0"]}).encode()))
     await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     found = await examine(engine)
     assert finding(found, "manifest").outcome is Outcome.OK
-    assert [each.path for each in source.requests if "/manifests/" in each.path] == [f"/v2/acme/api/manifests/{tag}" for tag in ("latest", "1.0")]
+    assert [each.path for each in source.requests if "/manifests/" in each.path] == [
+        f"/v2/acme/api/manifests/{tag}" for tag in ("latest", "1.0")
+    ]
     assert image.tag == "1.0"
     source.clear_faults()
     source.fault("/tags/", Status(200, body=json.dumps({"tags": [odd]}).encode()))
@@ -267,10 +375,22 @@ async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(engine: Engin
 
 
 @pytest.mark.parametrize(
-    ("broken", "check"), [("_name", "name"), ("_connection", "connection"), ("_registry", "registry"), ("_sign_in", "sign-in"), ("_manifest", "manifest")]
+    ("broken", "check"),
+    [
+        ("_name", "name"),
+        ("_connection", "connection"),
+        ("_registry", "registry"),
+        ("_sign_in", "sign-in"),
+        ("_manifest", "manifest"),
+    ],
 )
 async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
-    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str, check: str
+    engine: Engine,
+    source: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+    check: str,
 ) -> None:
     """S27: one failure of a check ended the report for all."""
 
@@ -288,7 +408,9 @@ async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
     assert "failed in an unforeseen way" in caplog.text
 
 
-async def test_a_catalog_that_fails_is_a_finding_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_fails_is_a_finding_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S27."""
 
     async def fail() -> None:
@@ -297,12 +419,18 @@ async def test_a_catalog_that_fails_is_a_finding_too(engine: Engine, monkeypatch
     monkeypatch.setattr(engine, "status", fail)
     found = await examine(engine)
     assert finding(found, "space") == Finding(
-        about="this machine", check="space", outcome=Outcome.FAILED, what="The catalog fails: disk I/O error.", advice="Look at the disk."
+        about="this machine",
+        check="space",
+        outcome=Outcome.FAILED,
+        what="The catalog fails: disk I/O error.",
+        advice="Look at the disk.",
     )
     assert finding(found, "open files").outcome is Outcome.OK
 
 
-async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S27."""
 
     def find(*_: object, **__: object) -> None:
@@ -314,8 +442,13 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(engine: En
     assert checks(found, "this machine")
 
 
-@pytest.mark.parametrize("date", ["x" * 10_000, "Fri, 15 Jan 2027 08:00:01 +99999999", "Mon, 1 Jan 0001 00:00:00 -9999", ""])
-async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(engine: Engine, source: StandIn, date: str) -> None:
+@pytest.mark.parametrize(
+    "date",
+    ["x" * 10_000, "Fri, 15 Jan 2027 08:00:01 +99999999", "Mon, 1 Jan 0001 00:00:00 -9999", ""],
+)
+async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(
+    engine: Engine, source: StandIn, date: str
+) -> None:
     """S02."""
     source.fault("/v2/", Headers({"Date": date[:8_000]}))
     found = await examine(engine)
@@ -324,12 +457,16 @@ async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(engine: Engi
 
 async def test_the_file_system_of_the_data_is_named(engine: Engine) -> None:
     """F88."""
-    [finding] = [each for each in (await examine(engine)).findings if each.check == "data directory"]
+    [finding] = [
+        each for each in (await examine(engine)).findings if each.check == "data directory"
+    ]
     assert finding.outcome is Outcome.OK
     assert f"({file_system(engine.directories.data)})" in finding.what
 
 
-async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_can_not_be_written_is_not_told_to_be_full(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 

@@ -30,19 +30,31 @@ async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:
     return running.snapshot()
 
 
-async def test_rules_and_cached_images_are_there_after_a_restart(directories: Directories, settings: Settings, source: StandIn) -> None:
+async def test_rules_and_cached_images_are_there_after_a_restart(
+    directories: Directories, settings: Settings, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
-        pull = await ended(engine, await engine.start_pull("library/nginx:1.27", "linux/amd64", "test"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
+        pull = await ended(
+            engine, await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")
+        )
         assert pull.state is PullState.COMPLETED
     await source.stop()
     async with Engine.open(directories, settings) as engine:
         assert [rule.name for rule in await engine.rule_snapshots()] == ["example-library"]
-        answer = await engine.cache.manifest(Repository("library/nginx"), image.platforms["linux/amd64"].digest)
+        answer = await engine.cache.manifest(
+            Repository("library/nginx"), image.platforms["linux/amd64"].digest
+        )
         assert answer.manifest.content == image.platforms["linux/amd64"].manifest.content
         status = await engine.status()
-        assert (status.rules, status.repositories, status.blobs_size) == (1, 1, image.platforms["linux/amd64"].size)
+        assert (status.rules, status.repositories, status.blobs_size) == (
+            1,
+            1,
+            image.platforms["linux/amd64"].size,
+        )
         detail = await engine.repositories.detail("library/nginx")
         assert [(tag.name, tag.platforms) for tag in detail.tags] == [("1.27", ("linux/amd64",))]
         assert detail.repository.pulls == 1
@@ -66,7 +78,11 @@ async def test_a_pull_tells_what_came_and_what_was_held(engine: Engine, source: 
 
 
 async def test_a_pull_resumes_where_the_source_broke_off(engine: Engine, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1", layers=[os.urandom(500_000)]).platforms["linux/amd64"].layers[0]
+    layer = (
+        source.add_image("library/nginx", "1", layers=[os.urandom(500_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     source.fault(str(layer.digest), DropAfter(200_000), method="GET")
     pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
     assert pull.state is PullState.COMPLETED
@@ -75,19 +91,27 @@ async def test_a_pull_resumes_where_the_source_broke_off(engine: Engine, source:
     assert engine.blobs.size(layer.digest) == layer.size
 
 
-async def test_a_pull_that_fails_says_why_and_keeps_what_came(engine: Engine, source: StandIn) -> None:
+async def test_a_pull_that_fails_says_why_and_keeps_what_came(
+    engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     source.fault(str(image.layers[1].digest), Status(404))
     pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
     assert (pull.state, pull.error_code) == (PullState.FAILED, "SourceNotFound")
     assert pull.error_message
-    assert pull.error_message.startswith(f"{LOGIN_SERVER} has no library/nginx@{image.layers[1].digest}")
+    assert pull.error_message.startswith(
+        f"{LOGIN_SERVER} has no library/nginx@{image.layers[1].digest}"
+    )
     assert engine.blobs.size(image.layers[0].digest) == image.layers[0].size
     assert engine.events.recent()[-1].kind == "pull-ended"
 
 
-async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
+async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(
+    engine: Engine, source: StandIn
+) -> None:
+    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
+        "linux/amd64"
+    ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000)
     started = await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
     async with asyncio.timeout(30):
@@ -101,20 +125,32 @@ async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(engine: Engine, 
 
 async def test_the_same_image_is_pulled_once(engine: Engine, source: StandIn) -> None:
     image = source.add_image("library/nginx", "1", layers=[100_000])
-    pulls = await asyncio.gather(*(engine.start_pull("library/nginx:1", "linux/amd64", f"client {number}") for number in range(5)))
+    pulls = await asyncio.gather(
+        *(
+            engine.start_pull("library/nginx:1", "linux/amd64", f"client {number}")
+            for number in range(5)
+        )
+    )
     outcomes = [await ended(engine, pull) for pull in pulls]
     assert {pull.state for pull in outcomes} == {PullState.COMPLETED}
     assert source.count("GET", str(image.platforms["linux/amd64"].layers[0].digest)) == 1
 
 
-async def test_a_platform_that_the_image_does_not_have_is_named_with_those_that_it_has(engine: Engine, source: StandIn) -> None:
+async def test_a_platform_that_the_image_does_not_have_is_named_with_those_that_it_has(
+    engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/s390x", "cli"))
     assert pull.state is PullState.FAILED
-    assert pull.error_message == "library/nginx:1 has no image for linux/s390x. It has: linux/amd64, linux/arm64."
+    assert (
+        pull.error_message
+        == "library/nginx:1 has no image for linux/s390x. It has: linux/amd64, linux/arm64."
+    )
 
 
-async def test_the_platform_of_an_image_without_an_index_comes_from_its_config(engine: Engine, source: StandIn) -> None:
+async def test_the_platform_of_an_image_without_an_index_comes_from_its_config(
+    engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1", platforms=["linux/riscv64"], index=False)
     pull = await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     assert pull.platform == "linux/riscv64"
@@ -133,7 +169,9 @@ async def test_only_the_last_pulls_are_remembered(engine: Engine) -> None:
         engine.cache.pulls.get("99")
 
 
-async def test_a_rule_over_a_cached_repository_is_refused_until_that_is_deleted(engine: Engine, source: StandIn) -> None:
+async def test_a_rule_over_a_cached_repository_is_refused_until_that_is_deleted(
+    engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     await engine.delete_rule("example-library")
@@ -159,11 +197,17 @@ async def test_a_credential_set_is_tried_when_it_is_made(
     monkeypatch.setenv("EXAMPLE_USER", "reader")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "wrong")
     async with Engine.open(directories, settings) as engine:
-        await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+        await engine.create_credential_set(
+            CredentialSetDraft(
+                "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
+            )
+        )
         await engine.check_sign_in("example-login")
         [unhealthy] = engine.credential_set_snapshots()
         assert (unhealthy.health, unhealthy.error_code) == (HealthStatus.UNHEALTHY, "SourceRefused")
-        assert any("example-login is unhealthy" in notice for notice in (await engine.status()).notices)
+        assert any(
+            "example-login is unhealthy" in notice for notice in (await engine.status()).notices
+        )
         monkeypatch.setenv("EXAMPLE_PASSWORD", "right")
         await engine.check_sign_in("example-login")
         assert engine.credential_set_snapshots()[0].health is HealthStatus.HEALTHY
@@ -194,10 +238,14 @@ async def test_a_broken_hand_edit_is_refused_shown_and_not_overwritten(engine: E
     assert engine.directories.rules.read_text() == "[[rules]\n"
 
 
-async def test_a_catalog_without_its_file_and_a_file_without_its_row_both_heal(directories: Directories, settings: Settings, source: StandIn) -> None:
+async def test_a_catalog_without_its_file_and_a_file_without_its_row_both_heal(
+    directories: Directories, settings: Settings, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         await ended(engine, await engine.start_pull("library/nginx:1", "linux/amd64", "cli"))
         engine.blobs.path(image.layers[0].digest).unlink()
     async with Engine.open(directories, settings) as engine:
@@ -210,14 +258,22 @@ async def test_the_sources_are_listed_with_their_rules(engine: Engine, source: S
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     found = {each.login_server: each for each in engine.upstream_snapshots()}
-    assert (found[LOGIN_SERVER].rules, found[LOGIN_SERVER].declared, found[LOGIN_SERVER].reachable) == (1, True, True)
+    assert (
+        found[LOGIN_SERVER].rules,
+        found[LOGIN_SERVER].declared,
+        found[LOGIN_SERVER].reachable,
+    ) == (1, True, True)
     assert found["docker.io"].reachable is None
 
 
-async def test_use_is_written_down_by_the_end(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_use_is_written_down_by_the_end(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1").platforms["linux/amd64"]
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         for _ in range(3):
             await engine.cache.manifest(Repository("library/nginx"), image.digest)
     async with Engine.open(directories, settings, clock=clock) as engine:
@@ -239,7 +295,9 @@ def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_platform() == "linux/arm64"
 
 
-@pytest.mark.parametrize("failure", [CatalogFailed("The catalog fails."), None], ids=["fails", "hangs"])
+@pytest.mark.parametrize(
+    "failure", [CatalogFailed("The catalog fails."), None], ids=["fails", "hangs"]
+)
 async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_known(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, failure: CatalogFailed | None
 ) -> None:

@@ -1,4 +1,5 @@
-"""A listing has another revision when it would show something else, and the same for as long as it would not."""
+"""A listing has another revision when it would show something else, and the same for as long as it
+would not."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from tests.store.damage import damage_table
 
 
 class Watched:
-    """A health with parts of its own: *probe* takes the place of the disk, *ask_catalog* that of the catalog."""
+    """A health with parts of its own: *probe* takes the place of the disk, *ask_catalog* that of
+    the catalog."""
 
     def __init__(self, directory: Path, probe: Callable[[Path], None] = probe_disk) -> None:
         self.now = 0.0
@@ -47,7 +48,9 @@ class Watched:
             raise self.catalog_error
 
 
-async def test_a_disk_that_takes_and_gives_is_well_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+async def test_a_disk_that_takes_and_gives_is_well_and_nothing_is_left_on_it(
+    tmp_path: Path,
+) -> None:
     watched = Watched(tmp_path)
     await watched.health.look()
     assert watched.health.problems() == ()
@@ -82,7 +85,9 @@ def test_a_full_disk_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("entrepot.engine.health.PATIENCE", 0.01)
     going_on = threading.Event()
     asked: list[Path] = []
@@ -95,7 +100,9 @@ async def test_a_disk_that_hangs_is_told_and_not_asked_again_before_it_answers(t
     for seconds in (0, 25):
         watched.now = seconds
         await watched.health.look()
-        assert watched.health.problems() == (f"The disk of {tmp_path} has not answered for {seconds} s.",)
+        assert watched.health.problems() == (
+            f"The disk of {tmp_path} has not answered for {seconds} s.",
+        )
     assert len(asked) == 1
     monkeypatch.setattr("entrepot.engine.health.PATIENCE", 30)
     going_on.set()
@@ -110,19 +117,31 @@ async def test_a_catalog_that_fails_is_told(tmp_path: Path) -> None:
     assert watched.health.problems() == ("The catalog fails: the database is gone",)
 
 
-async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn_is_not(tmp_path: Path) -> None:
+async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn_is_not(
+    tmp_path: Path,
+) -> None:
     watched = Watched(tmp_path)
     store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     for number, state in enumerate((FillState.RUNNING, FillState.WAITING)):
         digest = Digest.of(str(number).encode())
-        fill = Fill(digest, 1, None, store, origin="registry.example.com", turns=Turns(1), clock=lambda: watched.now)  # type: ignore[arg-type]
+        fill = Fill(
+            digest,
+            1,
+            None,
+            store,
+            origin="registry.example.com",
+            turns=Turns(1),
+            clock=lambda: watched.now,
+        )  # type: ignore[arg-type]
         fill.state = state
         watched.fills.append(fill)
     store.close()
     watched.now = 60
     assert watched.health.problems() == ()
     watched.now = 61
-    assert watched.health.problems() == (f"The fill of {watched.fills[0].digest} has made no step for 61 s.",)
+    assert watched.health.problems() == (
+        f"The fill of {watched.fills[0].digest} has made no step for 61 s.",
+    )
 
 
 async def test_where_the_catalog_fails_the_status_still_tells_it(
@@ -141,31 +160,42 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
     status = await engine.status()
     assert status.notices == ("The catalog fails: unable to open database file.",)
     assert status.repositories == 1
-    # Where a rule answers, the source is asked in its place (L02); where none does, nobody else knows.
+    # Where a rule answers, the source is asked in its place (L02); where none does, nobody else
+    # knows.
     monkeypatch.setattr(engine.catalog, "tag", fails)
     monkeypatch.setattr(engine.catalog, "is_cached", fails)
     assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
     refused = await registry.get("/v2/other/nginx/manifests/2")
     assert refused.status_code == 503
-    assert refused.json()["errors"][0]["message"].startswith("The catalog fails: unable to open database file.")
+    assert refused.json()["errors"][0]["message"].startswith(
+        "The catalog fails: unable to open database file."
+    )
 
 
-async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(engine: Engine, registry: httpx.AsyncClient) -> None:
+async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
+    engine: Engine, registry: httpx.AsyncClient
+) -> None:
     assert (await registry.get("/healthz")).json() == {"status": "alive"}
     ready = await registry.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "problems": []})
     data, elsewhere = engine.directories.data, engine.directories.data.with_name("unplugged")
-    # What the engine writes by itself after its start would fail, and be told until it writes again.
+    # What the engine writes by itself after its start would fail, and be told until it writes
+    # again.
     async with engine.catalog._writing:
         os.rename(data, elsewhere)
         try:
             await engine.health_of_engine.look()
             unready = await registry.get("/readyz")
             assert unready.status_code == 503
-            assert unready.json() == {"status": "unready", "problems": [f"The disk of {data} fails: No such file or directory."]}
+            assert unready.json() == {
+                "status": "unready",
+                "problems": [f"The disk of {data} fails: No such file or directory."],
+            }
             assert (await registry.get("/healthz")).status_code == 200
             cure = "The directory was moved or removed: put it back, or restart the engine, which makes a new one."
-            assert (await engine.status()).notices[0] == f"The disk of {data} fails: No such file or directory. {cure}"
+            assert (await engine.status()).notices[
+                0
+            ] == f"The disk of {data} fails: No such file or directory. {cure}"
         finally:
             os.rename(elsewhere, data)
     await engine.health_of_engine.look()
@@ -174,7 +204,9 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(eng
     assert kinds[-2:] == ["engine-unready", "engine-ready"]
 
 
-async def test_a_failure_that_requests_met_is_told_until_one_succeeds(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     """L12: the look at the catalog succeeds beside it."""
     source.add_image("library/nginx", "1")
     failed = CatalogFailed("The catalog fails: disk I/O error.")
@@ -188,15 +220,22 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(engine: En
     assert (await registry.get("/readyz")).status_code == 200
 
 
-async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(engine: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     """L12: 16 KiB of random bytes in the middle of the file, and `/readyz` said ready."""
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     await engine.catalog._engine.dispose()
     engine.catalog._readers.rest()
     damage_table(engine.directories.catalog, "tags")
-    with pytest.raises(CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"):
+    with pytest.raises(
+        CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"
+    ):
         await engine.catalog.tags(Repository("library/nginx"))
     assert await engine.catalog.repositories_count() == 1
     unready = await registry.get("/readyz")
-    assert (unready.status_code, unready.json()["problems"]) == (503, ["The catalog fails: database disk image is malformed."])
+    assert (unready.status_code, unready.json()["problems"]) == (
+        503,
+        ["The catalog fails: database disk image is malformed."],
+    )

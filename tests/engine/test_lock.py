@@ -16,13 +16,17 @@ from entrepot.engine.lock import file_system, only_engine, start_problem
 from entrepot.errors import EngineError
 
 
-async def test_a_second_engine_on_the_same_data_is_told_so(engine: Engine, settings: Settings) -> None:
+async def test_a_second_engine_on_the_same_data_is_told_so(
+    engine: Engine, settings: Settings
+) -> None:
     with pytest.raises(EngineError, match=r"Another engine runs on the data in .*entrepot status"):
         async with Engine.open(engine.directories, settings):
             pass
 
 
-async def test_after_the_end_of_one_engine_another_may_begin(directories: Directories, settings: Settings) -> None:
+async def test_after_the_end_of_one_engine_another_may_begin(
+    directories: Directories, settings: Settings
+) -> None:
     for _ in range(2):
         async with Engine.open(directories, settings):
             pass
@@ -47,14 +51,19 @@ async def test_where_no_lock_file_can_be_made_the_directory_is_locked(
         locked.__enter__()
     assert not directories.lock.exists()
     # Also one that can make the file is told.
-    with pytest.raises(EngineError, match="Another engine runs on the data"), only_engine(directories):
+    with (
+        pytest.raises(EngineError, match="Another engine runs on the data"),
+        only_engine(directories),
+    ):
         pass
     locked.__exit__(None, None, None)
     with only_engine(directories):
         pass
 
 
-async def test_a_lock_that_can_only_be_read_is_enough(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_that_can_only_be_read_is_enough(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directories.make()
     with only_engine(directories):
         pass
@@ -66,7 +75,11 @@ async def test_a_lock_that_can_only_be_read_is_enough(directories: Directories, 
         return opens(path, flags, *mode)
 
     monkeypatch.setattr("entrepot.engine.lock.os.open", refuse)
-    with only_engine(directories), pytest.raises(EngineError, match="Another engine runs on the data"), only_engine(directories):
+    with (
+        only_engine(directories),
+        pytest.raises(EngineError, match="Another engine runs on the data"),
+        only_engine(directories),
+    ):
         pass
 
 
@@ -81,7 +94,10 @@ async def test_a_file_system_without_locks_is_named_in_one_sentence(
 
     monkeypatch.setattr("entrepot.engine.lock.fcntl.flock", refuse)
     monkeypatch.setattr("entrepot.engine.lock.file_system", lambda _: "nfs4 on /srv")
-    with pytest.raises(EngineError, match=rf"The file system of .*data \(nfs4 on /srv\) can't lock files: {os.strerror(error)}\. Set XDG_DATA_HOME"):
+    with pytest.raises(
+        EngineError,
+        match=rf"The file system of .*data \(nfs4 on /srv\) can't lock files: {os.strerror(error)}\. Set XDG_DATA_HOME",
+    ):
         async with Engine.open(directories, settings):
             pass
 
@@ -101,7 +117,9 @@ def test_the_file_system_of_a_directory_is_that_of_the_deepest_mount(tmp_path: P
     assert file_system(tmp_path, tmp_path / "none") == "unknown"
 
 
-async def test_a_data_directory_that_is_a_file_is_one_sentence(directories: Directories, settings: Settings) -> None:
+async def test_a_data_directory_that_is_a_file_is_one_sentence(
+    directories: Directories, settings: Settings
+) -> None:
     directories.data.parent.mkdir(parents=True)
     directories.data.write_text("in the way")
     with pytest.raises(EngineError, match="is not a directory"):
@@ -114,7 +132,9 @@ def test_the_lock_is_in_the_data_directory(tmp_path: Path) -> None:
     assert directories.lock.parent == directories.data
 
 
-def test_what_keeps_an_engine_from_its_start_is_seen_without_one(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_keeps_an_engine_from_its_start_is_seen_without_one(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F88: doctor has the words of serve, also where no engine runs; and it leaves nothing behind."""
     assert start_problem(directories) is None
     assert not directories.data.exists()
@@ -133,7 +153,9 @@ def test_what_keeps_an_engine_from_its_start_is_seen_without_one(directories: Di
     assert (problem.message, problem.cause) == (started.value.message, "no-locks")
 
 
-def test_a_file_system_on_which_sqlite_has_no_locks_has_the_same_sentence(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_on_which_sqlite_has_no_locks_has_the_same_sentence(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F88."""
     directories.make()
 
@@ -144,10 +166,15 @@ def test_a_file_system_on_which_sqlite_has_no_locks_has_the_same_sentence(direct
     monkeypatch.setattr("entrepot.engine.lock.file_system", lambda _: "9p on /host")
     problem = start_problem(directories)
     assert problem is not None
-    assert problem.what == f"The file system of {directories.data} (9p on /host) can't lock files: locking protocol (SQLite)."
+    assert (
+        problem.what
+        == f"The file system of {directories.data} (9p on /host) can't lock files: locking protocol (SQLite)."
+    )
 
 
-def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not directories.data.exists()
     assert start_problem(directories) is None
     monkeypatch.setattr(lock.os, "access", lambda *_: False)
@@ -157,7 +184,9 @@ def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(directo
     assert not directories.data.exists()
 
 
-def test_nothing_is_made_in_the_data_directory_of_another_user(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_made_in_the_data_directory_of_another_user(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What root leaves behind there, the engine's user could not write."""
     directories.make()
     monkeypatch.setattr(os, "geteuid", lambda: 0 if os.getuid() else 54_321)

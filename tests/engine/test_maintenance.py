@@ -46,11 +46,16 @@ async def pull(engine: Engine, image: str) -> None:
     assert pulled.state is PullState.COMPLETED
 
 
-async def cached(engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None) -> list[PlatformImage]:
-    """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of its own."""
+async def cached(
+    engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None
+) -> list[PlatformImage]:
+    """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of
+    its own."""
     made = []
     for name in names:
-        image = source.add_image(f"library/{name}", "1", layers=[os.urandom(LAYER), *(layers or [])])
+        image = source.add_image(
+            f"library/{name}", "1", layers=[os.urandom(LAYER), *(layers or [])]
+        )
         await pull(engine, f"library/{name}:1")
         clock.now += HOUR
         made.append(image.platforms["linux/amd64"])
@@ -73,11 +78,17 @@ async def names(engine: Engine) -> list[str]:
 
 
 @asynccontextmanager
-async def limited(directories: Directories, settings: Settings, clock: Clock, size: int) -> AsyncIterator[Engine]:
+async def limited(
+    directories: Directories, settings: Settings, clock: Clock, size: int
+) -> AsyncIterator[Engine]:
     """An engine that may hold *size* bytes, with the rule for ``library/*``."""
-    async with Engine.open(directories, replace(settings, size_limit=SizeLimit(size=size)), clock=clock) as engine:
+    async with Engine.open(
+        directories, replace(settings, size_limit=SizeLimit(size=size)), clock=clock
+    ) as engine:
         if not list(engine.documents.rules):
-            await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+            await engine.create_rule(
+                RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+            )
         yield engine
 
 
@@ -101,10 +112,15 @@ async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_
         assert sum((await engine.blobs.held()).values()) == status.blobs_size
         assert status.notices == ()
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
-    assert re.fullmatch(r"Evicted 2 images of 2 repositories: 200\.\d kB freed, least recently used [34] h ago\.", evicted.message)
+    assert re.fullmatch(
+        r"Evicted 2 images of 2 repositories: 200\.\d kB freed, least recently used [34] h ago\.",
+        evicted.message,
+    )
 
 
-async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_evicted_image_leaves_the_layer_that_another_needs(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """F31."""
     base = os.urandom(2 * LAYER)
     old, new = await cached(engine, source, clock, "old", "new", layers=[base])
@@ -116,10 +132,15 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(engine: Engi
     for blob in new.blobs:
         found = await engine.cache.blob(Repository("library/new"), blob.digest)
         assert isinstance(found, HeldBlob)
-        assert b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)]) == blob.content
+        assert (
+            b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)])
+            == blob.content
+        )
 
 
-async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_images_go_in_steps(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
     base = os.urandom(LAYER)
     images = await cached(engine, source, clock, "a", "b", "c", layers=[base])
@@ -131,7 +152,9 @@ async def test_many_images_go_in_steps(engine: Engine, source: StandIn, clock: C
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
 
 
-async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     [image] = await cached(engine, source, clock, "a")
     await engine.housekeeping.evict(target=0)
     assert (await names(engine), await engine.blobs.held()) == ([], {})
@@ -140,11 +163,15 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(engine: Engine
     assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
 
-async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_of_a_repository_only_the_old_image_goes(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     repository = Repository("library/a")
     images = []
     for tag in ("1", "2"):
-        images.append(source.add_image("library/a", tag, layers=[os.urandom(LAYER)]).platforms["linux/amd64"])
+        images.append(
+            source.add_image("library/a", tag, layers=[os.urandom(LAYER)]).platforms["linux/amd64"]
+        )
         await pull(engine, f"library/a:{tag}")
         clock.now += HOUR
     old, new = images
@@ -157,7 +184,9 @@ async def test_of_a_repository_only_the_old_image_goes(engine: Engine, source: S
     assert await engine.cache.holdings.tag(repository, Tag("1")) is None
 
 
-async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     """F35."""
     async with limited(directories, settings, clock, 10 * LAYER) as engine:
         await cached(engine, source, clock, "a", "b", "c")
@@ -167,7 +196,9 @@ async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(directo
         assert await names(engine) == ["c"]
 
 
-async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_data_of_others_on_the_file_system_lowers_the_limit(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Usage(NamedTuple):
         total: int
         used: int
@@ -178,7 +209,9 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine
     total, reserve = 50 * LAYER, LAYER
     monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
     assert (await engine.status()).space_limit == held - reserve
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held))
+    monkeypatch.setattr(
+        maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held)
+    )
     assert (await engine.status()).space_limit == int(total * 0.8)
     monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
     done = await engine.housekeeping.evict()
@@ -186,19 +219,31 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(engine: Engine
     assert done.goal == int((held - reserve) * 0.9)
 
 
-async def test_a_dry_run_shows_what_would_go_and_changes_nothing(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
     before = await engine.blobs.held()
     planned = await engine.housekeeping.evict(dry_run=True, target=LAYER + 5000)
-    assert [(each.repository, each.tags, each.digest, each.platform) for each in planned.images] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
-    assert (planned.dry_run, planned.freed, planned.images[0].freed, planned.held, planned.shortfall) == (True, a.size, a.size, a.size + b.size, 0)
+    assert [
+        (each.repository, each.tags, each.digest, each.platform) for each in planned.images
+    ] == [("library/a", ("1",), str(a.digest), "linux/amd64")]
+    assert (
+        planned.dry_run,
+        planned.freed,
+        planned.images[0].freed,
+        planned.held,
+        planned.shortfall,
+    ) == (True, a.size, a.size, a.size + b.size, 0)
     assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
     assert await engine.blobs.held() == before
     assert await names(engine) == ["a", "b"]
     assert (await engine.housekeeping.evict(target=LAYER + 5000)).images == planned.images
 
 
-async def test_manifests_that_clients_only_looked_at_do_not_pile_up(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     source.add_image("library/looked-at", "1")
     await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
     clock.now += 29 * 24 * HOUR
@@ -212,12 +257,22 @@ async def test_manifests_that_clients_only_looked_at_do_not_pile_up(engine: Engi
 # What stays
 
 
-@pytest.mark.parametrize("hit", ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"])
-async def test_a_hit_of_any_kind_keeps_an_image(engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str) -> None:
+@pytest.mark.parametrize(
+    "hit",
+    ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"],
+)
+async def test_a_hit_of_any_kind_keeps_an_image(
+    engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str
+) -> None:
     """F33. The use is in memory only when eviction begins."""
     a, _ = await cached(engine, source, clock, "a", "b")
     method, _, what = hit.partition(" ")
-    path = {"tag": "manifests/1", "digest": f"manifests/{a.digest}", "blob": f"blobs/{a.layers[0].digest}", "range": f"blobs/{a.layers[0].digest}"}[what]
+    path = {
+        "tag": "manifests/1",
+        "digest": f"manifests/{a.digest}",
+        "blob": f"blobs/{a.layers[0].digest}",
+        "range": f"blobs/{a.layers[0].digest}",
+    }[what]
     headers = {"Range": "bytes=0-9"} if what == "range" else {"Accept": "*/*"}
     answer = await registry.request(method, f"/v2/library/a/{path}", headers=headers)
     assert answer.is_success
@@ -227,13 +282,19 @@ async def test_a_hit_of_any_kind_keeps_an_image(engine: Engine, registry: httpx.
     assert await names(engine) == ["a"]
 
 
-async def test_what_was_used_within_the_last_minute_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_what_was_used_within_the_last_minute_stays(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await cached(engine, source, clock, "a", "b")
     await engine.cache.manifest(Repository("library/a"), Tag("1"))
     clock.now += 59
-    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/b"]
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == [
+        "library/b"
+    ]
     clock.now += 2
-    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == ["library/a"]
+    assert [each.repository for each in (await engine.housekeeping.evict(target=0)).images] == [
+        "library/a"
+    ]
 
 
 LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
@@ -244,19 +305,27 @@ LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("kind", LOCKS)
-async def test_what_is_locked_is_neither_evicted_nor_deleted(engine: Engine, source: StandIn, clock: Clock, kind: str) -> None:
+async def test_what_is_locked_is_neither_evicted_nor_deleted(
+    engine: Engine, source: StandIn, clock: Clock, kind: str
+) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
     done = await engine.housekeeping.evict(target=0)
     assert [each.repository for each in done.images] == ["library/b"]
     assert done.shortfall == a.size
     assert set(await engine.blobs.held()) == {blob.digest for blob in a.blobs}
-    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+    with pytest.raises(
+        Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
+    ):
         await engine.repositories.delete("library/a")
-    with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+    with pytest.raises(
+        Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
+    ):
         await engine.repositories.delete_manifest("library/a", a.digest)
     if kind != "manifest":
-        with pytest.raises(Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"):
+        with pytest.raises(
+            Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
+        ):
             await engine.repositories.delete_tag("library/a", "1")
     assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
@@ -270,7 +339,9 @@ async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, cloc
     assert [each.kind for each in engine.events.recent()].count("locked") == 1
 
 
-async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     """F34: what is pinned stays."""
     async with limited(directories, settings, clock, LAYER) as engine:
         source.add_image("library/a", "1", layers=[os.urandom(LAYER // 2)])
@@ -282,7 +353,9 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(director
             await pull(engine, "library/b:1")
             await engine.repositories.lock("library/b")
         [notice] = (await engine.status()).notices
-        assert notice.startswith("100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use.")
+        assert notice.startswith(
+            "100.8 kB are held and 100.0 kB may be, but nothing more can be evicted: what is left is locked or in use."
+        )
         clock.now += HOUR
         async with event(engine, "evicted"):
             await engine.repositories.lock("library/a", locked=False)
@@ -294,15 +367,22 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(director
     assert len(warned) == 1
 
 
-async def test_an_image_that_is_being_pulled_stays(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_image_that_is_being_pulled_stays(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """F41: what is held of it already is old, and the rest is on its way in."""
     first, second = os.urandom(LAYER), os.urandom(LAYER)
     image = source.add_image("library/a", "1", layers=[first, second]).platforms["linux/amd64"]
     gate = source.hold(str(Digest.of(second)), after_bytes=50_000)
-    running = engine.cache.pulls.get((await engine.start_pull("library/a:1", "linux/amd64", "test")).id)
+    running = engine.cache.pulls.get(
+        (await engine.start_pull("library/a:1", "linux/amd64", "test")).id
+    )
     async with asyncio.timeout(30):
         await gate.reached
-        while Digest.of(first) not in await engine.blobs.held() or await engine.catalog.blobs_size() < LAYER:
+        while (
+            Digest.of(first) not in await engine.blobs.held()
+            or await engine.catalog.blobs_size() < LAYER
+        ):
             await asyncio.sleep(0)
     clock.now += HOUR
     done = await engine.housekeeping.evict(target=0)
@@ -314,31 +394,46 @@ async def test_an_image_that_is_being_pulled_stays(engine: Engine, source: Stand
     assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
 
 
-async def test_eviction_beside_fills_leaves_every_pull_whole(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_eviction_beside_fills_leaves_every_pull_whole(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     """F41: many pulls through a cache that is too small for them, with eviction after each blob."""
     async with limited(directories, settings, clock, 3 * LAYER) as engine:
         base = os.urandom(LAYER // 2)
-        made = {f"image-{number}": source.add_image(f"library/image-{number}", "1", layers=[base, os.urandom(LAYER)]) for number in range(12)}
+        made = {
+            f"image-{number}": source.add_image(
+                f"library/image-{number}", "1", layers=[base, os.urandom(LAYER)]
+            )
+            for number in range(12)
+        }
 
         async def pull_and_read(name: str) -> None:
             await pull(engine, f"library/{name}:1")
             for blob in made[name].platforms["linux/amd64"].blobs:
                 found = await engine.cache.blob(Repository(f"library/{name}"), blob.digest)
-                body = fed(found) if isinstance(found, Fill) else engine.blobs.read(blob.digest, 0, blob.size)
+                body = (
+                    fed(found)
+                    if isinstance(found, Fill)
+                    else engine.blobs.read(blob.digest, 0, blob.size)
+                )
                 assert b"".join([chunk async for chunk in body]) == blob.content
             clock.now += 40
 
         async with asyncio.timeout(60):
             for _ in range(2):
                 for at in range(0, 12, 3):
-                    await asyncio.gather(*(pull_and_read(f"image-{number}") for number in range(at, at + 3)))
+                    await asyncio.gather(
+                        *(pull_and_read(f"image-{number}") for number in range(at, at + 3))
+                    )
         assert any(each.kind == "evicted" for each in engine.events.recent())
 
 
 # Readers
 
 
-async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """F32."""
     content = os.urandom(2_000_000)
     [image] = await cached(engine, source, clock, "a", layers=[content])
@@ -352,7 +447,9 @@ async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(engine:
     assert image.layers[1].content == content
 
 
-async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     """F32, for a blob that came in while it was read."""
     content = os.urandom(2_000_000)
     source.add_image("library/a", "1", layers=[content])
@@ -378,7 +475,8 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(engine:
 async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_is_opened(
     engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F32: the image may go between the decision to serve its blob and the opening of the file, which goes a minute later."""
+    """F32: the image may go between the decision to serve its blob and the opening of the file,
+    which goes a minute later."""
     monkeypatch.setattr(maintenance_module, "LEASE_LINGERS", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
@@ -387,7 +485,10 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     clock.now += HOUR
     done = await engine.housekeeping.evict(target=0)
     assert len(done.images) == 1
-    assert b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)]) == image.layers[0].content
+    assert (
+        b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)])
+        == image.layers[0].content
+    )
     assert list(await engine.blobs.held()) == [found.digest]
     monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
     async with asyncio.timeout(30):
@@ -395,7 +496,9 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
             await asyncio.sleep(0)
 
 
-async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
     holding = await engine.cache.holdings.of(repository)
@@ -403,7 +506,9 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
     # What a request sees that looked at the holding just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
     await engine.housekeeping.collect()
-    assert (await engine.cache.manifest(repository, image.digest)).manifest.content == image.manifest.content
+    assert (
+        await engine.cache.manifest(repository, image.digest)
+    ).manifest.content == image.manifest.content
     assert image.digest in await engine.catalog.manifests_of(repository)
 
 
@@ -419,7 +524,9 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
     async with listening(engine):
         host, _, port = engine.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=65536)
-        writer.write(f"GET /v2/library/large/blobs/{layer.digest} HTTP/1.1\r\nHost: {engine.address}\r\n\r\n".encode())
+        writer.write(
+            f"GET /v2/library/large/blobs/{layer.digest} HTTP/1.1\r\nHost: {engine.address}\r\n\r\n".encode()
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 200 OK" in head
         hasher, left = hashlib.sha256(), layer.size
@@ -463,7 +570,9 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
     assert image.digest not in (await asking).manifests
 
 
-async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     repository = Repository("library/a")
     await cached(engine, source, clock, "a")
     newer = source.add_image("library/a", "2").platforms["linux/amd64"]
@@ -475,7 +584,12 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
 
 
 async def test_an_engine_whose_eviction_fails_once_goes_on(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directories: Directories,
+    settings: Settings,
+    source: StandIn,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(maintenance_module, "ROOM", 0.01)
     async with limited(directories, settings, clock, 2 * LAYER) as engine:
@@ -510,7 +624,8 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
 async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
     engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was on the disk when the walk began is compared with the rows when it has ended, and clients are answered meanwhile."""
+    """What was on the disk when the walk began is compared with the rows when it has ended, and
+    clients are answered meanwhile."""
     walk = BlobStore.held
 
     async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
@@ -523,7 +638,11 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
         await engine.housekeeping.heal()
     held = await engine.blobs.held()
     assert len(held) == 2
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == sum(held.values())
+    assert (
+        (await engine.status()).blobs_size
+        == await engine.catalog.blobs_size()
+        == sum(held.values())
+    )
     assert [each for each in engine.events.recent() if each.kind == "catalog-healed"] == []
     assert len((await engine.housekeeping.evict(target=0)).images) == 1
 
@@ -545,7 +664,9 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
     assert (await engine.blobs.held(), await engine.catalog.blobs_size()) == ({}, 0)
 
 
-async def test_f84_foreign_names_do_not_end_healing_and_are_told(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_f84_foreign_names_do_not_end_healing_and_are_told(
+    engine: Engine, source: StandIn, clock: Clock
+) -> None:
     [image] = await cached(engine, source, clock, "a")
     (engine.directories.blobs / "lost+found").write_bytes(b"")
     (engine.directories.blobs / "sha256" / ".DS_Store").write_bytes(b"")
@@ -554,14 +675,18 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(engine: Engine,
     messages = {each.kind: each.message for each in engine.events.recent()}
     assert "1 that are gone dropped" in messages["catalog-healed"]
     told = messages["foreign-names"]
-    assert told.startswith(f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: ")
+    assert told.startswith(
+        f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: "
+    )
     assert "lost+found" in told
     assert "sha256/.DS_Store" in told
     # The image has a part left, and is evicted as ever.
     assert len((await engine.housekeeping.evict(target=0)).images) == 1
 
 
-async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
+    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
     rename = os.rename
 
@@ -600,19 +725,28 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
         assert await engine.blobs.held() == before
         if loss == "noise":
             [notice] = (await engine.status()).notices
-            assert notice.startswith("The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-")
-            assert [each.message for each in engine.events.recent() if each.kind == "catalog-recovered"] == [notice]
+            assert notice.startswith(
+                "The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-"
+            )
+            assert [
+                each.message for each in engine.events.recent() if each.kind == "catalog-recovered"
+            ] == [notice]
         for name in ("a", "b"):
             await pull(engine, f"library/{name}:1")
-        # Nobody knows any more who gave them: their source proves with a part that it has them (S20), and nothing is fetched again.
+        # Nobody knows any more who gave them: their source proves with a part that it has them
+        # (S20), and nothing is fetched again.
         assert {each.snapshot().from_source for each in engine.cache.pulls.all()} == {0}
-        assert set(await engine.blobs.held()) == {blob.digest for image in images for blob in image.blobs}
+        assert set(await engine.blobs.held()) == {
+            blob.digest for image in images for blob in image.blobs
+        }
         # They are no longer adopted: what needs them decides.
         await engine.repositories.delete("library/a")
         assert set(await engine.blobs.held()) == {blob.digest for blob in images[1].blobs}
 
 
-async def test_after_a_loss_and_its_copy_everything_is_as_before(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_after_a_loss_and_its_copy_everything_is_as_before(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
         await cached(engine, source, clock, "a", "b")
@@ -623,7 +757,9 @@ async def test_after_a_loss_and_its_copy_everything_is_as_before(directories: Di
         assert (await engine.cache.manifest(Repository("library/a"), Tag("1"))).manifest.is_index
 
 
-async def test_adopted_blobs_go_first_when_room_is_needed(directories: Directories, settings: Settings, source: StandIn, clock: Clock) -> None:
+async def test_adopted_blobs_go_first_when_room_is_needed(
+    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
         await cached(engine, source, clock, "lost")
@@ -638,20 +774,32 @@ async def test_adopted_blobs_go_first_when_room_is_needed(directories: Directori
             await cached(engine, source, clock, "b")
         assert await names(engine) == ["a", "b"]
         [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
-        assert re.match(r"Removed [12] blobs? that no manifest referred to since the catalog lost them, because room was needed: 10", evicted.message)
+        assert re.match(
+            r"Removed [12] blobs? that no manifest referred to since the catalog lost them, because room was needed: 10",
+            evicted.message,
+        )
 
 
 async def test_manifests_count_within_the_limit_and_go_with_the_use(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    directories: Directories,
+    settings: Settings,
+    source: StandIn,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S11: 40 manifests of 7 MB took 301 MB where 50 were allowed, and nothing was told of them."""
     monkeypatch.setattr(maintenance_module, "CATALOG_ALLOWANCE", 500_000)
     limit = 2_000_000
     async with limited(directories, settings, clock, limit) as engine:
         for number in range(8):
-            content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%s"}}' % os.urandom(200_000).hex().encode()
+            content = (
+                b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%s"}}'
+                % os.urandom(200_000).hex().encode()
+            )
             manifest = Manifest.of(content, OCI_MANIFEST, Digest.of(content))
-            await engine.catalog.add_manifest(Repository(f"library/r{number}"), "x", manifest, tags=[Tag("1")], now=clock.now)
+            await engine.catalog.add_manifest(
+                Repository(f"library/r{number}"), "x", manifest, tags=[Tag("1")], now=clock.now
+            )
             clock.now += HOUR
         before = await engine.housekeeping.evict(dry_run=True)
         assert before.held > limit

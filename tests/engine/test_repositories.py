@@ -15,7 +15,9 @@ from tests.engine.test_engine import ended
 from tests.fakes import StandIn
 
 
-async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(engine: Engine, source: StandIn) -> None:
+async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(
+    engine: Engine, source: StandIn
+) -> None:
     base = os.urandom(5_000)
     source.add_image("library/a", "1", layers=[base, 10_000])
     other = source.add_image("library/b", "1", layers=[base, 20_000]).platforms["linux/amd64"]
@@ -27,7 +29,9 @@ async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(eng
 
 
 async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
+    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
+        "linux/amd64"
+    ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000)
     started = await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
     async with asyncio.timeout(30):

@@ -26,16 +26,24 @@ DAY = 86_400
 
 @pytest.fixture
 def image(source: StandIn) -> StandInImage:
-    return source.add_image("library/nginx", "1.27", platforms=["linux/amd64"], layers=[b"layer" * 1000])
+    return source.add_image(
+        "library/nginx", "1.27", platforms=["linux/amd64"], layers=[b"layer" * 1000]
+    )
 
 
 @asynccontextmanager
-async def opened(directories: Directories, settings: Settings, clock: Clock) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
+async def opened(
+    directories: Directories, settings: Settings, clock: Clock
+) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
         if not len(engine.documents.rules):
-            await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+            await engine.create_rule(
+                RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+            )
         transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://entrepot", timeout=30
+        ) as client:
             yield engine, client
 
 
@@ -55,8 +63,13 @@ async def pull(client: httpx.AsyncClient, engine: Engine, image: StandInImage) -
     engine.activity.settle()
 
 
-async def test_the_first_pull_misses_and_the_second_hits(directories: Directories, settings: Settings, clock: Clock, image: StandInImage) -> None:
-    size = sum(len(each.content) for each in (image.platforms["linux/amd64"].config, *image.platforms["linux/amd64"].layers))
+async def test_the_first_pull_misses_and_the_second_hits(
+    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+) -> None:
+    size = sum(
+        len(each.content)
+        for each in (image.platforms["linux/amd64"].config, *image.platforms["linux/amd64"].layers)
+    )
     async with opened(directories, settings, clock) as (engine, client):
         assert engine.activity.total().hit_share is None
         await pull(client, engine, image)
@@ -81,7 +94,9 @@ async def test_what_is_held_counts_as_a_hit_when_its_source_is_down(
         assert (engine.activity.total().hits, engine.activity.total().misses) == (4, 4)
 
 
-async def test_who_only_asks_whether_something_is_there_is_not_counted(directories: Directories, settings: Settings, clock: Clock, image: StandInImage) -> None:
+async def test_who_only_asks_whether_something_is_there_is_not_counted(
+    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
         before = engine.activity.total()
@@ -99,13 +114,23 @@ async def test_it_comes_in_288_steps_without_a_gap_and_ends_with_the_one_under_w
         await pull(client, engine, image)
         found = engine.activity.snapshot()
         assert (len(found.buckets), found.interval) == (288, 300)
-        assert [later.began - earlier.began for earlier, later in zip(found.buckets, found.buckets[1:], strict=False)] == [300] * 287
+        assert [
+            later.began - earlier.began
+            for earlier, later in zip(found.buckets, found.buckets[1:], strict=False)
+        ] == [300] * 287
         assert found.buckets[-1].began <= clock.now < found.buckets[-1].began + INTERVAL
-        assert [(each.hits, each.misses) for each in found.buckets[-4:]] == [(0, 4), (0, 0), (0, 0), (4, 0)]
+        assert [(each.hits, each.misses) for each in found.buckets[-4:]] == [
+            (0, 4),
+            (0, 0),
+            (0, 0),
+            (4, 0),
+        ]
         assert (found.total.hits, found.total.misses) == (4, 4)
 
 
-async def test_after_a_day_it_is_forgotten(directories: Directories, settings: Settings, clock: Clock, image: StandInImage) -> None:
+async def test_after_a_day_it_is_forgotten(
+    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
         clock.now += DAY - INTERVAL
@@ -117,7 +142,9 @@ async def test_after_a_day_it_is_forgotten(directories: Directories, settings: S
         assert await engine.catalog.activity() == {}
 
 
-async def test_the_next_engine_goes_on_in_the_same_step(directories: Directories, settings: Settings, clock: Clock, image: StandInImage) -> None:
+async def test_the_next_engine_goes_on_in_the_same_step(
+    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
         before = engine.activity.total()
@@ -128,7 +155,9 @@ async def test_the_next_engine_goes_on_in_the_same_step(directories: Directories
         assert engine.activity.snapshot().buckets[-1].misses == 4
 
 
-async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(directories: Directories, settings: Settings, clock: Clock, image: StandInImage) -> None:
+async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(
+    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
         await engine._keep_books_once()
@@ -159,7 +188,9 @@ def failing(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield
 
 
-async def test_what_could_not_be_written_is_written_the_next_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_written_is_written_the_next_time(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Catalog.open(tmp_path / "catalog.db") as catalog:
         grown = Grown()
         record = ActivityRecord(catalog, clock=clock, grown=grown)
@@ -187,7 +218,12 @@ async def test_a_clock_that_is_set_back_does_no_harm(tmp_path: Path, clock: Cloc
 
 
 async def test_a_full_disk_at_the_end_does_not_keep_the_engine_from_ending(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directories: Directories,
+    settings: Settings,
+    clock: Clock,
+    image: StandInImage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(engine_module, "BOOKKEEPING", 3600.0)
     with monkeypatch.context() as patched:

@@ -29,7 +29,9 @@ SIZE = 100_000
 @pytest.fixture
 async def image(engine: Engine, source: StandIn) -> PlatformImage:
     """A cached image of four layers."""
-    image = source.add_image("library/nginx", "1", layers=[os.urandom(SIZE) for _ in range(4)], platforms=[AMD64])
+    image = source.add_image(
+        "library/nginx", "1", layers=[os.urandom(SIZE) for _ in range(4)], platforms=[AMD64]
+    )
     pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
     await pull.over.wait()
     assert pull.state is PullState.COMPLETED
@@ -54,7 +56,12 @@ async def test_all_cached_blobs_are_hashed(engine: Engine, image: PlatformImage)
     assert (started.state, started.speed_limit) == (VerificationState.RUNNING, None)
     verification = await ended(engine)
     assert verification.is_clean
-    assert (verification.total, verification.checked, verification.total_size, verification.checked_size) == (5, 5, image.size, image.size)
+    assert (
+        verification.total,
+        verification.checked,
+        verification.total_size,
+        verification.checked_size,
+    ) == (5, 5, image.size, image.size)
     assert last_event(engine, "verification-ended").endswith(" s: nothing wrong.")
 
 
@@ -69,17 +76,28 @@ async def test_f90_damaged_blobs_are_removed_at_once_and_fetched_again(
     engine.verification.start(None)
     verification = await ended(engine)
     assert (verification.state, verification.is_clean) == (VerificationState.COMPLETED, False)
-    assert (verification.checked, verification.wrong, verification.missing, verification.unreadable) == (4, 2, 1, 0)
+    assert (
+        verification.checked,
+        verification.wrong,
+        verification.missing,
+        verification.unreadable,
+    ) == (4, 2, 1, 0)
     assert set(verification.wrong_digests) == {str(flipped.digest), str(cut.digest)}
     assert ": 2 damaged and removed, 1 missing." in last_event(engine, "verification-ended")
     assert set(await engine.blobs.held()) == {right.digest, image.config.digest}
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before - 3 * SIZE
+    assert (
+        (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before - 3 * SIZE
+    )
     await registry.get("/v2/library/nginx/manifests/1")
     for layer in image.layers:
-        assert (await registry.get(f"/v2/library/nginx/blobs/{layer.digest}")).content == layer.content
+        assert (
+            await registry.get(f"/v2/library/nginx/blobs/{layer.digest}")
+        ).content == layer.content
 
 
-async def test_an_unreadable_blob_is_counted_and_stays(engine: Engine, image: PlatformImage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreadable_blob_is_counted_and_stays(
+    engine: Engine, image: PlatformImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = BlobStore.check
 
     async def refused(self: BlobStore, digest: Digest, **options: object) -> object:
@@ -90,11 +108,18 @@ async def test_an_unreadable_blob_is_counted_and_stays(engine: Engine, image: Pl
     monkeypatch.setattr(BlobStore, "check", refused)
     engine.verification.start(None)
     verification = await ended(engine)
-    assert (verification.checked, verification.wrong, verification.unreadable, verification.is_clean) == (4, 0, 1, False)
+    assert (
+        verification.checked,
+        verification.wrong,
+        verification.unreadable,
+        verification.is_clean,
+    ) == (4, 0, 1, False)
     assert engine.blobs.size(image.layers[0].digest) == SIZE
 
 
-async def test_a_blob_that_is_evicted_meanwhile_is_not_missing(engine: Engine, image: PlatformImage, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_that_is_evicted_meanwhile_is_not_missing(
+    engine: Engine, image: PlatformImage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = BlobStore.check
 
     async def evicted(self: BlobStore, digest: Digest, **options: object) -> object:
@@ -106,10 +131,17 @@ async def test_a_blob_that_is_evicted_meanwhile_is_not_missing(engine: Engine, i
     monkeypatch.setattr(BlobStore, "check", evicted)
     engine.verification.start(None)
     verification = await ended(engine)
-    assert (verification.state, verification.checked, verification.wrong, verification.missing) == (VerificationState.COMPLETED, 0, 0, 0)
+    assert (verification.state, verification.checked, verification.wrong, verification.missing) == (
+        VerificationState.COMPLETED,
+        0,
+        0,
+        0,
+    )
 
 
-async def test_it_is_cancelled_and_there_is_one_at_a_time(engine: Engine, image: PlatformImage) -> None:
+async def test_it_is_cancelled_and_there_is_one_at_a_time(
+    engine: Engine, image: PlatformImage
+) -> None:
     engine.verification.start(1)
     with pytest.raises(VerificationUnderWay):
         engine.verification.start(None)
@@ -117,7 +149,9 @@ async def test_it_is_cancelled_and_there_is_one_at_a_time(engine: Engine, image:
         while not engine.verification.snapshot().total:
             await asyncio.sleep(0)
         assert (await engine.verification.cancel()).state is VerificationState.CANCELLED
-    assert last_event(engine, "verification-ended").startswith("The verification of the cached blobs was cancelled. Until then: 0 cached blobs")
+    assert last_event(engine, "verification-ended").startswith(
+        "The verification of the cached blobs was cancelled. Until then: 0 cached blobs"
+    )
     assert (await engine.verification.cancel()).state is VerificationState.CANCELLED
     engine.verification.start(1)
     assert (await engine.verification.cancel()).state is VerificationState.CANCELLED
@@ -128,7 +162,9 @@ async def test_it_is_cancelled_and_there_is_one_at_a_time(engine: Engine, image:
 async def test_it_keeps_to_its_speed(engine: Engine, source: StandIn) -> None:
     size = 3 * CHECK_SIZE
     source.add_image("library/large", "1", layers=[os.urandom(size)], platforms=[AMD64])
-    await engine.cache.pulls.get((await engine.start_pull("library/large:1", AMD64, "test")).id).over.wait()
+    await engine.cache.pulls.get(
+        (await engine.start_pull("library/large:1", AMD64, "test")).id
+    ).over.wait()
     clock = Clock()
     began = clock.now
 
@@ -151,7 +187,9 @@ async def test_it_keeps_to_its_speed(engine: Engine, source: StandIn) -> None:
     assert clock.now - began == pytest.approx(verification.checked_size / 1_000_000)
 
 
-async def test_a_catalog_that_fails_ends_it_with_the_reason(engine: Engine, image: PlatformImage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_fails_ends_it_with_the_reason(
+    engine: Engine, image: PlatformImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def failed(*_: object) -> None:
         raise CatalogFailed("The catalog fails: disk I/O error.")
 
@@ -162,4 +200,6 @@ async def test_a_catalog_that_fails_ends_it_with_the_reason(engine: Engine, imag
         VerificationState.FAILED,
         "The catalog fails: disk I/O error. Look at the disk of the data directory; entrepot doctor examines it.",
     )
-    assert last_event(engine, "verification-ended").startswith("The verification of the cached blobs failed: The catalog fails: disk I/O error.")
+    assert last_event(engine, "verification-ended").startswith(
+        "The verification of the cached blobs failed: The catalog fails: disk I/O error."
+    )

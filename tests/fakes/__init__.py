@@ -1,6 +1,7 @@
 """A source registry for tests that fails on command.
 
-It speaks HTTP/1.1 on a socket of its own, in the event loop of the test, so that a dropped connection, a short body or a missing header is exactly that::
+It speaks HTTP/1.1 on a socket of its own, in the event loop of the test, so that a dropped
+connection, a short body or a missing header is exactly that::
 
     async with StandIn() as source:
         image = source.add_image("library/nginx", "1.27", layers=[100_000, 20_000])

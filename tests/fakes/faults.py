@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response before it is sent. *headers* are those besides Content-Length and Transfer-Encoding."""
+    """A response before it is sent. *headers* are those besides Content-Length and
+    Transfer-Encoding."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -36,12 +37,19 @@ class Answer:
 
     def with_headers(self, *added: tuple[str, str], without: tuple[str, ...] = ()) -> Answer:
         gone = {each.lower() for each in without} | {name.lower() for name, _ in added}
-        return replace(self, headers=(*((name, value) for name, value in self.headers if name.lower() not in gone), *added))
+        return replace(
+            self,
+            headers=(
+                *((name, value) for name, value in self.headers if name.lower() not in gone),
+                *added,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong with an answer. *times*: so many answers, or None for all until `StandIn.clear_faults`."""
+    """Something that goes wrong with an answer. *times*: so many answers, or None for all until
+    `StandIn.clear_faults`."""
 
     times: int | None = field(default=None, kw_only=True)
 
@@ -63,8 +71,14 @@ class Status(Fault):
     body: bytes | None = None
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
-        body = self.body if self.body is not None else b'{"errors":[{"code":"UNKNOWN","message":"on command of a test"}]}'
-        return Answer(self.status, (("Content-Type", "application/json"), *self.headers.items()), body)
+        body = (
+            self.body
+            if self.body is not None
+            else b'{"errors":[{"code":"UNKNOWN","message":"on command of a test"}]}'
+        )
+        return Answer(
+            self.status, (("Content-Type", "application/json"), *self.headers.items()), body
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +94,8 @@ class DropAfter(Fault):
 
 @dataclass(frozen=True, slots=True)
 class TruncateAt(Fault):
-    """The connection is closed in an orderly way after so many bytes of the body, which the head had promised whole."""
+    """The connection is closed in an orderly way after so many bytes of the body, which the head
+    had promised whole."""
 
     bytes: int
     times: int | None = field(default=1, kw_only=True)
@@ -101,7 +116,8 @@ class Shorten(Fault):
 
 @dataclass(frozen=True, slots=True)
 class FlipByte(Fault):
-    """One byte of the body is another; the length is right. *at* counts from the beginning of the body, or from its end when negative."""
+    """One byte of the body is another; the length is right. *at* counts from the beginning of the
+    body, or from its end when negative."""
 
     at: int = 0
 
@@ -126,7 +142,11 @@ class Html(Fault):
     """A page for people, with status 200, as a captive portal or a web gallery sends it."""
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
-        return Answer(200, (("Content-Type", "text/html; charset=utf-8"),), b"<!DOCTYPE html><html><body>Welcome! Please sign in.</body></html>")
+        return Answer(
+            200,
+            (("Content-Type", "text/html; charset=utf-8"),),
+            b"<!DOCTYPE html><html><body>Welcome! Please sign in.</body></html>",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +154,16 @@ class IgnoreRange(Fault):
     """The Range header is not understood: the whole body comes, with status 200."""
 
     def before(self, request: Request) -> Request:
-        return replace(request, headers={name: value for name, value in request.headers.items() if name != "range"})
+        return replace(
+            request,
+            headers={name: value for name, value in request.headers.items() if name != "range"},
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Compressed(Fault):
-    """Something on the way compresses the body (``gzip``, ``deflate``) and labels it so. With *chunked* it says no length, as a proxy that does it at once.
+    """Something on the way compresses the body (``gzip``, ``deflate``) and labels it so. With
+    *chunked* it says no length, as a proxy that does it at once.
 
     What answers a range stays as it is, as nginx has it; a HEAD has the header without a length.
     """
@@ -150,7 +174,11 @@ class Compressed(Fault):
     def spoil(self, request: Request, answer: Answer) -> Answer:
         if answer.status != 200:
             return answer
-        body = gzip.compress(answer.body, mtime=0) if self.coding == "gzip" else zlib.compress(answer.body)
+        body = (
+            gzip.compress(answer.body, mtime=0)
+            if self.coding == "gzip"
+            else zlib.compress(answer.body)
+        )
         etag = answer.header("etag")
         weak = (("ETag", f"W/{etag}"),) if etag is not None else ()
         changed = answer.with_headers(("Content-Encoding", self.coding), *weak)
@@ -159,7 +187,8 @@ class Compressed(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Headers(Fault):
-    """Other headers: those of *set* replace or join the right ones, those named in *remove* are missing. *add* are put beside what is there."""
+    """Other headers: those of *set* replace or join the right ones, those named in *remove* are
+    missing. *add* are put beside what is there."""
 
     set: Mapping[str, str] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -183,7 +212,8 @@ class Redirect(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer(Fault):
-    """The connection is closed without an answer, as a server does with a kept-alive connection that it had given up."""
+    """The connection is closed without an answer, as a server does with a kept-alive connection
+    that it had given up."""
 
     def spoil(self, request: Request, answer: Answer) -> Answer:
         return replace(answer, silent=True)
@@ -226,4 +256,8 @@ class Gate:
             self.waiting -= 1
 
     def holds(self, request: Request) -> bool:
-        return not self._opened.is_set() and self.path_part in request.target and self.method in {None, request.method}
+        return (
+            not self._opened.is_set()
+            and self.path_part in request.target
+            and self.method in {None, request.method}
+        )

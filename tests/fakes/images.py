@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entrepot.core.reference import Digest
-from entrepot.demo.images import OCI, Descriptor, LayerRecipe, MediaTypes, build_config, build_index, build_manifest
+from entrepot.demo.images import (
+    OCI,
+    Descriptor,
+    LayerRecipe,
+    MediaTypes,
+    build_config,
+    build_index,
+    build_manifest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,9 @@ class StandInImage:
     @property
     def manifest(self) -> Content:
         """What the tag points to."""
-        return self.index if self.index is not None else next(iter(self.platforms.values())).manifest
+        return (
+            self.index if self.index is not None else next(iter(self.platforms.values())).manifest
+        )
 
     @property
     def digest(self) -> Digest:
@@ -80,7 +90,8 @@ class StandInImage:
 
 
 Layers = Sequence[bytes | int]
-"""Bytes are a layer as they are, the same for all platforms; a number is the size of a tar.gz layer that is generated, another one for each platform."""
+"""Bytes are a layer as they are, the same for all platforms; a number is the size of a tar.gz layer
+that is generated, another one for each platform."""
 
 
 def build_image(
@@ -100,11 +111,30 @@ def build_image(
                 contents.append(Content.of(media_types.layer, layer))
                 diff_ids.append(contents[-1].digest)
             else:
-                made = LayerRecipe(f"{repository}-{tag}-{platform}-{number}", layer, ((f"etc/layer-{number}", f"{repository}:{tag} {platform}\n"),)).build()
+                made = LayerRecipe(
+                    f"{repository}-{tag}-{platform}-{number}",
+                    layer,
+                    ((f"etc/layer-{number}", f"{repository}:{tag} {platform}\n"),),
+                ).build()
                 contents.append(Content.of(media_types.layer, made.content))
                 diff_ids.append(made.diff_id)
-        config = Content.of(media_types.config, build_config(platform, diff_ids, command=("/bin/sh", "-c", f"echo {repository}:{tag}")))
-        manifest = Content.of(media_types.manifest, build_manifest(config.descriptor, [each.descriptor for each in contents], media_types))
+        config = Content.of(
+            media_types.config,
+            build_config(platform, diff_ids, command=("/bin/sh", "-c", f"echo {repository}:{tag}")),
+        )
+        manifest = Content.of(
+            media_types.manifest,
+            build_manifest(config.descriptor, [each.descriptor for each in contents], media_types),
+        )
         built[platform] = PlatformImage(platform, manifest, config, tuple(contents))
-    listed = Content.of(media_types.index, build_index(((each.platform, each.manifest.descriptor) for each in built.values()), media_types)) if index else None
+    listed = (
+        Content.of(
+            media_types.index,
+            build_index(
+                ((each.platform, each.manifest.descriptor) for each in built.values()), media_types
+            ),
+        )
+        if index
+        else None
+    )
     return StandInImage(repository, tag, listed, built)

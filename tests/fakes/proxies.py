@@ -21,7 +21,14 @@ class StandInProxy:
 
     scheme = ""
 
-    def __init__(self, names: Mapping[str, Place], *, user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, Place],
+        *,
+        user: str = "",
+        password: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.names = dict(names)
         self.destinations: list[Place] = []
         """What was asked for: the hosts as they were named, and their ports."""
@@ -61,7 +68,13 @@ class StandInProxy:
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except (OSError, EOFError, ExceptionGroup, asyncio.LimitOverrunError, asyncio.CancelledError):
+        except (
+            OSError,
+            EOFError,
+            ExceptionGroup,
+            asyncio.LimitOverrunError,
+            asyncio.CancelledError,
+        ):
             return  # the client or the test left
         finally:
             self._tasks.discard(task)
@@ -70,7 +83,9 @@ class StandInProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
 
-    async def _tunnel(self, place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes) -> None:
+    async def _tunnel(
+        self, place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes
+    ) -> None:
         far_reader, far_writer = await asyncio.open_connection(*place)
         far_writer.write(first)
         try:
@@ -84,7 +99,14 @@ class StandInProxy:
 class HttpProxy(StandInProxy):
     """An HTTP proxy: CONNECT for https, whole URLs for http, one request for each connection."""
 
-    def __init__(self, names: Mapping[str, Place], *, user: str = "", password: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, Place],
+        *,
+        user: str = "",
+        password: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(names, user=user, password=password, tls=tls)
         self.scheme = "https" if tls is not None else "http"
 
@@ -92,18 +114,25 @@ class HttpProxy(StandInProxy):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, _, fields = head.partition("\r\n")
         method, target, _ = line.split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields.split("\r\n") if field)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (field.partition(":") for field in fields.split("\r\n") if field)
+        }
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
         host, port = parts.hostname or "", parts.port or 80
         self.destinations.append((host, port))
         expected = "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         if self.user and headers.get("proxy-authorization") != expected:
-            writer.write(b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="p"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
+            writer.write(
+                b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="p"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+            )
             await writer.drain()
             return
         place = self.names.get(host)
         if place is None:
-            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             await writer.drain()
             return
         first = b""
@@ -111,7 +140,11 @@ class HttpProxy(StandInProxy):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             path = parts.path + (f"?{parts.query}" if parts.query else "")
-            kept = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name != "proxy-authorization")
+            kept = "".join(
+                f"{name}: {value}\r\n"
+                for name, value in headers.items()
+                if name != "proxy-authorization"
+            )
             first = f"{method} {path} HTTP/1.1\r\n{kept}\r\n".encode("latin-1")
         await self._tunnel(place, reader, writer, first)
 

@@ -19,12 +19,21 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class StandIn(Server):
-    """A source registry for tests. Use it as ``async with``; it listens on a free port of 127.0.0.1.
+    """A source registry for tests. Use it as ``async with``; it listens on a free port of
+    127.0.0.1.
 
-    `files` are answered by their path without any sign-in: blobs behind a redirect, or anything else.
+    `files` are answered by their path without any sign-in: blobs behind a redirect, or anything
+    else.
     """
 
-    def __init__(self, sign_in: SignIn | None = None, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        sign_in: SignIn | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         super().__init__(tls, address=address, port=port)
         self.sign_in = sign_in
         self.files: dict[str, bytes] = {}
@@ -58,8 +67,11 @@ class StandIn(Server):
         index: bool = True,
         media_types: MediaTypes = OCI,
     ) -> StandInImage:
-        """An image under a tag, which moves if it was there. Without *index* the tag points to the manifest of the only platform."""
-        image = build_image(repository, tag, layers, platforms, index=index, media_types=media_types)
+        """An image under a tag, which moves if it was there. Without *index* the tag points to the
+        manifest of the only platform."""
+        image = build_image(
+            repository, tag, layers, platforms, index=index, media_types=media_types
+        )
         for each in image.platforms.values():
             self.add_manifest(repository, each.manifest)
             for blob in each.blobs:
@@ -74,13 +86,19 @@ class StandIn(Server):
         return manifest
 
     def add_blob(self, repository: str, blob: Content | bytes) -> Content:
-        content = blob if isinstance(blob, Content) else Content.of("application/octet-stream", blob)
+        content = (
+            blob if isinstance(blob, Content) else Content.of("application/octet-stream", blob)
+        )
         self._blobs.setdefault(repository, {})[str(content.digest)] = content
         return content
 
-    def add_referrer(self, repository: str, subject: Digest, manifest: Content, artifact_type: str) -> None:
+    def add_referrer(
+        self, repository: str, subject: Digest, manifest: Content, artifact_type: str
+    ) -> None:
         self.add_manifest(repository, manifest)
-        self._referrers.setdefault((repository, str(subject)), []).append(manifest.descriptor.document() | {"artifactType": artifact_type})
+        self._referrers.setdefault((repository, str(subject)), []).append(
+            manifest.descriptor.document() | {"artifactType": artifact_type}
+        )
 
     def right_manifest(self, repository: str, tag: str) -> Content:
         """The manifest to which a tag points."""
@@ -104,7 +122,8 @@ class StandIn(Server):
     # What it does wrong
 
     def fault(self, path_part: str, fault: Fault, *, method: str | None = None) -> None:
-        """Do something wrong with the answers to requests whose path or query has this part. Several faults add up, in the order in which they were given."""
+        """Do something wrong with the answers to requests whose path or query has this part.
+        Several faults add up, in the order in which they were given."""
         self._faults.append((path_part, method, fault))
         if fault.times is not None:
             self._left[len(self._faults) - 1] = fault.times
@@ -115,7 +134,8 @@ class StandIn(Server):
         self._left.clear()
 
     def hold(self, path_part: str, after_bytes: int = 0, *, method: str | None = None) -> Gate:
-        """Hold such answers after so many bytes of the body, or before the head, until the gate is opened."""
+        """Hold such answers after so many bytes of the body, or before the head, until the gate is
+        opened."""
         gate = Gate(path_part, after_bytes, method)
         self.gates.append(gate)
         return gate
@@ -123,7 +143,11 @@ class StandIn(Server):
     def _faults_for(self, request: Request) -> list[Fault]:
         found = []
         for number, (path_part, method, fault) in enumerate(self._faults):
-            if path_part not in request.target or method not in {None, request.method} or self._left.get(number) == 0:
+            if (
+                path_part not in request.target
+                or method not in {None, request.method}
+                or self._left.get(number) == 0
+            ):
                 continue
             if number in self._left:
                 self._left[number] -= 1
@@ -146,12 +170,22 @@ class StandIn(Server):
         """What a request gets when nothing goes wrong."""
         if (content := self.files.get(request.path)) is not None:
             return _ranged(request, Content.of("application/octet-stream", content))
-        if self.sign_in is not None and (refusal := self.sign_in.admit(request, self.url)) is not None:
+        if (
+            self.sign_in is not None
+            and (refusal := self.sign_in.admit(request, self.url)) is not None
+        ):
             return refusal
         if request.method not in {"GET", "HEAD"}:
             return error(405, "UNSUPPORTED")
         if request.path in {"/v2/", "/v2"}:
-            return Answer(200, (("Content-Type", "application/json"), ("Docker-Distribution-API-Version", "registry/2.0")), b"{}")
+            return Answer(
+                200,
+                (
+                    ("Content-Type", "application/json"),
+                    ("Docker-Distribution-API-Version", "registry/2.0"),
+                ),
+                b"{}",
+            )
         repository, reference = request.repository, request.path.rpartition("/")[2]
         if repository is None:
             return error(404, "NOT_FOUND")
@@ -162,10 +196,19 @@ class StandIn(Server):
             return self._list_referrers(request, repository, reference)
         if "/tags/" in request.path:
             return self._list_tags(request, repository)
-        manifest = self._tags.get(repository, {}).get(reference) or self._manifests.get(repository, {}).get(reference)
+        manifest = self._tags.get(repository, {}).get(reference) or self._manifests.get(
+            repository, {}
+        ).get(reference)
         if manifest is None:
             return error(404, "MANIFEST_UNKNOWN")
-        return Answer(200, (("Content-Type", manifest.media_type), ("Docker-Content-Digest", str(manifest.digest))), manifest.content)
+        return Answer(
+            200,
+            (
+                ("Content-Type", manifest.media_type),
+                ("Docker-Content-Digest", str(manifest.digest)),
+            ),
+            manifest.content,
+        )
 
     def _list_tags(self, request: Request, repository: str) -> Answer:
         if repository not in self._tags:
@@ -178,29 +221,46 @@ class StandIn(Server):
         body = json.dumps({"name": repository, "tags": page}).encode()
         answer = Answer(200, (("Content-Type", "application/json"),), body)
         if page and len(page) < len(following):
-            return answer.with_headers(("Link", f'</v2/{repository}/tags/list?last={page[-1]}&n={n}>; rel="next"'))
+            return answer.with_headers(
+                ("Link", f'</v2/{repository}/tags/list?last={page[-1]}&n={n}>; rel="next"')
+            )
         return answer
 
     def _list_referrers(self, request: Request, repository: str, subject: str) -> Answer:
         if not self.has_referrers:
             return error(404, "NOT_FOUND")
         wanted = request.query.get("artifactType")
-        listed = [each for each in self._referrers.get((repository, subject), []) if wanted is None or each["artifactType"] in wanted]
-        body = json.dumps({"schemaVersion": 2, "mediaType": OCI.index, "manifests": listed}).encode()
+        listed = [
+            each
+            for each in self._referrers.get((repository, subject), [])
+            if wanted is None or each["artifactType"] in wanted
+        ]
+        body = json.dumps(
+            {"schemaVersion": 2, "mediaType": OCI.index, "manifests": listed}
+        ).encode()
         answer = Answer(200, (("Content-Type", OCI.index),), body)
         return answer.with_headers(("OCI-Filters-Applied", "artifactType")) if wanted else answer
 
 
 def error(status: int, code: str) -> Answer:
     """An error in the form of the distribution specification."""
-    return Answer(status, (("Content-Type", "application/json"),), json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode())
+    return Answer(
+        status,
+        (("Content-Type", "application/json"),),
+        json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode(),
+    )
 
 
 def _ranged(request: Request, blob: Content) -> Answer:
     etag = f'"{blob.digest}"'
     whole = Answer(
         200,
-        (("Content-Type", "application/octet-stream"), ("Accept-Ranges", "bytes"), ("ETag", etag), ("Docker-Content-Digest", str(blob.digest))),
+        (
+            ("Content-Type", "application/octet-stream"),
+            ("Accept-Ranges", "bytes"),
+            ("ETag", etag),
+            ("Docker-Content-Digest", str(blob.digest)),
+        ),
         blob.content,
     )
     asked = _RANGE.fullmatch(request.headers.get("range", ""))

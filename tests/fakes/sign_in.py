@@ -44,7 +44,11 @@ class BasicSignIn:
         found = basic_credentials(request)
         if found is not None and self.users.get(found[0]) == found[1]:
             return None
-        return Answer(401, (("WWW-Authenticate", 'Basic realm="stand-in"'), ("Content-Type", "application/json")), UNAUTHORIZED)
+        return Answer(
+            401,
+            (("WWW-Authenticate", 'Basic realm="stand-in"'), ("Content-Type", "application/json")),
+            UNAUTHORIZED,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class _Token:
 
 
 class TokenSignIn:
-    """Every request needs a token from ``/token``, which knows *users* and, where *anonymous*, gives tokens to everyone, but not for *private* repositories."""
+    """Every request needs a token from ``/token``, which knows *users* and, where *anonymous*,
+    gives tokens to everyone, but not for *private* repositories."""
 
     def __init__(
         self,
@@ -76,7 +81,8 @@ class TokenSignIn:
         self.expires_in = expires_in
         self.token_field = token_field
         self.challenge = challenge
-        """The values of the WWW-Authenticate headers instead of the usual one; ``{realm}``, ``{service}`` and ``{scope}`` are filled in."""
+        """The values of the WWW-Authenticate headers instead of the usual one; ``{realm}``,
+        ``{service}`` and ``{scope}`` are filled in."""
         self._tokens: dict[str, _Token] = {}
         self._numbers = itertools.count(1)
 
@@ -98,9 +104,23 @@ class TokenSignIn:
         if token is not None and (needed is None or needed in token.scopes):
             return None
         realm = self.realm or f"{url}/token"
-        values = self.challenge or ('Bearer realm="{realm}",service="{service}"' + (',scope="{scope}"' if needed else ""),)
-        filled = (each.replace("{realm}", realm).replace("{service}", self.service).replace("{scope}", needed or "") for each in values)
-        return Answer(401, (("Content-Type", "application/json"), *(("WWW-Authenticate", each) for each in filled)), UNAUTHORIZED)
+        values = self.challenge or (
+            'Bearer realm="{realm}",service="{service}"' + (',scope="{scope}"' if needed else ""),
+        )
+        filled = (
+            each.replace("{realm}", realm)
+            .replace("{service}", self.service)
+            .replace("{scope}", needed or "")
+            for each in values
+        )
+        return Answer(
+            401,
+            (
+                ("Content-Type", "application/json"),
+                *(("WWW-Authenticate", each) for each in filled),
+            ),
+            UNAUTHORIZED,
+        )
 
     def _give_token(self, request: Request) -> Answer:
         found = basic_credentials(request)
@@ -110,7 +130,12 @@ class TokenSignIn:
             return Answer(401, (("Content-Type", "application/json"),), UNAUTHORIZED)
         user = found[0] if found is not None else None
         asked = [scope for each in request.query.get("scope", []) for scope in each.split(" ")]
-        granted = tuple(each for each in asked if user is not None or not any(fnmatch(each.split(":")[1], name) for name in self.private))
+        granted = tuple(
+            each
+            for each in asked
+            if user is not None
+            or not any(fnmatch(each.split(":")[1], name) for name in self.private)
+        )
         value = f"token-{next(self._numbers)}"
         self._tokens[value] = _Token(user, granted)
         document: dict[str, object] = {self.token_field: value}

@@ -1,4 +1,5 @@
-"""The stand-in does on command what the tests of others rely on. It is asked over a bare socket, so that no client smooths anything."""
+"""The stand-in does on command what the tests of others rely on. It is asked over a bare socket, so
+that no client smooths anything."""
 
 from __future__ import annotations
 
@@ -38,10 +39,17 @@ class Raw:
     body: bytes
 
 
-async def ask(source: StandIn, target: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Raw:
+async def ask(
+    source: StandIn, target: str, *, method: str = "GET", headers: dict[str, str] | None = None
+) -> Raw:
     """Ask on a connection of its own, and read until it ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
-    lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        "Host: x",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
     received = b""
     try:
@@ -52,7 +60,11 @@ async def ask(source: StandIn, target: str, *, method: str = "GET", headers: dic
     writer.close()
     head, _, body = received.partition(b"\r\n\r\n")
     first, *rest = head.decode("latin-1").split("\r\n")
-    return Raw(int(first.split()[1]) if first else 0, {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}, body)
+    return Raw(
+        int(first.split()[1]) if first else 0,
+        {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)},
+        body,
+    )
 
 
 @pytest.fixture
@@ -67,30 +79,44 @@ async def test_an_image_has_an_index_manifests_configs_and_layers(source: StandI
     assert index.body == image.manifest.content
     assert index.headers["docker-content-digest"] == str(image.index_digest)
     for child in image.platforms.values():
-        assert (await ask(source, f"/v2/library/nginx/manifests/{child.digest}")).body == child.manifest.content
+        assert (
+            await ask(source, f"/v2/library/nginx/manifests/{child.digest}")
+        ).body == child.manifest.content
         for blob in child.blobs:
-            assert (await ask(source, f"/v2/library/nginx/blobs/{blob.digest}")).body == blob.content
+            assert (
+                await ask(source, f"/v2/library/nginx/blobs/{blob.digest}")
+            ).body == blob.content
     amd64, arm64 = image.platforms.values()
     assert amd64.layers[0].digest != arm64.layers[0].digest
     assert amd64.layers[1].content == arm64.layers[1].content == b"as it is"
 
 
 async def test_an_image_may_be_a_bare_manifest_of_dockers_kind(source: StandIn) -> None:
-    image = source.add_image("acme/api", "1", platforms=["linux/amd64"], index=False, media_types=DOCKER)
+    image = source.add_image(
+        "acme/api", "1", platforms=["linux/amd64"], index=False, media_types=DOCKER
+    )
     assert image.digest == image.platforms["linux/amd64"].digest
-    assert (await ask(source, "/v2/acme/api/manifests/1")).headers["content-type"] == DOCKER.manifest
+    assert (await ask(source, "/v2/acme/api/manifests/1")).headers[
+        "content-type"
+    ] == DOCKER.manifest
 
 
 async def test_layers_may_differ_by_platform(source: StandIn) -> None:
-    image = source.add_image("acme/api", "1", layers={"linux/amd64": [b"one"], "linux/arm64": [b"two", b"three"]})
-    assert [[each.content for each in platform.layers] for platform in image.platforms.values()] == [[b"one"], [b"two", b"three"]]
+    image = source.add_image(
+        "acme/api", "1", layers={"linux/amd64": [b"one"], "linux/arm64": [b"two", b"three"]}
+    )
+    assert [
+        [each.content for each in platform.layers] for platform in image.platforms.values()
+    ] == [[b"one"], [b"two", b"three"]]
 
 
 async def test_a_tag_moves_and_goes_and_its_old_manifest_stays(source: StandIn) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
     new = source.add_image("library/nginx", "1.27", layers=[b"new"])
     assert (await ask(source, "/v2/library/nginx/manifests/1.27")).body == new.manifest.content
-    assert (await ask(source, f"/v2/library/nginx/manifests/{old.digest}")).body == old.manifest.content
+    assert (
+        await ask(source, f"/v2/library/nginx/manifests/{old.digest}")
+    ).body == old.manifest.content
     source.remove_tag("library/nginx", "1.27")
     assert (await ask(source, "/v2/library/nginx/manifests/1.27")).status == 404
 
@@ -110,12 +136,16 @@ async def test_a_digest_opens_nothing_in_another_repository(source: StandIn) -> 
         ("nonsense", 200, None, b"0123456789"),
     ],
 )
-async def test_ranges_are_answered(source: StandIn, asked: str, status: int, told: str | None, body: bytes | None) -> None:
+async def test_ranges_are_answered(
+    source: StandIn, asked: str, status: int, told: str | None, body: bytes | None
+) -> None:
     blob = source.add_blob("a", b"0123456789")
     answer = await ask(source, f"/v2/a/blobs/{blob.digest}", headers={"Range": asked})
     assert (answer.status, answer.headers.get("content-range")) == (status, told)
     assert body is None or answer.body == body
-    whole = await ask(source, f"/v2/a/blobs/{blob.digest}", headers={"Range": asked, "If-Range": '"another"'})
+    whole = await ask(
+        source, f"/v2/a/blobs/{blob.digest}", headers={"Range": asked, "If-Range": '"another"'}
+    )
     assert whole.status == 200
 
 
@@ -124,7 +154,14 @@ async def test_what_was_asked_and_sent_is_remembered(source: StandIn) -> None:
     await ask(source, f"/v2/a/blobs/{blob.digest}", headers={"X-Test": "1"})
     await ask(source, f"/v2/a/blobs/{blob.digest}?q=1", method="HEAD")
     get, head = source.requests
-    assert (get.method, get.path, get.headers["x-test"], get.bytes_sent, get.finished, get.status) == (
+    assert (
+        get.method,
+        get.path,
+        get.headers["x-test"],
+        get.bytes_sent,
+        get.finished,
+        get.status,
+    ) == (
         "GET",
         f"/v2/a/blobs/{blob.digest}",
         "1",
@@ -132,8 +169,17 @@ async def test_what_was_asked_and_sent_is_remembered(source: StandIn) -> None:
         True,
         200,
     )
-    assert (head.method, head.query, head.bytes_sent, head.repository) == ("HEAD", {"q": ["1"]}, 0, "a")
-    assert (source.count("GET", "/blobs/"), source.count("HEAD", "q=1"), source.count("GET", "/manifests/")) == (1, 1, 0)
+    assert (head.method, head.query, head.bytes_sent, head.repository) == (
+        "HEAD",
+        {"q": ["1"]},
+        0,
+        "a",
+    )
+    assert (
+        source.count("GET", "/blobs/"),
+        source.count("HEAD", "q=1"),
+        source.count("GET", "/manifests/"),
+    ) == (1, 1, 0)
     assert source.bytes_sent == 1000
 
 
@@ -162,7 +208,9 @@ async def test_it_comes_back_on_the_same_port(source: StandIn) -> None:
 BODY = bytes(range(200)) * 1000
 
 
-async def spoiled(source: StandIn, *faults: object, headers: dict[str, str] | None = None, method: str = "GET") -> Raw:
+async def spoiled(
+    source: StandIn, *faults: object, headers: dict[str, str] | None = None, method: str = "GET"
+) -> Raw:
     blob = source.add_blob("a", BODY)
     for fault in faults:
         source.fault("/blobs/", fault)  # type: ignore[arg-type]
@@ -209,7 +257,11 @@ async def test_a_shortened_answer_is_well_formed(source: StandIn) -> None:
 async def test_one_byte_is_another(source: StandIn) -> None:
     answer = await spoiled(source, FlipByte(at=-1))
     assert len(answer.body) == len(BODY)
-    assert [number for number, (one, other) in enumerate(zip(answer.body, BODY, strict=True)) if one != other] == [len(BODY) - 1]
+    assert [
+        number
+        for number, (one, other) in enumerate(zip(answer.body, BODY, strict=True))
+        if one != other
+    ] == [len(BODY) - 1]
 
 
 async def test_without_a_length_the_body_comes_in_chunks_or_until_the_end(source: StandIn) -> None:
@@ -219,7 +271,10 @@ async def test_without_a_length_the_body_comes_in_chunks_or_until_the_end(source
     assert chunked.body.startswith(b"10000\r\n")
     assert chunked.body.endswith(b"\r\n0\r\n\r\n")
     closed = await spoiled(source, NoContentLength(close=True, times=1))
-    assert "content-length" not in closed.headers | {"transfer-encoding": ""} or "transfer-encoding" not in closed.headers
+    assert (
+        "content-length" not in closed.headers | {"transfer-encoding": ""}
+        or "transfer-encoding" not in closed.headers
+    )
     assert closed.body == BODY
     head = await spoiled(source, NoContentLength(times=1), method="HEAD")
     assert "content-length" not in head.headers
@@ -242,7 +297,9 @@ async def test_a_range_is_ignored(source: StandIn) -> None:
 
 
 async def test_headers_are_changed_and_left_out(source: StandIn) -> None:
-    answer = await spoiled(source, Headers({"etag": '"mine"', "X-New": "1"}, remove=("docker-content-digest",)))
+    answer = await spoiled(
+        source, Headers({"etag": '"mine"', "X-New": "1"}, remove=("docker-content-digest",))
+    )
     assert (answer.headers["etag"], answer.headers["x-new"]) == ('"mine"', "1")
     assert "docker-content-digest" not in answer.headers
 
@@ -255,11 +312,16 @@ async def test_a_redirect_leads_elsewhere(source: StandIn) -> None:
 
 
 async def test_no_answer_is_not_a_byte(source: StandIn) -> None:
-    assert await spoiled(source, NoAnswer()) == Raw(0, {"": ""}, b"") or (await spoiled(source, NoAnswer())).status == 0
+    assert (
+        await spoiled(source, NoAnswer()) == Raw(0, {"": ""}, b"")
+        or (await spoiled(source, NoAnswer())).status == 0
+    )
 
 
 @pytest.mark.parametrize("after", [None, 0, 10])
-async def test_a_hanging_answer_says_nothing_more_until_the_client_leaves(source: StandIn, after: int | None) -> None:
+async def test_a_hanging_answer_says_nothing_more_until_the_client_leaves(
+    source: StandIn, after: int | None
+) -> None:
     blob = source.add_blob("a", BODY)
     source.fault("/blobs/", Hang(after))
     reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
@@ -314,9 +376,16 @@ async def test_the_throttle_waits_as_long_as_the_bytes_should_take(source: Stand
 async def test_basic_credentials_let_in() -> None:
     async with StandIn(BasicSignIn({"ann": "word"})) as source:
         refused = await ask(source, "/v2/")
-        assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Basic realm="stand-in"')
-        assert (await ask(source, "/v2/", headers={"Authorization": "Basic YW5uOndvcmQ="})).status == 200
-        assert (await ask(source, "/v2/", headers={"Authorization": "Basic YW5uOndyb25n"})).status == 401
+        assert (refused.status, refused.headers["www-authenticate"]) == (
+            401,
+            'Basic realm="stand-in"',
+        )
+        assert (
+            await ask(source, "/v2/", headers={"Authorization": "Basic YW5uOndvcmQ="})
+        ).status == 200
+        assert (
+            await ask(source, "/v2/", headers={"Authorization": "Basic YW5uOndyb25n"})
+        ).status == 401
         assert (await ask(source, "/v2/", headers={"Authorization": "Basic ###"})).status == 401
 
 
@@ -325,22 +394,43 @@ async def test_a_token_opens_its_own_repository_alone() -> None:
         source.add_manifest("acme/api", Content.of("x/y", b"{}"), "1")
         source.add_manifest("library/nginx", Content.of("x/y", b"{}"), "1")
         refused = await ask(source, "/v2/acme/api/manifests/1")
-        assert refused.headers["www-authenticate"] == f'Bearer realm="{source.url}/token",service="stand-in",scope="repository:acme/api:pull"'
+        assert (
+            refused.headers["www-authenticate"]
+            == f'Bearer realm="{source.url}/token",service="stand-in",scope="repository:acme/api:pull"'
+        )
         signed = {"Authorization": "Basic YW5uOndvcmQ="}
         token = (await ask(source, "/token?scope=repository:acme/api:pull", headers=signed)).body
         assert token == b'{"token": "token-1", "expires_in": 300}'
-        assert (await ask(source, "/v2/acme/api/manifests/1", headers={"Authorization": "Bearer token-1"})).status == 200
-        assert (await ask(source, "/v2/library/nginx/manifests/1", headers={"Authorization": "Bearer token-1"})).status == 401
+        assert (
+            await ask(
+                source, "/v2/acme/api/manifests/1", headers={"Authorization": "Bearer token-1"}
+            )
+        ).status == 200
+        assert (
+            await ask(
+                source, "/v2/library/nginx/manifests/1", headers={"Authorization": "Bearer token-1"}
+            )
+        ).status == 401
         await ask(source, "/token?scope=repository:acme/api:pull")
-        assert (await ask(source, "/v2/acme/api/manifests/1", headers={"Authorization": "Bearer token-2"})).status == 401
+        assert (
+            await ask(
+                source, "/v2/acme/api/manifests/1", headers={"Authorization": "Bearer token-2"}
+            )
+        ).status == 401
         wrong = {"Authorization": "Basic YW5uOndyb25n"}
-        assert (await ask(source, "/token?scope=repository:acme/api:pull", headers=wrong)).status == 401
+        assert (
+            await ask(source, "/token?scope=repository:acme/api:pull", headers=wrong)
+        ).status == 401
 
 
 async def test_tokens_are_revoked() -> None:
     sign_in = TokenSignIn()
     async with StandIn(sign_in) as source:
         await ask(source, "/token")
-        assert (await ask(source, "/v2/", headers={"Authorization": "Bearer token-1"})).status == 200
+        assert (
+            await ask(source, "/v2/", headers={"Authorization": "Bearer token-1"})
+        ).status == 200
         sign_in.revoke_tokens()
-        assert (await ask(source, "/v2/", headers={"Authorization": "Bearer token-1"})).status == 401
+        assert (
+            await ask(source, "/v2/", headers={"Authorization": "Bearer token-1"})
+        ).status == 401

@@ -65,9 +65,12 @@ _TLS_HANDSHAKE = b"\x16"
 
 
 class Server(ABC):
-    """Takes requests on a port of 127.0.0.1, or of another *address*, keeps connections alive, and sends what `answer` says. Port 0 is any that is free."""
+    """Takes requests on a port of 127.0.0.1, or of another *address*, keeps connections alive, and
+    sends what `answer` says. Port 0 is any that is free."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.requests: list[Request] = []
         self.throttle: float | None = None
         """Bytes per second that each answer is sent at; None: as fast as it goes."""
@@ -91,7 +94,9 @@ class Server(ABC):
 
     async def start(self) -> None:
         """Listen; the second time on the same port as the first."""
-        self._listener = await asyncio.start_server(self._connected, self.address, self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls)
+        self._listener = await asyncio.start_server(
+            self._connected, self.address, self.port, limit=1024 * 1024, backlog=1024, ssl=self._tls
+        )
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -115,7 +120,9 @@ class Server(ABC):
 
     def asked(self, method: str, path_part: str) -> list[Request]:
         """The requests with this method whose path or query has this part."""
-        return [each for each in self.requests if each.method == method and path_part in each.target]
+        return [
+            each for each in self.requests if each.method == method and path_part in each.target
+        ]
 
     @property
     def bytes_sent(self) -> int:
@@ -130,14 +137,18 @@ class Server(ABC):
         # drain() then waits until the kernel has everything.
         writer.transport.set_write_buffer_limits(high=0 if self._tls is None else 1, low=0)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
                 while await self._exchange(reader, writer, number):
                     pass
         finally:
             self._tasks.discard(task)
             writer.transport.abort() if task.cancelling() else writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> bool:
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> bool:
         """One request and its answer. Returns whether the connection stays open."""
         first = await reader.readexactly(1)
         if first == _TLS_HANDSHAKE:
@@ -145,7 +156,10 @@ class Server(ABC):
             return False
         head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ", 2)
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head[1:] if line)
+        }
         await reader.readexactly(int(headers.get("content-length", "0")))
         request = Request(method, target, headers, connection)
         self.requests.append(request)
@@ -159,7 +173,13 @@ class Server(ABC):
             request.ended.set()
         return stays and headers.get("connection", "").lower() != "close"
 
-    async def _send(self, request: Request, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _send(
+        self,
+        request: Request,
+        answer: Answer,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
         if answer.silent:
             return False
         gates = [each for each in self.gates if each.holds(request)]
@@ -175,7 +195,10 @@ class Server(ABC):
             request.finished = True
             return True
         end = len(answer.body) if answer.sent is None else min(answer.sent, len(answer.body))
-        stops = sorted({each.after_bytes for each in gates} | {end if answer.hangs_after is None else answer.hangs_after})
+        stops = sorted(
+            {each.after_bytes for each in gates}
+            | {end if answer.hangs_after is None else answer.hangs_after}
+        )
         while request.bytes_sent < end:
             for gate in gates:
                 if gate.after_bytes and gate.after_bytes == request.bytes_sent:
@@ -187,7 +210,9 @@ class Server(ABC):
             piece = answer.body[request.bytes_sent : min(request.bytes_sent + CHUNK, stop, end)]
             if self.throttle is not None:
                 await self.pause(len(piece) / self.throttle)
-            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if answer.framing == "chunked" else piece)
+            writer.write(
+                b"%x\r\n%b\r\n" % (len(piece), piece) if answer.framing == "chunked" else piece
+            )
             await writer.drain()
             request.bytes_sent += len(piece)
         if answer.sent is not None and answer.sent < len(answer.body):
@@ -202,7 +227,8 @@ class Server(ABC):
 
 
 async def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with a reset once the other side's kernel has all that was written, which a reset would throw away."""
+    """End the connection with a reset once the other side's kernel has all that was written, which
+    a reset would throw away."""
     connection = writer.get_extra_info("socket")
     waiting = array.array("i", [1])
     while waiting[0]:
@@ -218,7 +244,10 @@ async def _until_the_client_leaves(reader: asyncio.StreamReader) -> None:
 
 
 def _head(request: Request, answer: Answer) -> bytes:
-    lines = [f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}", *(f"{name}: {value}" for name, value in answer.headers)]
+    lines = [
+        f"HTTP/1.1 {answer.status} {http.HTTPStatus(answer.status).phrase}",
+        *(f"{name}: {value}" for name, value in answer.headers),
+    ]
     named = {name.lower() for name, _ in answer.headers}
     if answer.framing == "length" and "content-length" not in named:
         lines.append(f"Content-Length: {len(answer.body)}")

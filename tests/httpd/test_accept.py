@@ -8,7 +8,10 @@ from entrepot.httpd.accept import MAX_HEADER, Accept, AcceptInvalid
 from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 
-@pytest.mark.parametrize("header", [None, b"", b"  ", b"*/*", f"{DOCKER_MANIFEST}, */*".encode(), b"text/html, */*;q=0.8"])
+@pytest.mark.parametrize(
+    "header",
+    [None, b"", b"  ", b"*/*", f"{DOCKER_MANIFEST}, */*".encode(), b"text/html, */*;q=0.8"],
+)
 def test_without_a_list_or_with_a_star_everything_is_accepted(header: bytes | None) -> None:
     accept = Accept.parse(header)
     assert accept.takes_everything
@@ -30,22 +33,43 @@ def test_a_star_subtype_accepts_the_whole_type() -> None:
     assert Accept.parse(b"application/*").takes(OCI_INDEX)
 
 
-@pytest.mark.parametrize("header", [b"application", b"a/b/c", b"/json", b"\xff/\xff", b"*; q=.2", b"@", b'"a/b"', b",,;;,"])
-def test_f70_what_is_no_media_type_is_skipped_and_nothing_left_is_no_preference(header: bytes) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [b"application", b"a/b/c", b"/json", b"\xff/\xff", b"*; q=.2", b"@", b'"a/b"', b",,;;,"],
+)
+def test_f70_what_is_no_media_type_is_skipped_and_nothing_left_is_no_preference(
+    header: bytes,
+) -> None:
     assert Accept.parse(header).takes_everything
     accept = Accept.parse(header + b", " + OCI_MANIFEST.encode())
     assert accept.media_types == {OCI_MANIFEST}
 
 
-@pytest.mark.parametrize("parameters", [b";;q=x", b";q=2", b"; q=0.12345", b"; q=.2", b"; q=-1", b"; charset", b'; a="x,y;z"', b"; q=0.001"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b";;q=x",
+        b";q=2",
+        b"; q=0.12345",
+        b"; q=.2",
+        b"; q=-1",
+        b"; charset",
+        b'; a="x,y;z"',
+        b"; q=0.001",
+    ],
+)
 def test_f70_a_parameter_that_can_not_be_read_is_skipped(parameters: bytes) -> None:
     accept = Accept.parse(OCI_MANIFEST.encode() + parameters)
     assert accept.media_types == {OCI_MANIFEST}
 
 
-@pytest.mark.parametrize("quality", [b";q=0", b"; Q = 0.000", b";charset=utf-8; q=0.", b'; a="q=1"; q=0'])
+@pytest.mark.parametrize(
+    "quality", [b";q=0", b"; Q = 0.000", b";charset=utf-8; q=0.", b'; a="q=1"; q=0']
+)
 def test_a_quality_of_zero_is_read_wherever_it_stands(quality: bytes) -> None:
-    assert Accept.parse(OCI_INDEX.encode() + quality + b", text/plain").media_types == {"text/plain"}
+    assert Accept.parse(OCI_INDEX.encode() + quality + b", text/plain").media_types == {
+        "text/plain"
+    }
 
 
 def test_f70_java_s_own_header_is_understood() -> None:

@@ -50,13 +50,18 @@ def test_one_range_is_a_part_of_the_blob(header: bytes, expected: tuple[int, int
         (b"bytes=5000-,7-7", [(7, 8)]),
     ],
 )
-def test_several_ranges_are_parts_in_their_order(header: bytes, expected: list[tuple[int, int]]) -> None:
+def test_several_ranges_are_parts_in_their_order(
+    header: bytes, expected: list[tuple[int, int]]
+) -> None:
     assert parts(header) == expected
 
 
 def test_ranges_that_touch_or_nearly_do_stay_parts_of_their_own() -> None:
     """containers/image counts the parts, and asks for such ranges: it fails on fewer."""
-    assert parts(b"bytes=3832641-3852897,3852906-3869099", 4_000_000) == [(3832641, 3852898), (3852906, 3869100)]
+    assert parts(b"bytes=3832641-3852897,3852906-3869099", 4_000_000) == [
+        (3832641, 3852898),
+        (3852906, 3869100),
+    ]
     assert parts(b"bytes=68-173,174-197,198-300") == [(68, 174), (174, 198), (198, 301)]
 
 
@@ -129,4 +134,7 @@ def test_ranges_outside_the_blob_can_not_be_satisfied(header: bytes, size: int) 
 def test_the_boundary_is_another_one_each_time_and_needs_no_quotes() -> None:
     bodies = [MultipartBody([ByteRange(0, 1), ByteRange(5, 6)], 10) for _ in range(2)]
     assert bodies[0].content_type != bodies[1].content_type
-    assert all(re.fullmatch(rb"multipart/byteranges; boundary=[0-9a-f]{32}", body.content_type) for body in bodies)
+    assert all(
+        re.fullmatch(rb"multipart/byteranges; boundary=[0-9a-f]{32}", body.content_type)
+        for body in bodies
+    )

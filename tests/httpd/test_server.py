@@ -19,7 +19,17 @@ import pytest
 from entrepot.httpd import sendfile
 from entrepot.httpd import server as server_module
 from entrepot.httpd.sendfile import PIECE
-from entrepot.httpd.server import REASON, Application, Disconnected, HttpServer, Receive, Scope, Send, bound, serving
+from entrepot.httpd.server import (
+    REASON,
+    Application,
+    Disconnected,
+    HttpServer,
+    Receive,
+    Scope,
+    Send,
+    bound,
+    serving,
+)
 from entrepot.server.unix_socket import owned_socket
 from tests.e2e.registries.certificates import Authority
 
@@ -27,7 +37,13 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def start(status: int = 200, **headers: str) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]}
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [
+            (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+        ],
+    }
 
 
 def body(content: bytes, *, more: bool = False) -> dict[str, Any]:
@@ -49,7 +65,9 @@ async def connected(app: Application) -> AsyncIterator[Connection]:
             writer.transport.abort()
 
 
-async def answer(reader: asyncio.StreamReader, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+async def answer(
+    reader: asyncio.StreamReader, *, head: bool = False
+) -> tuple[int, dict[str, str], bytes]:
     lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
     headers = {name: value for name, _, value in (line.partition(": ") for line in lines[1:])}
     content = b"" if head else await reader.readexactly(int(headers.get("content-length", 0)))
@@ -68,7 +86,11 @@ def sends_a_file(tmp_path: Path, content: bytes) -> Application:
     path.write_bytes(content)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        offset, count = map(int, scope["path"].strip("/").split("/")) if scope["path"] != "/" else (0, len(content))
+        offset, count = (
+            map(int, scope["path"].strip("/").split("/"))
+            if scope["path"] != "/"
+            else (0, len(content))
+        )
         with path.open("rb") as file:
             await send(start(content_length=str(count)))
             await send(part(file, offset, count))
@@ -76,17 +98,31 @@ def sends_a_file(tmp_path: Path, content: bytes) -> Application:
     return app
 
 
-async def test_a_connection_serves_on_after_a_file(sends_a_file: Application, content: bytes) -> None:
+async def test_a_connection_serves_on_after_a_file(
+    sends_a_file: Application, content: bytes
+) -> None:
     async with connected(sends_a_file) as (reader, writer):
-        for target, expected in (("/", content), ("/10/5", content[10:15]), (f"/{PIECE - 1}/{PIECE + 2}", content[PIECE - 1 : 2 * PIECE + 1]), ("/", content)):
+        for target, expected in (
+            ("/", content),
+            ("/10/5", content[10:15]),
+            (f"/{PIECE - 1}/{PIECE + 2}", content[PIECE - 1 : 2 * PIECE + 1]),
+            ("/", content),
+        ):
             writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             status, headers, got = await answer(reader)
             assert (status, got == expected, "connection" in headers) == (200, True, False)
 
 
-async def test_requests_that_come_together_are_answered_in_their_order(sends_a_file: Application, content: bytes) -> None:
+async def test_requests_that_come_together_are_answered_in_their_order(
+    sends_a_file: Application, content: bytes
+) -> None:
     async with connected(sends_a_file) as (reader, writer):
-        writer.write(b"".join(b"GET /%d/%d HTTP/1.1\r\nHost: x\r\n\r\n" % (at, 100_000) for at in range(0, 2_000_000, 100_000)))
+        writer.write(
+            b"".join(
+                b"GET /%d/%d HTTP/1.1\r\nHost: x\r\n\r\n" % (at, 100_000)
+                for at in range(0, 2_000_000, 100_000)
+            )
+        )
         for at in range(0, 2_000_000, 100_000):
             assert (await answer(reader))[2] == content[at : at + 100_000]
 
@@ -98,7 +134,9 @@ async def test_a_head_has_headers_only(sends_a_file: Application, content: bytes
         assert (await answer(reader))[2] == content[:3]
 
 
-async def test_a_file_that_is_cut_short_while_it_is_sent_cuts_the_connection(tmp_path: Path) -> None:
+async def test_a_file_that_is_cut_short_while_it_is_sent_cuts_the_connection(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(1000))
 
@@ -123,7 +161,9 @@ async def _all(reader: asyncio.StreamReader) -> bytes:
     return got
 
 
-async def test_an_application_that_fails_in_the_middle_never_ends_its_body(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_application_that_fails_in_the_middle_never_ends_its_body(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
         await send(body(b"the beginning", more=True))
@@ -139,7 +179,9 @@ async def test_an_application_that_fails_in_the_middle_never_ends_its_body(caplo
             await reader.read(-1)
 
 
-async def test_an_application_that_fails_before_it_begins_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_application_that_fails_before_it_begins_is_a_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("It went wrong.")
 
@@ -151,7 +193,9 @@ async def test_an_application_that_fails_before_it_begins_is_a_500(caplog: pytes
 
 
 @pytest.mark.parametrize("headers", [{"content_length": "3"}, {}], ids=["promised", "a line break"])
-async def test_a_body_longer_than_promised_or_a_broken_header_is_not_sent(headers: dict[str, str]) -> None:
+async def test_a_body_longer_than_promised_or_a_broken_header_is_not_sent(
+    headers: dict[str, str],
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(**headers) if headers else start(x="a\r\nSet-Cookie: b"))
         await send(body(b"12345"))
@@ -173,7 +217,9 @@ async def test_a_reason_stands_in_the_status_line_and_can_not_begin_another_line
 
     async with connected(app) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await reader.readline() == b"HTTP/1.1 503 Service Unavailable: The clock is wrong.\r\n"
+        assert (
+            await reader.readline() == b"HTTP/1.1 503 Service Unavailable: The clock is wrong.\r\n"
+        )
     async with connected(app) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"Set-Cookie" not in await _all(reader)
@@ -219,11 +265,15 @@ async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_a_client_that_asks_first_is_told_to_send_its_body() -> None:
     async with connected(_echo) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        )
         assert (await answer(reader))[0] == 100
         writer.write(b"hello")
         assert (await answer(reader))[2] == b"hello"
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+        )
         assert (await answer(reader))[2] == b"hi"
 
 
@@ -233,7 +283,9 @@ async def test_a_client_whose_body_is_not_wanted_is_told_so_at_once() -> None:
         await send(body(b"no"))
 
     async with connected(refuses) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        )
         status, headers, _ = await answer(reader)
         assert (status, headers["connection"]) == (405, "close")
         assert await reader.read() == b""
@@ -260,7 +312,9 @@ async def test_paths_reach_the_application_decoded_and_as_they_came() -> None:
     assert seen[0]["client"][0] == "127.0.0.1"
 
 
-async def test_a_client_that_leaves_is_noticed_by_who_waits_and_by_who_sends(sends_a_file: Application) -> None:
+async def test_a_client_that_leaves_is_noticed_by_who_waits_and_by_who_sends(
+    sends_a_file: Application,
+) -> None:
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def waits(scope: Scope, receive: Receive, send: Send) -> None:
@@ -291,7 +345,8 @@ async def test_a_client_that_leaves_is_noticed_by_who_waits_and_by_who_sends(sen
 
 
 def _as_one_part(send: Send) -> Send:
-    """A body of which more and more comes, so that it can't have gone out before anybody has read it."""
+    """A body of which more and more comes, so that it can't have gone out before anybody has read
+    it."""
     begun = False
 
     async def sent(message: Any) -> None:
@@ -306,7 +361,9 @@ def _as_one_part(send: Send) -> Send:
     return sent
 
 
-async def test_others_are_answered_while_a_large_file_goes_to_a_client_that_does_not_read(sends_a_file: Application) -> None:
+async def test_others_are_answered_while_a_large_file_goes_to_a_client_that_does_not_read(
+    sends_a_file: Application,
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/healthz":
             await send(start())
@@ -333,7 +390,9 @@ async def test_others_are_answered_while_a_large_file_goes_to_a_client_that_does
             each.transport.abort()
 
 
-async def test_what_is_not_in_memory_is_fetched_by_a_thread(sends_a_file: Application, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_in_memory_is_fetched_by_a_thread(
+    sends_a_file: Application, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel says that it would have to wait for the disk."""
     fetched: list[tuple[int, int]] = []
     fetch = sendfile._fetch
@@ -355,7 +414,9 @@ async def test_what_is_not_in_memory_is_fetched_by_a_thread(sends_a_file: Applic
     assert fetched == [(0, PIECE), (PIECE, PIECE), (2 * PIECE, len(content) - 2 * PIECE)]
 
 
-async def test_a_file_system_without_sendfile_serves_as_well(sends_a_file: Application, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_system_without_sendfile_serves_as_well(
+    sends_a_file: Application, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: object) -> int:
         raise OSError(22, "Invalid argument")
 
@@ -366,7 +427,9 @@ async def test_a_file_system_without_sendfile_serves_as_well(sends_a_file: Appli
             assert (await answer(reader))[2] == content
 
 
-async def test_headers_that_do_not_come_and_connections_that_are_idle_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_headers_that_do_not_come_and_connections_that_are_idle_are_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(server_module, "IDLE", 0.2)
     for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
         async with connected(_echo) as (reader, writer):
@@ -387,15 +450,22 @@ async def test_a_body_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPa
         assert await seen == "http.disconnect"
 
 
-async def test_headers_that_are_too_long_or_no_http_are_refused_without_a_stack_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    for sent in (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", b"\x16\x03\x01 this is TLS\r\n\r\n"):
+async def test_headers_that_are_too_long_or_no_http_are_refused_without_a_stack_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for sent in (
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"\x16\x03\x01 this is TLS\r\n\r\n",
+    ):
         async with connected(_echo) as (reader, writer):
             writer.write(sent)
             assert (await reader.readline()).split()[1] == b"400"
     assert caplog.records == []
 
 
-async def test_one_connection_too_many_takes_the_place_of_an_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_connection_too_many_takes_the_place_of_an_idle_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     listener = bound("127.0.0.1", 0)
     async with serving(_echo, listener), asyncio.timeout(30):
@@ -409,7 +479,9 @@ async def test_one_connection_too_many_takes_the_place_of_an_idle_one(monkeypatc
             writer.close()
 
 
-async def test_an_answer_under_way_is_finished_before_the_server_ends(sends_a_file: Application, content: bytes) -> None:
+async def test_an_answer_under_way_is_finished_before_the_server_ends(
+    sends_a_file: Application, content: bytes
+) -> None:
     listener = bound("127.0.0.1", 0)
     server = HttpServer(sends_a_file)
     await server.listen(listener)
@@ -454,10 +526,15 @@ async def test_behind_tls_the_same_application_answers(tmp_path: Path) -> None:
         await _echo(scope, receive, send)
 
     authority = Authority(tmp_path)
-    tls, trusted = authority.server("localhost"), ssl.create_default_context(cafile=str(authority.path))
+    tls, trusted = (
+        authority.server("localhost"),
+        ssl.create_default_context(cafile=str(authority.path)),
+    )
     listener = bound("127.0.0.1", 0)
     async with serving(app, listener, tls=tls), httpx.AsyncClient(verify=trusted) as client:
-        found = await client.post(f"https://localhost:{listener.getsockname()[1]}/", content=b"x" * 100_000)
+        found = await client.post(
+            f"https://localhost:{listener.getsockname()[1]}/", content=b"x" * 100_000
+        )
         assert (found.status_code, len(found.content)) == (200, 100_000)
     assert (scopes[0]["scheme"], scopes[0]["extensions"]) == ("https", {})
 
@@ -470,7 +547,8 @@ def test_an_address_in_use_is_an_error() -> None:
             bound("127.0.0.1", taken.getsockname()[1])
 
 
-# Clients that take from the others. S06, S09, S10, S36, L06: codes of the security and load reviews.
+# Clients that take from the others. S06, S09, S10, S36, L06: codes of the security and load
+# reviews.
 
 
 async def test_s06_an_answer_that_waits_is_given_up_when_its_client_leaves() -> None:
@@ -491,7 +569,9 @@ async def test_s06_an_answer_that_waits_is_given_up_when_its_client_leaves() -> 
         await ended.wait()
 
 
-async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leaves(caplog: pytest.LogCaptureFixture) -> None:
+async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     waiting, left, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -530,7 +610,9 @@ async def test_s06_a_client_that_asked_for_more_before_its_answer_and_left_is_fo
     async with serving(app, listener) as server, asyncio.timeout(30):
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
-        while not server._answering or next(iter(server._connections.values())).transport.is_reading():  # type: ignore[union-attr]
+        while (
+            not server._answering or next(iter(server._connections.values())).transport.is_reading()
+        ):  # type: ignore[union-attr]
             await asyncio.sleep(0)
         writer.transport.abort()
         while not ended.is_set():
@@ -538,7 +620,9 @@ async def test_s06_a_client_that_asked_for_more_before_its_answer_and_left_is_fo
             await asyncio.sleep(0)
 
 
-async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks_for_health_is_answered() -> None:
+async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks_for_health_is_answered() -> (
+    None
+):
     gate = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -566,7 +650,9 @@ async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks
         await server.stop(grace=5)
 
 
-async def test_s06_when_all_connections_wait_health_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s06_when_all_connections_wait_health_is_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     gate = asyncio.Event()
 
@@ -600,7 +686,9 @@ async def test_s06_when_all_connections_wait_health_is_told_all_the_same(monkeyp
 
 
 @asynccontextmanager
-async def stalled(app: Application, clients: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[HttpServer, list[Connection], tuple[str, int]]]:
+async def stalled(
+    app: Application, clients: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[HttpServer, list[Connection], tuple[str, int]]]:
     """Clients that have begun to read an answer and then stop, until the server can't send more."""
     listener = bound("127.0.0.1", 0)
     trusting, name = None, None
@@ -611,14 +699,23 @@ async def stalled(app: Application, clients: int, tls: ssl.SSLContext | None = N
     async with serving(app, listener, tls=tls) as server, asyncio.timeout(60):
         open_now = []
         for _ in range(clients):
-            reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1024, ssl=trusting, server_hostname=name)
+            reader, writer = await asyncio.open_connection(
+                *listener.getsockname(), limit=1024, ssl=trusting, server_hostname=name
+            )
             open_now.append((reader, writer))
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readline()
         before = None
         # Until nothing moves any more: the buffers of the kernel at both ends are full.
         while (
-            before != (now := [(each.handed, server_module._unsent(each.transport)) for each in server._connections.values() if each.transport])
+            before
+            != (
+                now := [
+                    (each.handed, server_module._unsent(each.transport))
+                    for each in server._connections.values()
+                    if each.transport
+                ]
+            )
             or len(now) < clients
         ):
             before = now
@@ -658,7 +755,9 @@ def large_file(tmp_path: Path) -> Application:
 
 
 @pytest.mark.parametrize("kind", ["large_body", "large_file", "tls"])
-async def test_s09_l06_a_client_that_takes_nothing_for_minutes_is_cut_off(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+async def test_s09_l06_a_client_that_takes_nothing_for_minutes_is_cut_off(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     app: Application = request.getfixturevalue("large_body" if kind == "tls" else kind)
     tls = Authority(tmp_path).server("localhost") if kind == "tls" else None
     async with stalled(app, 1, tls) as (server, [(reader, _)], _):
@@ -672,7 +771,9 @@ async def test_s09_l06_a_client_that_takes_nothing_for_minutes_is_cut_off(kind: 
         assert len(await _all(reader)) < 30_000_000
 
 
-async def take_a_little(connection: server_module._Connection, reader: asyncio.StreamReader) -> None:
+async def take_a_little(
+    connection: server_module._Connection, reader: asyncio.StreamReader
+) -> None:
     """Read as much of an answer as lets the server send more."""
     assert connection.transport is not None
     before = connection.handed, server_module._unsent(connection.transport)
@@ -680,7 +781,9 @@ async def take_a_little(connection: server_module._Connection, reader: asyncio.S
         await reader.read(200_000)
 
 
-async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(large_file: Application) -> None:
+async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(
+    large_file: Application,
+) -> None:
     async with stalled(large_file, 1) as (server, [(reader, _)], _):
         now = asyncio.get_running_loop().time()
         [connection] = server._connections.values()
@@ -690,8 +793,11 @@ async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(larg
         assert len(server._connections) == 1
 
 
-async def test_s09_a_client_on_a_bad_line_is_not_cut_off_while_its_window_is_closed(large_file: Application) -> None:
-    """Its system tells of a kilobyte that was read only when a large part of its buffer is free again: that takes minutes at 1 kB/s."""
+async def test_s09_a_client_on_a_bad_line_is_not_cut_off_while_its_window_is_closed(
+    large_file: Application,
+) -> None:
+    """Its system tells of a kilobyte that was read only when a large part of its buffer is free
+    again: that takes minutes at 1 kB/s."""
     window, speed = 256 * 1024, 1000
     async with stalled(large_file, 1) as (server, [(reader, _)], _):
         now = asyncio.get_running_loop().time()
@@ -704,7 +810,9 @@ async def test_s09_a_client_on_a_bad_line_is_not_cut_off_while_its_window_is_clo
             await take_a_little(connection, reader)
 
 
-async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(large_file: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(
+    large_file: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     async with stalled(large_file, 2) as (server, clients, address):
         now = asyncio.get_running_loop().time()
@@ -722,9 +830,19 @@ async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(l
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_s09_clients_that_do_not_read_share_one_copy_of_a_large_answer(tls: bool, large_body: Application, tmp_path: Path) -> None:
-    async with stalled(large_body, 5, Authority(tmp_path).server("localhost") if tls else None) as (server, _, _):
-        buffered = [each.transport.get_write_buffer_size() for each in server._connections.values() if each.transport]
+async def test_s09_clients_that_do_not_read_share_one_copy_of_a_large_answer(
+    tls: bool, large_body: Application, tmp_path: Path
+) -> None:
+    async with stalled(large_body, 5, Authority(tmp_path).server("localhost") if tls else None) as (
+        server,
+        _,
+        _,
+    ):
+        buffered = [
+            each.transport.get_write_buffer_size()
+            for each in server._connections.values()
+            if each.transport
+        ]
         assert len(buffered) == 5
         assert max(buffered) <= 4 * server_module.SLICE
 
@@ -747,7 +865,9 @@ async def is_refused(listener: socket.socket) -> None:
             await first_line(listener)
 
 
-async def test_s09_one_address_leaves_a_share_of_the_connections_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s09_one_address_leaves_a_share_of_the_connections_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Many clients behind one address (NAT) have what nobody else needs."""
     gate = asyncio.Event()
 
@@ -806,7 +926,9 @@ class _Exhausted(socket.socket):
         return super().accept()
 
 
-async def test_s10_without_descriptors_it_waits_with_one_line_each_time_and_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_s10_without_descriptors_it_waits_with_one_line_each_time_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.01)
     listener = _Exhausted()
     listener.bind(("127.0.0.1", 0))
@@ -815,10 +937,14 @@ async def test_s10_without_descriptors_it_waits_with_one_line_each_time_and_goes
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await answer(reader))[0] == 200
         writer.close()
-    assert [(record.name, "Too many open files" in record.message) for record in caplog.records] == [("entrepot.server", True)] * 2
+    assert [
+        (record.name, "Too many open files" in record.message) for record in caplog.records
+    ] == [("entrepot.server", True)] * 2
 
 
-async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_one_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     listener = bound("127.0.0.1", 0)
     async with serving(_echo, listener) as server, asyncio.timeout(30):
         first = await asyncio.open_connection(*listener.getsockname())
@@ -837,16 +963,26 @@ async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_on
             writer.close()
 
 
-@pytest.mark.parametrize(("descriptors", "expected"), [(256, 16), (1024, 256), (4096, 1280), (1_048_576, 4096), (resource.RLIM_INFINITY, 4096)])
-def test_s10_there_are_as_many_connections_as_descriptors_allow(descriptors: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("descriptors", "expected"),
+    [(256, 16), (1024, 256), (4096, 1280), (1_048_576, 4096), (resource.RLIM_INFINITY, 4096)],
+)
+def test_s10_there_are_as_many_connections_as_descriptors_allow(
+    descriptors: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     assert server_module.connection_limit() == expected
 
 
-async def test_s36_tls_handshakes_count_as_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s36_tls_handshakes_count_as_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_module, "CONNECTIONS", 2)
     listener = bound("127.0.0.1", 0)
-    async with serving(_echo, listener, tls=Authority(tmp_path).server("localhost")) as server, asyncio.timeout(30):
+    async with (
+        serving(_echo, listener, tls=Authority(tmp_path).server("localhost")) as server,
+        asyncio.timeout(30),
+    ):
         silent = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
         while len(server._arriving) < 2:
             await asyncio.sleep(0)
@@ -859,23 +995,32 @@ async def test_s36_tls_handshakes_count_as_connections(tmp_path: Path, monkeypat
             await asyncio.sleep(0)
         trusted = ssl.create_default_context()
         trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
-        reader, writer = await asyncio.open_connection(*listener.getsockname(), ssl=trusted, server_hostname="localhost")
+        reader, writer = await asyncio.open_connection(
+            *listener.getsockname(), ssl=trusted, server_hostname="localhost"
+        )
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await answer(reader))[0] == 200
         writer.transport.abort()
 
 
-async def test_s36_a_handshake_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_s36_a_handshake_that_does_not_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server_module, "HANDSHAKE", 0.1)
     listener = bound("127.0.0.1", 0)
-    async with serving(_echo, listener, tls=Authority(tmp_path).server("localhost")), asyncio.timeout(30):
+    async with (
+        serving(_echo, listener, tls=Authority(tmp_path).server("localhost")),
+        asyncio.timeout(30),
+    ):
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         assert await _all(reader) == b""
         writer.close()
     assert caplog.records == []
 
 
-async def test_f93_a_client_that_leaves_before_its_answer_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_f93_a_client_that_leaves_before_its_answer_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -1,12 +1,15 @@
-"""Freshness, allowances and the bad days of source registries, as container clients see them. The codes are those of the list of failures.
+"""Freshness, allowances and the bad days of source registries, as container clients see them. The
+codes are those of the list of failures.
 
 Where the scenarios of sources and credentials are held:
 
-- F18 to F29: here. F18 also in tests/e2e/clients/test_pulls.py with real clients, F21 and the tokens in tests/source/test_auth.py, F25 also in
-  tests/server/test_registry.py.
-- F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's surroundings), F51 (no secret in an error or the log):
-  tests/source/test_http.py, tests/source/test_auth.py and tests/source/test_tls.py. F46 for ``ns``: here.
-- F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py. F50, F52: tests/source/test_auth.py, F50 also here.
+- F18 to F29: here. F18 also in tests/e2e/clients/test_pulls.py with real clients, F21 and the
+  tokens in tests/source/test_auth.py, F25 also in tests/server/test_registry.py.
+- F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's
+  surroundings), F51 (no secret in an error or the log): tests/source/test_http.py,
+  tests/source/test_auth.py and tests/source/test_tls.py. F46 for ``ns``: here.
+- F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py.
+  F50, F52: tests/source/test_auth.py, F50 also here.
 - F63: here and tests/source/test_blobs.py. F64: here and tests/config/test_settings.py.
 """
 
@@ -108,9 +111,24 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # Freshness
 
 
-@pytest.mark.parametrize(("freshness", "after", "heads"), [("always", 0, 3), ("never", 10_000_000, 0), ("1 h", 3_500, 0), ("1 h", 3_700, 1), (None, 301, 1)])
+@pytest.mark.parametrize(
+    ("freshness", "after", "heads"),
+    [
+        ("always", 0, 3),
+        ("never", 10_000_000, 0),
+        ("1 h", 3_500, 0),
+        ("1 h", 3_700, 1),
+        (None, 301, 1),
+    ],
+)
 async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_about_a_tag(
-    freshness: str | None, after: float, heads: int, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    freshness: str | None,
+    after: float,
+    heads: int,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness=freshness)
@@ -122,7 +140,9 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
     assert [each.method for each in source.requests] == ["HEAD"] * heads
 
 
-async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(registry: httpx.AsyncClient, source: StandIn, clock: Clock) -> None:
+async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
+    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     child = image.platforms[AMD64].digest
     for reference in ("1.27", child):
@@ -130,14 +150,18 @@ async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(regi
     source.requests.clear()
     for _ in range(100):
         for reference in ("1.27", image.digest, child):
-            assert (await registry.get(f"/v2/library/nginx/manifests/{reference}")).status_code == 200
+            assert (
+                await registry.get(f"/v2/library/nginx/manifests/{reference}")
+            ).status_code == 200
     clock.now += 1_000_000
     for digest in (image.digest, child):
         assert (await registry.get(f"/v2/library/nginx/manifests/{digest}")).status_code == 200
     assert source.requests == []
 
 
-async def test_with_always_all_who_wait_share_one_head(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_with_always_all_who_wait_share_one_head(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness="always")
     await registry.get(TAG)
@@ -152,7 +176,9 @@ async def test_with_always_all_who_wait_share_one_head(registry: httpx.AsyncClie
     assert [each.method for each in source.requests] == ["HEAD"]
 
 
-async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest_stays(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest_stays(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
     await registry.get(TAG)
     new = source.add_image("library/nginx", "1.27", layers=[b"new"])
@@ -160,17 +186,26 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
         told = await client.refresh("library/nginx:1.27")
-    assert (told.before, told.digest, told.moved, told.problem) == (str(old.digest), str(new.digest), True, None)
+    assert (told.before, told.digest, told.moved, told.problem) == (
+        str(old.digest),
+        str(new.digest),
+        True,
+        None,
+    )
     assert [each.method for each in source.requests] == ["HEAD", "GET"]
     assert not (await engine.refresh("library/nginx:1.27")).moved
     assert (await registry.get(TAG)).content == new.manifest.content
     asked = len(source.requests)
-    assert (await registry.get(f"/v2/library/nginx/manifests/{old.digest}")).content == old.manifest.content
+    assert (
+        await registry.get(f"/v2/library/nginx/manifests/{old.digest}")
+    ).content == old.manifest.content
     assert len(source.requests) == asked
     assert any(event.kind == "tag-moved" for event in engine.events.recent())
 
 
-async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     source.remove_tag("library/nginx", "1.27")
@@ -180,12 +215,18 @@ async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(registry: 
     assert "is gone at its source" in response.headers["warning"]
 
 
-async def test_f25_a_repository_that_was_deleted_here_fills_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f25_a_repository_that_was_deleted_here_fills_again(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     await engine.repositories.delete("library/nginx")
     response = await registry.get(TAG)
-    assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "upstream")
+    assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (
+        200,
+        image.manifest.content,
+        "upstream",
+    )
 
 
 async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_refresh(
@@ -201,7 +242,9 @@ async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_re
     assert (await engine.refresh("library/nginx:2")).before is None
 
 
-async def test_f28_an_index_with_its_children_held_costs_one_head(registry: httpx.AsyncClient, source: StandIn, clock: Clock) -> None:
+async def test_f28_an_index_with_its_children_held_costs_one_head(
+    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100], platforms=PLATFORMS)
     await registry.get(TAG)
     for each in image.platforms.values():
@@ -209,28 +252,43 @@ async def test_f28_an_index_with_its_children_held_costs_one_head(registry: http
     source.requests.clear()
     clock.now += 1_000
     references = [*["1.27"] * 20, *(each.digest for each in image.platforms.values())]
-    answers = await asyncio.gather(*(registry.get(f"/v2/library/nginx/manifests/{reference}") for reference in references))
+    answers = await asyncio.gather(
+        *(registry.get(f"/v2/library/nginx/manifests/{reference}") for reference in references)
+    )
     assert {each.status_code for each in answers} == {200}
     assert [each.method for each in source.requests] == ["HEAD"]
 
 
-async def test_f29_only_the_platform_that_was_asked_for_is_fetched(engine: Engine, source: StandIn) -> None:
+async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
+    engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = await engine.start_pull("library/nginx:1.27", AMD64, "cli")
     await engine.cache.pulls.get(pull.id).over.wait()
     wanted = image.platforms[AMD64]
-    assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(blob.size for blob in wanted.blobs)
+    assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
+        blob.size for blob in wanted.blobs
+    )
 
 
 # Allowance
 
 
-async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
-    source.fault("/manifests/", Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}))
+    source.fault(
+        "/manifests/",
+        Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}),
+    )
     await registry.get(TAG)
     found = upstream_of(engine)
-    assert (found.allowance_remaining, found.allowance_limit, found.allowance_window) == (76, 100, 21_600)
+    assert (found.allowance_remaining, found.allowance_limit, found.allowance_window) == (
+        76,
+        100,
+        21_600,
+    )
 
 
 async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_before_its_time(
@@ -245,7 +303,11 @@ async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_befo
     source.requests.clear()
     clock.now += engine.settings.freshness
     limited = await registry.get(TAG)
-    assert (limited.status_code, limited.content, limited.headers["entrepot-origin"]) == (200, image.manifest.content, "stale")
+    assert (limited.status_code, limited.content, limited.headers["entrepot-origin"]) == (
+        200,
+        image.manifest.content,
+        "stale",
+    )
     clock.now += 100
     for path in (TAG, "/v2/library/redis/manifests/7"):
         assert (await registry.get(path)).headers["entrepot-origin"] == "stale"
@@ -290,7 +352,10 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
     directories: Directories, settings: Settings, source: StandIn, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    async with Engine.open(directories, settings, clock=clock) as engine, registry_of(engine) as registry:
+    async with (
+        Engine.open(directories, settings, clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for _ in range(5):
             await registry.get(TAG)
@@ -312,7 +377,8 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
 
 @asynccontextmanager
 async def silent_port(*, accepts: bool) -> AsyncIterator[int]:
-    """A port that never answers: it takes connections and says nothing, or, its queue being full, takes none at all."""
+    """A port that never answers: it takes connections and says nothing, or, its queue being full,
+    takes none at all."""
     listener = socket.socket()
     queued: list[socket.socket] = []
     try:
@@ -338,34 +404,71 @@ async def bad_endpoint(kind: str, source: StandIn) -> AsyncIterator[str]:
         await source.stop()
         yield source.url
     else:
-        yield {"no name": "http://registry.invalid", "no tls": f"https://127.0.0.1:{source.port}"}[kind]
+        yield {"no name": "http://registry.invalid", "no tls": f"https://127.0.0.1:{source.port}"}[
+            kind
+        ]
 
 
-@pytest.mark.parametrize("kind", ["refused", "silent", "silent to connections", "no name", "no tls"])
+@pytest.mark.parametrize(
+    "kind", ["refused", "silent", "silent to connections", "no name", "no tls"]
+)
 async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alone_until_it_is_tried_again(
-    kind: str, directories: Directories, settings: Settings, source: StandIn, clock: Clock, sent: list[str], monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    directories: Directories,
+    settings: Settings,
+    source: StandIn,
+    clock: Clock,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images = {tag: source.add_image("library/nginx", tag, layers=[tag.encode()]) for tag in ("1.27", "1.28", "1.29")}
-    async with Engine.open(directories, settings, clock=clock) as engine, registry_of(engine) as registry:
+    images = {
+        tag: source.add_image("library/nginx", tag, layers=[tag.encode()])
+        for tag in ("1.27", "1.28", "1.29")
+    }
+    async with (
+        Engine.open(directories, settings, clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
     monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
-        bad = replace(settings, upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),), connect_timeout=0.5, read_timeout=0.5)
-        async with Engine.open(directories, bad, clock=clock) as engine, registry_of(engine) as registry:
+        bad = replace(
+            settings,
+            upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
+            connect_timeout=0.5,
+            read_timeout=0.5,
+        )
+        async with (
+            Engine.open(directories, bad, clock=clock) as engine,
+            registry_of(engine) as registry,
+        ):
             tries = Tries(engine)
             for tag, image in images.items():
                 response = await registry.get(f"/v2/library/nginx/manifests/{tag}")
-                assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "stale")
+                assert (
+                    response.status_code,
+                    response.content,
+                    response.headers["entrepot-origin"],
+                ) == (200, image.manifest.content, "stale")
                 assert response.headers["warning"].startswith('299 - "registry.example.com')
-            await until(lambda: upstream_of(engine).unreachable_since is not None and not engine.cache._flights._flights)
+            await until(
+                lambda: (
+                    upstream_of(engine).unreachable_since is not None
+                    and not engine.cache._flights._flights
+                )
+            )
             sent.clear()
             clock.now += 1_000
             for tag, image in images.items():
-                assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).content == image.manifest.content
-            assert (await registry.get("/v2/library/nginx/tags/list")).json()["tags"] == list(images)
+                assert (
+                    await registry.get(f"/v2/library/nginx/manifests/{tag}")
+                ).content == image.manifest.content
+            assert (await registry.get("/v2/library/nginx/tags/list")).json()["tags"] == list(
+                images
+            )
             refused = await registry.get("/v2/library/nginx/manifests/none")
             assert error_of(refused)[:2] == (503, "UNKNOWN")
             assert "next try is in" in error_of(refused)[2]
@@ -402,7 +505,11 @@ async def test_f18_a_source_that_is_back_is_used_again_by_itself(
     assert "source-reachable" in [each.kind for each in engine.events.recent()]
 
 
-@pytest.mark.parametrize("fault", [Status(500), Status(503, headers={"Retry-After": "60"}), Status(403), Html()], ids=["500", "503", "403", "captive portal"])
+@pytest.mark.parametrize(
+    "fault",
+    [Status(500), Status(503, headers={"Retry-After": "60"}), Status(403), Html()],
+    ids=["500", "503", "403", "captive portal"],
+)
 async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is_held_is_served(
     fault: Status | Html, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
 ) -> None:
@@ -413,14 +520,22 @@ async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is
     source.requests.clear()
     for _ in range(3):
         response = await registry.get(TAG)
-        assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (200, image.manifest.content, "stale")
+        assert (response.status_code, response.content, response.headers["entrepot-origin"]) == (
+            200,
+            image.manifest.content,
+            "stale",
+        )
     assert len(source.requests) == 1
     assert upstream_of(engine).unreachable_since is None
     assert upstream_of(engine).problem is not None
 
 
 async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_but_not_waited_for(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.05)
     for tag in ("1.27", "1.28"):
@@ -432,24 +547,37 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
     monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 10_000)
     async with asyncio.timeout(30):
-        assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers["entrepot-origin"] == "stale"
+        assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
+            "entrepot-origin"
+        ] == "stale"
         await source.arrived("HEAD", "1.28")
     gate.open()
     # The answer that came late counts all the same: both tags are fresh now.
     await until(lambda: not engine.cache._flights._flights)
     for tag in ("1.27", "1.28"):
-        assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers["entrepot-origin"] == "cache"
+        assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers[
+            "entrepot-origin"
+        ] == "cache"
     assert len(source.requests) == 2
 
 
-@pytest.mark.parametrize("fault", [Status(500), Status(403), Hang(), Html()], ids=["500", "403", "hangs", "page"])
+@pytest.mark.parametrize(
+    "fault", [Status(500), Status(403), Hang(), Html()], ids=["500", "403", "hangs", "page"]
+)
 async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pulled(
-    fault: Status | Hang | Html, directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    fault: Status | Hang | Html,
+    directories: Directories,
+    settings: Settings,
+    source: StandIn,
+    clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
     source.add_image("library/redis", "7")
     source.fault("/library/nginx/", fault)
-    async with Engine.open(directories, replace(settings, read_timeout=0.3), clock=clock) as engine, registry_of(engine) as registry:
+    async with (
+        Engine.open(directories, replace(settings, read_timeout=0.3), clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         failing = asyncio.create_task(registry.get(TAG))
         while not failing.done():
@@ -468,20 +596,29 @@ async def with_credentials(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     """The rule signs in as ann, with the right password."""
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD"))
+    await engine.create_credential_set(
+        CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
+    )
     await engine.update_rule(RULE, "example-set")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-@pytest.mark.parametrize(("path", "code"), [(TAG, "MANIFEST_UNKNOWN"), (f"/v2/library/nginx/blobs/{Digest.of(b'x')}", "BLOB_UNKNOWN")])
-async def test_f53_what_the_source_hides_from_the_public_is_unknown(status: int, path: str, code: str, registry: httpx.AsyncClient, source: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [(TAG, "MANIFEST_UNKNOWN"), (f"/v2/library/nginx/blobs/{Digest.of(b'x')}", "BLOB_UNKNOWN")],
+)
+async def test_f53_what_the_source_hides_from_the_public_is_unknown(
+    status: int, path: str, code: str, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.fault("/library/", Status(status))
     assert error_of(await registry.get(path))[:2] == (404, code)
 
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.usefixtures("with_credentials")
-async def test_f53_credentials_that_are_refused_are_no_missing_image(status: int, registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f53_credentials_that_are_refused_are_no_missing_image(
+    status: int, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.fault("/library/", Status(status))
     told = error_of(await registry.get(TAG))
     assert told[:2] == (403, "DENIED")
@@ -490,7 +627,9 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(status: int
 
 
 @pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
-async def test_f53_failures_of_the_source_name_the_source_and_the_rule(status: int, expected: int, registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
+    status: int, expected: int, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
     told = error_of(await registry.get(TAG))
     assert told[0] == expected
@@ -499,15 +638,26 @@ async def test_f53_failures_of_the_source_name_the_source_and_the_rule(status: i
     assert f"(cache rule {RULE})" in told[2]
 
 
-async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(registry: httpx.AsyncClient, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1.27", index=False, platforms=[AMD64]).platforms[AMD64].layers[0]
+async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1.27", index=False, platforms=[AMD64])
+        .platforms[AMD64]
+        .layers[0]
+    )
     await registry.get(TAG)
     source.fault("/blobs/", Status(404))
-    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (404, "BLOB_UNKNOWN")
+    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (
+        404,
+        "BLOB_UNKNOWN",
+    )
 
 
 @pytest.mark.usefixtures("with_credentials")
-async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")
     told = error_of(await registry.get(TAG))
@@ -515,31 +665,45 @@ async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image
     assert "evil.example.net, which is not its own" in told[2]
 
 
-async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(registry: httpx.AsyncClient, source: StandIn, sent: list[str]) -> None:
+async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
+    registry: httpx.AsyncClient, source: StandIn, sent: list[str]
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     assert (await registry.get(f"{TAG}?ns=169.254.169.254")).content == image.manifest.content
     assert (await registry.get("/v2/other/app/manifests/1?ns=169.254.169.254")).status_code == 404
     assert sent == [f"GET {TAG}"]
 
 
-@pytest.mark.parametrize("authorization", ["Basic YW5uOnMzY3JldA==", "Bearer something", "Nonsense"])
-async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_on(authorization: str, registry: httpx.AsyncClient, source: StandIn) -> None:
+@pytest.mark.parametrize(
+    "authorization", ["Basic YW5uOnMzY3JldA==", "Bearer something", "Nonsense"]
+)
+async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_on(
+    authorization: str, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     assert (await registry.get(TAG, headers={"Authorization": authorization})).status_code == 200
     assert all("authorization" not in each.headers for each in source.requests)
 
 
 @pytest.mark.usefixtures("with_credentials")
-async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(engine: Engine, source: StandIn) -> None:
+async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
+    engine: Engine, source: StandIn
+) -> None:
     source.sign_in = TokenSignIn({"ann": "s3cret"}, anonymous=False)
     await engine.check_sign_in("example-set")
     assert engine.health("example-set").status.value == "Healthy"
     assert upstream_of(engine).allowance_remaining is None
 
 
-@pytest.mark.parametrize("written", ["docker.io/alpine", "index.docker.io/library/alpine", "docker.io/library/alpine"])
-async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(written: str, directories: Directories, source: StandIn) -> None:
-    settings = Settings(upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),))
+@pytest.mark.parametrize(
+    "written", ["docker.io/alpine", "index.docker.io/library/alpine", "docker.io/library/alpine"]
+)
+async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
+    written: str, directories: Directories, source: StandIn
+) -> None:
+    settings = Settings(
+        upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
+    )
     image = source.add_image("library/alpine", "3")
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
         await engine.create_rule(RuleDraft("hub-alpine", written, "alpine"))
@@ -552,29 +716,41 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(w
 async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_own_source_says_so(
     registry: httpx.AsyncClient, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two rules of one source: one signs in as ann, who may read what is private, the other as nobody."""
+    """Two rules of one source: one signs in as ann, who may read what is private, the other as
+    nobody."""
     source.sign_in = TokenSignIn({"ann": "s3cret"}, private=["private/*", "library/*"])
     private = source.add_image("private/app", "1", layers=[b"hidden", b"shared"])
     public = source.add_image("public/app", "1", layers=[b"shared", b"open"])
     hidden, shared = private.platforms[AMD64].layers
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD"))
-    await engine.create_rule(RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set"))
+    await engine.create_credential_set(
+        CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
+    )
+    await engine.create_rule(
+        RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
+    )
     await engine.create_rule(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
     pull = await engine.start_pull("private/app:1", AMD64, "cli")
     await engine.cache.pulls.get(pull.id).over.wait()
     assert engine.blobs.size(hidden.digest) is not None
     source.requests.clear()
     for digest in (private.digest, private.platforms[AMD64].digest):
-        assert error_of(await registry.get(f"/v2/public/app/manifests/{digest}"))[:2] == (404, "MANIFEST_UNKNOWN")
+        assert error_of(await registry.get(f"/v2/public/app/manifests/{digest}"))[:2] == (
+            404,
+            "MANIFEST_UNKNOWN",
+        )
         assert (await registry.head(f"/v2/public/app/manifests/{digest}")).status_code == 404
-    assert error_of(await registry.get(f"/v2/public/app/blobs/{hidden.digest}"))[:2] == (404, "BLOB_UNKNOWN")
+    assert error_of(await registry.get(f"/v2/public/app/blobs/{hidden.digest}"))[:2] == (
+        404,
+        "BLOB_UNKNOWN",
+    )
     assert (await registry.head(f"/v2/public/app/blobs/{hidden.digest}")).status_code == 404
     # Each was asked of the public repository, and never with ann's name.
     assert {each.repository for each in source.requests if each.path != "/token"} == {"public/app"}
     assert all("authorization" not in each.headers for each in source.asked("GET", "/token"))
-    # What the public repository has as well is served, from the one copy, once its source has said so.
+    # What the public repository has as well is served, from the one copy, once its source has said
+    # so.
     asked = source.count("HEAD", str(shared.digest))
     for _ in range(2):
         assert (await registry.get(f"/v2/public/app/blobs/{shared.digest}")).content == b"shared"
@@ -586,19 +762,38 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
 # Network manners
 
 
-async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(directories: Directories, settings: Settings, source: StandIn) -> None:
-    layers = source.add_image("library/nginx", "1.27", layers=[bytes([number]) * 500 for number in range(6)], platforms=[AMD64]).platforms[AMD64].layers
+async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
+    directories: Directories, settings: Settings, source: StandIn
+) -> None:
+    layers = (
+        source.add_image(
+            "library/nginx",
+            "1.27",
+            layers=[bytes([number]) * 500 for number in range(6)],
+            platforms=[AMD64],
+        )
+        .platforms[AMD64]
+        .layers
+    )
     gate = source.hold("/blobs/", method="GET")
-    async with Engine.open(directories, replace(settings, parallel_per_source=2)) as engine, registry_of(engine) as registry:
+    async with (
+        Engine.open(directories, replace(settings, parallel_per_source=2)) as engine,
+        registry_of(engine) as registry,
+    ):
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
-        getting = [asyncio.create_task(registry.get(f"/v2/library/nginx/blobs/{layer.digest}")) for layer in layers]
+        getting = [
+            asyncio.create_task(registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))
+            for layer in layers
+        ]
         await until(lambda: gate.waiting == 2 and len(engine.fills.under_way) == 6)
         assert source.count("GET", "/blobs/") == 2
         gate.open()
         assert [answer.status_code for answer in await asyncio.gather(*getting)] == [200] * 6
 
 
-async def test_a_source_sees_the_name_and_version_of_entrepot(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_source_sees_the_name_and_version_of_entrepot(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
@@ -626,7 +821,9 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(directories: Directories) -> None:
+async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
+    directories: Directories,
+) -> None:
     async with SixStandIn() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
@@ -646,7 +843,11 @@ async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_
 
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
     image = source.add_image("library/nginx", "1.27")
-    settings = Settings(upstreams=(DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),))
+    settings = Settings(
+        upstreams=(
+            DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
+        )
+    )
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await registry.get(TAG)).content == image.manifest.content
@@ -659,13 +860,17 @@ async def test_a_freshness_that_is_none_is_refused_and_changes_nothing(engine: E
     assert engine.documents.rules.get(RULE).freshness is None
 
 
-async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.sign_in = BasicSignIn({"ann": "s3cret"})
     source.add_image("library/nginx", "1.27")
     assert error_of(await registry.get(TAG))[:2] == (404, "MANIFEST_UNKNOWN")
 
 
-async def test_a_tag_that_is_never_checked_again_says_so(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_tag_that_is_never_checked_again_says_so(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness="never")
     await registry.get(TAG)

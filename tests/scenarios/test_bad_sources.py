@@ -1,4 +1,5 @@
-"""Sources that fail in every way that made a peer fail, through the real server and over real connections. The codes are those of the list of failures."""
+"""Sources that fail in every way that made a peer fail, through the real server and over real
+connections. The codes are those of the list of failures."""
 
 from __future__ import annotations
 
@@ -18,7 +19,16 @@ from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from entrepot.store.blobs import WORTH_CONTINUING
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import DropAfter, FlipByte, Html, NoContentLength, Shorten, StandIn, StandInImage, Status
+from tests.fakes import (
+    DropAfter,
+    FlipByte,
+    Html,
+    NoContentLength,
+    Shorten,
+    StandIn,
+    StandInImage,
+    Status,
+)
 from tests.fakes.faults import Headers, IgnoreRange, TruncateAt
 from tests.fakes.images import Content
 
@@ -36,7 +46,9 @@ async def served(engine: Engine) -> AsyncIterator[Engine]:
 @pytest.fixture
 async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=f"http://{served.address}", timeout=30, trust_env=False, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{served.address}", timeout=30, trust_env=False, limits=limits
+    ) as client:
         yield client
 
 
@@ -73,7 +85,11 @@ class Transfer:
         return self
 
     def is_whole(self, content: Content) -> bool:
-        return (self.status, self.broken, self.hasher.hexdigest()) == (200, False, content.digest.hex)
+        return (self.status, self.broken, self.hasher.hexdigest()) == (
+            200,
+            False,
+            content.digest.hex,
+        )
 
 
 async def get_manifests(client: httpx.AsyncClient, image: StandInImage) -> None:
@@ -106,7 +122,11 @@ async def test_f02_when_the_first_client_leaves_the_others_get_every_byte_from_t
 
 
 async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, layer: Content, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: StandIn,
+    layer: Content,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def no_pause(_: float) -> None: ...
 
@@ -116,7 +136,8 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     gate = source.hold(str(layer.digest), after_bytes=SIZE // 4, method="GET")
     waiting = [asyncio.create_task(Transfer().get(client, layer)) for _ in range(10)]
     await gate.reached
-    # The answer that stands before the gate has its fault already; all that come after it are refused.
+    # The answer that stands before the gate has its fault already; all that come after it are
+    # refused.
     source.fault(str(layer.digest), Status(503), method="GET")
     gate.open()
     transfers = await asyncio.gather(*waiting)
@@ -133,7 +154,12 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without ranges"])
 async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
-    ranges: bool, client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    ranges: bool,
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     if not ranges:
@@ -152,10 +178,17 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
 
 
 @pytest.mark.parametrize(
-    "fault", [Shorten(SIZE // 2), NoContentLength(close=True), NoContentLength()], ids=["length", "until the end of the connection", "chunked"]
+    "fault",
+    [Shorten(SIZE // 2), NoContentLength(close=True), NoContentLength()],
+    ids=["length", "until the end of the connection", "chunked"],
 )
 async def test_f07_a_body_that_is_too_short_is_never_taken_for_the_blob(
-    fault: Shorten | NoContentLength, client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    fault: Shorten | NoContentLength,
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     for each in (Shorten(SIZE // 2), fault):
@@ -180,7 +213,12 @@ async def test_f07_an_orderly_end_before_the_promised_length_is_continued(
 
 @pytest.mark.parametrize("at", [0, SIZE // 2, -1])
 async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
-    at: int, client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    at: int,
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     source.fault(str(layer.digest), FlipByte(at), method="GET")
@@ -192,7 +230,10 @@ async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
     await pull.over.wait()
     assert pull.error is not None
     assert "wrong bytes" in pull.error.message
-    assert any(event.kind == "pull-ended" and "wrong bytes" in event.message for event in served.events.recent())
+    assert any(
+        event.kind == "pull-ended" and "wrong bytes" in event.message
+        for event in served.events.recent()
+    )
 
 
 async def test_f09_a_web_page_in_place_of_a_blob_is_refused(
@@ -213,7 +254,10 @@ async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
     step = layer.size // 8
 
     async def part(start: int) -> httpx.Response:
-        return await client.get(f"/v2/{REPOSITORY}/blobs/{layer.digest}", headers={"Range": f"bytes={start}-{start + step - 1}"})
+        return await client.get(
+            f"/v2/{REPOSITORY}/blobs/{layer.digest}",
+            headers={"Range": f"bytes={start}-{start + step - 1}"},
+        )
 
     answers = await asyncio.gather(*(part(start) for start in range(0, layer.size, step)))
     assert [answer.status_code for answer in answers] == [206] * len(answers)
@@ -227,7 +271,10 @@ async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
 async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetches_no_body(
     client: httpx.AsyncClient, source: StandIn, image: StandInImage, layer: Content
 ) -> None:
-    for path, content in ((f"manifests/{image.tag}", image.manifest), (f"blobs/{layer.digest}", layer)):
+    for path, content in (
+        (f"manifests/{image.tag}", image.manifest),
+        (f"blobs/{layer.digest}", layer),
+    ):
         answer = await client.head(f"/v2/{REPOSITORY}/{path}")
         assert answer.status_code == 200
         assert answer.headers["content-length"] == str(content.size)
@@ -237,14 +284,25 @@ async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetche
 
 @pytest.mark.parametrize(
     "fault",
-    [NoContentLength(), Headers(remove=("Docker-Content-Digest",)), Headers(set={"Content-Length": "0"}, remove=("Docker-Content-Digest",))],
+    [
+        NoContentLength(),
+        Headers(remove=("Docker-Content-Digest",)),
+        Headers(set={"Content-Length": "0"}, remove=("Docker-Content-Digest",)),
+    ],
     ids=["no length", "no digest", "a length of zero"],
 )
 async def test_f12_what_a_source_does_not_say_in_a_head_the_client_is_told_all_the_same(
-    fault: NoContentLength | Headers, client: httpx.AsyncClient, source: StandIn, image: StandInImage, layer: Content
+    fault: NoContentLength | Headers,
+    client: httpx.AsyncClient,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
 ) -> None:
     source.fault("", fault, method="HEAD")
-    for path, content in ((f"manifests/{image.tag}", image.manifest), (f"blobs/{layer.digest}", layer)):
+    for path, content in (
+        (f"manifests/{image.tag}", image.manifest),
+        (f"blobs/{layer.digest}", layer),
+    ):
         answer = await client.head(f"/v2/{REPOSITORY}/{path}")
         assert answer.status_code == 200
         assert answer.headers["content-length"] == str(content.size)
@@ -252,7 +310,9 @@ async def test_f12_what_a_source_does_not_say_in_a_head_the_client_is_told_all_t
     assert source.bytes_sent <= image.manifest.size + 1
 
 
-async def test_f15_a_cold_image_is_fetched_once(client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content) -> None:
+async def test_f15_a_cold_image_is_fetched_once(
+    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+) -> None:
     await get_manifests(client, image)
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [pull] = served.cache.pulls.all()
@@ -268,7 +328,9 @@ async def test_f39_a_blob_whose_file_is_gone_is_fetched_again(
     await Transfer().get(client, layer)
     await filled(served, layer)
     served.blobs.path(layer.digest).unlink()
-    assert (await client.head(f"/v2/{REPOSITORY}/blobs/{layer.digest}")).headers["entrepot-origin"] == "upstream"
+    assert (await client.head(f"/v2/{REPOSITORY}/blobs/{layer.digest}")).headers[
+        "entrepot-origin"
+    ] == "upstream"
     assert (await Transfer().get(client, layer)).is_whole(layer)
     await filled(served, layer)
     assert source.count("GET", str(layer.digest)) == 2
@@ -276,10 +338,17 @@ async def test_f39_a_blob_whose_file_is_gone_is_fetched_again(
 
 
 async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_dropped_at_the_next_start(
-    directories: Directories, settings: Settings, clock: Clock, source: StandIn, image: StandInImage, layer: Content
+    directories: Directories,
+    settings: Settings,
+    clock: Clock,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         pull = await engine.start_pull(f"{REPOSITORY}:1", AMD64, "cli")
         await engine.cache.pulls.get(pull.id).over.wait()
         config = image.platforms[AMD64].config
@@ -297,8 +366,13 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
         assert (await engine.status()).blobs_size == SIZE
 
 
-async def test_f40_first_pulls_of_many_tags_at_once_lose_none(client: httpx.AsyncClient, served: Engine, source: StandIn) -> None:
-    images = [source.add_image(REPOSITORY, f"v{number}", layers=[os.urandom(10_000)], platforms=[AMD64]) for number in range(40)]
+async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
+    client: httpx.AsyncClient, served: Engine, source: StandIn
+) -> None:
+    images = [
+        source.add_image(REPOSITORY, f"v{number}", layers=[os.urandom(10_000)], platforms=[AMD64])
+        for number in range(40)
+    ]
 
     async def pull(image: StandInImage) -> None:
         for reference in (image.tag, str(image.platforms[AMD64].digest)):
@@ -308,7 +382,9 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(client: httpx.Asyn
 
     await asyncio.gather(*(pull(image) for image in images))
     detail = await served.repositories.detail(REPOSITORY)
-    assert {(tag.name, tag.digest) for tag in detail.tags} == {(image.tag, str(image.digest)) for image in images}
+    assert {(tag.name, tag.digest) for tag in detail.tags} == {
+        (image.tag, str(image.digest)) for image in images
+    }
 
 
 async def test_f41_collecting_while_a_fill_goes_on_takes_nothing_from_it(

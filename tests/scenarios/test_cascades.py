@@ -38,8 +38,11 @@ def address_of(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def engines(root: Path, settings: Settings, clock: Clock, sources: Sequence[int | str]) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
-    """Running engines with a client each. The source of each is another by its number, or an address."""
+async def engines(
+    root: Path, settings: Settings, clock: Clock, sources: Sequence[int | str]
+) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
+    """Running engines with a client each. The source of each is another by its number, or an
+    address."""
     listeners = [bound("127.0.0.1", 0) for _ in sources]
     async with AsyncExitStack() as stack:
         running = []
@@ -52,7 +55,9 @@ async def engines(root: Path, settings: Settings, clock: Clock, sources: Sequenc
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*"))
+            await engine.create_rule(
+                RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
+            )
             await stack.enter_async_context(serving(RegistryApp(engine), listener))
             client = httpx.AsyncClient(base_url=address_of(listener), timeout=60)
             running.append((engine, await stack.enter_async_context(client)))
@@ -61,7 +66,9 @@ async def engines(root: Path, settings: Settings, clock: Clock, sources: Sequenc
 
 @pytest.mark.parametrize("sources", [[0], [1, 0], [1, 2, 0]], ids=["its own", "two", "three"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_ring_of_engines_is_noticed_at_once(path: str, sources: list[int], tmp_path: Path, settings: Settings, clock: Clock) -> None:
+async def test_a_ring_of_engines_is_noticed_at_once(
+    path: str, sources: list[int], tmp_path: Path, settings: Settings, clock: Clock
+) -> None:
     """Each client waited for 60 s before, and was not told why."""
     async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, sources) as running:
         for _, client in running:
@@ -72,19 +79,28 @@ async def test_a_ring_of_engines_is_noticed_at_once(path: str, sources: list[int
             assert "own source" in error["message"]
             assert "(cache rule rule-" in error["message"]
             # The answer to a HEAD has no words.
-            assert path.startswith("blobs") or "its own source through its cache rule rule-" in error["message"]
+            assert (
+                path.startswith("blobs")
+                or "its own source through its cache rule rule-" in error["message"]
+            )
             assert "Let the endpoint of the source" in error["message"]
 
 
-async def test_clients_of_both_engines_of_a_ring_are_told_at_once(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+async def test_clients_of_both_engines_of_a_ring_are_told_at_once(
+    tmp_path: Path, settings: Settings, clock: Clock
+) -> None:
     """Each engine's request joined the fetch at the other, and that the first again."""
     async with engines(tmp_path, replace(settings, read_timeout=600.0), clock, [1, 0]) as running:
         async with asyncio.timeout(60):
-            answers = await asyncio.gather(*(client.get("/v2/library/nginx/manifests/1") for _, client in running))
+            answers = await asyncio.gather(
+                *(client.get("/v2/library/nginx/manifests/1") for _, client in running)
+            )
         assert [answer.status_code for answer in answers] == [508, 508]
 
 
-async def test_engines_in_a_row_are_no_ring(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+async def test_engines_in_a_row_are_no_ring(
+    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1")
     async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
         response = await running[-1][1].get("/v2/library/nginx/manifests/1")
@@ -93,14 +109,18 @@ async def test_engines_in_a_row_are_no_ring(tmp_path: Path, settings: Settings, 
     assert len(source.requests[-1].headers["via"].split(", ")) == 3
 
 
-async def test_the_first_failure_to_reach_a_source_says_when_to_come_back(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+async def test_the_first_failure_to_reach_a_source_says_when_to_come_back(
+    tmp_path: Path, settings: Settings, clock: Clock
+) -> None:
     """It was a 503 without Retry-After, and so a 502 at the next engine."""
     async with engines(tmp_path, settings, clock, ["http://127.0.0.1:1", 0]) as running:
         response = await running[-1][1].get("/v2/library/nginx/manifests/1")
         assert (response.status_code, "retry-after" in response.headers) == (503, True)
 
 
-async def test_the_own_sign_in_in_a_ring_says_so(tmp_path: Path, settings: Settings, clock: Clock) -> None:
+async def test_the_own_sign_in_in_a_ring_says_so(
+    tmp_path: Path, settings: Settings, clock: Clock
+) -> None:
     async with engines(tmp_path, settings, clock, [0]) as [(engine, client)]:
         headers = engine.sources.via.headers
         assert (await client.get("/v2/", headers=headers)).status_code == 508
@@ -109,7 +129,9 @@ async def test_the_own_sign_in_in_a_ring_says_so(tmp_path: Path, settings: Setti
 
 @pytest.mark.parametrize("status", [503, 504, 429])
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
-async def test_when_to_come_back_is_handed_on(as_date: bool, status: int, tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+async def test_when_to_come_back_is_handed_on(
+    as_date: bool, status: int, tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+) -> None:
     """A source's 503 with Retry-After became a 502 without one."""
     retry_after = formatdate(time.time() + 40, usegmt=True) if as_date else "40"
     source.fault("/manifests/", Status(status, headers={"Retry-After": retry_after}))
@@ -120,14 +142,18 @@ async def test_when_to_come_back_is_handed_on(as_date: bool, status: int, tmp_pa
             assert 30 <= int(response.headers["retry-after"]) < 70
 
 
-async def test_no_client_is_asked_to_wait_for_years(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+async def test_no_client_is_asked_to_wait_for_years(
+    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+) -> None:
     source.fault("/manifests/", Status(503, headers={"Retry-After": "99999999999"}))
     async with engines(tmp_path, settings, clock, [source.url]) as [(_, client)]:
         response = await client.get("/v2/library/nginx/manifests/1")
         assert int(response.headers["retry-after"]) <= LONGEST_WAIT * 1.2
 
 
-async def test_engines_in_a_row_quote_the_source_and_not_each_other(tmp_path: Path, settings: Settings, clock: Clock, source: StandIn) -> None:
+async def test_engines_in_a_row_quote_the_source_and_not_each_other(
+    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+) -> None:
     """Each quoted the last one's sentence, cut in the middle of a word."""
     async with engines(tmp_path, settings, clock, [source.url, 0, 1, 2]) as running:
         for tag, status, said in (
@@ -145,9 +171,13 @@ async def test_engines_in_a_row_quote_the_source_and_not_each_other(tmp_path: Pa
             assert max(map(len, messages)) <= min(map(len, messages)) + 20
 
 
-async def test_a_long_sentence_of_a_source_is_cut_between_words(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_long_sentence_of_a_source_is_cut_between_words(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"%s"}]}' % b"quotation ".join([b""] * 60)
-    source.fault("/manifests/", Status(500, headers={"Content-Type": "application/json"}, body=body))
+    source.fault(
+        "/manifests/", Status(500, headers={"Content-Type": "application/json"}, body=body)
+    )
     response = await registry.get("/v2/library/nginx/manifests/1")
     message = response.json()["errors"][0]["message"]
     assert "quotation quotation…)" in message

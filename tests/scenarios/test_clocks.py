@@ -1,4 +1,5 @@
-"""F69, S14: the clock is set forward or back. A stored time in the future counts as never, and spans within one run are monotonic."""
+"""F69, S14: the clock is set forward or back. A stored time in the future counts as never, and
+spans within one run are monotonic."""
 
 from __future__ import annotations
 
@@ -24,9 +25,13 @@ def monotonic() -> Clock:
 
 
 @pytest.fixture
-async def engine(directories: Directories, settings: Settings, clock: Clock, monotonic: Clock) -> AsyncIterator[Engine]:
+async def engine(
+    directories: Directories, settings: Settings, clock: Clock, monotonic: Clock
+) -> AsyncIterator[Engine]:
     async with Engine.open(directories, settings, clock=clock, monotonic=monotonic) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         yield engine
 
 
@@ -35,7 +40,9 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"old"])
     clock.now += 30 * DAY
     await registry.get(TAG)
@@ -54,18 +61,31 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"old"])
     clock.now += 30 * DAY
-    async with Engine.open(directories, settings, clock=clock) as engine, registry_of(engine) as registry:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+    async with (
+        Engine.open(directories, settings, clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         await registry.get(TAG)
     new = source.add_image("library/nginx", "1.27", layers=[b"new"])
     clock.now -= 30 * DAY
-    async with Engine.open(directories, settings, clock=clock) as engine, registry_of(engine) as registry:
+    async with (
+        Engine.open(directories, settings, clock=clock) as engine,
+        registry_of(engine) as registry,
+    ):
         assert (await registry.get(TAG)).content == new.manifest.content
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_s14_a_failure_ends_after_its_seconds_though_the_clock_was_set_back(
-    method: str, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, monotonic: Clock
+    method: str,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    clock: Clock,
+    monotonic: Clock,
 ) -> None:
     assert (await registry.request(method, TAG)).status_code == 404
     source.add_image("library/nginx", "1.27")
@@ -75,7 +95,9 @@ async def test_s14_a_failure_ends_after_its_seconds_though_the_clock_was_set_bac
     assert (await registry.request(method, TAG)).status_code == 200
 
 
-async def test_s14_a_failure_does_not_end_early_though_the_clock_was_set_forward(registry: httpx.AsyncClient, source: StandIn, clock: Clock) -> None:
+async def test_s14_a_failure_does_not_end_early_though_the_clock_was_set_forward(
+    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+) -> None:
     assert (await registry.get(TAG)).status_code == 404
     clock.now += 3_600
     assert (await registry.get(TAG)).status_code == 404

@@ -42,7 +42,15 @@ async def pulled(engine: Engine, image: str) -> PullState:
     return pull.snapshot().state
 
 
-@pytest.mark.parametrize("fault", [Compressed(), Compressed("deflate"), Compressed(chunked=False), Headers({"Content-Encoding": "gzip"})])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Compressed(),
+        Compressed("deflate"),
+        Compressed(chunked=False),
+        Headers({"Content-Encoding": "gzip"}),
+    ],
+)
 async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_it_was_stored(
     registry: httpx.AsyncClient, engine: Engine, source: StandIn, fault: Compressed | Headers
 ) -> None:
@@ -59,7 +67,8 @@ async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_i
 async def test_a_blob_that_was_read_the_wrong_way_is_fetched_again_before_a_client_has_any_of_it(
     registry: httpx.AsyncClient, engine: Engine, source: StandIn
 ) -> None:
-    """A config of many bytes that is stored compressed and labelled, in chunks: nothing tells that it is a blob as it is."""
+    """A config of many bytes that is stored compressed and labelled, in chunks: nothing tells that
+    it is a blob as it is."""
     blob = gzip.compress(b'{"a":1}' * 1000, mtime=0)
     assert len(blob) < 64 * 1024
     image = source.add_image("library/nginx", "1.27", layers=[blob], platforms=[AMD64])
@@ -69,7 +78,9 @@ async def test_a_blob_that_was_read_the_wrong_way_is_fetched_again_before_a_clie
     assert source.count("GET", str(image.platforms[AMD64].layers[0].digest)) == 2
 
 
-async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100_000], platforms=[AMD64])
     layer = image.platforms[AMD64].layers[0]
     source.fault(str(layer.digest), FlipByte(-20))
@@ -79,7 +90,9 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(regis
         await pull.over.wait()
     ended = pull.snapshot()
     assert ended.state is PullState.FAILED
-    assert "labelled as compressed (gzip), which Entrepot did not ask for" in (ended.error_message or "")
+    assert "labelled as compressed (gzip), which Entrepot did not ask for" in (
+        ended.error_message or ""
+    )
     assert engine.blobs.look(layer.digest) is None
 
 
@@ -99,7 +112,10 @@ def stored(tmp_path: Path) -> Iterator[tuple[str, StandInImage]]:
     root.mkdir()
     with DockerRegistry(tmp_path / "registry") as registry:
         push(registry.url, image)
-        temporary = " ".join(f"{each}_temp_path {root}/{each};" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        temporary = " ".join(
+            f"{each}_temp_path {root}/{each};"
+            for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         configuration = root / "nginx.conf"
         # As root, its workers would be somebody who may not read what belongs to the test.
         user = "user root;" if os.geteuid() == 0 else ""
@@ -119,7 +135,11 @@ http {{
   }}
 }}
 """)
-        process, _ = Process.until("start worker process ", [nginx, "-c", configuration], environment=bare_environment(tmp_path))
+        process, _ = Process.until(
+            "start worker process ",
+            [nginx, "-c", configuration],
+            environment=bare_environment(tmp_path),
+        )
         try:
             yield f"http://{address}", image
         finally:
@@ -132,24 +152,45 @@ def push(url: str, image: StandInImage) -> None:
     with httpx.Client(base_url=f"{url}/v2/{image.repository}", trust_env=False) as http:
         for blob in platform.blobs:
             upload = http.post("/blobs/uploads/").raise_for_status().headers["location"]
-            http.put(httpx.URL(upload).copy_merge_params({"digest": str(blob.digest)}), content=blob.content).raise_for_status()
-        http.put(f"/manifests/{image.tag}", content=platform.manifest.content, headers={"Content-Type": platform.manifest.media_type}).raise_for_status()
+            http.put(
+                httpx.URL(upload).copy_merge_params({"digest": str(blob.digest)}),
+                content=blob.content,
+            ).raise_for_status()
+        http.put(
+            f"/manifests/{image.tag}",
+            content=platform.manifest.content,
+            headers={"Content-Type": platform.manifest.media_type},
+        ).raise_for_status()
 
 
-async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte_for_byte(stored: tuple[str, StandInImage], directories: Directories) -> None:
+async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte_for_byte(
+    stored: tuple[str, StandInImage], directories: Directories
+) -> None:
     url, image = stored
-    settings = Settings(listen="127.0.0.1:0", upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),))
+    settings = Settings(
+        listen="127.0.0.1:0",
+        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),),
+    )
     digest = image.platforms[AMD64].layers[0].digest
-    async with httpx.AsyncClient(base_url=f"{url}/v2/library/nginx", trust_env=False, headers={"Accept-Encoding": "identity"}) as http:
+    async with httpx.AsyncClient(
+        base_url=f"{url}/v2/library/nginx", trust_env=False, headers={"Accept-Encoding": "identity"}
+    ) as http:
         # Else nothing would be shown.
         answer = await http.get(f"/blobs/{digest}")
         assert answer.headers.get("content-encoding") == "gzip"
         assert "content-length" not in answer.headers
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         async with registry_of(engine) as registry:
             assert (await registry.get(TAG)).content == image.platforms[AMD64].manifest.content
             for blob in image.platforms[AMD64].blobs:
-                assert (await registry.get(f"/v2/library/nginx/blobs/{blob.digest}")).content == blob.content
-            assert (await registry.get("/v2/library/nginx/tags/list")).json() == {"name": "library/nginx", "tags": ["1.27"]}
+                assert (
+                    await registry.get(f"/v2/library/nginx/blobs/{blob.digest}")
+                ).content == blob.content
+            assert (await registry.get("/v2/library/nginx/tags/list")).json() == {
+                "name": "library/nginx",
+                "tags": ["1.27"],
+            }
         assert await pulled(engine, "library/nginx:1.27") is PullState.COMPLETED

@@ -1,4 +1,5 @@
-"""Cached files that were cut, emptied or flipped on the disk, as container clients see them: L01, F90 and B4.1."""
+"""Cached files that were cut, emptied or flipped on the disk, as container clients see them: L01,
+F90 and B4.1."""
 
 from __future__ import annotations
 
@@ -75,7 +76,12 @@ DAMAGES: list[Callable[[Path], None]] = [
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=["cut", "emptied", "longer"])
 async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, cached: StandInImage, layer: Content, damage: Callable[[Path], None]
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    cached: StandInImage,
+    layer: Content,
+    damage: Callable[[Path], None],
 ) -> None:
     before = (await engine.status()).blobs_size
     damage(engine.blobs.path(layer.digest))
@@ -90,10 +96,15 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     assert list(engine.directories.fills.iterdir()) == []
 
 
-async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content) -> None:
+async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(
+    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+) -> None:
     os.truncate(engine.blobs.path(layer.digest), 5)
     response = await registry.head(path_of(layer))
-    assert (response.headers["content-length"], response.headers["entrepot-origin"]) == (str(LAYER), "upstream")
+    assert (response.headers["content-length"], response.headers["entrepot-origin"]) == (
+        str(LAYER),
+        "upstream",
+    )
 
 
 async def test_f90_where_no_rule_answers_any_more_a_damaged_copy_is_an_unknown_blob(
@@ -105,27 +116,48 @@ async def test_f90_where_no_rule_answers_any_more_a_damaged_copy_is_an_unknown_b
     for _ in range(2):
         status, code, message = error_of(await registry.get(path_of(layer)))
         assert (status, code) == (404, "BLOB_UNKNOWN")
-        assert "was damaged and is removed, and no cache rule answers for library/nginx any more" in message
+        assert (
+            "was damaged and is removed, and no cache rule answers for library/nginx any more"
+            in message
+        )
 
 
 async def test_l01_a_start_finds_a_file_of_another_size(
-    directories: Directories, settings: Settings, source: StandIn, image: StandInImage, layer: Content, clock: Clock
+    directories: Directories,
+    settings: Settings,
+    source: StandIn,
+    image: StandInImage,
+    layer: Content,
+    clock: Clock,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
         await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
-        await engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id).over.wait()
+        await engine.cache.pulls.get(
+            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+        ).over.wait()
         os.truncate(engine.blobs.path(layer.digest), 7)
     async with Engine.open(directories, settings, clock=clock) as engine:
         async with asyncio.timeout(30):
             while not events_of(engine, "blob-damaged"):
                 await asyncio.sleep(0)
-        assert events_of(engine, "blob-damaged")[0].count("its file had 7 bytes and should have 300,000") == 1
+        assert (
+            events_of(engine, "blob-damaged")[0].count(
+                "its file had 7 bytes and should have 300,000"
+            )
+            == 1
+        )
         assert engine.blobs.size(layer.digest) is None
         await engine.housekeeping.collect()
-        assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == image.platforms[AMD64].size - LAYER
+        assert (
+            (await engine.status()).blobs_size
+            == await engine.catalog.blobs_size()
+            == image.platforms[AMD64].size - LAYER
+        )
 
 
-async def test_l01_a_pull_fetches_a_damaged_layer_again(engine: Engine, cached: StandInImage, layer: Content) -> None:
+async def test_l01_a_pull_fetches_a_damaged_layer_again(
+    engine: Engine, cached: StandInImage, layer: Content
+) -> None:
     os.truncate(engine.blobs.path(layer.digest), 7)
     pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
     await pull.over.wait()
@@ -133,11 +165,17 @@ async def test_l01_a_pull_fetches_a_damaged_layer_again(engine: Engine, cached: 
     assert engine.blobs.path(layer.digest).read_bytes() == layer.content
 
 
-async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/single", "1", platforms=["linux/arm64"], index=False).platforms["linux/arm64"]
+async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
+    engine: Engine, source: StandIn
+) -> None:
+    image = source.add_image(
+        "library/single", "1", platforms=["linux/arm64"], index=False
+    ).platforms["linux/arm64"]
 
     async def pulled() -> PullState:
-        pull = engine.cache.pulls.get((await engine.start_pull("library/single:1", "linux/arm64", "test")).id)
+        pull = engine.cache.pulls.get(
+            (await engine.start_pull("library/single:1", "linux/arm64", "test")).id
+        )
         await pull.over.wait()
         return pull.state
 
@@ -150,26 +188,45 @@ async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(engine
 
 
 async def test_l01_a_manifest_that_lies_about_a_size_takes_no_right_copy_away(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    cached: StandInImage,
+    layer: Content,
 ) -> None:
     """The digest decides: the copy is hashed once, and served with its own size."""
     wrong = json.loads(cached.platforms[AMD64].manifest.content)
     wrong["layers"][0]["size"] = 1234
-    manifest = source.add_manifest("library/liar", Content.of(cached.platforms[AMD64].manifest.media_type, json.dumps(wrong).encode()), "1")
+    manifest = source.add_manifest(
+        "library/liar",
+        Content.of(cached.platforms[AMD64].manifest.media_type, json.dumps(wrong).encode()),
+        "1",
+    )
     assert (await registry.get("/v2/library/liar/manifests/1")).content == manifest.content
     for _ in range(2):
         response = await registry.get(f"/v2/library/liar/blobs/{layer.digest}")
-        assert (response.headers["entrepot-origin"], response.content == layer.content) == ("cache", True)
+        assert (response.headers["entrepot-origin"], response.content == layer.content) == (
+            "cache",
+            True,
+        )
     assert events_of(engine, "blob-damaged") == []
 
 
 async def test_l01_a_file_without_a_row_is_hashed_before_it_is_served(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    cached: StandInImage,
+    layer: Content,
 ) -> None:
     await engine.cache.copies.drop(layer.digest)
     assert (await registry.get(path_of(layer))).content == layer.content
     assert (await engine.catalog.blob(layer.digest)) is not None
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == cached.platforms[AMD64].size
+    assert (
+        (await engine.status()).blobs_size
+        == await engine.catalog.blobs_size()
+        == cached.platforms[AMD64].size
+    )
     await engine.catalog.remove_blob(layer.digest)
     engine.cache.copies.forget_all()
     flip(engine.blobs.path(layer.digest))
@@ -189,7 +246,11 @@ async def test_f90_wrong_bytes_that_a_client_asks_for_again_at_once_are_found(
 
 
 async def test_f90_a_popular_blob_is_hashed_once_in_ten_minutes(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    cached: StandInImage,
+    layer: Content,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(engine.cache.copies, "_monotonic", clock)
@@ -225,8 +286,14 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
 ) -> None:
     size = 40_000_000
     content = os.urandom(1_000_000) * (size // 1_000_000)
-    layer = source.add_image("library/large", "1", layers=[content], platforms=[AMD64]).platforms[AMD64].layers[0]
-    await engine.cache.pulls.get((await engine.start_pull("library/large:1", AMD64, "test")).id).over.wait()
+    layer = (
+        source.add_image("library/large", "1", layers=[content], platforms=[AMD64])
+        .platforms[AMD64]
+        .layers[0]
+    )
+    await engine.cache.pulls.get(
+        (await engine.start_pull("library/large:1", AMD64, "test")).id
+    ).over.wait()
     received = 0
 
     async def get(client: httpx.AsyncClient) -> None:
@@ -239,12 +306,20 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
 
     async with listening(engine):
         logging.getLogger("entrepot").propagate = True
-        async with httpx.AsyncClient(base_url=f"http://{engine.address}", timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://{engine.address}", timeout=30, trust_env=False
+        ) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await get(client)
             assert received < size
             async with asyncio.timeout(30):
-                while not (lines := [each for each in caplog.records if "became shorter while it was sent" in each.message]):
+                while not (
+                    lines := [
+                        each
+                        for each in caplog.records
+                        if "became shorter while it was sent" in each.message
+                    ]
+                ):
                     await asyncio.sleep(0)
             assert [each.exc_info for each in lines] == [None]
             again = await client.get(f"/v2/library/large/blobs/{layer.digest}")
@@ -253,7 +328,12 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
 
 
 async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: StandIn,
+    cached: StandInImage,
+    layer: Content,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flip(engine.blobs.path(layer.digest))
 
@@ -283,7 +363,11 @@ async def test_a_blob_whose_file_is_gone_is_fetched_again_and_counts_once(
 
 
 async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_fetched_again(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    cached: StandInImage,
+    layer: Content,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blob = engine.cache.blob
 
@@ -295,11 +379,20 @@ async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_
 
     monkeypatch.setattr(engine.cache, "blob", cut_after)
     response = await registry.get(path_of(layer))
-    assert (response.status_code, response.content == layer.content, response.headers["entrepot-origin"]) == (200, True, "upstream")
+    assert (
+        response.status_code,
+        response.content == layer.content,
+        response.headers["entrepot-origin"],
+    ) == (200, True, "upstream")
 
 
 async def test_f90_a_file_that_the_disk_can_not_read_is_removed_without_a_traceback(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    cached: StandInImage,
+    layer: Content,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def failed(*_: object, **__: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")

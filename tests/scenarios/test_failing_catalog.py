@@ -1,4 +1,5 @@
-"""What clients get while the catalog takes or gives nothing: what is in memory, and what sources have (S19, L02)."""
+"""What clients get while the catalog takes or gives nothing: what is in memory, and what sources
+have (S19, L02)."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], No
     works = engine.catalog.health.works
 
     def still_works(trouble: Trouble) -> None:
-        # A write that began before the disk was full, such as that of the healing at the start, may end only now.
+        # A write that began before the disk was full, such as that of the healing at the start, may
+        # end only now.
         if trouble is not Trouble.WRITING:
             works(trouble)
 
@@ -51,7 +53,9 @@ def full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], No
 
 def unreadable(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> None:
-        error = CatalogFailed("The catalog fails: database disk image is malformed.", reason=Reason.DAMAGED)
+        error = CatalogFailed(
+            "The catalog fails: database disk image is malformed.", reason=Reason.DAMAGED
+        )
         engine.catalog.health.fails(Trouble.READING, error)
         raise error
 
@@ -62,8 +66,13 @@ async def pulled(registry: httpx.AsyncClient, name: str, image: PlatformImage) -
     """A client gets an image whole, its manifest by tag and by digest."""
     by_tag = await registry.get(f"/v2/{name}/manifests/1", headers={"Accept": "*/*"})
     assert by_tag.status_code == 200
-    by_digest = await registry.get(f"/v2/{name}/manifests/{image.digest}", headers={"Accept": "*/*"})
-    assert (by_digest.status_code, by_digest.headers["docker-content-digest"]) == (200, str(image.digest))
+    by_digest = await registry.get(
+        f"/v2/{name}/manifests/{image.digest}", headers={"Accept": "*/*"}
+    )
+    assert (by_digest.status_code, by_digest.headers["docker-content-digest"]) == (
+        200,
+        str(image.digest),
+    )
     for blob in image.blobs:
         answer = await registry.get(f"/v2/{name}/blobs/{blob.digest}")
         assert (answer.status_code, answer.content) == (200, blob.content)
@@ -80,9 +89,15 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
     async with asyncio.timeout(60):
         while (unready := await registry.get("/readyz")).status_code == 200:
             await asyncio.sleep(0)
-    assert (unready.status_code, unready.json()["problems"]) == (503, ["The catalog fails: database or disk is full."])
+    assert (unready.status_code, unready.json()["problems"]) == (
+        503,
+        ["The catalog fails: database or disk is full."],
+    )
     notices = (await engine.status()).notices
-    assert any(each.startswith("The catalog fails: database or disk is full. Free space") for each in notices)
+    assert any(
+        each.startswith("The catalog fails: database or disk is full. Free space")
+        for each in notices
+    )
     assert await engine.catalog.repository_names() == []
 
     # What came is kept as soon as that works, its blobs too.
@@ -91,7 +106,11 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
     assert await engine.catalog.repository_names() == ["library/nginx"]
     [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.name == "1"
-    assert {digest for digest, blob in (await engine.catalog.picture()).blobs.items() if blob.adopted is None} == {each.digest for each in made.blobs}
+    assert {
+        digest
+        for digest, blob in (await engine.catalog.picture()).blobs.items()
+        if blob.adopted is None
+    } == {each.digest for each in made.blobs}
     # The look of a moment ago, at the start of the engine, may have met the full disk.
     await engine.health_of_engine.look()
     assert (await registry.get("/readyz")).status_code == 200
@@ -103,9 +122,20 @@ async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
     source.add_image("library/nginx", "1")
     full(True)
     for _ in range(3):
-        assert (await registry.get("/v2/library/nginx/manifests/1", headers={"Accept": "*/*"})).status_code == 200
+        assert (
+            await registry.get("/v2/library/nginx/manifests/1", headers={"Accept": "*/*"})
+        ).status_code == 200
         engine.cache.holdings.forget_manifests()
-    assert len([each for each in source.requests if "/manifests/" in each.path and each.method == "GET"]) == 1
+    assert (
+        len(
+            [
+                each
+                for each in source.requests
+                if "/manifests/" in each.path and each.method == "GET"
+            ]
+        )
+        == 1
+    )
 
 
 async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is_served(
@@ -128,7 +158,10 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     await pulled(registry, "library/forgotten", forgotten)
     await pulled(registry, "library/new", new)
     refused = await registry.get("/v2/norule/x/manifests/1")
-    assert (refused.status_code, refused.json()["errors"][0]["detail"]["code"]) == (503, "CatalogFailed")
+    assert (refused.status_code, refused.json()["errors"][0]["detail"]["code"]) == (
+        503,
+        "CatalogFailed",
+    )
 
 
 async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_succeed(
@@ -139,9 +172,13 @@ async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_s
     monkeypatch.setattr(index, "STALLED_WRITE_TIMEOUT", 0.01)
     made = source.add_image("library/nginx", "1").platforms[AMD64]
     async with engine.catalog._writing:
-        manifest = await registry.get(f"/v2/library/nginx/manifests/{made.digest}", headers={"Accept": "*/*"})
+        manifest = await registry.get(
+            f"/v2/library/nginx/manifests/{made.digest}", headers={"Accept": "*/*"}
+        )
         assert manifest.status_code == 200
-        assert (await registry.get(f"/v2/library/nginx/blobs/{made.layers[0].digest}")).content == made.layers[0].content
+        assert (
+            await registry.get(f"/v2/library/nginx/blobs/{made.layers[0].digest}")
+        ).content == made.layers[0].content
         assert await engine.cache.holdings.write_unwritten() == 0
         [hanging] = engine.cache.holdings._hanging
     async with asyncio.timeout(30):
@@ -149,7 +186,9 @@ async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_s
     assert await engine.catalog.manifests_of(Repository("library/nginx")) == {made.digest}
 
 
-async def test_the_same_failure_of_the_bookkeeping_is_logged_once(engine: Engine, caplog: pytest.LogCaptureFixture, full: Callable[[bool], None]) -> None:
+async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
+    engine: Engine, caplog: pytest.LogCaptureFixture, full: Callable[[bool], None]
+) -> None:
     """S19: 700 lines in 40 s."""
     full(True)
     for _ in range(3):

@@ -1,6 +1,8 @@
-"""Every pattern that sees what clients send reads the largest text that passes in a moment (S01): a line of 8,190 bytes, or 128 of them joined.
+"""Every pattern that sees what clients send reads the largest text that passes in a moment (S01): a
+line of 8,190 bytes, or 128 of them joined.
 
-Patterns that need more than linear time for it would take minutes or years, so the bound is generous.
+Patterns that need more than linear time for it would take minutes or years, so the bound is
+generous.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def hostile(longest: int) -> Iterator[str]:
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """All patterns of the modules that see what clients send; one that is added is tried without being named here."""
+    """All patterns of the modules that see what clients send; one that is added is tried without
+    being named here."""
     for module in (accept, access, paging, ranges, registry, reference):
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
@@ -91,10 +94,18 @@ def in_time(read: Callable[[str], object], longest: int) -> None:
 
 
 def test_all_patterns_are_seen() -> None:
-    assert {"accept._ELEMENT", "registry._ADDRESS", "reference._REPOSITORY", "ranges._SPECIFIER", "access._QUESTION"} <= {name for name, _ in patterns()}
+    assert {
+        "accept._ELEMENT",
+        "registry._ADDRESS",
+        "reference._REPOSITORY",
+        "ranges._SPECIFIER",
+        "access._QUESTION",
+    } <= {name for name, _ in patterns()}
 
 
-@pytest.mark.parametrize("pattern", [pytest.param(pattern, id=name) for name, pattern in patterns()])
+@pytest.mark.parametrize(
+    "pattern", [pytest.param(pattern, id=name) for name, pattern in patterns()]
+)
 def test_s01_a_pattern_reads_the_longest_line_in_a_moment(pattern: re.Pattern[str]) -> None:
     in_time(pattern.fullmatch, LINE)
 

@@ -1,4 +1,5 @@
-"""Requests of random parts over real connections: whatever a client sends, it is never a 500, and nothing is logged as unforeseen (S01, S25, F70)."""
+"""Requests of random parts over real connections: whatever a client sends, it is never a 500, and
+nothing is logged as unforeseen (S01, S25, F70)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,16 @@ NAMES = [
     b"..",
     b"_catalog",
 ]
-KINDS = [b"manifests", b"blobs", b"referrers", b"tags", b"uploads", b"", b"manifests/manifests", b"%6danifests"]
+KINDS = [
+    b"manifests",
+    b"blobs",
+    b"referrers",
+    b"tags",
+    b"uploads",
+    b"",
+    b"manifests/manifests",
+    b"%6danifests",
+]
 REFERENCES = [
     b"1",
     b"list",
@@ -93,15 +103,34 @@ METHODS = [b"GET"] * 6 + [b"HEAD", b"POST", b"OPTIONS", b"BREW"]
 
 
 def a_request(chance: random.Random) -> bytes:
-    target = b"/v2/" + b"/".join((chance.choice(NAMES), chance.choice(KINDS), chance.choice(REFERENCES))) + chance.choice(QUERIES)
+    target = (
+        b"/v2/"
+        + b"/".join((chance.choice(NAMES), chance.choice(KINDS), chance.choice(REFERENCES)))
+        + chance.choice(QUERIES)
+    )
     if chance.random() < 0.1:
-        target = chance.choice([b"*", b"http://[", b"http://x/v2/", b"/healthz", b"/readyz", b"//", b"/v2", b"/v2/_catalog" + chance.choice(QUERIES)])
-    lines = [b"%b %b HTTP/1.1" % (chance.choice(METHODS), target), b"Host: x"] + [chance.choice(HEADERS) for _ in range(chance.randrange(4))]
+        target = chance.choice(
+            [
+                b"*",
+                b"http://[",
+                b"http://x/v2/",
+                b"/healthz",
+                b"/readyz",
+                b"//",
+                b"/v2",
+                b"/v2/_catalog" + chance.choice(QUERIES),
+            ]
+        )
+    lines = [b"%b %b HTTP/1.1" % (chance.choice(METHODS), target), b"Host: x"] + [
+        chance.choice(HEADERS) for _ in range(chance.randrange(4))
+    ]
     return b"\r\n".join([*lines, b"Connection: close", b"", b""])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_whatever_is_asked_for_it_is_no_failure_of_the_engine(seed: int, engine: Engine, source: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whatever_is_asked_for_it_is_no_failure_of_the_engine(
+    seed: int, engine: Engine, source: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
     source.add_image("library/app", "1", layers=[100])
     chance = random.Random(seed)
     async with listening(engine):
@@ -124,9 +153,18 @@ PIECES = [b"a/b", b";", b",", b'"', b"q=0", b" ", b"\\", b"*", b"=", b"-", b"byt
 @settings(max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck))
 @given(
     st.binary(max_size=200)
-    | st.lists(st.sampled_from([b"a/b", b";", b",", b'"', b"q=0", b" ", b"\\", b"*", b"=", b"-", b"bytes=", b"9"]), max_size=60).map(b"".join)
+    | st.lists(
+        st.sampled_from(
+            [b"a/b", b";", b",", b'"', b"q=0", b" ", b"\\", b"*", b"=", b"-", b"bytes=", b"9"]
+        ),
+        max_size=60,
+    ).map(b"".join)
 )
 def test_headers_of_any_bytes_are_read_or_refused(header: bytes) -> None:
-    for read in (Accept.parse, parse_ranges, lambda header: page_size(header.decode("latin-1"), 1000)):
+    for read in (
+        Accept.parse,
+        parse_ranges,
+        lambda header: page_size(header.decode("latin-1"), 1000),
+    ):
         with suppress(RequestInvalid):
             read(header)

@@ -1,4 +1,5 @@
-"""A real engine under clients that mean no good: it answers others, ends when it is asked to, and gives back what they took.
+"""A real engine under clients that mean no good: it answers others, ends when it is asked to, and
+gives back what they took.
 
 The codes are those of the security and load reviews: S01, S06, S09, S10, S25, L06, L11.
 """
@@ -21,12 +22,15 @@ from tests.fakes import StandIn, StandInImage
 from tests.programs import require_program
 
 WITHIN = 1.0
-"""Seconds within which half of the probes have to be answered; on a machine that is busy with other tests a single one may take longer."""
+"""Seconds within which half of the probes have to be answered; on a machine that is busy with other
+tests a single one may take longer."""
 
 HANG = 10.0
 """Seconds that no probe may take."""
 
-SHORT_GRACE = "import entrepot.server.run as run; run.GRACE = 1.0; from entrepot.cli import main; main()"
+SHORT_GRACE = (
+    "import entrepot.server.run as run; run.GRACE = 1.0; from entrepot.cli import main; main()"
+)
 
 Writer = asyncio.StreamWriter
 
@@ -56,7 +60,9 @@ class Engine:
         host, _, port = self.process.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode()
+            )
             return (await reader.read(-1)).partition(b"\r\n")[0]
         finally:
             writer.close()
@@ -89,9 +95,14 @@ async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterato
     async with StandIn() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
         with Entrepot(root, source.url, program=("-c", SHORT_GRACE)) as process:
-            ready = await asyncio.to_thread(process.launch(prefix=prefix).wait_for_line, r"answers container clients on (\S+) with")
+            ready = await asyncio.to_thread(
+                process.launch(prefix=prefix).wait_for_line,
+                r"answers container clients on (\S+) with",
+            )
             process.address = ready[1]
-            await asyncio.to_thread(process.create_rule, "example-library", "library/*", "library/*")
+            await asyncio.to_thread(
+                process.create_rule, "example-library", "library/*", "library/*"
+            )
             engine = Engine(process, source, image)
             try:
                 yield engine
@@ -117,7 +128,8 @@ async def healthy(engine: Engine) -> None:
 
 
 async def answers(engine: Engine, path: str) -> bool:
-    """Whether it answers with 200, and does not reset a connection that comes while too many others are being refused."""
+    """Whether it answers with 200, and does not reset a connection that comes while too many others
+    are being refused."""
     try:
         return (await engine.ask(path)).startswith(b"HTTP/1.1 200")
     except ConnectionError:
@@ -126,13 +138,17 @@ async def answers(engine: Engine, path: str) -> bool:
 
 async def hostile_accept(engine: Engine) -> None:
     for unit in ("; ", ';a="', "a/b;q=", ","):
-        await engine.client(f"GET /v2/library/app/manifests/1 HTTP/1.1\r\nHost: x\r\nAccept: a/b{unit * (8000 // len(unit))}@\r\n\r\n".encode())
+        await engine.client(
+            f"GET /v2/library/app/manifests/1 HTTP/1.1\r\nHost: x\r\nAccept: a/b{unit * (8000 // len(unit))}@\r\n\r\n".encode()
+        )
 
 
 async def huge_headers(engine: Engine) -> None:
     for name in ("Accept", "Range", "X", "If-None-Match"):
         lines = "".join(f"{name}: {'a/b;0-,' * 1100}\r\n" for _ in range(120))
-        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+        await engine.client(
+            f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+        )
 
 
 async def absurd_numbers(engine: Engine) -> None:
@@ -142,12 +158,16 @@ async def absurd_numbers(engine: Engine) -> None:
 
 async def slow_bodies(engine: Engine) -> None:
     for _ in range(20):
-        await engine.client(b"POST /v2/library/app/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        await engine.client(
+            b"POST /v2/library/app/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"
+        )
 
 
 async def stalled_readers(engine: Engine) -> None:
     for _ in range(30):
-        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await engine.client(
+            f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
 
 
 async def pipelining(engine: Engine) -> None:
@@ -164,7 +184,9 @@ async def half_a_header(engine: Engine) -> None:
 
 async def aborted_tls(engine: Engine) -> None:
     for _ in range(50):
-        writer = await engine.client(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200))
+        writer = await engine.client(
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(200)
+        )
         writer.transport.abort()
 
 
@@ -175,7 +197,14 @@ async def silent_source(engine: Engine) -> None:
 
 
 async def bad_targets(engine: Engine) -> None:
-    for target in (b"http://[", b"/v2/\xff\xfe", b"/v2/%ff%00/manifests/%0a", b"*", b"/" + b"a/" * 4000, b"/v2/" + b"blobs/" * 1300):
+    for target in (
+        b"http://[",
+        b"/v2/\xff\xfe",
+        b"/v2/%ff%00/manifests/%0a",
+        b"*",
+        b"/" + b"a/" * 4000,
+        b"/v2/" + b"blobs/" * 1300,
+    ):
         await engine.client(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
 
 
@@ -195,7 +224,9 @@ SITUATIONS: list[Callable[[Engine], Awaitable[None]]] = [
 
 async def test_whatever_is_in_flight_its_health_is_told_and_sigterm_ends_it(engine: Engine) -> None:
     """S01, S09, S25, L06: the supervisor's view."""
-    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(b"HTTP/1.1 200")
+    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(
+        b"HTTP/1.1 200"
+    )
     for situation in SITUATIONS:
         await situation(engine)
         await healthy(engine)
@@ -213,7 +244,9 @@ async def leaving(engine: Engine, clients: int) -> None:
     padding = "".join(f"X-{number}: {'x' * 8000}\r\n" for number in range(3))
     for _ in range(clients // 50):
         for _ in range(50):
-            await engine.client(f"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n{padding}\r\n".encode())
+            await engine.client(
+                f"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n{padding}\r\n".encode()
+            )
         # Requests of clients after them are answered, so theirs have been read.
         await engine.ask("/healthz")
         engine.abort_all()
@@ -222,20 +255,30 @@ async def leaving(engine: Engine, clients: int) -> None:
 async def stalling(engine: Engine, clients: int) -> None:
     """S09, L06: ask for a large blob, and read nothing of it."""
     for _ in range(clients):
-        await engine.client(f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await engine.client(
+            f"GET /v2/library/app/blobs/{engine.layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
     await engine.ask("/healthz")
     engine.abort_all()
 
 
 async def asking_for_what_is_not_there(engine: Engine, clients: int) -> None:
     for number in range(clients):
-        path = ("library/app/manifests/none", "nobody/app/manifests/1", f"library/app/blobs/sha256:{'0' * 64}", "library/app/x")[number % 4]
+        path = (
+            "library/app/manifests/none",
+            "nobody/app/manifests/1",
+            f"library/app/blobs/sha256:{'0' * 64}",
+            "library/app/x",
+        )[number % 4]
         assert b" 404 " in await engine.ask(f"/v2/{path}")
 
 
 async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) -> None:
-    """S06, S09, S10, L11: 1,500 clients that leave took 88 MB, for as long as the source was silent."""
-    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(b"HTTP/1.1 200")
+    """S06, S09, S10, L11: 1,500 clients that leave took 88 MB, for as long as the source was
+    silent."""
+    assert (await engine.ask(f"/v2/library/app/blobs/{engine.layer.digest}")).startswith(
+        b"HTTP/1.1 200"
+    )
 
     async def flood(scale: int) -> None:
         await leaving(engine, 15 * scale)
@@ -255,20 +298,28 @@ async def test_after_a_flood_memory_and_descriptors_come_back(engine: Engine) ->
     await engine.ask("/healthz")
     descriptors, rss = engine.descriptors, engine.rss
     await flood(100)
-    # SQLite keeps some of the catalog's that it will use again: closing one would drop the locks of the others (sqlite.org/howtocorrupt.html, 2.2).
+    # SQLite keeps some of the catalog's that it will use again: closing one would drop the locks of
+    # the others (sqlite.org/howtocorrupt.html, 2.2).
     await engine.descriptors_are_back(descriptors + 30)
     assert engine.rss - rss < 40_000_000
     assert "Traceback" not in engine.process.process.output
 
 
-async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_with_few_descriptors_health_is_told_and_the_log_stays_small(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     """S10: 300 clients and a limit of 256 descriptors made 5,060 tracebacks in four seconds."""
-    async with running(tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]) as engine:
+    async with running(
+        tmp_path_factory.mktemp("e"), [require_program("prlimit"), "--nofile=320:320"]
+    ) as engine:
         engine.source.hold("/manifests/silent", method="GET")
         for _ in range(300):
-            # One for which there is no room at all is reset, which its own connect() may see already.
+            # One for which there is no room at all is reset, which its own connect() may see
+            # already.
             with suppress(ConnectionError):
-                await engine.client(b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n")
+                await engine.client(
+                    b"GET /v2/library/app/manifests/silent HTTP/1.1\r\nHost: x\r\n\r\n"
+                )
         async with asyncio.timeout(HANG):
             while not await answers(engine, "/healthz"):
                 pass

@@ -1,4 +1,5 @@
-"""Sources that mislead, trickle, or answer what no parser takes: through the real server, and over real connections. The codes are those of the reviews.
+"""Sources that mislead, trickle, or answer what no parser takes: through the real server, and over
+real connections. The codes are those of the reviews.
 
 `tests/cache/test_fill.py` and `tests/cache/test_fetch_queue.py` have each case by itself.
 """
@@ -44,13 +45,19 @@ async def other_source() -> AsyncIterator[StandIn]:
 
 
 @pytest.fixture
-async def served(directories: Directories, settings: Settings, other_source: StandIn) -> AsyncIterator[Engine]:
+async def served(
+    directories: Directories, settings: Settings, other_source: StandIn
+) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
     settings = replace(settings, upstreams=(*settings.upstreams, other), parallel_per_source=2)
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
-        await engine.create_rule(RuleDraft("example-other", "other.example.com/library/*", "other/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
+        await engine.create_rule(
+            RuleDraft("example-other", "other.example.com/library/*", "other/*")
+        )
         async with listening(engine):
             yield engine
 
@@ -58,7 +65,9 @@ async def served(directories: Directories, settings: Settings, other_source: Sta
 @pytest.fixture
 async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=f"http://{served.address}", timeout=30, trust_env=False, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{served.address}", timeout=30, trust_env=False, limits=limits
+    ) as client:
         yield client
 
 
@@ -81,8 +90,17 @@ def redirect(location: str) -> list[Fault]:
     "faults",
     [
         *(pytest.param(redirect(each), id=f"redirect to {each[:28]}") for each in BAD_LOCATIONS),
-        pytest.param([Status(400, body=b'{"errors":' + b"[" * 30_000 + b"]" * 30_000 + b"}")], id="a body nested deeply"),
-        pytest.param([DropAfter(SIZE // 2, times=1), Headers(set={"Content-Range": f"bytes {'1' * 5000}-2/3"})], id="a number of 5,000 digits"),
+        pytest.param(
+            [Status(400, body=b'{"errors":' + b"[" * 30_000 + b"]" * 30_000 + b"}")],
+            id="a body nested deeply",
+        ),
+        pytest.param(
+            [
+                DropAfter(SIZE // 2, times=1),
+                Headers(set={"Content-Range": f"bytes {'1' * 5000}-2/3"}),
+            ],
+            id="a number of 5,000 digits",
+        ),
     ],
 )
 async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull(
@@ -118,7 +136,10 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
 ) -> None:
     """Whoever ran one slow source made a base layer unpullable for everybody."""
     base = os.urandom(SIZE)
-    hostile, good = (each.add_image("library/app", "1", layers=[base], platforms=[AMD64]) for each in (source, other_source))
+    hostile, good = (
+        each.add_image("library/app", "1", layers=[base], platforms=[AMD64])
+        for each in (source, other_source)
+    )
     layer = good.platforms[AMD64].layers[0]
     await get_manifests(client, "library/app", hostile)
     await get_manifests(client, "other/app", good)
@@ -133,15 +154,27 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
         await held_up
     await until(lambda: not served.fills.under_way)
     assert served.blobs.size(layer.digest) == SIZE
-    assert (await served.status()).blobs_size == sum({each.digest: each.size for each in (*good.platforms[AMD64].blobs,)}.values())
+    assert (await served.status()).blobs_size == sum(
+        {each.digest: each.size for each in (*good.platforms[AMD64].blobs,)}.values()
+    )
 
 
-async def test_s07_a_blob_that_came_twice_counts_once(client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn) -> None:
+async def test_s07_a_blob_that_came_twice_counts_once(
+    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+) -> None:
     base = os.urandom(SIZE)
-    images = [each.add_image("library/app", "1", layers=[base], platforms=[AMD64]) for each in (source, other_source)]
+    images = [
+        each.add_image("library/app", "1", layers=[base], platforms=[AMD64])
+        for each in (source, other_source)
+    ]
     layer = images[0].platforms[AMD64].layers[0]
-    gates = [each.hold(str(layer.digest), after_bytes=1, method="GET") for each in (source, other_source)]
-    pulls = [await served.start_pull(f"{repository}/app:1", AMD64, "test") for repository in ("library", "other")]
+    gates = [
+        each.hold(str(layer.digest), after_bytes=1, method="GET") for each in (source, other_source)
+    ]
+    pulls = [
+        await served.start_pull(f"{repository}/app:1", AMD64, "test")
+        for repository in ("library", "other")
+    ]
     for gate in gates:
         await gate.reached
     for gate in gates:
@@ -150,26 +183,43 @@ async def test_s07_a_blob_that_came_twice_counts_once(client: httpx.AsyncClient,
         await served.cache.pulls.get(pull.id).over.wait()
         assert served.cache.pulls.get(pull.id).state is PullState.COMPLETED
     await until(lambda: not served.fills.under_way)
-    assert source.count("GET", str(layer.digest)) == other_source.count("GET", str(layer.digest)) == 1
+    assert (
+        source.count("GET", str(layer.digest)) == other_source.count("GET", str(layer.digest)) == 1
+    )
     blobs = {each.digest: each.size for image in images for each in image.platforms[AMD64].blobs}
     assert served.housekeeping.held_size == await served.catalog.blobs_size() == sum(blobs.values())
 
 
-async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(client: httpx.AsyncClient, served: Engine, source: StandIn) -> None:
+async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
+    client: httpx.AsyncClient, served: Engine, source: StandIn
+) -> None:
     """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
     now = 0.0
     served.fills._clock = served.health_of_engine._clock = lambda: now
-    slow = [source.add_image("library/slow", str(number), layers=[os.urandom(SIZE)], platforms=[AMD64]) for number in range(2)]
+    slow = [
+        source.add_image("library/slow", str(number), layers=[os.urandom(SIZE)], platforms=[AMD64])
+        for number in range(2)
+    ]
     quick = source.add_image("library/quick", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
-    gates = [source.hold(str(image.platforms[AMD64].layers[0].digest), after_bytes=100, method="GET") for image in slow]
-    pulls = [served.cache.pulls.get((await served.start_pull(f"library/slow:{image.tag}", AMD64, "test")).id) for image in slow]
+    gates = [
+        source.hold(str(image.platforms[AMD64].layers[0].digest), after_bytes=100, method="GET")
+        for image in slow
+    ]
+    pulls = [
+        served.cache.pulls.get(
+            (await served.start_pull(f"library/slow:{image.tag}", AMD64, "test")).id
+        )
+        for image in slow
+    ]
     for gate in gates:
         await gate.reached
     await until(lambda: sum(fill.received for fill in served.fills.under_way) == 200)
     layer = quick.platforms[AMD64].layers[0]
     await get_manifests(client, "library/quick", quick)
     waiting = asyncio.create_task(client.get(f"/v2/library/quick/blobs/{layer.digest}"))
-    await until(lambda: served.fills.is_under_way(layer.digest) and len(served.fills.under_way) >= 3)
+    await until(
+        lambda: served.fills.is_under_way(layer.digest) and len(served.fills.under_way) >= 3
+    )
     now += RATE_WINDOW
     served.fills.look()
     [notice] = (await served.status()).notices
@@ -187,7 +237,9 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
     assert (await served.status()).notices == ()
 
 
-async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(served: Engine, source: StandIn) -> None:
+async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
+    served: Engine, source: StandIn
+) -> None:
     now = 0.0
     served.fills._clock = lambda: now
     image = source.add_image("library/slow", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
@@ -208,9 +260,15 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(served
 async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
     client: httpx.AsyncClient, served: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls under way."""
+    """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
+    under way."""
     monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 1)
-    first, second = (source.add_image("library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]) for tag in ("1", "2"))
+    first, second = (
+        source.add_image(
+            "library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]
+        )
+        for tag in ("1", "2")
+    )
     gate = source.hold(str(first.platforms[AMD64].layers[0].digest), method="GET")
     running = await served.start_pull("library/app:1", AMD64, "test")
     await gate.reached

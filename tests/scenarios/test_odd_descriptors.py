@@ -1,4 +1,5 @@
-"""Manifests that are a little odd, and that clients use all the same (F82), and platforms as people name them (F74): through a real engine."""
+"""Manifests that are a little odd, and that clients use all the same (F82), and platforms as people
+name them (F74): through a real engine."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ LARGE = os.urandom(300_000)
 async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         listening(engine),
-        httpx.AsyncClient(base_url=f"http://{engine.address}", timeout=60, trust_env=False) as client,
+        httpx.AsyncClient(
+            base_url=f"http://{engine.address}", timeout=60, trust_env=False
+        ) as client,
     ):
         yield client
 
@@ -49,8 +52,11 @@ def descriptor(source: StandIn, content: bytes, media_type: str, **fields: Any) 
     return {name: value for name, value in whole.items() if value is not ...}
 
 
-def add_image(source: StandIn, edit: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any) -> Content:
-    """An image of one platform under the tag ``1``; *fields* replace those of its config and layers, *edit* changes the document."""
+def add_image(
+    source: StandIn, edit: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
+) -> Content:
+    """An image of one platform under the tag ``1``; *fields* replace those of its config and
+    layers, *edit* changes the document."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI.manifest,
@@ -58,7 +64,9 @@ def add_image(source: StandIn, edit: Callable[[dict[str, Any]], None] = lambda _
         "layers": [descriptor(source, content, OCI.layer, **fields) for content in (SMALL, LARGE)],
     }
     edit(document)
-    return source.add_manifest(REPOSITORY, Content.of(OCI.manifest, json.dumps(document).encode()), "1")
+    return source.add_manifest(
+        REPOSITORY, Content.of(OCI.manifest, json.dumps(document).encode()), "1"
+    )
 
 
 async def get_image(client: httpx.AsyncClient, image: Content, *, reference: str = "1") -> None:
@@ -77,7 +85,9 @@ async def get_blob(client: httpx.AsyncClient, content: bytes) -> None:
     assert answer.headers["content-length"] == str(len(content))
 
 
-async def pulled(engine: Engine, platform: str | None = "linux/amd64", tag: str = "1") -> PullSnapshot:
+async def pulled(
+    engine: Engine, platform: str | None = "linux/amd64", tag: str = "1"
+) -> PullSnapshot:
     started = await engine.start_pull(f"{REPOSITORY}:{tag}", platform, "test")
     await engine.cache.pulls.get(started.id).over.wait()
     return await engine.pull_snapshot(started.id)
@@ -113,12 +123,16 @@ SIZES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(size: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(
+    size: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = add_image(source, size=size)
     await get_image(client, image)
     pull = await pulled(engine)
     assert (pull.state, pull.error_message) == (PullState.COMPLETED, None)
-    assert [(each.size, each.received) for each in pull.layers] == [(len(content), len(content)) for content in (CONFIG, SMALL, LARGE)]
+    assert [(each.size, each.received) for each in pull.layers] == [
+        (len(content), len(content)) for content in (CONFIG, SMALL, LARGE)
+    ]
     await check_accounts(engine)
     source.requests.clear()
     await get_image(client, image, reference=str(image.digest))
@@ -127,7 +141,9 @@ async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(size: Any, cl
 
 @pytest.mark.parametrize("more", [-1, 1, 1000])
 @pytest.mark.parametrize("length", [True, False], ids=["with a length", "without a length"])
-async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(more: int, length: bool, client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(
+    more: int, length: bool, client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     if not length:
         source.fault("/blobs/", NoContentLength())
 
@@ -141,7 +157,8 @@ async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(more: int, leng
     else:
         answer = await client.get(f"/v2/{REPOSITORY}/manifests/1")
         assert answer.status_code == 200
-        # The answer begins before its length is known to be wrong: it is cut, and the next one is right.
+        # The answer begins before its length is known to be wrong: it is cut, and the next one is
+        # right.
         with pytest.raises(httpx.RemoteProtocolError):
             await get_blob(client, LARGE)
         for content in (LARGE, CONFIG, SMALL):
@@ -151,7 +168,9 @@ async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(more: int, leng
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_what_came(more: int, engine: Engine, source: StandIn) -> None:
+async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_what_came(
+    more: int, engine: Engine, source: StandIn
+) -> None:
     def edit(document: dict[str, Any]) -> None:
         for each in (document["config"], *document["layers"]):
             each["size"] += more
@@ -167,23 +186,37 @@ async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_wh
     await check_accounts(engine)
 
 
-async def test_f82_ranges_and_heads_of_a_blob_without_a_size_are_right(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_ranges_and_heads_of_a_blob_without_a_size_are_right(
+    client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
     digest = Content.of("", LARGE).digest
     head = await client.head(f"/v2/{REPOSITORY}/blobs/{digest}")
-    assert (head.status_code, head.headers["content-length"], head.headers["entrepot-origin"]) == (200, str(len(LARGE)), "upstream")
+    assert (head.status_code, head.headers["content-length"], head.headers["entrepot-origin"]) == (
+        200,
+        str(len(LARGE)),
+        "upstream",
+    )
     part = await client.get(f"/v2/{REPOSITORY}/blobs/{digest}", headers={"Range": "bytes=100-199"})
-    assert (part.status_code, part.content, part.headers["content-range"]) == (206, LARGE[100:200], f"bytes 100-199/{len(LARGE)}")
+    assert (part.status_code, part.content, part.headers["content-range"]) == (
+        206,
+        LARGE[100:200],
+        f"bytes 100-199/{len(LARGE)}",
+    )
     # What was asked of the source is not asked again for each request.
     assert len(source.asked("HEAD", str(digest))) == 1
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-async def test_f82_the_first_range_of_a_blob_whose_size_is_off_names_the_right_size(more: int, client: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f82_the_first_range_of_a_blob_whose_size_is_off_names_the_right_size(
+    more: int, client: httpx.AsyncClient, source: StandIn
+) -> None:
     add_image(source, lambda document: document["layers"][1].update(size=len(LARGE) + more))
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
-    part = await client.get(f"/v2/{REPOSITORY}/blobs/{Content.of('', LARGE).digest}", headers={"Range": "bytes=-10"})
+    part = await client.get(
+        f"/v2/{REPOSITORY}/blobs/{Content.of('', LARGE).digest}", headers={"Range": "bytes=-10"}
+    )
     assert (part.status_code, part.content, part.headers["content-range"]) == (
         206,
         LARGE[-10:],
@@ -192,7 +225,9 @@ async def test_f82_the_first_range_of_a_blob_whose_size_is_off_names_the_right_s
 
 
 @pytest.mark.parametrize("size", [-1, len(LARGE) + 1])
-async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(size: int, client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(
+    size: int, client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     other = source.add_blob(REPOSITORY, os.urandom(len(LARGE)))
 
     def edit(document: dict[str, Any]) -> None:
@@ -208,7 +243,9 @@ async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(size: int, cli
     assert (await pulled(engine)).state is PullState.FAILED
 
 
-async def test_f82_where_nobody_says_how_large_a_blob_is_one_sentence_says_so(client: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f82_where_nobody_says_how_large_a_blob_is_one_sentence_says_so(
+    client: httpx.AsyncClient, source: StandIn
+) -> None:
     """No answer goes without a length: containerd and older docker stop at one (containerd #3110)."""
     add_image(source, size=-1)
     source.fault("/blobs/", NoContentLength())
@@ -226,15 +263,31 @@ ODD_DOCUMENTS: dict[str, Callable[[bytes], bytes]] = {
     "text after it": lambda content: content + b" // end",
     "another document after it": lambda content: content + content,
     "a byte order mark and bytes after it": lambda content: BOM + content + b"\xff\xfe",
-    "keys that come twice": lambda content: content.replace(b"{", b'{"mediaType": "a/b", "layers": [], "size": -1, ', 1),
+    "keys that come twice": lambda content: content.replace(
+        b"{", b'{"mediaType": "a/b", "layers": [], "size": -1, ', 1
+    ),
     "no schemaVersion": lambda content: content.replace(b'"schemaVersion": 2, ', b""),
-    "a schemaVersion as text": lambda content: content.replace(b'"schemaVersion": 2', b'"schemaVersion": "2"'),
-    "a schemaVersion that is null": lambda content: content.replace(b'"schemaVersion": 2', b'"schemaVersion": null'),
-    "a schemaVersion that is a float": lambda content: content.replace(b'"schemaVersion": 2', b'"schemaVersion": 2.0'),
-    "no mediaType": lambda content: content.replace(b'"mediaType": "application/vnd.oci.image.manifest.v1+json", ', b""),
-    "an empty mediaType": lambda content: content.replace(b"application/vnd.oci.image.manifest.v1+json", b""),
-    "half of a pair of surrogates": lambda content: content[:-1] + b', "annotations": {"a": "\\ud800", "b": "\\\\udc00\\udc00"}}',
-    "annotations that are null": lambda content: content[:-1] + b', "annotations": null, "subject": null}',
+    "a schemaVersion as text": lambda content: content.replace(
+        b'"schemaVersion": 2', b'"schemaVersion": "2"'
+    ),
+    "a schemaVersion that is null": lambda content: content.replace(
+        b'"schemaVersion": 2', b'"schemaVersion": null'
+    ),
+    "a schemaVersion that is a float": lambda content: content.replace(
+        b'"schemaVersion": 2', b'"schemaVersion": 2.0'
+    ),
+    "no mediaType": lambda content: content.replace(
+        b'"mediaType": "application/vnd.oci.image.manifest.v1+json", ', b""
+    ),
+    "an empty mediaType": lambda content: content.replace(
+        b"application/vnd.oci.image.manifest.v1+json", b""
+    ),
+    "half of a pair of surrogates": lambda content: (
+        content[:-1] + b', "annotations": {"a": "\\ud800", "b": "\\\\udc00\\udc00"}}'
+    ),
+    "annotations that are null": lambda content: (
+        content[:-1] + b', "annotations": null, "subject": null}'
+    ),
 }
 
 
@@ -242,14 +295,22 @@ ODD_DOCUMENTS: dict[str, Callable[[bytes], bytes]] = {
 async def test_f82_an_odd_document_passes_byte_by_byte_and_its_image_is_pulled(
     odd: Callable[[bytes], bytes], client: httpx.AsyncClient, engine: Engine, source: StandIn
 ) -> None:
-    image = source.add_manifest(REPOSITORY, Content.of(OCI.manifest, odd(add_image(source).content)), "1")
+    image = source.add_manifest(
+        REPOSITORY, Content.of(OCI.manifest, odd(add_image(source).content)), "1"
+    )
     await get_image(client, image)
     assert (await pulled(engine)).state is PullState.COMPLETED
     await check_accounts(engine)
 
 
 FIELDS: dict[str, dict[str, Any]] = {
-    "null beside the digest": {"mediaType": None, "annotations": None, "urls": None, "platform": None, "data": None},
+    "null beside the digest": {
+        "mediaType": None,
+        "annotations": None,
+        "urls": None,
+        "platform": None,
+        "data": None,
+    },
     "an empty mediaType": {"mediaType": ""},
     "no mediaType": {"mediaType": ...},
     "a mediaType that is a number": {"mediaType": 7},
@@ -260,22 +321,30 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
-async def test_f82_fields_that_are_odd_say_nothing(fields: dict[str, Any], client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_fields_that_are_odd_say_nothing(
+    fields: dict[str, Any], client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = add_image(source, **fields)
     await get_image(client, image)
     assert (await pulled(engine)).state is PullState.COMPLETED
     await check_accounts(engine)
 
 
-async def test_f82_a_layer_that_comes_twice_with_different_sizes_is_one(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
-    image = add_image(source, lambda document: document["layers"].append(document["layers"][1] | {"size": -1}))
+async def test_f82_a_layer_that_comes_twice_with_different_sizes_is_one(
+    client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    image = add_image(
+        source, lambda document: document["layers"].append(document["layers"][1] | {"size": -1})
+    )
     await get_image(client, image)
     assert (await pulled(engine)).state is PullState.COMPLETED
     detail = await engine.repositories.tag(REPOSITORY, "1")
     assert detail.tag.size == len(image.content) + len(CONFIG) + len(SMALL) + len(LARGE)
 
 
-async def test_f82_an_empty_config_is_a_blob_like_any_other(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_an_empty_config_is_a_blob_like_any_other(
+    client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     add_image(source, lambda document: document.update(config=descriptor(source, b"", OCI.config)))
     assert (await pulled(engine)).state is PullState.COMPLETED
     await get_blob(client, b"")
@@ -297,20 +366,35 @@ ODD_ENTRIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", ODD_ENTRIES.values(), ids=ODD_ENTRIES)
-async def test_f82_one_odd_entry_of_an_index_hides_no_other(entry: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_one_odd_entry_of_an_index_hides_no_other(
+    entry: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = add_image(source)
-    good = image.descriptor.document() | {"platform": GOOD_PLATFORM | {"variant": None, "os.version": None, "os.features": None}, "annotations": None}
-    content = json.dumps({"schemaVersion": 2, "mediaType": OCI.index, "manifests": [entry, good, entry]}).encode()
+    good = image.descriptor.document() | {
+        "platform": GOOD_PLATFORM | {"variant": None, "os.version": None, "os.features": None},
+        "annotations": None,
+    }
+    content = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI.index, "manifests": [entry, good, entry]}
+    ).encode()
     index = source.add_manifest(REPOSITORY, Content.of(OCI.index, content), "1")
     answer = await client.get(f"/v2/{REPOSITORY}/manifests/1")
     assert (answer.status_code, answer.content) == (200, index.content)
     pull = await pulled(engine)
-    assert (pull.state, pull.platform, pull.digest) == (PullState.COMPLETED, "linux/amd64", str(image.digest))
+    assert (pull.state, pull.platform, pull.digest) == (
+        PullState.COMPLETED,
+        "linux/amd64",
+        str(image.digest),
+    )
     await check_accounts(engine)
 
 
-async def test_f82_an_index_of_which_nothing_can_be_used_is_refused_in_one_sentence(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
-    content = json.dumps({"schemaVersion": 2, "manifests": [ODD_ENTRIES["a digest that is none"], None]}).encode()
+async def test_f82_an_index_of_which_nothing_can_be_used_is_refused_in_one_sentence(
+    client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    content = json.dumps(
+        {"schemaVersion": 2, "manifests": [ODD_ENTRIES["a digest that is none"], None]}
+    ).encode()
     source.add_manifest(REPOSITORY, Content.of(OCI.index, content), "1")
     answer = await client.get(f"/v2/{REPOSITORY}/manifests/1")
     assert answer.status_code == 502
@@ -362,18 +446,25 @@ async def test_f67_a_media_type_that_can_not_be_sent_is_502_and_not_kept(
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
 
 
-async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(client: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
+    client: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
     [image] = (await engine.repositories.tag(REPOSITORY, "1")).images
-    assert (image.size, [each.size for each in image.layers], image.holding) == (None, [None, None], Holding.NOTHING)
+    assert (image.size, [each.size for each in image.layers], image.holding) == (
+        None,
+        [None, None],
+        Holding.NOTHING,
+    )
 
 
 @pytest.mark.parametrize("size", [-1, 7])
 async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_the_image(
     size: int, directories: Directories, settings: Settings, source: StandIn, clock: Clock
 ) -> None:
-    """The catalog takes a size that is not known. The digest decides once more, and what came is what is freed."""
+    """The catalog takes a size that is not known. The digest decides once more, and what came is
+    what is freed."""
     rule = RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
     image = add_image(source, size=size)
     async with Engine.open(directories, settings, clock=clock) as first:
@@ -390,7 +481,11 @@ async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_th
             while engine.verification.is_under_way:
                 await asyncio.sleep(0)
         verified = engine.verification.snapshot()
-        assert (verified.state, verified.checked, verified.wrong) == (VerificationState.COMPLETED, 3, 0)
+        assert (verified.state, verified.checked, verified.wrong) == (
+            VerificationState.COMPLETED,
+            3,
+            0,
+        )
         clock.now += 3600
         planned = await engine.housekeeping.evict(target=0, dry_run=True)
         assert planned.freed == len(CONFIG) + len(SMALL) + len(LARGE)
@@ -405,11 +500,22 @@ def add_index(source: StandIn, *platforms: str) -> dict[str, Content]:
     for platform in platforms:
         os_part, architecture, *variant = platform.split("/")
         os_name, _, version = os_part.rstrip(")").partition("(")
-        image = Content.of(OCI.manifest, json.dumps({"schemaVersion": 2, "layers": [descriptor(source, platform.encode(), OCI.layer)]}).encode())
+        image = Content.of(
+            OCI.manifest,
+            json.dumps(
+                {"schemaVersion": 2, "layers": [descriptor(source, platform.encode(), OCI.layer)]}
+            ).encode(),
+        )
         images[platform] = source.add_manifest(REPOSITORY, image)
-        stated = {"os": os_name, "architecture": architecture, "variant": "".join(variant)} | ({"os.version": version} if version else {})
+        stated = {"os": os_name, "architecture": architecture, "variant": "".join(variant)} | (
+            {"os.version": version} if version else {}
+        )
         entries.append(image.descriptor.document() | {"platform": stated})
-    source.add_manifest(REPOSITORY, Content.of(OCI.index, json.dumps({"schemaVersion": 2, "manifests": entries}).encode()), "1")
+    source.add_manifest(
+        REPOSITORY,
+        Content.of(OCI.index, json.dumps({"schemaVersion": 2, "manifests": entries}).encode()),
+        "1",
+    )
     return images
 
 
@@ -447,33 +553,60 @@ PLATFORMS = (
         ("windows/amd64", "windows(10.0.20348.2340)/amd64"),
     ],
 )
-async def test_f74_a_pull_takes_the_best_image_for_a_platform_as_people_name_it(named: str, pulls: str, engine: Engine, source: StandIn) -> None:
+async def test_f74_a_pull_takes_the_best_image_for_a_platform_as_people_name_it(
+    named: str, pulls: str, engine: Engine, source: StandIn
+) -> None:
     images = add_index(source, *PLATFORMS)
     pull = await pulled(engine, named)
     assert (pull.state, pull.digest) == (PullState.COMPLETED, str(images[pulls].digest))
 
 
 @pytest.mark.parametrize("named", ["linux/s390x", "macos", "windows(10.0.26100)/arm64"])
-async def test_f74_where_no_image_runs_the_pull_says_what_there_is(named: str, engine: Engine, source: StandIn) -> None:
+async def test_f74_where_no_image_runs_the_pull_says_what_there_is(
+    named: str, engine: Engine, source: StandIn
+) -> None:
     add_index(source, *PLATFORMS)
     pull = await pulled(engine, named)
     assert pull.state is PullState.FAILED
     assert pull.error_message is not None
-    assert "It has: linux/386, linux/amd64, linux/amd64/v3, linux/arm/v5, linux/arm/v6, linux/arm64/v8, windows(10.0.17763.5576)/amd64" in pull.error_message
+    assert (
+        "It has: linux/386, linux/amd64, linux/amd64/v3, linux/arm/v5, linux/arm/v6, linux/arm64/v8, windows(10.0.17763.5576)/amd64"
+        in pull.error_message
+    )
     assert "unknown" not in pull.error_message
 
 
-async def test_f74_an_index_within_an_index_leads_to_the_image(engine: Engine, source: StandIn) -> None:
+async def test_f74_an_index_within_an_index_leads_to_the_image(
+    engine: Engine, source: StandIn
+) -> None:
     images = add_index(source, "linux/amd64", "linux/arm64")
     inner = source.right_manifest(REPOSITORY, "1")
     entry = inner.descriptor.document()
-    source.add_manifest(REPOSITORY, Content.of(OCI.index, json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()), "1")
+    source.add_manifest(
+        REPOSITORY,
+        Content.of(OCI.index, json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()),
+        "1",
+    )
     pull = await pulled(engine, "arm64")
-    assert (pull.state, pull.platform, pull.digest) == (PullState.COMPLETED, "linux/arm64", str(images["linux/arm64"].digest))
+    assert (pull.state, pull.platform, pull.digest) == (
+        PullState.COMPLETED,
+        "linux/arm64",
+        str(images["linux/arm64"].digest),
+    )
 
 
-async def test_f74_an_index_whose_only_image_names_no_platform_is_that_image(engine: Engine, source: StandIn) -> None:
+async def test_f74_an_index_whose_only_image_names_no_platform_is_that_image(
+    engine: Engine, source: StandIn
+) -> None:
     image = add_image(source)
-    source.add_manifest(REPOSITORY, Content.of(OCI.index, json.dumps({"manifests": [image.descriptor.document()]}).encode()), "1")
+    source.add_manifest(
+        REPOSITORY,
+        Content.of(OCI.index, json.dumps({"manifests": [image.descriptor.document()]}).encode()),
+        "1",
+    )
     pull = await pulled(engine)
-    assert (pull.state, pull.platform, pull.digest) == (PullState.COMPLETED, "linux/amd64", str(image.digest))
+    assert (pull.state, pull.platform, pull.digest) == (
+        PullState.COMPLETED,
+        "linux/amd64",
+        str(image.digest),
+    )

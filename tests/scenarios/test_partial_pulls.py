@@ -46,7 +46,9 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
         address = address.replace("127.0.0.1", "localhost")
     async with (
         serving(RegistryApp(engine), listener, tls=server_tls),
-        httpx.AsyncClient(base_url=f"{'https' if tls else 'http'}://{address}", verify=client_tls, timeout=60) as client,
+        httpx.AsyncClient(
+            base_url=f"{'https' if tls else 'http'}://{address}", verify=client_tls, timeout=60
+        ) as client,
     ):
         yield client
 
@@ -85,8 +87,12 @@ async def test_several_ranges_are_one_body_with_a_part_for_each(
         await fill(engine)
     header = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
     async with connected(engine, tmp_path if transport == "tls" else None) as client:
-        response = await (registry if transport == "asgi" else client).get(path, headers={"Range": header})
-        expected = [(first, last, layer.size, layer.content[first : last + 1]) for first, last in ranges]
+        response = await (registry if transport == "asgi" else client).get(
+            path, headers={"Range": header}
+        )
+        expected = [
+            (first, last, layer.size, layer.content[first : last + 1]) for first, last in ranges
+        ]
         assert response.status_code == 206
         assert read_parts(response.headers, response.content) == expected
         assert response.headers["entrepot-origin"] == ("cache" if is_cached else "upstream")
@@ -111,7 +117,9 @@ async def test_ranges_of_a_blob_that_is_on_its_way_come_as_soon_as_they_are_ther
             assert response.status_code == 206
             gate.open()
             body = begun + await read_all(pieces)
-    assert [part[3] for part in read_parts(response.headers, body)] == [layer.content[at : at + 100] for at in (0, 500_000, 2_000_000)]
+    assert [part[3] for part in read_parts(response.headers, body)] == [
+        layer.content[at : at + 100] for at in (0, 500_000, 2_000_000)
+    ]
     assert source.count("GET", str(layer.digest)) == 1
 
 
@@ -149,7 +157,9 @@ async def test_what_comes_down_to_one_range_is_answered_as_one(
         "bytes=" + ",".join(f"{at}-{at}" for at in range(0, 2 * MAX_PARTS + 2, 2)),
     ],
 )
-async def test_what_is_no_range_or_too_many_gets_the_whole_blob(header: str, registry: httpx.AsyncClient, layer: Content, path: str) -> None:
+async def test_what_is_no_range_or_too_many_gets_the_whole_blob(
+    header: str, registry: httpx.AsyncClient, layer: Content, path: str
+) -> None:
     """The distribution specification's conformance suite wants 200 or 416 for ``500-0``."""
     response = await registry.get(path, headers={"Range": header})
     assert (response.status_code, response.content) == (200, layer.content)
@@ -157,19 +167,28 @@ async def test_what_is_no_range_or_too_many_gets_the_whole_blob(header: str, reg
 
 
 @pytest.mark.parametrize("header", ["bytes=4000000-", "bytes=-0", "bytes=4000000-,5000000-,-0"])
-async def test_ranges_outside_the_blob_are_refused_with_its_size(header: str, registry: httpx.AsyncClient, layer: Content, path: str) -> None:
+async def test_ranges_outside_the_blob_are_refused_with_its_size(
+    header: str, registry: httpx.AsyncClient, layer: Content, path: str
+) -> None:
     response = await registry.get(path, headers={"Range": header})
-    assert (response.status_code, response.headers["content-range"]) == (416, f"bytes */{layer.size}")
+    assert (response.status_code, response.headers["content-range"]) == (
+        416,
+        f"bytes */{layer.size}",
+    )
     assert response.json()["errors"][0]["code"] == "RANGE_INVALID"
 
 
-async def test_a_head_ignores_ranges(registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str) -> None:
+async def test_a_head_ignores_ranges(
+    registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str
+) -> None:
     await fill(engine)
     response = await registry.head(path, headers={"Range": "bytes=0-1,5-6"})
     assert (response.status_code, response.headers["content-length"]) == (200, str(layer.size))
 
 
-async def test_ranges_of_other_content_are_ignored_and_of_this_answered(registry: httpx.AsyncClient, layer: Content, path: str) -> None:
+async def test_ranges_of_other_content_are_ignored_and_of_this_answered(
+    registry: httpx.AsyncClient, layer: Content, path: str
+) -> None:
     """RFC 9110, 13.1.5: only a strong entity tag that is the same."""
     for condition, status in (
         (f'"{layer.digest}"', 206),
@@ -184,7 +203,9 @@ async def test_ranges_of_other_content_are_ignored_and_of_this_answered(registry
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1", "bytes=0-1,5-6"])
-async def test_a_client_that_has_the_blob_gets_no_part_of_it(header: str, registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str) -> None:
+async def test_a_client_that_has_the_blob_gets_no_part_of_it(
+    header: str, registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str
+) -> None:
     """RFC 9110, 13.2.2: If-None-Match comes before Range."""
     await fill(engine)
     headers = {"Range": header, "If-None-Match": f'"{layer.digest}"'}
@@ -193,7 +214,9 @@ async def test_a_client_that_has_the_blob_gets_no_part_of_it(header: str, regist
     assert not {"content-range", "content-length", "content-type"} & response.headers.keys()
 
 
-async def test_many_small_ranges_cost_little_more_than_their_bytes(registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str) -> None:
+async def test_many_small_ranges_cost_little_more_than_their_bytes(
+    registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str
+) -> None:
     await fill(engine)
     header = "bytes=" + ",".join(f"{at}-{at}" for at in range(0, 2 * MAX_PARTS, 2))
     response = await registry.get(path, headers={"Range": header})
@@ -229,7 +252,9 @@ async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(
     assert source.count("GET", str(layer.digest)) == 1
 
 
-async def test_a_client_that_reads_slowly_gets_every_part(registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str) -> None:
+async def test_a_client_that_reads_slowly_gets_every_part(
+    registry: httpx.AsyncClient, engine: Engine, layer: Content, path: str
+) -> None:
     await fill(engine)
     async with connected(engine) as client:
         host, port = client.base_url.host, client.base_url.port
@@ -267,7 +292,9 @@ async def test_a_fill_that_ends_in_the_middle_of_the_parts_cuts_the_connection(
                 await read_all(pieces)
 
 
-async def test_a_header_that_is_too_long_is_answered_so_that_podman_asks_for_less(engine: Engine, layer: Content, path: str) -> None:
+async def test_a_header_that_is_too_long_is_answered_so_that_podman_asks_for_less(
+    engine: Engine, layer: Content, path: str
+) -> None:
     """containers/image asks for half as many ranges after a 400, and for up to 1,024 at first."""
     await fill(engine)
     async with connected(engine) as client:
@@ -276,5 +303,7 @@ async def test_a_header_that_is_too_long_is_answered_so_that_podman_asks_for_les
             header = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
             response = await client.get(path, headers={"Range": header})
             assert response.status_code == status
-        expected = [(first, last, layer.size, layer.content[first : last + 1]) for first, last in ranges]
+        expected = [
+            (first, last, layer.size, layer.content[first : last + 1]) for first, last in ranges
+        ]
         assert read_parts(response.headers, response.content) == expected

@@ -48,16 +48,25 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
     """Bring a fault about by a pull, and look at all places where it is told."""
     async with Engine.open(directories, settings) as engine:
         secret = f"file:{directories.data}/secret"
-        await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, secret, secret))
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login"))
+        await engine.create_credential_set(
+            CredentialSetDraft("example-login", LOGIN_SERVER, secret, secret)
+        )
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
+        )
         (directories.data / "secret").write_text("s3cret")
         (directories.data / "secret").chmod(0o600)
         transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=60) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://entrepot", timeout=60
+        ) as client:
             answer = await client.get("/v2/library/nginx/manifests/1")
             [error] = answer.json()["errors"]
             assert answer.status_code == 503
-            assert (error["detail"]["cause"], error["detail"]["atFault"] in {"machine", "network"}) == (fault.code, True)
+            assert (
+                error["detail"]["cause"],
+                error["detail"]["atFault"] in {"machine", "network"},
+            ) == (fault.code, True)
             assert error["message"].startswith(fault.what)
             assert fault.hint in error["message"]
         # The pull of the command line and the dashboard.
@@ -74,19 +83,36 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         assert fault.what in checked.error_message
         assert fault.hint in checked.error_message
         # The source.
-        [upstream] = [each for each in engine.upstream_snapshots() if each.login_server == LOGIN_SERVER]
-        assert (upstream.problem, upstream.advice, upstream.cause) == (fault.what, fault.hint, fault.code)
+        [upstream] = [
+            each for each in engine.upstream_snapshots() if each.login_server == LOGIN_SERVER
+        ]
+        assert (upstream.problem, upstream.advice, upstream.cause) == (
+            fault.what,
+            fault.hint,
+            fault.code,
+        )
         assert upstream_detail(upstream, (), 0.0).lines[0] == f"{fault.what} {fault.hint}"
         # The status and the overview.
         status = await engine.status()
         assert f"{fault.what} {fault.hint}" in status.notices
         _, tone, rows = needs(status, 80)
         assert tone == "warn"
-        assert f"{fault.what} {fault.hint}" in " ".join(" ".join(row.cells[0].text.strip("! ") for row in rows).split())
+        assert f"{fault.what} {fault.hint}" in " ".join(
+            " ".join(row.cells[0].text.strip("! ") for row in rows).split()
+        )
         # doctor.
         examination = await examine(engine)
-        [finding] = [each for each in examination.findings if each.cause == fault.code and each.about == LOGIN_SERVER]
-        assert (finding.check, finding.outcome, finding.what, finding.advice) == (fault.check, Outcome.FAILED, fault.what, fault.hint)
+        [finding] = [
+            each
+            for each in examination.findings
+            if each.cause == fault.code and each.about == LOGIN_SERVER
+        ]
+        assert (finding.check, finding.outcome, finding.what, finding.advice) == (
+            fault.check,
+            Outcome.FAILED,
+            fault.what,
+            fault.hint,
+        )
         assert any(fault.what in cell.text for cell in examination_told(examination))
         assert any(fault.hint in cell.text for cell in examination_told(examination))
         # The log and the events.
@@ -107,22 +133,32 @@ def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
 async def late(authority: Authority) -> AsyncIterator[StandIn]:
     """A source for which it is 400 days later."""
     right = datetime.now(UTC) + timedelta(days=400)
-    async with StandIn(tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=10))) as source:
+    async with StandIn(
+        tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=10))
+    ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
         yield source
 
 
-async def test_a_clock_that_is_behind(directories: Directories, authority: Authority, late: StandIn) -> None:
+async def test_a_clock_that_is_behind(
+    directories: Directories, authority: Authority, late: StandIn
+) -> None:
     fault = Fault(
         "clock-wrong",
         f"This machine's clock is 400 days behind ({datetime.now(UTC):%Y-%m-%d}), so the certificate of {LOGIN_SERVER} (127.0.0.1) counts as not yet valid.",
         "Set the clock of this machine (of its host, if this is a container or a virtual machine), and let chrony or systemd-timesyncd keep it right.",
         "certificate",
     )
-    await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", ca_file=authority.path, upstreams=declared(late.url)), fault)
+    await wrong_everywhere(
+        directories,
+        Settings(listen="127.0.0.1:0", ca_file=authority.path, upstreams=declared(late.url)),
+        fault,
+    )
 
 
-async def test_an_issuer_that_is_not_trusted(directories: Directories, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_issuer_that_is_not_trusted(
+    directories: Directories, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(variable, raising=False)
     async with StandIn(tls=authority.server()) as source:
@@ -132,10 +168,14 @@ async def test_an_issuer_that_is_not_trusted(directories: Directories, authority
             "If it is your company's or a proxy's, name its certificate as ca_file in settings.toml or add it to the system's.",
             "certificate",
         )
-        await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", upstreams=declared(source.url)), fault)
+        await wrong_everywhere(
+            directories, Settings(listen="127.0.0.1:0", upstreams=declared(source.url)), fault
+        )
 
 
-async def test_a_proxy_that_takes_no_connections(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_takes_no_connections(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("https_proxy", f"http://{place}")
@@ -145,56 +185,108 @@ async def test_a_proxy_that_takes_no_connections(directories: Directories, monke
         f"Start it, correct https_proxy where the engine is started, or put {LOGIN_SERVER} into NO_PROXY if a direct way leads there.",
         "registry",
     )
-    await wrong_everywhere(directories, Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}")), fault)
+    await wrong_everywhere(
+        directories,
+        Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}")),
+        fault,
+    )
 
 
-async def test_a_variable_that_names_no_proxy(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_variable_that_names_no_proxy(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "gopher://proxy.example")
-    async with Engine.open(directories, Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}"))) as engine:
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+    async with Engine.open(
+        directories, Settings(listen="127.0.0.1:0", upstreams=declared(f"https://{LOGIN_SERVER}"))
+    ) as engine:
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         [notice] = (await engine.status()).notices
-        findings = [each for each in (await examine(engine)).findings if each.cause == "proxy-unusable"]
+        findings = [
+            each for each in (await examine(engine)).findings if each.cause == "proxy-unusable"
+        ]
         assert {each.about for each in findings} == {LOGIN_SERVER, "this machine"}
         assert {f"{each.what} {each.advice}" for each in findings} == {notice}
 
 
-async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_concerns(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_concerns(
+    directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("entrepot.source.diagnosis.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
-    upstreams = tuple(DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources)
-    async with Engine.open(directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)) as engine:
+    upstreams = tuple(
+        DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
+    )
+    async with Engine.open(
+        directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)
+    ) as engine:
         for number, each in enumerate(sources):
-            await engine.create_rule(RuleDraft(f"rule-{number}", f"{each}/things/*", f"things{number}/*"))
-            pull = engine.cache.pulls.get((await engine.start_pull(f"things{number}/x:1", None, "cli")).id)
+            await engine.create_rule(
+                RuleDraft(f"rule-{number}", f"{each}/things/*", f"things{number}/*")
+            )
+            pull = engine.cache.pulls.get(
+                (await engine.start_pull(f"things{number}/x:1", None, "cli")).id
+            )
             await pull.over.wait()
         assert len((await engine.status()).notices) == 1
-        assert (await engine.status()).notices[0].startswith("This machine has no network: no route leads out of it. Connect it.")
+        assert (
+            (await engine.status())
+            .notices[0]
+            .startswith("This machine has no network: no route leads out of it. Connect it.")
+        )
 
 
-async def test_a_credential_helper_that_is_missing(directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_credential_helper_that_is_missing(
+    directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What this machine lacks is no refusal of the source: 503, and not 403."""
     monkeypatch.setenv("PATH", "/nowhere")
     what = "The program docker-credential-none is in no directory of PATH (/nowhere)."
     hint = "Install it, or add its directory to PATH where the engine is started."
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as private, Engine.open(directories, replace(settings, upstreams=declared(private.url))) as engine:
-        await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "docker-helper:none/username", "docker-helper:none/password"))
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login"))
+    async with (
+        StandIn(TokenSignIn({"ann": "s3cret"})) as private,
+        Engine.open(directories, replace(settings, upstreams=declared(private.url))) as engine,
+    ):
+        await engine.create_credential_set(
+            CredentialSetDraft(
+                "example-login",
+                LOGIN_SERVER,
+                "docker-helper:none/username",
+                "docker-helper:none/password",
+            )
+        )
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
+        )
         transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=60) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://entrepot", timeout=60
+        ) as client:
             answer = await client.get("/v2/library/nginx/manifests/1")
         [error] = answer.json()["errors"]
-        assert (answer.status_code, error["code"], error["detail"]["atFault"]) == (503, "UNKNOWN", "machine")
+        assert (answer.status_code, error["code"], error["detail"]["atFault"]) == (
+            503,
+            "UNKNOWN",
+            "machine",
+        )
         told = [error["message"]]
         checked = await engine.check_sign_in("example-login")
         assert (checked.health, checked.error_code) == (HealthStatus.UNHEALTHY, "SecretUnavailable")
         told.append(checked.error_message or "")
         told += [notice for notice in (await engine.status()).notices if "example-login" in notice]
-        told += [f"{each.what} {each.advice}" for each in (await examine(engine)).findings if each.check == "sign-in"]
+        told += [
+            f"{each.what} {each.advice}"
+            for each in (await examine(engine)).findings
+            if each.check == "sign-in"
+        ]
         assert len(told) >= 4
         assert all(what in each and hint in each for each in told)
 
 
-async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any_pull(directories: Directories, settings: Settings) -> None:
+async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any_pull(
+    directories: Directories, settings: Settings
+) -> None:
     """F69: a machine whose battery is empty starts in 1970 or at the date of its image."""
     async with Engine.open(directories, settings) as engine:
         assert (await engine.status()).notices == ()
@@ -205,18 +297,26 @@ async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any
         assert notice.startswith(
             f"This machine's clock is 400 days behind ({datetime.now(UTC):%Y-%m-%d}) at least, by what was written here before. Set the clock"
         )
-        [finding] = [each for each in (await examine(engine)).findings if each.cause == "clock-wrong"]
+        [finding] = [
+            each for each in (await examine(engine)).findings if each.cause == "clock-wrong"
+        ]
         assert f"{finding.what} {finding.advice}" == notice
 
 
-async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(directories: Directories, authority: Authority, late: StandIn) -> None:
+async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(
+    directories: Directories, authority: Authority, late: StandIn
+) -> None:
     """docker, podman and skopeo show no body of a 5xx."""
     skopeo = require_program("skopeo")
     settings = Settings(listen="127.0.0.1:0", ca_file=authority.path, upstreams=declared(late.url))
     async with Engine.open(directories, settings) as engine, answering(engine):
-        await engine.create_rule(RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.create_rule(
+            RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
+        )
         arguments = ("inspect", "--tls-verify=false", f"docker://{engine.address}/library/nginx:1")
-        process = await asyncio.create_subprocess_exec(skopeo, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = await asyncio.create_subprocess_exec(
+            skopeo, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         output, _ = await process.communicate()
     assert process.returncode != 0
     assert "503 Service Unavailable: This machine's clock is 400 days behind" in output.decode()

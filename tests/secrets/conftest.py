@@ -31,4 +31,10 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def set_of(username: str, password: str, login_server: str = "docker.io") -> CredentialSet:
-    return CredentialSet("hub-login", login_server, SecretIdentifier.parse(username), SecretIdentifier.parse(password), datetime.now(UTC))
+    return CredentialSet(
+        "hub-login",
+        login_server,
+        SecretIdentifier.parse(username),
+        SecretIdentifier.parse(password),
+        datetime.now(UTC),
+    )

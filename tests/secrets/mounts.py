@@ -1,7 +1,8 @@
-"""Secrets as service managers and container engines mount them, in a mount namespace of its own: run with ``unshare --mount``, as root.
+"""Secrets as service managers and container engines mount them, in a mount namespace of its own:
+run with ``unshare --mount``, as root.
 
-``python -m tests.secrets.mounts CASE DIRECTORY UID`` lays out a case of `CASES` below a directory, becomes that user, reads the secret, and prints what it is,
-or the refusal.
+``python -m tests.secrets.mounts CASE DIRECTORY UID`` lays out a case of `CASES` below a directory,
+becomes that user, reads the secret, and prints what it is, or the refusal.
 """
 
 from __future__ import annotations
@@ -39,12 +40,23 @@ def memory(place: Path) -> Path:
 def allow(path: Path, uid: int, permissions: int) -> None:
     """Give one user more than the mode says, with an access list (acl(5)), as systemd does."""
     owner = (os.stat(path).st_mode >> 6) & 7
-    entries = ((0x01, owner, -1), (0x02, permissions, uid), (0x04, 0, -1), (0x10, permissions, -1), (0x20, 0, -1))
-    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries))
+    entries = (
+        (0x01, owner, -1),
+        (0x02, permissions, uid),
+        (0x04, 0, -1),
+        (0x10, permissions, -1),
+        (0x20, 0, -1),
+    )
+    os.setxattr(
+        path,
+        "system.posix_acl_access",
+        struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries),
+    )
 
 
 def systemd_credential(root: Path, uid: int) -> Path:
-    """LoadCredential= with User=: root's, 0500 and 0400 with an access list, on a tmpfs that is read-only (systemd 254)."""
+    """LoadCredential= with User=: root's, 0500 and 0400 with an access list, on a tmpfs that is
+    read-only (systemd 254)."""
     place = memory(root / "run" / "credentials" / "entrepot.service")
     secret = file(place / "hub-token", 0o400)
     place.chmod(0o500)
@@ -115,7 +127,8 @@ def kubernetes_secret(root: Path, uid: int) -> Path:
 
 
 def kubernetes_with_group(root: Path, uid: int) -> Path:
-    """``fsGroup`` with ``defaultMode: 0440``: the group is the engine's. A volume of that kind can be writable."""
+    """``fsGroup`` with ``defaultMode: 0440``: the group is the engine's. A volume of that kind can
+    be writable."""
     volume = memory(root / "secrets")
     file(volume / "..2026_11_30" / "hub", 0o440, 0, uid)
     (volume / "..data").symlink_to("..2026_11_30")
@@ -199,7 +212,11 @@ def by_a_link_from_a_sealed_directory(root: Path, uid: int) -> Path:
     return link
 
 
-CASES = {each.__name__: each for each in tuple(globals().values()) if callable(each) and "uid" in getattr(each, "__annotations__", {}) and each.__doc__}
+CASES = {
+    each.__name__: each
+    for each in tuple(globals().values())
+    if callable(each) and "uid" in getattr(each, "__annotations__", {}) and each.__doc__
+}
 del CASES["allow"]
 
 

@@ -53,7 +53,9 @@ def test_a_secret_that_is_mounted_safely_is_read(case: str, open_directory: Path
 
 
 @pytest.mark.parametrize(("case", "says"), REFUSED)
-def test_a_secret_that_others_can_reach_is_refused_with_a_cure(case: str, says: str, open_directory: Path) -> None:
+def test_a_secret_that_others_can_reach_is_refused_with_a_cure(
+    case: str, says: str, open_directory: Path
+) -> None:
     answer = reading(case, open_directory)
     assert says in answer
     assert "hunter2" not in answer
@@ -65,18 +67,31 @@ def test_every_case_of_a_mount_is_tried() -> None:
     assert sorted(CASES) == sorted([*ACCEPTED, *(case for case, _ in REFUSED)])
 
 
-@pytest.mark.parametrize("case", ["kubernetes_secret", "docker_secret", "podman_secret", "compose_directory", "systemd_credential"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "kubernetes_secret",
+        "docker_secret",
+        "podman_secret",
+        "compose_directory",
+        "systemd_credential",
+    ],
+)
 def test_root_reads_what_is_mounted_safely_too(case: str, open_directory: Path) -> None:
     assert reading(case, open_directory, 0) == "hunter2"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o666, 0o444])
-async def test_a_file_in_a_directory_that_lets_nobody_in_may_have_any_mode(open_directory: Path, mode: int) -> None:
+async def test_a_file_in_a_directory_that_lets_nobody_in_may_have_any_mode(
+    open_directory: Path, mode: int
+) -> None:
     path = open_directory / "closed" / "hub"
     path.parent.mkdir(mode=0o700)
     path.write_text("hunter2")
     path.chmod(mode)
-    assert (await read_secret(SecretIdentifier.parse(f"file:{path}"), "docker.io")).reveal() == "hunter2"
+    assert (
+        await read_secret(SecretIdentifier.parse(f"file:{path}"), "docker.io")
+    ).reveal() == "hunter2"
     path.parent.chmod(0o711)
     with pytest.raises(SecretUnavailable, match="others than its owner may use"):
         await read_secret(SecretIdentifier.parse(f"file:{path}"), "docker.io")
@@ -97,7 +112,9 @@ async def test_a_secret_that_kubernetes_rotates_is_read_at_once(tmp_path: Path) 
     assert (await read_secret(identifier, "docker.io")).reveal() == "hunter2"
 
 
-def test_the_file_that_was_opened_is_judged_and_not_what_takes_its_place(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_that_was_opened_is_judged_and_not_what_takes_its_place(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A private file is put in the place of an open one between opening and judging."""
     path, private = open_directory / "hub", open_directory / "private"
     path.write_text("hunter2")
@@ -117,18 +134,29 @@ def test_the_file_that_was_opened_is_judged_and_not_what_takes_its_place(open_di
     assert not private.exists()
 
 
-def test_a_secret_in_the_nix_store_is_refused_although_nobody_can_change_it(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_in_the_nix_store_is_refused_although_nobody_can_change_it(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (open_directory / "hub").write_text("hunter2")
     monkeypatch.setattr("entrepot.secrets.exposure.READABLE_STORES", (open_directory,))
-    with pytest.raises(SecretUnavailable, match=r"a store that every user of this machine can read.*LoadCredential="):
+    with pytest.raises(
+        SecretUnavailable,
+        match=r"a store that every user of this machine can read.*LoadCredential=",
+    ):
         read_private_file(str(open_directory / "hub"), "file:x")
 
 
-def test_no_chmod_is_advised_where_the_file_system_keeps_no_modes(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_chmod_is_advised_where_the_file_system_keeps_no_modes(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (open_directory / "hub").write_text("hunter2")
     (open_directory / "hub").chmod(0o644)
-    monkeypatch.setattr("entrepot.secrets.exposure.file_system", lambda path: "vfat on /media/stick")
-    with pytest.raises(SecretUnavailable, match=r"\(vfat\) keeps no modes: keep the secret on another one"):
+    monkeypatch.setattr(
+        "entrepot.secrets.exposure.file_system", lambda path: "vfat on /media/stick"
+    )
+    with pytest.raises(
+        SecretUnavailable, match=r"\(vfat\) keeps no modes: keep the secret on another one"
+    ):
         read_private_file(str(open_directory / "hub"), "file:x")
 
 
@@ -136,7 +164,10 @@ def test_no_chmod_is_advised_where_the_file_system_keeps_no_modes(open_directory
     ("prepare", "says"),
     [
         (lambda path: None, "No such file or directory. Put the secret into"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links. Put the secret into"),
+        (
+            lambda path: path.symlink_to(path),
+            "Too many levels of symbolic links. Put the secret into",
+        ),
         (lambda path: path.write_text("hunter2"), "Permission denied. Let the engine's user, "),
     ],
 )

@@ -66,29 +66,48 @@ async def test_a_service_may_have_slashes_in_its_name(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("backend", [fail.Keyring, null.Keyring])
-async def test_without_a_keyring_that_holds_anything_it_is_said_what_to_do(backend: type[KeyringBackend]) -> None:
+async def test_without_a_keyring_that_holds_anything_it_is_said_what_to_do(
+    backend: type[KeyringBackend],
+) -> None:
     keyring.set_keyring(backend())  # type: ignore[no-untyped-call]
-    with pytest.raises(SecretUnavailable, match=r"There is no keyring for the engine.*\. .*PYTHON_KEYRING_BACKEND.*file:/path"):
+    with pytest.raises(
+        SecretUnavailable,
+        match=r"There is no keyring for the engine.*\. .*PYTHON_KEYRING_BACKEND.*file:/path",
+    ):
         await read()
 
 
 async def test_a_missing_entry_is_said_to_be_missing(kept: Kept) -> None:
-    with pytest.raises(SecretUnavailable, match=r"no entry for user hub of service entrepot.*keyring set entrepot hub"):
+    with pytest.raises(
+        SecretUnavailable,
+        match=r"no entry for user hub of service entrepot.*keyring set entrepot hub",
+    ):
         await read()
     keyring.set_password("entrepot", "hub", "")
     with pytest.raises(SecretUnavailable, match="is empty"):
         await read()
 
 
-@pytest.mark.parametrize(("error", "why"), [(KeyringLocked("hunter2"), "is locked"), (KeyringError("hunter2"), "fails"), (OSError("hunter2"), "fails")])
-async def test_a_keyring_that_fails_tells_how_and_nothing_of_what_it_said(kept: Kept, error: Exception, why: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KeyringLocked("hunter2"), "is locked"),
+        (KeyringError("hunter2"), "fails"),
+        (OSError("hunter2"), "fails"),
+    ],
+)
+async def test_a_keyring_that_fails_tells_how_and_nothing_of_what_it_said(
+    kept: Kept, error: Exception, why: str
+) -> None:
     kept.error = error
     with pytest.raises(SecretUnavailable, match=why) as caught:
         await read()
     assert "hunter2" not in caught.value.message
 
 
-async def test_a_keyring_that_hangs_is_not_waited_for_and_asked_once_only(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_keyring_that_hangs_is_not_waited_for_and_asked_once_only(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept.answers.clear()
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     for _ in range(3):

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.secrets import SECRET_LENGTH, SecretIdentifier, SecretUnavailable, program, read_secret
+from entrepot.secrets import (
+    SECRET_LENGTH,
+    SecretIdentifier,
+    SecretUnavailable,
+    program,
+    read_secret,
+)
 from tests.secrets.conftest import Script
 
 
@@ -40,11 +46,16 @@ async def test_a_rotated_secret_is_printed_anew(script: Script, tmp_path: Path) 
 
 async def test_no_shell_looks_at_a_command(script: Script, tmp_path: Path) -> None:
     path = script("token", 'echo "$@"')
-    assert await read(f"{path} '$HOME' `id` ; touch {tmp_path}/made") == f"$HOME `id` ; touch {tmp_path}/made"
+    assert (
+        await read(f"{path} '$HOME' `id` ; touch {tmp_path}/made")
+        == f"$HOME `id` ; touch {tmp_path}/made"
+    )
     assert not (tmp_path / "made").exists()
 
 
-async def test_a_command_that_fails_tells_its_status_and_nothing_that_it_printed(script: Script) -> None:
+async def test_a_command_that_fails_tells_its_status_and_nothing_that_it_printed(
+    script: Script,
+) -> None:
     path = script("token", "echo hunter2; echo hunter2 >&2; exit 7")
     assert "ended with status 7" in await refused(str(path))
     path = script("killed", "echo hunter2; kill -TERM $$")
@@ -67,17 +78,26 @@ async def test_a_command_that_is_not_there_or_no_program_is_said_to_be_so(tmp_pa
         (r"printf 'hunter2\0\0\0'", "holds a zero byte"),
     ],
 )
-async def test_a_command_without_a_usable_first_line_is_said_to_be_so(script: Script, body: str, why: str) -> None:
+async def test_a_command_without_a_usable_first_line_is_said_to_be_so(
+    script: Script, body: str, why: str
+) -> None:
     assert why in await refused(str(script("token", body)))
 
 
 async def test_a_command_that_prints_without_end_is_stopped(script: Script) -> None:
-    assert f"more than {SECRET_LENGTH:,} bytes" in await refused(str(script("token", "yes hunter2")))
+    assert f"more than {SECRET_LENGTH:,} bytes" in await refused(
+        str(script("token", "yes hunter2"))
+    )
 
 
-async def test_a_command_that_hangs_is_killed_with_what_it_started(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_command_that_hangs_is_killed_with_what_it_started(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / "never")
-    path = script("token", f'echo hunter2; sh -c "echo \\$\\$ > {tmp_path}/child; cat {tmp_path}/never" & cat {tmp_path}/never')
+    path = script(
+        "token",
+        f'echo hunter2; sh -c "echo \\$\\$ > {tmp_path}/child; cat {tmp_path}/never" & cat {tmp_path}/never',
+    )
     monkeypatch.setattr(program, "PATIENCE", 1.0)
     assert "did not end within 1 s" in await refused(str(path))
     child = int((tmp_path / "child").read_text())
@@ -93,7 +113,9 @@ def _lives(process: int) -> bool:
         return False
 
 
-async def test_what_a_command_printed_is_in_no_log(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_command_printed_is_in_no_log(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     await read(str(script("token", "echo hunter2")))
     await refused(str(script("fails", "echo hunter2; exit 1")))

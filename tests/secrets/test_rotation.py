@@ -36,7 +36,10 @@ def keep(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Puts a password into every store."""
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    program = script("docker-credential-test", f'printf \'{{"Username": "ann", "Secret": "%s"}}\' "$(cat {tmp_path}/password)"')
+    program = script(
+        "docker-credential-test",
+        f'printf \'{{"Username": "ann", "Secret": "%s"}}\' "$(cat {tmp_path}/password)"',
+    )
     (tmp_path / "run").write_text(f"#!/bin/sh\ncat {tmp_path}/password\n")
     for path in (program, tmp_path / "run"):
         path.chmod(0o755)
@@ -46,7 +49,10 @@ def keep(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setenv("EXAMPLE_PASSWORD", password)
         kept.set_password("entrepot", "hub", password)
         auth = base64.b64encode(f"ann:{password}".encode()).decode()
-        for name, content in (("password", password), ("config.json", json.dumps({"auths": {"docker.io": {"auth": auth}}}))):
+        for name, content in (
+            ("password", password),
+            ("config.json", json.dumps({"auths": {"docker.io": {"auth": auth}}})),
+        ):
             (tmp_path / name).write_text(content)
             (tmp_path / name).chmod(0o600)
 
@@ -58,14 +64,20 @@ def keep(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.mark.parametrize("how", ["refused", "expired"])
 @pytest.mark.parametrize("identifier", IDENTIFIERS)
-async def test_a_rotated_password_is_used_when_the_token_is_refused_or_has_expired(identifier: str, how: str, keep: Keep, tmp_path: Path) -> None:
+async def test_a_rotated_password_is_used_when_the_token_is_refused_or_has_expired(
+    identifier: str, how: str, keep: Keep, tmp_path: Path
+) -> None:
     clock = Clock()
     sign_in = TokenSignIn({"ann": "one"}, anonymous=False)
     keep("one")
-    async with StandIn(sign_in) as source, Sources(Settings(), clock=clock, wall_clock=clock) as sources:
+    async with (
+        StandIn(sign_in) as source,
+        Sources(Settings(), clock=clock, wall_clock=clock) as sources,
+    ):
         source.add_image("library/nginx", "1")
         client = sources.client(
-            SourceRegistry("Stand-in", "docker.io", SignIn.OPTIONAL, source.url, True), set_of("env:EXAMPLE_USER", identifier.format(root=tmp_path))
+            SourceRegistry("Stand-in", "docker.io", SignIn.OPTIONAL, source.url, True),
+            set_of("env:EXAMPLE_USER", identifier.format(root=tmp_path)),
         )
         await client.head_manifest(Repository("library/nginx"), Tag("1"))
         sign_in.users["ann"] = "two"

@@ -49,7 +49,10 @@ def test_an_identifier_reads_back_as_it_was_written(text: str) -> None:
 def test_spelling_that_means_the_same_becomes_the_same_identifier() -> None:
     assert SecretIdentifier.parse(" ENV:HUB ") == SecretIdentifier("env", "HUB")
     assert str(SecretIdentifier.parse("file:///run/secrets/hub")) == "file:/run/secrets/hub"
-    assert str(SecretIdentifier.parse("HTTPS://Contoso.Vault.Azure.NET/secrets/Hub/")) == "https://contoso.vault.azure.net/secrets/Hub"
+    assert (
+        str(SecretIdentifier.parse("HTTPS://Contoso.Vault.Azure.NET/secrets/Hub/"))
+        == "https://contoso.vault.azure.net/secrets/Hub"
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,9 @@ def test_a_password_in_the_place_of_an_identifier_is_not_repeated(text: str) -> 
     assert "hunter2" not in repr(caught.value)
 
 
-def test_a_version_of_a_secret_in_a_vault_is_refused_because_a_rotated_one_would_not_be_seen() -> None:
+def test_a_version_of_a_secret_in_a_vault_is_refused_because_a_rotated_one_would_not_be_seen() -> (
+    None
+):
     with pytest.raises(SecretIdentifierInvalid, match="Leave the version out"):
         SecretIdentifier.parse(f"https://contoso.vault.azure.net/secrets/hub/{'0a' * 16}")
 
@@ -127,11 +132,21 @@ def test_a_version_of_a_secret_in_a_vault_is_refused_because_a_rotated_one_would
 def test_what_is_no_identifier_is_answered_with_all_kinds_there_are() -> None:
     with pytest.raises(SecretIdentifierInvalid) as caught:
         SecretIdentifier.parse("somebody")
-    for kind in ("env:", "file:/", "keyring:", "vault.azure.net/secrets/", "docker-config:", "docker-helper:", "command:/"):
+    for kind in (
+        "env:",
+        "file:/",
+        "keyring:",
+        "vault.azure.net/secrets/",
+        "docker-config:",
+        "docker-helper:",
+        "command:/",
+    ):
         assert kind in caught.value.hint
 
 
-async def test_a_secret_is_read_from_the_environment_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_secret_is_read_from_the_environment_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     identifier = SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET")
     monkeypatch.setenv("ENTREPOT_TEST_SECRET", "one")
     assert (await read_secret(identifier, "docker.io")).reveal() == "one"
@@ -140,7 +155,9 @@ async def test_a_secret_is_read_from_the_environment_each_time(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("value", "why"), [(None, "not set"), ("", "empty")])
-async def test_a_variable_without_a_value_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch, value: str | None, why: str) -> None:
+async def test_a_variable_without_a_value_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, why: str
+) -> None:
     monkeypatch.delenv("ENTREPOT_TEST_SECRET", raising=False)
     if value is not None:
         monkeypatch.setenv("ENTREPOT_TEST_SECRET", value)
@@ -150,12 +167,18 @@ async def test_a_variable_without_a_value_is_said_to_be_so(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("content", [b"pa ss", b"pa ss\n", b"pa ss\r\n", b"\xef\xbb\xbfpa ss\r\n"])
-async def test_a_secret_is_read_from_a_file_without_its_line_end(tmp_path: Path, content: bytes) -> None:
-    assert (await read_secret(private_file(tmp_path / "secret", content), "docker.io")).reveal() == "pa ss"
+async def test_a_secret_is_read_from_a_file_without_its_line_end(
+    tmp_path: Path, content: bytes
+) -> None:
+    assert (
+        await read_secret(private_file(tmp_path / "secret", content), "docker.io")
+    ).reveal() == "pa ss"
 
 
 async def test_a_secret_of_many_lines_keeps_those_inside(tmp_path: Path) -> None:
-    assert (await read_secret(private_file(tmp_path / "key.json", b'{\n"a": 1\n}\n'), "docker.io")).reveal() == '{\n"a": 1\n}'
+    assert (
+        await read_secret(private_file(tmp_path / "key.json", b'{\n"a": 1\n}\n'), "docker.io")
+    ).reveal() == '{\n"a": 1\n}'
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
@@ -181,17 +204,31 @@ async def test_a_file_that_others_may_use_is_not_read(open_directory: Path, mode
         (b"x" * (SECRET_LENGTH + 1), "longer than"),
     ],
 )
-async def test_a_file_without_a_usable_secret_is_said_to_be_so(tmp_path: Path, content: bytes, why: str) -> None:
+async def test_a_file_without_a_usable_secret_is_said_to_be_so(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
     with pytest.raises(SecretUnavailable, match=why):
         await read_secret(private_file(tmp_path / "secret", content), "docker.io")
 
 
 async def test_blanks_around_a_secret_belong_to_it(tmp_path: Path) -> None:
-    assert (await read_secret(private_file(tmp_path / "secret", b" pa ss \n"), "docker.io")).reveal() == " pa ss "
+    assert (
+        await read_secret(private_file(tmp_path / "secret", b" pa ss \n"), "docker.io")
+    ).reveal() == " pa ss "
 
 
-@pytest.mark.parametrize(("value", "secret"), [(b"\xef\xbb\xbfp\xc3\xa4ss", "päss"), (b"hunter2\r", "hunter2"), (b"p\xe4ss", None), (b"\xef\xbb\xbf\n", None)])
-async def test_a_variable_is_text_as_a_file_is(value: bytes, secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        (b"\xef\xbb\xbfp\xc3\xa4ss", "päss"),
+        (b"hunter2\r", "hunter2"),
+        (b"p\xe4ss", None),
+        (b"\xef\xbb\xbf\n", None),
+    ],
+)
+async def test_a_variable_is_text_as_a_file_is(
+    value: bytes, secret: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F87: a file of variables with CRLF or a byte order mark; what is not UTF-8 could not be sent."""
     monkeypatch.setitem(os.environb, b"ENTREPOT_TEST_SECRET", value)
     identifier = SecretIdentifier.parse("env:ENTREPOT_TEST_SECRET")
@@ -228,10 +265,18 @@ def test_secrets_of_the_same_value_are_equal() -> None:
     assert Secret("a") != "a"
 
 
-async def test_a_credential_is_the_user_name_and_the_password_of_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_credential_is_the_user_name_and_the_password_of_a_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ENTREPOT_TEST_USER", "me")
     password = private_file(tmp_path / "secret", b"hunter2\n")
-    credential_set = CredentialSet("hub-login", "docker.io", SecretIdentifier("env", "ENTREPOT_TEST_USER"), password, datetime.now(UTC))
+    credential_set = CredentialSet(
+        "hub-login",
+        "docker.io",
+        SecretIdentifier("env", "ENTREPOT_TEST_USER"),
+        password,
+        datetime.now(UTC),
+    )
     credential = await read_credential(credential_set)
     assert (credential.username.reveal(), credential.password.reveal()) == ("me", "hunter2")
     assert "hunter2" not in repr(credential)

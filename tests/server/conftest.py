@@ -24,7 +24,10 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 async def management(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    """A program that speaks to the management API. What fails in an unforeseen way is answered, and not raised here."""
+    """A program that speaks to the management API. What fails in an unforeseen way is answered, and
+    not raised here."""
     transport = httpx.ASGITransport(management_app(engine), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://entrepot", timeout=30
+    ) as client:
         yield client

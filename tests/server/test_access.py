@@ -1,4 +1,5 @@
-"""Who may do what at the management API: read-only engines, clients that bind themselves, and tokens."""
+"""Who may do what at the management API: read-only engines, clients that bind themselves, and
+tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import StandIn
 
-REGISTRY = "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.ContainerRegistry/registries/{r}"
+REGISTRY = (
+    "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.ContainerRegistry/registries/{r}"
+)
 
 CHANGES = {
     *((method, f"{REGISTRY}/cacheRules/{{name}}") for method in ("PUT", "PATCH", "DELETE")),
@@ -36,7 +39,8 @@ CHANGES = {
     ("POST", "/entrepot/v1/signIn"),
     ("POST", "/entrepot/v1/stop"),
 }
-"""What changes something. Whoever adds a route that is not asked with GET says here or below which it is."""
+"""What changes something. Whoever adds a route that is not asked with GET says here or below which
+it is."""
 
 QUESTIONS = {
     ("POST", "/entrepot/v1/checks/cacheRule"),
@@ -54,8 +58,15 @@ BOUND = {"Entrepot-Read-Only": "1"}
 def all_ways(engine: Engine) -> set[tuple[str, str]]:
     """Every method at every route of the management API."""
     routes = management_app(engine).routes
-    assert all(isinstance(each, Route) for each in routes), "A route of another kind would not be looked at here."
-    return {(method, each.path) for each in routes if isinstance(each, Route) for method in each.methods or ()}
+    assert all(isinstance(each, Route) for each in routes), (
+        "A route of another kind would not be looked at here."
+    )
+    return {
+        (method, each.path)
+        for each in routes
+        if isinstance(each, Route)
+        for method in each.methods or ()
+    }
 
 
 def path_of(template: str) -> str:
@@ -76,34 +87,60 @@ def client_of(engine: Engine, *, token: str | None = None, **headers: str) -> ht
 
 
 def test_every_way_to_the_management_api_is_known_to_read_or_to_change(engine: Engine) -> None:
-    assert {each for each in all_ways(engine) if each[0] not in READING_METHODS} == CHANGES | QUESTIONS
+    assert {
+        each for each in all_ways(engine) if each[0] not in READING_METHODS
+    } == CHANGES | QUESTIONS
 
 
 @pytest.mark.parametrize("headers", [{}, BOUND], ids=["engine", "client"])
-async def test_each_change_is_refused_and_each_question_is_answered(headers: dict[str, str], engine: Engine) -> None:
+async def test_each_change_is_refused_and_each_question_is_answered(
+    headers: dict[str, str], engine: Engine
+) -> None:
     if not headers:
         engine.settings = replace(engine.settings, read_only=True)
-    before = (await engine.rule_snapshots(), engine.credential_set_snapshots(), engine.cache.pulls.all(), engine.events.recent())
+    before = (
+        await engine.rule_snapshots(),
+        engine.credential_set_snapshots(),
+        engine.cache.pulls.all(),
+        engine.events.recent(),
+    )
     async with client_of(engine, **headers) as client:
         for method, path in sorted(all_ways(engine)):
             if (method, path) == ("GET", "/entrepot/v1/events"):
                 path += "?recent=1"  # Without it the answer never ends.
             elif (method, path) == ("HEAD", "/entrepot/v1/events"):
                 continue
-            answer = await client.request(method, path_of(path), json=None if method in READING_METHODS else {})
+            answer = await client.request(
+                method, path_of(path), json=None if method in READING_METHODS else {}
+            )
             code = answer.json()["error"]["code"] if answer.is_error and answer.content else None
             if method in READING_METHODS or (method, path) in QUESTIONS:
                 assert code != "EngineReadOnly", (method, path)
                 assert answer.status_code < 500, (method, path)
             else:
                 assert (answer.status_code, code) == (403, "EngineReadOnly"), (method, path)
-    assert (await engine.rule_snapshots(), engine.credential_set_snapshots(), engine.cache.pulls.all(), engine.events.recent()) == before
+    assert (
+        await engine.rule_snapshots(),
+        engine.credential_set_snapshots(),
+        engine.cache.pulls.all(),
+        engine.events.recent(),
+    ) == before
     assert not engine.stopping.is_set()
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "MERGE"])
-@pytest.mark.parametrize("path", ["/entrepot/v1/none-such", "/entrepot/v1/doctor/", "/entrepot/v1/checks/a/b", "/entrepot/v1/status"])
-async def test_what_nobody_has_classified_is_taken_for_a_change(method: str, path: str, reading: Engine) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/entrepot/v1/none-such",
+        "/entrepot/v1/doctor/",
+        "/entrepot/v1/checks/a/b",
+        "/entrepot/v1/status",
+    ],
+)
+async def test_what_nobody_has_classified_is_taken_for_a_change(
+    method: str, path: str, reading: Engine
+) -> None:
     async with client_of(reading) as client:
         assert (await client.request(method, path)).status_code == 403
 
@@ -121,7 +158,10 @@ async def test_a_read_only_engine_says_so_and_what_to_do(reading: Engine) -> Non
 
 
 async def test_a_client_that_binds_itself_binds_nobody_else(engine: Engine) -> None:
-    async with CacheClient.of_app(management_app(engine), read_only=True) as bound, CacheClient.of_app(management_app(engine)) as free:
+    async with (
+        CacheClient.of_app(management_app(engine), read_only=True) as bound,
+        CacheClient.of_app(management_app(engine)) as free,
+    ):
         assert (await bound.status()).read_only
         assert not (await free.status()).read_only
         with pytest.raises(EngineRefused, match="without --read-only"):
@@ -136,7 +176,9 @@ async def test_a_client_can_not_free_itself_from_a_read_only_engine(reading: Eng
         assert (await client.get("/entrepot/v1/status")).json()["readOnly"] is True
 
 
-async def test_container_clients_pull_from_a_read_only_engine_through_its_rules(reading: Engine, registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_container_clients_pull_from_a_read_only_engine_through_its_rules(
+    reading: Engine, registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     layer = image.layers[0]
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).status_code == 200
@@ -146,7 +188,10 @@ async def test_container_clients_pull_from_a_read_only_engine_through_its_rules(
 
 async def test_a_rule_that_an_administrator_writes_by_hand_is_taken(reading: Engine) -> None:
     document = reading.directories.rules
-    document.write_text(document.read_text() + f'\n[[rules]]\nname = "by-hand"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n')
+    document.write_text(
+        document.read_text()
+        + f'\n[[rules]]\nname = "by-hand"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
+    )
     await reading.documents.reload_if_changed()
     assert "by-hand" in {each.name for each in await reading.rule_snapshots()}
 
@@ -158,7 +203,18 @@ TOKEN = "0123456789abcdefghij"
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Bearer x {TOKEN}", "Bearer \xe9\xe9"],
+    [
+        None,
+        "",
+        TOKEN,
+        f"Basic {TOKEN}",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Bearer x {TOKEN}",
+        "Bearer \xe9\xe9",
+    ],
 )
 async def test_without_the_token_nothing_is_told(authorization: str | None, engine: Engine) -> None:
     headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
@@ -167,7 +223,10 @@ async def test_without_the_token_nothing_is_told(authorization: str | None, engi
     async with client_of(engine, token=TOKEN) as client:
         for method, path in sorted(all_ways(engine) - open_to_all):
             answer = await client.request(method, path_of(path), headers=headers)
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="entrepot"')
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (
+                401,
+                'Bearer realm="entrepot"',
+            )
             assert TOKEN not in answer.text
             if method == "HEAD":
                 continue

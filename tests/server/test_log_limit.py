@@ -27,7 +27,9 @@ def later() -> list[Callable[[], None]]:
 
 
 @pytest.fixture
-def logger(later: list[Callable[[], None]], clock: Clock) -> Iterator[tuple[logging.Logger, list[str]]]:
+def logger(
+    later: list[Callable[[], None]], clock: Clock
+) -> Iterator[tuple[logging.Logger, list[str]]]:
     logger, handler = logging.getLogger("entrepot.test_limit"), Written()
     handler.addFilter(LogLimit(clock=clock, later=lambda seconds, call: later.append(call)))
     logger.addHandler(handler)
@@ -36,12 +38,17 @@ def logger(later: list[Callable[[], None]], clock: Clock) -> Iterator[tuple[logg
     logger.removeHandler(handler)
 
 
-def test_lines_of_one_kind_are_limited_and_then_counted(logger: tuple[logging.Logger, list[str]], later: list[Callable[[], None]], clock: Clock) -> None:
+def test_lines_of_one_kind_are_limited_and_then_counted(
+    logger: tuple[logging.Logger, list[str]], later: list[Callable[[], None]], clock: Clock
+) -> None:
     log, lines = logger
     for number in range(LINES + 7):
         log.warning("Client %d does it again.", number)
     log.warning("Another kind.")
-    assert lines == [*(f"Client {number} does it again." for number in range(LINES)), "Another kind."]
+    assert lines == [
+        *(f"Client {number} does it again." for number in range(LINES)),
+        "Another kind.",
+    ]
     clock.now += INTERVAL
     [summarize] = later
     summarize()
@@ -60,7 +67,9 @@ def test_tracebacks_are_limited_more_tightly(logger: tuple[logging.Logger, list[
     assert len(lines) == TRACEBACKS
 
 
-def test_after_an_interval_lines_are_written_again(logger: tuple[logging.Logger, list[str]], clock: Clock) -> None:
+def test_after_an_interval_lines_are_written_again(
+    logger: tuple[logging.Logger, list[str]], clock: Clock
+) -> None:
     log, lines = logger
     for _ in range(3 * LINES):
         clock.now += INTERVAL / (LINES - 1)

@@ -1,4 +1,5 @@
-"""Where log lines go, when that is a terminal that was closed, a pipe that nobody reads, or a file that is rotated (F79)."""
+"""Where log lines go, when that is a terminal that was closed, a pipe that nobody reads, or a file
+that is rotated (F79)."""
 
 from __future__ import annotations
 
@@ -74,10 +75,18 @@ def test_f79_a_target_that_hangs_stops_nobody_and_lines_are_counted(target: Targ
         log.info("%d", number)
     target.gate.set()
     output.flush()
-    assert target.lines == ["first", "7 lines are missing here: what takes the log did not take it in time.", "0", "1", "2"]
+    assert target.lines == [
+        "first",
+        "7 lines are missing here: what takes the log did not take it in time.",
+        "0",
+        "1",
+        "2",
+    ]
 
 
-def test_f79_the_end_does_not_wait_for_a_target_that_hangs(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f79_the_end_does_not_wait_for_a_target_that_hangs(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log_output, "FLUSH_TIMEOUT", 0.01)
     output = LogOutput(target)
     target.gate.clear()
@@ -87,7 +96,9 @@ def test_f79_the_end_does_not_wait_for_a_target_that_hangs(target: Target, monke
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
-def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_missing(target: Target, number: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_missing(
+    target: Target, number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     output = LogOutput(target)
     log = logger_of(output)
     target.error = OSError(number, os.strerror(number))
@@ -98,11 +109,17 @@ def test_f79_a_target_that_fails_raises_nowhere_and_the_next_line_says_what_is_m
     log.info("written")
     log.info("also written")
     output.flush()
-    assert target.lines == [f"2 lines are missing here: {os.strerror(number)}.", "written", "also written"]
+    assert target.lines == [
+        f"2 lines are missing here: {os.strerror(number)}.",
+        "written",
+        "also written",
+    ]
     assert capfd.readouterr().err == ""
 
 
-def test_the_thread_that_writes_ends_when_there_is_nothing_to_write(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_that_writes_ends_when_there_is_nothing_to_write(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log_output, "LINGER", 0)
     output = LogOutput(target)
     log = logger_of(output)
@@ -140,21 +157,27 @@ def test_f79_a_log_file_that_is_renamed_is_made_again(file: LogFile, path: Path)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_f79_a_log_file_that_is_removed_with_its_directory_is_made_again(file: LogFile, path: Path) -> None:
+def test_f79_a_log_file_that_is_removed_with_its_directory_is_made_again(
+    file: LogFile, path: Path
+) -> None:
     file.write(b"one\n")
     shutil.rmtree(path.parent)
     file.write(b"two\n")
     assert path.read_text() == "two\n"
 
 
-def test_f79_a_log_file_that_is_truncated_goes_on_at_its_beginning(file: LogFile, path: Path) -> None:
+def test_f79_a_log_file_that_is_truncated_goes_on_at_its_beginning(
+    file: LogFile, path: Path
+) -> None:
     file.write(b"one\n")
     os.truncate(path, 0)
     file.write(b"two\n")
     assert path.read_text() == "two\n"
 
 
-def test_f79_where_the_file_can_not_be_made_again_the_one_before_is_written_on(file: LogFile, path: Path) -> None:
+def test_f79_where_the_file_can_not_be_made_again_the_one_before_is_written_on(
+    file: LogFile, path: Path
+) -> None:
     other = path.with_name("other")
     path.rename(other)
     path.mkdir()
@@ -177,7 +200,8 @@ def test_f79_a_log_file_is_bounded_with_one_before_it(path: Path) -> None:
 
 
 def test_f79_standard_error_follows_a_log_file_that_it_leads_to(path: Path) -> None:
-    """As in an engine that the dashboard started: what a crash says must not go into a file that was rotated away."""
+    """As in an engine that the dashboard started: what a crash says must not go into a file that
+    was rotated away."""
     path.parent.mkdir()
     code = (
         "import os, sys; from pathlib import Path; from entrepot.server.log_output import LogFile\n"
@@ -185,13 +209,17 @@ def test_f79_standard_error_follows_a_log_file_that_it_leads_to(path: Path) -> N
         "print('on standard output'); sys.exit('on standard error')"
     )
     with path.open("ab") as output:
-        subprocess.run([sys.executable, "-c", code], stdout=output, stderr=output, check=False, cwd=CHECKOUT)
+        subprocess.run(
+            [sys.executable, "-c", code], stdout=output, stderr=output, check=False, cwd=CHECKOUT
+        )
     assert set(path.read_text().splitlines()) == {"line", "on standard output", "on standard error"}
     assert path.with_name("old").read_text() == ""
 
 
 def test_a_log_file_that_can_not_be_opened_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=rf"The log {tmp_path} can't be written: Is a directory\..*--log-file"):
+    with pytest.raises(
+        EngineError, match=rf"The log {tmp_path} can't be written: Is a directory\..*--log-file"
+    ):
         run.set_up_logging("plain", tmp_path)
 
 
@@ -201,9 +229,15 @@ def test_f79_logrotate_rotates_it(file: LogFile, path: Path, tmp_path: Path, way
     path.parent.chmod(0o700)
     file.write(b"one\n")
     configuration = tmp_path / "logrotate.conf"
-    configuration.write_text(f"{path} {{\n  rotate 2\n  {'create 0600' if way == 'create' else way}\n}}\n")
+    configuration.write_text(
+        f"{path} {{\n  rotate 2\n  {'create 0600' if way == 'create' else way}\n}}\n"
+    )
     configuration.chmod(0o600)
-    subprocess.run([logrotate, "--force", "--state", tmp_path / "state", configuration], check=True, capture_output=True)
+    subprocess.run(
+        [logrotate, "--force", "--state", tmp_path / "state", configuration],
+        check=True,
+        capture_output=True,
+    )
     file.write(b"two\n")
     assert (path.read_text(), path.with_name("engine.log.1").read_text()) == ("two\n", "one\n")
 
@@ -236,10 +270,18 @@ os.write(int(sys.argv[1]), b"goes on")
 
 
 @pytest.mark.parametrize("make", [closed_pipe, closed_terminal])
-def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_status(make: Callable[[], int]) -> None:
+def test_f79_a_standard_error_that_is_gone_stops_nothing_and_leaves_the_exit_status(
+    make: Callable[[], int],
+) -> None:
     descriptor = make()
     reading, writing = os.pipe()
-    done = subprocess.run([sys.executable, "-c", CODE, str(writing)], stderr=descriptor, pass_fds=[writing], check=False, cwd=CHECKOUT)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(writing)],
+        stderr=descriptor,
+        pass_fds=[writing],
+        check=False,
+        cwd=CHECKOUT,
+    )
     os.close(descriptor)
     os.close(writing)
     assert (done.returncode, os.read(reading, 100)) == (0, b"goes on")
@@ -250,7 +292,9 @@ def test_f79_a_standard_error_that_another_program_made_non_blocking_takes_all_l
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     code = CODE.replace("range(100)", "range(40)").replace('"%d"', '"%d" + "x" * 4000')
-    process = subprocess.Popen([sys.executable, "-c", code, "1"], stdout=subprocess.DEVNULL, stderr=writing, cwd=CHECKOUT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "1"], stdout=subprocess.DEVNULL, stderr=writing, cwd=CHECKOUT
+    )
     os.close(writing)
     with os.fdopen(reading, "rb") as taken:
         lines = taken.read().splitlines()

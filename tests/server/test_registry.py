@@ -45,10 +45,16 @@ async def pull_all(registry: httpx.AsyncClient, image: StandInImage, platform: s
 
 async def test_the_version_check_is_answered(registry: httpx.AsyncClient) -> None:
     response = await registry.get("/v2/")
-    assert (response.status_code, response.json(), response.headers["docker-distribution-api-version"]) == (200, {}, "registry/2.0")
+    assert (
+        response.status_code,
+        response.json(),
+        response.headers["docker-distribution-api-version"],
+    ) == (200, {}, "registry/2.0")
 
 
-async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_source(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_source(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
@@ -58,7 +64,9 @@ async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_sour
     assert len(source.requests) == asked
 
 
-async def test_only_the_platform_that_was_asked_for_is_fetched(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_only_the_platform_that_was_asked_for_is_fetched(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
@@ -68,7 +76,9 @@ async def test_only_the_platform_that_was_asked_for_is_fetched(registry: httpx.A
     assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (AMD64,)
 
 
-async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[5_000, 6_000, 7_000])
     wanted = image.platforms[AMD64]
     await registry.get("/v2/library/nginx/manifests/1.27")
@@ -83,11 +93,15 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(regis
         "example-library",
         f"{LOGIN_SERVER}/library/nginx",
     )
-    assert {Digest.parse(layer.digest) for layer in pull.layers} == {blob.digest for blob in wanted.blobs}
+    assert {Digest.parse(layer.digest) for layer in pull.layers} == {
+        blob.digest for blob in wanted.blobs
+    }
     assert all(engine.blobs.size(blob.digest) == blob.size for blob in wanted.blobs)
 
 
-async def test_looking_costs_no_layers(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_looking_costs_no_layers(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     wanted = image.platforms[AMD64]
     await registry.head("/v2/library/nginx/manifests/1.27")
@@ -99,7 +113,9 @@ async def test_looking_costs_no_layers(registry: httpx.AsyncClient, engine: Engi
     assert source.count("GET", "/blobs/") == 1
 
 
-async def test_a_head_on_an_uncached_tag_fetches_no_body(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_head_on_an_uncached_tag_fetches_no_body(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.head("/v2/library/nginx/manifests/1.27")
     assert response.status_code == 200
@@ -109,17 +125,23 @@ async def test_a_head_on_an_uncached_tag_fetches_no_body(registry: httpx.AsyncCl
     assert source.count("GET", "/manifests/") == 0
 
 
-async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.head("/v2/library/nginx/manifests/1.27")
     await registry.get(f"/v2/library/nginx/manifests/{image.digest}")
     await source.stop()
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["1.27"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == [
+        "1.27"
+    ]
 
 
-async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     layer = image.platforms[AMD64].layers[0]
     response = await registry.head(f"/v2/library/nginx/blobs/{layer.digest}")
@@ -135,10 +157,14 @@ async def test_within_the_freshness_a_tag_asks_nothing_and_after_it_one_head(
     await registry.get("/v2/library/nginx/manifests/1.27")
     asked = len(source.requests)
     clock.now += engine.settings.freshness - 1
-    assert (await registry.get("/v2/library/nginx/manifests/1.27")).headers["entrepot-origin"] == "cache"
+    assert (await registry.get("/v2/library/nginx/manifests/1.27")).headers[
+        "entrepot-origin"
+    ] == "cache"
     assert len(source.requests) == asked
     clock.now += 2
-    answers = await asyncio.gather(*(registry.get("/v2/library/nginx/manifests/1.27") for _ in range(20)))
+    answers = await asyncio.gather(
+        *(registry.get("/v2/library/nginx/manifests/1.27") for _ in range(20))
+    )
     assert {answer.status_code for answer in answers} == {200}
     assert [request.method for request in source.requests[asked:]] == ["HEAD"]
 
@@ -149,15 +175,24 @@ async def test_a_moved_tag_is_seen_after_the_freshness_and_its_old_digest_stays(
     old = source.add_image("library/nginx", "latest", layers=[b"old"])
     await registry.get("/v2/library/nginx/manifests/latest")
     new = source.add_image("library/nginx", "latest", layers=[b"new"])
-    assert (await registry.get("/v2/library/nginx/manifests/latest")).content == old.manifest.content
+    assert (
+        await registry.get("/v2/library/nginx/manifests/latest")
+    ).content == old.manifest.content
     clock.now += engine.settings.freshness
     response = await registry.get("/v2/library/nginx/manifests/latest")
-    assert (response.content, response.headers["entrepot-origin"]) == (new.manifest.content, "upstream")
+    assert (response.content, response.headers["entrepot-origin"]) == (
+        new.manifest.content,
+        "upstream",
+    )
     await source.stop()
-    assert (await registry.get(f"/v2/library/nginx/manifests/{old.digest}")).content == old.manifest.content
+    assert (
+        await registry.get(f"/v2/library/nginx/manifests/{old.digest}")
+    ).content == old.manifest.content
 
 
-async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
     source.remove_tag("library/nginx", "1.27")
@@ -169,7 +204,9 @@ async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(regis
     assert tag.gone
 
 
-async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
     await source.stop()
@@ -189,7 +226,9 @@ async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(regi
         ("Ça va…", b'299 - "?a va..."'),
     ],
 )
-def test_a_warning_is_as_the_distribution_specification_wants_it(text: str, expected: bytes) -> None:
+def test_a_warning_is_as_the_distribution_specification_wants_it(
+    text: str, expected: bytes
+) -> None:
     """``299 -`` without a date, at most 4,096 bytes, and what oras and regctl show whole."""
     assert _warning(text) == expected
 
@@ -198,31 +237,48 @@ def test_a_long_warning_is_cut() -> None:
     assert len(_warning("\\…" * 10_000)) < 4096
 
 
-async def test_a_cold_range_is_answered_from_one_fetch(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_cold_range_is_answered_from_one_fetch(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[400_000])
     layer = image.platforms[AMD64].layers[0]
     path = f"/v2/library/nginx/blobs/{layer.digest}"
     step = layer.size // 8 + 1
     ranges = [(start, min(start + step, layer.size)) for start in range(0, layer.size, step)]
-    answers = await asyncio.gather(*(registry.get(path, headers={"Range": f"bytes={start}-{end - 1}"}) for start, end in ranges))
+    answers = await asyncio.gather(
+        *(
+            registry.get(path, headers={"Range": f"bytes={start}-{end - 1}"})
+            for start, end in ranges
+        )
+    )
     assert [answer.status_code for answer in answers] == [206] * 8
-    assert [answer.headers["content-range"] for answer in answers] == [f"bytes {start}-{end - 1}/{layer.size}" for start, end in ranges]
+    assert [answer.headers["content-range"] for answer in answers] == [
+        f"bytes {start}-{end - 1}/{layer.size}" for start, end in ranges
+    ]
     assert b"".join(answer.content for answer in answers) == layer.content
     if (fill := engine.fills.any(layer.digest)) is not None:
         await fill.wait()
     assert source.count("GET", str(layer.digest)) == 1
     warm = await registry.get(path, headers={"Range": "bytes=-100"})
-    assert (warm.status_code, warm.content, warm.headers["entrepot-origin"]) == (206, layer.content[-100:], "cache")
+    assert (warm.status_code, warm.content, warm.headers["entrepot-origin"]) == (
+        206,
+        layer.content[-100:],
+        "cache",
+    )
 
 
-async def test_a_range_for_other_content_gets_the_whole_blob(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_range_for_other_content_gets_the_whole_blob(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms[AMD64].layers[0]
     path = f"/v2/library/nginx/blobs/{layer.digest}"
     response = await registry.get(path, headers={"Range": "bytes=0-1", "If-Range": '"another"'})
     assert (response.status_code, response.content) == (200, layer.content)
 
 
-async def test_a_client_that_has_it_already_is_told_so(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_client_that_has_it_already_is_told_so(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     path = "/v2/library/nginx/manifests/1.27"
     etag = (await registry.get(path)).headers["etag"]
@@ -231,23 +287,38 @@ async def test_a_client_that_has_it_already_is_told_so(registry: httpx.AsyncClie
     assert response.headers["docker-content-digest"] == str(image.digest)
 
 
-async def test_a_client_that_knows_no_indexes_gets_the_image_of_a_tag(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_client_that_knows_no_indexes_gets_the_image_of_a_tag(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
-    response = await registry.get("/v2/library/nginx/manifests/1.27", headers={"Accept": OCI_MANIFEST})
+    response = await registry.get(
+        "/v2/library/nginx/manifests/1.27", headers={"Accept": OCI_MANIFEST}
+    )
     assert response.content == image.platforms[AMD64].manifest.content
-    refused = await registry.get("/v2/library/nginx/manifests/1.27", headers={"Accept": DOCKER_MANIFEST})
+    refused = await registry.get(
+        "/v2/library/nginx/manifests/1.27", headers={"Accept": DOCKER_MANIFEST}
+    )
     assert error_of(refused)[:2] == (404, "MANIFEST_UNKNOWN")
-    by_digest = await registry.get(f"/v2/library/nginx/manifests/{image.digest}", headers={"Accept": DOCKER_MANIFEST})
+    by_digest = await registry.get(
+        f"/v2/library/nginx/manifests/{image.digest}", headers={"Accept": DOCKER_MANIFEST}
+    )
     assert by_digest.content == image.manifest.content
 
 
-async def test_several_accept_headers_are_one_list(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_several_accept_headers_are_one_list(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
-    response = await registry.get("/v2/library/nginx/manifests/1.27", headers=[("Accept", DOCKER_MANIFEST), ("Accept", OCI_INDEX)])
+    response = await registry.get(
+        "/v2/library/nginx/manifests/1.27",
+        headers=[("Accept", DOCKER_MANIFEST), ("Accept", OCI_INDEX)],
+    )
     assert response.content == image.manifest.content
 
 
-async def test_wrong_bytes_are_never_kept(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_wrong_bytes_are_never_kept(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     layer = source.add_image("library/nginx", "1.27", layers=[300_000]).platforms[AMD64].layers[0]
     source.fault(str(layer.digest), FlipByte(1000), method="GET")
     response = await registry.get(f"/v2/library/nginx/blobs/{layer.digest}")
@@ -257,22 +328,31 @@ async def test_wrong_bytes_are_never_kept(registry: httpx.AsyncClient, engine: E
     assert (await registry.get(f"/v2/library/nginx/blobs/{layer.digest}")).content == layer.content
 
 
-async def test_a_web_page_in_place_of_a_manifest_is_a_bad_gateway(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_web_page_in_place_of_a_manifest_is_a_bad_gateway(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     source.fault("/manifests/", Html())
     assert error_of(await registry.get("/v2/library/nginx/manifests/1.27"))[0] == 502
 
 
-async def test_what_the_source_does_not_have_is_unknown(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_what_the_source_does_not_have_is_unknown(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     status, code, message = error_of(await registry.get("/v2/library/nginx/manifests/9"))
     assert (status, code) == (404, "MANIFEST_UNKNOWN")
     assert "example-library" in message
     digest = Digest.of(b"nothing")
-    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{digest}"))[:2] == (404, "BLOB_UNKNOWN")
+    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{digest}"))[:2] == (
+        404,
+        "BLOB_UNKNOWN",
+    )
 
 
-async def test_a_failure_is_remembered_for_seconds_only(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_a_failure_is_remembered_for_seconds_only(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     await registry.get("/v2/library/nginx/manifests/1.27")
     asked = len(source.requests)
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).status_code == 404
@@ -282,26 +362,40 @@ async def test_a_failure_is_remembered_for_seconds_only(registry: httpx.AsyncCli
     assert (await registry.get("/v2/library/nginx/manifests/1.27")).status_code == 200
 
 
-@pytest.mark.parametrize(("status", "expected"), [(500, (502, "UNKNOWN")), (429, (429, "TOOMANYREQUESTS")), (401, (404, "MANIFEST_UNKNOWN"))])
-async def test_the_source_answers_for_its_own_failures(registry: httpx.AsyncClient, source: StandIn, status: int, expected: tuple[int, str]) -> None:
-    source.fault("/manifests/", Status(status, headers={"Retry-After": "7"} if status == 429 else {}))
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(500, (502, "UNKNOWN")), (429, (429, "TOOMANYREQUESTS")), (401, (404, "MANIFEST_UNKNOWN"))],
+)
+async def test_the_source_answers_for_its_own_failures(
+    registry: httpx.AsyncClient, source: StandIn, status: int, expected: tuple[int, str]
+) -> None:
+    source.fault(
+        "/manifests/", Status(status, headers={"Retry-After": "7"} if status == 429 else {})
+    )
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert error_of(response)[:2] == expected
     # A little more than the source said, at random, so that not all clients come back at once.
     assert int(response.headers.get("retry-after", 0)) in (range(7, 13) if status == 429 else {0})
 
 
-async def test_a_digest_alone_opens_nothing(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_digest_alone_opens_nothing(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     private = source.add_image("private/app", "1")
     await engine.create_rule(RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*"))
     await pull_all(registry, private)
     await pulls_end(engine)
     layer = private.platforms[AMD64].layers[0]
-    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (404, "BLOB_UNKNOWN")
+    assert error_of(await registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))[:2] == (
+        404,
+        "BLOB_UNKNOWN",
+    )
     assert (await registry.get(f"/v2/library/nginx/manifests/{private.digest}")).status_code == 404
 
 
-async def test_without_a_rule_nothing_is_asked(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_without_a_rule_nothing_is_asked(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for path in ("manifests/1", f"blobs/{Digest.of(b'')}", "tags/list"):
         status, code, message = error_of(await registry.get(f"/v2/other/thing/{path}"))
         assert (status, code) == (404, "NAME_UNKNOWN")
@@ -309,7 +403,9 @@ async def test_without_a_rule_nothing_is_asked(registry: httpx.AsyncClient, sour
     assert source.requests == []
 
 
-async def test_what_a_deleted_rule_had_cached_stays_pullable(registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_what_a_deleted_rule_had_cached_stays_pullable(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
@@ -318,10 +414,15 @@ async def test_what_a_deleted_rule_had_cached_stays_pullable(registry: httpx.Asy
     asked = len(source.requests)
     await pull_all(registry, image)
     assert len(source.requests) == asked
-    assert error_of(await registry.get("/v2/library/nginx/manifests/9"))[:2] == (404, "MANIFEST_UNKNOWN")
+    assert error_of(await registry.get("/v2/library/nginx/manifests/9"))[:2] == (
+        404,
+        "MANIFEST_UNKNOWN",
+    )
 
 
-async def test_a_deleted_repository_is_gone_and_fills_again(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_deleted_repository_is_gone_and_fills_again(
+    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
@@ -330,7 +431,9 @@ async def test_a_deleted_repository_is_gone_and_fills_again(registry: httpx.Asyn
     await pull_all(registry, image)
 
 
-async def test_tags_come_from_the_source_page_by_page(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_tags_come_from_the_source_page_by_page(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
     first = await registry.get("/v2/library/nginx/tags/list?n=2")
@@ -340,7 +443,9 @@ async def test_tags_come_from_the_source_page_by_page(registry: httpx.AsyncClien
     assert "next" not in second.links
 
 
-async def test_without_the_source_the_cached_tags_are_listed(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_without_the_source_the_cached_tags_are_listed(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
     await registry.get("/v2/library/nginx/manifests/2")
@@ -348,16 +453,22 @@ async def test_without_the_source_the_cached_tags_are_listed(registry: httpx.Asy
     assert (await registry.get("/v2/library/nginx/tags/list")).json()["tags"] == ["2"]
 
 
-async def test_the_catalog_lists_cached_repositories_page_by_page(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_the_catalog_lists_cached_repositories_page_by_page(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     for name in ("a", "b", "c"):
         source.add_image(f"library/{name}", "1", layers=[10])
         await registry.get(f"/v2/library/{name}/manifests/1")
     first = await registry.get("/v2/_catalog?n=2")
     assert first.json() == {"repositories": ["library/a", "library/b"]}
-    assert (await registry.get(first.links["next"]["url"])).json() == {"repositories": ["library/c"]}
+    assert (await registry.get(first.links["next"]["url"])).json() == {
+        "repositories": ["library/c"]
+    }
 
 
-async def test_referrers_are_the_sources_or_an_empty_index(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_referrers_are_the_sources_or_an_empty_index(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.get(f"/v2/library/nginx/referrers/{image.digest}")
     assert response.headers["content-type"] == OCI_INDEX
@@ -391,30 +502,48 @@ async def test_a_push_is_refused_with_what_to_do(registry: httpx.AsyncClient, me
     ],
 )
 async def test_what_can_not_be_read_gets_its_own_error(
-    registry: httpx.AsyncClient, source: StandIn, path: str, headers: dict[str, str], expected: tuple[int, str]
+    registry: httpx.AsyncClient,
+    source: StandIn,
+    path: str,
+    headers: dict[str, str],
+    expected: tuple[int, str],
 ) -> None:
     assert error_of(await registry.get(path, headers=headers))[:2] == expected
     assert source.requests == []
 
 
-async def test_a_range_outside_a_blob_can_not_be_satisfied(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_range_outside_a_blob_can_not_be_satisfied(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms[AMD64].layers[0]
-    response = await registry.get(f"/v2/library/nginx/blobs/{layer.digest}", headers={"Range": f"bytes={layer.size}-"})
+    response = await registry.get(
+        f"/v2/library/nginx/blobs/{layer.digest}", headers={"Range": f"bytes={layer.size}-"}
+    )
     assert error_of(response)[0] == 416
     assert response.headers["content-range"] == f"bytes */{layer.size}"
 
 
-async def test_f70_nonsense_in_accept_is_no_preference(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f70_nonsense_in_accept_is_no_preference(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1.27")
-    response = await registry.get("/v2/library/nginx/manifests/1.27", headers={"Accept": "nonsense"})
+    response = await registry.get(
+        "/v2/library/nginx/manifests/1.27", headers={"Accept": "nonsense"}
+    )
     assert (response.status_code, response.content) == (200, image.manifest.content)
 
 
-async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     await registry.get("/v2/library/nginx/manifests/1")
     tags = await registry.get("/v2/library/nginx/tags/list?n=0")
-    assert (tags.status_code, tags.json(), tags.links) == (200, {"name": "library/nginx", "tags": []}, {})
+    assert (tags.status_code, tags.json(), tags.links) == (
+        200,
+        {"name": "library/nginx", "tags": []},
+        {},
+    )
     names = await registry.get("/v2/_catalog?n=0")
     assert (names.status_code, names.json(), names.links) == (200, {"repositories": []}, {})
     assert error_of(await registry.get("/v2/library/none/tags/list?n=0"))[0] == 404

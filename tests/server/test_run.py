@@ -37,12 +37,16 @@ async def listening_engine(engine: Engine) -> AsyncIterator[Engine]:
 
 @pytest.fixture
 async def client(listening_engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{listening_engine.address}", timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{listening_engine.address}", timeout=30
+    ) as client:
         yield client
 
 
 @asynccontextmanager
-async def connection(engine: Engine) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connection(
+    engine: Engine,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     host, _, port = engine.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -52,32 +56,56 @@ async def connection(engine: Engine) -> AsyncIterator[tuple[asyncio.StreamReader
         await writer.wait_closed()
 
 
-async def test_a_held_blob_goes_out_whole_and_in_ranges(client: httpx.AsyncClient, listening_engine: Engine, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)]).platforms["linux/amd64"].layers[0]
+async def test_a_held_blob_goes_out_whole_and_in_ranges(
+    client: httpx.AsyncClient, listening_engine: Engine, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     path = f"/v2/library/nginx/blobs/{layer.digest}"
     cold = await client.get(path)
     assert (cold.content, cold.headers["entrepot-origin"]) == (layer.content, "upstream")
     if (fill := listening_engine.fills.any(layer.digest)) is not None:
         await fill.wait()
     warm = await client.get(path)
-    assert (warm.content, warm.headers["entrepot-origin"], warm.headers["content-length"]) == (layer.content, "cache", str(layer.size))
+    assert (warm.content, warm.headers["entrepot-origin"], warm.headers["content-length"]) == (
+        layer.content,
+        "cache",
+        str(layer.size),
+    )
     part = await client.get(path, headers={"Range": "bytes=1000000-1999999"})
     assert (part.status_code, part.content) == (206, layer.content[1_000_000:2_000_000])
     assert listening_engine.served == 2 * layer.size + 1_000_000
 
 
-async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(client: httpx.AsyncClient, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)]).platforms["linux/amd64"].layers[0]
+async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
+    client: httpx.AsyncClient, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     source.fault(str(layer.digest), FlipByte(10), method="GET")
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get(f"/v2/library/nginx/blobs/{layer.digest}")
 
 
-async def test_a_client_that_leaves_is_noticed_while_the_source_is_silent(listening_engine: Engine, source: StandIn) -> None:
-    layer = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)]).platforms["linux/amd64"].layers[0]
+async def test_a_client_that_leaves_is_noticed_while_the_source_is_silent(
+    listening_engine: Engine, source: StandIn
+) -> None:
+    layer = (
+        source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     gate = source.hold(str(layer.digest), after_bytes=500_000, method="GET")
     async with connection(listening_engine) as (reader, writer):
-        writer.write(f"GET /v2/library/nginx/blobs/{layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(
+            f"GET /v2/library/nginx/blobs/{layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
         await reader.readuntil(b"\r\n\r\n")
         await gate.reached
         fill = listening_engine.fills.any(layer.digest)
@@ -119,12 +147,16 @@ async def test_a_port_in_use_is_one_sentence(directories: Directories, settings:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with Engine.open(directories, replace(settings, listen=address)) as engine:
-            with pytest.raises(EngineError, match=rf"can't listen on {address}: Address already in use.*--listen"):
+            with pytest.raises(
+                EngineError, match=rf"can't listen on {address}: Address already in use.*--listen"
+            ):
                 async with listening(engine):
                     pass
 
 
-async def test_an_address_of_another_machine_is_one_sentence(directories: Directories, settings: Settings) -> None:
+async def test_an_address_of_another_machine_is_one_sentence(
+    directories: Directories, settings: Settings
+) -> None:
     async with Engine.open(directories, replace(settings, listen="192.0.2.1:5000")) as engine:
         with pytest.raises(EngineError, match=r"can't listen on 192\.0\.2\.1:5000") as caught:
             async with listening(engine):
@@ -132,7 +164,9 @@ async def test_an_address_of_another_machine_is_one_sentence(directories: Direct
     assert caught.value.hint.startswith("No network interface of this machine has that address")
 
 
-async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(
+    directories: Directories, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(host: str, port: int) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -145,16 +179,23 @@ async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(directories: Dir
 
 
 async def test_ipv6_is_listened_on(directories: Directories, settings: Settings) -> None:
-    async with Engine.open(directories, replace(settings, listen="[::1]:0")) as engine, listening(engine):
+    async with (
+        Engine.open(directories, replace(settings, listen="[::1]:0")) as engine,
+        listening(engine),
+    ):
         assert engine.address.startswith("[::1]:")
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://{engine.address}/v2/")).status_code == 200
 
 
-async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(directories: Directories, settings: Settings) -> None:
+async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(
+    directories: Directories, settings: Settings
+) -> None:
     started = asyncio.Event()
     serving = asyncio.create_task(serve(directories, settings, ready=lambda _: started.set()))
-    await asyncio.wait({serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
     async with CacheClient.at(directories.socket) as client:
         await client.stop()
         await serving
@@ -163,31 +204,51 @@ async def test_asked_to_stop_it_ends_and_nobody_answers_any_more(directories: Di
     assert not directories.socket.exists()
 
 
-async def test_a_socket_that_a_killed_engine_left_is_no_obstacle(directories: Directories, settings: Settings) -> None:
+async def test_a_socket_that_a_killed_engine_left_is_no_obstacle(
+    directories: Directories, settings: Settings
+) -> None:
     directories.make()
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(directories.socket))
-    async with Engine.open(directories, settings) as engine, listening(engine), CacheClient.at(directories.socket) as client:
+    async with (
+        Engine.open(directories, settings) as engine,
+        listening(engine),
+        CacheClient.at(directories.socket) as client,
+    ):
         assert (await client.status()).rules == 0
 
 
-async def test_a_rule_made_over_the_socket_serves_clients_at_once(client: httpx.AsyncClient, listening_engine: Engine, source: StandIn) -> None:
+async def test_a_rule_made_over_the_socket_serves_clients_at_once(
+    client: httpx.AsyncClient, listening_engine: Engine, source: StandIn
+) -> None:
     source.add_image("team/app", "1")
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
-    await listening_engine.create_rule(RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await listening_engine.create_rule(
+        RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*")
+    )
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 200
 
 
 @pytest.mark.parametrize("sent", [0, 500_000], ids=["before the first byte", "in the middle"])
 async def test_answers_under_way_are_cut_when_the_grace_is_over(
-    sent: int, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sent: int,
+    engine: Engine,
+    source: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(run, "GRACE", 0.1)
-    layer = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)]).platforms["linux/amd64"].layers[0]
+    layer = (
+        source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
+        .platforms["linux/amd64"]
+        .layers[0]
+    )
     gate = source.hold(str(layer.digest), sent, method="GET")
     async with httpx.AsyncClient(timeout=30) as client:
         async with listening(engine):
-            asking = asyncio.create_task(client.get(f"http://{engine.address}/v2/library/nginx/blobs/{layer.digest}"))
+            asking = asyncio.create_task(
+                client.get(f"http://{engine.address}/v2/library/nginx/blobs/{layer.digest}")
+            )
             await gate.reached
         if sent:
             with pytest.raises(httpx.RemoteProtocolError):
@@ -197,7 +258,8 @@ async def test_answers_under_way_are_cut_when_the_grace_is_over(
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-# Clients that leave. S06, L11, F92, F93: codes of the security and load reviews and of the list of failures.
+# Clients that leave. S06, L11, F92, F93: codes of the security and load reviews and of the list of
+# failures.
 
 
 async def gone(engine: Engine) -> None:
@@ -207,7 +269,9 @@ async def gone(engine: Engine) -> None:
             await asyncio.sleep(0)
 
 
-async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_leave_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_leave_no_line(
+    listening_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.clear()
     for _ in range(5):
         writers = []
@@ -228,13 +292,23 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_line(
+    listening_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.clear()
     host, _, port = listening_engine.address.rpartition(":")
     for number in range(60):
         over_tcp = number % 2
-        path = f"/v2/nobody/x{number}/manifests/1" if over_tcp else f"/entrepot/v1/rules/nobody{number}/plan"
-        opened = asyncio.open_connection(host, int(port)) if over_tcp else asyncio.open_unix_connection(listening_engine.directories.socket)
+        path = (
+            f"/v2/nobody/x{number}/manifests/1"
+            if over_tcp
+            else f"/entrepot/v1/rules/nobody{number}/plan"
+        )
+        opened = (
+            asyncio.open_connection(host, int(port))
+            if over_tcp
+            else asyncio.open_unix_connection(listening_engine.directories.socket)
+        )
         _, writer = await opened
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 3)
         for _ in range(number % 7):
@@ -245,7 +319,9 @@ async def test_f93_clients_that_leave_while_their_answer_is_on_its_way_leave_no_
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line(listening_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line(
+    listening_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.clear()
     for _ in range(5):
         _, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
@@ -258,7 +334,9 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_a_body_that_does_not_come_is_a_408(listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_body_that_does_not_come_is_a_408(
+    listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server_module, "BODY_WAIT", 0.1)
     caplog.clear()
     reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
@@ -270,7 +348,9 @@ async def test_a_body_that_does_not_come_is_a_408(listening_engine: Engine, monk
 
 
 @pytest.mark.parametrize("what", ["blob", "part", "manifest", "tags", "referrers", "head"])
-async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(what: str, listening_engine: Engine, source: StandIn) -> None:
+async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(
+    what: str, listening_engine: Engine, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
     layer = image.platforms["linux/amd64"].layers[0]
     path, part, gate_at = {
@@ -286,7 +366,9 @@ async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(what: str
     answering = registry_answers(listening_engine)
     for _ in range(10):
         async with connection(listening_engine) as (_, writer):
-            writer.write(f"{method} /v2/library/nginx/{path} HTTP/1.1\r\nHost: x\r\n{part}\r\n".encode())
+            writer.write(
+                f"{method} /v2/library/nginx/{path} HTTP/1.1\r\nHost: x\r\n{part}\r\n".encode()
+            )
             await gate.reached
             async with asyncio.timeout(60):
                 while not answering():
@@ -299,5 +381,9 @@ async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(what: str
 
 def registry_answers(engine: Engine) -> Callable[[], int]:
     """How many requests the registry is answering now."""
-    [app] = [each for each in gc.get_objects() if isinstance(each, RegistryApp) and each._engine is engine]
+    [app] = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, RegistryApp) and each._engine is engine
+    ]
     return lambda: len(app._answering)

@@ -30,7 +30,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
-async def test_f79_in_a_terminal_these_signals_end_the_engine(terminal: None, number: signal.Signals) -> None:
+async def test_f79_in_a_terminal_these_signals_end_the_engine(
+    terminal: None, number: signal.Signals
+) -> None:
     async with answer_signals(asyncio.Event()) as asked, asyncio.timeout(60):
         os.kill(os.getpid(), number)
         await asked.stopping.wait()
@@ -40,14 +42,19 @@ async def test_f79_in_a_terminal_these_signals_end_the_engine(terminal: None, nu
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-async def test_f79_in_a_service_these_signals_change_nothing_and_say_so(no_terminal: None, number: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f79_in_a_service_these_signals_change_nothing_and_say_so(
+    no_terminal: None, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     async with answer_signals(asyncio.Event()) as asked, asyncio.timeout(60):
         os.kill(os.getpid(), number)
         while not caplog.messages:
             await asyncio.sleep(0)
         assert not asked.stopping.is_set()
-    assert "settings.toml and certificates are read at the start only: restart the engine for them." in caplog.text
+    assert (
+        "settings.toml and certificates are read at the start only: restart the engine for them."
+        in caplog.text
+    )
 
 
 async def test_f79_hangup_that_is_ignored_at_the_start_stays_ignored(terminal: None) -> None:
@@ -84,7 +91,9 @@ class Left:
         self.happened.set()
 
 
-def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_f79_an_end_that_takes_too_long_is_cut_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     left, said = Left(), []
     deadline = Deadline(0, leave=left)
     deadline.reason = lambda: "The disk of /data has not answered for 30 s."
@@ -117,4 +126,9 @@ def test_f79_before_its_end_has_begun_an_engine_has_all_the_time() -> None:
 def test_a_process_in_a_session_of_its_own_has_no_terminal() -> None:
     """setsid(2)."""
     code = "import sys; from entrepot.server.ending import has_terminal; sys.exit(has_terminal())"
-    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, start_new_session=True, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=CHECKOUT, start_new_session=True, check=False
+        ).returncode
+        == 0
+    )

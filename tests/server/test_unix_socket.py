@@ -38,7 +38,9 @@ def test_the_socket_is_private_and_goes_with_its_owner(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_lock_that_its_last_owner_removes_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_its_last_owner_removes_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock, flock = path.with_name(f"{path.name}.lock"), fcntl.flock
 
     def removed_meanwhile(descriptor: int, operation: int) -> None:
@@ -47,7 +49,11 @@ def test_a_lock_that_its_last_owner_removes_is_made_anew(path: Path, monkeypatch
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
-    with owned_socket(path), pytest.raises(EngineError, match="Another engine answers"), owned_socket(path):
+    with (
+        owned_socket(path),
+        pytest.raises(EngineError, match="Another engine answers"),
+        owned_socket(path),
+    ):
         pass
 
 
@@ -85,7 +91,9 @@ def test_only_the_socket_that_was_bound_is_removed(path: Path) -> None:
     assert path.read_text() == "of another engine"
 
 
-def test_without_locks_the_socket_that_answers_is_proof_enough(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_the_socket_that_answers_is_proof_enough(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -96,13 +104,17 @@ def test_without_locks_the_socket_that_answers_is_proof_enough(path: Path, monke
             pass
 
 
-async def test_a_second_engine_leaves_the_first_one_its_socket(tmp_path: Path, settings: Settings) -> None:
+async def test_a_second_engine_leaves_the_first_one_its_socket(
+    tmp_path: Path, settings: Settings
+) -> None:
     """S22: two engines with data of their own and one runtime directory."""
     first = Directories.under(tmp_path / "first")
     second = replace(Directories.under(tmp_path / "second"), runtime=first.runtime)
     started = asyncio.Event()
     serving = asyncio.create_task(serve(first, settings, ready=lambda _: started.set()))
-    await asyncio.wait({serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
     with pytest.raises(EngineError, match="Another engine answers on the management socket"):
         await serve(second, settings)
     async with CacheClient.at(first.socket) as client:
@@ -118,15 +130,21 @@ def wide_umask() -> Iterator[None]:
     os.umask(before)
 
 
-async def test_what_an_engine_writes_is_for_its_user_only(directories: Directories, settings: Settings, wide_umask: None) -> None:
+async def test_what_an_engine_writes_is_for_its_user_only(
+    directories: Directories, settings: Settings, wide_umask: None
+) -> None:
     """S30: a data directory that is there already, open to everybody, as systemd makes it."""
     directories.data.mkdir(parents=True, mode=0o755)
     started = asyncio.Event()
     serving = asyncio.create_task(serve(directories, settings, ready=lambda _: started.set()))
-    await asyncio.wait({serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
     files = [each for each in directories.data.rglob("*") if each.is_file()]
     assert directories.catalog in files
-    assert {each.name: stat.S_IMODE(each.stat().st_mode) & 0o077 for each in files} == {each.name: 0 for each in files}
+    assert {each.name: stat.S_IMODE(each.stat().st_mode) & 0o077 for each in files} == {
+        each.name: 0 for each in files
+    }
     async with CacheClient.at(directories.socket) as client:
         await client.stop()
     await serving
@@ -172,8 +190,12 @@ def replace_by_a_dead_socket(path: Path) -> None:
         dead.bind(str(path))
 
 
-@pytest.mark.parametrize("lose", [remove_socket, remove_directory, remove_parent, replace_by_a_dead_socket])
-def test_f68_a_socket_that_is_gone_is_bound_again_in_a_private_directory(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "lose", [remove_socket, remove_directory, remove_parent, replace_by_a_dead_socket]
+)
+def test_f68_a_socket_that_is_gone_is_bound_again_in_a_private_directory(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
     path = tmp_path / "run" / "entrepot" / "entrepot.sock"
     path.parent.mkdir(parents=True, mode=0o700)
     with owned_socket(path) as owned:
@@ -183,7 +205,10 @@ def test_f68_a_socket_that_is_gone_is_bound_again_in_a_private_directory(tmp_pat
         assert renewed is not None
         assert owned.is_in_place()
         assert reached(path, renewed)
-        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
+        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (
+            0o600,
+            0o700,
+        )
         # Whose it is, is locked as before.
         with pytest.raises(EngineError, match="Another engine answers"), owned_socket(path):
             pass
@@ -218,7 +243,10 @@ def test_f68_the_socket_of_another_engine_is_left_to_it_until_it_ends(tmp_path: 
         path.parent.mkdir(mode=0o700)
         with owned_socket(path) as other:
             other.listener.listen()
-            with pytest.raises(EngineError, match=f"Another engine answers on the management socket .*, with pid {os.getpid()}"):
+            with pytest.raises(
+                EngineError,
+                match=f"Another engine answers on the management socket .*, with pid {os.getpid()}",
+            ):
                 owned.ensure()
             assert other.is_in_place()
         assert owned.ensure() is not None
@@ -229,7 +257,10 @@ def test_f68_a_file_that_is_no_socket_is_left_and_named(path: Path) -> None:
     with owned_socket(path) as owned:
         path.unlink()
         path.write_text("of somebody")
-        with pytest.raises(EngineError, match=r"In the place of the management socket .* is a file that is no socket\. Move it away"):
+        with pytest.raises(
+            EngineError,
+            match=r"In the place of the management socket .* is a file that is no socket\. Move it away",
+        ):
             owned.ensure()
         path.unlink()
         path.mkdir()
@@ -247,7 +278,9 @@ def test_f68_a_file_that_is_no_socket_is_left_at_the_start(path: Path) -> None:
     assert not path.with_name(f"{path.name}.lock").exists()
 
 
-def test_f68_a_directory_that_can_not_be_made_again_is_named_and_tried_again(tmp_path: Path) -> None:
+def test_f68_a_directory_that_can_not_be_made_again_is_named_and_tried_again(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "run" / "entrepot" / "entrepot.sock"
     path.parent.mkdir(parents=True)
     with owned_socket(path) as owned:
@@ -290,11 +323,16 @@ async def test_f68_an_engine_whose_socket_is_gone_binds_it_again_and_keeps_its_c
         async with CacheClient.at(engine.directories.socket) as after:
             assert (await after.status()).rules == 1
         assert (await before.status()).rules == 1
-        assert event.message == f"The management socket {engine.directories.socket} was gone or replaced; it is there again."
+        assert (
+            event.message
+            == f"The management socket {engine.directories.socket} was gone or replaced; it is there again."
+        )
         await events.aclose()  # type: ignore[attr-defined]
 
 
-async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "SOCKET_WATCH", 0.0)
     path = engine.directories.socket
     async with answering(engine):
@@ -304,7 +342,9 @@ async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(e
             async with asyncio.timeout(60):
                 while (event := await anext(events)).kind != "socket-lost":
                     pass
-                assert f"In the place of the management socket {path} is a directory." in event.message
+                assert (
+                    f"In the place of the management socket {path} is a directory." in event.message
+                )
                 assert any("is a directory" in notice for notice in (await engine.status()).notices)
                 path.rmdir()
                 # Between the two there is no second one, however often it was tried.

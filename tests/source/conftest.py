@@ -61,8 +61,16 @@ async def opened(clock: Clock, pauses: Pauses) -> AsyncIterator[Callable[..., So
     async with AsyncExitStack() as stack:
         made: list[Sources] = []
 
-        def make(*, transport: httpx.AsyncBaseTransport | None = None, **settings: object) -> Sources:
-            sources = Sources(Settings(**settings), transport=transport, pause=pauses, clock=clock, wall_clock=clock)  # type: ignore[arg-type]
+        def make(
+            *, transport: httpx.AsyncBaseTransport | None = None, **settings: object
+        ) -> Sources:
+            sources = Sources(
+                Settings(**settings),
+                transport=transport,
+                pause=pauses,
+                clock=clock,
+                wall_clock=clock,
+            )  # type: ignore[arg-type]
             stack.push_async_exit(sources)
             made.append(sources)
             return sources
@@ -91,5 +99,9 @@ def credential_set(monkeypatch: pytest.MonkeyPatch) -> CredentialSet:
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
     return CredentialSet(
-        "hub-login", "docker.io", SecretIdentifier.parse("env:SOURCE_USER"), SecretIdentifier.parse("env:SOURCE_PASSWORD"), datetime(2025, 1, 1, tzinfo=UTC)
+        "hub-login",
+        "docker.io",
+        SecretIdentifier.parse("env:SOURCE_USER"),
+        SecretIdentifier.parse("env:SOURCE_PASSWORD"),
+        datetime(2025, 1, 1, tzinfo=UTC),
     )

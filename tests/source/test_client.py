@@ -10,7 +10,15 @@ import pytest
 from entrepot.config.settings import MANIFEST_LIMIT
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.demo.images import DOCKER, OCI
-from entrepot.source.client import EMPTY_INDEX, MANIFEST_TYPES, BlobStream, SourceClient, Sources, TagPage, UpstreamState
+from entrepot.source.client import (
+    EMPTY_INDEX,
+    MANIFEST_TYPES,
+    BlobStream,
+    SourceClient,
+    Sources,
+    TagPage,
+    UpstreamState,
+)
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -48,7 +56,9 @@ async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
 # Manifests
 
 
-async def test_a_manifest_is_asked_for_in_all_four_media_types(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_is_asked_for_in_all_four_media_types(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     await client.head_manifest(NGINX, LATEST)
     await client.manifest(NGINX, LATEST)
@@ -57,14 +67,22 @@ async def test_a_manifest_is_asked_for_in_all_four_media_types(client: SourceCli
 
 
 @pytest.mark.parametrize("media_types", [OCI, DOCKER])
-async def test_the_head_of_a_manifest_tells_digest_type_and_size(client: SourceClient, source: StandIn, media_types: object) -> None:
+async def test_the_head_of_a_manifest_tells_digest_type_and_size(
+    client: SourceClient, source: StandIn, media_types: object
+) -> None:
     image = source.add_image("library/nginx", "latest", media_types=media_types)  # type: ignore[arg-type]
     head = await client.head_manifest(NGINX, LATEST)
-    assert (head.digest, head.media_type, head.size) == (image.digest, image.manifest.media_type, image.manifest.size)
+    assert (head.digest, head.media_type, head.size) == (
+        image.digest,
+        image.manifest.media_type,
+        image.manifest.size,
+    )
     assert source.bytes_sent == 0
 
 
-async def test_a_head_without_a_digest_leaves_it_open(client: SourceClient, source: StandIn) -> None:
+async def test_a_head_without_a_digest_leaves_it_open(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
     source.fault("/manifests/", NoContentLength())
@@ -74,33 +92,52 @@ async def test_a_head_without_a_digest_leaves_it_open(client: SourceClient, sour
 
 @pytest.mark.parametrize(
     ("headers", "part"),
-    [({"Docker-Content-Digest": "sha256:short"}, "digest"), ({"Content-Length": "0"}, "size"), ({"Content-Type": "application/json"}, "media_type")],
+    [
+        ({"Docker-Content-Digest": "sha256:short"}, "digest"),
+        ({"Content-Length": "0"}, "size"),
+        ({"Content-Type": "application/json"}, "media_type"),
+    ],
 )
-async def test_what_a_head_says_wrong_is_left_open(client: SourceClient, source: StandIn, headers: dict[str, str], part: str) -> None:
+async def test_what_a_head_says_wrong_is_left_open(
+    client: SourceClient, source: StandIn, headers: dict[str, str], part: str
+) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(headers))
     assert getattr(await client.head_manifest(NGINX, LATEST), part) is None
 
 
 @pytest.mark.parametrize("status", [405, 501])
-async def test_a_source_that_knows_no_head_leaves_everything_open(client: SourceClient, source: StandIn, status: int) -> None:
+async def test_a_source_that_knows_no_head_leaves_everything_open(
+    client: SourceClient, source: StandIn, status: int
+) -> None:
     source.fault("/manifests/", Status(status))
     head = await client.head_manifest(NGINX, LATEST)
     assert (head.digest, head.media_type, head.size) == (None, None, None)
 
 
-async def test_a_head_by_digest_that_answers_another_digest_is_invalid(client: SourceClient, source: StandIn) -> None:
+async def test_a_head_by_digest_that_answers_another_digest_is_invalid(
+    client: SourceClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Docker-Content-Digest": str(ABSENT)}))
     with pytest.raises(SourceAnswerInvalid, match="another digest"):
         await client.head_manifest(NGINX, image.digest)
 
 
-async def test_the_bytes_of_a_manifest_are_kept_as_they_came(client: SourceClient, source: StandIn) -> None:
-    odd = Content.of(OCI.manifest, b'{ "mediaType" : "application/vnd.oci.image.manifest.v1+json",\n\t"schemaVersion":2, "layers":[ ] }\n\n')
+async def test_the_bytes_of_a_manifest_are_kept_as_they_came(
+    client: SourceClient, source: StandIn
+) -> None:
+    odd = Content.of(
+        OCI.manifest,
+        b'{ "mediaType" : "application/vnd.oci.image.manifest.v1+json",\n\t"schemaVersion":2, "layers":[ ] }\n\n',
+    )
     source.add_manifest("library/nginx", odd, "latest")
     fetched = await client.manifest(NGINX, LATEST)
-    assert (fetched.content, fetched.digest, fetched.media_type) == (odd.content, odd.digest, OCI.manifest)
+    assert (fetched.content, fetched.digest, fetched.media_type) == (
+        odd.content,
+        odd.digest,
+        OCI.manifest,
+    )
 
 
 async def test_a_manifest_is_fetched_by_digest(client: SourceClient, source: StandIn) -> None:
@@ -116,7 +153,9 @@ async def test_a_manifest_can_be_asked_for_by_sha512(client: SourceClient, sourc
     assert (await client.manifest(NGINX, digest)).digest == digest
 
 
-async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(
+    client: SourceClient, source: StandIn
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
     source.fault("/manifests/", NoContentLength())
@@ -124,23 +163,36 @@ async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(c
 
 
 @pytest.mark.parametrize("by_digest", [True, False])
-async def test_a_manifest_with_wrong_bytes_is_refused(client: SourceClient, source: StandIn, by_digest: bool) -> None:
+async def test_a_manifest_with_wrong_bytes_is_refused(
+    client: SourceClient, source: StandIn, by_digest: bool
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Fault())
     broken = image.manifest.content.replace(b"amd64", b"amd65")
-    source.fault("/manifests/", Status(200, {"Content-Type": OCI.index, "Docker-Content-Digest": str(image.digest)}, broken))
+    source.fault(
+        "/manifests/",
+        Status(
+            200, {"Content-Type": OCI.index, "Docker-Content-Digest": str(image.digest)}, broken
+        ),
+    )
     with pytest.raises(SourceAnswerInvalid, match=r"wrong bytes for docker\.io/library/nginx"):
         await client.manifest(NGINX, image.digest if by_digest else LATEST)
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain; charset=utf-8", "application/octet-stream"])
-async def test_a_manifest_sent_under_no_type_of_its_own_is_what_it_says_itself(client: SourceClient, source: StandIn, content_type: str) -> None:
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain; charset=utf-8", "application/octet-stream"]
+)
+async def test_a_manifest_sent_under_no_type_of_its_own_is_what_it_says_itself(
+    client: SourceClient, source: StandIn, content_type: str
+) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Content-Type": content_type}))
     assert (await client.manifest(NGINX, LATEST)).media_type == OCI.index
 
 
-async def test_parameters_of_a_media_type_are_left_out(client: SourceClient, source: StandIn) -> None:
+async def test_parameters_of_a_media_type_are_left_out(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Content-Type": f"{OCI.index}; charset=utf-8"}))
     assert (await client.manifest(NGINX, LATEST)).media_type == OCI.index
@@ -165,16 +217,26 @@ async def test_a_web_page_is_no_answer_of_a_registry(client: SourceClient, sourc
             pytest.fail("a page was taken for a blob")
 
 
-@pytest.mark.parametrize("body", [b"", b"<!DOCTYPE html><p>Welcome", b"null", b"[]", b'{"mediaType": 5}', b"\xff\xfe{}"])
-async def test_something_else_than_json_is_no_manifest(client: SourceClient, source: StandIn, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b"<!DOCTYPE html><p>Welcome", b"null", b"[]", b'{"mediaType": 5}', b"\xff\xfe{}"]
+)
+async def test_something_else_than_json_is_no_manifest(
+    client: SourceClient, source: StandIn, body: bytes
+) -> None:
     source.fault("/manifests/", Status(200, body=body))
     with pytest.raises(SourceAnswerInvalid, match="no manifest"):
         await client.manifest(NGINX, LATEST)
 
 
 @pytest.mark.parametrize("framing", [Fault(), NoContentLength()])
-async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(client: SourceClient, source: StandIn, framing: Fault) -> None:
-    source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * (8 * MANIFEST_LIMIT) + b'"}'), "latest")
+async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(
+    client: SourceClient, source: StandIn, framing: Fault
+) -> None:
+    source.add_manifest(
+        "library/nginx",
+        Content.of(OCI.manifest, b'{"a":"' + b"x" * (8 * MANIFEST_LIMIT) + b'"}'),
+        "latest",
+    )
     source.fault("/manifests/", framing)
     with pytest.raises(SourceAnswerInvalid, match="more than 4,194,304 bytes"):
         await client.manifest(NGINX, LATEST)
@@ -182,15 +244,25 @@ async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(client: Sourc
     assert source.bytes_sent < 6 * MANIFEST_LIMIT
 
 
-async def test_a_larger_manifest_is_read_where_the_settings_say_so(opened: Callable[..., Sources], source: StandIn) -> None:
+async def test_a_larger_manifest_is_read_where_the_settings_say_so(
+    opened: Callable[..., Sources], source: StandIn
+) -> None:
     """S10, S23: 4 MiB are what registries take, and a setting raises it."""
     client = opened(manifest_limit=5 * 1024 * 1024).client(registry(source.url), None)
-    large = source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * MANIFEST_LIMIT + b'"}'), "latest")
+    large = source.add_manifest(
+        "library/nginx",
+        Content.of(OCI.manifest, b'{"a":"' + b"x" * MANIFEST_LIMIT + b'"}'),
+        "latest",
+    )
     assert (await client.manifest(NGINX, LATEST)).digest == large.digest
 
 
 async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source: StandIn) -> None:
-    large = source.add_manifest("library/nginx", Content.of(OCI.manifest, b'{"a":"' + b"x" * (4 * 1024 * 1024 - 8) + b'"}'), "latest")
+    large = source.add_manifest(
+        "library/nginx",
+        Content.of(OCI.manifest, b'{"a":"' + b"x" * (4 * 1024 * 1024 - 8) + b'"}'),
+        "latest",
+    )
     assert large.size == 4 * 1024 * 1024
     assert (await client.manifest(NGINX, LATEST)).digest == large.digest
 
@@ -199,11 +271,27 @@ async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source
     ("fault", "error", "text"),
     [
         (Status(404), SourceNotFound, r"docker\.io has no library/nginx:latest"),
-        (Status(401), SourceRefused, r"docker\.io refuses docker\.io/library/nginx:latest without credentials"),
-        (Status(403), SourceRefused, r"docker\.io refuses docker\.io/library/nginx:latest without credentials"),
+        (
+            Status(401),
+            SourceRefused,
+            r"docker\.io refuses docker\.io/library/nginx:latest without credentials",
+        ),
+        (
+            Status(403),
+            SourceRefused,
+            r"docker\.io refuses docker\.io/library/nginx:latest without credentials",
+        ),
         (Status(429), SourceOverAllowance, r"Too many requests to docker\.io"),
-        (Status(500), SourceFailed, r"docker\.io fails with status 500 for docker\.io/library/nginx:latest"),
-        (Status(418), SourceAnswerInvalid, r"docker\.io answers docker\.io/library/nginx:latest with status 418"),
+        (
+            Status(500),
+            SourceFailed,
+            r"docker\.io fails with status 500 for docker\.io/library/nginx:latest",
+        ),
+        (
+            Status(418),
+            SourceAnswerInvalid,
+            r"docker\.io answers docker\.io/library/nginx:latest with status 418",
+        ),
         (Status(304), SourceAnswerInvalid, "status 304"),
         (Status(204), SourceAnswerInvalid, "status 204"),
     ],
@@ -221,18 +309,27 @@ async def test_each_refusal_of_a_source_says_what_and_whose_fault(
 async def test_what_the_source_itself_says_is_told(client: SourceClient, source: StandIn) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"requested access\\u001b[31m to the resource\\nis denied"}]}'
     source.fault("/manifests/", Status(403, body=body))
-    with pytest.raises(SourceRefused, match=r"\(DENIED requested access\\x1b\[31m to the resource is denied\)"):
+    with pytest.raises(
+        SourceRefused, match=r"\(DENIED requested access\\x1b\[31m to the resource is denied\)"
+    ):
         await client.manifest(NGINX, LATEST)
 
 
-@pytest.mark.parametrize("body", [b"", b"no JSON", b'{"errors": []}', b'{"errors": "x"}', b'{"errors":[{"code": 5}]}', b"\xff"])
-async def test_an_error_in_a_form_of_its_own_is_still_an_error(client: SourceClient, source: StandIn, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no JSON", b'{"errors": []}', b'{"errors": "x"}', b'{"errors":[{"code": 5}]}', b"\xff"],
+)
+async def test_an_error_in_a_form_of_its_own_is_still_an_error(
+    client: SourceClient, source: StandIn, body: bytes
+) -> None:
     source.fault("/manifests/", Status(404, body=body))
     with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx:latest\."):
         await client.manifest(NGINX, LATEST)
 
 
-async def test_a_place_that_is_no_registry_can_not_be_signed_in_at(client: SourceClient, source: StandIn) -> None:
+async def test_a_place_that_is_no_registry_can_not_be_signed_in_at(
+    client: SourceClient, source: StandIn
+) -> None:
     source.fault("/v2/", Status(404))
     with pytest.raises(SourceAnswerInvalid, match="it has no /v2/"):
         await client.check_sign_in()
@@ -250,27 +347,38 @@ async def test_tags_come_in_pages(client: SourceClient, source: StandIn) -> None
     assert await client.tags(NGINX, n=2, last="d") == TagPage(("e",), None)
 
 
-async def test_a_page_that_the_source_cuts_shorter_goes_on(client: SourceClient, source: StandIn) -> None:
+async def test_a_page_that_the_source_cuts_shorter_goes_on(
+    client: SourceClient, source: StandIn
+) -> None:
     for tag in ("a", "b", "c"):
         source.add_image("library/nginx", tag, layers=[])
     source.tags_page = 2
     assert await client.tags(NGINX, n=None, last=None) == TagPage(("a", "b"), "b")
 
 
-async def test_no_more_than_a_thousand_tags_are_asked_for(client: SourceClient, source: StandIn) -> None:
+async def test_no_more_than_a_thousand_tags_are_asked_for(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_image("library/nginx", "a", layers=[])
     await client.tags(NGINX, n=10_000, last="0 &=?")
     assert source.requests[0].query == {"n": ["1000"], "last": ["0 &=?"]}
 
 
-async def test_a_source_that_knows_no_pages_is_cut_into_pages(client: SourceClient, source: StandIn) -> None:
-    source.fault("/tags/", Status(200, body=json.dumps({"name": "library/nginx", "tags": ["z", "a", "m"]}).encode()))
+async def test_a_source_that_knows_no_pages_is_cut_into_pages(
+    client: SourceClient, source: StandIn
+) -> None:
+    source.fault(
+        "/tags/",
+        Status(200, body=json.dumps({"name": "library/nginx", "tags": ["z", "a", "m"]}).encode()),
+    )
     assert await client.tags(NGINX, n=2, last=None) == TagPage(("z", "a"), "a")
     assert await client.tags(NGINX, n=2, last="a") == TagPage(("m",), None)
     assert await client.tags(NGINX, n=0, last=None) == TagPage((), None)
 
 
-async def test_a_repository_without_tags_has_an_empty_list(client: SourceClient, source: StandIn) -> None:
+async def test_a_repository_without_tags_has_an_empty_list(
+    client: SourceClient, source: StandIn
+) -> None:
     source.fault("/tags/", Status(200, body=b'{"name":"library/nginx","tags":null}'))
     assert await client.tags(NGINX, n=None, last=None) == TagPage((), None)
 
@@ -287,14 +395,19 @@ async def test_a_repository_without_tags_has_an_empty_list(client: SourceClient,
         ("nonsense", None),
     ],
 )
-async def test_where_the_next_page_begins_is_read_from_the_link(client: SourceClient, source: StandIn, link: str, following: str | None) -> None:
+async def test_where_the_next_page_begins_is_read_from_the_link(
+    client: SourceClient, source: StandIn, link: str, following: str | None
+) -> None:
     source.fault("/tags/", Status(200, {"Link": link}, b'{"tags":["a"]}'))
     assert await client.tags(NGINX, n=1, last=None) == TagPage(("a",), following)
 
 
 @pytest.mark.parametrize("unit", ["<>;", "<a>;b,", "<", "rel=next;"])
-async def test_the_largest_links_that_pass_take_no_time(client: SourceClient, source: StandIn, unit: str) -> None:
-    """S05: 100 headers of 8,190 bytes, which the client's parser lets through, held the event loop for 68 s."""
+async def test_the_largest_links_that_pass_take_no_time(
+    client: SourceClient, source: StandIn, unit: str
+) -> None:
+    """S05: 100 headers of 8,190 bytes, which the client's parser lets through, held the event loop
+    for 68 s."""
     source.add_image("library/nginx", "a", layers=[])
     source.fault("/tags/", Headers(add=(("Link", (unit * 8_190)[:8_100]),) * 100))
     begun = time.thread_time()
@@ -303,13 +416,17 @@ async def test_the_largest_links_that_pass_take_no_time(client: SourceClient, so
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}'])
-async def test_something_else_than_a_list_of_tags_is_refused(client: SourceClient, source: StandIn, body: bytes) -> None:
+async def test_something_else_than_a_list_of_tags_is_refused(
+    client: SourceClient, source: StandIn, body: bytes
+) -> None:
     source.fault("/tags/", Status(200, body=body))
     with pytest.raises(SourceAnswerInvalid, match="no list"):
         await client.tags(NGINX, n=None, last=None)
 
 
-async def test_the_tags_of_a_repository_that_is_not_there_are_not_found(client: SourceClient) -> None:
+async def test_the_tags_of_a_repository_that_is_not_there_are_not_found(
+    client: SourceClient,
+) -> None:
     with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx \(tags\)"):
         await client.tags(NGINX, n=None, last=None)
 
@@ -319,10 +436,14 @@ async def test_the_tags_of_a_repository_that_is_not_there_are_not_found(client: 
 
 async def test_referrers_are_listed(client: SourceClient, source: StandIn) -> None:
     image = source.add_image("library/nginx", "latest")
-    signature = Content.of(OCI.manifest, b'{"schemaVersion":2,"artifactType":"application/vnd.dev.sigstore"}')
+    signature = Content.of(
+        OCI.manifest, b'{"schemaVersion":2,"artifactType":"application/vnd.dev.sigstore"}'
+    )
     source.add_referrer("library/nginx", image.digest, signature, "application/vnd.dev.sigstore")
     listed = await client.referrers(NGINX, image.digest, None)
-    assert [each["digest"] for each in json.loads(listed.content)["manifests"]] == [str(signature.digest)]
+    assert [each["digest"] for each in json.loads(listed.content)["manifests"]] == [
+        str(signature.digest)
+    ]
     assert listed.media_type == OCI.index
     assert listed.digest.matches(listed.content)
     others = await client.referrers(NGINX, image.digest, "application/spdx+json")
@@ -331,23 +452,37 @@ async def test_referrers_are_listed(client: SourceClient, source: StandIn) -> No
 
 
 @pytest.mark.parametrize("status", [None, 400, 405, 501])
-async def test_without_a_referrers_api_the_fallback_tag_is_read(client: SourceClient, source: StandIn, status: int | None) -> None:
+async def test_without_a_referrers_api_the_fallback_tag_is_read(
+    client: SourceClient, source: StandIn, status: int | None
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.has_referrers = False
     if status is not None:
         source.fault("/referrers/", Status(status))
-    index = source.add_manifest("library/nginx", Content.of(OCI.index, b'{"schemaVersion":2,"manifests":[ ]}'), f"sha256-{image.digest.hex}")
+    index = source.add_manifest(
+        "library/nginx",
+        Content.of(OCI.index, b'{"schemaVersion":2,"manifests":[ ]}'),
+        f"sha256-{image.digest.hex}",
+    )
     assert (await client.referrers(NGINX, image.digest, None)).content == index.content
 
 
-async def test_without_any_referrers_the_index_is_empty(client: SourceClient, source: StandIn) -> None:
+async def test_without_any_referrers_the_index_is_empty(
+    client: SourceClient, source: StandIn
+) -> None:
     source.has_referrers = False
     listed = await client.referrers(NGINX, ABSENT, None)
     assert listed.content == EMPTY_INDEX
-    assert json.loads(listed.content) == {"schemaVersion": 2, "mediaType": OCI.index, "manifests": []}
+    assert json.loads(listed.content) == {
+        "schemaVersion": 2,
+        "mediaType": OCI.index,
+        "manifests": [],
+    }
 
 
-async def test_referrers_that_are_refused_are_not_taken_for_none(client: SourceClient, source: StandIn) -> None:
+async def test_referrers_that_are_refused_are_not_taken_for_none(
+    client: SourceClient, source: StandIn
+) -> None:
     source.fault("/referrers/", Status(403))
     with pytest.raises(SourceRefused):
         await client.referrers(NGINX, ABSENT, None)
@@ -356,15 +491,28 @@ async def test_referrers_that_are_refused_are_not_taken_for_none(client: SourceC
 # Allowance and state
 
 
-async def test_the_allowance_is_told_in_the_state(client: SourceClient, sources: Sources, source: StandIn) -> None:
+async def test_the_allowance_is_told_in_the_state(
+    client: SourceClient, sources: Sources, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     assert sources.state("docker.io") == UpstreamState()
-    source.fault("/manifests/", Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}))
+    source.fault(
+        "/manifests/",
+        Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}),
+    )
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(reachable=True, problem=None, allowance_remaining=76, allowance_limit=100, allowance_window=21_600)
+    assert sources.state("docker.io") == UpstreamState(
+        reachable=True,
+        problem=None,
+        allowance_remaining=76,
+        allowance_limit=100,
+        allowance_window=21_600,
+    )
 
 
-async def test_the_allowance_of_storage_behind_a_redirect_is_another(client: SourceClient, sources: Sources, source: StandIn) -> None:
+async def test_the_allowance_of_storage_behind_a_redirect_is_another(
+    client: SourceClient, sources: Sources, source: StandIn
+) -> None:
     async with StandIn() as storage:
         layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
         storage.files["/store/1"] = layer.content
@@ -375,7 +523,9 @@ async def test_the_allowance_of_storage_behind_a_redirect_is_another(client: Sou
     assert sources.state("docker.io").allowance_limit is None
 
 
-async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(client: SourceClient, sources: Sources, source: StandIn, clock: Clock) -> None:
+async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
+    client: SourceClient, sources: Sources, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Status(429, {"Retry-After": "60"}, times=1))
     with pytest.raises(SourceOverAllowance) as raised:
@@ -402,7 +552,9 @@ async def test_429_is_not_tried_again_by_itself(client: SourceClient, source: St
     assert len(source.requests) == 1
 
 
-async def test_the_state_tells_the_last_problem_until_it_is_over(client: SourceClient, sources: Sources, source: StandIn) -> None:
+async def test_the_state_tells_the_last_problem_until_it_is_over(
+    client: SourceClient, sources: Sources, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Status(500))
     with pytest.raises(SourceFailed):
@@ -431,7 +583,9 @@ async def test_the_state_tells_the_last_problem_until_it_is_over(client: SourceC
     assert sources.state("docker.io") == UpstreamState(reachable=True)
 
 
-async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(client: SourceClient, sources: Sources, source: StandIn) -> None:
+async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(
+    client: SourceClient, sources: Sources, source: StandIn
+) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     with pytest.raises(SourceNotFound):
         await client.head_manifest(NGINX, Tag("missing"))
@@ -443,7 +597,9 @@ async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(clie
     assert "broke off" in (sources.state("docker.io").problem or "")
 
 
-async def test_all_clients_of_a_login_server_share_its_connections(sources: Sources, source: StandIn) -> None:
+async def test_all_clients_of_a_login_server_share_its_connections(
+    sources: Sources, source: StandIn
+) -> None:
     source.add_image("library/nginx", "latest")
     for _ in range(3):
         await sources.client(registry(source.url), None).head_manifest(NGINX, LATEST)

@@ -1,4 +1,5 @@
-"""F85: bytes that were compressed on the way, and those that only have the label (quay PR 1310, moby 17595)."""
+"""F85: bytes that were compressed on the way, and those that only have the label (quay PR 1310,
+moby 17595)."""
 
 from __future__ import annotations
 
@@ -17,9 +18,25 @@ from hypothesis import strategies as st
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.client import SourceClient, Sources
-from entrepot.source.content_encoding import PIECE, Decoder, NotDecodable, coding_of, decode_document, document_coding, seems_encoded
+from entrepot.source.content_encoding import (
+    PIECE,
+    Decoder,
+    NotDecodable,
+    coding_of,
+    decode_document,
+    document_coding,
+    seems_encoded,
+)
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceMisread
-from tests.fakes import Compressed, DropAfter, FlipByte, Headers, NoContentLength, StandIn, TokenSignIn
+from tests.fakes import (
+    Compressed,
+    DropAfter,
+    FlipByte,
+    Headers,
+    NoContentLength,
+    StandIn,
+    TokenSignIn,
+)
 from tests.source.conftest import registry
 
 NGINX = Repository("library/nginx")
@@ -49,7 +66,11 @@ def tar(size: int = 200_000) -> bytes:
 
 def decoded(content: bytes, coding: str = "gzip", *, step: int = 1000) -> bytes:
     decoder = Decoder(coding)
-    pieces = [piece for start in range(0, len(content), step) for piece in decoder.feed(content[start : start + step])]
+    pieces = [
+        piece
+        for start in range(0, len(content), step)
+        for piece in decoder.feed(content[start : start + step])
+    ]
     decoder.close()
     assert max(map(len, pieces), default=0) <= PIECE
     return b"".join(pieces)
@@ -78,7 +99,18 @@ def test_several_members_and_padding_are_one_file() -> None:
     assert [decoded(content, step=step) for step in (1, 7, 10_000)] == [b"onetwo"] * 3
 
 
-@pytest.mark.parametrize("content", [b"", b"\x1f", b"{}", zipped(b"x" * 100)[:-1], zipped(b"x") + b"rest", b"\x1f\x8b\x08" + b"\xff" * 50], ids=of_bytes)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x1f",
+        b"{}",
+        zipped(b"x" * 100)[:-1],
+        zipped(b"x") + b"rest",
+        b"\x1f\x8b\x08" + b"\xff" * 50,
+    ],
+    ids=of_bytes,
+)
 def test_what_is_not_of_its_coding_is_told(content: bytes) -> None:
     with pytest.raises(NotDecodable):
         decoded(content)
@@ -95,7 +127,16 @@ def test_no_bytes_make_a_decoder_fail_otherwise(content: bytes, coding: str) -> 
 
 @pytest.mark.parametrize(
     ("header", "coding"),
-    [("gzip", "gzip"), ("GZIP", "gzip"), ("identity", None), ("", None), ("gzip, identity", "gzip"), ("br", "br"), ("gzip , br", "br"), (" , ", None)],
+    [
+        ("gzip", "gzip"),
+        ("GZIP", "gzip"),
+        ("identity", None),
+        ("", None),
+        ("gzip, identity", "gzip"),
+        ("br", "br"),
+        ("gzip , br", "br"),
+        (" , ", None),
+    ],
 )
 def test_the_outermost_coding_is_the_one_that_counts(header: str, coding: str | None) -> None:
     assert coding_of({"content-encoding": header}) == coding
@@ -123,7 +164,9 @@ DOCUMENT = b'{"schemaVersion":2}'
     ],
     ids=of_bytes,
 )
-def test_a_document_is_decoded_within_its_limit(content: bytes, coding: str | None, expected: bytes | None) -> None:
+def test_a_document_is_decoded_within_its_limit(
+    content: bytes, coding: str | None, expected: bytes | None
+) -> None:
     assert decode_document(content, document_coding(content, coding), 100) == expected
 
 
@@ -152,7 +195,9 @@ LAYER = zipped(tar())
     ],
     ids=of_bytes,
 )
-def test_whether_a_blob_was_compressed_on_the_way(body: bytes, coding: str, length: int | None, size: int | None, expected: bool) -> None:
+def test_whether_a_blob_was_compressed_on_the_way(
+    body: bytes, coding: str, length: int | None, size: int | None, expected: bool
+) -> None:
     assert seems_encoded(body[: 64 * 1024], coding, length=length, size=size) == expected
 
 
@@ -169,12 +214,17 @@ async def test_manifests_lists_and_tokens_are_decoded(sources: Sources) -> None:
                 manifest = await client.manifest(NGINX, reference)
                 assert (manifest.digest, manifest.content) == (image.digest, image.manifest.content)
             assert (await client.tags(NGINX, n=None, last=None)).tags == ("latest",)
-            assert json.loads((await client.referrers(NGINX, image.digest, None)).content)["manifests"] == []
+            assert (
+                json.loads((await client.referrers(NGINX, image.digest, None)).content)["manifests"]
+                == []
+            )
             head = await client.head_manifest(NGINX, LATEST)
             assert (head.digest, head.size) == (image.digest, None)
 
 
-async def test_a_manifest_with_the_label_alone_is_as_it_came(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_with_the_label_alone_is_as_it_came(
+    client: SourceClient, source: StandIn
+) -> None:
     image = source.add_image(str(NGINX), "latest")
     for coding in ("gzip", "br", "zstd", "x"):
         source.clear_faults()
@@ -182,7 +232,9 @@ async def test_a_manifest_with_the_label_alone_is_as_it_came(client: SourceClien
         assert (await client.manifest(NGINX, LATEST)).content == image.manifest.content
 
 
-async def test_a_manifest_that_is_large_when_decoded_is_refused(opened: Callable[..., Sources], source: StandIn) -> None:
+async def test_a_manifest_that_is_large_when_decoded_is_refused(
+    opened: Callable[..., Sources], source: StandIn
+) -> None:
     source.add_image(str(NGINX), "latest")
     source.fault("/manifests/", Compressed())
     source.files["/v2/library/nginx/manifests/latest"] = b'{"x":"' + b" " * 5_000_000 + b'"}'
@@ -193,24 +245,34 @@ async def test_a_manifest_that_is_large_when_decoded_is_refused(opened: Callable
 async def test_a_document_of_another_coding_says_so(client: SourceClient, source: StandIn) -> None:
     source.files["/v2/library/nginx/manifests/latest"] = b"\x8b\x02\x80abc"
     source.fault("/manifests/", Headers({"Content-Encoding": "br"}))
-    with pytest.raises(SourceAnswerInvalid, match=r"compressed \(br\), which Entrepot did not ask for and can't read") as refused:
+    with pytest.raises(
+        SourceAnswerInvalid,
+        match=r"compressed \(br\), which Entrepot did not ask for and can't read",
+    ) as refused:
         await client.manifest(NGINX, LATEST)
     assert "Turn off the compression of a proxy" in refused.value.hint
 
 
 @pytest.mark.parametrize("times", [2, 3])
-async def test_a_document_that_was_compressed_more_than_once_says_so(client: SourceClient, source: StandIn, times: int) -> None:
+async def test_a_document_that_was_compressed_more_than_once_says_so(
+    client: SourceClient, source: StandIn, times: int
+) -> None:
     """F85: it is no sign-in page."""
     content = b'{"schemaVersion": 2}'
     for _ in range(times):
         content = zipped(content)
     source.files["/v2/library/nginx/manifests/latest"] = content
     source.fault("/manifests/", Headers({"Content-Encoding": ", ".join(["gzip"] * times)}))
-    with pytest.raises(SourceAnswerInvalid, match=r"compressed \(gzip\), which Entrepot did not ask for and can't read"):
+    with pytest.raises(
+        SourceAnswerInvalid,
+        match=r"compressed \(gzip\), which Entrepot did not ask for and can't read",
+    ):
         await client.manifest(NGINX, LATEST)
 
 
-async def test_a_document_that_can_not_be_used_is_no_sign_in_page(client: SourceClient, source: StandIn) -> None:
+async def test_a_document_that_can_not_be_used_is_no_sign_in_page(
+    client: SourceClient, source: StandIn
+) -> None:
     """F82: whoever publishes it made it so, and no proxy."""
     source.files["/v2/library/nginx/manifests/latest"] = b'{"schemaVersion": 2, "mediaType": 7}'
     with pytest.raises(SourceAnswerInvalid, match="is no manifest") as refused:
@@ -221,21 +283,36 @@ async def test_a_document_that_can_not_be_used_is_no_sign_in_page(client: Source
 # Blobs
 
 
-async def read(client: SourceClient, blob: bytes, *, size: int | None = -1, offset: int = 0) -> bytes:
-    async with client.blob(NGINX, Digest.of(blob), size=len(blob) if size == -1 else size, offset=offset) as stream:
+async def read(
+    client: SourceClient, blob: bytes, *, size: int | None = -1, offset: int = 0
+) -> bytes:
+    async with client.blob(
+        NGINX, Digest.of(blob), size=len(blob) if size == -1 else size, offset=offset
+    ) as stream:
         received = b"".join([chunk async for chunk in stream])
         return bytes(stream.offset) + received
 
 
-@pytest.mark.parametrize("blob", [LAYER, DOCUMENT, tar(), RANDOM.randbytes(300_000), b"x"], ids=["layer", "config", "tar", "random", "short"])
-@pytest.mark.parametrize("fault", [Compressed(), Compressed("deflate"), Compressed(chunked=False)], ids=["gzip", "deflate", "length"])
-async def test_a_blob_that_was_compressed_on_the_way_is_decoded(client: SourceClient, source: StandIn, blob: bytes, fault: Compressed) -> None:
+@pytest.mark.parametrize(
+    "blob",
+    [LAYER, DOCUMENT, tar(), RANDOM.randbytes(300_000), b"x"],
+    ids=["layer", "config", "tar", "random", "short"],
+)
+@pytest.mark.parametrize(
+    "fault",
+    [Compressed(), Compressed("deflate"), Compressed(chunked=False)],
+    ids=["gzip", "deflate", "length"],
+)
+async def test_a_blob_that_was_compressed_on_the_way_is_decoded(
+    client: SourceClient, source: StandIn, blob: bytes, fault: Compressed
+) -> None:
     source.add_blob(str(NGINX), blob)
     source.fault("/blobs/", fault)
     try:
         assert await read(client, blob) == blob
     except SourceMisread:
-        # An archive that is stored without compression looks like a labelled layer, unless its length tells.
+        # An archive that is stored without compression looks like a labelled layer, unless its
+        # length tells.
         assert blob[257:262] == b"ustar"
         assert fault.chunked
         assert await read(client, blob) == blob
@@ -243,9 +320,17 @@ async def test_a_blob_that_was_compressed_on_the_way_is_decoded(client: SourceCl
         assert source.count("GET", "/blobs/") == 1
 
 
-@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "zstd", "deflate", "compress", "x-unknown"])
-@pytest.mark.parametrize("blob", [LAYER, DOCUMENT, tar(), b"\x28\xb5\x2f\xfd" + RANDOM.randbytes(1000)], ids=["layer", "config", "tar", "zstd"])
-async def test_a_label_is_no_compression(client: SourceClient, source: StandIn, blob: bytes, coding: str) -> None:
+@pytest.mark.parametrize(
+    "coding", ["gzip", "GZIP", "br", "zstd", "deflate", "compress", "x-unknown"]
+)
+@pytest.mark.parametrize(
+    "blob",
+    [LAYER, DOCUMENT, tar(), b"\x28\xb5\x2f\xfd" + RANDOM.randbytes(1000)],
+    ids=["layer", "config", "tar", "zstd"],
+)
+async def test_a_label_is_no_compression(
+    client: SourceClient, source: StandIn, blob: bytes, coding: str
+) -> None:
     source.add_blob(str(NGINX), blob)
     source.fault("/blobs/", Headers({"Content-Encoding": coding}))
     assert await read(client, blob) == blob
@@ -254,7 +339,9 @@ async def test_a_label_is_no_compression(client: SourceClient, source: StandIn, 
     assert source.count("GET", "/blobs/") == 2
 
 
-async def test_a_wrong_guess_is_corrected_by_the_next_attempt(client: SourceClient, source: StandIn) -> None:
+async def test_a_wrong_guess_is_corrected_by_the_next_attempt(
+    client: SourceClient, source: StandIn
+) -> None:
     """A gzip file of JSON that is a blob itself, labelled, without a length and without a size."""
     blob = zipped(DOCUMENT * 10)
     source.add_blob(str(NGINX), blob)
@@ -273,7 +360,9 @@ async def test_bytes_that_are_wrong_both_ways_say_so(client: SourceClient, sourc
     source.fault("/blobs/", Compressed())
     with pytest.raises(SourceMisread):
         await read(client, LAYER)
-    with pytest.raises(SourceAnswerInvalid, match="neither what came nor what can be made of it has its digest") as wrong:
+    with pytest.raises(
+        SourceAnswerInvalid, match="neither what came nor what can be made of it has its digest"
+    ) as wrong:
         await read(client, LAYER)
     assert not isinstance(wrong.value, SourceMisread)
     source.clear_faults()
@@ -283,7 +372,9 @@ async def test_bytes_that_are_wrong_both_ways_say_so(client: SourceClient, sourc
         await read(client, LAYER)
 
 
-async def test_what_grows_without_end_is_cut_at_the_size_of_the_blob(client: SourceClient, source: StandIn) -> None:
+async def test_what_grows_without_end_is_cut_at_the_size_of_the_blob(
+    client: SourceClient, source: StandIn
+) -> None:
     bomb = zipped(bytes(100_000_000))
     blob = DOCUMENT
     source.files[f"/v2/{NGINX}/blobs/{Digest.of(blob)}"] = bomb
@@ -292,7 +383,9 @@ async def test_what_grows_without_end_is_cut_at_the_size_of_the_blob(client: Sou
         await read(client, blob)
 
 
-async def test_a_decoded_blob_goes_on_where_it_broke_off(client: SourceClient, source: StandIn) -> None:
+async def test_a_decoded_blob_goes_on_where_it_broke_off(
+    client: SourceClient, source: StandIn
+) -> None:
     blob = LAYER
     source.add_blob(str(NGINX), blob)
     source.fault("/blobs/", Compressed())
@@ -310,26 +403,37 @@ async def test_a_decoded_blob_goes_on_where_it_broke_off(client: SourceClient, s
     assert received
     assert blob.startswith(received)
     # A range is not compressed by what stands in front: so is the rest.
-    assert bytes(received) + (await read(client, blob, offset=len(received)))[len(received) :] == blob
+    assert (
+        bytes(received) + (await read(client, blob, offset=len(received)))[len(received) :] == blob
+    )
 
 
-async def test_a_part_of_compressed_bytes_is_no_part_of_the_blob(client: SourceClient, source: StandIn) -> None:
+async def test_a_part_of_compressed_bytes_is_no_part_of_the_blob(
+    client: SourceClient, source: StandIn
+) -> None:
     blob = DOCUMENT * 100
     encoded = zipped(blob)
     source.files[f"/v2/{NGINX}/blobs/{Digest.of(blob)}"] = encoded
     source.fault("/blobs/", LABEL)
     assert await read(client, blob, offset=10) == blob
-    assert [request.headers.get("range") for request in source.asked("GET", "/blobs/")] == ["bytes=10-", None]
+    assert [request.headers.get("range") for request in source.asked("GET", "/blobs/")] == [
+        "bytes=10-",
+        None,
+    ]
 
 
-async def test_a_part_of_what_is_only_labelled_is_one_of_the_blob(client: SourceClient, source: StandIn) -> None:
+async def test_a_part_of_what_is_only_labelled_is_one_of_the_blob(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_blob(str(NGINX), LAYER)
     source.fault("/blobs/", LABEL)
     assert (await read(client, LAYER, offset=1000))[1000:] == LAYER[1000:]
     assert source.count("GET", "/blobs/") == 1
 
 
-async def test_the_length_of_compressed_bytes_is_not_the_size_of_a_blob(client: SourceClient, source: StandIn) -> None:
+async def test_the_length_of_compressed_bytes_is_not_the_size_of_a_blob(
+    client: SourceClient, source: StandIn
+) -> None:
     source.add_blob(str(NGINX), LAYER)
     source.fault("/blobs/", Compressed(chunked=False))
     assert await client.head_blob(NGINX, Digest.of(LAYER)) == len(LAYER)

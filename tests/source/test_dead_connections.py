@@ -1,4 +1,5 @@
-"""Connections that die without a word: every packet is dropped, as by a firewall that restarted and has forgotten them. On a network of our own."""
+"""Connections that die without a word: every packet is dropped, as by a firewall that restarted and
+has forgotten them. On a network of our own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from tests.programs import require_program
 
 NAMESPACE = f"entrepot-{os.getpid()}"
 # Of one run of the tests: two may go on at the same time.
-OURS, THEIRS = (f"10.213.{os.getpid() % 16_384 >> 6}.{(os.getpid() % 64 << 2) + host}" for host in (1, 2))
+OURS, THEIRS = (
+    f"10.213.{os.getpid() % 16_384 >> 6}.{(os.getpid() % 64 << 2) + host}" for host in (1, 2)
+)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -37,7 +40,9 @@ def other_machine() -> Iterator[None]:
     if os.geteuid():
         pytest.skip("a network can be made by root only")
     ours, theirs = f"e{os.getpid()}", f"f{os.getpid()}"
-    made = subprocess.run([ip_program, "netns", "add", NAMESPACE], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [ip_program, "netns", "add", NAMESPACE], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         pytest.skip(f"no network can be made here: {made.stderr.strip()}")
     try:
@@ -84,22 +89,35 @@ def _setns(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-async def test_f13_a_pooled_connection_that_died_is_noticed_long_before_the_read_time_out(other_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f13_a_pooled_connection_that_died_is_noticed_long_before_the_read_time_out(
+    other_machine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "DEAD_AFTER", 1)
     stopping, listening = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         serving = threads.submit(serve_in_namespace, stopping, listening)
         try:
             await asyncio.to_thread(listening.wait, 10)
-            sends = SourceTransport(ssl.create_default_context(), connections=1, reach=Reach(loopback=True))
-            # Without the socket's own watchfulness the read time-out would be all that ends the wait.
-            async with httpx.AsyncClient(transport=sends, base_url=f"http://{THEIRS}", timeout=httpx.Timeout(60, connect=60, pool=None)) as http:
+            sends = SourceTransport(
+                ssl.create_default_context(), connections=1, reach=Reach(loopback=True)
+            )
+            # Without the socket's own watchfulness the read time-out would be all that ends the
+            # wait.
+            async with httpx.AsyncClient(
+                transport=sends,
+                base_url=f"http://{THEIRS}",
+                timeout=httpx.Timeout(60, connect=60, pool=None),
+            ) as http:
                 assert (await http.get("/")).text == "ok"
-                await asyncio.to_thread(ip, "-n", NAMESPACE, "route", "add", "blackhole", f"{OURS}/32")
+                await asyncio.to_thread(
+                    ip, "-n", NAMESPACE, "route", "add", "blackhole", f"{OURS}/32"
+                )
                 async with asyncio.timeout(30):
                     with pytest.raises(httpx.TransportError):
                         await http.get("/")
-                await asyncio.to_thread(ip, "-n", NAMESPACE, "route", "del", "blackhole", f"{OURS}/32")
+                await asyncio.to_thread(
+                    ip, "-n", NAMESPACE, "route", "del", "blackhole", f"{OURS}/32"
+                )
                 assert (await http.get("/")).text == "ok"
         finally:
             stopping.set()

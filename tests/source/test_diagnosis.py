@@ -31,7 +31,12 @@ from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import Certificate, presented
 from entrepot.source.client import Sources
 from entrepot.source.diagnosis import Diagnosis, Place
-from entrepot.source.environment import ClockEvidence, clock_is, has_name_server, trust_store_problem
+from entrepot.source.environment import (
+    ClockEvidence,
+    clock_is,
+    has_name_server,
+    trust_store_problem,
+)
 from entrepot.source.errors import SourceError, SourceUnreachable
 from entrepot.source.proxies import Proxy, ProxyFailed
 from tests.authority import Authority
@@ -60,7 +65,9 @@ async def failure(sources: Sources, url: str) -> SourceError:
         await sources.client(registry(url), None).head_manifest(NGINX, LATEST)
     error = raised.value
     state = sources.state("docker.io")
-    assert (state.problem, state.advice, state.cause) == (error.what, error.hint, error.cause), "the same words"
+    assert (state.problem, state.advice, state.cause) == (error.what, error.hint, error.cause), (
+        "the same words"
+    )
     return error
 
 
@@ -70,12 +77,24 @@ async def failure(sources: Sources, url: str) -> SourceError:
 @pytest.mark.parametrize(
     ("server", "code", "what"),
     [
-        ({}, CauseCode.CERTIFICATE_UNTRUSTED, "this machine does not trust the issuer of its certificate, Example Root"),
-        ({"is_public": True}, CauseCode.CERTIFICATE_CHAIN_INCOMPLETE, "it sends its certificate without that of the issuer, Example Root"),
+        (
+            {},
+            CauseCode.CERTIFICATE_UNTRUSTED,
+            "this machine does not trust the issuer of its certificate, Example Root",
+        ),
+        (
+            {"is_public": True},
+            CauseCode.CERTIFICATE_CHAIN_INCOMPLETE,
+            "it sends its certificate without that of the issuer, Example Root",
+        ),
     ],
 )
 async def test_the_issuer_of_a_certificate_that_is_not_trusted_is_named(
-    opened: Callable[..., Sources], authority: Authority, server: dict[str, bool], code: CauseCode, what: str
+    opened: Callable[..., Sources],
+    authority: Authority,
+    server: dict[str, bool],
+    code: CauseCode,
+    what: str,
 ) -> None:
     async with StandIn(tls=authority.server(**server)) as source:  # type: ignore[arg-type]
         error = await failure(opened(), source.url)
@@ -83,27 +102,44 @@ async def test_the_issuer_of_a_certificate_that_is_not_trusted_is_named(
         assert not source.requests, "nothing was sent to it"
 
 
-async def test_an_intermediate_that_a_server_sends_completes_the_chain(opened: Callable[..., Sources], authority: Authority, tmp_path: Path) -> None:
+async def test_an_intermediate_that_a_server_sends_completes_the_chain(
+    opened: Callable[..., Sources], authority: Authority, tmp_path: Path
+) -> None:
     issuer = Authority(tmp_path, "Example Issuing", authority)
     async with StandIn(tls=issuer.server(is_public=True)) as source:
         source.add_image("library/nginx", "latest")
-        await opened(ca_file=authority.path).client(registry(source.url), None).head_manifest(NGINX, LATEST)
+        await (
+            opened(ca_file=authority.path)
+            .client(registry(source.url), None)
+            .head_manifest(NGINX, LATEST)
+        )
     async with StandIn(tls=issuer.server(is_public=True, chain=False)) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
     assert error.cause is CauseCode.CERTIFICATE_CHAIN_INCOMPLETE
     assert "without that of the issuer, Example Issuing" in error.what
 
 
-async def test_a_certificate_for_other_names_says_for_which(opened: Callable[..., Sources], authority: Authority) -> None:
-    async with StandIn(tls=authority.server(("one.example", "two.example", "three.example", "four.example"))) as source:
+async def test_a_certificate_for_other_names_says_for_which(
+    opened: Callable[..., Sources], authority: Authority
+) -> None:
+    async with StandIn(
+        tls=authority.server(("one.example", "two.example", "three.example", "four.example"))
+    ) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
     assert error.cause is CauseCode.CERTIFICATE_WRONG_NAME
-    assert "its certificate is only for one.example, two.example, three.example and 1 more." in error.what
+    assert (
+        "its certificate is only for one.example, two.example, three.example and 1 more."
+        in error.what
+    )
 
 
-async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_is_right(opened: Callable[..., Sources], authority: Authority) -> None:
+async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_is_right(
+    opened: Callable[..., Sources], authority: Authority
+) -> None:
     ended = datetime.now(UTC) - timedelta(days=40)
-    async with StandIn(tls=authority.server(begins=ended - timedelta(days=90), ends=ended)) as source:
+    async with StandIn(
+        tls=authority.server(begins=ended - timedelta(days=90), ends=ended)
+    ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(usegmt=True)}))
         error = await failure(opened(ca_file=authority.path), source.url)
     assert (error.cause, error.oci_status) == (CauseCode.CERTIFICATE_EXPIRED, 503)
@@ -125,7 +161,9 @@ async def test_the_advice_to_name_the_issuer_as_ca_file_holds_for_one_below_anot
 
 
 @pytest.mark.parametrize("old", ["version", "cipher"])
-async def test_a_source_with_old_tls_only_is_told_apart(opened: Callable[..., Sources], authority: Authority, old: str) -> None:
+async def test_a_source_with_old_tls_only_is_told_apart(
+    opened: Callable[..., Sources], authority: Authority, old: str
+) -> None:
     context = authority.server()
     if old == "version":
         with warnings.catch_warnings():
@@ -148,23 +186,32 @@ async def test_a_source_with_old_tls_only_is_told_apart(opened: Callable[..., So
         thread = threading.Thread(target=serve, args=(server,))
         thread.start()
         try:
-            error = await failure(opened(ca_file=authority.path), f"https://127.0.0.1:{server.getsockname()[1]}")
+            error = await failure(
+                opened(ca_file=authority.path), f"https://127.0.0.1:{server.getsockname()[1]}"
+            )
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
     assert (error.cause, "TLS 1.2" in error.hint) == (CauseCode.TLS_TOO_OLD, True)
 
 
-async def test_a_source_that_ends_the_connection_within_the_handshake_takes_connections(opened: Callable[..., Sources]) -> None:
+async def test_a_source_that_ends_the_connection_within_the_handshake_takes_connections(
+    opened: Callable[..., Sources],
+) -> None:
     async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
     async with await asyncio.start_server(leave, "127.0.0.1", 0) as server:
         error = await failure(opened(), f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert (error.cause, "before TLS is agreed on" in error.what) == (CauseCode.CONNECTION_ENDED, True)
+    assert (error.cause, "before TLS is agreed on" in error.what) == (
+        CauseCode.CONNECTION_ENDED,
+        True,
+    )
 
 
-async def test_plain_http_on_a_port_for_https_is_named_with_the_endpoint_that_would_do(opened: Callable[..., Sources]) -> None:
+async def test_plain_http_on_a_port_for_https_is_named_with_the_endpoint_that_would_do(
+    opened: Callable[..., Sources],
+) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # As nginx and Go's server do: what is no HTTP gets a 400 at once.
         begun = await reader.read(1)
@@ -180,8 +227,11 @@ async def test_plain_http_on_a_port_for_https_is_named_with_the_endpoint_that_wo
     assert f'endpoint = "http://{place}" below [upstreams."docker.io"]' in error.hint
 
 
-async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where credentials would leave the machine in clear, settings.toml takes no such endpoint without sign_in."""
+async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where credentials would leave the machine in clear, settings.toml takes no such endpoint
+    without sign_in."""
 
     async def yes(*_: object) -> bool:
         return True
@@ -194,11 +244,15 @@ async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
     assert cause.code == CauseCode.PLAIN_HTTP
     lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
     declared = tomllib.loads(lines)
-    upstream = DeclaredUpstream("registry.corp", None, SignIn(declared["sign_in"]), declared["endpoint"])
+    upstream = DeclaredUpstream(
+        "registry.corp", None, SignIn(declared["sign_in"]), declared["endpoint"]
+    )
     SourceRegistries([upstream])
 
 
-async def test_a_port_that_speaks_something_else_is_not_taken_for_http(opened: Callable[..., Sources]) -> None:
+async def test_a_port_that_speaks_something_else_is_not_taken_for_http(
+    opened: Callable[..., Sources],
+) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
         await writer.drain()
@@ -206,7 +260,10 @@ async def test_a_port_that_speaks_something_else_is_not_taken_for_http(opened: C
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
         error = await failure(opened(), f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert (error.cause, "no TLS connection comes about" in error.what) == (CauseCode.TLS_FAILED, True)
+    assert (error.cause, "no TLS connection comes about" in error.what) == (
+        CauseCode.TLS_FAILED,
+        True,
+    )
 
 
 # Whom this machine trusts
@@ -214,7 +271,11 @@ async def test_a_port_that_speaks_something_else_is_not_taken_for_http(opened: C
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
-    opened: Callable[..., Sources], authority: Authority, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    opened: Callable[..., Sources],
+    authority: Authority,
+    variable: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.setenv(each, str(tmp_path / "nowhere"))
@@ -237,10 +298,14 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
 
 
 def _paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPaths:
-    return ssl.DefaultVerifyPaths(cafile, capath, "SSL_CERT_FILE", "/nowhere", "SSL_CERT_DIR", "/nowhere")
+    return ssl.DefaultVerifyPaths(
+        cafile, capath, "SSL_CERT_FILE", "/nowhere", "SSL_CERT_DIR", "/nowhere"
+    )
 
 
-def test_a_machine_without_ca_certificates_is_told_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_ca_certificates_is_told_to_install_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: _paths(None, None))
     monkeypatch.setattr("entrepot.source.environment._STORES", ())
     for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -250,38 +315,62 @@ def test_a_machine_without_ca_certificates_is_told_to_install_them(monkeypatch: 
     assert "ca-certificates" in problem[1]
 
 
-def test_a_file_with_one_authority_is_a_trust_store(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_one_authority_is_a_trust_store(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     assert trust_store_problem() is None
 
 
-# The clock. OpenSSL judges by the system's clock, so the certificates are moved instead: to it, the same.
+# The clock. OpenSSL judges by the system's clock, so the certificates are moved instead: to it, the
+# same.
 
 
-async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(opened: Callable[..., Sources], authority: Authority, clock: Clock) -> None:
+async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(
+    opened: Callable[..., Sources], authority: Authority, clock: Clock
+) -> None:
     right = datetime.now(UTC) + timedelta(days=400)
-    async with StandIn(tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))) as source:
+    async with StandIn(
+        tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))
+    ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
         error = await failure(opened(ca_file=authority.path), source.url)
     assert error.cause is CauseCode.CLOCK_WRONG
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    assert error.what == f"This machine's clock is 400 days behind ({today}), so the certificate of docker.io (127.0.0.1) counts as not yet valid."
+    assert (
+        error.what
+        == f"This machine's clock is 400 days behind ({today}), so the certificate of docker.io (127.0.0.1) counts as not yet valid."
+    )
     assert "Set the clock of this machine" in error.hint
     assert at_fault(CauseCode.CLOCK_WRONG) is Fault.MACHINE
-    assert [(request.method, request.headers.get("authorization")) for request in source.requests] == [("HEAD", None)]
+    assert [
+        (request.method, request.headers.get("authorization")) for request in source.requests
+    ] == [("HEAD", None)]
 
 
-async def test_a_clock_that_is_ahead_is_at_fault_and_not_the_certificate(opened: Callable[..., Sources], authority: Authority, clock: Clock) -> None:
+async def test_a_clock_that_is_ahead_is_at_fault_and_not_the_certificate(
+    opened: Callable[..., Sources], authority: Authority, clock: Clock
+) -> None:
     right = datetime.now(UTC) - timedelta(days=400)
-    async with StandIn(tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))) as source:
+    async with StandIn(
+        tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))
+    ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
         error = await failure(opened(ca_file=authority.path), source.url)
-    assert (error.cause, "clock is 400 days ahead" in error.what, "counts as expired" in error.what) == (CauseCode.CLOCK_WRONG, True, True)
+    assert (
+        error.cause,
+        "clock is 400 days ahead" in error.what,
+        "counts as expired" in error.what,
+    ) == (CauseCode.CLOCK_WRONG, True, True)
 
 
-async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_at_least(opened: Callable[..., Sources], authority: Authority) -> None:
+async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_at_least(
+    opened: Callable[..., Sources], authority: Authority
+) -> None:
     begins = datetime.now(UTC) + timedelta(days=300, hours=1)
-    async with StandIn(tls=authority.server(begins=begins, ends=begins + timedelta(days=80))) as source:
+    async with StandIn(
+        tls=authority.server(begins=begins, ends=begins + timedelta(days=80))
+    ) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
     assert (error.cause, "300 days behind" in error.what) == (CauseCode.CLOCK_WRONG, True)
 
@@ -291,13 +380,21 @@ async def test_where_another_source_agrees_with_the_clock_a_certificate_of_the_f
 ) -> None:
     begins = datetime.now(UTC) + timedelta(days=300)
     sources = opened(ca_file=authority.path)
-    async with StandIn(tls=authority.server()) as other, StandIn(tls=authority.server(begins=begins, ends=begins + timedelta(days=80))) as source:
+    async with (
+        StandIn(tls=authority.server()) as other,
+        StandIn(tls=authority.server(begins=begins, ends=begins + timedelta(days=80))) as source,
+    ):
         other.fault("/v2/", Headers({"Date": formatdate(usegmt=True)}))
         other.add_image("library/nginx", "latest")
         await sources.client(registry(other.url, "quay.io"), None).head_manifest(NGINX, LATEST)
-        source.fault("/v2/", Headers({"Date": formatdate(begins.timestamp() + 86_400, usegmt=True)}))
+        source.fault(
+            "/v2/", Headers({"Date": formatdate(begins.timestamp() + 86_400, usegmt=True)})
+        )
         error = await failure(sources, source.url)
-    assert (error.cause, at_fault(CauseCode.CERTIFICATE_NOT_YET_VALID)) == (CauseCode.CERTIFICATE_NOT_YET_VALID, Fault.SOURCE)
+    assert (error.cause, at_fault(CauseCode.CERTIFICATE_NOT_YET_VALID)) == (
+        CauseCode.CERTIFICATE_NOT_YET_VALID,
+        Fault.SOURCE,
+    )
     assert f"its certificate is not valid before {begins:%Y-%m-%d}." in error.what
 
 
@@ -318,7 +415,9 @@ def test_spans_of_the_clock_evidence_are_monotonic() -> None:
 
 def test_an_answer_from_a_cache_on_the_way_says_nothing_of_the_clock() -> None:
     evidence = ClockEvidence(clock=Clock(), wall_clock=Clock(1_000_000.0))
-    evidence.note("quay.io", httpx.Headers({"Date": formatdate(900_000.0, usegmt=True), "Age": "7"}))
+    evidence.note(
+        "quay.io", httpx.Headers({"Date": formatdate(900_000.0, usegmt=True), "Age": "7"})
+    )
     assert evidence.ahead() is None
 
 
@@ -337,8 +436,14 @@ def test_the_sources_that_are_remembered_are_bounded() -> None:
 
 
 def test_a_clock_that_is_minutes_off_is_told_with_the_time() -> None:
-    assert clock_is(600, 1_780_000_000.0) == "This machine's clock is 10 min behind (2026-05-28 20:26 UTC)"
-    assert clock_is(-2.5 * 86_400, 1_780_000_000.0) == "This machine's clock is 2 days ahead (2026-05-28)"
+    assert (
+        clock_is(600, 1_780_000_000.0)
+        == "This machine's clock is 10 min behind (2026-05-28 20:26 UTC)"
+    )
+    assert (
+        clock_is(-2.5 * 86_400, 1_780_000_000.0)
+        == "This machine's clock is 2 days ahead (2026-05-28)"
+    )
 
 
 # The network of this machine
@@ -377,9 +482,13 @@ def release(): pass
 def elsewhere(sources: dict[str, str], *prefix: str, change: str = "") -> list[list[str]]:
     """How requests fail in a process of its own, begun with *prefix*."""
     program = f"{IN_A_MACHINE_OF_ITS_OWN}\n{change}\nasyncio.run(main())"
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
     command = [*prefix, sys.executable, "-c", program, json.dumps(sources)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=environment, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     results: list[list[str]] = json.loads(ended.stdout)
     return results
@@ -388,7 +497,9 @@ def elsewhere(sources: dict[str, str], *prefix: str, change: str = "") -> list[l
 def test_without_a_network_it_is_this_machine_that_has_none_whatever_source_is_asked() -> None:
     require_root("a network namespace")
     unshare = str(require_program("unshare"))
-    found = elsewhere({"docker.io": "https://registry-1.docker.io", "quay.io": "https://192.0.2.7"}, unshare, "-n")
+    found = elsewhere(
+        {"docker.io": "https://registry-1.docker.io", "quay.io": "https://192.0.2.7"}, unshare, "-n"
+    )
     assert len(found) == 2
     assert {tuple(each) for each in found} == {
         (
@@ -406,15 +517,26 @@ def test_without_a_name_server_it_is_this_machine_that_lacks_one(tmp_path: Path)
     empty.write_text("# nothing\noptions timeout:1 attempts:1\n")
     # A network of its own with a route that leads nowhere: no name server of the real one answers.
     setup = f'{mount} --bind {empty} /etc/resolv.conf && {ip} link set lo up && {ip} route add default dev lo && exec "$@"'
-    [found] = elsewhere({"quay.io": "https://registry.example.com"}, unshare, "-n", "-m", "sh", "-c", setup, "sh")
+    [found] = elsewhere(
+        {"quay.io": "https://registry.example.com"}, unshare, "-n", "-m", "sh", "-c", setup, "sh"
+    )
     assert found[0] == "name-server-missing"
     assert found[1] == "This machine has no name server: /etc/resolv.conf names none."
 
 
 @pytest.mark.parametrize(
-    ("text", "has"), [("", False), ("# nameserver 1.1.1.1\n", False), ("nameserver\n", False), ("search x\nnameserver 9.9.9.9\n", True), (None, False)]
+    ("text", "has"),
+    [
+        ("", False),
+        ("# nameserver 1.1.1.1\n", False),
+        ("nameserver\n", False),
+        ("search x\nnameserver 9.9.9.9\n", True),
+        (None, False),
+    ],
 )
-def test_a_name_server_is_looked_for_in_resolv_conf(tmp_path: Path, text: str | None, has: bool) -> None:
+def test_a_name_server_is_looked_for_in_resolv_conf(
+    tmp_path: Path, text: str | None, has: bool
+) -> None:
     path = tmp_path / "resolv.conf"
     if text is not None:
         path.write_text(text)
@@ -434,7 +556,10 @@ def release():
     for each in held: os.close(each)
 """
     [found] = elsewhere({"quay.io": "http://127.0.0.1:9"}, change=change)
-    assert found[:2] == ["open-files", "The engine has as many files open as it may (64), so no source can be reached."]
+    assert found[:2] == [
+        "open-files",
+        "The engine has as many files open as it may (64), so no source can be reached.",
+    ]
     assert "LimitNOFILE=65536" in found[2]
 
 
@@ -446,7 +571,9 @@ def test_out_of_local_ports_it_is_this_machine_that_has_none() -> None:
 server = socket.create_server(("127.0.0.1", 50001))
 taken = socket.create_connection(("127.0.0.1", 50001))
 """
-    [found] = elsewhere({"quay.io": "http://127.0.0.1:50001"}, unshare, "-n", "sh", "-c", setup, "sh", change=change)
+    [found] = elsewhere(
+        {"quay.io": "http://127.0.0.1:50001"}, unshare, "-n", "sh", "-c", setup, "sh", change=change
+    )
     assert found[0] == "ports"
 
 
@@ -454,7 +581,9 @@ def test_a_source_of_ipv6_only_on_a_machine_without_it() -> None:
     require_root("a network namespace")
     unshare, ip = (str(require_program(each)) for each in ("unshare", "ip"))
     setup = f'{ip} link set lo up && {ip} route add default dev lo && exec "$@"'
-    [found] = elsewhere({"quay.io": "https://[2001:db8::7]"}, unshare, "-n", "sh", "-c", setup, "sh")
+    [found] = elsewhere(
+        {"quay.io": "https://[2001:db8::7]"}, unshare, "-n", "sh", "-c", setup, "sh"
+    )
     assert (found[0], "this machine has no route for these" in found[1]) == ("no-ipv6", True)
 
 
@@ -468,7 +597,11 @@ async def proxy_that_answers(head: bytes) -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
         page = b"" if asked.startswith(b"HEAD") else b"<html>no</html>"
-        writer.write(head + b"\r\nContent-Type: text/html\r\nContent-Length: 15\r\nConnection: close\r\n\r\n" + page)
+        writer.write(
+            head
+            + b"\r\nContent-Type: text/html\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
+            + page
+        )
         await writer.drain()
         writer.close()
 
@@ -479,25 +612,49 @@ async def proxy_that_answers(head: bytes) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("head", "code", "what", "hint"),
     [
-        (b"HTTP/1.1 407 No", CauseCode.PROXY_SIGN_IN, "wants a user name and a password (status 407)", "HTTPS_PROXY: http://USER:PASSWORD@{place}"),
-        (b"HTTP/1.1 403 No", CauseCode.PROXY_FORBIDS, "forbids registry.example (status 403)", "or put registry.example into NO_PROXY"),
-        (b"HTTP/1.1 502 No", CauseCode.PROXY_FAILS, "does not connect to registry.example (status 502)", "the proxy's own log"),
+        (
+            b"HTTP/1.1 407 No",
+            CauseCode.PROXY_SIGN_IN,
+            "wants a user name and a password (status 407)",
+            "HTTPS_PROXY: http://USER:PASSWORD@{place}",
+        ),
+        (
+            b"HTTP/1.1 403 No",
+            CauseCode.PROXY_FORBIDS,
+            "forbids registry.example (status 403)",
+            "or put registry.example into NO_PROXY",
+        ),
+        (
+            b"HTTP/1.1 502 No",
+            CauseCode.PROXY_FAILS,
+            "does not connect to registry.example (status 502)",
+            "the proxy's own log",
+        ),
     ],
 )
 async def test_a_proxy_that_refuses_is_named_and_not_the_source(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, head: bytes, code: CauseCode, what: str, hint: str
+    opened: Callable[..., Sources],
+    monkeypatch: pytest.MonkeyPatch,
+    head: bytes,
+    code: CauseCode,
+    what: str,
+    hint: str,
 ) -> None:
     async with proxy_that_answers(head) as place:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{place}")
         monkeypatch.delenv("https_proxy", raising=False)
         error = await failure(opened(), "https://registry.example")
     assert error.cause is code
-    assert error.what.startswith(f"The proxy {place} (the engine's HTTPS_PROXY) {what}, so docker.io can't be reached")
+    assert error.what.startswith(
+        f"The proxy {place} (the engine's HTTPS_PROXY) {what}, so docker.io can't be reached"
+    )
     assert hint.format(place=place) in error.hint
     assert at_fault(code) is Fault.NETWORK
 
 
-async def test_a_proxy_that_does_not_accept_a_password_says_so_without_it(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_does_not_accept_a_password_says_so_without_it(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
         monkeypatch.setenv("https_proxy", f"http://ann:hunter2@{place}")
         error = await failure(opened(), "https://registry.example")
@@ -506,39 +663,61 @@ async def test_a_proxy_that_does_not_accept_a_password_says_so_without_it(opened
     assert "hunter2" not in error.message
 
 
-async def test_a_source_over_http_behind_a_proxy_that_wants_a_sign_in(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_over_http_behind_a_proxy_that_wants_a_sign_in(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with proxy_that_answers(b"HTTP/1.1 407 No") as place:
         monkeypatch.setenv("http_proxy", f"http://{place}")
         error = await failure(opened(), "http://registry.example")
-    assert (error.cause, "(the engine's http_proxy) wants a user name" in error.what) == (CauseCode.PROXY_SIGN_IN, True)
+    assert (error.cause, "(the engine's http_proxy) wants a user name" in error.what) == (
+        CauseCode.PROXY_SIGN_IN,
+        True,
+    )
 
 
-async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_takes_no_connections_is_named_and_not_the_source(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("https_proxy", f"http://{place}")
     error = await failure(opened(), "https://registry.example")
     assert error.cause is CauseCode.PROXY_UNREACHABLE
-    assert error.what == f"The proxy {place} (the engine's https_proxy) takes no connections, so docker.io can't be reached."
+    assert (
+        error.what
+        == f"The proxy {place} (the engine's https_proxy) takes no connections, so docker.io can't be reached."
+    )
 
 
-async def test_a_proxy_whose_name_nobody_knows_is_named_and_not_the_source(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_whose_name_nobody_knows_is_named_and_not_the_source(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
     error = await failure(opened(), "https://registry.example")
-    assert (error.cause, "its name is not known here" in error.what) == (CauseCode.PROXY_NAME_UNKNOWN, True)
+    assert (error.cause, "its name is not known here" in error.what) == (
+        CauseCode.PROXY_NAME_UNKNOWN,
+        True,
+    )
 
 
-async def test_a_variable_that_names_no_proxy_is_at_fault_and_not_the_source(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_variable_that_names_no_proxy_is_at_fault_and_not_the_source(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "gopher://proxy.example")
     error = await failure(opened(), "https://registry.example")
-    assert (error.cause, at_fault(CauseCode.PROXY_UNUSABLE)) == (CauseCode.PROXY_UNUSABLE, Fault.MACHINE)
+    assert (error.cause, at_fault(CauseCode.PROXY_UNUSABLE)) == (
+        CauseCode.PROXY_UNUSABLE,
+        Fault.MACHINE,
+    )
     assert "https_proxy" in error.what
 
 
 # What comes of it
 
 
-async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(opened: Callable[..., Sources], source: StandIn) -> None:
+async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(
+    opened: Callable[..., Sources], source: StandIn
+) -> None:
     sources = opened()
     await source.stop()
     first = await failure(sources, source.url)
@@ -549,13 +728,19 @@ async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(opene
     assert again.value.hint.startswith(first.hint)
 
 
-async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(authority: Authority) -> None:
+async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(
+    authority: Authority,
+) -> None:
     async with StandIn(tls=authority.server()) as source:
         assert await presented(httpx.URL(source.url), Reach(), asks_date=True) is None
         assert not source.requests
         certificate = await presented(httpx.URL(source.url), Reach(loopback=True), asks_date=False)
         assert certificate is not None
-        assert (certificate.issuer, certificate.names, certificate.is_alone) == ("Example Root", ("127.0.0.1",), False)
+        assert (certificate.issuer, certificate.names, certificate.is_alone) == (
+            "Example Root",
+            ("127.0.0.1",),
+            False,
+        )
         assert not source.requests
 
 
@@ -564,13 +749,17 @@ def test_every_cause_has_one_who_is_at_fault() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+", each) for each in CauseCode)
 
 
-async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """F75: HTTPS_PROXY is right, and "Correct HTTPS_PROXY" would lead nowhere."""
     monkeypatch.setenv("https_proxy", "http://proxy.corp:3128")
     proxy = Proxy("http", "proxy.corp", 3128, "https_proxy")
     failed = ProxyFailed("", proxy)
     failed.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-    cause = await Diagnosis().cause(failed, Place("docker.io", httpx.URL("https://registry.example"), Reach()))
+    cause = await Diagnosis().cause(
+        failed, Place("docker.io", httpx.URL("https://registry.example"), Reach())
+    )
     assert (cause.code, "https_proxy" in cause.hint) == (CauseCode.NAME_SERVER_SILENT, False)
     assert "The proxy proxy.corp:3128 (the engine's https_proxy) can't be reached" in cause.what
 
@@ -581,26 +770,44 @@ PROXY = Proxy("http", "proxy.intranet.example.com", 3128, "HTTPS_PROXY")
 
 def long_causes() -> list[Cause]:
     now = datetime.now(UTC)
-    names = ("*.intranet.example.com", "gateway.intranet.example.com", "www.example.com", "example.com")
-    certificate = Certificate(names, "Example Corporation TLS Inspection CA 2026", False, now, now, True, None)
+    names = (
+        "*.intranet.example.com",
+        "gateway.intranet.example.com",
+        "www.example.com",
+        "example.com",
+    )
+    certificate = Certificate(
+        names, "Example Corporation TLS Inspection CA 2026", False, now, now, True, None
+    )
     return [
-        Diagnosis().clock_cause(400 * 86_400, f", so the certificate of {LONG.shown} counts as not yet valid"),
+        Diagnosis().clock_cause(
+            400 * 86_400, f", so the certificate of {LONG.shown} counts as not yet valid"
+        ),
         diagnosis._wrong_name(certificate, LONG),
         diagnosis._no_issuer(certificate, LONG, PROXY),
         diagnosis._no_issuer(replace(certificate, is_alone=False), LONG, PROXY),
         *(diagnosis._of_proxy_status(status, LONG, PROXY) for status in (403, 407, 502)),
-        diagnosis._of_proxy(ProxyFailed("", PROXY), [socket.gaierror(-2, "Name or service not known")], LONG),
-        diagnosis._of_proxy(ProxyFailed("", PROXY), [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")], LONG),
+        diagnosis._of_proxy(
+            ProxyFailed("", PROXY), [socket.gaierror(-2, "Name or service not known")], LONG
+        ),
+        diagnosis._of_proxy(
+            ProxyFailed("", PROXY), [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")], LONG
+        ),
         diagnosis._of_way_through_proxy(httpx.ConnectTimeout(""), LONG, PROXY),
         diagnosis._of_way_through_proxy(httpx.ReadTimeout(""), LONG, PROXY),
         diagnosis._of_way_through_proxy(httpx.RemoteProtocolError(""), LONG, PROXY),
-        diagnosis._of_proxy(ProxyFailed("", PROXY), [ConnectionRefusedError(111, "Connection refused")], LONG),
+        diagnosis._of_proxy(
+            ProxyFailed("", PROXY), [ConnectionRefusedError(111, "Connection refused")], LONG
+        ),
     ]
 
 
 @pytest.mark.parametrize("cause", long_causes(), ids=lambda cause: cause.code)
 def test_sentence_and_cure_are_seen_whole_on_a_small_terminal(cause: Cause) -> None:
     """The strip below the pulls has five lines at 80 columns."""
-    assert len(wrapped(f"Failed after 10 s: {cause.what} (cache rule hub-library) {cause.hint}", 75)) <= 5
+    assert (
+        len(wrapped(f"Failed after 10 s: {cause.what} (cache rule hub-library) {cause.hint}", 75))
+        <= 5
+    )
     assert cause.what.endswith(".")
     assert cause.hint.endswith(".")

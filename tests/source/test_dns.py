@@ -11,7 +11,15 @@ import pytest
 
 from entrepot.core.reference import Repository, Tag
 from entrepot.source.client import Sources
-from entrepot.source.dns import ALL_LOOKUPS, AddressInfo, Bound, Lookups, LookupsBusy, LookupTimedOut, literal
+from entrepot.source.dns import (
+    ALL_LOOKUPS,
+    AddressInfo,
+    Bound,
+    Lookups,
+    LookupsBusy,
+    LookupTimedOut,
+    literal,
+)
 from entrepot.source.errors import SourceUnreachable
 from tests.source.conftest import Pauses, registry
 
@@ -57,16 +65,23 @@ async def test_a_look_up_has_a_thread_of_its_own(name_server: NameServer) -> Non
     assert thread.daemon, "a silent name server must not keep the engine from ending"
 
 
-async def test_a_slow_name_server_leaves_the_executor_of_the_event_loop_alone(name_server: NameServer) -> None:
+async def test_a_slow_name_server_leaves_the_executor_of_the_event_loop_alone(
+    name_server: NameServer,
+) -> None:
     """S18: eight slow names held up `entrepot status` for 20 s."""
     lookups = Lookups(SHORT, look_up=name_server)
     async with asyncio.timeout(30):
-        failures = await asyncio.gather(*(lookups.addresses(f"slow{number}.example") for number in range(8)), return_exceptions=True)
+        failures = await asyncio.gather(
+            *(lookups.addresses(f"slow{number}.example") for number in range(8)),
+            return_exceptions=True,
+        )
         assert {type(each) for each in failures} == {LookupTimedOut}
         assert await asyncio.to_thread(lambda: "free") == "free"
 
 
-async def test_one_slow_name_takes_one_thread_however_often_it_is_asked_for(name_server: NameServer) -> None:
+async def test_one_slow_name_takes_one_thread_however_often_it_is_asked_for(
+    name_server: NameServer,
+) -> None:
     """S18."""
     lookups = Lookups(SHORT, look_up=name_server)
     for _ in range(20):
@@ -81,7 +96,9 @@ async def test_one_slow_name_takes_one_thread_however_often_it_is_asked_for(name
     assert await waiting == [ADDRESS]
 
 
-async def test_when_all_threads_of_a_source_are_stuck_a_look_up_fails_at_once(name_server: NameServer) -> None:
+async def test_when_all_threads_of_a_source_are_stuck_a_look_up_fails_at_once(
+    name_server: NameServer,
+) -> None:
     """S18: nobody waits for what can't come."""
     lookups = Lookups(SHORT, most=2, look_up=name_server)
     for name in ("slow1", "slow2"):
@@ -91,12 +108,17 @@ async def test_when_all_threads_of_a_source_are_stuck_a_look_up_fails_at_once(na
     async with asyncio.timeout(30):
         with pytest.raises(LookupsBusy, match="2 look-ups of names wait for an answer"):
             await lookups.addresses("a.example")
-    assert await Lookups(10, look_up=name_server).addresses("a.example") == [ADDRESS], "another source goes on"
+    assert await Lookups(10, look_up=name_server).addresses("a.example") == [ADDRESS], (
+        "another source goes on"
+    )
 
 
 async def test_more_names_than_threads_wait_their_turn(name_server: NameServer) -> None:
     lookups = Lookups(30, most=1, look_up=name_server)
-    waiting = [asyncio.create_task(lookups.addresses(name)) for name in ("slow.example", "b.example", "c.example")]
+    waiting = [
+        asyncio.create_task(lookups.addresses(name))
+        for name in ("slow.example", "b.example", "c.example")
+    ]
     while not name_server.asked:
         await asyncio.sleep(0)
     name_server.release()
@@ -136,11 +158,15 @@ async def test_who_asks_and_leaves_stops_no_look_up_of_others(name_server: NameS
 
 
 def test_an_address_of_ipv6_keeps_its_scope() -> None:
-    assert literal((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 2))) == "fe80::1%2"
+    assert (
+        literal((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 2))) == "fe80::1%2"
+    )
     assert literal(ADDRESS) == "10.0.0.1"
 
 
-async def test_a_source_whose_name_server_is_silent_is_unreachable(opened: Callable[..., Sources], pauses: Pauses, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_whose_name_server_is_silent_is_unreachable(
+    opened: Callable[..., Sources], pauses: Pauses, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S18: `connect_timeout` covers the look-up, which nothing ended before."""
     released = threading.Event()
 
@@ -152,7 +178,10 @@ async def test_a_source_whose_name_server_is_silent_is_unreachable(opened: Calla
     client = opened(connect_timeout=SHORT).client(registry("http://r.example:1"), None)
     try:
         async with asyncio.timeout(30):
-            with pytest.raises(SourceUnreachable, match=r"docker\.io \(r\.example\) can't be reached: the name server does not answer in time"):
+            with pytest.raises(
+                SourceUnreachable,
+                match=r"docker\.io \(r\.example\) can't be reached: the name server does not answer in time",
+            ):
                 await client.head_manifest(Repository("library/nginx"), Tag("1"))
         assert len(pauses.taken) == 1, "two attempts, as for every silence"
     finally:

@@ -1,4 +1,5 @@
-"""F80: a registry that hands its requests on to another one, which signs clients in itself (docker-registry-proxy issue 158)."""
+"""F80: a registry that hands its requests on to another one, which signs clients in itself
+(docker-registry-proxy issue 158)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,23 @@ from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.addresses import Reach
 from entrepot.source.client import SourceClient, Sources
-from entrepot.source.errors import SignInUnsafe, SourceAnswerInvalid, SourceFailed, SourceNotFound, SourceRefused
-from tests.fakes import BasicSignIn, Redirect, Request, SocksProxy, StandIn, StandInImage, Status, TokenSignIn
+from entrepot.source.errors import (
+    SignInUnsafe,
+    SourceAnswerInvalid,
+    SourceFailed,
+    SourceNotFound,
+    SourceRefused,
+)
+from tests.fakes import (
+    BasicSignIn,
+    Redirect,
+    Request,
+    SocksProxy,
+    StandIn,
+    StandInImage,
+    Status,
+    TokenSignIn,
+)
 from tests.fakes.faults import Answer
 from tests.source.conftest import Clock, registry
 
@@ -51,21 +67,47 @@ class Handing:
         return platform.blobs[-1].digest, platform.blobs[-1].content
 
     def authorizations(self, source: StandIn) -> set[str]:
-        return {request.headers["authorization"] for request in source.requests if "authorization" in request.headers}
+        return {
+            request.headers["authorization"]
+            for request in source.requests
+            if "authorization" in request.headers
+        }
 
 
 @pytest.fixture
-async def handing(opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Handing]:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+async def handing(
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Handing]:
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "NO_PROXY",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     sources = opened()
-    sign_in = TokenSignIn({"bob": "hidden"}, realm=f"http://{HOST}/token", service="host", private=("acme/*",))
-    async with HandingOn() as vanity, StandIn(sign_in) as host, SocksProxy({HOST: ("127.0.0.1", host.port)}) as proxy:
+    sign_in = TokenSignIn(
+        {"bob": "hidden"}, realm=f"http://{HOST}/token", service="host", private=("acme/*",)
+    )
+    async with (
+        HandingOn() as vanity,
+        StandIn(sign_in) as host,
+        SocksProxy({HOST: ("127.0.0.1", host.port)}) as proxy,
+    ):
         assert isinstance(proxy, SocksProxy)
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         image = host.add_image(str(NGINX), "latest", [50_000], ["linux/amd64"])
         vanity.add_image(str(NGINX), "other")
-        yield Handing(vanity, host, proxy, image, lambda login=None: sources.client(registry(vanity.url, VANITY), login))
+        yield Handing(
+            vanity,
+            host,
+            proxy,
+            image,
+            lambda login=None: sources.client(registry(vanity.url, VANITY), login),
+        )
 
 
 async def read(client: SourceClient, digest: Digest, repository: Repository = NGINX) -> bytes:
@@ -73,7 +115,11 @@ async def read(client: SourceClient, digest: Digest, repository: Repository = NG
         return b"".join([chunk async for chunk in blob])
 
 
-@pytest.mark.parametrize("sign_in", [None, TokenSignIn({"ann": "s3cret"}, anonymous=False), BasicSignIn({"ann": "s3cret"})], ids=["none", "token", "basic"])
+@pytest.mark.parametrize(
+    "sign_in",
+    [None, TokenSignIn({"ann": "s3cret"}, anonymous=False), BasicSignIn({"ann": "s3cret"})],
+    ids=["none", "token", "basic"],
+)
 async def test_the_registry_behind_gets_a_token_for_nobody_and_no_credentials(
     handing: Handing, credential_set: CredentialSet, sign_in: TokenSignIn | BasicSignIn | None
 ) -> None:
@@ -90,13 +136,17 @@ async def test_the_registry_behind_gets_a_token_for_nobody_and_no_credentials(
     [token] = handing.host.asked("GET", "/token")
     assert token.query == {"service": ["host"], "scope": [f"repository:{NGINX}:pull"]}
     assert "authorization" not in token.headers
-    assert [request.status for request in handing.host.requests].count(401) == 1, "the way in is known from then on"
+    assert [request.status for request in handing.host.requests].count(401) == 1, (
+        "the way in is known from then on"
+    )
     assert not handing.authorizations(handing.host) & handing.authorizations(handing.vanity)
     assert len(handing.authorizations(handing.host)) == 1
     assert bool(handing.authorizations(handing.vanity)) == (sign_in is not None)
 
 
-async def test_a_token_of_the_registry_behind_is_renewed_and_replaced(handing: Handing, clock: Clock) -> None:
+async def test_a_token_of_the_registry_behind_is_renewed_and_replaced(
+    handing: Handing, clock: Clock
+) -> None:
     client = handing.client()
     await client.head_manifest(NGINX, LATEST)
     clock.now += 1_000
@@ -123,7 +173,11 @@ async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing
 
         def answer(request: Request) -> Answer:
             right = host_answer(request)
-            return sent.right_answer(request) if right.status == 200 and "/blobs/" in request.path else right
+            return (
+                sent.right_answer(request)
+                if right.status == 200 and "/blobs/" in request.path
+                else right
+            )
 
         handing.host.right_answer = answer  # type: ignore[method-assign]
         assert await read(handing.client(), digest) == content
@@ -131,19 +185,26 @@ async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing
         assert not handing.authorizations(storage)
 
 
-async def test_a_registry_whose_tokens_come_from_the_one_behind_it_takes_one_for_nobody(handing: Handing) -> None:
-    """So do vanity names that pass on what they get: their challenge names the other registry's realm."""
+async def test_a_registry_whose_tokens_come_from_the_one_behind_it_takes_one_for_nobody(
+    handing: Handing,
+) -> None:
+    """So do vanity names that pass on what they get: their challenge names the other registry's
+    realm."""
     vanity_sign_in = TokenSignIn(realm=f"http://{HOST}/token", service="host")
     assert isinstance(handing.host.sign_in, TokenSignIn)
     vanity_sign_in._tokens = handing.host.sign_in._tokens
     handing.vanity.sign_in = vanity_sign_in
     client = handing.client()
     assert (await client.manifest(NGINX, LATEST)).digest == handing.image.digest
-    assert all("authorization" not in request.headers for request in handing.host.asked("GET", "/token"))
+    assert all(
+        "authorization" not in request.headers for request in handing.host.asked("GET", "/token")
+    )
     assert len(handing.authorizations(handing.vanity)) == 1
 
 
-async def test_credentials_never_go_to_the_realm_of_another_registry(handing: Handing, credential_set: CredentialSet) -> None:
+async def test_credentials_never_go_to_the_realm_of_another_registry(
+    handing: Handing, credential_set: CredentialSet
+) -> None:
     handing.vanity.sign_in = TokenSignIn({"ann": "s3cret"}, realm=f"http://{HOST}/token")
     with pytest.raises(SignInUnsafe, match=r"host\.example, which is not its own") as refused:
         await handing.client(credential_set).head_manifest(NGINX, LATEST)
@@ -152,8 +213,12 @@ async def test_credentials_never_go_to_the_realm_of_another_registry(handing: Ha
     assert not handing.authorizations(handing.vanity)
 
 
-@pytest.mark.parametrize("realm", ["https://10.0.0.7/token", "https://[fd00::1]/token", "http://100.64.0.1/token"])
-async def test_no_token_is_asked_of_a_private_network_for_a_stranger(handing: Handing, monkeypatch: pytest.MonkeyPatch, realm: str) -> None:
+@pytest.mark.parametrize(
+    "realm", ["https://10.0.0.7/token", "https://[fd00::1]/token", "http://100.64.0.1/token"]
+)
+async def test_no_token_is_asked_of_a_private_network_for_a_stranger(
+    handing: Handing, monkeypatch: pytest.MonkeyPatch, realm: str
+) -> None:
     """What a service there answers would go to the registry that named it."""
     monkeypatch.delenv("ALL_PROXY")
     handing.vanity.sign_in = TokenSignIn(realm=realm)
@@ -163,17 +228,35 @@ async def test_no_token_is_asked_of_a_private_network_for_a_stranger(handing: Ha
 
 def test_an_address_of_the_internet_is_no_private_one() -> None:
     reach = Reach(public=True)
-    assert all(reach.permits_address(each) for each in ("1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1"))
+    assert all(
+        reach.permits_address(each) for each in ("1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1")
+    )
     assert not any(
         reach.permits_address(each)
-        for each in ("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd00::1", "127.0.0.1", "::1", "169.254.169.254", "::ffff:10.0.0.1", "x")
+        for each in (
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "fd00::1",
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "::ffff:10.0.0.1",
+            "x",
+        )
     )
     assert reach.permits_host("auth.example")
-    assert not any(reach.permits_host(each) for each in ("localhost", "10.0.0.1", "fd00::1", "127.0.0.1", "0x0a000001"))
+    assert not any(
+        reach.permits_host(each)
+        for each in ("localhost", "10.0.0.1", "fd00::1", "127.0.0.1", "0x0a000001")
+    )
 
 
 @pytest.mark.parametrize("how", ["no token", "private repository", "basic", "never"])
-async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do(handing: Handing, credential_set: CredentialSet, how: str) -> None:
+async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do(
+    handing: Handing, credential_set: CredentialSet, how: str
+) -> None:
     assert isinstance(handing.host.sign_in, TokenSignIn)
     repository = NGINX
     if how == "no token":
@@ -184,11 +267,18 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
     elif how == "basic":
         handing.host.sign_in = BasicSignIn({"ann": "s3cret"})
     else:
-        handing.host.fault("/manifests/", Status(401, {"WWW-Authenticate": f'Bearer realm="http://{HOST}/token"'}))
-    with pytest.raises(SourceRefused, match=rf"vanity\.example hands us on to host\.example for vanity\.example/{repository}:latest") as refused:
+        handing.host.fault(
+            "/manifests/", Status(401, {"WWW-Authenticate": f'Bearer realm="http://{HOST}/token"'})
+        )
+    with pytest.raises(
+        SourceRefused,
+        match=rf"vanity\.example hands us on to host\.example for vanity\.example/{repository}:latest",
+    ) as refused:
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
-    assert refused.value.hint.startswith("Make a cache rule with host.example as its source, and give it a credential set for host.example")
+    assert refused.value.hint.startswith(
+        "Make a cache rule with host.example as its source, and give it a credential set for host.example"
+    )
     assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
 
@@ -210,8 +300,13 @@ async def test_what_the_registry_behind_does_not_have_is_not_there(handing: Hand
         await handing.client().head_manifest(NGINX, Tag("missing"))
 
 
-@pytest.mark.parametrize("challenge", ['Bearer authorization_uri="https://login.example/x"', 'Basic realm="x"', "Negotiate"])
-async def test_storage_that_refuses_its_presigned_address_is_no_registry(handing: Handing, challenge: str) -> None:
+@pytest.mark.parametrize(
+    "challenge",
+    ['Bearer authorization_uri="https://login.example/x"', 'Basic realm="x"', "Negotiate"],
+)
+async def test_storage_that_refuses_its_presigned_address_is_no_registry(
+    handing: Handing, challenge: str
+) -> None:
     handing.vanity.to = f"http://{HOST}/store/1?x="
     handing.host.fault("/store/", Status(401, {"WWW-Authenticate": challenge}))
     with pytest.raises(SourceFailed, match="refuses it with status 401"):
@@ -230,7 +325,9 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
                 return Answer(200, (("Content-Type", "application/json"),), b'{"token":"t"}')
             if "authorization" not in request.headers:
                 return Answer(401, (("WWW-Authenticate", f'Bearer realm="http://{name}/token"'),))
-            return Answer(307, (("Location", f"http://{names[(names.index(name) + 1) % 5]}{request.target}"),))
+            return Answer(
+                307, (("Location", f"http://{names[(names.index(name) + 1) % 5]}{request.target}"),)
+            )
 
     async with Next() as following:
         handing.proxy.names.update(dict.fromkeys(names, ("127.0.0.1", following.port)))
@@ -240,7 +337,9 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
         assert len(following.requests) < 20
 
 
-async def test_a_redirect_from_the_registry_behind_is_judged_as_every_other(handing: Handing) -> None:
+async def test_a_redirect_from_the_registry_behind_is_judged_as_every_other(
+    handing: Handing,
+) -> None:
     handing.vanity.to = "http://169.254.169.254"
     with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
         await handing.client().head_manifest(NGINX, LATEST)

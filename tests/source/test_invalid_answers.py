@@ -1,4 +1,5 @@
-"""Answers that no registry should give, through the whole engine: a 502 with a reason, remembered, nothing kept, nothing in the log but a line."""
+"""Answers that no registry should give, through the whole engine: a 502 with a reason, remembered,
+nothing kept, nothing in the log but a line."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
 DEEP = b"[" * 100_000 + b"]" * 100_000
-DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": str(ABSENT), "size": 1}
+DESCRIPTOR = {
+    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "digest": str(ABSENT),
+    "size": 1,
+}
 
 
 def document(**members: object) -> bytes:
@@ -41,7 +46,11 @@ INVALID: dict[str, Fault] = {
     "nested-error": Status(418, body=b'{"errors":' + DEEP + b"}"),
     "size-2^63": sent(document(layers=[DESCRIPTOR | {"size": 2**63}])),
     "size-2^53": sent(document(layers=[DESCRIPTOR | {"size": 2**53 + 1}])),
-    "size-of-5000-digits": sent(document(layers=[]).replace(b"[]", b'[{"digest":"' + str(ABSENT).encode() + b'","size":' + b"9" * 5_000 + b"}]")),
+    "size-of-5000-digits": sent(
+        document(layers=[]).replace(
+            b"[]", b'[{"digest":"' + str(ABSENT).encode() + b'","size":' + b"9" * 5_000 + b"}]"
+        )
+    ),
     "type-crlf": sent(document(mediaType="application/a\r\nX-Evil: 1"), "application/json"),
     "type-nul": sent(document(mediaType="application/\0"), "application/json"),
     "type-escape": sent(document(mediaType="application/\x1b]0;T\x07"), "application/json"),
@@ -53,11 +62,15 @@ INVALID: dict[str, Fault] = {
     "header-two": sent(document(), f"{IMAGE}, {INDEX}"),
     "image-as-index": sent(document(mediaType=IMAGE, layers=[DESCRIPTOR]), INDEX),
     "index-as-image": sent(document(mediaType=INDEX, manifests=[DESCRIPTOR]), IMAGE),
-    "docker-as-oci": sent(document(mediaType=DOCKER_IMAGE, config=DESCRIPTOR, layers=[DESCRIPTOR]), IMAGE),
+    "docker-as-oci": sent(
+        document(mediaType=DOCKER_IMAGE, config=DESCRIPTOR, layers=[DESCRIPTOR]), IMAGE
+    ),
     "layers-as-index": sent(document(layers=[DESCRIPTOR]), INDEX),
     "manifests-as-image": sent(document(manifests=[DESCRIPTOR]), IMAGE),
     "both": sent(document(config=DESCRIPTOR, layers=[DESCRIPTOR], manifests=[DESCRIPTOR]), INDEX),
-    "both-said-by-itself": sent(document(mediaType=IMAGE, layers=[DESCRIPTOR], manifests=[DESCRIPTOR]), "application/json"),
+    "both-said-by-itself": sent(
+        document(mediaType=IMAGE, layers=[DESCRIPTOR], manifests=[DESCRIPTOR]), "application/json"
+    ),
     "port": Redirect("http://127.0.0.1:99999/x"),
     "label": Redirect(f"http://{'a' * 64}.example/x"),
     "dots": Redirect("http://a..b/x"),
@@ -70,7 +83,11 @@ INVALID: dict[str, Fault] = {
 
 @pytest.mark.parametrize("name", INVALID)
 async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remembered(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, caplog: pytest.LogCaptureFixture, name: str
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: StandIn,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
 ) -> None:
     """S02, S08, S10, S23, S26, F67: each was a 500 with a traceback, or was kept and broke the tag."""
     caplog.set_level(logging.INFO)
@@ -99,20 +116,38 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
         (IMAGE, document(layers=[DESCRIPTOR], manifests=None), IMAGE),
         (INDEX, b'{"schemaVersion":2,"manifests":[ ],"layers":[ ]}', INDEX),
         ("application/vnd.evil.thing", document(layers=[DESCRIPTOR], mediaType=IMAGE), IMAGE),
-        ("application/vnd.cncf.thing.v1+json", document(mediaType="application/vnd.cncf.thing.v1+json"), "application/vnd.cncf.thing.v1+json"),
+        (
+            "application/vnd.cncf.thing.v1+json",
+            document(mediaType="application/vnd.cncf.thing.v1+json"),
+            "application/vnd.cncf.thing.v1+json",
+        ),
         ("application/vnd.cncf.thing.v1+json", document(), "application/vnd.cncf.thing.v1+json"),
     ],
 )
-async def test_what_a_manifest_is_stands_in_its_header_or_in_itself(client: SourceClient, source: StandIn, media_type: str, body: bytes, expected: str) -> None:
+async def test_what_a_manifest_is_stands_in_its_header_or_in_itself(
+    client: SourceClient, source: StandIn, media_type: str, body: bytes, expected: str
+) -> None:
     """S08: the digest covers what a manifest says of itself, and not its header."""
     source.fault("/manifests/", Status(200, {"Content-Type": media_type}, body))
     assert (await client.manifest(NGINX, Tag("1"))).media_type == expected
 
 
-async def test_a_head_tells_no_type_that_a_get_would_not_tell(client: SourceClient, source: StandIn) -> None:
+async def test_a_head_tells_no_type_that_a_get_would_not_tell(
+    client: SourceClient, source: StandIn
+) -> None:
     """S08."""
     image = source.add_image("library/nginx", "1")
-    source.fault("/manifests/", Status(200, {"Content-Type": "application/vnd.evil.thing", "Docker-Content-Digest": str(image.digest)}, image.manifest.content))
+    source.fault(
+        "/manifests/",
+        Status(
+            200,
+            {
+                "Content-Type": "application/vnd.evil.thing",
+                "Docker-Content-Digest": str(image.digest),
+            },
+            image.manifest.content,
+        ),
+    )
     assert (await client.head_manifest(NGINX, Tag("1"))).media_type is None
     source.clear_faults()
     source.fault("/manifests/", Status(200, {"Content-Type": "a b"}, image.manifest.content))
@@ -135,8 +170,11 @@ async def test_a_head_tells_no_type_that_a_get_would_not_tell(client: SourceClie
         "",
     ],
 )
-async def test_a_part_with_absurd_numbers_is_an_invalid_answer(client: SourceClient, source: StandIn, value: str) -> None:
-    """S02: 5,000 digits in the answer to a resume were a ValueError of int, and the fill was never told."""
+async def test_a_part_with_absurd_numbers_is_an_invalid_answer(
+    client: SourceClient, source: StandIn, value: str
+) -> None:
+    """S02: 5,000 digits in the answer to a resume were a ValueError of int, and the fill was never
+    told."""
     layer = source.add_blob("library/nginx", b"x" * 200)
     source.fault("/blobs/", Status(206, {"Content-Range": value}, b"x" * 100))
     with pytest.raises(SourceAnswerInvalid, match="another part"):
@@ -151,21 +189,33 @@ async def test_a_part_with_absurd_numbers_is_an_invalid_answer(client: SourceCli
         await client.head_blob(NGINX, layer.digest)
 
 
-@pytest.mark.parametrize("length", ["9" * 5_000, "9223372036854775808", "99999999999999999", "+5", "\u0665"])
+@pytest.mark.parametrize(
+    "length", ["9" * 5_000, "9223372036854775808", "99999999999999999", "+5", "\u0665"]
+)
 async def test_an_absurd_length_is_no_length(opened: Callable[..., Sources], length: str) -> None:
     """S02, S26."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         headers = [(b"Content-Length", length.encode()), (b"Content-Type", IMAGE.encode())]
-        return httpx.Response(200, headers=headers, stream=httpx.ByteStream(document(layers=[DESCRIPTOR]) if request.method == "GET" else b""))
+        return httpx.Response(
+            200,
+            headers=headers,
+            stream=httpx.ByteStream(
+                document(layers=[DESCRIPTOR]) if request.method == "GET" else b""
+            ),
+        )
 
-    client = opened(transport=httpx.MockTransport(answer)).client(declared("https://r.example"), None)
+    client = opened(transport=httpx.MockTransport(answer)).client(
+        declared("https://r.example"), None
+    )
     assert (await client.head_manifest(NGINX, Tag("1"))).size is None
     assert (await client.manifest(NGINX, Tag("1"))).media_type == IMAGE
 
 
 @pytest.mark.parametrize("length", ["9" * 5_000, "99999999999999999999999", "-1"])
-async def test_a_length_that_http_does_not_allow_is_an_error_of_the_source(client: SourceClient, source: StandIn, length: str) -> None:
+async def test_a_length_that_http_does_not_allow_is_an_error_of_the_source(
+    client: SourceClient, source: StandIn, length: str
+) -> None:
     """S02: what the parser of HTTP says of it is no fault of ours."""
     source.add_image("library/nginx", "1")
     layer = source.add_blob("library/nginx", b"x" * 200)
@@ -191,7 +241,9 @@ class HeaderOnly(Fault):
         return replace(answer, framing="close", headers=(*answer.headers, *self.headers.items()))
 
 
-async def test_a_validator_that_can_be_no_header_is_not_sent_back(client: SourceClient, source: StandIn) -> None:
+async def test_a_validator_that_can_be_no_header_is_not_sent_back(
+    client: SourceClient, source: StandIn
+) -> None:
     """S02: it would be a UnicodeEncodeError when the blob is resumed."""
     layer = source.add_blob("library/nginx", b"x" * 200)
 
@@ -203,16 +255,28 @@ async def test_a_validator_that_can_be_no_header_is_not_sent_back(client: Source
         assert stream.validator is None
 
 
-async def test_a_token_answer_nested_deeply_is_a_502(registry: httpx.AsyncClient, source: StandIn) -> None:
+async def test_a_token_answer_nested_deeply_is_a_502(
+    registry: httpx.AsyncClient, source: StandIn
+) -> None:
     """S26."""
     source.sign_in = TokenSignIn()
     source.fault("/token", Status(200, body=b'{"token":' + DEEP + b"}"))
     assert (await registry.get(TAG)).status_code == 502
 
 
-async def test_what_a_source_says_of_an_error_is_one_printable_line(client: SourceClient, source: StandIn) -> None:
+async def test_what_a_source_says_of_an_error_is_one_printable_line(
+    client: SourceClient, source: StandIn
+) -> None:
     """S04: as all text from outside, bidirectional controls and C1 too."""
-    source.fault("/manifests/", Status(403, body=json.dumps({"errors": [{"code": "DENIED", "message": "a\x9d0;T\x07\u202eb\nc" + "x" * 10_000}]}).encode()))
+    source.fault(
+        "/manifests/",
+        Status(
+            403,
+            body=json.dumps(
+                {"errors": [{"code": "DENIED", "message": "a\x9d0;T\x07\u202eb\nc" + "x" * 10_000}]}
+            ).encode(),
+        ),
+    )
     with pytest.raises(SourceError) as raised:
         await client.manifest(NGINX, Tag("1"))
     assert raised.value.what.isprintable()
@@ -223,27 +287,53 @@ async def test_what_a_source_says_of_an_error_is_one_printable_line(client: Sour
 # Lists
 
 
-async def test_names_of_a_source_that_are_no_tags_go_nowhere(client: SourceClient, source: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+async def test_names_of_a_source_that_are_no_tags_go_nowhere(
+    client: SourceClient, source: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
     """S27, S04."""
-    body = json.dumps({"tags": ["\x1b]0;T\x07", "1.0", "../../../admin?x=1", "a b", "", "x" * 129, "2.0", "-dash"]}).encode()
-    source.fault("/tags/", Status(200, {"Link": '</v2/x/tags/list?last=%1B]0;T>; rel="next"'}, body))
+    body = json.dumps(
+        {
+            "tags": [
+                "\x1b]0;T\x07",
+                "1.0",
+                "../../../admin?x=1",
+                "a b",
+                "",
+                "x" * 129,
+                "2.0",
+                "-dash",
+            ]
+        }
+    ).encode()
+    source.fault(
+        "/tags/", Status(200, {"Link": '</v2/x/tags/list?last=%1B]0;T>; rel="next"'}, body)
+    )
     for _ in range(3):
         page = await client.tags(NGINX, n=None, last=None)
     assert page.tags == ("1.0", "2.0")
     assert page.next_last == "-dash", "the list goes on where the source's page ended"
     lines = [each.getMessage() for each in caplog.records if "no tags" in each.getMessage()]
-    assert lines == ["docker.io lists 6 names that are no tags, in library/nginx at first: they are left out"]
+    assert lines == [
+        "docker.io lists 6 names that are no tags, in library/nginx at first: they are left out"
+    ]
     assert (await client.tags(NGINX, n=1, last="1.0")).tags == ("2.0",)
 
 
-async def test_a_page_of_a_list_without_any_tag_is_empty_and_goes_on(client: SourceClient, source: StandIn) -> None:
+async def test_a_page_of_a_list_without_any_tag_is_empty_and_goes_on(
+    client: SourceClient, source: StandIn
+) -> None:
     """S27: what comes after is not lost."""
-    source.fault("/tags/", Status(200, {"Link": '</v2/x/tags/list?last=zz>; rel="next"'}, b'{"tags":["a b"]}'))
+    source.fault(
+        "/tags/",
+        Status(200, {"Link": '</v2/x/tags/list?last=zz>; rel="next"'}, b'{"tags":["a b"]}'),
+    )
     page = await client.tags(NGINX, n=10, last=None)
     assert (page.tags, page.next_last) == ((), "zz")
 
 
-async def test_a_long_list_of_tags_is_read_beside_the_event_loop(client: SourceClient, source: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_list_of_tags_is_read_beside_the_event_loop(
+    client: SourceClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S05, S23: 16 MB of names are a second of work."""
     threads: list[object] = []
     to_thread = asyncio.to_thread
@@ -262,8 +352,18 @@ async def test_a_long_list_of_tags_is_read_beside_the_event_loop(client: SourceC
 
 
 def referrers_page(*names: str, **more: object) -> bytes:
-    entries = [{"mediaType": IMAGE, "digest": str(Digest.of(name.encode())), "size": 2, "annotations": {"n": name}} for name in names]
-    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, **more}).encode()
+    entries = [
+        {
+            "mediaType": IMAGE,
+            "digest": str(Digest.of(name.encode())),
+            "size": 2,
+            "annotations": {"n": name},
+        }
+        for name in names
+    ]
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, **more}
+    ).encode()
 
 
 def names_of(content: bytes) -> list[str]:
@@ -273,7 +373,9 @@ def names_of(content: bytes) -> list[str]:
 class Pages:
     """A source that lists referrers in pages; *links* gives each its Link header."""
 
-    def __init__(self, pages: list[bytes], links: list[str], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, pages: list[bytes], links: list[str], headers: dict[str, str] | None = None
+    ) -> None:
         self.pages, self.links, self.headers = pages, links, headers or {}
         self.queries: list[bytes] = []
 
@@ -305,13 +407,19 @@ async def test_referrers_in_pages_become_one_index(client: SourceClient) -> None
     assert names_of(listed.content) == ["a", "b", "c"]
     assert json.loads(listed.content)["annotations"] == {"k": "v"}
     assert listed.filtered
-    assert pages.queries == [b"artifactType=t", b"artifactType=t&last=%2F2", b"n=3"], "only the query of a link is followed"
+    assert pages.queries == [b"artifactType=t", b"artifactType=t&last=%2F2", b"n=3"], (
+        "only the query of a link is followed"
+    )
 
 
-async def test_pages_of_referrers_with_a_byte_order_mark_become_one_index(client: SourceClient) -> None:
+async def test_pages_of_referrers_with_a_byte_order_mark_become_one_index(
+    client: SourceClient,
+) -> None:
     """F73, F82: a mark that one proxy puts before each answer must not hide signatures."""
     mark = b"\xef\xbb\xbf"
-    pages = Pages([mark + referrers_page("a"), mark + referrers_page("b") + b"\n"], ["<?n=2>; rel=next", ""])
+    pages = Pages(
+        [mark + referrers_page("a"), mark + referrers_page("b") + b"\n"], ["<?n=2>; rel=next", ""]
+    )
     listed = await asking(client, pages).referrers(NGINX, ABSENT, None)
     assert names_of(listed.content) == ["a", "b"]
 
@@ -323,13 +431,20 @@ async def test_a_single_page_of_referrers_stays_as_it_came(client: SourceClient)
     assert listed.digest.matches(content)
 
 
-@pytest.mark.parametrize(("applied", "filtered"), [("artifactType", True), ("artifacttype, other", True), ("other", False), ("", False)])
-async def test_whether_the_source_filtered_is_told(client: SourceClient, applied: str, filtered: bool) -> None:
+@pytest.mark.parametrize(
+    ("applied", "filtered"),
+    [("artifactType", True), ("artifacttype, other", True), ("other", False), ("", False)],
+)
+async def test_whether_the_source_filtered_is_told(
+    client: SourceClient, applied: str, filtered: bool
+) -> None:
     """S15: the specification wants it passed on."""
     pages = Pages([referrers_page("a")], [], {"OCI-Filters-Applied": applied})
     assert (await asking(client, pages).referrers(NGINX, ABSENT, "t")).filtered is filtered
     again = Pages(pages.pages, [], pages.headers)
-    assert not (await asking(client, again).referrers(NGINX, ABSENT, None)).filtered, "nothing was to be filtered"
+    assert not (await asking(client, again).referrers(NGINX, ABSENT, None)).filtered, (
+        "nothing was to be filtered"
+    )
 
 
 @pytest.mark.parametrize(
@@ -343,7 +458,9 @@ async def test_whether_the_source_filtered_is_told(client: SourceClient, applied
         [f"<?{'x' * 3_000}>; rel=next"],
     ],
 )
-async def test_referrers_that_can_not_be_read_to_their_end_are_an_error_and_never_a_part(client: SourceClient, links: list[str]) -> None:
+async def test_referrers_that_can_not_be_read_to_their_end_are_an_error_and_never_a_part(
+    client: SourceClient, links: list[str]
+) -> None:
     """S15: a part would look like all of it."""
     pages = Pages([referrers_page("a")] * 300, links)
     with pytest.raises(SourceAnswerInvalid):
@@ -351,15 +468,21 @@ async def test_referrers_that_can_not_be_read_to_their_end_are_an_error_and_neve
     assert len(pages.queries) <= 100
 
 
-async def test_all_pages_of_referrers_together_have_the_limit_of_a_manifest(client: SourceClient) -> None:
+async def test_all_pages_of_referrers_together_have_the_limit_of_a_manifest(
+    client: SourceClient,
+) -> None:
     """S15."""
-    pages = Pages([referrers_page("x" * 1_500_000)] * 50, [f"<?n={number}>; rel=next" for number in range(50)])
+    pages = Pages(
+        [referrers_page("x" * 1_500_000)] * 50, [f"<?n={number}>; rel=next" for number in range(50)]
+    )
     with pytest.raises(SourceAnswerInvalid, match="nothing that large"):
         await asking(client, pages).referrers(NGINX, ABSENT, None)
     assert len(pages.queries) == 3
 
 
-async def test_a_further_page_that_is_missing_is_no_reason_to_look_elsewhere(client: SourceClient, source: StandIn) -> None:
+async def test_a_further_page_that_is_missing_is_no_reason_to_look_elsewhere(
+    client: SourceClient, source: StandIn
+) -> None:
     """S15: the fallback tag would be an answer to another question."""
     first = Pages([referrers_page("a")], ["<?n=1>; rel=next"])
 

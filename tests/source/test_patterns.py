@@ -1,4 +1,5 @@
-"""Every pattern and reader that sees foreign text takes the largest one that can come, whatever stands in it, within a second."""
+"""Every pattern and reader that sees foreign text takes the largest one that can come, whatever
+stands in it, within a second."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ import pytest
 import entrepot.source
 from entrepot import formatting
 from entrepot.core import credentials, reference, registries, rules
-from entrepot.core.reference import Digest, ImageReference, parse_reference, parse_repository, parse_tag
+from entrepot.core.reference import (
+    Digest,
+    ImageReference,
+    parse_reference,
+    parse_repository,
+    parse_tag,
+)
 from entrepot.core.registries import DeclaredUpstream, SourceRegistries, parse_login_server
 from entrepot.errors import EntrepotError
 from entrepot.formatting import parse_size, printable
@@ -24,7 +31,8 @@ from entrepot.source.rate_limit import read_allowance, read_retry_after
 from tests.source.conftest import registry
 
 HEADERS = 100 * 8_190
-"""Characters of one header that is repeated, as the client's parser lets them through; httpx joins them."""
+"""Characters of one header that is repeated, as the client's parser lets them through; httpx joins
+them."""
 
 BODY = 1024 * 1024
 """Characters of a document of the management API."""
@@ -34,11 +42,43 @@ PATTERN = 30_000
 
 SECOND = 1.0
 
-SOURCE_MODULES = [each.name for each in pkgutil.iter_modules(entrepot.source.__path__, "entrepot.source.")]
-MODULES = [*map(importlib.import_module, SOURCE_MODULES), rules, reference, registries, credentials, formatting]
+SOURCE_MODULES = [
+    each.name for each in pkgutil.iter_modules(entrepot.source.__path__, "entrepot.source.")
+]
+MODULES = [
+    *map(importlib.import_module, SOURCE_MODULES),
+    rules,
+    reference,
+    registries,
+    credentials,
+    formatting,
+]
 
 UNITS = (
-    *("a", "9", " ", ",", ";", "=", '"', "\\", "<", ">", "-", "_", ".", "/", ":", "*", "@", "'", "\t", "\x1b", "é", "٣"),
+    *(
+        "a",
+        "9",
+        " ",
+        ",",
+        ";",
+        "=",
+        '"',
+        "\\",
+        "<",
+        ">",
+        "-",
+        "_",
+        ".",
+        "/",
+        ":",
+        "*",
+        "@",
+        "'",
+        "\t",
+        "\x1b",
+        "é",
+        "٣",
+    ),
     *(
         "; ",
         "<>;",
@@ -65,7 +105,21 @@ UNITS = (
     ),
 )
 TAILS = ("", "@", "\\")
-HEADS = ("", "bytes ", "bearer a=", 'bearer a="', "=", '="', "<", "sha256:", "*.", "[", "https://", "; w=", "1")
+HEADS = (
+    "",
+    "bytes ",
+    "bearer a=",
+    'bearer a="',
+    "=",
+    '="',
+    "<",
+    "sha256:",
+    "*.",
+    "[",
+    "https://",
+    "; w=",
+    "1",
+)
 
 
 def texts(length: int, heads: tuple[str, ...] = ("",)) -> Iterator[str]:
@@ -75,8 +129,11 @@ def texts(length: int, heads: tuple[str, ...] = ("",)) -> Iterator[str]:
                 yield head + (unit * (length // len(unit) + 1))[:length] + tail
 
 
-def longest(call: Callable[[str], object], length: int, heads: tuple[str, ...] = ("",)) -> tuple[float, str]:
-    """The longest that a call took for any of the texts, in seconds of the processor, and how that text begins."""
+def longest(
+    call: Callable[[str], object], length: int, heads: tuple[str, ...] = ("",)
+) -> tuple[float, str]:
+    """The longest that a call took for any of the texts, in seconds of the processor, and how that
+    text begins."""
     slowest = (0.0, "")
     for text in texts(length, heads):
         begun = time.thread_time()
@@ -88,11 +145,20 @@ def longest(call: Callable[[str], object], length: int, heads: tuple[str, ...] =
     return slowest
 
 
-PATTERNS = {f"{module.__name__}.{name}": each for module in MODULES for name, each in vars(module).items() if isinstance(each, re.Pattern)}
+PATTERNS = {
+    f"{module.__name__}.{name}": each
+    for module in MODULES
+    for name, each in vars(module).items()
+    if isinstance(each, re.Pattern)
+}
 
 
 def test_the_patterns_are_really_looked_at() -> None:
-    assert {"entrepot.source.auth._PARAMETER", "entrepot.source.decoding._MEDIA_TYPE", "entrepot.core.reference._REPOSITORY"} <= set(PATTERNS)
+    assert {
+        "entrepot.source.auth._PARAMETER",
+        "entrepot.source.decoding._MEDIA_TYPE",
+        "entrepot.core.reference._REPOSITORY",
+    } <= set(PATTERNS)
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
@@ -112,17 +178,34 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_unsatisfied_range": (decoding.parse_unsatisfied_range, HEADERS),
     "parse_number": (decoding.parse_number, HEADERS),
     "parse_challenges": (lambda text: auth.parse_challenges([text]), HEADERS),
-    "parse_challenges of many": (lambda text: auth.parse_challenges(["Bearer " + text] * 100), 8_190),
-    "read_allowance": (lambda text: read_allowance({"ratelimit-limit": text, "x-ratelimit-remaining": text, "ratelimit-reset": text}, 0), HEADERS),
+    "parse_challenges of many": (
+        lambda text: auth.parse_challenges(["Bearer " + text] * 100),
+        8_190,
+    ),
+    "read_allowance": (
+        lambda text: read_allowance(
+            {"ratelimit-limit": text, "x-ratelimit-remaining": text, "ratelimit-reset": text}, 0
+        ),
+        HEADERS,
+    ),
     "read_retry_after": (lambda text: read_retry_after({"retry-after": text}, 0), HEADERS),
     "parse_address": (addresses.parse_address, HEADERS),
     "parse_address of a host": (lambda text: addresses.parse_address(f"https://{text}/"), 8_000),
-    "parse_address from a base": (lambda text: addresses.parse_address(text, httpx.URL("https://registry-1.docker.io/v2/")), 8_000),
+    "parse_address from a base": (
+        lambda text: addresses.parse_address(text, httpx.URL("https://registry-1.docker.io/v2/")),
+        8_000,
+    ),
     "literal_address": (addresses.literal_address, HEADERS),
     "is_local": (addresses.is_local, HEADERS),
-    "check_realm": (lambda text: auth.check_realm(f"https://{text}", registry("https://registry-1.docker.io")), 8_000),
+    "check_realm": (
+        lambda text: auth.check_realm(f"https://{text}", registry("https://registry-1.docker.io")),
+        8_000,
+    ),
     "registrable_domain": (auth.registrable_domain, 253),
-    "media_type of an answer": (lambda text: answer({"content-type": text}).media_type_is_valid, HEADERS),
+    "media_type of an answer": (
+        lambda text: answer({"content-type": text}).media_type_is_valid,
+        HEADERS,
+    ),
     "length of an answer": (lambda text: answer({"content-length": text}).length, HEADERS),
     "parse_tag": (parse_tag, BODY),
     "parse_repository": (parse_repository, BODY),
@@ -130,14 +213,23 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "Digest.parse": (Digest.parse, BODY),
     "ImageReference.parse": (ImageReference.parse, BODY),
     "parse_login_server": (parse_login_server, BODY),
-    "an endpoint": (lambda text: SourceRegistries([DeclaredUpstream("r.example.com", endpoint=f"https://{text}")]), BODY),
+    "an endpoint": (
+        lambda text: SourceRegistries(
+            [DeclaredUpstream("r.example.com", endpoint=f"https://{text}")]
+        ),
+        BODY,
+    ),
     "parse_size": (parse_size, PATTERN),
     "words of an error": (lambda text: printable(text, 200), 64 * 1024),
 }
 
 
 def answer(headers: dict[str, str]) -> http.Answer:
-    response = httpx.Response(200, headers={name: value.encode() for name, value in headers.items()}, stream=httpx.ByteStream(b""))
+    response = httpx.Response(
+        200,
+        headers={name: value.encode() for name, value in headers.items()},
+        stream=httpx.ByteStream(b""),
+    )
     response.request = httpx.Request("GET", "https://r.example/")
     return http.Answer(response, "r.example", "a test", redirected=False)
 

@@ -23,7 +23,8 @@ GO = (
         ("127.0.0.1", True),
         ("127.0.0.2", True),
         ("[::1]", True),
-        # Not [::2], which is 0.0.0.2 to us, nor link-local addresses: nothing of our surroundings goes through a proxy.
+        # Not [::2], which is 0.0.0.2 to us, nor link-local addresses: nothing of our surroundings
+        # goes through a proxy.
         ("192.168.1.1", True),
         ("192.168.1.2", False),
         ("192.168.1.3", True),
@@ -109,7 +110,10 @@ def test_no_proxy_is_read_as_go_and_curl_read_it(no_proxy: str, url: str, direct
         ({"https_proxy": PROXY, "HTTPS_PROXY": "http://other.example:1"}, PROXY),
         ({"https_proxy": "", "HTTPS_PROXY": PROXY}, PROXY),
         ({"https_proxy": PROXY, "all_proxy": "socks5://other.example"}, PROXY),
-        ({"https_proxy": " ", "ALL_PROXY": "socks5://proxy.example"}, "socks5://proxy.example:1080"),
+        (
+            {"https_proxy": " ", "ALL_PROXY": "socks5://proxy.example"},
+            "socks5://proxy.example:1080",
+        ),
         ({"all_proxy": "SOCKS5H://Proxy.Example:9050/"}, "socks5h://proxy.example:9050"),
         ({"https_proxy": "proxy.example"}, "http://proxy.example:80"),
         ({"https_proxy": "//proxy.example:8080"}, "http://proxy.example:8080"),
@@ -127,7 +131,10 @@ def test_a_proxy_is_named_in_several_ways(environment: dict[str, str], address: 
 
 
 def test_the_name_and_the_password_of_a_proxy_are_decoded_and_shown_nowhere() -> None:
-    proxy = proxy_of(httpx.URL("https://quay.io/"), {"HTTPS_PROXY": "http://an%40n:p%3Aw%C3%A4@rd@proxy.example:3128"})
+    proxy = proxy_of(
+        httpx.URL("https://quay.io/"),
+        {"HTTPS_PROXY": "http://an%40n:p%3Aw%C3%A4@rd@proxy.example:3128"},
+    )
     assert proxy == Proxy("http", "proxy.example", 3128, "HTTPS_PROXY", "an@n", "p:wä@rd")
     assert proxy.place == "proxy.example:3128"
     assert proxy.url == "http://an%40n:p%3Aw%C3%A4%40rd@proxy.example:3128"
@@ -139,7 +146,10 @@ def test_the_name_and_the_password_of_a_proxy_are_decoded_and_shown_nowhere() ->
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("socks4://user:s3cret@proxy.example:1080", "the kind socks4, which Entrepot does not speak"),
+        (
+            "socks4://user:s3cret@proxy.example:1080",
+            "the kind socks4, which Entrepot does not speak",
+        ),
         ("socks://proxy.example:1080", "the kind socks, which"),
         ("ftp://proxy.example", "the kind ftp, which"),
         ("http://", "can't be read"),
@@ -158,7 +168,9 @@ def test_the_name_and_the_password_of_a_proxy_are_decoded_and_shown_nowhere() ->
         ("socks5://user:s3cr%C3%A9t@proxy.example", "SOCKS5 can't carry"),
     ],
 )
-def test_a_proxy_that_can_not_be_used_is_named_by_its_variable_without_its_password(monkeypatch: pytest.MonkeyPatch, value: str, reason: str | None) -> None:
+def test_a_proxy_that_can_not_be_used_is_named_by_its_variable_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, value: str, reason: str | None
+) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -183,13 +195,34 @@ def test_a_proxy_that_can_not_be_used_is_named_by_its_variable_without_its_passw
 
 
 def test_a_variable_that_is_not_used_is_no_problem() -> None:
-    assert environment_problems({"ALL_PROXY": "socks4://x", "HTTP_PROXY": PROXY, "HTTPS_PROXY": PROXY}) == []
+    assert (
+        environment_problems({"ALL_PROXY": "socks4://x", "HTTP_PROXY": PROXY, "HTTPS_PROXY": PROXY})
+        == []
+    )
     assert environment_problems({"NO_PROXY": "10.0.0.0/33"}) == []
-    assert [each.variable for each in environment_problems({"all_proxy": "socks4://x", "HTTP_PROXY": PROXY})] == ["all_proxy"]
-    assert [each.variable for each in environment_problems({"https_proxy": "socks4://x", "HTTP_PROXY": "ftp://y"})] == ["https_proxy", "HTTP_PROXY"]
+    assert [
+        each.variable
+        for each in environment_problems({"all_proxy": "socks4://x", "HTTP_PROXY": PROXY})
+    ] == ["all_proxy"]
+    assert [
+        each.variable
+        for each in environment_problems({"https_proxy": "socks4://x", "HTTP_PROXY": "ftp://y"})
+    ] == ["https_proxy", "HTTP_PROXY"]
 
 
-@pytest.mark.parametrize("entry", ["10.0.0.0/33", "192.168.*", "http://quay.io", ":1", "quay.io:https", "a\x1b[2Jb*", "a.corp;b.corp", '"quay.io"'])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "10.0.0.0/33",
+        "192.168.*",
+        "http://quay.io",
+        ":1",
+        "quay.io:https",
+        "a\x1b[2Jb*",
+        "a.corp;b.corp",
+        '"quay.io"',
+    ],
+)
 def test_an_entry_of_no_proxy_that_names_nothing_is_reported(entry: str) -> None:
     [problem] = environment_problems({"HTTPS_PROXY": PROXY, "NO_PROXY": f"corp,{entry}"})
     assert problem.variable == "NO_PROXY"

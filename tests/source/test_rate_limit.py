@@ -3,7 +3,13 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from entrepot.source.rate_limit import LONGEST_PAUSE, Allowance, Allowances, read_allowance, read_retry_after
+from entrepot.source.rate_limit import (
+    LONGEST_PAUSE,
+    Allowance,
+    Allowances,
+    read_allowance,
+    read_retry_after,
+)
 from tests.source.conftest import Clock
 
 NOW = 1_800_000_000.0
@@ -12,17 +18,39 @@ NOW = 1_800_000_000.0
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Allowance(100, 76, None, 21_600)),
-        ({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}, Allowance(100, 0, None, 21_600)),
+        (
+            {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"},
+            Allowance(100, 76, None, 21_600),
+        ),
+        (
+            {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"},
+            Allowance(100, 0, None, 21_600),
+        ),
         ({"RATELIMITLIMIT": "100", "RATELIMITREMAINING": "5"}, Allowance(100, 5, None)),
-        ({"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": "1800000060"}, Allowance(5000, 4999, NOW + 60)),
-        ({"RateLimit-Limit": "10, 10;w=60", "RateLimit-Remaining": " 9", "RateLimit-Reset": "30"}, Allowance(10, 9, NOW + 30, 60)),
+        (
+            {
+                "X-RateLimit-Limit": "5000",
+                "X-RateLimit-Remaining": "4999",
+                "X-RateLimit-Reset": "1800000060",
+            },
+            Allowance(5000, 4999, NOW + 60),
+        ),
+        (
+            {
+                "RateLimit-Limit": "10, 10;w=60",
+                "RateLimit-Remaining": " 9",
+                "RateLimit-Reset": "30",
+            },
+            Allowance(10, 9, NOW + 30, 60),
+        ),
         ({"ratelimit-remaining": "7"}, Allowance(None, 7, None)),
         ({"ratelimit-limit": "unlimited"}, None),
         ({"content-type": "text/plain"}, None),
     ],
 )
-def test_the_allowance_is_read_however_its_headers_are_written(headers: dict[str, str], expected: Allowance | None) -> None:
+def test_the_allowance_is_read_however_its_headers_are_written(
+    headers: dict[str, str], expected: Allowance | None
+) -> None:
     assert read_allowance(headers, NOW) == expected
     assert read_allowance(httpx.Headers(headers), NOW) == expected
 
@@ -78,11 +106,16 @@ def test_a_wall_clock_that_is_set_neither_prolongs_nor_ends_a_pause(jump: float)
     """S14, F69: a pause of 30 s was 3,630 after the clock had been set back by an hour."""
     clock, wall_clock = Clock(50.0), Clock(NOW)
     allowances = Allowances(clock, wall_clock)
-    allowances.note("docker.io", {"ratelimit-limit": "100", "ratelimit-remaining": "1", "ratelimit-reset": "600"})
+    allowances.note(
+        "docker.io",
+        {"ratelimit-limit": "100", "ratelimit-remaining": "1", "ratelimit-reset": "600"},
+    )
     allowances.exceeded("docker.io", "ann", 30.0)
     wall_clock.now += jump
     assert allowances.pause_left("ann") == 30.0
-    assert allowances.get("docker.io").resets == wall_clock.now + 30, "what is shown is told by the clock as it stands"
+    assert allowances.get("docker.io").resets == wall_clock.now + 30, (
+        "what is shown is told by the clock as it stands"
+    )
     clock.now += 29
     assert allowances.pause_left("ann") == 1.0
     clock.now += 2
@@ -93,7 +126,9 @@ def test_a_reset_that_a_source_names_as_a_time_is_a_span_from_when_it_was_told()
     """S14, F69."""
     clock, wall_clock = Clock(50.0), Clock(NOW)
     allowances = Allowances(clock, wall_clock)
-    allowances.note("docker.io", {"ratelimit-remaining": "1", "ratelimit-reset": str(int(NOW) + 600)})
+    allowances.note(
+        "docker.io", {"ratelimit-remaining": "1", "ratelimit-reset": str(int(NOW) + 600)}
+    )
     wall_clock.now -= 7_200
     clock.now += 100
     assert allowances.get("docker.io").resets == wall_clock.now + 500
@@ -120,7 +155,8 @@ def test_absurd_numbers_and_dates_ask_for_no_pause(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["999999999999999", "999999999", "Fri, 31 Dec 9999 08:00:01 GMT"])
 def test_a_time_beyond_a_year_is_none_that_could_be_shown(value: str) -> None:
-    """S02, F67: the dashboard shows when an allowance is counted anew, and no clock has the year 31,000,000."""
+    """S02, F67: the dashboard shows when an allowance is counted anew, and no clock has the year
+    31,000,000."""
     assert read_retry_after({"retry-after": value}, NOW) == 366 * 86_400
     allowance = read_allowance({"ratelimit-remaining": "1", "ratelimit-reset": value}, NOW)
     assert allowance == Allowance(None, 1, None)

@@ -30,12 +30,24 @@ def certificate(tmp_path: Path) -> Path:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        x509.CertificateBuilder(
+            name,
+            name,
+            key.public_key(),
+            x509.random_serial_number(),
+            now - timedelta(hours=1),
+            now + timedelta(hours=1),
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     path = tmp_path / "stand-in.pem"
     path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
     return path
@@ -48,19 +60,31 @@ def tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_that_the_system_does_not_know_is_refused(opened: Callable[..., Sources], tls: ssl.SSLContext) -> None:
+async def test_a_certificate_that_the_system_does_not_know_is_refused(
+    opened: Callable[..., Sources], tls: ssl.SSLContext
+) -> None:
     async with StandIn(tls=tls) as source:
-        with pytest.raises(SourceUnreachable, match="its certificate is not trusted: self-signed certificate"):
+        with pytest.raises(
+            SourceUnreachable, match="its certificate is not trusted: self-signed certificate"
+        ):
             await opened().client(registry(source.url), None).head_manifest(NGINX, Tag("latest"))
         assert not source.requests
 
 
 async def test_a_certificate_that_the_system_knows_is_trusted(
-    opened: Callable[..., Sources], tls: ssl.SSLContext, certificate: Path, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Sources],
+    tls: ssl.SSLContext,
+    certificate: Path,
+    credential_set: CredentialSet,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with StandIn(TokenSignIn({"ann": "s3cret"}), tls=tls) as source:
-        layer = source.add_image("library/nginx", "latest", layers=[3_000_000]).platforms["linux/amd64"].layers[0]
+        layer = (
+            source.add_image("library/nginx", "latest", layers=[3_000_000])
+            .platforms["linux/amd64"]
+            .layers[0]
+        )
         client = opened().client(registry(source.url), credential_set)
         await client.manifest(NGINX, Tag("latest"))
         async with client.blob(NGINX, layer.digest) as stream:
@@ -74,7 +98,10 @@ async def test_a_certificate_that_the_system_knows_is_trusted(
 
 
 async def test_from_https_no_redirect_leads_to_http(
-    opened: Callable[..., Sources], tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Sources],
+    tls: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with StandIn(tls=tls) as source, StandIn() as storage:
@@ -92,5 +119,7 @@ async def test_a_certificate_authority_of_the_settings_is_trusted_besides_those_
     assert found == certificate
     async with StandIn(tls=tls) as source:
         source.add_image("library/nginx", "latest")
-        await opened(ca_file=found).client(registry(source.url), None).manifest(NGINX, Tag("latest"))
+        await (
+            opened(ca_file=found).client(registry(source.url), None).manifest(NGINX, Tag("latest"))
+        )
         assert source.count("GET", "/manifests/latest") == 1

@@ -98,7 +98,9 @@ async def test_wrong_bytes_are_not_right(store: BlobStore) -> None:
     assert not partial.path.exists()
 
 
-async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_removed(store: BlobStore) -> None:
+async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_removed(
+    store: BlobStore,
+) -> None:
     content = b"x" * 1000
     digest = Digest.of(content)
     partial = await store.begin(digest, len(content))
@@ -123,7 +125,9 @@ async def test_the_last_user_closes_the_file(store: BlobStore) -> None:
         os.fstat(descriptor)
 
 
-async def test_a_blob_handed_out_lately_can_not_be_taken_away(store: BlobStore, clock: Clock) -> None:
+async def test_a_blob_handed_out_lately_can_not_be_taken_away(
+    store: BlobStore, clock: Clock
+) -> None:
     digest = await keep(store, b"being sent")
     store.hand_out(digest)
     assert not store.take_away(digest)
@@ -133,7 +137,9 @@ async def test_a_blob_handed_out_lately_can_not_be_taken_away(store: BlobStore, 
     assert store.size(digest) is None
 
 
-async def test_sweeping_frees_what_was_taken_away_and_nothing_else(store: BlobStore, tmp_path: Path) -> None:
+async def test_sweeping_frees_what_was_taken_away_and_nothing_else(
+    store: BlobStore, tmp_path: Path
+) -> None:
     digest = await keep(store, b"old")
     partial = await store.begin(Digest.of(b"new"), 3)
     assert store.take_away(digest)
@@ -142,7 +148,9 @@ async def test_sweeping_frees_what_was_taken_away_and_nothing_else(store: BlobSt
     partial.release()
 
 
-async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(store: BlobStore, tmp_path: Path) -> None:
+async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(
+    store: BlobStore, tmp_path: Path
+) -> None:
     digest = await keep(store, b"whole")
     left_over = await store.begin(Digest.of(b"cut off"), 7)
     await store.append(left_over, [b"cut"])
@@ -163,7 +171,9 @@ async def leave_over(store: BlobStore, content: bytes, size: int) -> Path:
     return partial.path
 
 
-async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(store: BlobStore, tmp_path: Path) -> None:
+async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(
+    store: BlobStore, tmp_path: Path
+) -> None:
     content = os.urandom(WORTH_CONTINUING * 2)
     await leave_over(store, content, WORTH_CONTINUING + 5)
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
@@ -210,7 +220,9 @@ async def test_a_part_that_is_longer_than_the_blob_is_begun_anew(store: BlobStor
     partial.release()
 
 
-async def test_after_the_machine_was_down_no_part_is_trusted(store: BlobStore, tmp_path: Path) -> None:
+async def test_after_the_machine_was_down_no_part_is_trusted(
+    store: BlobStore, tmp_path: Path
+) -> None:
     path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
     (tmp_path / "fills-boot").write_text("another run of the machine")
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
@@ -231,7 +243,9 @@ async def test_a_part_that_nobody_continues_for_a_day_goes(store: BlobStore, clo
     assert young.exists()
 
 
-async def test_what_the_disk_does_not_take_is_given_back_and_hashed_all_the_same(store: BlobStore) -> None:
+async def test_what_the_disk_does_not_take_is_given_back_and_hashed_all_the_same(
+    store: BlobStore,
+) -> None:
     content = os.urandom(100_000)
     partial = await store.begin(Digest.of(content), len(content))
     with no_file_above(60_000), pytest.raises(NotWritten) as refused:
@@ -256,7 +270,9 @@ async def test_many_small_pieces_are_written_in_order(store: BlobStore) -> None:
     assert store.path(partial.digest).read_bytes() == content
 
 
-async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left_over = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
     content = os.urandom(10_000)
     partial = await store.begin(Digest.of(content), len(content))
@@ -277,21 +293,39 @@ async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(sto
     assert store.path(partial.digest).read_bytes() == content
 
 
-async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts_as_held(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts_as_held(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     fdatasync, fsync, rename = os.fdatasync, os.fsync, os.rename
 
     def named(descriptor: int) -> str:
         return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (done.append(f"content of {named(descriptor)}"), fdatasync(descriptor)))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)))
+    monkeypatch.setattr(
+        os,
+        "fdatasync",
+        lambda descriptor: (done.append(f"content of {named(descriptor)}"), fdatasync(descriptor)),
+    )
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)),
+    )
     monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
     digest = await keep(store, b"content")
-    assert done == [f"content of {part_name(digest, 7, '')}", "name", f"directory {digest.hex[:2]}", "directory sha256", "directory blobs"]
+    assert done == [
+        f"content of {part_name(digest, 7, '')}",
+        "name",
+        f"directory {digest.hex[:2]}",
+        "directory sha256",
+        "directory blobs",
+    ]
 
 
-async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(store: BlobStore) -> None:
+async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(
+    store: BlobStore,
+) -> None:
     digest = Digest.of(b"content")
     first = await store.begin(digest, 7)
     await store.discard(first)
@@ -302,7 +336,9 @@ async def test_discarding_one_blob_leaves_a_later_one_of_the_same_digest_alone(s
     second.release()
 
 
-async def test_what_the_kernel_does_not_have_in_memory_is_read_from_the_disk(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_kernel_does_not_have_in_memory_is_read_from_the_disk(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = os.urandom(READ_SIZE * 2)
     digest = await keep(store, content)
 
@@ -313,7 +349,9 @@ async def test_what_the_kernel_does_not_have_in_memory_is_read_from_the_disk(sto
     assert await read_all(store, digest, 3, len(content)) == content[3:]
 
 
-async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, clock: Clock) -> None:
+async def test_handing_out_remembers_only_what_still_matters(
+    store: BlobStore, clock: Clock
+) -> None:
     for number in range(100):
         store.hand_out(Digest.of(str(number).encode()))
         clock.now += 10
@@ -323,7 +361,9 @@ async def test_handing_out_remembers_only_what_still_matters(store: BlobStore, c
 # Foreign names, and files that can't be removed: F84 and S17
 
 
-async def test_f84_foreign_names_are_passed_over_and_counted(store: BlobStore, tmp_path: Path) -> None:
+async def test_f84_foreign_names_are_passed_over_and_counted(
+    store: BlobStore, tmp_path: Path
+) -> None:
     digest = await keep(store, b"a blob")
     root, directory = tmp_path / "blobs", store.path(digest).parent
     (root / "lost+found").mkdir()
@@ -346,7 +386,9 @@ async def test_f84_foreign_names_are_passed_over_and_counted(store: BlobStore, t
     assert str(store.foreign).isprintable()
 
 
-async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = await keep(store, b"first"), await keep(store, b"second")
     scandir = os.scandir
 
@@ -362,7 +404,9 @@ async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(store: BlobSt
     assert store.look(first) == 5
 
 
-async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fills = tmp_path / "fills"
     (fills / "lost+found").mkdir(parents=True)
     (fills / "removed-sha256-x").mkdir()
@@ -379,15 +423,25 @@ async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_
     store = BlobStore(tmp_path / "blobs", fills)
     await store.open()
     try:
-        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+        assert sorted(each.name for each in fills.iterdir()) == [
+            "lost+found",
+            "removed-sha256-x",
+            "sha256-stubborn",
+        ]
         assert store.take_away(await keep(store, b"content"))
         await store.sweep()
-        assert sorted(each.name for each in fills.iterdir()) == ["lost+found", "removed-sha256-x", "sha256-stubborn"]
+        assert sorted(each.name for each in fills.iterdir()) == [
+            "lost+found",
+            "removed-sha256-x",
+            "sha256-stubborn",
+        ]
     finally:
         store.close()
 
 
-async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = await keep(store, b"content")
 
     def refused(*_: object) -> None:
@@ -403,7 +457,9 @@ async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(store: BlobS
     assert store.size(digest) == 7
 
 
-async def test_a_file_that_this_user_may_not_read_counts_as_not_cached(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_this_user_may_not_read_counts_as_not_cached(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An engine that root ran once leaves such files: the blob is fetched again."""
     digest = await keep(store, b"content")
     path = store.path(digest)
@@ -423,7 +479,9 @@ async def test_a_file_that_this_user_may_not_read_counts_as_not_cached(store: Bl
         assert file.read() == b"content"
 
 
-async def test_a_directory_of_blobs_that_this_user_may_not_use_is_named(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_directory_of_blobs_that_this_user_may_not_use_is_named(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = await keep(store, b"content")
     closed = store.path(digest).parent
     (closed.parent / "lost+found").mkdir()
@@ -444,7 +502,9 @@ async def test_a_right_file_in_the_place_of_a_damaged_one_stays(store: BlobStore
     assert store.size(digest) == 7
 
 
-async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(store: BlobStore) -> None:
+async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(
+    store: BlobStore,
+) -> None:
     content = os.urandom(CHECK_SIZE * 2 + 3)
     digest = await keep(store, content)
     counts: list[int] = []
@@ -483,7 +543,9 @@ async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore
         other.release()
 
 
-async def test_parts_of_earlier_versions_which_name_no_source_are_removed(store: BlobStore, tmp_path: Path) -> None:
+async def test_parts_of_earlier_versions_which_name_no_source_are_removed(
+    store: BlobStore, tmp_path: Path
+) -> None:
     """S07: nobody knows who sent them."""
     path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
     old = path.with_name(path.name.rpartition("-")[0])
@@ -494,7 +556,9 @@ async def test_parts_of_earlier_versions_which_name_no_source_are_removed(store:
     again.close()
 
 
-async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(store: BlobStore) -> None:
+async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(
+    store: BlobStore,
+) -> None:
     """S07: it came through another source; whoever reads the first one reads on."""
     digest = await keep(store, b"content")
     with store.path(digest).open("rb") as first:
@@ -509,7 +573,9 @@ async def test_a_second_blob_of_the_same_digest_takes_the_place_of_the_first(sto
     partial.release()
 
 
-async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_open(store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_open(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, going_on = threading.Event(), threading.Event()
     begin = store._begin
 
@@ -531,8 +597,11 @@ async def test_a_fill_that_is_cancelled_while_its_file_is_opened_leaves_nothing_
     assert not store._arriving
 
 
-async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S07: a source that breaks everything off could fill the disk with parts, and cached images would have to go for them."""
+async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S07: a source that breaks everything off could fill the disk with parts, and cached images
+    would have to go for them."""
     parts = []
     for number in range(3):
         parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
@@ -547,7 +616,9 @@ async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(store: Blo
 
 
 @pytest.mark.parametrize("use", ["opened", "check"])
-async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobStore, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(
+    store: BlobStore, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = await keep(store, b"content")
     opened: list[FileIO] = []
     may_open = threading.Event()
@@ -576,7 +647,9 @@ async def test_a_file_whose_opening_is_cancelled_does_not_stay_open(store: BlobS
     assert [each.closed for each in opened] == [True]
 
 
-async def test_the_directory_of_growing_blobs_is_made_again(store: BlobStore, tmp_path: Path) -> None:
+async def test_the_directory_of_growing_blobs_is_made_again(
+    store: BlobStore, tmp_path: Path
+) -> None:
     """B4.3: it was removed under a running engine."""
     (tmp_path / "fills").rmdir()
     digest = await keep(store, b"content")
@@ -595,7 +668,9 @@ async def test_without_a_data_directory_no_part_of_it_is_made(tmp_path: Path) ->
     store.close()
 
 
-async def test_a_disk_that_hangs_is_not_waited_for(store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_hangs_is_not_waited_for(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """B4.4: one thread waits for it at a time, and what it gives too late is removed."""
     thaws = threading.Event()
     calls: list[Path] = []

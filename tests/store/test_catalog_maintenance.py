@@ -38,7 +38,9 @@ class Kept:
         """How many manifests the copy has."""
         if not backup_of(self.catalog.path).exists():
             return None
-        with closing(sqlite3.connect(f"file:{backup_of(self.catalog.path)}?immutable=1", uri=True)) as copy:
+        with closing(
+            sqlite3.connect(f"file:{backup_of(self.catalog.path)}?immutable=1", uri=True)
+        ) as copy:
             return int(copy.execute("SELECT count(*) FROM manifests").fetchone()[0])
 
 
@@ -81,7 +83,9 @@ async def test_at_a_clean_stop_a_catalog_without_a_copy_gets_one(kept: Kept) -> 
     assert kept.copied() == 2
 
 
-async def test_a_copy_that_would_fill_the_disk_is_not_made(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copy_that_would_fill_the_disk_is_not_made(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep_module, "ROOM_FOR_BACKUP", 2**60)
     await kept.change()
     kept.now = FIRST_BACKUP
@@ -106,7 +110,10 @@ async def test_damage_that_the_copy_finds_is_told_and_the_last_copy_stays(kept: 
 
 
 def large(number: int) -> Manifest:
-    content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%d%s"}}' % (number, os.urandom(500_000).hex().encode())
+    content = b'{"schemaVersion": 2, "layers": [], "annotations": {"x": "%d%s"}}' % (
+        number,
+        os.urandom(500_000).hex().encode(),
+    )
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
@@ -114,7 +121,9 @@ async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> N
     """S11: 301 MB stayed after everything was deleted."""
     empty = await kept.catalog.size()
     for number in range(10):
-        await kept.catalog.add_manifest(Repository(f"library/r{number}"), SOURCE, large(number), now=1.0)
+        await kept.catalog.add_manifest(
+            Repository(f"library/r{number}"), SOURCE, large(number), now=1.0
+        )
     assert await kept.catalog.size() > 10_000_000
     for number in range(10):
         await kept.catalog.delete_repository(Repository(f"library/r{number}"))
@@ -128,7 +137,9 @@ async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> N
     assert kept.catalog.path.stat().st_size < empty + 2 * catalog_module.FREE_BYTES_KEPT
 
 
-async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S11."""
     monkeypatch.setattr(catalog_module, "WRITTEN_ANEW", 2**20)
     path = tmp_path / "catalog.sqlite"
@@ -139,12 +150,24 @@ async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_i
         await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
         await hold(catalog, image("a"))
         for number in range(5):
-            await catalog.add_manifest(Repository(f"library/r{number}"), SOURCE, large(number), now=1.0)
-        assert await catalog._read(lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()) == 0
+            await catalog.add_manifest(
+                Repository(f"library/r{number}"), SOURCE, large(number), now=1.0
+            )
+        assert (
+            await catalog._read(
+                lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()
+            )
+            == 0
+        )
         for number in range(5):
             await catalog.delete_repository(Repository(f"library/r{number}"))
         await catalog.collect(lambda _: True)
     async with Catalog.open(path) as catalog:
-        assert await catalog._read(lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()) == 2
+        assert (
+            await catalog._read(
+                lambda connection: connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()
+            )
+            == 2
+        )
         assert await catalog.manifest(image("a").digest) == image("a")
     assert path.stat().st_size < 2**20

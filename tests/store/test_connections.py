@@ -28,16 +28,28 @@ async def test_some_hundred_reads_and_writes_at_once_are_all_answered(catalog: C
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
     reads = [
-        read for _ in range(100) for read in (catalog.tag(NGINX, Tag("1")), catalog.manifest(manifest.digest), catalog.tags(NGINX), catalog.repositories())
+        read
+        for _ in range(100)
+        for read in (
+            catalog.tag(NGINX, Tag("1")),
+            catalog.manifest(manifest.digest),
+            catalog.tags(NGINX),
+            catalog.repositories(),
+        )
     ]
-    writes = [catalog.point_tag(NGINX, Tag(f"t{number}"), manifest.digest, now=2.0) for number in range(50)]
+    writes = [
+        catalog.point_tag(NGINX, Tag(f"t{number}"), manifest.digest, now=2.0)
+        for number in range(50)
+    ]
     async with asyncio.timeout(60):
         answers = await asyncio.gather(*reads, *writes)
     assert all(answers)
     assert len(await catalog.tags(NGINX)) == 51
 
 
-async def test_reads_that_hang_fail_in_a_sentence_and_later_ones_sooner(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reads_that_hang_fail_in_a_sentence_and_later_ones_sooner(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "READ_TIMEOUT", 0.02)
     monkeypatch.setattr(connections, "STALLED_READ_TIMEOUT", 0.01)
     thawed = threading.Event()
@@ -45,9 +57,15 @@ async def test_reads_that_hang_fail_in_a_sentence_and_later_ones_sooner(catalog:
     def hang(_: Connection) -> None:
         thawed.wait(30)
 
-    failures = await asyncio.gather(*(catalog._read(hang) for _ in range(connections.READERS)), return_exceptions=True)
-    assert [str(each).partition(" Look")[0] for each in failures] == ["The catalog has not answered for 0.02 s."] * connections.READERS
-    with pytest.raises(CatalogFailed, match=r"The catalog has not answered for 0\.01 s\. Look at the disk"):
+    failures = await asyncio.gather(
+        *(catalog._read(hang) for _ in range(connections.READERS)), return_exceptions=True
+    )
+    assert [str(each).partition(" Look")[0] for each in failures] == [
+        "The catalog has not answered for 0.02 s."
+    ] * connections.READERS
+    with pytest.raises(
+        CatalogFailed, match=r"The catalog has not answered for 0\.01 s\. Look at the disk"
+    ):
         await catalog.is_cached(NGINX)
     assert catalog.health.problem is not None
     monkeypatch.setattr(connections, "READ_TIMEOUT", 30)
@@ -68,7 +86,9 @@ async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> No
 
     read = [asyncio.create_task(catalog._read(hang)) for _ in range(connections.READERS)]
     await began.wait()
-    waiting = asyncio.create_task(catalog._read(lambda _: pytest.fail("nobody waits for it any more")))
+    waiting = asyncio.create_task(
+        catalog._read(lambda _: pytest.fail("nobody waits for it any more"))
+    )
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
@@ -78,7 +98,9 @@ async def test_a_client_that_leaves_takes_its_read_along(catalog: Catalog) -> No
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 3])
-async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(tmp_path: Path, cancels: int) -> None:
+async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(
+    tmp_path: Path, cancels: int
+) -> None:
     """Cancelled twice, the process never ended, or a thread failed after the end of the event loop."""
     gate, reached = threading.Event(), threading.Event()
     before = asyncio.all_tasks()
@@ -105,6 +127,8 @@ async def test_a_write_that_is_cancelled_leaves_no_task_and_no_thread_behind(tmp
         async with asyncio.timeout(60):
             await asyncio.gather(writing, return_exceptions=True)
         assert writing.cancelled()
-    assert [each.name for each in threading.enumerate() if "_connection_worker_thread" in each.name] == []
+    assert [
+        each.name for each in threading.enumerate() if "_connection_worker_thread" in each.name
+    ] == []
     async with asyncio.timeout(60):
         await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)

@@ -1,4 +1,5 @@
-"""What is counted of each repository is what counting it from scratch gives, whatever happened to it."""
+"""What is counted of each repository is what counting it from scratch gives, whatever happened to
+it."""
 
 from __future__ import annotations
 
@@ -34,18 +35,29 @@ def digest(blob: str) -> Digest:
 
 
 def image(config: str, *layers: str) -> Manifest:
-    told = [{"mediaType": "application/octet-stream", "digest": str(digest(each)), "size": size_of(each)} for each in (config, *layers)]
+    told = [
+        {
+            "mediaType": "application/octet-stream",
+            "digest": str(digest(each)),
+            "size": size_of(each),
+        }
+        for each in (config, *layers)
+    ]
     content = json.dumps({"schemaVersion": 2, "config": told[0], "layers": told[1:]}).encode()
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
 def index(*images: Manifest) -> Manifest:
-    told = [{"mediaType": OCI_MANIFEST, "digest": str(each.digest), "size": len(each.content)} for each in images]
+    told = [
+        {"mediaType": OCI_MANIFEST, "digest": str(each.digest), "size": len(each.content)}
+        for each in images
+    ]
     content = json.dumps({"schemaVersion": 2, "manifests": told}).encode()
     return Manifest.of(content, OCI_INDEX, Digest.of(content))
 
 
-# Some share blobs, one names a blob twice, and one is an image and its own copy with another config.
+# Some share blobs, one names a blob twice, and one is an image and its own copy with another
+# config.
 IMAGES = [
     image(BLOBS[0], BLOBS[1], BLOBS[2]),
     image(BLOBS[3], BLOBS[1], BLOBS[2]),
@@ -80,10 +92,15 @@ happenings = st.lists(
 def from_scratch(path: Path) -> dict[str, tuple[int, int, int]]:
     """Tags, manifests and bytes held of each repository, told from the other tables alone."""
     with closing(sqlite3.connect(path)) as connection:
-        rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in ("tags", "repository_manifests")}
+        rows = {
+            name: connection.execute(f"SELECT * FROM {name}").fetchall()
+            for name in ("tags", "repository_manifests")
+        }
         contents = dict(connection.execute("SELECT digest, length(content) FROM manifests"))
         held = dict(connection.execute("SELECT digest, size FROM blobs"))
-        references = connection.execute("SELECT manifest, digest FROM manifest_references").fetchall()
+        references = connection.execute(
+            "SELECT manifest, digest FROM manifest_references"
+        ).fetchall()
         names = [name for (name,) in connection.execute("SELECT name FROM repositories")]
     counted = {}
     for name in names:
@@ -95,13 +112,17 @@ def from_scratch(path: Path) -> dict[str, tuple[int, int, int]]:
 
 
 async def kept(catalog: Catalog) -> dict[str, tuple[int, int, int]]:
-    return {each.name: (each.tags, each.manifests, each.size) for each in await catalog.repositories()}
+    return {
+        each.name: (each.tags, each.manifests, each.size) for each in await catalog.repositories()
+    }
 
 
 async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
     match (what, *with_what):
         case ("came", str(name), Manifest() as manifest, list(named)):
-            await catalog.add_manifest(Repository(name), "docker.io/library/x", manifest, tags=named, now=1.0)
+            await catalog.add_manifest(
+                Repository(name), "docker.io/library/x", manifest, tags=named, now=1.0
+            )
         case ("blob came", str(blob)):
             await catalog.add_blob(digest(blob), size_of(blob), now=1.0)
         case ("tag moved", str(name), str(tag), Manifest() as manifest):
@@ -123,7 +144,9 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
 
 @given(happenings)
 @settings(max_examples=30, deadline=None)
-def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatever_happens(everything: Iterable[tuple[str, *tuple[object, ...]]]) -> None:
+def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatever_happens(
+    everything: Iterable[tuple[str, *tuple[object, ...]]],
+) -> None:
     async def live(path: Path) -> None:
         async with AsyncExitStack() as stack:
             catalog = await stack.enter_async_context(Catalog.open(path))

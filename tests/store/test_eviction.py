@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.eviction import EMPTY_STAYS, RECENT, HeldBlobUse, HeldManifest, Key, Picture, Plan, confirmed, locked_above, plan
+from entrepot.store.eviction import (
+    EMPTY_STAYS,
+    RECENT,
+    HeldBlobUse,
+    HeldManifest,
+    Key,
+    Picture,
+    Plan,
+    confirmed,
+    locked_above,
+    plan,
+)
 
 A, B = Repository("library/a"), Repository("library/b")
 NOW = 1_000_000_000.0
@@ -27,11 +38,23 @@ def manifest(
     children: tuple[str, ...] = (),
 ) -> HeldManifest:
     return HeldManifest(
-        repository, digest(name), None, asked, locked, tuple(Tag(each) for each in tags), tuple(map(digest, children)), tuple(map(digest, blobs))
+        repository,
+        digest(name),
+        None,
+        asked,
+        locked,
+        tuple(Tag(each) for each in tags),
+        tuple(map(digest, children)),
+        tuple(map(digest, blobs)),
     )
 
 
-def picture(*manifests: HeldManifest, size: int = 100, used: dict[str, float] | None = None, sizes: dict[str, int] | None = None) -> Picture:
+def picture(
+    *manifests: HeldManifest,
+    size: int = 100,
+    used: dict[str, float] | None = None,
+    sizes: dict[str, int] | None = None,
+) -> Picture:
     """Every blob has *size* bytes and was last used when it came, at 0, unless another is said."""
     blobs = {blob: HeldBlobUse(size, 0.0) for each in manifests for blob in each.blobs}
     for name, when in (used or {}).items():
@@ -55,28 +78,44 @@ def test_nothing_goes_while_the_goal_is_kept() -> None:
 
 
 def test_the_image_used_least_recently_goes_first_and_no_more_than_is_needed() -> None:
-    held = picture(manifest(A, "new", "x", asked=30), manifest(B, "old", "y", asked=10), manifest(A, "middle", "z", asked=20))
+    held = picture(
+        manifest(A, "new", "x", asked=30),
+        manifest(B, "old", "y", asked=10),
+        manifest(A, "middle", "z", asked=20),
+    )
     assert gone(decide(held, 200)) == [digest("old")]
     assert gone(decide(held, 100)) == [digest("old"), digest("middle")]
     assert gone(decide(held, 0)) == [digest("old"), digest("middle"), digest("new")]
 
 
 def test_a_blob_that_a_staying_image_needs_frees_nothing() -> None:
-    held = picture(manifest(A, "old", "base", "x", asked=1), manifest(B, "new", "base", "y", asked=2), sizes={"base": 1000})
+    held = picture(
+        manifest(A, "old", "base", "x", asked=1),
+        manifest(B, "new", "base", "y", asked=2),
+        sizes={"base": 1000},
+    )
     made = decide(held, 1150)
     assert gone(made) == [digest("old")]
     assert (made.images[0].freed, made.size, made.left) == (100, 1200, 1100)
 
 
 def test_a_blob_that_evicted_images_share_counts_once() -> None:
-    held = picture(manifest(A, "1", "base", "x", asked=1), manifest(B, "2", "base", "y", asked=2), sizes={"base": 1000})
+    held = picture(
+        manifest(A, "1", "base", "x", asked=1),
+        manifest(B, "2", "base", "y", asked=2),
+        sizes={"base": 1000},
+    )
     made = decide(held, 0)
     assert [each.freed for each in made.images] == [100, 1100]
     assert made.left == 0
 
 
 def test_an_image_that_would_free_nothing_stays() -> None:
-    held = picture(manifest(A, "copy", "x", asked=1), manifest(B, "original", "x", asked=2, locked=True), manifest(A, "other", "y", asked=3))
+    held = picture(
+        manifest(A, "copy", "x", asked=1),
+        manifest(B, "original", "x", asked=2, locked=True),
+        manifest(A, "other", "y", asked=3),
+    )
     assert gone(decide(held, 100)) == [digest("other")]
 
 
@@ -88,7 +127,9 @@ def test_what_no_manifest_refers_to_makes_room_by_itself() -> None:
 
 
 def test_a_locked_image_stays_and_the_goal_is_missed() -> None:
-    made = decide(picture(manifest(A, "locked", "x", locked=True), manifest(A, "other", "y", asked=9)), 50)
+    made = decide(
+        picture(manifest(A, "locked", "x", locked=True), manifest(A, "other", "y", asked=9)), 50
+    )
     assert gone(made) == [digest("other")]
     assert (made.left, made.locked_size) == (100, 100)
 
@@ -103,7 +144,12 @@ def test_where_the_goal_is_missed_it_is_counted_what_stays_and_why() -> None:
         sizes={"base": 1000},
     )
     made = decide(held, 0, in_use=frozenset({(A, digest("pulled"))}))
-    assert (made.left, made.locked_size, made.in_use_size, made.recent_size) == (1300, 1100, 100, 100)
+    assert (made.left, made.locked_size, made.in_use_size, made.recent_size) == (
+        1300,
+        1100,
+        100,
+        100,
+    )
     reached = decide(held, 1300, in_use=frozenset({(A, digest("pulled"))}))
     assert (reached.in_use_size, reached.recent_size) == (0, 0)
 
@@ -129,14 +175,19 @@ def test_what_is_pulled_now_stays() -> None:
 
 def test_what_was_used_within_the_last_minute_stays() -> None:
     held = picture(
-        manifest(A, "asked", "x", asked=NOW - RECENT + 1), manifest(A, "read", "y"), manifest(A, "old", "z", asked=NOW - RECENT - 1), used={"y": NOW}
+        manifest(A, "asked", "x", asked=NOW - RECENT + 1),
+        manifest(A, "read", "y"),
+        manifest(A, "old", "z", asked=NOW - RECENT - 1),
+        used={"y": NOW},
     )
     assert gone(decide(held, 0)) == [digest("old")]
 
 
 def test_use_of_an_index_is_use_of_the_images_below_it() -> None:
     held = picture(
-        manifest(A, "index", asked=50, tags=("1",), children=("amd",)), manifest(A, "amd", "x", asked=1, tags=("old",)), manifest(A, "other", "y", asked=20)
+        manifest(A, "index", asked=50, tags=("1",), children=("amd",)),
+        manifest(A, "amd", "x", asked=1, tags=("old",)),
+        manifest(A, "other", "y", asked=20),
     )
     made = decide(held, 0)
     assert gone(made) == [digest("other"), digest("amd")]
@@ -150,14 +201,24 @@ def test_use_of_a_blob_is_use_of_the_image_that_it_tells_from_others() -> None:
         used={"base": 100.0, "y": 90.0},
     )
     made = decide(held, 0)
-    assert [(each.manifest.digest, each.last_used) for each in made.images] == [(digest("forgotten"), 5), (digest("popular"), 90)]
+    assert [(each.manifest.digest, each.last_used) for each in made.images] == [
+        (digest("forgotten"), 5),
+        (digest("popular"), 90),
+    ]
 
 
 def test_an_image_that_shares_all_its_blobs_is_used_with_those_that_the_fewest_share() -> None:
     held = picture(
-        manifest(A, "oci", "base", "x", "y"), manifest(A, "docker", "base", "x", "y"), manifest(A, "other", "base", "z"), used={"base": 100.0, "y": 7.0}
+        manifest(A, "oci", "base", "x", "y"),
+        manifest(A, "docker", "base", "x", "y"),
+        manifest(A, "other", "base", "z"),
+        used={"base": 100.0, "y": 7.0},
     )
-    assert {each.manifest.digest: each.last_used for each in decide(held, 0).images} == {digest("other"): 0, digest("oci"): 7, digest("docker"): 7}
+    assert {each.manifest.digest: each.last_used for each in decide(held, 0).images} == {
+        digest("other"): 0,
+        digest("oci"): 7,
+        digest("docker"): 7,
+    }
 
 
 def test_a_manifest_without_anything_held_goes_when_nobody_asked_for_long() -> None:
@@ -181,7 +242,9 @@ def test_an_index_goes_with_its_last_image_and_stays_before() -> None:
         manifest(A, "arm", "y", asked=7),
     )
     assert confirmed(decide(held, 100), held.manifests) == {(A, digest("amd"))}
-    assert confirmed(decide(held, 0), held.manifests) == {(A, digest(name)) for name in ("outer", "index", "amd", "arm")}
+    assert confirmed(decide(held, 0), held.manifests) == {
+        (A, digest(name)) for name in ("outer", "index", "amd", "arm")
+    }
 
 
 def test_what_was_used_locked_or_deleted_since_the_plan_was_made_stays() -> None:
@@ -213,10 +276,18 @@ def pictures(draw: st.DrawFn) -> Picture:
             # The blobs of a manifest are the same in all repositories, as its digest says.
             blobs = tuple(f"blob {each}" for each in range(12) if (number * 37 + each * 11) % 5 < 2)
             manifests.append(
-                manifest(repository, f"image {number}", *blobs, asked=draw(st.sampled_from([1.0, 2.0, 3.0, 4.0, NOW - 1])), locked=draw(st.integers(0, 5)) == 0)
+                manifest(
+                    repository,
+                    f"image {number}",
+                    *blobs,
+                    asked=draw(st.sampled_from([1.0, 2.0, 3.0, 4.0, NOW - 1])),
+                    locked=draw(st.integers(0, 5)) == 0,
+                )
             )
         for number in range(draw(st.integers(0, 2))):
-            children = draw(st.lists(st.sampled_from(images), unique=True, max_size=3)) if images else []
+            children = (
+                draw(st.lists(st.sampled_from(images), unique=True, max_size=3)) if images else []
+            )
             manifests.append(
                 manifest(
                     repository,
@@ -227,7 +298,15 @@ def pictures(draw: st.DrawFn) -> Picture:
                 )
             )
     blobs = sorted({blob for each in manifests for blob in each.blobs})
-    return Picture(manifests, {blob: HeldBlobUse(draw(st.integers(1, 1000)), draw(st.sampled_from([0.0, 2.0, 3.5, NOW]))) for blob in blobs})
+    return Picture(
+        manifests,
+        {
+            blob: HeldBlobUse(
+                draw(st.integers(1, 1000)), draw(st.sampled_from([0.0, 2.0, 3.5, NOW]))
+            )
+            for blob in blobs
+        },
+    )
 
 
 @given(pictures(), st.integers(0, 6000), st.integers(0, 3))
@@ -244,22 +323,47 @@ def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pu
     assert not planned.keys() & in_use
     assert all(each.last_used <= NOW - RECENT for each in made.images)
 
-    # Nothing that stays is broken: its blobs stay, and an index stays for as long as one of its images does.
+    # Nothing that stays is broken: its blobs stay, and an index stays for as long as one of its
+    # images does.
     staying_blobs = {blob for key, each in known.items() if key not in going for blob in each.blobs}
     freed = {blob for blob in held.blobs if blob not in staying_blobs}
     assert made.left == made.size - sum(held.blobs[blob].size for blob in freed)
     assert sum(each.freed for each in made.images) == made.size - made.left
-    assert all(any((each.repository, child) not in going for child in each.children) for key, each in known.items() if each.children and key not in going)
+    assert all(
+        any((each.repository, child) not in going for child in each.children)
+        for key, each in known.items()
+        if each.children and key not in going
+    )
 
-    # The goal is reached, or what is left is locked, in use, used just now, or made of nothing but blobs of such images.
+    # The goal is reached, or what is left is locked, in use, used just now, or made of nothing but
+    # blobs of such images.
     if made.left > made.goal:
         asked_now = {each.key for each in held.manifests if each.asked > NOW - RECENT}
-        asked_now |= {(each.repository, child) for each in held.manifests if each.key in asked_now for child in each.children}
-        pinned = locked | in_use | asked_now | {key for key, each in known.items() if any(held.blobs[blob].last_used > NOW - RECENT for blob in each.blobs)}
+        asked_now |= {
+            (each.repository, child)
+            for each in held.manifests
+            if each.key in asked_now
+            for child in each.children
+        }
+        pinned = (
+            locked
+            | in_use
+            | asked_now
+            | {
+                key
+                for key, each in known.items()
+                if any(held.blobs[blob].last_used > NOW - RECENT for blob in each.blobs)
+            }
+        )
         needed = {blob for key in pinned & known.keys() for blob in known[key].blobs}
-        assert all(set(each.blobs) <= needed for key, each in known.items() if key not in going and key not in pinned)
+        assert all(
+            set(each.blobs) <= needed
+            for key, each in known.items()
+            if key not in going and key not in pinned
+        )
 
-    # Least recently used first; and one of the last kind is only spared when it would have freed nothing.
+    # Least recently used first; and one of the last kind is only spared when it would have freed
+    # nothing.
     order = [each.last_used for each in made.images]
     assert order == sorted(order)
     everything = {each.manifest.key: each.last_used for each in decide(held, -1, in_use).images}
@@ -268,7 +372,8 @@ def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pu
         if key not in planned and used < latest:
             assert set(known[key].blobs) <= staying_blobs
 
-    # No more goes than is needed: without the last one that frees something the goal would be missed.
+    # No more goes than is needed: without the last one that frees something the goal would be
+    # missed.
     if made.images:
         last = [each for each in made.images if each.freed][-1]
         assert made.left + last.freed > goal
@@ -276,19 +381,35 @@ def test_whatever_is_held_a_plan_keeps_its_promises(held: Picture, goal: int, pu
 
 def test_where_the_catalog_takes_room_empty_manifests_go_in_the_order_of_their_use() -> None:
     """S11: manifests without blobs stayed for 30 days, however full the disk was."""
-    used = [manifest(A, name, asked=NOW - 1000 + number) for number, name in enumerate(("old", "older index", "newer"))]
-    held = [replace(each, size=100) for each in used] + [replace(manifest(A, "image", "x", asked=1.0), size=100)]
+    used = [
+        manifest(A, name, asked=NOW - 1000 + number)
+        for number, name in enumerate(("old", "older index", "newer"))
+    ]
+    held = [replace(each, size=100) for each in used] + [
+        replace(manifest(A, "image", "x", asked=1.0), size=100)
+    ]
     made = plan(picture(*held), goal=300, now=NOW, catalog_size=400)
-    assert (made.size, [each.manifest.digest for each in made.images], made.empty) == (500, [digest("image")], ())
+    assert (made.size, [each.manifest.digest for each in made.images], made.empty) == (
+        500,
+        [digest("image")],
+        (),
+    )
     assert made.left == 300
     made = plan(picture(*held), goal=150, now=NOW, catalog_size=400)
     assert (made.empty, made.left) == (((A, digest("old")), (A, digest("older index"))), 100)
-    assert confirmed(made, [replace(held[0], asked=NOW), *held[1:]]) == {(A, digest("older index")), (A, digest("image"))}
+    assert confirmed(made, [replace(held[0], asked=NOW), *held[1:]]) == {
+        (A, digest("older index")),
+        (A, digest("image")),
+    }
 
 
 def test_with_a_goal_of_zero_manifests_without_blobs_go_too() -> None:
     """S11: ``entrepot evict --to 0`` left them."""
-    held = picture(manifest(A, "looked at", asked=NOW - RECENT - 1), manifest(A, "looked at just now", asked=NOW), manifest(A, "image", "x"))
+    held = picture(
+        manifest(A, "looked at", asked=NOW - RECENT - 1),
+        manifest(A, "looked at just now", asked=NOW),
+        manifest(A, "image", "x"),
+    )
     assert decide(held, 0).empty == ((A, digest("looked at")),)
     assert decide(held, 1).empty == ()
 
@@ -296,7 +417,11 @@ def test_with_a_goal_of_zero_manifests_without_blobs_go_too() -> None:
 def test_s14_what_was_used_in_the_future_is_not_in_use_until_then() -> None:
     """The clock was a month ahead, and is right again."""
     ahead = NOW + 30 * 86_400
-    held = picture(manifest(A, "ahead", "x", asked=ahead), manifest(B, "now", "y", asked=NOW), manifest(A, "old", "z", asked=NOW - 1_000))
+    held = picture(
+        manifest(A, "ahead", "x", asked=ahead),
+        manifest(B, "now", "y", asked=NOW),
+        manifest(A, "old", "z", asked=NOW - 1_000),
+    )
     made = decide(held, 100)
     assert gone(made) == [digest("ahead"), digest("old")]
     # Carried out, it is judged by the time that is written down.

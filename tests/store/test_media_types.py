@@ -1,4 +1,5 @@
-"""Media type and platform of a manifest belong to the repository that it came through, and not to its digest."""
+"""Media type and platform of a manifest belong to the repository that it came through, and not to
+its digest."""
 
 from __future__ import annotations
 
@@ -24,36 +25,58 @@ async def media_type_in(catalog: Catalog, repository: Repository) -> str:
     return manifest.media_type
 
 
-async def test_s08_each_repository_keeps_the_media_type_that_its_own_source_gave(tmp_path: Path) -> None:
+async def test_s08_each_repository_keeps_the_media_type_that_its_own_source_gave(
+    tmp_path: Path,
+) -> None:
     manifest = image("a")
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
-        await catalog.add_manifest(EVIL, "evil.example/app", replace(manifest, media_type=EVIL_TYPE), tags=[Tag("1")], now=1.0)
+        await catalog.add_manifest(
+            EVIL,
+            "evil.example/app",
+            replace(manifest, media_type=EVIL_TYPE),
+            tags=[Tag("1")],
+            now=1.0,
+        )
         await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=2.0)
     async with Catalog.open(path) as catalog:
         assert await catalog.media_types_of(NGINX) == {manifest.digest: OCI_MANIFEST}
         assert await catalog.media_types_of(EVIL) == {manifest.digest: EVIL_TYPE}
         assert await catalog.manifest(manifest.digest, NGINX) == manifest
-        assert await catalog.manifest(manifest.digest, EVIL) == replace(manifest, media_type=EVIL_TYPE)
+        assert await catalog.manifest(manifest.digest, EVIL) == replace(
+            manifest, media_type=EVIL_TYPE
+        )
         assert await catalog.manifest(manifest.digest, DEBIAN) is None
-        assert (await media_type_in(catalog, NGINX), await media_type_in(catalog, EVIL)) == (OCI_MANIFEST, EVIL_TYPE)
+        assert (await media_type_in(catalog, NGINX), await media_type_in(catalog, EVIL)) == (
+            OCI_MANIFEST,
+            EVIL_TYPE,
+        )
         contents = await catalog.behind_tag(NGINX, Tag("1"))
         assert contents is not None
         assert (contents.media_type, contents.images[0].media_type) == (OCI_MANIFEST, OCI_MANIFEST)
 
 
-async def test_s08_a_source_that_corrects_the_media_type_corrects_it_for_its_own_repository(tmp_path: Path) -> None:
+async def test_s08_a_source_that_corrects_the_media_type_corrects_it_for_its_own_repository(
+    tmp_path: Path,
+) -> None:
     manifest = image("a")
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         for repository in (NGINX, EVIL):
-            await catalog.add_manifest(repository, SOURCE, replace(manifest, media_type=EVIL_TYPE), now=1.0)
+            await catalog.add_manifest(
+                repository, SOURCE, replace(manifest, media_type=EVIL_TYPE), now=1.0
+            )
         await catalog.add_manifest(NGINX, SOURCE, manifest, now=2.0)
-        assert (await media_type_in(catalog, NGINX), await media_type_in(catalog, EVIL)) == (OCI_MANIFEST, EVIL_TYPE)
+        assert (await media_type_in(catalog, NGINX), await media_type_in(catalog, EVIL)) == (
+            OCI_MANIFEST,
+            EVIL_TYPE,
+        )
         [repository] = await catalog.repositories(NGINX)
         assert repository.manifests == 1
 
 
-async def test_s08_the_platform_comes_only_from_an_index_of_the_same_repository(tmp_path: Path) -> None:
+async def test_s08_the_platform_comes_only_from_an_index_of_the_same_repository(
+    tmp_path: Path,
+) -> None:
     manifest = image("a")
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         await catalog.add_manifest(EVIL, "evil.example/app", index(mips=manifest), now=1.0)
@@ -75,13 +98,18 @@ async def test_s08_a_catalog_of_version_3_keeps_the_media_types_that_it_has(tmp_
     connection.close()
     for _ in range(2):
         async with Catalog.open(path) as catalog:
-            assert await catalog.media_types_of(NGINX) == {both.digest: OCI_INDEX, amd.digest: OCI_MANIFEST}
+            assert await catalog.media_types_of(NGINX) == {
+                both.digest: OCI_INDEX,
+                amd.digest: OCI_MANIFEST,
+            }
             assert await catalog.media_types_of(DEBIAN) == {arm.digest: OCI_MANIFEST}
             assert await catalog.manifest(amd.digest, NGINX) == amd
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         # A kill between the new column and its content: the version was not written yet.
-        connection.executescript("UPDATE repository_manifests SET media_type = ''; PRAGMA user_version = 3;")
+        connection.executescript(
+            "UPDATE repository_manifests SET media_type = ''; PRAGMA user_version = 3;"
+        )
     connection.close()
     async with Catalog.open(path) as catalog:
         assert await catalog.media_types_of(DEBIAN) == {arm.digest: OCI_MANIFEST}

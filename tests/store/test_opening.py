@@ -46,30 +46,49 @@ async def cached_image(path: Path) -> None:
 async def serves_and_refuses(path: Path, what: str) -> None:
     async with Catalog.open(path) as catalog:
         assert await catalog.manifest(image("a").digest) == image("a")
-        for write in (catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0), catalog.delete_repository(NGINX), catalog.collect(lambda _: True)):
-            with pytest.raises(CatalogFailed, match=rf"The catalog can't be written: {what}.* What is cached is served, and what is not is passed on"):
+        for write in (
+            catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0),
+            catalog.delete_repository(NGINX),
+            catalog.collect(lambda _: True),
+        ):
+            with pytest.raises(
+                CatalogFailed,
+                match=rf"The catalog can't be written: {what}.* What is cached is served, and what is not is passed on",
+            ):
                 await write
         with pytest.raises(CatalogFailed):
             await catalog.examine()
         assert catalog.health.problem is not None
 
 
-async def test_a_catalog_that_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_can_only_be_read_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S19: a restart on a disk that had turned read-only was refused."""
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
     before = path.read_bytes()
-    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+    monkeypatch.setattr(
+        opening,
+        "_for_writing",
+        refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"),
+    )
     await serves_and_refuses(path, "attempt to write a readonly database")
     assert path.read_bytes() == before
 
 
-async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S19."""
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
     with monkeypatch.context() as patched:
-        patched.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+        patched.setattr(
+            opening,
+            "_for_writing",
+            refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"),
+        )
         opened = Catalog.open(path)
         catalog = await opened.__aenter__()
         await Upkeep(catalog).once()
@@ -85,13 +104,18 @@ async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_p
         await opened.__aexit__(None, None, None)
 
 
-async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S19: SQLite's connections of one process share the index of the log (-shm), as it was opened first."""
+async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S19: SQLite's connections of one process share the index of the log (-shm), as it was opened
+    first."""
     require_root("mounting a file system")
     mount, umount = require_program("mount"), require_program("umount")
     disk = tmp_path / "disk"
     disk.mkdir()
-    await asyncio.to_thread(subprocess.run, [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    await asyncio.to_thread(
+        subprocess.run, [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True
+    )
     try:
         path, killed = disk / "catalog.sqlite", tmp_path / "killed"
         async with Catalog.open(path) as catalog:
@@ -130,12 +154,18 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
         await asyncio.to_thread(subprocess.run, [umount, "--lazy", disk], check=True)
 
 
-async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "catalog.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_1.read_text())
     before = path.read_bytes()
-    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"))
+    monkeypatch.setattr(
+        opening,
+        "_for_writing",
+        refusing(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"),
+    )
     async with Catalog.open(path) as catalog:
         assert await catalog.repository_names() == [NGINX]
         with pytest.raises(CatalogFailed):
@@ -143,13 +173,17 @@ async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(tmp_path: Pat
     assert path.read_bytes() == before
     monkeypatch.undo()
     path.unlink()
-    monkeypatch.setattr(opening, "_for_writing", refusing(sqlite3.SQLITE_CANTOPEN, "unable to open database file"))
+    monkeypatch.setattr(
+        opening, "_for_writing", refusing(sqlite3.SQLITE_CANTOPEN, "unable to open database file")
+    )
     async with Catalog.open(path) as catalog:
         assert await catalog.repository_names() == []
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_catalog_that_can_not_even_be_read_promises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_catalog_that_can_not_even_be_read_promises_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine does not start then: nothing is served, and nothing is passed on."""
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
@@ -168,7 +202,9 @@ async def test_a_catalog_that_can_not_even_be_read_promises_nothing(tmp_path: Pa
     assert "is served" not in caught.value.message
 
 
-async def test_a_file_system_that_takes_no_file_does_not_end_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_system_that_takes_no_file_does_not_end_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
 
@@ -179,17 +215,26 @@ async def test_a_file_system_that_takes_no_file_does_not_end_the_start(tmp_path:
     await serves_and_refuses(path, "Read-only file system")
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_LOCK])
-async def test_a_file_system_on_which_sqlite_can_not_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_LOCK]
+)
+async def test_a_file_system_on_which_sqlite_can_not_work_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     """F88."""
     monkeypatch.setattr(opening, "_for_writing", refusing(code, "locking protocol"))
     monkeypatch.setattr(opening, "file_system", lambda _: "9p on /host")
-    with pytest.raises(EngineError, match=r"The file system of .*\(9p on /host\) can't lock files: locking protocol \(SQLite\)\. .*XDG_DATA_HOME"):
+    with pytest.raises(
+        EngineError,
+        match=r"The file system of .*\(9p on /host\) can't lock files: locking protocol \(SQLite\)\. .*XDG_DATA_HOME",
+    ):
         async with Catalog.open(tmp_path / "catalog.sqlite"):
             pass
 
 
-async def test_on_a_full_disk_the_reserve_lets_the_catalog_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_a_full_disk_the_reserve_lets_the_catalog_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S19."""
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
@@ -210,7 +255,9 @@ async def test_on_a_full_disk_the_reserve_lets_the_catalog_open(tmp_path: Path, 
         assert catalog.health.problem is None
 
 
-async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S19: repository delete was refused for lack of room."""
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
@@ -221,7 +268,9 @@ async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(tmp_path: P
 
         def needs_room() -> object:
             if (tmp_path / "catalog.sqlite.reserve").exists():
-                raise CatalogFailed("The catalog fails: database or disk is full.", reason=Reason.FULL)
+                raise CatalogFailed(
+                    "The catalog fails: database or disk is full.", reason=Reason.FULL
+                )
             return write()
 
         monkeypatch.setattr(catalog, "_write", needs_room)
@@ -231,13 +280,17 @@ async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(tmp_path: P
         assert not reserve.give_up()
 
 
-async def test_a_large_catalog_is_looked_at_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_catalog_is_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(opening, "CHECK_TIME", -1.0)
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
         assert catalog.is_checked
         for number in range(200):
-            await catalog.add_manifest(NGINX, SOURCE, image(*(f"{number} {layer}" for layer in range(20))), now=1.0)
+            await catalog.add_manifest(
+                NGINX, SOURCE, image(*(f"{number} {layer}" for layer in range(20))), now=1.0
+            )
     async with Catalog.open(path) as catalog:
         assert not catalog.is_checked
         assert catalog.health.told == ()

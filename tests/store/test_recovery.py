@@ -30,7 +30,9 @@ async def filled(path: Path, count: int, *, backed_up_after: int | None = None) 
         for number, name in enumerate(names):
             if number == backed_up_after:
                 back_up(path)
-            await catalog.add_manifest(name, SOURCE, image(f"layer {number}"), tags=[Tag("1")], now=1.0)
+            await catalog.add_manifest(
+                name, SOURCE, image(f"layer {number}"), tags=[Tag("1")], now=1.0
+            )
             await hold(catalog, image(f"layer {number}"))
     return names
 
@@ -53,7 +55,9 @@ def tags(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [header, half, manifests, tags])
-async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     path = tmp_path / "catalog.sqlite"
     names = await filled(path, 30, backed_up_after=20)
     damage(path)
@@ -65,7 +69,9 @@ async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(tmp_path: Pa
         assert set(names[:20]) <= set(await catalog.repository_names())
         assert (await catalog.manifest(image("layer 3").digest)) == image("layer 3")
         assert await catalog.tag(names[3], Tag("1")) == TagEntry(image("layer 3").digest, 1.0, 1.0)
-        assert set(await catalog.blobs_of(names[3])) == {each.digest for each in image("layer 3").blobs}
+        assert set(await catalog.blobs_of(names[3])) == {
+            each.digest for each in image("layer 3").blobs
+        }
         assert catalog.health.problem is None
         await catalog.examine()
     assert path.with_name(f"catalog.sqlite.damaged-{STAMP}").read_bytes() == damaged
@@ -81,14 +87,23 @@ async def test_what_came_after_the_copy_is_read_from_the_damaged_file(tmp_path: 
         assert await catalog.repository_names() == sorted(names)
         [repository] = await catalog.repositories(names[25])
         # Its blobs have no rows any more: they are counted again when healing finds them.
-        assert (repository.tags, repository.manifests, repository.size) == (1, 1, len(image("layer 25").content))
-        assert set(await catalog.blobs_of(names[25])) == {each.digest for each in image("layer 25").blobs}
+        assert (repository.tags, repository.manifests, repository.size) == (
+            1,
+            1,
+            len(image("layer 25").content),
+        )
+        assert set(await catalog.blobs_of(names[25])) == {
+            each.digest for each in image("layer 25").blobs
+        }
 
 
 async def test_who_gave_a_blob_is_kept(tmp_path: Path) -> None:
     """S20: otherwise each copy would need a proof of its source, which may be down."""
     path = tmp_path / "catalog.sqlite"
-    digest, origins = Digest.of(b"private"), {BlobOrigin("one.example", True), BlobOrigin("two.example", False)}
+    digest, origins = (
+        Digest.of(b"private"),
+        {BlobOrigin("one.example", True), BlobOrigin("two.example", False)},
+    )
     async with Catalog.open(path) as catalog:
         for origin in origins:
             await catalog.add_blob(digest, 7, now=1.0, origin=origin)
@@ -132,11 +147,22 @@ async def test_without_a_copy_all_that_can_be_read_is_kept(tmp_path: Path) -> No
         assert await catalog.blobs_size() == 110
 
 
-async def test_pages_that_are_damaged_in_the_middle_of_a_table_are_stepped_over(tmp_path: Path) -> None:
+async def test_pages_that_are_damaged_in_the_middle_of_a_table_are_stepped_over(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "catalog.sqlite"
     names = await filled(path, 200)
     with closing(sqlite3.connect(path)) as connection:
-        leaves = [row[0] for row in connection.execute("SELECT pageno FROM dbstat WHERE name = 'manifests' AND pagetype = 'leaf'")] if _has_dbstat() else []
+        leaves = (
+            [
+                row[0]
+                for row in connection.execute(
+                    "SELECT pageno FROM dbstat WHERE name = 'manifests' AND pagetype = 'leaf'"
+                )
+            ]
+            if _has_dbstat()
+            else []
+        )
     if not leaves:
         pytest.skip("this SQLite does not tell which pages a table has")
     with path.open("r+b") as file:
@@ -175,7 +201,9 @@ async def test_rows_that_are_noise_are_not_believed(tmp_path: Path) -> None:
     wrong = image("layer 1").digest
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE manifests SET content = x'7b7d' WHERE digest = ?", (str(wrong),))
-        connection.execute("UPDATE blobs SET size = -5 WHERE digest = ?", (str(Digest.of(b"layer 0")),))
+        connection.execute(
+            "UPDATE blobs SET size = -5 WHERE digest = ?", (str(Digest.of(b"layer 0")),)
+        )
         connection.execute("UPDATE tags SET name = x'ff' WHERE repository = 'library/r2'")
         connection.execute("UPDATE repositories SET pulls = 1e300 WHERE name = 'library/r2'")
     damage_table(path, "manifest_references")
@@ -196,7 +224,9 @@ async def test_a_catalog_that_is_gone_comes_back_from_its_copy(tmp_path: Path) -
         assert await catalog.repository_names() == names
 
 
-async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(tmp_path: Path) -> None:
+async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "catalog.sqlite"
     async with Catalog.open(path) as catalog:
         await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
@@ -211,7 +241,9 @@ async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(t
         await catalog.examine()
 
 
-async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(tmp_path: Path) -> None:
+async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "catalog.sqlite"
     await filled(path, 3)
     back_up(path)
@@ -223,7 +255,9 @@ async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_t
         assert await catalog.repository_names() == []
 
 
-async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "catalog.sqlite"
     names = await filled(path, 3)
     connect = sqlite3.connect
@@ -237,7 +271,11 @@ async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(tmp_path:
             return super().execute(statement, *values)
 
     def connecting(file: object, **options: Any) -> sqlite3.Connection:
-        return connect(file, **options, factory=Unreadable) if file == path else connect(file, **options)
+        return (
+            connect(file, **options, factory=Unreadable)
+            if file == path
+            else connect(file, **options)
+        )
 
     with monkeypatch.context() as patched:
         patched.setattr("entrepot.store.recovery.sqlite3.connect", connecting)

@@ -15,7 +15,11 @@ from entrepot.store.catalog import Catalog, Usage
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 from entrepot.store.tag_contents import TagContents
 
-NGINX, DEBIAN, REDIS = Repository("library/nginx"), Repository("library/debian"), Repository("library/redis")
+NGINX, DEBIAN, REDIS = (
+    Repository("library/nginx"),
+    Repository("library/debian"),
+    Repository("library/redis"),
+)
 CONFIG, LAYER = 10, 100
 """The sizes of every config and every layer, in bytes."""
 
@@ -25,16 +29,37 @@ def digest(name: str) -> Digest:
 
 
 def image(name: str, *layers: str) -> Manifest:
-    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(digest(f"config of {name}")), "size": CONFIG}
-    listed = [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": str(digest(each)), "size": LAYER} for each in layers]
+    config = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": str(digest(f"config of {name}")),
+        "size": CONFIG,
+    }
+    listed = [
+        {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": str(digest(each)),
+            "size": LAYER,
+        }
+        for each in layers
+    ]
     content = json.dumps({"schemaVersion": 2, "config": config, "layers": listed}).encode()
     return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
 
 
-def listed(manifest: Manifest, platform: str, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+def listed(
+    manifest: Manifest, platform: str, annotations: dict[str, str] | None = None
+) -> dict[str, Any]:
     system, architecture = platform.split("/")
-    entry: dict[str, Any] = {"mediaType": manifest.media_type, "digest": str(manifest.digest), "size": len(manifest.content)}
-    return entry | {"platform": {"os": system, "architecture": architecture}} | ({"annotations": annotations} if annotations else {})
+    entry: dict[str, Any] = {
+        "mediaType": manifest.media_type,
+        "digest": str(manifest.digest),
+        "size": len(manifest.content),
+    }
+    return (
+        entry
+        | {"platform": {"os": system, "architecture": architecture}}
+        | ({"annotations": annotations} if annotations else {})
+    )
 
 
 def index(*entries: dict[str, Any]) -> Manifest:
@@ -48,8 +73,12 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
         yield catalog
 
 
-async def keep(catalog: Catalog, repository: Repository, manifest: Manifest, *tags: str, held: bool = True) -> Manifest:
-    await catalog.add_manifest(repository, f"docker.io/{repository}", manifest, tags=[Tag(each) for each in tags], now=1.0)
+async def keep(
+    catalog: Catalog, repository: Repository, manifest: Manifest, *tags: str, held: bool = True
+) -> Manifest:
+    await catalog.add_manifest(
+        repository, f"docker.io/{repository}", manifest, tags=[Tag(each) for each in tags], now=1.0
+    )
     for each in manifest.blobs if held else ():
         await catalog.add_blob(each.digest, each.size, now=1.0)
     return manifest
@@ -61,19 +90,44 @@ async def behind(catalog: Catalog, repository: Repository, tag: str) -> TagConte
     return found
 
 
-async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(catalog: Catalog) -> None:
+async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
+    catalog: Catalog,
+) -> None:
     amd, arm = image("amd", "a", "b"), image("arm", "c")
-    top = await keep(catalog, NGINX, index(listed(amd, "linux/amd64"), listed(arm, "linux/arm64")), "1")
+    top = await keep(
+        catalog, NGINX, index(listed(amd, "linux/amd64"), listed(arm, "linux/arm64")), "1"
+    )
     await keep(catalog, NGINX, amd)
     found = await behind(catalog, NGINX, "1")
-    assert (found.is_index, found.media_type, found.tag.platforms) == (True, OCI_INDEX, ("linux/amd64",))
+    assert (found.is_index, found.media_type, found.tag.platforms) == (
+        True,
+        OCI_INDEX,
+        ("linux/amd64",),
+    )
     first, second = found.images
-    assert (first.digest, first.platform, first.holding) == (str(amd.digest), "linux/amd64", Holding.WHOLE)
+    assert (first.digest, first.platform, first.holding) == (
+        str(amd.digest),
+        "linux/amd64",
+        Holding.WHOLE,
+    )
     assert first.size == first.held_size == len(amd.content) + CONFIG + 2 * LAYER
     assert first.config is not None
-    assert (first.config.digest, first.config.size, first.config.held) == (str(digest("config of amd")), CONFIG, True)
-    assert [(each.digest, each.held) for each in first.layers] == [(str(digest("a")), True), (str(digest("b")), True)]
-    assert (second.digest, second.platform, second.holding, second.size, second.held_size) == (str(arm.digest), "linux/arm64", Holding.NOTHING, None, 0)
+    assert (first.config.digest, first.config.size, first.config.held) == (
+        str(digest("config of amd")),
+        CONFIG,
+        True,
+    )
+    assert [(each.digest, each.held) for each in first.layers] == [
+        (str(digest("a")), True),
+        (str(digest("b")), True),
+    ]
+    assert (second.digest, second.platform, second.holding, second.size, second.held_size) == (
+        str(arm.digest),
+        "linux/arm64",
+        Holding.NOTHING,
+        None,
+        0,
+    )
     assert (second.media_type, second.config, second.layers) == (OCI_MANIFEST, None, ())
     assert found.own_size == found.tag.size == len(top.content) + first.held_size
     assert found.shared_size == 0
@@ -98,10 +152,21 @@ async def test_an_image_of_which_layers_are_missing_is_held_in_part(catalog: Cat
 
 async def test_an_attestation_says_which_image_it_is_about(catalog: Catalog) -> None:
     amd, statement = image("amd", "a"), image("statement", "in-toto")
-    about = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": str(amd.digest)}
-    await keep(catalog, NGINX, index(listed(amd, "linux/amd64"), listed(statement, "unknown/unknown", about)), "1")
+    about = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": str(amd.digest),
+    }
+    await keep(
+        catalog,
+        NGINX,
+        index(listed(amd, "linux/amd64"), listed(statement, "unknown/unknown", about)),
+        "1",
+    )
     found = await behind(catalog, NGINX, "1")
-    assert [(each.platform, each.attests) for each in found.images] == [("linux/amd64", None), (None, str(amd.digest))]
+    assert [(each.platform, each.attests) for each in found.images] == [
+        ("linux/amd64", None),
+        (None, str(amd.digest)),
+    ]
 
 
 async def test_a_layer_tells_who_shares_it(catalog: Catalog) -> None:
@@ -113,7 +178,11 @@ async def test_a_layer_tells_who_shares_it(catalog: Catalog) -> None:
     await keep(catalog, REDIS, image("redis", "base", "redis"))
     found = await behind(catalog, NGINX, "1.27")
     base, own = found.images[0].layers
-    assert (base.shared_images, base.shared_repositories, base.shared_with) == (3, 2, ("library/debian:12", "library/redis"))
+    assert (base.shared_images, base.shared_repositories, base.shared_with) == (
+        3,
+        2,
+        ("library/debian:12", "library/redis"),
+    )
     assert (own.shared_images, own.shared_repositories, own.shared_with) == (0, 0, ())
     assert (found.own_size, found.shared_size) == (len(mine.content) + CONFIG + LAYER, LAYER)
 
@@ -134,8 +203,17 @@ async def test_what_another_tag_leads_to_as_well_is_not_the_tag_s_own(catalog: C
     await keep(catalog, NGINX, top, "1", "latest")
     await keep(catalog, NGINX, amd)
     found = await behind(catalog, NGINX, "1")
-    assert (found.own_size, found.shared_size, found.also_tagged) == (0, found.tag.size, ("latest",))
-    await keep(catalog, NGINX, index(listed(amd, "linux/amd64"), listed(image("new", "b"), "linux/arm64")), "latest")
+    assert (found.own_size, found.shared_size, found.also_tagged) == (
+        0,
+        found.tag.size,
+        ("latest",),
+    )
+    await keep(
+        catalog,
+        NGINX,
+        index(listed(amd, "linux/amd64"), listed(image("new", "b"), "linux/arm64")),
+        "latest",
+    )
     moved = await behind(catalog, NGINX, "1")
     assert (moved.own_size, moved.also_tagged) == (len(top.content), ())
 
@@ -153,7 +231,10 @@ async def test_an_index_within_an_index_stands_for_its_images(catalog: Catalog) 
     await keep(catalog, NGINX, inner)
     entry = {"mediaType": OCI_INDEX, "digest": str(inner.digest), "size": len(inner.content)}
     await keep(catalog, NGINX, index(listed(amd, "linux/amd64"), entry), "1")
-    assert [each.digest for each in (await behind(catalog, NGINX, "1")).images] == [str(amd.digest), str(arm.digest)]
+    assert [each.digest for each in (await behind(catalog, NGINX, "1")).images] == [
+        str(amd.digest),
+        str(arm.digest),
+    ]
 
 
 async def test_the_last_use_of_an_image_is_a_pull_or_a_look(catalog: Catalog) -> None:
@@ -186,13 +267,23 @@ async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: C
     assert [each.digest for each in found.images] == [str(amd.digest)]
 
 
-async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is_here(catalog: Catalog) -> None:
+async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is_here(
+    catalog: Catalog,
+) -> None:
     """What came counts, also where the manifest states something else."""
-    descriptors = [{"digest": str(digest(name)), "size": size} for name, size in (("a", -1), ("b", 7), ("c", None))]
+    descriptors = [
+        {"digest": str(digest(name)), "size": size}
+        for name, size in (("a", -1), ("b", 7), ("c", None))
+    ]
     content = json.dumps({"schemaVersion": 2, "layers": descriptors}).encode()
-    odd = await keep(catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), "1", held=False)
+    odd = await keep(
+        catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), "1", held=False
+    )
     [image_before] = (await behind(catalog, NGINX, "1")).images
-    assert (image_before.size, [each.size for each in image_before.layers]) == (None, [None, 7, None])
+    assert (image_before.size, [each.size for each in image_before.layers]) == (
+        None,
+        [None, 7, None],
+    )
     assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [None, None, 7]
     for name, size in (("a", 100), ("b", 8)):
         await catalog.add_blob(digest(name), size, now=1.0)
@@ -200,12 +291,22 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
     assert (found.images[0].size, found.images[0].held_size) == (None, len(odd.content) + 108)
     await catalog.add_blob(digest("c"), 1000, now=1.0)
     found = await behind(catalog, NGINX, "1")
-    assert (found.images[0].size, found.tag.size, found.images[0].holding) == (len(odd.content) + 1108, len(odd.content) + 1108, Holding.WHOLE)
+    assert (found.images[0].size, found.tag.size, found.images[0].holding) == (
+        len(odd.content) + 1108,
+        len(odd.content) + 1108,
+        Holding.WHOLE,
+    )
     assert [each.size for each in found.images[0].layers] == [100, 8, 1000]
 
 
-async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(catalog: Catalog) -> None:
+async def test_f82_where_one_manifest_states_a_size_it_is_that_of_the_blob(
+    catalog: Catalog,
+) -> None:
     for size in (5, None):
-        content = json.dumps({"schemaVersion": 2, "layers": [{"digest": str(digest("a")), "size": size}]}).encode()
-        await keep(catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), held=False)
+        content = json.dumps(
+            {"schemaVersion": 2, "layers": [{"digest": str(digest("a")), "size": size}]}
+        ).encode()
+        await keep(
+            catalog, NGINX, Manifest.of(content, OCI_MANIFEST, Digest.of(content)), held=False
+        )
     assert [each.size for each in (await catalog.blobs_of(NGINX)).values()] == [5]

@@ -28,13 +28,26 @@ from tui.app import Dashboard, DashboardOutcome
 from tui.keymap import Keymap
 from tui.options import Options
 
-_KEYS = {"/": "slash", "*": "asterisk", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore", " ": "space"}
+_KEYS = {
+    "/": "slash",
+    "*": "asterisk",
+    ".": "full_stop",
+    "-": "minus",
+    ":": "colon",
+    "_": "underscore",
+    " ": "space",
+}
 
 
 @pytest.fixture(autouse=True)
 def disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What else writes to the disk of this machine must not show on the screens: the space that is left stands on each of them."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * 10**9, used=20 * 10**9, free=80 * 10**9))
+    """What else writes to the disk of this machine must not show on the screens: the space that is
+    left stands on each of them."""
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda _: SimpleNamespace(total=100 * 10**9, used=20 * 10**9, free=80 * 10**9),
+    )
 
 
 class Person:
@@ -62,7 +75,9 @@ class Person:
 
     async def sees(self, *texts: str) -> None:
         """Wait until all of *texts* stand on the screen, perhaps broken into lines."""
-        await self.until(lambda: all(" ".join(text.split()) in " ".join(self.seen().split()) for text in texts))
+        await self.until(
+            lambda: all(" ".join(text.split()) in " ".join(self.seen().split()) for text in texts)
+        )
 
     def seen(self) -> str:
         return grid(self.app)
@@ -85,7 +100,13 @@ async def dashboard(
     keeps_theme_in: Path | None = None,
 ) -> AsyncIterator[Person]:
     async with CacheClient.of_app(management_app(engine)) as client:
-        app = Dashboard(client, started_engine=started_engine, options=options, keymap=keymap, keeps_theme_in=keeps_theme_in)
+        app = Dashboard(
+            client,
+            started_engine=started_engine,
+            options=options,
+            keymap=keymap,
+            keeps_theme_in=keeps_theme_in,
+        )
         async with app.run_test(size=size, notifications=True) as pilot:
             person = Person(app, pilot)
             await person.sees("entrepot  127.0.0.1")
@@ -115,7 +136,8 @@ def fixed_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Clock]
 
 
 class Looks:
-    """Counts how often a dashboard has looked at the engine, so that a test can wait for a number of looks instead of for time."""
+    """Counts how often a dashboard has looked at the engine, so that a test can wait for a number
+    of looks instead of for time."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -141,7 +163,9 @@ Opened = Callable[..., Awaitable[Program]]
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
     """Those that the program finds for its user. The path of a Unix socket has to be short."""
     root = tmp_path_factory.mktemp("u")
-    return Directories(root / "c/entrepot", root / "d/entrepot", root / "r/entrepot", root / "s/entrepot/log")
+    return Directories(
+        root / "c/entrepot", root / "d/entrepot", root / "r/entrepot", root / "s/entrepot/log"
+    )
 
 
 @pytest.fixture
@@ -160,12 +184,15 @@ def environment(directories: Directories) -> dict[str, str]:
 
 @pytest.fixture
 async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Looks]:
-    """The engine answers on its socket, looked at twice a second, and its free space is always the same."""
+    """The engine answers on its socket, looked at twice a second, and its free space is always the
+    same."""
     counted, status = Looks(), engine.status
 
     async def steady() -> EngineStatus:
         counted.another()
-        return msgspec.structs.replace(await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1)
+        return msgspec.structs.replace(
+            await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1
+        )
 
     monkeypatch.setattr(engine, "status", steady)
     async with answering(engine):
@@ -177,8 +204,22 @@ async def opened(environment: dict[str, str]) -> AsyncIterator[Opened]:
     """Opens dashboards in terminals: ``await opened("--ascii", NO_COLOR="1")``."""
     with ExitStack() as programs:
 
-        async def open(*arguments: str, size: tuple[int, int] = (80, 24), command: Sequence[str] = ENTREPOT, **variables: str) -> Program:
-            return programs.enter_context(closing(Program([*command, *arguments], environment | variables, columns=size[0], lines=size[1])))
+        async def open(
+            *arguments: str,
+            size: tuple[int, int] = (80, 24),
+            command: Sequence[str] = ENTREPOT,
+            **variables: str,
+        ) -> Program:
+            return programs.enter_context(
+                closing(
+                    Program(
+                        [*command, *arguments],
+                        environment | variables,
+                        columns=size[0],
+                        lines=size[1],
+                    )
+                )
+            )
 
         yield open
         # An engine of the test may have to answer meanwhile.

@@ -1,4 +1,5 @@
-"""The real program on a pseudo-terminal: what it sends is counted, and drawn on a screen of its own that knows just the sequences which the dashboard uses."""
+"""The real program on a pseudo-terminal: what it sends is counted, and drawn on a screen of its own
+that knows just the sequences which the dashboard uses."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ class Picture:
 
 
 def _styled(before: str, told: str) -> str:
-    """A style after a further SGR sequence, as sorted words: the colour of the ink, that of the paper, and other attributes."""
+    """A style after a further SGR sequence, as sorted words: the colour of the ink, that of the
+    paper, and other attributes."""
     style = dict(each.split("=") for each in before.split())
     numbers = (told or "0").split(";")
     while numbers:
@@ -150,7 +152,8 @@ class Program:
         answers: bool = True,
         reported: tuple[int, int] | None = None,
     ) -> None:
-        """It *answers* whether it is well (DSR), as terminals do. *reported* are the columns and lines that it says it has, where those are others."""
+        """It *answers* whether it is well (DSR), as terminals do. *reported* are the columns and
+        lines that it says it has, where those are others."""
         self.started = time.monotonic()
         self._synchronised = synchronised
         self.answers = answers
@@ -228,11 +231,14 @@ class Program:
                 self._changed.wait(min(left, 1.0))
 
     def sees(self, *texts: str, gone: str | None = None) -> None:
-        """Wait until all of *texts* stand on the screen, perhaps broken into lines, and *gone* does not."""
+        """Wait until all of *texts* stand on the screen, perhaps broken into lines, and *gone* does
+        not."""
 
         def there() -> bool:
             flat = " ".join(self.picture.text().split())
-            return all(" ".join(text.split()) in flat for text in texts) and (gone is None or gone not in flat)
+            return all(" ".join(text.split()) in flat for text in texts) and (
+                gone is None or gone not in flat
+            )
 
         self.until(there, f"{texts}{f' without {gone}' if gone else ''}")
 
@@ -308,7 +314,16 @@ class Program:
     @property
     def memory(self) -> int:
         """Resident bytes."""
-        return int(next(line for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
+        return (
+            int(
+                next(
+                    line
+                    for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+                    if line.startswith("VmRSS:")
+                ).split()[1]
+            )
+            * 1024
+        )
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -1,4 +1,5 @@
-"""An engine that says what a test wants it to say, look by look: pictures with times and speeds that no real engine would repeat."""
+"""An engine that says what a test wants it to say, look by look: pictures with times and speeds
+that no real engine would repeat."""
 
 from __future__ import annotations
 
@@ -33,10 +34,18 @@ T = TypeVar("T", bound=msgspec.Struct)
 NOW = 1_780_000_000.0
 """Thursday, 28 May 2026, 20:26:40 UTC."""
 
-NOTHING_WRONG = CheckedRule(source_repository=None, login_server=None, sign_in=None, proposed_target=None)
+NOTHING_WRONG = CheckedRule(
+    source_repository=None, login_server=None, sign_in=None, proposed_target=None
+)
 """Of a rule of which nothing is written yet."""
 
-LAYER = LayerSnapshot(digest="sha256:" + "a" * 64, media_type="application/vnd.oci.image.layer.v1.tar+gzip", size=1000, received=500, state=LayerState.RUNNING)
+LAYER = LayerSnapshot(
+    digest="sha256:" + "a" * 64,
+    media_type="application/vnd.oci.image.layer.v1.tar+gzip",
+    size=1000,
+    received=500,
+    state=LayerState.RUNNING,
+)
 PULL = PullSnapshot(
     id="1",
     repository="library/nginx",
@@ -71,9 +80,15 @@ STATUS = EngineStatus(
     served=182_400_000_000,
     from_source=10_500_000_000,
 )
-NO_ACTIVITY = Activity(interval=300.0, buckets=tuple(ActivityBucket(began=NOW - 300.0 * step) for step in reversed(range(288))), total=ActivityCounts())
+NO_ACTIVITY = Activity(
+    interval=300.0,
+    buckets=tuple(ActivityBucket(began=NOW - 300.0 * step) for step in reversed(range(288))),
+    total=ActivityCounts(),
+)
 ALL_WELL = Examination(findings=())
-UPSTREAM = UpstreamSnapshot(name="Docker Hub", login_server="docker.io", sign_in=SignIn.REQUIRED, rules=2, reachable=True)
+UPSTREAM = UpstreamSnapshot(
+    name="Docker Hub", login_server="docker.io", sign_in=SignIn.REQUIRED, rules=2, reachable=True
+)
 
 
 def changed(picture: T, **changes: Any) -> T:
@@ -88,7 +103,8 @@ def pull(id: str, **changes: Any) -> PullSnapshot:
 
 @dataclass
 class ScriptedEngine:
-    """What the engine answers; each answer may be changed between two looks. *asked* counts the requests by path."""
+    """What the engine answers; each answer may be changed between two looks. *asked* counts the
+    requests by path."""
 
     status: EngineStatus = STATUS
     pulls: Sequence[PullSnapshot] = ()
@@ -109,7 +125,9 @@ class ScriptedEngine:
         if path == "status":
             self.before_status(self)
             running = sum(not each.state.ended for each in self.pulls)
-            return changed(self.status, pulls_running=running, speed=sum(each.speed for each in self.pulls))
+            return changed(
+                self.status, pulls_running=running, speed=sum(each.speed for each in self.pulls)
+            )
         if path.startswith("pulls/"):
             return next(each for each in self.pulls if each.id == path.removeprefix("pulls/"))
         if path == "pulls?running=1":
@@ -120,7 +138,12 @@ class ScriptedEngine:
             return self.examination
         if path == "checks/cacheRule":
             return NOTHING_WRONG
-        return {"pulls": self.pulls, "upstreams": self.upstreams, "activity": self.activity, "rules": self.rules}[path]
+        return {
+            "pulls": self.pulls,
+            "upstreams": self.upstreams,
+            "activity": self.activity,
+            "rules": self.rules,
+        }[path]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -129,12 +152,20 @@ class ScriptedEngine:
             path = f"{path}?{query}"
         self.asked[path] += 1
         body = msgspec.json.encode(self._answer(path))
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"application/json")],
+            }
+        )
         await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def scripted_dashboard(engine: ScriptedEngine, *, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Person]:
+async def scripted_dashboard(
+    engine: ScriptedEngine, *, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Person]:
     """Somebody at a dashboard of it."""
     async with engine.client() as client:
         app = Dashboard(client)

@@ -1,4 +1,5 @@
-"""What the dashboard costs: bytes for what happens on the screen, and the modules that it loads. No time is asserted here (see tests/bench)."""
+"""What the dashboard costs: bytes for what happens on the screen, and the modules that it loads. No
+time is asserted here (see tests/bench)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from tests.tui.pty import Program
 from tests.tui.test_life import ESCAPE, PLACES, visit
 
 MODULES = 620
-"""More than the dashboard loads when it opens. What raises the number is paid by everyone who waits for the first picture."""
+"""More than the dashboard loads when it opens. What raises the number is paid by everyone who waits
+for the first picture."""
 
 LOADED = """
 import json, os, sys
@@ -53,7 +55,8 @@ def pull(number: int, received: int) -> PullSnapshot:
 
 
 async def cost(program: Program, looks: Looks, keys: str, text: str, back: str = "") -> int:
-    """Bytes that a key costs, with what a dialog costs when it is closed again; until nothing comes any more."""
+    """Bytes that a key costs, with what a dialog costs when it is closed again; until nothing comes
+    any more."""
     await looks.more(2)
     mark = program.mark()
     program.type(keys)
@@ -65,7 +68,9 @@ async def cost(program: Program, looks: Looks, keys: str, text: str, back: str =
     return len(program.since(mark))
 
 
-async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(opened: Opened, looks: Looks, engine: Engine, source: StandIn) -> None:
+async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
+    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).over.wait()
@@ -96,7 +101,9 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(opened: Op
     assert program.since(mark) == b""
 
 
-async def test_a_field_that_waits_to_be_typed_into_sends_nothing(opened: Opened, looks: Looks) -> None:
+async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
+    opened: Opened, looks: Looks
+) -> None:
     program = await opened()
     await sees(program, "All is well.")
     program.type("2")
@@ -113,12 +120,17 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(opened: Opened,
 
 async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) -> None:
     for number in range(30):
-        await engine.create_rule(RuleDraft(f"rule-{number:02}", f"registry.example.com/team-{number}/*", f"team-{number}/*"))
+        await engine.create_rule(
+            RuleDraft(
+                f"rule-{number:02}", f"registry.example.com/team-{number}/*", f"team-{number}/*"
+            )
+        )
     program = await opened()
     await sees(program, "All is well.")
     await visit(program, PLACES[:7])
     found = {
-        "a cursor that moves": await cost(program, looks, "2", "Cache rules") and await cost(program, looks, "j", "> rule-00"),
+        "a cursor that moves": await cost(program, looks, "2", "Cache rules")
+        and await cost(program, looks, "j", "> rule-00"),
         "a page": await cost(program, looks, "\x06", "> rule-"),
         "a screen": await cost(program, looks, "3", "no credential"),
         "and back": await cost(program, looks, "2", "Cache rules"),
@@ -127,7 +139,8 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
         "a question and back": await cost(program, looks, "d", "Delete the cache rule", ESCAPE),
         "a wizard and back": await cost(program, looks, "n", "Which source registry", "\x03"),
     }
-    # What Textual itself sends for them: 1 kB, 8 kB, 20 kB, and 65 to 75 kB for what lies above a screen.
+    # What Textual itself sends for them: 1 kB, 8 kB, 20 kB, and 65 to 75 kB for what lies above a
+    # screen.
     bounds = {
         "a cursor that moves": 1_300,
         "a page": 4_000,
@@ -141,14 +154,19 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
     assert {name: size for name, size in found.items() if size > bounds[name]} == {}, found
 
 
-async def test_twenty_pulls_cost_little_for_a_look(opened: Opened, looks: Looks, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_twenty_pulls_cost_little_for_a_look(
+    opened: Opened, looks: Looks, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received = 0
 
     def pulls() -> list[SimpleNamespace]:
         nonlocal received
         # A look twice a second at 60 s for a pull: what 20 pulls at once are in a fast network.
         received += 8_000_000
-        return [SimpleNamespace(state=PullState.RUNNING, snapshot=partial(pull, number, received)) for number in reversed(range(20))]
+        return [
+            SimpleNamespace(state=PullState.RUNNING, snapshot=partial(pull, number, received))
+            for number in reversed(range(20))
+        ]
 
     monkeypatch.setattr(engine.cache.pulls, "all", pulls)
     program = await opened()
@@ -164,17 +182,58 @@ async def test_twenty_pulls_cost_little_for_a_look(opened: Opened, looks: Looks,
 
 
 def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) -> None:
-    environment = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
-    told = subprocess.run([sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    environment = {
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PATH": "/usr/bin:/bin",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
     loaded = set(json.loads(told))
     assert "textual.app" in loaded
     roots = {name.partition(".")[0] for name in loaded}
-    assert not roots & {"starlette", "aiohttp", "sqlite3", "aiosqlite", "sqlalchemy", "granian", "keyring", "azure", "truststore"}
-    assert not {name for name in loaded if name.startswith(("entrepot.engine", "entrepot.store", "entrepot.cache", "entrepot.source", "entrepot.server"))}
+    assert not roots & {
+        "starlette",
+        "aiohttp",
+        "sqlite3",
+        "aiosqlite",
+        "sqlalchemy",
+        "granian",
+        "keyring",
+        "azure",
+        "truststore",
+    }
+    assert not {
+        name
+        for name in loaded
+        if name.startswith(
+            (
+                "entrepot.engine",
+                "entrepot.store",
+                "entrepot.cache",
+                "entrepot.source",
+                "entrepot.server",
+            )
+        )
+    }
     # Made when somebody goes there.
     assert not {
         name
         for name in loaded
-        if name.startswith(("tui.screens.rules", "tui.screens.repositories", "tui.wizards.rule", "tui.wizards.credential", "tui.keymap"))
+        if name.startswith(
+            (
+                "tui.screens.rules",
+                "tui.screens.repositories",
+                "tui.wizards.rule",
+                "tui.wizards.credential",
+                "tui.keymap",
+            )
+        )
     }
     assert len(loaded) < MODULES, len(loaded)

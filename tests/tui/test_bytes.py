@@ -1,4 +1,5 @@
-"""What a dashboard costs on the line: counted on a real terminal, at the design size. Bytes are asserted, times never."""
+"""What a dashboard costs on the line: counted on a real terminal, at the design size. Bytes are
+asserted, times never."""
 
 from __future__ import annotations
 
@@ -27,12 +28,30 @@ LATE = 5
 class Watcher(Program):
     """A dashboard on scripted pulls that tells of every look at its engine."""
 
-    def __init__(self, folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str
+    ) -> None:
         self._told = folder / "looks"
         self._told.touch()
         program = Path(__file__).parent / "watched_pulls.py"
-        variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
-        super().__init__([sys.executable, str(program), str(under_way), str(ended), str(looks_of_a_pull), str(self._told)], variables)
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **environment,
+        }
+        super().__init__(
+            [
+                sys.executable,
+                str(program),
+                str(under_way),
+                str(ended),
+                str(looks_of_a_pull),
+                str(self._told),
+            ],
+            variables,
+        )
 
     @property
     def looks(self) -> int:
@@ -55,7 +74,9 @@ class Watcher(Program):
 
 
 @contextmanager
-def watcher(folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str) -> Iterator[Watcher]:
+def watcher(
+    folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **environment: str
+) -> Iterator[Watcher]:
     found = Watcher(folder, under_way, ended, looks_of_a_pull, **environment)
     try:
         yield found
@@ -64,7 +85,9 @@ def watcher(folder: Path, under_way: int, ended: int, looks_of_a_pull: int, **en
 
 
 @pytest.mark.parametrize("looks_of_a_pull", [20, 120, 1200], ids=["10 s", "1 min", "10 min"])
-def test_twenty_pulls_cost_less_than_the_budget_however_fast_they_are(tmp_path: Path, looks_of_a_pull: int) -> None:
+def test_twenty_pulls_cost_less_than_the_budget_however_fast_they_are(
+    tmp_path: Path, looks_of_a_pull: int
+) -> None:
     with watcher(tmp_path, 20, 100, looks_of_a_pull) as terminal:
         terminal.sees("20 running")
         terminal.type("5")
@@ -76,7 +99,12 @@ def test_twenty_pulls_cost_less_than_the_budget_however_fast_they_are(tmp_path: 
 
 def test_where_nothing_is_pulled_nothing_is_sent(tmp_path: Path) -> None:
     with watcher(tmp_path, 0, 100, 100) as terminal:
-        for key, shown in (("1", "Nothing is being pulled."), ("5", "library/image-0:1.27"), ("6", "docker.io"), ("7", "Nothing has happened")):
+        for key, shown in (
+            ("1", "Nothing is being pulled."),
+            ("5", "library/image-0:1.27"),
+            ("6", "docker.io"),
+            ("7", "Nothing has happened"),
+        ):
             terminal.type(key)
             terminal.sees(shown)
             terminal.after(2)
@@ -89,6 +117,10 @@ def test_without_colour_no_colour_is_sent_and_the_cursor_is_reversed(tmp_path: P
     with watcher(tmp_path, 2, 1, 100, NO_COLOR="1") as terminal:
         terminal.type("5")
         terminal.sees("2 running", "Progress")
-        coloured = {style for style in terminal.picture.styles if re.search(r"(^|;)([34][0-8]|9[0-7]|10[0-7])(;|$)", style)}
+        coloured = {
+            style
+            for style in terminal.picture.styles
+            if re.search(r"(^|;)([34][0-8]|9[0-7]|10[0-7])(;|$)", style)
+        }
         assert coloured == set()
         assert any("7" in style.split(";") for style in terminal.picture.styles)

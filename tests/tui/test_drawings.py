@@ -1,6 +1,8 @@
-"""A handful of pictures with all their colours: what the text of a screen does not show, such as a theme, a cursor, or a dialog above a screen.
+"""A handful of pictures with all their colours: what the text of a screen does not show, such as a
+theme, a cursor, or a dialog above a screen.
 
-``ENTREPOT_WRITE_GRIDS=1 pytest tests/tui/test_drawings.py`` draws them anew, to be looked at in a browser and reviewed.
+``ENTREPOT_WRITE_GRIDS=1 pytest tests/tui/test_drawings.py`` draws them anew, to be looked at in a
+browser and reviewed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from tui.theme import DARK, LIGHT
 pytestmark = pytest.mark.usefixtures("fixed_time")
 
 
-@pytest.mark.parametrize(("theme", "size"), [(DARK.name, (80, 24)), (LIGHT.name, (120, 40)), ("ansi-dark", (60, 15))])
+@pytest.mark.parametrize(
+    ("theme", "size"), [(DARK.name, (80, 24)), (LIGHT.name, (120, 40)), ("ansi-dark", (60, 15))]
+)
 async def test_the_overview(theme: str, size: tuple[int, int]) -> None:
     async with scripted_dashboard(busy(), size=size) as person:
         person.app.action_choose_theme(theme)
@@ -46,6 +50,8 @@ async def test_the_keys_above_a_screen() -> None:
 async def test_the_first_step_of_a_wizard() -> None:
     async with scripted_dashboard(busy()) as person:
         await person.press("2", "n")
-        await person.sees("Which source registry does it pull from?", "> Docker Hub", "12 are made.")
+        await person.sees(
+            "Which source registry does it pull from?", "> Docker Hub", "12 are made."
+        )
         await settled(person)
         is_drawn_as(person.app, "wizard")

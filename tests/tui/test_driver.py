@@ -36,24 +36,33 @@ def test_what_is_shown_already_is_not_sent_again() -> None:
 def test_only_the_cells_that_differ_are_sent() -> None:
     thrifty = driver()
     thrifty._news(line(3, "library/nginx    58 %    31 MB/s") + CURSOR)
-    assert thrifty._news(line(3, "library/nginx    59 %    31 MB/s") + CURSOR) == f"\x1b[3;19H9{CURSOR}"
+    assert (
+        thrifty._news(line(3, "library/nginx    59 %    31 MB/s") + CURSOR)
+        == f"\x1b[3;19H9{CURSOR}"
+    )
 
 
 def test_cells_that_lie_near_to_each_other_go_together() -> None:
     thrifty = driver()
     thrifty._news(line(1, "a..b" + "." * 40 + "c") + CURSOR)
-    assert thrifty._news(line(1, "A..B" + "." * 40 + "C") + CURSOR) == f"\x1b[1;1HA..B\x1b[1;45HC{CURSOR}"
+    assert (
+        thrifty._news(line(1, "A..B" + "." * 40 + "C") + CURSOR)
+        == f"\x1b[1;1HA..B\x1b[1;45HC{CURSOR}"
+    )
 
 
 def test_a_colour_is_told_once_and_an_attribute_ends_with_a_reset() -> None:
     thrifty = driver()
-    assert thrifty._news(line(1, f"{RED}a{PLAIN}{RED}b{PLAIN}{BOLD}c{PLAIN}{RED}d{PLAIN}") + CURSOR) == (
-        f"\x1b[1;1H{RED}ab\x1b[1mc\x1b[0;38;2;255;0;0md\x1b[m{CURSOR}"
-    )
+    assert thrifty._news(
+        line(1, f"{RED}a{PLAIN}{RED}b{PLAIN}{BOLD}c{PLAIN}{RED}d{PLAIN}") + CURSOR
+    ) == (f"\x1b[1;1H{RED}ab\x1b[1mc\x1b[0;38;2;255;0;0md\x1b[m{CURSOR}")
 
 
 def test_the_terminals_own_colours_are_not_told() -> None:
-    assert driver()._news(line(1, "\x1b[1;7;39;49mrow\x1b[0m") + CURSOR) == f"\x1b[1;1H\x1b[1;7mrow\x1b[m{CURSOR}"
+    assert (
+        driver()._news(line(1, "\x1b[1;7;39;49mrow\x1b[0m") + CURSOR)
+        == f"\x1b[1;1H\x1b[1;7mrow\x1b[m{CURSOR}"
+    )
 
 
 def test_after_a_resize_all_is_sent_again() -> None:
@@ -71,20 +80,27 @@ def test_a_line_with_signs_of_two_cells_is_sent_whole() -> None:
     assert "名前 library" in thrifty._news(picture)
 
 
-@pytest.mark.parametrize(("text", "told"), [("╭──╮ 5 %", "+--+ 5 %"), ("no answer…", "no answer."), ("名 x", "?? x"), ("▁▄█", "-##")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("╭──╮ 5 %", "+--+ 5 %"), ("no answer…", "no answer."), ("名 x", "?? x"), ("▁▄█", "-##")],
+)
 def test_ascii_keeps_the_width(text: str, told: str) -> None:
     assert plain(text) == told
 
 
 cells = st.text("ab #", min_size=1, max_size=20).flatmap(
-    lambda text: st.sampled_from([text, f"{RED}{text}{PLAIN}", f"{BOLD}{text}{PLAIN}x", f"x{RED}{text}{PLAIN}"])
+    lambda text: st.sampled_from(
+        [text, f"{RED}{text}{PLAIN}", f"{BOLD}{text}{PLAIN}x", f"x{RED}{text}{PLAIN}"]
+    )
 )
 writings = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 10), cells), min_size=1, max_size=4)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(writings, min_size=1, max_size=6))
-def test_a_terminal_shows_the_same_as_if_all_had_been_sent(pictures: list[list[tuple[int, int, str]]]) -> None:
+def test_a_terminal_shows_the_same_as_if_all_had_been_sent(
+    pictures: list[list[tuple[int, int, str]]],
+) -> None:
     thrifty, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
     for each in pictures:
         picture = "".join(line(number, text, column) for number, column, text in each) + CURSOR
@@ -94,7 +110,24 @@ def test_a_terminal_shows_the_same_as_if_all_had_been_sent(pictures: list[list[t
 
 
 @pytest.mark.parametrize(
-    "sign", ["\x1b", "\x00", "\x07", "\x08", "\x7f", "\x84", "\x9b", "\x9c", "\x9d", "\u200e", "\u202e", "\u2028", "\u2066", "\ufeff", "\U000e0041"]
+    "sign",
+    [
+        "\x1b",
+        "\x00",
+        "\x07",
+        "\x08",
+        "\x7f",
+        "\x84",
+        "\x9b",
+        "\x9c",
+        "\x9d",
+        "\u200e",
+        "\u202e",
+        "\u2028",
+        "\u2066",
+        "\ufeff",
+        "\U000e0041",
+    ],
 )
 def test_nothing_that_a_terminal_obeys_passes_besides_what_a_picture_is_made_of(sign: str) -> None:
     """S04: the last line of defence, behind the widgets."""

@@ -18,13 +18,16 @@ from tests.fakes import StandIn
 from tests.hostile import COMMANDS, HOSTILE, evil_image, obeyed
 from tests.tui.conftest import Looks, Opened, sees
 
-SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\](?:52;c;[A-Za-z0-9+/=]*|22;default)\x07|\x1b[=>78c]")
+SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\](?:52;c;[A-Za-z0-9+/=]*|22;default)\x07|\x1b[=>78c]"
+)
 """What the dashboard sends to a terminal besides text."""
 
 
 @pytest.fixture(params=["dropped", "stored"])
 def grammar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether the platform is dropped where it is read, or is as a catalog may still have it that was written before there was a grammar."""
+    """Whether the platform is dropped where it is read, or is as a catalog may still have it that
+    was written before there was a grammar."""
     if request.param == "stored":
         monkeypatch.setattr(manifests, "PLATFORM_PART", re.compile(r".*", re.DOTALL))
         monkeypatch.setattr(manifests, "PLATFORM_PART_LENGTH", 1_000)
@@ -35,14 +38,24 @@ def grammar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn, variant: str) -> None:
     image = evil_image(source, variant=variant)
     [amd] = image.platforms.values()
-    for path in ("manifests/1", f"manifests/{amd.digest}", *(f"blobs/{blob.digest}" for blob in amd.blobs)):
+    for path in (
+        "manifests/1",
+        f"manifests/{amd.digest}",
+        *(f"blobs/{blob.digest}" for blob in amd.blobs),
+    ):
         assert (await registry.get(f"/v2/library/evil/{path}")).status_code == 200
     for pull in engine.cache.pulls.all():
         await pull.over.wait()
 
 
 async def test_a_line_that_was_copied_runs_nothing_but_its_program(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, looks: Looks, opened: Opened, grammar: str, tmp_path: Path
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: StandIn,
+    looks: Looks,
+    opened: Opened,
+    grammar: str,
+    tmp_path: Path,
 ) -> None:
     await _held(registry, engine, source, COMMANDS)
     program = await opened()
@@ -56,7 +69,9 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
     program.type("y")
     await sees(program, "docker", "podman", "skopeo")
     program.type("\r")
-    await asyncio.to_thread(program.until, lambda: bool(program.picture.clipboard), "a line for the clipboard")
+    await asyncio.to_thread(
+        program.until, lambda: bool(program.picture.clipboard), "a line for the clipboard"
+    )
     line = base64.b64decode(program.picture.clipboard[-1]).decode()
     assert line.startswith("docker pull --platform ")
     if grammar == "dropped":
@@ -66,7 +81,11 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
     (tmp_path / "bin" / "docker").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
     (tmp_path / "bin" / "docker").chmod(0o755)
     shell = await asyncio.create_subprocess_exec(
-        "/bin/sh", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=tmp_path, env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        "/bin/sh",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
     )
     told, _ = await shell.communicate(f"{line}\n".encode())
     assert told.decode().split("\0")[:-1] == shlex.split(line)[1:]
@@ -74,7 +93,12 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
 
 
 async def test_no_screen_sends_what_a_terminal_obeys(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, looks: Looks, opened: Opened, grammar: str
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: StandIn,
+    looks: Looks,
+    opened: Opened,
+    grammar: str,
 ) -> None:
     await _held(registry, engine, source, HOSTILE)
     program = await opened(size=(120, 40))

@@ -1,4 +1,5 @@
-"""S04, S29, F65, F89: whatever names, messages and errors say, the dashboard shows it literally, in place, and nothing of it is obeyed."""
+"""S04, S29, F65, F89: whatever names, messages and errors say, the dashboard shows it literally, in
+place, and nothing of it is obeyed."""
 
 from __future__ import annotations
 
@@ -75,7 +76,10 @@ def _poisoned(value: Any, name: str = "") -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_poisoned(each, name) for each in value)
     if isinstance(value, msgspec.Struct):
-        return msgspec.structs.replace(value, **{each: _poisoned(getattr(value, each), each) for each in value.__struct_fields__})
+        return msgspec.structs.replace(
+            value,
+            **{each: _poisoned(getattr(value, each), each) for each in value.__struct_fields__},
+        )
     return value
 
 
@@ -89,7 +93,8 @@ def _healed(value: Any) -> Any:
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine of which every name, message and error is hostile; it understands them when it is asked about them."""
+    """An engine of which every name, message and error is hostile; it understands them when it is
+    asked about them."""
     decoded, ask, refused = client_module._decoded, CacheClient._ask, client_module._refused
 
     def poison(content: bytes, kind: Any) -> Any:
@@ -98,9 +103,18 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refusal(content: bytes, status: int) -> EngineRefused:
         error = refused(content, status)
-        return EngineRefused(error.code, f"{error.message}{TAIL}", field=error.field, status=error.status)
+        return EngineRefused(
+            error.code, f"{error.message}{TAIL}", field=error.field, status=error.status
+        )
 
-    async def heal(client: CacheClient, method: str, path: str, headers: dict[str, str], body: object = None, **options: Any) -> Any:
+    async def heal(
+        client: CacheClient,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: object = None,
+        **options: Any,
+    ) -> Any:
         for safe in ("", "/"):
             path = path.replace(quote(TAIL, safe=safe), "")
         return await ask(client, method, path, headers, _healed(body), **options)
@@ -112,8 +126,11 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def busy(engine: Engine, source: StandIn, registry: httpx.AsyncClient) -> Engine:
-    """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that was refused, and events."""
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER"))
+    """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that
+    was refused, and events."""
+    await engine.create_credential_set(
+        CredentialSetDraft("example-login", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER")
+    )
     await engine.check_sign_in("example-login")
     source.add_image("library/nginx", "1.27", layers=[b"shared", b"own"])
     source.add_image("library/nginx", "1.28", layers=[b"shared"])
@@ -130,7 +147,8 @@ class Walk:
     person: Person
 
     async def shows(self, *keys: str, sees: str = LITERAL) -> None:
-        """Press keys one by one; what they bring holds *sees*, nothing that is obeyed, and nothing beyond the edge."""
+        """Press keys one by one; what they bring holds *sees*, nothing that is obeyed, and nothing
+        beyond the edge."""
         for key in keys:
             await self.person.press(key)
         try:
@@ -151,15 +169,20 @@ class Walk:
         assert not any(each.markup for each in app._notifications), keys
 
     async def opens(self, *keys: str) -> None:
-        """Each key brings a dialog, or a wizard, which is left again. They are as wide in every terminal."""
+        """Each key brings a dialog, or a wizard, which is left again. They are as wide in every
+        terminal."""
         if self.person.app.size.width > 80:
             return
         below = self.person.app.screen
         for key in keys:
             await self.person.press(key)
-            await self.person.until(lambda: self.person.app.screen is not below and self.person.app.screen.is_mounted)
+            await self.person.until(
+                lambda: self.person.app.screen is not below and self.person.app.screen.is_mounted
+            )
             await self.shows()
-            await self.person.press("escape" if isinstance(self.person.app.screen, ModalScreen) else "ctrl+c")
+            await self.person.press(
+                "escape" if isinstance(self.person.app.screen, ModalScreen) else "ctrl+c"
+            )
             await self.person.until(lambda: self.person.app.screen is below)
 
     async def tells(self, *keys: str, sees: str = LITERAL) -> None:
@@ -170,14 +193,18 @@ class Walk:
         for key in keys:
             app.clear_notifications()
             await self.person.press(key)
-            await self.person.until(lambda: any(sees in each.message for each in app._notifications))
+            await self.person.until(
+                lambda: any(sees in each.message for each in app._notifications)
+            )
             await self.shows(sees="[oops")
         app.clear_notifications()
         await self.person.pilot.pause()
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_every_screen_shows_hostile_names_messages_and_errors_literally(busy: Engine, hostile: None, size: tuple[int, int]) -> None:
+async def test_every_screen_shows_hostile_names_messages_and_errors_literally(
+    busy: Engine, hostile: None, size: tuple[int, int]
+) -> None:
     async with dashboard(busy, size=size) as person:
         walk = Walk(person)
         await walk.shows("1")
@@ -220,7 +247,9 @@ async def test_every_screen_shows_hostile_names_messages_and_errors_literally(bu
         ("refresh", ["4", "enter", "r"]),
     ],
 )
-async def test_a_refusal_of_the_engine_is_shown_literally(busy: Engine, monkeypatch: pytest.MonkeyPatch, method: str, keys: list[str]) -> None:
+async def test_a_refusal_of_the_engine_is_shown_literally(
+    busy: Engine, monkeypatch: pytest.MonkeyPatch, method: str, keys: list[str]
+) -> None:
     """S29: some of these notifications took the engine's words for markup."""
     async with dashboard(busy) as person:
 
@@ -236,7 +265,9 @@ async def test_a_refusal_of_the_engine_is_shown_literally(busy: Engine, monkeypa
         await Walk(person).shows(sees="[oops]")
 
 
-async def test_a_file_of_hostile_names_is_planned_literally(engine: Engine, hostile: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_of_hostile_names_is_planned_literally(
+    engine: Engine, hostile: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = f'[[rules]]\nname = {msgspec.json.encode(TAIL).decode()}\nsource_repository = "x"\ntarget_repository = "y"\n'
     (tmp_path / "odd\x9b31m\u202e.toml").write_text("")
     (tmp_path / "[red]odd[oops].toml").write_text(text)
@@ -251,8 +282,12 @@ async def test_a_file_of_hostile_names_is_planned_literally(engine: Engine, host
         await person.press("ctrl+c")
 
 
-@pytest.mark.parametrize("text", ["x [/oops] y", "[red]a[/red]", "[@click=app.leave]y[/]", "[bold", f"a{HOSTILE}b"])
-async def test_a_notification_is_shown_literally_whoever_wants_markup(person: Person, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["x [/oops] y", "[red]a[/red]", "[@click=app.leave]y[/]", "[bold", f"a{HOSTILE}b"]
+)
+async def test_a_notification_is_shown_literally_whoever_wants_markup(
+    person: Person, text: str
+) -> None:
     for notify in (person.app.notify, person.app.screen.notify):
         person.app.clear_notifications()
         notify(text, title=text, markup=True)
@@ -260,7 +295,9 @@ async def test_a_notification_is_shown_literally_whoever_wants_markup(person: Pe
         Walk(person).is_sound(text)
 
 
-async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_printed(person: Person) -> None:
+async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_printed(
+    person: Person,
+) -> None:
     await person.press("2", "slash")
     line = person.app.screen.query_one(".filter")
     line.value = f"a{HOSTILE}\tb"  # type: ignore[attr-defined]
@@ -271,17 +308,40 @@ async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_prin
 def _calls(folder: str) -> list[tuple[Path, ast.Call]]:
     found = []
     for file in sorted((Path(__file__).parents[2] / folder).rglob("*.py")):
-        found += [(file, each) for each in ast.walk(ast.parse(file.read_text())) if isinstance(each, ast.Call)]
+        found += [
+            (file, each)
+            for each in ast.walk(ast.parse(file.read_text()))
+            if isinstance(each, ast.Call)
+        ]
     return found
 
 
 def test_no_widget_that_parses_markup_is_made_but_where_it_is_turned_off() -> None:
     """S29: there is one place for texts of a screen, and one for lines that are typed."""
-    parsing = {"Static", "Label", "Input", "OptionList", "Markdown", "RichLog", "Log", "Tooltip", "Header", "from_markup"}
+    parsing = {
+        "Static",
+        "Label",
+        "Input",
+        "OptionList",
+        "Markdown",
+        "RichLog",
+        "Log",
+        "Tooltip",
+        "Header",
+        "from_markup",
+    }
     for folder in ("tui", "widgets"):
         for file, call in _calls(folder):
-            name = call.func.id if isinstance(call.func, ast.Name) else call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            name = (
+                call.func.id
+                if isinstance(call.func, ast.Name)
+                else call.func.attr
+                if isinstance(call.func, ast.Attribute)
+                else ""
+            )
             assert name not in parsing, f"{file}:{call.lineno} makes a {name}"
             if name == "Button":
                 first = call.args[0]
-                assert isinstance(first, ast.Constant) or (isinstance(first, ast.Call) and ast.unparse(first.func) == "Content"), f"{file}:{call.lineno}"
+                assert isinstance(first, ast.Constant) or (
+                    isinstance(first, ast.Call) and ast.unparse(first.func) == "Content"
+                ), f"{file}:{call.lineno}"

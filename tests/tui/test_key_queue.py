@@ -1,4 +1,5 @@
-"""Keys that come faster than the screens: all in one read, as over a slow line, or from somebody who knows the wizard by heart."""
+"""Keys that come faster than the screens: all in one read, as over a slow line, or from somebody
+who knows the wizard by heart."""
 
 from __future__ import annotations
 
@@ -21,16 +22,25 @@ NAMED = {"\r": "enter", "\x1b": "escape"}
 def type_at_once(person: Person, text: str) -> None:
     """All keys lie ready before the first is looked at."""
     for letter in text:
-        person.app.post_message(events.Key(NAMED.get(letter) or _character_to_key(letter), letter if letter.isprintable() else None))
+        person.app.post_message(
+            events.Key(
+                NAMED.get(letter) or _character_to_key(letter),
+                letter if letter.isprintable() else None,
+            )
+        )
 
 
 @pytest.fixture
 async def rules(engine: Engine) -> None:
     for name in ("nginx", "ginger", "quiet"):
-        await engine.create_rule(RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
+        await engine.create_rule(
+            RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
+        )
 
 
-async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(rules: None, person: Person) -> None:
+async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(
+    rules: None, person: Person
+) -> None:
     # Each of them is a key of this screen too: n makes a rule, g moves, q leaves.
     type_at_once(person, "2/ngq")
     await person.sees("0 of 4 match   / ngq")
@@ -38,7 +48,9 @@ async def test_letters_behind_the_key_of_the_filter_are_typed_into_it(rules: Non
     await person.sees("1 of 4 match   / nginx", "> example-nginx")
 
 
-async def test_enter_opens_the_row_that_the_keys_before_it_went_to_and_the_keys_behind_it_are_for_what_opens(rules: None, person: Person) -> None:
+async def test_enter_opens_the_row_that_the_keys_before_it_went_to_and_the_keys_behind_it_are_for_what_opens(
+    rules: None, person: Person
+) -> None:
     type_at_once(person, "2jj/q\r\x1bG/ginger\r")
     await person.sees("1 of 4 match   / ginger", "> example-ginger")
     type_at_once(person, "5pother/thing:1\r\r")
@@ -66,11 +78,15 @@ async def test_letters_behind_the_key_of_a_wizard_reach_it(person: Person) -> No
 
 async def test_a_whole_wizard_typed_by_heart(person: Person, engine: Engine) -> None:
     type_at_once(person, "2nGk\rteam/app\r-two\rg\rg\r")
-    await person.sees("Nothing is made yet.", "Fine: the name is free.", "--target-repo team/app-two")
+    await person.sees(
+        "Nothing is made yet.", "Fine: the name is free.", "--target-repo team/app-two"
+    )
     assert len(engine.documents.rules) == 1
 
 
-async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_to(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_to(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     type_at_once(person, "2nGk\rteam/app")
     await person.sees("Fine:")
     asked, may_answer = asyncio.Event(), asyncio.Event()
@@ -92,7 +108,9 @@ async def test_what_is_typed_while_the_engine_is_asked_goes_where_it_was_meant_t
     await person.until(lambda: getattr(person.app.focused, "value", "") == "team/app-more")
 
 
-async def test_escape_waits_for_nothing(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_escape_waits_for_nothing(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     type_at_once(person, "2nGk\rteam/app")
     await person.sees("Fine:")
     asked = asyncio.Event()
@@ -108,8 +126,11 @@ async def test_escape_waits_for_nothing(person: Person, engine: Engine, monkeypa
     await person.sees("Which source registry does it pull from?")
 
 
-async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(person: Person, engine: Engine) -> None:
-    # All lie there before the question is drawn: escape is for it, and what is behind it for nobody (F66).
+async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(
+    person: Person, engine: Engine
+) -> None:
+    # All lie there before the question is drawn: escape is for it, and what is behind it for nobody
+    # (F66).
     type_at_once(person, "2d\x1bn")
     await person.until(lambda: person.app._taken == 3 and len(person.app.screen_stack) == 1)
     type_at_once(person, "d")
@@ -119,8 +140,11 @@ async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(per
     assert len(engine.documents.rules) == 1
 
 
-async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothing(person: Person, engine: Engine, source: StandIn) -> None:
-    """F66: it was meant for something else. Once the question is there the name can be typed as quickly as one likes."""
+async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothing(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
+    """F66: it was meant for something else. Once the question is there the name can be typed as
+    quickly as one likes."""
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
     type_at_once(person, "4")
@@ -135,7 +159,9 @@ async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothi
     assert await engine.repositories.all() == []
 
 
-async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[object, ...]] = []
     start = engine.start_pull
 
@@ -149,7 +175,9 @@ async def test_the_platform_that_is_typed_ahead_is_the_one_that_is_pulled(person
     assert asked[0][:2] == ("library/nginx:1.27", "linux/amd64")
 
 
-async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_later(person: Person, engine: Engine) -> None:
+async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_later(
+    person: Person, engine: Engine
+) -> None:
     type_at_once(person, "2d")
     await person.sees("Delete the cache rule example-library?")
     await person.press("right")
@@ -164,7 +192,9 @@ async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_late
     assert len(engine.documents.rules) == 1
 
 
-async def test_an_eviction_typed_by_heart(person: Person, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_eviction_typed_by_heart(
+    person: Person, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
     clock.now += 1000
@@ -181,7 +211,9 @@ async def test_an_eviction_typed_by_heart(person: Person, engine: Engine, source
     await person.sees("1 image evicted")
 
 
-async def test_escape_gives_up_what_the_engine_is_slow_to_answer(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_escape_gives_up_what_the_engine_is_slow_to_answer(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     type_at_once(person, "2")
     await person.sees("> example-library")
     asked = asyncio.Event()
@@ -195,4 +227,6 @@ async def test_escape_gives_up_what_the_engine_is_slow_to_answer(person: Person,
     await asyncio.wait_for(asked.wait(), 30)
     type_at_once(person, "\x1b/lib")
     await person.sees("1 of 1 match   / lib")
-    assert not any(worker.name == "action_delete" and not worker.is_finished for worker in person.app.workers)
+    assert not any(
+        worker.name == "action_delete" and not worker.is_finished for worker in person.app.workers
+    )

@@ -1,4 +1,5 @@
-"""Keys: help and palette that are made from the bindings, reasons for what can't be done, and keys of the user's own."""
+"""Keys: help and palette that are made from the bindings, reasons for what can't be done, and keys
+of the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +12,18 @@ from entrepot.engine.engine import Engine
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
 from tui.app import Dashboard
-from tui.keymap import EVERYWHERE, LISTS, Keymap, Place, as_markdown, cheat_sheet, is_key, places, read_keymap, without_clashes
+from tui.keymap import (
+    EVERYWHERE,
+    LISTS,
+    Keymap,
+    Place,
+    as_markdown,
+    cheat_sheet,
+    is_key,
+    places,
+    read_keymap,
+    without_clashes,
+)
 from tui.options import Options
 
 CHEAT_SHEET = Path(__file__).parents[2] / "docs/keys.md"
@@ -67,7 +79,9 @@ async def test_an_action_without_a_row_stands_dimmed_and_its_key_says_why(person
     await person.sees("no credential set under")
 
 
-async def test_a_dashboard_that_only_reads_says_so_when_a_key_would_change_something(engine: Engine) -> None:
+async def test_a_dashboard_that_only_reads_says_so_when_a_key_would_change_something(
+    engine: Engine,
+) -> None:
     async with dashboard(engine, options=Options(read_only=True)) as person:
         await person.sees("127.0.0.1:0  read-only")
         await person.press("2")
@@ -96,7 +110,9 @@ async def test_a_click_on_the_line_of_keys_does_what_the_key_does(person: Person
 # The palette
 
 
-async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_and_the_way_out(person: Person) -> None:
+async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_and_the_way_out(
+    person: Person,
+) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("colon")
@@ -139,7 +155,9 @@ async def test_the_palette_shows_why_a_command_can_not_be_run(person: Person) ->
     assert "Delete" in person.seen()
 
 
-async def test_a_theme_that_was_chosen_is_kept_for_the_next_time(engine: Engine, tmp_path: Path) -> None:
+async def test_a_theme_that_was_chosen_is_kept_for_the_next_time(
+    engine: Engine, tmp_path: Path
+) -> None:
     kept = tmp_path / "state.toml"
     async with dashboard(engine, keeps_theme_in=kept) as person:
         await person.press("colon")
@@ -163,10 +181,12 @@ def test_without_a_file_nothing_is_changed(tmp_path: Path) -> None:
 
 
 def test_a_key_or_a_list_of_keys_is_given_to_an_id(tmp_path: Path) -> None:
-    assert keymap(tmp_path, '[keys]\n"rules.new" = "f5"\nrules.delete = ["D", "/x"]\n').keys == {"rules.new": "f5"}
-    assert keymap(tmp_path, '[keys]\n"rules.new" = "f5"\nrules.delete = ["D", "ctrl+t"]\nhelp = "h"\n') == Keymap(
-        {"rules.new": "f5", "rules.delete": "D,ctrl+t", "help": "h"}
-    )
+    assert keymap(tmp_path, '[keys]\n"rules.new" = "f5"\nrules.delete = ["D", "/x"]\n').keys == {
+        "rules.new": "f5"
+    }
+    assert keymap(
+        tmp_path, '[keys]\n"rules.new" = "f5"\nrules.delete = ["D", "ctrl+t"]\nhelp = "h"\n'
+    ) == Keymap({"rules.new": "f5", "rules.delete": "D,ctrl+t", "help": "h"})
 
 
 @pytest.mark.parametrize(
@@ -175,10 +195,22 @@ def test_a_key_or_a_list_of_keys_is_given_to_an_id(tmp_path: Path) -> None:
         ('[keys]\n"rules.nw" = "f5"\n', "There is no binding rules.nw. Did you mean rules.new?"),
         ('[keys]\n"rules.new" = "contrl+n"\n', "line 2: 'contrl+n' is not the name of a key."),
         ('[keys]\n"rules.new" = 5\n', "line 2: rules.new needs a key"),
-        ('[keys]\n"rules.new" = "d"\n', "The key d would be for rules.new and for rules.delete (Cache rules): rules.new keeps its own key."),
-        ('[keys]\n"rules.new" = "j"\n', "would be for list.down and for rules.new (Cache rules): rules.new keeps its own key."),
-        ('[keys]\n"rules.new" = "f5"\n"rules.pull" = "f5"\n', "rules.new and rules.pull keep their own keys."),
-        ('"rules.new" = "f5"\n', "there is no table or key rules.new here; the keys stand below [keys]."),
+        (
+            '[keys]\n"rules.new" = "d"\n',
+            "The key d would be for rules.new and for rules.delete (Cache rules): rules.new keeps its own key.",
+        ),
+        (
+            '[keys]\n"rules.new" = "j"\n',
+            "would be for list.down and for rules.new (Cache rules): rules.new keeps its own key.",
+        ),
+        (
+            '[keys]\n"rules.new" = "f5"\n"rules.pull" = "f5"\n',
+            "rules.new and rules.pull keep their own keys.",
+        ),
+        (
+            '"rules.new" = "f5"\n',
+            "there is no table or key rules.new here; the keys stand below [keys].",
+        ),
         ("[keys\n", "It is not TOML"),
     ],
 )
@@ -199,7 +231,23 @@ def test_the_keys_of_one_screen_may_be_those_of_another(tmp_path: Path) -> None:
     assert keymap(tmp_path, '[keys]\n"rules.delete" = "x"\n').problems == ()
 
 
-@pytest.mark.parametrize("name", ["a", "G", "/", "slash", "f12", "ctrl+t", "shift+f3", "alt+x", "pagedown", "question_mark", "+", "space"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "G",
+        "/",
+        "slash",
+        "f12",
+        "ctrl+t",
+        "shift+f3",
+        "alt+x",
+        "pagedown",
+        "question_mark",
+        "+",
+        "space",
+    ],
+)
 def test_keys_are_named_as_people_name_them(name: str) -> None:
     assert is_key(name)
 
@@ -209,7 +257,9 @@ def test_other_words_are_no_keys(name: str) -> None:
     assert not is_key(name)
 
 
-async def test_the_users_keys_work_and_the_screen_and_the_help_say_them(engine: Engine, tmp_path: Path) -> None:
+async def test_the_users_keys_work_and_the_screen_and_the_help_say_them(
+    engine: Engine, tmp_path: Path
+) -> None:
     own = keymap(tmp_path, '[keys]\n"rules.new" = "f5"\nhelp = "h"\n"list.down" = "t"\n')
     assert own.problems == ()
     async with dashboard(engine, keymap=own) as person:
@@ -222,7 +272,9 @@ async def test_the_users_keys_work_and_the_screen_and_the_help_say_them(engine: 
         await person.sees("Which source registry")
 
 
-async def test_a_keymap_with_mistakes_is_told_on_the_screen_and_the_dashboard_works(engine: Engine, tmp_path: Path) -> None:
+async def test_a_keymap_with_mistakes_is_told_on_the_screen_and_the_dashboard_works(
+    engine: Engine, tmp_path: Path
+) -> None:
     async with dashboard(engine, keymap=keymap(tmp_path, '[keys]\n"rules.nw" = "f5"\n')) as person:
         await person.sees("Did you mean")
         await person.press("2")
@@ -236,7 +288,12 @@ def test_every_binding_that_people_see_has_an_explanation_and_an_id_that_no_othe
     owners: dict[str, str] = {}
     for place in places(Dashboard):
         for binding in place.bindings:
-            if binding.show and binding.description and not place.is_modal and binding.key not in {"enter", "escape", "ctrl+c"}:
+            if (
+                binding.show
+                and binding.description
+                and not place.is_modal
+                and binding.key not in {"enter", "escape", "ctrl+c"}
+            ):
                 assert binding.id, f"{place.title}: {binding.key} has no id"
                 assert binding.tooltip, f"{binding.id} has no tooltip"
             if binding.id:
@@ -255,7 +312,9 @@ def test_no_key_means_two_things_at_one_place() -> None:
         used: dict[str, str] = {}
         for binding in place.bindings:
             if binding.key not in {"escape"}:
-                assert used.setdefault(binding.key, binding.action) == binding.action, f"{place.title}: {binding.key}"
+                assert used.setdefault(binding.key, binding.action) == binding.action, (
+                    f"{place.title}: {binding.key}"
+                )
 
 
 def test_the_cheat_sheet_is_up_to_date() -> None:

@@ -1,4 +1,5 @@
-"""The dashboard's life in a terminal: suspended, resized, without colours, in ASCII, ended from outside, and with an engine that dies."""
+"""The dashboard's life in a terminal: suspended, resized, without colours, in ASCII, ended from
+outside, and with an engine that dies."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ PLACES: tuple[tuple[str, str, str], ...] = (
 """Keys that lead to a place, what is seen there, and the key that leads back."""
 
 ENDED = {"7", "25"}
-"""What a terminal has been told when a program has left it in order: lines are wrapped, and the cursor is shown."""
+"""What a terminal has been told when a program has left it in order: lines are wrapped, and the
+cursor is shown."""
 
 
 async def visit(program: Program, places: tuple[tuple[str, str, str], ...] = PLACES) -> None:
@@ -64,7 +66,11 @@ async def test_suspended_anywhere_it_comes_back_whole(opened: Opened, looks: Loo
         await sees(program, text)
         program.type("\x1a")
         await asyncio.to_thread(program.stopped)
-        await asyncio.to_thread(program.until, lambda: "1049" not in program.picture.modes, "the way out of the alternate screen")
+        await asyncio.to_thread(
+            program.until,
+            lambda: "1049" not in program.picture.modes,
+            "the way out of the alternate screen",
+        )
         program.signal(signal.SIGCONT)
         await sees(program, text)
         if back:
@@ -73,7 +79,9 @@ async def test_suspended_anywhere_it_comes_back_whole(opened: Opened, looks: Loo
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_ends_it_with_the_terminal_in_order(opened: Opened, looks: Looks, number: signal.Signals) -> None:
+async def test_a_signal_ends_it_with_the_terminal_in_order(
+    opened: Opened, looks: Looks, number: signal.Signals
+) -> None:
     program = await opened()
     await sees(program, "All is well.")
     program.type("2n")
@@ -90,14 +98,20 @@ async def test_it_ends_when_its_terminal_is_gone(opened: Opened, looks: Looks) -
     assert await asyncio.to_thread(program.hang_up) == 128 + signal.SIGHUP
 
 
-async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(opened: Opened, looks: Looks) -> None:
+async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(
+    opened: Opened, looks: Looks
+) -> None:
     program = await opened()
     await sees(program, "All is well.")
     for key, text in (("2", "Cache rules"), ("3", "There is no credential set yet.")) * 3:
         mark = program.mark()
         program.signal(signal.SIGCONT)
         # Keys that were typed before are discarded, as after a suspension.
-        await asyncio.to_thread(program.until, lambda: b"\x1b[?1049h" in program.since(mark), "the way back into the alternate screen")  # noqa: B023
+        await asyncio.to_thread(
+            program.until,
+            lambda: b"\x1b[?1049h" in program.since(mark),  # noqa: B023
+            "the way back into the alternate screen",
+        )
         await sees(program, "? help")
         program.type(key)
         await sees(program, text)
@@ -107,7 +121,9 @@ async def test_a_signal_to_go_on_while_it_runs_takes_no_keys_and_no_end_from_it(
     assert program.picture.modes == ENDED
 
 
-async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(opened: Opened, looks: Looks) -> None:
+async def test_it_ends_when_its_terminal_is_gone_while_it_is_suspended(
+    opened: Opened, looks: Looks
+) -> None:
     program = await opened()
     await sees(program, "All is well.")
     program.type("\x1a")
@@ -164,7 +180,9 @@ async def test_a_terminal_of_256_colours_gets_no_more(opened: Opened, looks: Loo
     assert not any("38;2;" in style or "48;2;" in style for style in program.picture.styles)
 
 
-async def test_in_ascii_not_one_other_byte_is_sent(opened: Opened, looks: Looks, engine: Engine, source: StandIn) -> None:
+async def test_in_ascii_not_one_other_byte_is_sent(
+    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).over.wait()
@@ -186,7 +204,9 @@ async def test_in_ascii_not_one_other_byte_is_sent(opened: Opened, looks: Looks,
     assert "+--" in program.picture.text() or "---" in program.picture.text()
 
 
-async def test_where_the_language_has_no_unicode_ascii_is_used(opened: Opened, looks: Looks) -> None:
+async def test_where_the_language_has_no_unicode_ascii_is_used(
+    opened: Opened, looks: Looks
+) -> None:
     program = await opened(PYTHONIOENCODING="latin-1")
     await sees(program, "All is well.")
     program.type("2")
@@ -197,15 +217,21 @@ async def test_where_the_language_has_no_unicode_ascii_is_used(opened: Opened, l
 
 
 @pytest.mark.parametrize(("arguments", "reports"), [((), True), (("--no-mouse",), False)])
-async def test_the_mouse_can_be_left_to_the_terminal(opened: Opened, looks: Looks, arguments: tuple[str, ...], reports: bool) -> None:
+async def test_the_mouse_can_be_left_to_the_terminal(
+    opened: Opened, looks: Looks, arguments: tuple[str, ...], reports: bool
+) -> None:
     program = await opened(*arguments)
     await sees(program, "All is well.")
     assert ("1000" in program.picture.modes) is reports
     assert (b"\x1b[?1003h" in program.sent) is reports
 
 
-async def test_the_users_file_chooses_and_the_command_line_goes_before_it(opened: Opened, looks: Looks, directories: Directories) -> None:
-    (directories.config / "dashboard.toml").write_text('ascii = true\nmouse = false\ntheme = "entrepot-light"\nthem = "x"\n')
+async def test_the_users_file_chooses_and_the_command_line_goes_before_it(
+    opened: Opened, looks: Looks, directories: Directories
+) -> None:
+    (directories.config / "dashboard.toml").write_text(
+        'ascii = true\nmouse = false\ntheme = "entrepot-light"\nthem = "x"\n'
+    )
     program = await opened("--theme", "ansi-dark")
     await sees(program, "All is well.", "them.")
     assert program.sent.isascii()
@@ -213,15 +239,22 @@ async def test_the_users_file_chooses_and_the_command_line_goes_before_it(opened
     assert not any("38;2" in style for style in program.picture.styles)
 
 
-async def test_a_theme_that_there_is_not_is_refused_with_the_nearest(opened: Opened, looks: Looks) -> None:
+async def test_a_theme_that_there_is_not_is_refused_with_the_nearest(
+    opened: Opened, looks: Looks
+) -> None:
     program = await opened("--theme", "entrepot-drak")
     assert await asyncio.to_thread(program.ended) == 1
-    assert "There is no theme entrepot-drak. Did you mean entrepot-dark?" in program.picture.text().replace("\n", "")
+    assert (
+        "There is no theme entrepot-drak. Did you mean entrepot-dark?"
+        in program.picture.text().replace("\n", "")
+    )
     assert "1049" not in program.picture.modes
 
 
 @pytest.mark.parametrize("size", [(59, 15), (60, 14)])
-async def test_below_the_floor_nothing_can_be_done(opened: Opened, looks: Looks, engine: Engine, size: tuple[int, int]) -> None:
+async def test_below_the_floor_nothing_can_be_done(
+    opened: Opened, looks: Looks, engine: Engine, size: tuple[int, int]
+) -> None:
     program = await opened(size=size)
     await sees(program, "This terminal is too small.", "60 columns and 15 lines")
     for key in ("2", "n", "d", "y", "\r", ":", "?"):
@@ -232,7 +265,9 @@ async def test_below_the_floor_nothing_can_be_done(opened: Opened, looks: Looks,
     assert len(engine.documents.rules) == 1
 
 
-async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(opened: Opened, looks: Looks, engine: Engine) -> None:
+async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
+    opened: Opened, looks: Looks, engine: Engine
+) -> None:
     program = await opened()
     await sees(program, "All is well.")
     program.type("2")
@@ -263,24 +298,35 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(open
     assert "nginxx" not in program.picture.text()
 
 
-async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(opened: Opened, looks: Looks, directories: Directories) -> None:
+async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
+    opened: Opened, looks: Looks, directories: Directories
+) -> None:
     broken = "import widgets.lines as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
     told = program.picture.text().replace("\n", "")
     log = directories.log / "dashboard.log"
-    assert "Error: The dashboard met a fault of its own and has ended; the engine goes on. What happened is in" in told
+    assert (
+        "Error: The dashboard met a fault of its own and has ended; the engine goes on. What happened is in"
+        in told
+    )
     assert "Traceback" not in told
     assert program.picture.modes == ENDED
     assert "ZeroDivisionError" in log.read_text()
 
 
-async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_screen(opened: Opened, looks: Looks, directories: Directories) -> None:
-    # As asyncio does where a callback fails: here when Textual is gone, and Python's own way would be the terminal.
+async def test_what_a_library_warns_of_goes_into_the_log_and_not_across_the_screen(
+    opened: Opened, looks: Looks, directories: Directories
+) -> None:
+    # As asyncio does where a callback fails: here when Textual is gone, and Python's own way would
+    # be the terminal.
     warned = (
-        "import logging, textual.app as t; r = t.App.run; t.App.run = lambda *a, **k: (r(*a, **k), logging.getLogger('asyncio').error('A callback failed'))[0]"
+        "import logging, textual.app as t; r = t.App.run; t.App.run = lambda *a, **k: "
+        "(r(*a, **k), logging.getLogger('asyncio').error('A callback failed'))[0]"
     )
-    program = await opened(command=(sys.executable, "-c", f"{warned}; from entrepot.cli import main; main()"))
+    program = await opened(
+        command=(sys.executable, "-c", f"{warned}; from entrepot.cli import main; main()")
+    )
     await sees(program, "All is well.")
     program.type("\x11")
     await sees(program, "Leave the dashboard?")
@@ -296,14 +342,18 @@ def serve(environment: dict[str, str]) -> Iterator[Callable[[], Process]]:
     with ExitStack() as engines:
 
         def start() -> Process:
-            engine = Process([*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
+            engine = Process(
+                [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment
+            )
             engines.callback(engine.kill)
             return engine
 
         yield start
 
 
-async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(opened: Opened, serve: Callable[[], Process]) -> None:
+async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(
+    opened: Opened, serve: Callable[[], Process]
+) -> None:
     process = serve()
     await asyncio.to_thread(process.wait_for_line, "answers container clients on")
     program = await opened()
@@ -323,7 +373,9 @@ async def test_an_engine_that_is_killed_is_missed_with_the_time_and_found_again(
     assert await asyncio.to_thread(program.ended) == 0
 
 
-async def test_an_engine_that_is_stopped_half_way_is_missed_too(opened: Opened, serve: Callable[[], Process]) -> None:
+async def test_an_engine_that_is_stopped_half_way_is_missed_too(
+    opened: Opened, serve: Callable[[], Process]
+) -> None:
     process = serve()
     await asyncio.to_thread(process.wait_for_line, "answers container clients on")
     program = await opened()
@@ -337,14 +389,22 @@ async def test_an_engine_that_is_stopped_half_way_is_missed_too(opened: Opened, 
     await sees(program, "To begin", gone="no answer")
 
 
-async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path) -> None:
+async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
+    opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path
+) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).over.wait()
     program = await opened()
     await sees(program, "All is well.")
     await visit(program)
-    for key, text in (("2", "example-library"), ("1", "Pulling now"), ("5", "x cancel"), ("4", "library/nginx"), ("7", "What happened")):
+    for key, text in (
+        ("2", "example-library"),
+        ("1", "Pulling now"),
+        ("5", "x cancel"),
+        ("4", "library/nginx"),
+        ("7", "What happened"),
+    ):
         program.type(key)
         await sees(program, text)
         await looks.more(3)

@@ -1,4 +1,5 @@
-"""How the dashboard is to be: the user's file, what was chosen before, and what a terminal can show."""
+"""How the dashboard is to be: the user's file, what was chosen before, and what a terminal can
+show."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.tui.scripted import ScriptedEngine, scripted_dashboard
-from tui.options import OptionInvalid, Options, keep_theme, read_options, suitable_theme, theme_named
+from tui.options import (
+    OptionInvalid,
+    Options,
+    keep_theme,
+    read_options,
+    suitable_theme,
+    theme_named,
+)
 
 
 def read(tmp_path: Path, text: str | None) -> Options:
@@ -23,7 +31,9 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
 
 def test_the_file_is_read(tmp_path: Path) -> None:
     found = read(tmp_path, 'theme = "nord"\nascii = true\nmouse = false\nread_only = true\n')
-    assert found == Options(theme="nord", ascii=True, mouse=False, read_only=True, theme_in_file="nord")
+    assert found == Options(
+        theme="nord", ascii=True, mouse=False, read_only=True, theme_in_file="nord"
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,9 @@ def test_a_mistake_is_told_and_the_defaults_hold(tmp_path: Path, text: str, told
     assert told in problem
 
 
-def test_a_theme_that_was_chosen_goes_before_the_file_until_the_file_says_another(tmp_path: Path) -> None:
+def test_a_theme_that_was_chosen_goes_before_the_file_until_the_file_says_another(
+    tmp_path: Path,
+) -> None:
     assert read(tmp_path, 'theme = "nord"\n').theme == "nord"
     keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="nord")
     assert read(tmp_path, None).theme == "gruvbox"
@@ -58,13 +70,20 @@ def test_a_state_that_is_a_link_stays_one(tmp_path: Path) -> None:
     assert read(tmp_path, None).theme == "gruvbox"
 
 
-@pytest.mark.parametrize(("content", "problem"), [(b"\xef\xbb\xbftheme = 'nord'\r\n", None), ("theme = 'nord'\n".encode("utf-16"), "UTF-16")])
-def test_a_file_of_another_system_is_read_or_named(tmp_path: Path, content: bytes, problem: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"\xef\xbb\xbftheme = 'nord'\r\n", None), ("theme = 'nord'\n".encode("utf-16"), "UTF-16")],
+)
+def test_a_file_of_another_system_is_read_or_named(
+    tmp_path: Path, content: bytes, problem: str | None
+) -> None:
     """F87."""
     (tmp_path / "dashboard.toml").write_bytes(content)
     options = read(tmp_path, None)
     assert options.theme == ("nord" if problem is None else "")
-    assert [problem in each for each in options.problems if problem is not None] == [True] * (problem is not None)
+    assert [problem in each for each in options.problems if problem is not None] == [True] * (
+        problem is not None
+    )
 
 
 def test_a_state_that_was_spoiled_is_no_trouble(tmp_path: Path) -> None:
@@ -95,5 +114,10 @@ async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path)
     async with scripted_dashboard(ScriptedEngine()) as person:
         person.app._keeps_theme_in = tmp_path / "file" / "state.toml"
         person.app.action_choose_theme("nord")
-        await person.until(lambda: any("can't be kept for the next time" in each.message for each in person.app._notifications))
+        await person.until(
+            lambda: any(
+                "can't be kept for the next time" in each.message
+                for each in person.app._notifications
+            )
+        )
         assert person.app.theme == "nord"

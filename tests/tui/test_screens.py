@@ -17,7 +17,9 @@ from tests.tui.grid import lines
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
-async def test_every_area_fits_its_terminal(engine: Engine, source: StandIn, size: tuple[int, int]) -> None:
+async def test_every_area_fits_its_terminal(
+    engine: Engine, source: StandIn, size: tuple[int, int]
+) -> None:
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
     async with dashboard(engine, size=size) as person:
@@ -37,7 +39,9 @@ async def test_every_area_fits_its_terminal(engine: Engine, source: StandIn, siz
             assert max(len(line) for line in shown) <= size[0]
 
 
-async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(person: Person, engine: Engine) -> None:
+async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
+    person: Person, engine: Engine
+) -> None:
     for name in ("alpha", "beta", "gamma"):
         await engine.create_rule(RuleDraft(f"team-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
     await person.press("2")
@@ -71,7 +75,9 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
     await person.until(lambda: "Pull an image through" not in person.seen())
 
 
-async def test_an_engine_that_is_lost_is_shown_and_found_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_is_lost_is_shown_and_found_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from entrepot.api.client import CacheClient, EngineUnreachable
 
     async with dashboard(engine) as person:
@@ -89,7 +95,9 @@ async def test_an_engine_that_is_lost_is_shown_and_found_again(engine: Engine, m
         await person.sees("The engine answers again.", "example-library")
 
 
-async def test_below_the_floor_the_screen_says_so_and_takes_no_keys(person: Person, engine: Engine) -> None:
+async def test_below_the_floor_the_screen_says_so_and_takes_no_keys(
+    person: Person, engine: Engine
+) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.pilot.resize_terminal(59, 24)
@@ -101,7 +109,9 @@ async def test_below_the_floor_the_screen_says_so_and_takes_no_keys(person: Pers
     assert len(engine.documents.rules) == 1
 
 
-async def test_leaving_is_immediate_when_nothing_runs_and_the_engine_is_not_ours(engine: Engine) -> None:
+async def test_leaving_is_immediate_when_nothing_runs_and_the_engine_is_not_ours(
+    engine: Engine,
+) -> None:
     async with dashboard(engine) as person:
         await person.press("q")
         await person.until(lambda: person.app.return_value is not None)
@@ -110,7 +120,9 @@ async def test_leaving_is_immediate_when_nothing_runs_and_the_engine_is_not_ours
 
 
 async def test_leaving_asks_when_pulls_run(engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
+    image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
+        "linux/amd64"
+    ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000, method="GET")
     async with dashboard(engine) as person:
         await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
@@ -125,10 +137,14 @@ async def test_leaving_asks_when_pulls_run(engine: Engine, source: StandIn) -> N
 
 
 @pytest.mark.parametrize(("keys", "keeps"), [(("right",), True), (("right", "right"), False)])
-async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_it(engine: Engine, keys: tuple[str, ...], keeps: bool) -> None:
+async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_it(
+    engine: Engine, keys: tuple[str, ...], keeps: bool
+) -> None:
     async with dashboard(engine, started_engine=True) as person:
         await person.press("q")
-        await person.sees("The engine was started for this dashboard.", "Leave it running", "Stop it")
+        await person.sees(
+            "The engine was started for this dashboard.", "Leave it running", "Stop it"
+        )
         await person.press(*keys, "enter")
         await person.until(lambda: person.app.return_value is not None)
         assert person.app.return_value is not None
@@ -146,13 +162,17 @@ async def test_where_nothing_moves_nothing_is_painted(person: Person) -> None:
         person.app.look_now()
         person.app.screen.look()  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
-            await person.app.workers.wait_for_complete([worker for worker in person.app.workers if worker.group == "look"] or None)
+            await person.app.workers.wait_for_complete(
+                [worker for worker in person.app.workers if worker.group == "look"] or None
+            )
         await person.pilot.pause()
     assert person.seen() == before
     assert painted == []
 
 
-async def test_no_color_gets_the_terminals_own_palette(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_color_gets_the_terminals_own_palette(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     async with dashboard(engine) as person:
         assert person.app.theme == "ansi-dark"

@@ -1,4 +1,5 @@
-"""Text that was meant for something else (F66): pasted without brackets, with them, or typed into the wrong pane. It destroys nothing, wherever it comes."""
+"""Text that was meant for something else (F66): pasted without brackets, with them, or typed into
+the wrong pane. It destroys nothing, wherever it comes."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "a new rule": (("2", "n"), "Which source registry does it pull from?"),
     "a new rule's repository": (("2", "n", "end", "up", "enter"), "Which repository of Example?"),
     "an import": (("2", "i"), "Which file holds the rules?"),
-    "a set's review": (("3", "enter", "end", "x", "enter", "enter"), "Nothing is changed yet. Is this what you want?"),
+    "a set's review": (
+        ("3", "enter", "end", "x", "enter", "enter"),
+        "Nothing is changed yet. Is this what you want?",
+    ),
     "the question of leaving a wizard": (("3", "enter", "end", "x", "ctrl+c"), "Leave the wizard?"),
     "a lock's question, at unlock": (("4", "down", "l", "right"), "Unlock library/redis?"),
 }
@@ -77,15 +81,26 @@ class Holdings:
     pulls: int
 
     def survive_in(self, later: Holdings) -> bool:
-        return self.rules <= later.rules and self.sets <= later.sets and self.tags <= later.tags and self.locked <= later.locked
+        return (
+            self.rules <= later.rules
+            and self.sets <= later.sets
+            and self.tags <= later.tags
+            and self.locked <= later.locked
+        )
 
 
 async def held(engine: Engine) -> Holdings:
-    details = [await engine.repositories.detail(each.name) for each in await engine.repositories.all()]
+    details = [
+        await engine.repositories.detail(each.name) for each in await engine.repositories.all()
+    ]
     return Holdings(
-        frozenset((each.name, each.credential_set, str(each.freshness)) for each in engine.documents.rules),
+        frozenset(
+            (each.name, each.credential_set, str(each.freshness)) for each in engine.documents.rules
+        ),
         frozenset(map(str, engine.documents.credential_sets)),
-        frozenset((each.repository.name, tag.name, tag.digest) for each in details for tag in each.tags),
+        frozenset(
+            (each.repository.name, tag.name, tag.digest) for each in details for tag in each.tags
+        ),
         frozenset(each.repository.name for each in details if each.repository.locked),
         len(engine.cache.pulls.all()),
     )
@@ -99,7 +114,9 @@ async def stocked(engine: Engine, source: StandIn, clock: Clock) -> Engine:
         await pulled(engine, f"{name}:1")
     await engine.repositories.lock("library/redis")
     for name in ("free-login", "used-login"):
-        await engine.create_credential_set(CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD"))
+        await engine.create_credential_set(
+            CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
+        )
     await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
     clock.now += 1000
     return engine
@@ -136,7 +153,12 @@ async def still(person: Person) -> None:
 
     def is_still() -> bool:
         app = person.app
-        working = [each for each in app.workers if not each.is_finished and each.name in {"_go_on", "_submitted", "_opened", "_checked", "check_soon"}]
+        working = [
+            each
+            for each in app.workers
+            if not each.is_finished
+            and each.name in {"_go_on", "_submitted", "_opened", "_checked", "check_soon"}
+        ]
         return not (app._held_keys or app._is_preparing or working) and app._done_with == app._taken
 
     await person.until(is_still)
@@ -201,8 +223,11 @@ def goes_on(person: Person) -> bool:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_text_that_comes_at_once_destroys_nothing_anywhere(stocked: Engine, place: str) -> None:
-    """F66: with and without brackets, in every place, also where the cursor stands at the dangerous button."""
+async def test_text_that_comes_at_once_destroys_nothing_anywhere(
+    stocked: Engine, place: str
+) -> None:
+    """F66: with and without brackets, in every place, also where the cursor stands at the dangerous
+    button."""
     before = await held(stocked)
     tries = [*((paste, text) for text in TEXTS), (paste_in_brackets, TEXTS[-1])]
     while tries:
@@ -224,8 +249,14 @@ ORDINARY = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_si
 
 
 @examples(25)
-@given(st.sampled_from(sorted(PLACES)), st.lists(ORDINARY | st.sampled_from("dqxvlseny"), max_size=4), st.lists(st.integers(0, 60), max_size=3))
-async def test_no_run_of_characters_destroys_anything(stocked: Engine, place: str, parts: list[str], cuts: list[int]) -> None:
+@given(
+    st.sampled_from(sorted(PLACES)),
+    st.lists(ORDINARY | st.sampled_from("dqxvlseny"), max_size=4),
+    st.lists(st.integers(0, 60), max_size=3),
+)
+async def test_no_run_of_characters_destroys_anything(
+    stocked: Engine, place: str, parts: list[str], cuts: list[int]
+) -> None:
     """F66, for any text of any lines."""
     before = await held(stocked)
     async with dashboard(stocked, started_engine=True) as person:
@@ -242,8 +273,11 @@ async def test_no_run_of_characters_destroys_anything(stocked: Engine, place: st
     st.sampled_from(["d", "q", "v", "x", "l", "s", "d\t", "docker images", "cd /srv && ls -l"]),
     ORDINARY,
 )
-async def test_a_line_typed_into_the_wrong_pane_destroys_nothing(stocked: Engine, place: str, begin: str, line: str) -> None:
-    """F66: at typing speed, with an enter behind it. (What makes or changes something in a wizard wants several.)"""
+async def test_a_line_typed_into_the_wrong_pane_destroys_nothing(
+    stocked: Engine, place: str, begin: str, line: str
+) -> None:
+    """F66: at typing speed, with an enter behind it. (What makes or changes something in a wizard
+    wants several.)"""
     before = await held(stocked)
     async with dashboard(stocked, started_engine=True) as person:
         await go_to(person, place)
@@ -259,10 +293,14 @@ async def test_what_was_left_out_is_told_in_one_line(stocked: Engine) -> None:
         await person.sees("29 characters came at")
         await person.press("slash")
         await paste(person, "docker.io/library/nginx:1.27\r")
-        await person.until(lambda: getattr(person.app.focused, "value", "") == "docker.io/library/nginx:1.27")
+        await person.until(
+            lambda: getattr(person.app.focused, "value", "") == "docker.io/library/nginx:1.27"
+        )
 
 
-async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_one_does(stocked: Engine) -> None:
+async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_one_does(
+    stocked: Engine,
+) -> None:
     async with dashboard(stocked) as person:
         await go_to(person, "a rule's freshness")
         await paste(person, "never\r")
@@ -271,7 +309,9 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
         await person.sees("a-rule has the freshness never.")
 
 
-async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(stocked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F66: the last line of a paste may come late over a slow line. A second enter is meant."""
     monkeypatch.setattr("tui.key_queue.LEFT_OUT_GAP", 3600.0)
     async with dashboard(stocked) as person:

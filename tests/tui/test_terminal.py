@@ -40,16 +40,34 @@ class Terminal:
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "TMPDIR": str(folder),
-            **{f"XDG_{name}": str(folder / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")},
+            **{
+                f"XDG_{name}": str(folder / name.lower())
+                for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")
+            },
         }
         # In the background, where tmux puts it by itself, it would outlive a test that is killed.
-        self._server = subprocess.Popen(tied([tmux, "-S", self._socket, "-f", "/dev/null", "-D"]), start_new_session=True)
+        self._server = subprocess.Popen(
+            tied([tmux, "-S", self._socket, "-f", "/dev/null", "-D"]), start_new_session=True
+        )
         try:
             until = time.monotonic() + PATIENCE
             while not self._listens():
                 assert self._server.poll() is None, "tmux does not start."
                 assert time.monotonic() < until, "tmux does not listen."
-            self._run("new-session", "-d", "-s", "t", "-x", "80", "-y", "24", "env", "-i", *(f"{k}={v}" for k, v in environment.items()), "sh")
+            self._run(
+                "new-session",
+                "-d",
+                "-s",
+                "t",
+                "-x",
+                "80",
+                "-y",
+                "24",
+                "env",
+                "-i",
+                *(f"{k}={v}" for k, v in environment.items()),
+                "sh",
+            )
         except BaseException:
             self.close()
             raise
@@ -59,7 +77,13 @@ class Terminal:
             return client.connect_ex(str(self._socket)) == 0
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run([self._tmux, "-S", self._socket, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True)
+        done = subprocess.run(
+            [self._tmux, "-S", self._socket, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
         return done.stdout
 
     def run(self, *command: str) -> None:
@@ -69,7 +93,8 @@ class Terminal:
         self._run("send-keys", "-t", "t", *keys)
 
     def paste(self, text: str) -> None:
-        """Without brackets, as a terminal does that has none; tmux sends a carriage return for each line end."""
+        """Without brackets, as a terminal does that has none; tmux sends a carriage return for each
+        line end."""
         self._run("set-buffer", "--", text)
         self._run("paste-buffer", "-t", "t")
 
@@ -86,12 +111,15 @@ class Terminal:
         while True:
             seen = self.seen()
             flat = " ".join(seen.split())
-            if all(" ".join(text.split()) in flat for text in texts) and (not_any_more is None or not_any_more not in flat):
+            if all(" ".join(text.split()) in flat for text in texts) and (
+                not_any_more is None or not_any_more not in flat
+            ):
                 return
             assert time.monotonic() < until, f"{texts} never came:\n{seen}"
 
     def confirm(self) -> None:
-        """Enter, which behind another key at the speed of a program is no decision, and behind a cursor key is one (F66)."""
+        """Enter, which behind another key at the speed of a program is no decision, and behind a
+        cursor key is one (F66)."""
         self.keys("Right", "Enter")
 
     def enters(self, text: str) -> None:
@@ -102,33 +130,53 @@ class Terminal:
             seen = self.seen()
             if text in seen.split("\n")[line]:
                 return
-            assert time.monotonic() < until, f"the cursor never came to {text} in line {line}:\n{seen}"
+            assert time.monotonic() < until, (
+                f"the cursor never came to {text} in line {line}:\n{seen}"
+            )
 
     def modes(self) -> str:
         """Whether the terminal is in the alternate screen, hides its cursor, or reports the mouse."""
-        return self._run("display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}").strip()
+        return self._run(
+            "display-message", "-t", "t", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"
+        ).strip()
 
     def set(self, option: str, value: str) -> None:
         self._run("set-option", "-g", option, value)
 
     def clipboard(self) -> str:
         """What tmux itself would paste."""
-        done = subprocess.run([self._tmux, "-S", self._socket, "show-buffer"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            [self._tmux, "-S", self._socket, "show-buffer"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         return done.stdout
 
     @contextmanager
     def watched(self) -> Iterator[Callable[[], str]]:
-        """Somebody sits before it, in a terminal of his own; gives a function that waits for what comes into the clipboard of that."""
+        """Somebody sits before it, in a terminal of his own; gives a function that waits for what
+        comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
         command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
-        watching = subprocess.Popen(tied(command), stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
+        watching = subprocess.Popen(
+            tied(command),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=environment,
+            start_new_session=True,
+        )
         os.close(terminal)
         sent = bytearray()
 
         def copied() -> str:
             until = time.monotonic() + PATIENCE
-            while (found := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", sent)) is None:
+            while (
+                found := re.search(rb"\x1b\]52;[^;]*;([A-Za-z0-9+/=]+)(\x07|\x1b\\)", sent)
+            ) is None:
                 assert time.monotonic() < until, f"nothing was copied: {bytes(sent)!r}"
                 if select.select([keyboard], [], [], 1.0)[0]:
                     sent.extend(os.read(keyboard, 65536))
@@ -143,7 +191,12 @@ class Terminal:
 
     def close(self) -> None:
         """Take the terminal away from all that runs in it."""
-        subprocess.run([self._tmux, "-S", self._socket, "kill-server"], capture_output=True, timeout=PATIENCE, check=False)
+        subprocess.run(
+            [self._tmux, "-S", self._socket, "kill-server"],
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
         self._server.kill()
         self._server.wait()
 
@@ -184,7 +237,9 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.confirm()
     terminal.sees("The cache rule docker-io-library-nginx is made.", "web/nginx:latest")
     terminal.keys("C-u")
-    terminal.sees("The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest")
+    terminal.sees(
+        "The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest"
+    )
     terminal.keys("-l", "web/nginx:1.27")
     terminal.sees("web/nginx:1.27")
     terminal.confirm()
@@ -204,7 +259,11 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("answers container clients on 127.0.0.1:")
     terminal.keys("C-c")
     terminal.sees("Stopping.")
-    terminal.run("sh", "-c", "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear")
+    terminal.run(
+        "sh",
+        "-c",
+        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+    )
     terminal.run(*ENTREPOT)
     terminal.sees("To begin", "0 of 1,000 rules")
     terminal.keys("q")
@@ -215,14 +274,25 @@ def test_a_first_start_brings_an_engine_up_and_leaving_can_stop_it(terminal: Ter
     terminal.sees("No engine is running.")
 
 
-def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_name(terminal: Terminal) -> None:
+def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_name(
+    terminal: Terminal,
+) -> None:
     """Newcomer: the demo opened empty, and the names of its images had to be guessed."""
     terminal.run(*ENTREPOT, "demo")
-    terminal.sees("entrepot DEMO", "This demo's source has library/nginx:1.27, ", "Press p, then enter twice, to pull the first.")
+    terminal.sees(
+        "entrepot DEMO",
+        "This demo's source has library/nginx:1.27, ",
+        "Press p, then enter twice, to pull the first.",
+    )
     terminal.keys("5")
-    terminal.sees("Nothing has been pulled yet.", "This demo's source has library/nginx:1.27, library/postgres:17,")
+    terminal.sees(
+        "Nothing has been pulled yet.",
+        "This demo's source has library/nginx:1.27, library/postgres:17,",
+    )
     terminal.keys("p")
-    terminal.sees("Pull an image into the cache", "hub-library gets it from docker.io/library/nginx")
+    terminal.sees(
+        "Pull an image into the cache", "hub-library gets it from docker.io/library/nginx"
+    )
     terminal.keys("Enter")
     terminal.enters("that of the engine's machine")
     terminal.confirm()
@@ -239,9 +309,15 @@ def test_a_newcomer_sees_what_the_demo_can_pull_and_pulls_it_without_typing_a_na
     terminal.sees("The demo is over")
 
 
-def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(terminal: Terminal) -> None:
+def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rule(
+    terminal: Terminal,
+) -> None:
     """F66, with a rule and an engine of one's own."""
-    terminal.run("sh", "-c", "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear")
+    terminal.run(
+        "sh",
+        "-c",
+        "cd; mkdir -p config_home/entrepot; printf 'listen = \"127.0.0.1:0\"\\n' > config_home/entrepot/settings.toml; clear",
+    )
     terminal.run(*ENTREPOT)
     terminal.sees("To begin", "0 of 1,000 rules")
     terminal.keys("2", "n")
@@ -263,7 +339,8 @@ def test_text_that_was_meant_for_another_pane_stops_no_engine_and_deletes_no_rul
     terminal.keys("-l", "s")
     terminal.keys("-l", "y")
     terminal.keys("Right", "Right")
-    # Now the cursor is where enter stops the engine: a letter takes it away from there, and an enter that comes at once behind it is none.
+    # Now the cursor is where enter stops the engine: a letter takes it away from there, and an
+    # enter that comes at once behind it is none.
     terminal.keys("-l", "s")
     terminal.keys("Enter")
     terminal.keys("Escape")
@@ -297,7 +374,9 @@ def test_a_terminal_that_is_too_small_says_so_and_recovers(terminal: Terminal) -
 
 
 @pytest.mark.parametrize("way", ["set-clipboard on", "allow-passthrough on"])
-def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(terminal: Terminal, way: str) -> None:
+def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(
+    terminal: Terminal, way: str
+) -> None:
     terminal.set(*way.split())
     terminal.run("export", "TMUX=here")
     with terminal.watched() as copied:
@@ -322,18 +401,32 @@ def test_what_is_copied_in_tmux_reaches_the_clipboard_of_the_terminal_around_it(
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarMachine]:
     """A machine with an engine, to which the shell in the terminal knows a way."""
     root = tmp_path_factory.mktemp("f")
-    there = {f"XDG_{name}": str(root / name.lower()) for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")}
+    there = {
+        f"XDG_{name}": str(root / name.lower())
+        for name in ("CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR", "STATE_HOME")
+    }
     machine = FarMachine(root, there)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONPATH": str(Path(__file__).parents[2]), **there}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(root),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        **there,
+    }
     with closing(machine):
-        engine, _ = Process.until("answers container clients on", [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"], environment=environment)
+        engine, _ = Process.until(
+            "answers container clients on",
+            [*ENTREPOT, "serve", "--listen", "127.0.0.1:0"],
+            environment=environment,
+        )
         try:
             yield machine
         finally:
             engine.stop()
 
 
-def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(terminal: Terminal, far: FarMachine) -> None:
+def test_a_dashboard_over_ssh_lets_ssh_ask_and_outlives_a_lost_connection(
+    terminal: Terminal, far: FarMachine
+) -> None:
     terminal.run("export", f"PATH={far.programs}:{os.environ['PATH']}")
     terminal.run(*ENTREPOT, "--connect", "ssh://far-and-unknown", "--read-only")
     terminal.sees("Are you sure you want to continue connecting")

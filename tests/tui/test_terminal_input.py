@@ -110,7 +110,9 @@ SEQUENCES = {
 
 
 @pytest.mark.parametrize(("sequence", "word"), SEQUENCES.items(), ids=lambda value: repr(value))
-def test_a_sequence_that_comes_byte_by_byte_is_one_key(line: Line, sequence: bytes, word: str) -> None:
+def test_a_sequence_that_comes_byte_by_byte_is_one_key(
+    line: Line, sequence: bytes, word: str
+) -> None:
     """F86: Textual took the pieces for escape and letters."""
     line.trickle(sequence)
     assert line.taken() == [word]
@@ -119,7 +121,9 @@ def test_a_sequence_that_comes_byte_by_byte_is_one_key(line: Line, sequence: byt
 
 
 @given(st.lists(st.sampled_from(sorted(SEQUENCES)), min_size=1, max_size=6), st.data())
-def test_keys_are_the_same_wherever_the_line_cuts_them(sequences: list[bytes], data: st.DataObject) -> None:
+def test_keys_are_the_same_wherever_the_line_cuts_them(
+    sequences: list[bytes], data: st.DataObject
+) -> None:
     sent, line = b"".join(sequences), Line()
     while sent:
         size = data.draw(st.integers(1, len(sent)))
@@ -336,7 +340,12 @@ def test_a_paste_in_several_reads_is_one(line: Line) -> None:
 def test_a_few_keys_at_once_are_keys_of_which_the_app_knows(line: Line) -> None:
     line.send(b"2dy\r")
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("2", True), ("d", True), ("y", True), ("enter", True)]
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+        ("2", True),
+        ("d", True),
+        ("y", True),
+        ("enter", True),
+    ]
 
 
 def test_keys_of_a_person_are_their_own(line: Line) -> None:
@@ -353,7 +362,11 @@ def test_a_key_that_is_leant_on_is_known(line: Line, key: bytes) -> None:
         line.send(key)
         line.wait(REPEAT - 0.01)
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("enter", False), ("enter", True), ("enter", True)]
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+        ("enter", False),
+        ("enter", True),
+        ("enter", True),
+    ]
 
 
 @pytest.mark.parametrize("gap", [0.025, 0.03, 0.05, 0.08])
@@ -374,14 +387,22 @@ def test_a_program_that_types_is_known(line: Line) -> None:
         line.send(bytes([key]))
         line.wait(0.012)
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("d", False), ("y", True), ("enter", True)]
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+        ("d", False),
+        ("y", True),
+        ("enter", True),
+    ]
 
 
 def test_enter_behind_a_cursor_key_is_a_persons(line: Line) -> None:
     """Text has no cursor keys, so they were typed, and came together on a line that held them up."""
     line.send(b"\x1b[C\x1b[C\r")
     line.wait(SETTLING)
-    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [("right", False), ("right", False), ("enter", False)]
+    assert [(_word(each), hasattr(each, RUSHED)) for each in line.messages] == [
+        ("right", False),
+        ("right", False),
+        ("enter", False),
+    ]
 
 
 def test_enter_behind_a_cursor_key_counts_however_soon_a_letter_was_before(line: Line) -> None:
@@ -410,6 +431,17 @@ def test_the_order_of_text_and_sequences_stays(line: Line) -> None:
 # The setting
 
 
-@pytest.mark.parametrize(("told", "seconds"), [("", 0.5), ("25", 0.025), ("0", 0.5), ("soon", 0.5), ("-1", 0.5), ("999999", 10.0), ("²", 0.5)])
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("", 0.5),
+        ("25", 0.025),
+        ("0", 0.5),
+        ("soon", 0.5),
+        ("-1", 0.5),
+        ("999999", 10.0),
+        ("²", 0.5),
+    ],
+)
 def test_escdelay_is_in_milliseconds_as_for_other_programs(told: str, seconds: float) -> None:
     assert escape_delay({"ESCDELAY": told} if told else {}) == seconds

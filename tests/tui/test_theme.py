@@ -18,7 +18,10 @@ LEAST_CONTRAST = 4.5
 
 def luminance(color: Color) -> float:
     """Relative luminance, as WCAG 2.2 defines it."""
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color.normalized)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in color.normalized
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -38,7 +41,8 @@ def test_every_text_can_be_read_on_every_ground(theme: Theme) -> None:
     weak = {
         (text, ground): round(found, 2)
         for text, ground in itertools.product((*TEXTS, "text-disabled"), GROUNDS)
-        if (found := contrast(Color.parse(colors[text]), Color.parse(colors[ground]))) < LEAST_CONTRAST
+        if (found := contrast(Color.parse(colors[text]), Color.parse(colors[ground])))
+        < LEAST_CONTRAST
     }
     assert weak == {}
 
@@ -48,7 +52,9 @@ class _List(App[None]):
         yield RowList([Column("Name")])
 
     def on_mount(self) -> None:
-        self.query_one(RowList).set_rows([Row("a", (Cell("alpha", "bad"),)), Row("b", (Cell("beta", "dim"),))])
+        self.query_one(RowList).set_rows(
+            [Row("a", (Cell("alpha", "bad"),)), Row("b", (Cell("beta", "dim"),))]
+        )
         self.query_one(RowList).focus()
 
 
@@ -59,5 +65,9 @@ async def test_in_the_terminals_own_colours_the_cursor_is_reversed(theme: str) -
     async with app.run_test(size=(40, 6)) as pilot:
         await pilot.pause()
         under, other = (app.query_one(RowList).render_line(line) for line in (1, 2))
-        assert all(segment.style is not None and segment.style.reverse for segment in under if segment.text.strip())
+        assert all(
+            segment.style is not None and segment.style.reverse
+            for segment in under
+            if segment.text.strip()
+        )
         assert not any(segment.style is not None and segment.style.reverse for segment in other)

@@ -1,6 +1,8 @@
-"""A dashboard that watches pulls whose progress is scripted look by look: a program for a pseudo-terminal.
+"""A dashboard that watches pulls whose progress is scripted look by look: a program for a
+pseudo-terminal.
 
-Its arguments are the numbers of pulls that go on and that have ended, the looks that a pull takes, and a file to which it adds a byte at each look.
+Its arguments are the numbers of pulls that go on and that have ended, the looks that a pull takes,
+and a file to which it adds a byte at each look.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class Watched(ScriptedEngine):
         os.write(self._tell, b".")
         self._look += 1
         over = self._over = self._over or [
-            self._pull(number, state=PullState.COMPLETED, ended=self._began, speed=0.0, time_left=None) for number in range(self._ended)
+            self._pull(
+                number, state=PullState.COMPLETED, ended=self._began, speed=0.0, time_left=None
+            )
+            for number in range(self._ended)
         ]
         self.pulls = [*(self._running(number) for number in range(self._under_way)), *over]
 
@@ -45,14 +50,22 @@ class Watched(ScriptedEngine):
         received = min(SIZE - 1, SIZE * self._look // looks)
         # Speeds are never quite the same at two looks.
         speed = 2.0 * SIZE / looks * (1 + (self._look * 7 + number * 3) % 5 / 100)
-        return self._pull(100_000 + number, received=received, speed=speed, time_left=(SIZE - received) / speed)
+        return self._pull(
+            100_000 + number, received=received, speed=speed, time_left=(SIZE - received) / speed
+        )
 
     def _pull(self, number: int, **changes: object) -> PullSnapshot:
-        return pull(str(number), repository=f"library/image-{number % 1000}", started=self._began - 100, **{"size": SIZE, **changes})
+        return pull(
+            str(number),
+            repository=f"library/image-{number % 1000}",
+            started=self._began - 100,
+            **{"size": SIZE, **changes},
+        )
 
 
 LOOK_INTERVAL = 0.2
-"""Seconds between two looks, whether something moves or not: bytes are counted by looks, and need not be waited for."""
+"""Seconds between two looks, whether something moves or not: bytes are counted by looks, and need
+not be waited for."""
 
 if __name__ == "__main__":
     base.INTERVAL = polling.QUIET_INTERVAL = LOOK_INTERVAL

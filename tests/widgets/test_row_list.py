@@ -27,7 +27,9 @@ class ListApp(App[None]):
         self.opened: list[str] = []
 
     def compose(self) -> ComposeResult:
-        steady = RowList((Column("Name", weight=1), Column("Size", 6, right=True, needs=20)), id="steady")
+        steady = RowList(
+            (Column("Name", weight=1), Column("Size", 6, right=True, needs=20)), id="steady"
+        )
         volatile = RowList((Column("Share", 5, right=True),), id="volatile", marker=False)
         volatile.follow(steady)
         with Horizontal():
@@ -54,10 +56,14 @@ async def shown_list(rows: Sequence[Row]) -> AsyncIterator[tuple[ListApp, RowLis
 
 
 def rows(count: int, text: str = "row") -> list[Row]:
-    return [Row(str(number), (Cell(f"{text} {number}"), Cell(f"{number}"))) for number in range(count)]
+    return [
+        Row(str(number), (Cell(f"{text} {number}"), Cell(f"{number}"))) for number in range(count)
+    ]
 
 
-async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn: list[int] = []
     render_line = RowList.render_line
 
@@ -78,7 +84,15 @@ async def test_of_ten_thousand_rows_only_those_on_the_screen_are_drawn(monkeypat
 
 async def test_the_cursor_moves_pages_and_stops_at_both_ends() -> None:
     async with shown_list(rows(30)) as (app, found):
-        for action, expected in (("move(1)", 1), ("move(-5)", 0), ("page(1)", 9), ("page(0.5)", 13), ("last", 29), ("move(1)", 29), ("first", 0)):
+        for action, expected in (
+            ("move(1)", 1),
+            ("move(-5)", 0),
+            ("page(1)", 9),
+            ("page(0.5)", 13),
+            ("last", 29),
+            ("move(1)", 29),
+            ("first", 0),
+        ):
             await found.run_action(action)
             assert found.cursor == expected
         assert app.moved[-1] == "0"
@@ -97,7 +111,9 @@ async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
 async def test_only_lines_that_changed_are_painted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with shown_list(rows(5)) as (_, found):
         painted: list[tuple[Region, ...]] = []
-        monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.append(regions) or found)
+        monkeypatch.setattr(
+            found, "refresh", lambda *regions, **_: painted.append(regions) or found
+        )
         found.set_rows(rows(5))
         assert painted == []
         changed = rows(5)
@@ -144,13 +160,21 @@ async def test_enter_opens_the_row_under_the_cursor() -> None:
 
 @pytest.mark.parametrize(
     ("text", "width", "right", "expected"),
-    [("ab", 4, False, "ab  "), ("ab", 4, True, "  ab"), ("abcdefgh", 6, False, "ab..gh"), ("abcdef", 3, False, "abc"), ("", 2, False, "  ")],
+    [
+        ("ab", 4, False, "ab  "),
+        ("ab", 4, True, "  ab"),
+        ("abcdefgh", 6, False, "ab..gh"),
+        ("abcdef", 3, False, "abc"),
+        ("", 2, False, "  "),
+    ],
 )
 def test_a_text_has_exactly_its_width(text: str, width: int, right: bool, expected: str) -> None:
     assert fitted(text, width, right=right) == expected
 
 
-async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_only_what_changed_is_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_only_what_changed_is_painted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0
     worded: list[int] = []
 
@@ -158,7 +182,10 @@ async def test_when_it_is_later_only_the_rows_on_the_screen_are_told_again_and_o
         worded.append(number)
         return (Cell(f"row {number}"), Cell(f"{now}" if number == 3 else "-"))
 
-    async with shown_list([Row(str(number), partial(cells, number)) for number in range(1000)]) as (app, found):
+    async with shown_list([Row(str(number), partial(cells, number)) for number in range(1000)]) as (
+        app,
+        found,
+    ):
         painted: list[Region] = []
         monkeypatch.setattr(found, "refresh", lambda *regions, **_: painted.extend(regions))
         worded.clear()
@@ -177,7 +204,15 @@ class EvenApp(App[None]):
     """A list whose columns have more to say, or less, than their shares."""
 
     def compose(self) -> ComposeResult:
-        yield RowList((Column("Name", 6), Column("Source", weight=1), Column("Target", weight=1), Column("Used", 5, right=True)), id="list")
+        yield RowList(
+            (
+                Column("Name", 6),
+                Column("Source", weight=1),
+                Column("Target", weight=1),
+                Column("Used", 5, right=True),
+            ),
+            id="list",
+        )
 
 
 async def test_a_column_gets_what_another_does_not_need() -> None:
@@ -189,7 +224,15 @@ async def test_a_column_gets_what_another_does_not_need() -> None:
         await pilot.pause()
         before = lines(app)[0]
         assert before.index("Target") - before.index("Source") == 22
-        long = Row("2", (Cell("nginx-of-us"), Cell("registry.example.com/library/nginx"), Cell("b"), Cell("1,234,567")))
+        long = Row(
+            "2",
+            (
+                Cell("nginx-of-us"),
+                Cell("registry.example.com/library/nginx"),
+                Cell("b"),
+                Cell("1,234,567"),
+            ),
+        )
         found.set_rows([short, long])
         await pilot.pause()
         # Not the numbers at the right, whose column keeps its width.
@@ -215,7 +258,9 @@ async def test_a_longer_text_that_is_scrolled_to_gets_its_room() -> None:
     app = EvenApp()
     async with app.run_test(size=(60, 5)) as pilot:
         found = app.query_one("#list", RowList)
-        rows = [Row(str(number), (Cell("a"), Cell("s"), Cell("t"), Cell("now"))) for number in range(20)]
+        rows = [
+            Row(str(number), (Cell("a"), Cell("s"), Cell("t"), Cell("now"))) for number in range(20)
+        ]
         found.set_rows([*rows, Row("long", (Cell("a"), Cell("s" * 25), Cell("t"), Cell("now")))])
         await pilot.pause()
         assert not any("s" * 25 in line for line in lines(app))
@@ -224,13 +269,25 @@ async def test_a_longer_text_that_is_scrolled_to_gets_its_room() -> None:
         assert any("s" * 25 in line for line in lines(app))
 
 
-WIDE = ("層レイヤ-library/nginx", "library/層", "層" * 30, "e\u0301" * 20, "\x1b[3;3Hx", "\x9b31m\u202e", "a\nb\tc", "plain")
+WIDE = (
+    "層レイヤ-library/nginx",
+    "library/層",
+    "層" * 30,
+    "e\u0301" * 20,
+    "\x1b[3;3Hx",
+    "\x9b31m\u202e",
+    "a\nb\tc",
+    "plain",
+)
 
 
 @pytest.mark.parametrize("text", WIDE)
 @pytest.mark.parametrize("options", [{}, {"right": True}, {"sentence": True}])
-def test_a_text_takes_exactly_its_cells_whatever_is_in_it(text: str, options: dict[str, bool]) -> None:
-    """F89, S04: a character of two cells is never split, and a control character is shown and not obeyed."""
+def test_a_text_takes_exactly_its_cells_whatever_is_in_it(
+    text: str, options: dict[str, bool]
+) -> None:
+    """F89, S04: a character of two cells is never split, and a control character is shown and not
+    obeyed."""
     for cells in range(1, 40):
         line = fitted(text, cells, **options)
         assert cell_len(line) == cells, (line, cells)
@@ -246,7 +303,10 @@ async def test_columns_stand_below_each_other_behind_wide_names() -> None:
         assert len(ends) == 1
 
 
-@pytest.mark.parametrize("text", ["a few plain words that go on", "層レイヤ 層 レイヤレイヤレイヤ und x", "e\u0301 " * 9, ""])
+@pytest.mark.parametrize(
+    "text",
+    ["a few plain words that go on", "層レイヤ 層 レイヤレイヤレイヤ und x", "e\u0301 " * 9, ""],
+)
 @pytest.mark.parametrize("cells", [2, 5, 9, 80])
 def test_sentences_are_broken_at_blanks_into_lines_that_fit(text: str, cells: int) -> None:
     """F89."""

@@ -1,4 +1,5 @@
-"""Lines for other terminals: how container clients pull an image from a registry that speaks plain HTTP.
+"""Lines for other terminals: how container clients pull an image from a registry that speaks plain
+HTTP.
 
 Each part of a line is quoted for a shell (S03): a platform is what a source wrote into a manifest.
 """
@@ -31,24 +32,46 @@ def pull_command(address: str, repository: str, reference: str) -> str:
     return shlex.join(["docker", "pull", image_name(address, repository, reference)])
 
 
-def copy_lines(address: str, repository: str, reference: str, platform: str | None = None, digest: str | None = None) -> tuple[CopyLine, ...]:
-    """A line for each client that may stand in the next terminal; *platform* where another than that of the client's machine is wanted.
+def copy_lines(
+    address: str,
+    repository: str,
+    reference: str,
+    platform: str | None = None,
+    digest: str | None = None,
+) -> tuple[CopyLine, ...]:
+    """A line for each client that may stand in the next terminal; *platform* where another than
+    that of the client's machine is wanted.
 
-    docker takes plain HTTP from 127.0.0.1 as it is, and from other addresses where daemon.json lists them under ``insecure-registries``; the others are told
-    so by an option. skopeo's options for a platform stand before its command.
+    docker takes plain HTTP from 127.0.0.1 as it is, and from other addresses where daemon.json
+    lists them under ``insecure-registries``; the others are told so by an option. skopeo's options
+    for a platform stand before its command.
     """
     image = image_name(address, repository, reference)
     for_platform = ["--platform", platform] if platform else []
     name = repository.rpartition("/")[2]
     archive = f"oci:{name}" if ":" in reference else f"oci:{name}:{reference}"
-    skopeo = ["skopeo", *_skopeo_platform(platform), "copy", "--src-tls-verify=false", f"docker://{image}", archive]
+    skopeo = [
+        "skopeo",
+        *_skopeo_platform(platform),
+        "copy",
+        "--src-tls-verify=false",
+        f"docker://{image}",
+        archive,
+    ]
     needs = "" if _is_loopback(address) else _DOCKER_NEEDS.format(address)
     lines = [
         CopyLine("docker", shlex.join(["docker", "pull", *for_platform, image]), needs),
-        CopyLine("podman", shlex.join(["podman", "pull", "--tls-verify=false", *for_platform, image])),
+        CopyLine(
+            "podman", shlex.join(["podman", "pull", "--tls-verify=false", *for_platform, image])
+        ),
         CopyLine("skopeo", shlex.join(skopeo)),
-        CopyLine("containerd", shlex.join(["ctr", "images", "pull", "--plain-http", *for_platform, image])),
-        CopyLine("nerdctl", shlex.join(["nerdctl", "pull", "--insecure-registry", *for_platform, image])),
+        CopyLine(
+            "containerd",
+            shlex.join(["ctr", "images", "pull", "--plain-http", *for_platform, image]),
+        ),
+        CopyLine(
+            "nerdctl", shlex.join(["nerdctl", "pull", "--insecure-registry", *for_platform, image])
+        ),
         CopyLine("the name", shlex.quote(image)),
     ]
     if digest is not None and digest != reference:

@@ -9,7 +9,11 @@ from tui.presentation import drafts
 from tui.presentation.status import day, named
 from widgets.row_list import Cell, Row
 
-HEALTH = {HealthStatus.HEALTHY: ("healthy", "good"), HealthStatus.UNHEALTHY: ("unhealthy", "bad"), HealthStatus.UNKNOWN: ("not yet tried", "dim")}
+HEALTH = {
+    HealthStatus.HEALTHY: ("healthy", "good"),
+    HealthStatus.UNHEALTHY: ("unhealthy", "bad"),
+    HealthStatus.UNKNOWN: ("not yet tried", "dim"),
+}
 
 WORST_FIRST = (HealthStatus.UNHEALTHY, HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
@@ -19,7 +23,11 @@ RULES_SHOWN = 12
 
 def credential_set_health(found: CredentialSetSnapshot) -> tuple[str, str]:
     """The word for its health, and the tone."""
-    return ("not known", "warn") if found.health is HealthStatus.UNKNOWN and found.checked else HEALTH[found.health]
+    return (
+        ("not known", "warn")
+        if found.health is HealthStatus.UNKNOWN and found.checked
+        else HEALTH[found.health]
+    )
 
 
 def credential_set_row(found: CredentialSetSnapshot) -> Row:
@@ -37,7 +45,11 @@ def credential_set_row(found: CredentialSetSnapshot) -> Row:
             Cell(f"{len(found.used_by):,}"),
         ),
         search=" ".join((*texts, word)),
-        order=(*(each.lower() for each in texts), WORST_FIRST.index(found.health), len(found.used_by)),
+        order=(
+            *(each.lower() for each in texts),
+            WORST_FIRST.index(found.health),
+            len(found.used_by),
+        ),
     )
 
 
@@ -46,7 +58,10 @@ def credential_set_lines(found: CredentialSetSnapshot, now: float) -> tuple[str,
     word, _ = credential_set_health(found)
     checked = f", tried {since(found.checked, now)}" if found.checked else ""
     why = f": {found.error_message} ({found.error_code})" if found.error_message else ""
-    return (f"{found.name} is {word}{checked}{why}", f"used by {named(found.used_by, shown=3) or 'no rule'}   created {day(found.created)}")
+    return (
+        f"{found.name} is {word}{checked}{why}",
+        f"used by {named(found.used_by, shown=3) or 'no rule'}   created {day(found.created)}",
+    )
 
 
 def credential_set_facts(found: CredentialSetSnapshot, now: float) -> tuple[tuple[str, str], ...]:
@@ -65,10 +80,20 @@ def credential_set_facts(found: CredentialSetSnapshot, now: float) -> tuple[tupl
         ("", ""),
         ("Rules", f"{len(found.used_by):,}"),
         *(("", each) for each in found.used_by[:RULES_SHOWN]),
-        *((("", f"and {len(found.used_by) - RULES_SHOWN:,} more"),) if len(found.used_by) > RULES_SHOWN else ()),
+        *(
+            (("", f"and {len(found.used_by) - RULES_SHOWN:,} more"),)
+            if len(found.used_by) > RULES_SHOWN
+            else ()
+        ),
     )
 
 
 def credential_set_command(found: CredentialSetSnapshot) -> str:
     """The command that makes the same set."""
-    return drafts.credential_set_command(found.name, found.login_server, found.username_id, found.password_id, width=drafts.COPIED_WIDTH)
+    return drafts.credential_set_command(
+        found.name,
+        found.login_server,
+        found.username_id,
+        found.password_id,
+        width=drafts.COPIED_WIDTH,
+    )

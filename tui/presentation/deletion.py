@@ -35,7 +35,9 @@ def tag_plan_text(plan: DeletionPlan) -> str:
     freed = f", {size(plan.freed)} on the disk" if plan.freed else ", and nothing on the disk"
     return _sentences(
         f"Goes: the tag{manifests}{freed}.",
-        f"Stays: {size(plan.untagged)} to which no tag leads any more, until it is evicted." if plan.untagged else "",
+        f"Stays: {size(plan.untagged)} to which no tag leads any more, until it is evicted."
+        if plan.untagged
+        else "",
         f"Stays: {size(plan.shared)} that others need too." if plan.shared else "",
         _pulls(plan),
         _again(plan),
@@ -52,7 +54,9 @@ def rule_plan_text(plan: DeletionPlan, source: str, target: str) -> str:
         )
     else:
         stays = "Nothing is cached through it, so nothing stays without a rule."
-    return _sentences(f"Goes: the way from {source} to {target}. It is pulled no more.", stays, _pulls(plan))
+    return _sentences(
+        f"Goes: the way from {source} to {target}. It is pulled no more.", stays, _pulls(plan)
+    )
 
 
 def _pulls(plan: DeletionPlan) -> str:

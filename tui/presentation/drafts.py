@@ -1,4 +1,5 @@
-"""Cache rules and credential sets that do not exist yet, as the command and as the TOML that would make the same."""
+"""Cache rules and credential sets that do not exist yet, as the command and as the TOML that would
+make the same."""
 
 from __future__ import annotations
 
@@ -13,37 +14,84 @@ COPIED_WIDTH = COMMAND_WIDTH + 2
 """The same for a command that is copied: there the sign that joins its lines may stand beyond."""
 
 
-def rule_command(name: str, source: str, target: str, credential_set: str | None = None, freshness: str | None = None, *, width: int = COMMAND_WIDTH) -> str:
+def rule_command(
+    name: str,
+    source: str,
+    target: str,
+    credential_set: str | None = None,
+    freshness: str | None = None,
+    *,
+    width: int = COMMAND_WIDTH,
+) -> str:
     """The command that makes such a rule."""
     return _command(
         "entrepot rule create",
-        (("--name", name), ("--source-repo", source), ("--target-repo", target), ("--cred-set", credential_set), ("--freshness", freshness)),
+        (
+            ("--name", name),
+            ("--source-repo", source),
+            ("--target-repo", target),
+            ("--cred-set", credential_set),
+            ("--freshness", freshness),
+        ),
         width,
     )
 
 
-def rule_toml(name: str, source: str, target: str, credential_set: str | None = None, freshness: str | None = None) -> str:
+def rule_toml(
+    name: str,
+    source: str,
+    target: str,
+    credential_set: str | None = None,
+    freshness: str | None = None,
+) -> str:
     """Such a rule as an entry of rules.toml."""
     return _toml(
         "rules",
-        (("name", name), ("source_repository", source), ("target_repository", target), ("credential_set", credential_set), ("freshness", freshness)),
+        (
+            ("name", name),
+            ("source_repository", source),
+            ("target_repository", target),
+            ("credential_set", credential_set),
+            ("freshness", freshness),
+        ),
     )
 
 
-def credential_set_command(name: str, login_server: str, username_id: str, password_id: str, *, width: int = COMMAND_WIDTH) -> str:
+def credential_set_command(
+    name: str, login_server: str, username_id: str, password_id: str, *, width: int = COMMAND_WIDTH
+) -> str:
     """The command that makes such a credential set."""
-    options = (("--name", name), ("--login-server", login_server), ("--username-id", username_id), ("--password-id", password_id))
+    options = (
+        ("--name", name),
+        ("--login-server", login_server),
+        ("--username-id", username_id),
+        ("--password-id", password_id),
+    )
     return _command("entrepot credential-set create", options, width)
 
 
-def credential_set_change_command(name: str, username_id: str | None, password_id: str | None, *, width: int = COMMAND_WIDTH) -> str:
+def credential_set_change_command(
+    name: str, username_id: str | None, password_id: str | None, *, width: int = COMMAND_WIDTH
+) -> str:
     """The command that changes where a credential set's secrets are kept; None is what stays."""
-    return _command("entrepot credential-set update", (("--name", name), ("--username-id", username_id), ("--password-id", password_id)), width)
+    return _command(
+        "entrepot credential-set update",
+        (("--name", name), ("--username-id", username_id), ("--password-id", password_id)),
+        width,
+    )
 
 
 def credential_set_toml(name: str, login_server: str, username_id: str, password_id: str) -> str:
     """Such a credential set as an entry of credentials.toml."""
-    return _toml("credential_sets", (("name", name), ("login_server", login_server), ("username_id", username_id), ("password_id", password_id)))
+    return _toml(
+        "credential_sets",
+        (
+            ("name", name),
+            ("login_server", login_server),
+            ("username_id", username_id),
+            ("password_id", password_id),
+        ),
+    )
 
 
 def _command(command: str, options: Iterable[tuple[str, str | None]], width: int) -> str:
@@ -60,4 +108,13 @@ def _command(command: str, options: Iterable[tuple[str, str | None]], width: int
 
 def _toml(table: str, entries: Iterable[tuple[str, str | None]]) -> str:
     # Basic strings of TOML are written as those of JSON.
-    return "\n".join([f"[[{table}]]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries if value is not None)])
+    return "\n".join(
+        [
+            f"[[{table}]]",
+            *(
+                f"{key} = {json.dumps(value, ensure_ascii=False)}"
+                for key, value in entries
+                if value is not None
+            ),
+        ]
+    )

@@ -13,9 +13,19 @@ from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row
 
-ERRORS = frozenset({"engine-unready", "disk-refuses", "documents-refused", "blob-damaged", "catalog-read-only"})
+ERRORS = frozenset(
+    {"engine-unready", "disk-refuses", "documents-refused", "blob-damaged", "catalog-read-only"}
+)
 WARNINGS = frozenset(
-    {"credential-set-unhealthy", "credential-set-unknown", "source-unreachable", "eviction-impossible", "tag-gone", "catalog-recovered", "foreign-names"}
+    {
+        "credential-set-unhealthy",
+        "credential-set-unknown",
+        "source-unreachable",
+        "eviction-impossible",
+        "tag-gone",
+        "catalog-recovered",
+        "foreign-names",
+    }
 )
 """What the engine's log calls so too."""
 
@@ -60,14 +70,27 @@ def when(event: Event, now: float) -> str:
 def event_row(key: str, event: Event, now: float) -> Row:
     """When, how bad, and what happened."""
     word, tone = severity(event)
-    cells = (Cell(when(event, now), "dim"), Cell(word, tone), Cell(event.message, tone if tone == "bad" else ""))
-    return Row(key, cells, search=f"{event.message} {event.kind} {word} {event.subject or ''}", order=(event.time, word, event.message))
+    cells = (
+        Cell(when(event, now), "dim"),
+        Cell(word, tone),
+        Cell(event.message, tone if tone == "bad" else ""),
+    )
+    return Row(
+        key,
+        cells,
+        search=f"{event.message} {event.kind} {word} {event.subject or ''}",
+        order=(event.time, word, event.message),
+    )
 
 
 def subject_of(event: Event) -> Subject | None:
     """What an event is about, where that can be shown."""
     subject = event.subject
-    if subject is None or event.kind in {"rule-deleted", "credential-set-deleted", "repository-deleted"}:
+    if subject is None or event.kind in {
+        "rule-deleted",
+        "credential-set-deleted",
+        "repository-deleted",
+    }:
         return None
     if event.kind.startswith("rule-"):
         return Subject("Rules", subject, f"the cache rule {subject}")
@@ -87,7 +110,12 @@ def event_detail(event: Event, now: float) -> Detail:
     """The whole message, and what it is about."""
     word, _ = severity(event)
     told = f"{since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}{f'   about {event.subject}' if event.subject else ''}"
-    facts = (("When", f"{when(event, now)}, {since(event.time, now)}"), ("Kind", event.kind), ("Severity", word or "none"), ("About", event.subject or "-"))
+    facts = (
+        ("When", f"{when(event, now)}, {since(event.time, now)}"),
+        ("Kind", event.kind),
+        ("Severity", word or "none"),
+        ("About", event.subject or "-"),
+    )
     return Detail("Event", (event.message, told), facts, (event.message,))
 
 
@@ -95,7 +123,14 @@ def event_told(event: Event, now: float) -> list[Cell]:
     """An event that is opened."""
     word, tone = severity(event)
     about = subject_of(event)
-    lines = [Cell(event.message, tone), Cell(""), Cell(f"{when(event, now)}, {since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}", "dim")]
+    lines = [
+        Cell(event.message, tone),
+        Cell(""),
+        Cell(
+            f"{when(event, now)}, {since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}",
+            "dim",
+        ),
+    ]
     if about is not None:
         lines.append(Cell(f"It is about {about.told}.", "dim"))
     return lines

@@ -26,8 +26,18 @@ def freshness_choices(of_settings: str) -> tuple[FreshnessChoice, ...]:
             _now(of_settings),
             f"{_meaning(of_settings)} When the settings change, the rule follows.\n{_cost(of_settings)}",
         ),
-        FreshnessChoice(ALWAYS, "ask each time", "a moved tag is seen at once", f"{_meaning(ALWAYS)}\n{_cost(ALWAYS)}"),
-        FreshnessChoice(NEVER, "never ask again", "a tag stays what it was", f"{_meaning(NEVER)}\n{_cost(NEVER)}"),
+        FreshnessChoice(
+            ALWAYS,
+            "ask each time",
+            "a moved tag is seen at once",
+            f"{_meaning(ALWAYS)}\n{_cost(ALWAYS)}",
+        ),
+        FreshnessChoice(
+            NEVER,
+            "never ask again",
+            "a tag stays what it was",
+            f"{_meaning(NEVER)}\n{_cost(NEVER)}",
+        ),
         FreshnessChoice(
             INTERVAL,
             "ask after a time",
@@ -55,5 +65,9 @@ def _meaning(freshness: str) -> str:
 def _cost(freshness: str) -> str:
     if freshness == NEVER:
         return "Docker Hub: costs nothing of its limit, ever, as long as the image is held."
-    often = " Many pulls mean many questions, though, and it slows down whoever asks too often." if freshness == ALWAYS else ""
+    often = (
+        " Many pulls mean many questions, though, and it slows down whoever asks too often."
+        if freshness == ALWAYS
+        else ""
+    )
     return f"Docker Hub: the question is not counted against its pull limit; only a tag that has moved costs a pull.{often}"

@@ -11,7 +11,11 @@ from tui.presentation.repositories import tag_state
 from tui.presentation.status import named
 from widgets.row_list import Cell, Row
 
-HELD = {Holding.WHOLE: ("held", "good"), Holding.PART: ("in part", "warn"), Holding.NOTHING: ("not here", "dim")}
+HELD = {
+    Holding.WHOLE: ("held", "good"),
+    Holding.PART: ("in part", "warn"),
+    Holding.NOTHING: ("not here", "dim"),
+}
 
 _CLIENTS_GET_IT_ELSEWHERE = ("foreign", "nondistributable")
 
@@ -31,14 +35,26 @@ def image_row(image: TagImage, detail: TagDetail, clock: Callable[[], float]) ->
 
     def cells() -> tuple[Cell, ...]:
         return (
-            Cell(f"{name}  locked" if image.locked else name, "accent" if image.attests is None else "dim"),
+            Cell(
+                f"{name}  locked" if image.locked else name,
+                "accent" if image.attests is None else "dim",
+            ),
             Cell(word, tone),
-            Cell(size(image.size) if image.size is not None else "not known", "" if image.size is not None else "dim"),
+            Cell(
+                size(image.size) if image.size is not None else "not known",
+                "" if image.size is not None else "dim",
+            ),
             Cell(size(image.held_size)),
             Cell(ago(image.last_used, clock()) if image.last_used is not None else "-", "dim"),
         )
 
-    order = (name, tuple(HELD).index(image.holding), image.size or 0, image.held_size, image.last_used or 0.0)
+    order = (
+        name,
+        tuple(HELD).index(image.holding),
+        image.size or 0,
+        image.held_size,
+        image.last_used or 0.0,
+    )
     return Row(image.digest, cells, search=f"{name} {word} {image.digest}", order=order)
 
 
@@ -47,11 +63,20 @@ def image_lines(image: TagImage, detail: TagDetail, now: float) -> tuple[str, ..
     word, _ = HELD[image.holding]
     shared = shared_size(image)
     parts = [
-        word if image.holding is not Holding.PART or image.size is None else f"{word}: {size(image.held_size)} of {size(image.size)}",
-        f"{size(shared)} of it shared" if shared else "nothing of it shared" if image.held_size else "",
+        word
+        if image.holding is not Holding.PART or image.size is None
+        else f"{word}: {size(image.held_size)} of {size(image.size)}",
+        f"{size(shared)} of it shared"
+        if shared
+        else "nothing of it shared"
+        if image.held_size
+        else "",
         f"used {since(image.last_used, now)}" if image.last_used is not None else "",
     ]
-    return (image.digest, "   ".join([image_name(image, detail), *(part for part in parts if part)]))
+    return (
+        image.digest,
+        "   ".join([image_name(image, detail), *(part for part in parts if part)]),
+    )
 
 
 def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[str, str], ...]:
@@ -61,9 +86,17 @@ def image_facts(image: TagImage, detail: TagDetail, now: float) -> tuple[tuple[s
         ("Digest", image.digest),
         ("Media type", image.media_type),
         ("Held", HELD[image.holding][0]),
-        ("Size", f"{size(image.held_size)} of {size(image.size)}" if image.size is not None else "not known before it is pulled"),
+        (
+            "Size",
+            f"{size(image.held_size)} of {size(image.size)}"
+            if image.size is not None
+            else "not known before it is pulled",
+        ),
         *((("Shared", f"{size(shared_size(image))} with other images"),) if image.layers else ()),
-        ("Last used", since(image.last_used, now) if image.last_used is not None else "not since it came"),
+        (
+            "Last used",
+            since(image.last_used, now) if image.last_used is not None else "not since it came",
+        ),
         *((("Locked", "yes: neither evicted nor deleted"),) if image.locked else ()),
         ("", ""),
         ("Tag", f"{detail.repository}:{detail.tag.name}"),
@@ -100,7 +133,11 @@ def blob_kind(blob: ImageBlob, image: TagImage) -> str:
         return media_type.rpartition("/")[2].removeprefix("vnd.")
     compression = next((word for word in ("zstd", "gzip") if media_type.endswith(word)), "")
     told = f"layer, {compression}" if compression else "layer"
-    return f"{told}, kept elsewhere" if any(word in media_type for word in _CLIENTS_GET_IT_ELSEWHERE) else told
+    return (
+        f"{told}, kept elsewhere"
+        if any(word in media_type for word in _CLIENTS_GET_IT_ELSEWHERE)
+        else told
+    )
 
 
 def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
@@ -114,7 +151,9 @@ def blob_row(blob: ImageBlob, image: TagImage, number: int) -> Row:
         Cell(sharers(blob), "" if is_shared(blob) else "dim"),
     )
     # An image may have the same layer twice.
-    return Row(f"{number}", cells, order=(blob.digest, kind, blob.size or 0, blob.held, blob.shared_images))
+    return Row(
+        f"{number}", cells, order=(blob.digest, kind, blob.size or 0, blob.held, blob.shared_images)
+    )
 
 
 def _size_of(blob: ImageBlob) -> str:
@@ -125,14 +164,21 @@ def sharers(blob: ImageBlob) -> str:
     """Who has a blob too."""
     if not is_shared(blob):
         return "only here"
-    others = counted(blob.shared_images, "image") if blob.shared_images else counted(blob.shared_repositories, "repository", "repositories")
+    others = (
+        counted(blob.shared_images, "image")
+        if blob.shared_images
+        else counted(blob.shared_repositories, "repository", "repositories")
+    )
     return f"{others}: {named(blob.shared_with, shown=2)}" if blob.shared_with else others
 
 
 def blob_lines(blob: ImageBlob, image: TagImage) -> tuple[str, ...]:
     """A blob in sentences."""
     shared = f"shared with {sharers(blob)}" if is_shared(blob) else "only here"
-    return (blob.digest, f"{blob_kind(blob, image)}   {_size_of(blob)}   {'held' if blob.held else 'not here'}   {shared}")
+    return (
+        blob.digest,
+        f"{blob_kind(blob, image)}   {_size_of(blob)}   {'held' if blob.held else 'not here'}   {shared}",
+    )
 
 
 def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
@@ -141,7 +187,12 @@ def blob_facts(blob: ImageBlob, image: TagImage) -> tuple[tuple[str, str], ...]:
         ("Digest", blob.digest),
         ("Kind", blob_kind(blob, image)),
         ("Media type", blob.media_type),
-        ("Size", f"{size(blob.size)} ({blob.size:,} bytes)" if blob.size is not None else "not known before it is pulled"),
+        (
+            "Size",
+            f"{size(blob.size)} ({blob.size:,} bytes)"
+            if blob.size is not None
+            else "not known before it is pulled",
+        ),
         ("Held", "yes" if blob.held else "no"),
         ("", ""),
         ("Shared with", _shared_with(blob)),
@@ -153,7 +204,11 @@ def _shared_with(blob: ImageBlob) -> str:
     if not is_shared(blob):
         return "nobody: it is only here"
     images = counted(blob.shared_images, "image")
-    return f"{images} of {counted(blob.shared_repositories, 'other repository', 'other repositories')}" if blob.shared_repositories else images
+    return (
+        f"{images} of {counted(blob.shared_repositories, 'other repository', 'other repositories')}"
+        if blob.shared_repositories
+        else images
+    )
 
 
 def tag_title(detail: TagDetail) -> str:

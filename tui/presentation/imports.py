@@ -8,7 +8,11 @@ from entrepot.formatting import counted
 from tui.presentation.secrets import is_program
 from widgets.row_list import Cell, Row
 
-OUTCOME = {ImportOutcome.CREATE: ("make", "good"), ImportOutcome.UNCHANGED: ("there", "dim"), ImportOutcome.CONFLICT: ("conflict", "bad")}
+OUTCOME = {
+    ImportOutcome.CREATE: ("make", "good"),
+    ImportOutcome.UNCHANGED: ("there", "dim"),
+    ImportOutcome.CONFLICT: ("conflict", "bad"),
+}
 
 KIND = {"rule": "cache rule", "credentialSet": "credential set"}
 
@@ -16,7 +20,15 @@ KIND = {"rule": "cache rule", "credentialSet": "credential set"}
 def plan_rows(plan: ImportPlan) -> list[Row]:
     """What is wrong with the text as a whole, and all its entries."""
     rows = [
-        Row(f"problem {number}", (Cell("conflict", "bad"), Cell("the text"), Cell(each.message, "dim"), Cell(_line(each.line))))
+        Row(
+            f"problem {number}",
+            (
+                Cell("conflict", "bad"),
+                Cell("the text"),
+                Cell(each.message, "dim"),
+                Cell(_line(each.line)),
+            ),
+        )
         for number, each in enumerate(plan.problems)
     ]
     for number, entry in enumerate(plan.entries):
@@ -24,7 +36,12 @@ def plan_rows(plan: ImportPlan) -> list[Row]:
         rows.append(
             Row(
                 f"entry {number}",
-                (Cell(word, tone), Cell(entry.name, "accent"), Cell(_what(entry), "warn" if entry.runs_program else ""), Cell(_line(entry.line))),
+                (
+                    Cell(word, tone),
+                    Cell(entry.name, "accent"),
+                    Cell(_what(entry), "warn" if entry.runs_program else ""),
+                    Cell(_line(entry.line)),
+                ),
             )
         )
     return rows
@@ -34,7 +51,14 @@ def first_conflict(plan: ImportPlan) -> str | None:
     """The key of the first row that stands in the way."""
     if plan.problems:
         return "problem 0"
-    return next((f"entry {number}" for number, entry in enumerate(plan.entries) if entry.outcome is ImportOutcome.CONFLICT), None)
+    return next(
+        (
+            f"entry {number}"
+            for number, entry in enumerate(plan.entries)
+            if entry.outcome is ImportOutcome.CONFLICT
+        ),
+        None,
+    )
 
 
 def plan_summary(plan: ImportPlan) -> str:
@@ -50,14 +74,22 @@ def plan_summary(plan: ImportPlan) -> str:
         return "All of it is there already: there is nothing to make."
     also = f"; {counted(there, 'entry is', 'entries are')} there already" if there else ""
     programs = len(plan.runs_programs)
-    runs = f" {counted(programs, 'credential set runs', 'credential sets run')} a program." if programs else ""
+    runs = (
+        f" {counted(programs, 'credential set runs', 'credential sets run')} a program."
+        if programs
+        else ""
+    )
     return f"{made} will be made{also}.{runs}"
 
 
 def done_summary(plan: ImportPlan) -> str:
     """What was made, in a sentence."""
     made = _made(plan)
-    return f"{made} {'is' if made.startswith('1 ') and ' and ' not in made else 'are'} made." if made else "Nothing had to be made."
+    return (
+        f"{made} {'is' if made.startswith('1 ') and ' and ' not in made else 'are'} made."
+        if made
+        else "Nothing had to be made."
+    )
 
 
 def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -65,7 +97,12 @@ def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tupl
     kind, _, number = key.partition(" ")
     if kind == "problem":
         problem = plan.problems[int(number)]
-        return (), ((f"Line {problem.line}: {problem.message}" if problem.line else problem.message, problem.code),)
+        return (), (
+            (
+                f"Line {problem.line}: {problem.message}" if problem.line else problem.message,
+                problem.code,
+            ),
+        )
     entry = plan.entries[int(number)]
     place = f"Line {entry.line}: " if entry.line else ""
     told = f"{place}{KIND[entry.kind]} {entry.name}"
@@ -78,21 +115,36 @@ def entry_lines(plan: ImportPlan, key: str) -> tuple[tuple[str, ...], tuple[tupl
         told += f", user name from {entry.username_id or 'nowhere'}, password from {entry.password_id or 'nowhere'}"
     if entry.runs_program:
         told += ". The engine runs a program each time it signs in with it"
-    there = (" The very same is there already.",) if entry.outcome is ImportOutcome.UNCHANGED else ()
-    return (f"{told}.{''.join(there)}",), tuple((f"{place}{each.message}", each.code) for each in entry.problems)
+    there = (
+        (" The very same is there already.",) if entry.outcome is ImportOutcome.UNCHANGED else ()
+    )
+    return (f"{told}.{''.join(there)}",), tuple(
+        (f"{place}{each.message}", each.code) for each in entry.problems
+    )
 
 
 def programs_text(plan: ImportPlan) -> str:
     """What the engine would run, set by set."""
-    identifiers = ((each, identifier) for each in plan.runs_programs for identifier in (each.username_id, each.password_id))
-    return "\n".join(f"{each.name}: {identifier}" for each, identifier in identifiers if identifier is not None and is_program(identifier))
+    identifiers = (
+        (each, identifier)
+        for each in plan.runs_programs
+        for identifier in (each.username_id, each.password_id)
+    )
+    return "\n".join(
+        f"{each.name}: {identifier}"
+        for each, identifier in identifiers
+        if identifier is not None and is_program(identifier)
+    )
 
 
 def _made(plan: ImportPlan) -> str:
     kinds = [each.kind for each in plan.entries if each.outcome is ImportOutcome.CREATE]
     parts = [
         counted(kinds.count(kind), one, many)
-        for kind, one, many in (("rule", "cache rule", "cache rules"), ("credentialSet", "credential set", "credential sets"))
+        for kind, one, many in (
+            ("rule", "cache rule", "cache rules"),
+            ("credentialSet", "credential set", "credential sets"),
+        )
         if kind in kinds
     ]
     return " and ".join(parts)

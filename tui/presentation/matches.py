@@ -10,9 +10,18 @@ from tui.presentation.status import named
 def match_lines(found: RuleMatch) -> tuple[str, ...]:
     """What answers, with what, and whether it is held; or why nothing does, and what comes near."""
     if found.rule is None:
-        near = [f"  {each.name}   {each.target_repository} from {each.source_repository}\n    {each.why}" for each in found.near]
-        return (found.why_not or "No cache rule answers for it.", *(("", "Near:", *near) if near else ()), *_others(found))
-    signs_in = f"signs in with {found.credential_set}" if found.credential_set else "no credential set"
+        near = [
+            f"  {each.name}   {each.target_repository} from {each.source_repository}\n    {each.why}"
+            for each in found.near
+        ]
+        return (
+            found.why_not or "No cache rule answers for it.",
+            *(("", "Near:", *near) if near else ()),
+            *_others(found),
+        )
+    signs_in = (
+        f"signs in with {found.credential_set}" if found.credential_set else "no credential set"
+    )
     return (
         f"{found.rule} answers, with {found.source_repository}",
         f"{signs_in}   {holding_text(found)}",
@@ -24,8 +33,14 @@ def match_lines(found: RuleMatch) -> tuple[str, ...]:
 def holding_text(found: RuleMatch) -> str:
     """How much of what was asked for is held."""
     if found.tag is None and found.digest is None:
-        return "the repository is cached" if found.holding is not Holding.NOTHING else "nothing of the repository is cached yet"
-    return {Holding.WHOLE: "held", Holding.PART: "held in part", Holding.NOTHING: "not held yet"}[found.holding]
+        return (
+            "the repository is cached"
+            if found.holding is not Holding.NOTHING
+            else "nothing of the repository is cached yet"
+        )
+    return {Holding.WHOLE: "held", Holding.PART: "held in part", Holding.NOTHING: "not held yet"}[
+        found.holding
+    ]
 
 
 def rule_to_show(found: RuleMatch) -> str | None:

@@ -1,4 +1,5 @@
-"""The whole engine in one look: figures, sources, space, what needs attention, and how the height is shared out."""
+"""The whole engine in one look: figures, sources, space, what needs attention, and how the height
+is shared out."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ BESIDE = 36
 
 @dataclass(frozen=True, slots=True)
 class Heights:
-    """Lines for each part between tabs and keys. *gaps* says whether an empty line stands between two parts; no *events*: there is no room for any."""
+    """Lines for each part between tabs and keys. *gaps* says whether an empty line stands between
+    two parts; no *events*: there is no room for any."""
 
     pulls: int
     halves: int
@@ -45,7 +47,8 @@ class Heights:
 
 
 def shared_out(height: int, *, running: int, needs: int, sources: int, events: int) -> Heights:
-    """How *height* lines are best used for that many pulls, lines of what needs attention, lines of sources, and events."""
+    """How *height* lines are best used for that many pulls, lines of what needs attention, lines of
+    sources, and events."""
     gaps = height >= 17
     history = height >= 17
     halves = 1 + FIGURES + 2 * history
@@ -62,7 +65,9 @@ def shared_out(height: int, *, running: int, needs: int, sources: int, events: i
     pulls = max(1, min(max(1, running), most))
     left -= pulls
     shown = left - 2 if gaps and left >= 3 and events else 0
-    return Heights(pulls=pulls, halves=halves, history=history, needs=needs, events=shown, gaps=gaps)
+    return Heights(
+        pulls=pulls, halves=halves, history=history, needs=needs, events=shown, gaps=gaps
+    )
 
 
 def figures(status: EngineStatus, width: int) -> list[Row]:
@@ -79,25 +84,33 @@ def figures(status: EngineStatus, width: int) -> list[Row]:
     )
     name_width = max(15, min(21, width - 15))
     beside = 5 if width >= name_width + 15 else 0
-    return [Row(name, (Cell(f"{name:<{name_width}}{told if beside else '':>{beside}}{value:>10}"),)) for name, told, value in lines]
+    return [
+        Row(name, (Cell(f"{name:<{name_width}}{told if beside else '':>{beside}}{value:>10}"),))
+        for name, told, value in lines
+    ]
 
 
 def history(activity: Activity, columns: int) -> tuple[list[float], list[float], float]:
-    """Hits and misses over the last 24 hours in at most so many columns, oldest first, and the most of either in one column."""
+    """Hits and misses over the last 24 hours in at most so many columns, oldest first, and the most
+    of either in one column."""
     hits = gathered([bucket.hits for bucket in activity.buckets], columns)
     misses = gathered([bucket.misses for bucket in activity.buckets], columns)
     return hits, misses, max([*hits, *misses], default=0.0)
 
 
 def sources(upstreams: Sequence[UpstreamSnapshot], now: float, width: int, lines: int) -> list[Row]:
-    """The source registries that rules use, and how they are: what is not well comes first when there is too little room. A long state takes two lines."""
+    """The source registries that rules use, and how they are: what is not well comes first when
+    there is too little room. A long state takes two lines."""
     used = [each for each in used_first(upstreams) if each.rules]
     if not used:
         told = Cell("none is in use yet", "dim")
         return [Row("none", (told, Cell("")) if width >= BESIDE else (Cell(""), told))]
     states = [(each.login_server, upstream_in_short(each, now)) for each in used]
     if width < BESIDE:
-        groups = [[Row(name, (Cell(""), Cell(f"{name}  {state.text}", state.tone)))] for name, state in states]
+        groups = [
+            [Row(name, (Cell(""), Cell(f"{name}  {state.text}", state.tone)))]
+            for name, state in states
+        ]
     else:
         groups = [_source(name, state, width - SERVER - 2) for name, state in states]
     if sum(len(group) for group in groups) > lines:
@@ -114,7 +127,10 @@ def sources(upstreams: Sequence[UpstreamSnapshot], now: float, width: int, lines
 
 def _source(login_server: str, state: Cell, width: int) -> list[Row]:
     parts = wrapped(state.text, max(10, width))
-    return [Row(f"{login_server} {line}", (Cell("" if line else login_server), Cell(part, state.tone))) for line, part in enumerate(parts)]
+    return [
+        Row(f"{login_server} {line}", (Cell("" if line else login_server), Cell(part, state.tone)))
+        for line, part in enumerate(parts)
+    ]
 
 
 def space(status: EngineStatus, width: int) -> Row:
@@ -125,15 +141,28 @@ def space(status: EngineStatus, width: int) -> Row:
     told = f"{int(share * 100):>3} %   {out_of(status.blobs_size, status.space_limit)}"
     if width >= 70:
         told += "   evicts when it is full"
-    return Row("space", (Cell(f"{bar(share, max(6, min(40, width - len(told) - 7)))}  {told}", "warn" if share >= SPACE_LOW else ""),))
+    return Row(
+        "space",
+        (
+            Cell(
+                f"{bar(share, max(6, min(40, width - len(told) - 7)))}  {told}",
+                "warn" if share >= SPACE_LOW else "",
+            ),
+        ),
+    )
 
 
-def needs(status: EngineStatus, width: int, offered: Sequence[str] = ()) -> tuple[str, str, list[Row]]:
-    """What an administrator should know now, or do first: a head, its tone, and sentences in lines. *offered* are the images of a demo's source."""
+def needs(
+    status: EngineStatus, width: int, offered: Sequence[str] = ()
+) -> tuple[str, str, list[Row]]:
+    """What an administrator should know now, or do first: a head, its tone, and sentences in lines.
+    *offered* are the images of a demo's source."""
     told = [*status.notices]
     if status.space_limit and status.blobs_size >= SPACE_LOW * status.space_limit:
         share = int(status.blobs_size / status.space_limit * 100)
-        told.append(f"{share} % of the space is used. Eviction begins at {size(status.space_limit)} with what was used least recently.")
+        told.append(
+            f"{share} % of the space is used. Eviction begins at {size(status.space_limit)} with what was used least recently."
+        )
     if status.rules >= RULES_LOW * status.rules_limit:
         told.append(f"{status.rules:,} of {status.rules_limit:,} possible cache rules are made.")
     if told:
@@ -145,24 +174,34 @@ def needs(status: EngineStatus, width: int, offered: Sequence[str] = ()) -> tupl
     if not status.repositories:
         first = f"Nothing is cached yet. Press p to pull an image, or point a container client at {status.address}."
         if offered:
-            some, more = ", ".join(offered[:OFFERED_SHOWN]), " and more" if len(offered) > OFFERED_SHOWN else ""
+            some, more = (
+                ", ".join(offered[:OFFERED_SHOWN]),
+                " and more" if len(offered) > OFFERED_SHOWN else "",
+            )
             first = f"This demo's source has {some}{more}. Press p, then enter twice, to pull the first."
         return "All is well.", "good", _wrapped((first,), width, "")
     return "All is well.", "good", []
 
 
 def shortened(rows: Sequence[Row], lines: int) -> list[Row]:
-    """As many of the rows as there are *lines* for; the last one says how many more there are, and where."""
+    """As many of the rows as there are *lines* for; the last one says how many more there are, and
+    where."""
     if len(rows) <= lines:
         return list(rows)
     more = counted(len(rows) - max(0, lines - 1), "more line")
-    return [*rows[: max(0, lines - 1)], Row("more", (Cell(f"  {more} in: entrepot status", "dim"),))][:lines]
+    return [
+        *rows[: max(0, lines - 1)],
+        Row("more", (Cell(f"  {more} in: entrepot status", "dim"),)),
+    ][:lines]
 
 
 def last_events(events: Sequence[Event], now: float, lines: int) -> list[Row]:
     """The last events, newest first."""
     shown = list(keyed(events).items())[:lines]
-    return [Row(key, (Cell(when(event, now), "dim"), Cell(event.message, severity(event)[1]))) for key, event in shown]
+    return [
+        Row(key, (Cell(when(event, now), "dim"), Cell(event.message, severity(event)[1])))
+        for key, event in shown
+    ]
 
 
 def pulls_told(running: int, shown: int) -> str:
@@ -174,5 +213,7 @@ def _wrapped(texts: Sequence[str], width: int, mark: str) -> list[Row]:
     rows = []
     for number, text in enumerate(texts):
         for line, part in enumerate(wrapped(text, max(20, width - 4 - len(mark)))):
-            rows.append(Row(f"{number} {line}", (Cell(f"{mark if line == 0 else ' ' * len(mark)}{part}"),)))
+            rows.append(
+                Row(f"{number} {line}", (Cell(f"{mark if line == 0 else ' ' * len(mark)}{part}"),))
+            )
     return rows

@@ -13,15 +13,31 @@ from widgets.row_list import Cell, Column, Row
 BAR = 8
 """Cells of a bar between its brackets, in a list of pulls."""
 
-STEADY_COLUMNS = (Column("Image", weight=2), Column("Arch", 5, needs=40), Column("Source", weight=1, needs=40), Column("Asked by", 20, needs=80))
+STEADY_COLUMNS = (
+    Column("Image", weight=2),
+    Column("Arch", 5, needs=40),
+    Column("Source", weight=1, needs=40),
+    Column("Asked by", 20, needs=80),
+)
 """What does not change while a pull goes on."""
 
-PROGRESS_COLUMNS = (Column("Progress", 10), Column("", 4, right=True), Column("", 8, right=True), Column("", 6, right=True))
+PROGRESS_COLUMNS = (
+    Column("Progress", 10),
+    Column("", 4, right=True),
+    Column("", 8, right=True),
+    Column("", 6, right=True),
+)
 """What does: bar, share, speed and time left."""
 
-PROGRESS_WIDTH = sum(column.width or 0 for column in PROGRESS_COLUMNS) + 2 * (len(PROGRESS_COLUMNS) - 1) + 1
+PROGRESS_WIDTH = (
+    sum(column.width or 0 for column in PROGRESS_COLUMNS) + 2 * (len(PROGRESS_COLUMNS) - 1) + 1
+)
 
-ENDED = {PullState.COMPLETED: ("complete", "good"), PullState.FAILED: ("failed", "bad"), PullState.CANCELLED: ("cancelled", "warn")}
+ENDED = {
+    PullState.COMPLETED: ("complete", "good"),
+    PullState.FAILED: ("failed", "bad"),
+    PullState.CANCELLED: ("cancelled", "warn"),
+}
 WHOLE = {LayerState.VERIFIED, LayerState.HELD}
 
 
@@ -31,25 +47,47 @@ def under_way_first(pulls: Sequence[PullSnapshot]) -> list[PullSnapshot]:
 
 
 def pull_row(pull: PullSnapshot) -> Row:
-    """The steady columns of a pull: image, platform, source and who asked. What goes on has the accent."""
+    """The steady columns of a pull: image, platform, source and who asked. What goes on has the
+    accent."""
     platform = (pull.platform or "").removeprefix("linux/")
     texts = (pull.image, platform, pull.login_server, asked_by(pull.asked_by))
-    told = (*texts, pull.source_repository, pull.rule, pull.state.value, *pull.asked_by, pull.error_code, pull.error_cause, pull.error_message)
+    told = (
+        *texts,
+        pull.source_repository,
+        pull.rule,
+        pull.state.value,
+        *pull.asked_by,
+        pull.error_code,
+        pull.error_cause,
+        pull.error_message,
+    )
     return Row(
         pull.id,
-        (Cell(texts[0], "" if pull.state.ended else "accent"), *(Cell(text, "dim") for text in texts[1:])),
+        (
+            Cell(texts[0], "" if pull.state.ended else "accent"),
+            *(Cell(text, "dim") for text in texts[1:]),
+        ),
         search=" ".join(each for each in told if each),
     )
 
 
 def pull_progress(pull: PullSnapshot, now: float) -> Row:
-    """The volatile columns of a pull: bar, share, speed and time left, all in one tone, because each change of it costs bytes on the wire.
+    """The volatile columns of a pull: bar, share, speed and time left, all in one tone, because
+    each change of it costs bytes on the wire.
 
     For a pull that ended: how, how large it is, and when.
     """
     if pull.state.ended:
         word, tone = ENDED[pull.state]
-        return Row(pull.id, (Cell(word, tone), Cell(""), Cell(size(pull.size) if pull.size else "", "dim"), Cell(moment(pull.ended or now, now), "dim")))
+        return Row(
+            pull.id,
+            (
+                Cell(word, tone),
+                Cell(""),
+                Cell(size(pull.size) if pull.size else "", "dim"),
+                Cell(moment(pull.ended or now, now), "dim"),
+            ),
+        )
     texts = ("asking", "", "", "")
     if pull.size:
         share = pull.received / pull.size
@@ -62,13 +100,18 @@ def pace(pull: PullSnapshot) -> str:
     """How fast a pull comes in, or why nothing comes."""
     if pull.speed:
         return rate(pull.speed)
-    return "resuming" if any(layer.state is LayerState.RESUMED for layer in pull.layers) else "waiting"
+    return (
+        "resuming" if any(layer.state is LayerState.RESUMED for layer in pull.layers) else "waiting"
+    )
 
 
 def running_told(pulls: Sequence[PullSnapshot]) -> str:
-    """How many pulls go on, and how fast all of them are: ``3 running   84 MB/s``; empty: none does."""
+    """How many pulls go on, and how fast all of them are: ``3 running   84 MB/s``; empty: none
+    does."""
     running = [pull for pull in pulls if not pull.state.ended]
-    return f"{len(running):,} running   {rate(sum(pull.speed for pull in running))}" if running else ""
+    return (
+        f"{len(running):,} running   {rate(sum(pull.speed for pull in running))}" if running else ""
+    )
 
 
 def how_it_ended(pull: PullSnapshot) -> str:
@@ -82,10 +125,15 @@ def how_it_ended(pull: PullSnapshot) -> str:
 
 
 def pull_detail(pull: PullSnapshot, now: float) -> Detail:
-    """A pull in a list: only what does not change from one look to the next, because it is painted as a whole."""
+    """A pull in a list: only what does not change from one look to the next, because it is painted
+    as a whole."""
     count = len(pull.layers) or pull.layer_count
-    blobs = f"{counted(count, 'blob')}, {size(pull.size)}" if count else "its manifest is not here yet"
-    ending = how_it_ended(pull) if pull.state.ended else f"{blobs}, began at {moment(pull.started, now)}"
+    blobs = (
+        f"{counted(count, 'blob')}, {size(pull.size)}" if count else "its manifest is not here yet"
+    )
+    ending = (
+        how_it_ended(pull) if pull.state.ended else f"{blobs}, began at {moment(pull.started, now)}"
+    )
     facts = [
         ("Image", pull.image),
         ("Platform", pull.platform or "not known yet"),
@@ -106,7 +154,10 @@ def pull_detail(pull: PullSnapshot, now: float) -> Detail:
     if pull.error_code:
         # The code speaks of the source, which need not be at fault.
         facts += [("Code", pull.error_cause or pull.error_code)]
-    lines = (f"{pull.image}   from {pull.source_repository}", f"{pull.platform or ''}   rule {pull.rule or '-'}   asked by {asked_by(pull.asked_by)}".strip())
+    lines = (
+        f"{pull.image}   from {pull.source_repository}",
+        f"{pull.platform or ''}   rule {pull.rule or '-'}   asked by {asked_by(pull.asked_by)}".strip(),
+    )
     if pull.state.ended:
         # Why it failed must be seen where there is room for two lines only.
         return Detail(pull.image, (ending, *lines), tuple(facts), (ending,))
@@ -136,13 +187,21 @@ def opened_pull_detail(pull: PullSnapshot, now: float) -> Detail:
     ending = (how_it_ended(pull),) if pull.state.ended else ()
     facts = [*pull_detail(pull, now).facts]
     if not pull.state.ended:
-        facts += [("Fetched", size(pull.from_source)), ("Served", size(pull.to_clients)), ("Waiting", f"{waiting:,}")]
+        facts += [
+            ("Fetched", size(pull.from_source)),
+            ("Served", size(pull.to_clients)),
+            ("Waiting", f"{waiting:,}"),
+        ]
     return Detail(pull.image, (*ending, traffic, origin), tuple(facts), ending)
 
 
 def layer_row(layer: LayerSnapshot) -> Row:
     """The steady columns of a blob."""
-    kind = "config" if "config" in layer.media_type or layer.media_type.endswith("container.image.v1+json") else "layer"
+    kind = (
+        "config"
+        if "config" in layer.media_type or layer.media_type.endswith("container.image.v1+json")
+        else "layer"
+    )
     return Row(
         layer.digest,
         (Cell(short_digest(layer.digest)), Cell(kind, "dim"), Cell(size(layer.size))),
@@ -152,7 +211,8 @@ def layer_row(layer: LayerSnapshot) -> Row:
 
 
 def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
-    """The volatile columns of a blob: bar and share or a word, whether it was resumed, and how many clients wait for it."""
+    """The volatile columns of a blob: bar and share or a word, whether it was resumed, and how many
+    clients wait for it."""
     share = layer.received / layer.size if layer.size else 1.0
     words = {
         LayerState.WAITING: Cell("waiting", "dim"),
@@ -163,8 +223,16 @@ def layer_progress(layer: LayerSnapshot, *, width: int = 11) -> Row:
     resumed = f"resumed at {size(layer.resumed_at)}" if layer.resumed_at is not None else ""
     waiting = f"{layer.waiting_clients:,} waiting" if layer.waiting_clients else ""
     if layer.state in words:
-        return Row(layer.digest, (words[layer.state], Cell(""), Cell(resumed, "dim"), Cell(waiting, "dim")))
-    return Row(layer.digest, tuple(Cell(text, "accent") for text in (bar(share, width), f"{int(share * 100)}%", resumed, waiting)))
+        return Row(
+            layer.digest, (words[layer.state], Cell(""), Cell(resumed, "dim"), Cell(waiting, "dim"))
+        )
+    return Row(
+        layer.digest,
+        tuple(
+            Cell(text, "accent")
+            for text in (bar(share, width), f"{int(share * 100)}%", resumed, waiting)
+        ),
+    )
 
 
 def asked_by(who: Sequence[str]) -> str:

@@ -6,14 +6,21 @@ import math
 import re
 from collections.abc import Callable
 
-from entrepot.api.models import EvictedImage, EvictionSnapshot, RefreshedTag, RepositorySnapshot, TagSnapshot
+from entrepot.api.models import (
+    EvictedImage,
+    EvictionSnapshot,
+    RefreshedTag,
+    RepositorySnapshot,
+    TagSnapshot,
+)
 from entrepot.formatting import ago, counted, duration, short_digest, since, size, what_stays
 from tui.presentation.status import day
 from widgets.row_list import Cell, Row
 
 
 class RepositoryRow(Row):
-    """Name, source, tags, size and last pull of a cached repository, put into words when somebody looks: there may be ten thousand."""
+    """Name, source, tags, size and last pull of a cached repository, put into words when somebody
+    looks: there may be ten thousand."""
 
     __slots__ = ("_clock", "found")
 
@@ -89,12 +96,20 @@ def tag_row(tag: TagSnapshot, clock: Callable[[], float]) -> Row:
 
     words = f"{tag.name} {' '.join(tag.platforms)} {tag.digest}{' locked' if tag.locked else ''}{' gone' if tag.gone else ''}"
     trust = (tag.gone, tag.locked, tag.fresh_until or math.inf)
-    return Row(tag.name, cells, search=words, order=(natural(tag.name), platforms, tag.size, tag.cached, tag.last_pull or 0.0, trust))
+    return Row(
+        tag.name,
+        cells,
+        search=words,
+        order=(natural(tag.name), platforms, tag.size, tag.cached, tag.last_pull or 0.0, trust),
+    )
 
 
 def natural(name: str) -> list[tuple[int, str]]:
     """By what versions are sorted: 1.9 comes before 1.27."""
-    return [(int(number) if number else -1, letters) for number, letters in re.findall(r"([0-9]+)|([^0-9]+)", name)]
+    return [
+        (int(number) if number else -1, letters)
+        for number, letters in re.findall(r"([0-9]+)|([^0-9]+)", name)
+    ]
 
 
 def tag_lines(tag: TagSnapshot, now: float) -> tuple[str, ...]:
@@ -134,27 +149,59 @@ def tag_state(tag: TagSnapshot, now: float) -> tuple[str, str]:
 
 def eviction_lines(found: EvictionSnapshot, now: float, *, shown: int = 6) -> str:
     """What an eviction takes, the image used least recently first."""
-    images = [f"  {evicted_image(each)}   {size(each.freed)}   {since(each.last_used, now)}" for each in found.images[:shown]]
-    more = [f"  and {counted(len(found.images) - shown, 'more image')}"] if len(found.images) > shown else []
-    missed = [f"\nThe goal is missed by {size(found.shortfall)}: {what_stays(found.locked, found.in_use, found.recent)}."] if found.shortfall else []
-    return "\n".join([f"{size(found.held)} are held. {size(found.freed)} go, the images used least recently:", *images, *more, *missed])
+    images = [
+        f"  {evicted_image(each)}   {size(each.freed)}   {since(each.last_used, now)}"
+        for each in found.images[:shown]
+    ]
+    more = (
+        [f"  and {counted(len(found.images) - shown, 'more image')}"]
+        if len(found.images) > shown
+        else []
+    )
+    missed = (
+        [
+            f"\nThe goal is missed by {size(found.shortfall)}: {what_stays(found.locked, found.in_use, found.recent)}."
+        ]
+        if found.shortfall
+        else []
+    )
+    return "\n".join(
+        [
+            f"{size(found.held)} are held. {size(found.freed)} go, the images used least recently:",
+            *images,
+            *more,
+            *missed,
+        ]
+    )
 
 
 def nothing_to_evict(plan: EvictionSnapshot) -> str:
     """Why no image would go."""
-    reason = what_stays(plan.locked, plan.in_use, plan.recent) if plan.shortfall else f"{size(plan.held)} are held, which is no more than that"
+    reason = (
+        what_stays(plan.locked, plan.in_use, plan.recent)
+        if plan.shortfall
+        else f"{size(plan.held)} are held, which is no more than that"
+    )
     return f"Nothing would go: {reason}."
 
 
 def evicted_image(found: EvictedImage) -> str:
     """An image as one would pull it, and its platform."""
-    name = f"{found.repository}:{found.tags[0]}" if found.tags else f"{found.repository}@{found.digest[:19]}"
+    name = (
+        f"{found.repository}:{found.tags[0]}"
+        if found.tags
+        else f"{found.repository}@{found.digest[:19]}"
+    )
     return f"{name} {(found.platform or '').removeprefix('linux/')}".rstrip()
 
 
 def refreshed_text(done: RefreshedTag) -> tuple[str, bool]:
-    """What the source said about a tag that was asked for on purpose, and whether there is something to pull now."""
-    name, server = f"{done.repository}:{done.tag}", done.source_repository.partition("/")[0] or "its source"
+    """What the source said about a tag that was asked for on purpose, and whether there is
+    something to pull now."""
+    name, server = (
+        f"{done.repository}:{done.tag}",
+        done.source_repository.partition("/")[0] or "its source",
+    )
     if done.problem is not None:
         return f"{server} could not be asked: {done.problem}", False
     if done.gone:
@@ -162,5 +209,8 @@ def refreshed_text(done: RefreshedTag) -> tuple[str, bool]:
     if done.before is None:
         return f"{name} is new here: it points to {short_digest(done.digest)}.", True
     if done.moved:
-        return f"{name} has moved from {short_digest(done.before)} to {short_digest(done.digest)}.", True
+        return (
+            f"{name} has moved from {short_digest(done.before)} to {short_digest(done.digest)}.",
+            True,
+        )
     return f"{name} is unchanged at {server}.", False

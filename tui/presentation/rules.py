@@ -25,12 +25,21 @@ def rule_row(rule: RuleSnapshot, clock: Callable[[], float]) -> Row:
         )
 
     names = (rule.name, rule.source_repository, rule.target_repository, rule.credential_set or "")
-    return Row(rule.name, cells, search=" ".join(names), order=(*(each.lower() for each in names), rule.pulls, rule.last_pull or 0.0))
+    return Row(
+        rule.name,
+        cells,
+        search=" ".join(names),
+        order=(*(each.lower() for each in names), rule.pulls, rule.last_pull or 0.0),
+    )
 
 
 def rule_lines(rule: RuleSnapshot, now: float) -> tuple[str, ...]:
     """A rule in sentences."""
-    used = f"{counted(rule.pulls, 'pull')}, last {since(rule.last_pull, now)}" if rule.last_pull is not None else "never pulled"
+    used = (
+        f"{counted(rule.pulls, 'pull')}, last {since(rule.last_pull, now)}"
+        if rule.last_pull is not None
+        else "never pulled"
+    )
     return (
         f"{rule.name} answers for {rule.target_repository} with {rule.source_repository}",
         "   ".join(part for part in (cached(rule), used, saved(rule)) if part),
@@ -53,7 +62,11 @@ def rule_facts(rule: RuleSnapshot, now: float) -> tuple[tuple[str, str], ...]:
         ("Pulls", f"{rule.pulls:,}"),
         ("Last pull", f"{since(rule.last_pull, now)}" if rule.last_pull is not None else "never"),
         ("Requests made", f"{rule.requests_made:,}"),
-        ("Requests saved", f"{rule.requests_saved:,}" + (f" ({rule.requests_saved * 100 // asked} %)" if asked else "")),
+        (
+            "Requests saved",
+            f"{rule.requests_saved:,}"
+            + (f" ({rule.requests_saved * 100 // asked} %)" if asked else ""),
+        ),
     )
 
 
@@ -64,20 +77,38 @@ def freshness(rule: RuleSnapshot) -> str:
 
 def cached(rule: RuleSnapshot) -> str:
     """How much came through it and is held."""
-    return f"{counted(rule.repositories, 'repository', 'repositories')}, {size(rule.size)}" if rule.repositories else ""
+    return (
+        f"{counted(rule.repositories, 'repository', 'repositories')}, {size(rule.size)}"
+        if rule.repositories
+        else ""
+    )
 
 
 def saved(rule: RuleSnapshot) -> str:
-    """The share of the requests for manifests that the cache answered without asking the source; empty before the first one."""
+    """The share of the requests for manifests that the cache answered without asking the source;
+    empty before the first one."""
     asked = rule.requests_made + rule.requests_saved
     return f"{rule.requests_saved * 100 // asked} % from the cache" if asked else ""
 
 
 def rule_command(rule: RuleSnapshot) -> str:
     """The command that makes the same rule."""
-    return drafts.rule_command(rule.name, rule.source_repository, rule.target_repository, rule.credential_set, rule.freshness, width=drafts.COPIED_WIDTH)
+    return drafts.rule_command(
+        rule.name,
+        rule.source_repository,
+        rule.target_repository,
+        rule.credential_set,
+        rule.freshness,
+        width=drafts.COPIED_WIDTH,
+    )
 
 
 def rule_toml(rule: RuleSnapshot) -> str:
     """The same rule as an entry of rules.toml."""
-    return drafts.rule_toml(rule.name, rule.source_repository, rule.target_repository, rule.credential_set, rule.freshness)
+    return drafts.rule_toml(
+        rule.name,
+        rule.source_repository,
+        rule.target_repository,
+        rule.credential_set,
+        rule.freshness,
+    )

@@ -71,7 +71,8 @@ SECRET_KINDS = (
 
 
 def kind_of(identifier: str) -> SecretKind | None:
-    """The kind that an identifier belongs to as far as it is typed; None when it could be several, or none."""
+    """The kind that an identifier belongs to as far as it is typed; None when it could be several,
+    or none."""
     lowered = identifier.strip().lower()
     return next((each for each in SECRET_KINDS if lowered.startswith(each.begins)), None)
 

@@ -11,7 +11,11 @@ from tui.presentation.status import clock_time
 from widgets.detail import Detail
 from widgets.row_list import Cell, Row
 
-SIGN_IN = {SignIn.NONE: "takes no credentials", SignIn.OPTIONAL: "credentials are optional", SignIn.REQUIRED: "needs credentials"}
+SIGN_IN = {
+    SignIn.NONE: "takes no credentials",
+    SignIn.OPTIONAL: "credentials are optional",
+    SignIn.REQUIRED: "needs credentials",
+}
 
 LOW = 0.1
 """The share of an allowance below which it is worth a warning."""
@@ -28,7 +32,8 @@ def used_first(upstreams: Sequence[UpstreamSnapshot]) -> list[UpstreamSnapshot]:
 
 
 def upstream_row(found: UpstreamSnapshot, now: float) -> Row:
-    """A source registry: login server, what it asks of credentials, rules, how it is, and what it still lets us pull."""
+    """A source registry: login server, what it asks of credentials, rules, how it is, and what it
+    still lets us pull."""
     word, tone = upstream_state(found, now)
     return Row(
         found.login_server,
@@ -40,7 +45,13 @@ def upstream_row(found: UpstreamSnapshot, now: float) -> Row:
             Cell(allowance(found, now), "warn" if _is_low(found) else "dim"),
         ),
         search=f"{found.name} {found.login_server} {found.sign_in.value} {word}",
-        order=(found.login_server, found.sign_in.value, found.rules, word, found.allowance_remaining if found.allowance_remaining is not None else -1),
+        order=(
+            found.login_server,
+            found.sign_in.value,
+            found.rules,
+            word,
+            found.allowance_remaining if found.allowance_remaining is not None else -1,
+        ),
     )
 
 
@@ -68,15 +79,24 @@ def upstream_in_short(found: UpstreamSnapshot, now: float) -> Cell:
     if tone == "bad":
         return Cell(f"{word}, serving what is held", tone)
     told = allowance(found, now)
-    return Cell(told, "warn" if _is_low(found) else "") if told and tone == "good" else Cell(word, tone)
+    return (
+        Cell(told, "warn" if _is_low(found) else "")
+        if told and tone == "good"
+        else Cell(word, tone)
+    )
 
 
 def allowance(found: UpstreamSnapshot, now: float) -> str:
-    """What it still lets us pull, and when it counts anew: ``73 of 100 left, 4 h``; empty: it does not say."""
+    """What it still lets us pull, and when it counts anew: ``73 of 100 left, 4 h``; empty: it does
+    not say."""
     if found.allowance_remaining is None:
         return ""
     limit = f" of {found.allowance_limit:,}" if found.allowance_limit is not None else ""
-    anew = f", {duration(found.allowance_resets - now)}" if found.allowance_resets is not None and found.allowance_resets - now >= 60 else ""
+    anew = (
+        f", {duration(found.allowance_resets - now)}"
+        if found.allowance_resets is not None and found.allowance_resets - now >= 60
+        else ""
+    )
     return f"{found.allowance_remaining:,}{limit} left{anew}"
 
 
@@ -89,14 +109,25 @@ def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now:
     counting = _counting(found, now)
     declared = ", declared in settings.toml" if found.declared else ""
     uses = f"used by {_named([rule.name for rule in rules])}" if rules else "used by no rule"
-    facts = [("Registry", found.name), ("Server", found.login_server), ("Sign-in", SIGN_IN[found.sign_in]), ("State", word)]
+    facts = [
+        ("Registry", found.name),
+        ("Server", found.login_server),
+        ("Sign-in", SIGN_IN[found.sign_in]),
+        ("State", word),
+    ]
     if found.unreachable_since is not None:
-        facts += [("Since", moment(found.unreachable_since, now)), ("Next try", _next_try(found, now))]
+        facts += [
+            ("Since", moment(found.unreachable_since, now)),
+            ("Next try", _next_try(found, now)),
+        ]
     if told := allowance(found, now):
         facts.append(("Pulls", told))
     if found.allowance_limit is not None and found.allowance_window is not None:
         facts.append(("Limit", f"{found.allowance_limit:,} in {duration(found.allowance_window)}"))
-    facts += [("Known", "from settings.toml" if found.declared else "from Entrepot's own table"), ("Rules", f"{found.rules:,}")]
+    facts += [
+        ("Known", "from settings.toml" if found.declared else "from Entrepot's own table"),
+        ("Rules", f"{found.rules:,}"),
+    ]
     facts += [("", rule.name) for rule in rules]
     first = f"{found.name}: {SIGN_IN[found.sign_in]}{declared}, {uses}."
     # What is wrong and what to do come first: the strip has room for a few lines only.
@@ -107,7 +138,10 @@ def upstream_detail(found: UpstreamSnapshot, rules: Sequence[RuleSnapshot], now:
 def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:
     """The rules of a source registry, one a line."""
     width = max((len(rule.name) for rule in rules), default=0)
-    return [Cell(f"{rule.name:<{width}}  {rule.source_repository} as {rule.target_repository}") for rule in rules]
+    return [
+        Cell(f"{rule.name:<{width}}  {rule.source_repository} as {rule.target_repository}")
+        for rule in rules
+    ]
 
 
 def examination_told(found: Examination) -> list[Cell]:
@@ -116,17 +150,26 @@ def examination_told(found: Examination) -> list[Cell]:
     for finding in found.findings:
         about = f"{finding.about}, " if finding.about == "this machine" else ""
         lines.append(
-            Cell(f"{finding.outcome.value:<5} {about}{finding.check}: {finding.what}", _TONES[finding.outcome] if finding.outcome is not Outcome.OK else "")
+            Cell(
+                f"{finding.outcome.value:<5} {about}{finding.check}: {finding.what}",
+                _TONES[finding.outcome] if finding.outcome is not Outcome.OK else "",
+            )
         )
         if finding.advice:
             lines.append(Cell(f"      {finding.advice}", "dim"))
     wrong = sum(finding.outcome is not Outcome.OK for finding in found.findings)
-    last = Cell(f"{counted(wrong, 'finding')} to look at.", "warn") if wrong else Cell("All is well.", "good")
+    last = (
+        Cell(f"{counted(wrong, 'finding')} to look at.", "warn")
+        if wrong
+        else Cell("All is well.", "good")
+    )
     return [*lines, Cell(""), last]
 
 
 def _is_low(found: UpstreamSnapshot) -> bool:
-    return found.allowance_remaining is not None and found.allowance_remaining <= LOW * (found.allowance_limit or 100)
+    return found.allowance_remaining is not None and found.allowance_remaining <= LOW * (
+        found.allowance_limit or 100
+    )
 
 
 def _condition(found: UpstreamSnapshot, now: float) -> str:
@@ -142,7 +185,11 @@ def _condition(found: UpstreamSnapshot, now: float) -> str:
 
 
 def _next_try(found: UpstreamSnapshot, now: float) -> str:
-    return f"at {clock_time(found.next_try)}" if found.next_try is not None and found.next_try > now else "now"
+    return (
+        f"at {clock_time(found.next_try)}"
+        if found.next_try is not None and found.next_try > now
+        else "now"
+    )
 
 
 def _counting(found: UpstreamSnapshot, now: float) -> str:

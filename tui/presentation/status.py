@@ -11,8 +11,16 @@ from entrepot.formatting import out_of, size
 
 def status_parts(status: EngineStatus) -> tuple[str, ...]:
     """What stands at the right of the status line, the most needed first."""
-    held = out_of(status.blobs_size, status.space_limit) if status.space_limit else f"{size(status.blobs_size)} held"
-    return (f"{status.rules:,} of {status.rules_limit:,} rules", held, f"{size(status.space_free)} free")
+    held = (
+        out_of(status.blobs_size, status.space_limit)
+        if status.space_limit
+        else f"{size(status.blobs_size)} held"
+    )
+    return (
+        f"{status.rules:,} of {status.rules_limit:,} rules",
+        held,
+        f"{size(status.space_free)} free",
+    )
 
 
 def clock_time(seconds: float) -> str:

@@ -1,4 +1,5 @@
-"""What all areas share: the status line, the tabs, the keys, one poller, and the loss of the engine shown and mended."""
+"""What all areas share: the status line, the tabs, the keys, one poller, and the loss of the engine
+shown and mended."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
     CHANGES: ClassVar[frozenset[str]] = frozenset()
     """Actions that change something in the engine: a dashboard that only reads offers none of them."""
     FOLLOWS_REVISION: ClassVar[bool] = False
-    """It shows nothing but what the engine's revision counts: as long as that stays, there is no need to ask for the list."""
+    """It shows nothing but what the engine's revision counts: as long as that stays, there is no
+    need to ask for the list."""
     area: ClassVar[int] = 0
 
     app: Dashboard
@@ -116,7 +118,8 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
             self.app.failed_in_part(event.worker.error)
 
     def look_now(self) -> None:
-        """Ask the engine, however quiet it was, and again if it is being asked: something has just been changed."""
+        """Ask the engine, however quiet it was, and again if it is being asked: something has just
+        been changed."""
         self._asks_again = self._asked is not None
         self.app.look_now()
         self.look()
@@ -151,7 +154,8 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
 
     @property
     def holds_keys(self) -> bool:
-        """Until it shows something: what is typed ahead of that is meant for the row which it will show."""
+        """Until it shows something: what is typed ahead of that is meant for the row which it will
+        show."""
         return not self._has_looked
 
     async def fetch(self) -> None:
@@ -161,7 +165,8 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
         """The engine would return the same as before."""
 
     def why_not(self, action: str) -> str:
-        """Why *action* can't be taken now, in a sentence for whoever presses its key; empty: it can."""
+        """Why *action* can't be taken now, in a sentence for whoever presses its key; empty: it
+        can."""
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -169,7 +174,8 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
         return None if self.reason_against(action) else True
 
     def reason_against(self, action: str) -> str:
-        """Why *action* can't be taken: because of this screen, or because this dashboard only reads."""
+        """Why *action* can't be taken: because of this screen, or because this dashboard only
+        reads."""
         if action in self.CHANGES and self.app.only_reads:
             return "This dashboard only reads: it was opened with --read-only, or its engine was."
         return self.why_not(action) if self.is_mounted else ""
@@ -191,7 +197,14 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
         if status is None:
             line.left, line.right = "entrepot", ()
         else:
-            line.left = "  ".join(["entrepot", *(["DEMO"] if status.demo else []), status.address, *(["read-only"] if self.app.only_reads else [])])
+            line.left = "  ".join(
+                [
+                    "entrepot",
+                    *(["DEMO"] if status.demo else []),
+                    status.address,
+                    *(["read-only"] if self.app.only_reads else []),
+                ]
+            )
             line.right = status_parts(status)
         line.alert = self.app.loss
 
@@ -200,10 +213,17 @@ class ListScreen(EngineScreen):
     """An area that is a list with a filter, details below it, and words for when it is empty."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "filter", tooltip="Show only rows with these words; esc clears", id="list.filter"),
+        Binding(
+            "slash",
+            "filter",
+            "filter",
+            tooltip="Show only rows with these words; esc clears",
+            id="list.filter",
+        ),
         Binding("escape", "clear_filter", show=False, tooltip="Clear the filter"),
     ]
-    # Not the hidden line of the filter, where a key that is pressed while the screen comes up would be lost.
+    # Not the hidden line of the filter, where a key that is pressed while the screen comes up would
+    # be lost.
     AUTO_FOCUS = "#list"
     title_text: ClassVar[str] = ""
     empty_text: ClassVar[str] = ""
@@ -219,7 +239,11 @@ class ListScreen(EngineScreen):
             yield Plain(self.title_text, classes="title--name")
             yield Plain("", classes="title--count")
         yield from self.below_title()
-        yield TextLine(classes="filter", compact=True, placeholder="words that must be found; enter keeps them, esc clears")
+        yield TextLine(
+            classes="filter",
+            compact=True,
+            placeholder="words that must be found; enter keeps them, esc clears",
+        )
         with Container(classes="content"):
             with Horizontal(classes="lists"):
                 yield from self.lists()
@@ -240,7 +264,8 @@ class ListScreen(EngineScreen):
         return self.query_one("#list", RowList)
 
     def on_mount(self) -> None:
-        """Begin with the focus on the list. (Textual calls the on_mount of every base class itself.)"""
+        """Begin with the focus on the list. (Textual calls the on_mount of every base class
+        itself.)"""
         self.row_list.focus()
 
     def show_rows(self, rows: list[Row]) -> None:
@@ -255,13 +280,18 @@ class ListScreen(EngineScreen):
         self._show_detail()
 
     def show_again(self) -> None:
-        """The engine returned the same as before, or would: no row is made anew, only what depends on the time is told again."""
+        """The engine returned the same as before, or would: no row is made anew, only what depends
+        on the time is told again."""
         self.row_list.reword()
         self._show_detail()
 
     def why_not(self, action: str) -> str:
         """An action that is done to a row needs one."""
-        return f"There is no {self.thing} under the cursor." if action in self.FOR_A_ROW and self.row_list.current is None else ""
+        return (
+            f"There is no {self.thing} under the cursor."
+            if action in self.FOR_A_ROW and self.row_list.current is None
+            else ""
+        )
 
     def go_to(self, key: str) -> None:
         """Put the cursor on the row with *key*, as soon as it is there; a filter must not hide it."""
@@ -286,7 +316,9 @@ class ListScreen(EngineScreen):
 
     def _show_detail(self) -> None:
         row = self.row_list.current
-        self.query_one(DetailPane).show(self.detail(row) if row is not None else Detail(), beside=self.size.width >= WIDE)
+        self.query_one(DetailPane).show(
+            self.detail(row) if row is not None else Detail(), beside=self.size.width >= WIDE
+        )
 
     def on_resize(self) -> None:
         """Details go beside the list or below it."""

@@ -22,7 +22,8 @@ from widgets.dialogs.select import Option, Pick
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an action is done to: a repository, or one of its tags, or the image of one of its platforms."""
+    """What an action is done to: a repository, or one of its tags, or the image of one of its
+    platforms."""
 
     repository: str
     tag: str | None = None
@@ -43,10 +44,21 @@ class CachedScreen(ListScreen):
     FOR_A_ROW = frozenset({"delete", "copy", "lock", "refresh"})
     CHANGES = frozenset({"pull", "delete", "lock", "refresh", "evict"})
 
-    PULL: ClassVar[Binding] = Binding("p", "pull", "pull", tooltip="Pull an image into the cache, of the platform that is wanted")
-    REFRESH: ClassVar[Binding] = Binding("r", "refresh", "refresh", tooltip="Ask the source now where the tag points, however fresh it is")
-    COPY: ClassVar[Binding] = Binding("y", "copy", "copy", tooltip="Copy a line for docker, podman, skopeo or containerd")
-    LOCK: ClassVar[Binding] = Binding("l", "lock", "lock", tooltip="Keep it from eviction and deletion, or no longer")
+    PULL: ClassVar[Binding] = Binding(
+        "p", "pull", "pull", tooltip="Pull an image into the cache, of the platform that is wanted"
+    )
+    REFRESH: ClassVar[Binding] = Binding(
+        "r",
+        "refresh",
+        "refresh",
+        tooltip="Ask the source now where the tag points, however fresh it is",
+    )
+    COPY: ClassVar[Binding] = Binding(
+        "y", "copy", "copy", tooltip="Copy a line for docker, podman, skopeo or containerd"
+    )
+    LOCK: ClassVar[Binding] = Binding(
+        "l", "lock", "lock", tooltip="Keep it from eviction and deletion, or no longer"
+    )
 
     @property
     def subject(self) -> Subject | None:
@@ -63,14 +75,23 @@ class CachedScreen(ListScreen):
         if subject.locked:
             text = "It may then be evicted, and deleted."
             choices = (Choice("keep", "Keep it locked"), Choice("unlock", "Unlock", danger=True))
-            if await self.app.push_screen_wait(Question(f"Unlock {subject.name}?", text, choices)) != "unlock":
+            if (
+                await self.app.push_screen_wait(Question(f"Unlock {subject.name}?", text, choices))
+                != "unlock"
+            ):
                 return
         try:
-            await (client.unlock if subject.locked else client.lock)(subject.repository, subject.tag)
+            await (client.unlock if subject.locked else client.lock)(
+                subject.repository, subject.tag
+            )
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
-            self.app.notify(f"{subject.name} is unlocked." if subject.locked else f"{subject.name} is locked: it is neither evicted nor deleted.")
+            self.app.notify(
+                f"{subject.name} is unlocked."
+                if subject.locked
+                else f"{subject.name} is locked: it is neither evicted nor deleted."
+            )
         self.look_now()
 
     @brings_screen()
@@ -100,7 +121,9 @@ class CachedScreen(ListScreen):
         self.look_now()
         told, is_new = refreshed_text(done)
         if not is_new or not self.is_current:
-            self.app.notify(told, severity="warning" if done.problem is not None or done.gone else "information")
+            self.app.notify(
+                told, severity="warning" if done.problem is not None or done.gone else "information"
+            )
             return
         text = f"{told}\n\nOnly its manifest was fetched. The layers come with the next pull; what was held before stays pullable by its digest."
         choices = (Choice("later", "Not now"), Choice("pull", "Pull it"))
@@ -117,11 +140,21 @@ class CachedScreen(ListScreen):
         if len(detail.tags) == 1:
             return detail.tags[0].name
         if not detail.tags:
-            self.app.notify(f"{subject.repository} holds no tag, only manifests that were asked for by their digests.", severity="warning")
+            self.app.notify(
+                f"{subject.repository} holds no tag, only manifests that were asked for by their digests.",
+                severity="warning",
+            )
             return None
         options = [Option(each.name, each.name, short_digest(each.digest)) for each in detail.tags]
         used = _used_last(detail.tags)
-        return await self.app.push_screen_wait(Pick(f"Which tag of {subject.repository}?", "", options, chosen=used.name if used is not None else None))
+        return await self.app.push_screen_wait(
+            Pick(
+                f"Which tag of {subject.repository}?",
+                "",
+                options,
+                chosen=used.name if used is not None else None,
+            )
+        )
 
     async def _tag_used_last(self, repository: str) -> str | None:
         detail = await self._detail_of(repository)
@@ -142,16 +175,33 @@ class CachedScreen(ListScreen):
         if subject is None:
             return
         reference = subject.tag or await self._tag_used_last(subject.repository) or "latest"
-        lines = copy_lines(self.app.address, subject.repository, reference, subject.platform, subject.digest)
-        options = [Option(each.tool, each.tool, preview="\n\n".join(part for part in (each.line, each.needs) if part)) for each in lines]
+        lines = copy_lines(
+            self.app.address, subject.repository, reference, subject.platform, subject.digest
+        )
+        options = [
+            Option(
+                each.tool,
+                each.tool,
+                preview="\n\n".join(part for part in (each.line, each.needs) if part),
+            )
+            for each in lines
+        ]
         about = f" for {subject.platform}" if subject.platform else ""
-        chosen = await self.app.push_screen_wait(Pick(f"Copy how to get {subject.repository}:{reference}{about}", "", options, verb="copies it"))
+        chosen = await self.app.push_screen_wait(
+            Pick(
+                f"Copy how to get {subject.repository}:{reference}{about}",
+                "",
+                options,
+                verb="copies it",
+            )
+        )
         if chosen is not None:
             self.app.copy_line(next(each.line for each in lines if each.tool == chosen))
 
     @brings_screen()
     async def action_delete(self) -> None:
-        """Delete it, after what goes and what stays was shown. What takes data from the disk wants its name typed."""
+        """Delete it, after what goes and what stays was shown. What takes data from the disk wants
+        its name typed."""
         subject = self.subject
         if subject is None:
             return
@@ -165,12 +215,23 @@ class CachedScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
-            await self.app.push_screen_wait(Question(f"{subject.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it"),)))
+            await self.app.push_screen_wait(
+                Question(
+                    f"{subject.name} can't be deleted now",
+                    refused_text(plan),
+                    (Choice("keep", "Keep it"),),
+                )
+            )
             return
         text = repository_plan_text(plan) if subject.tag is None else tag_plan_text(plan)
         typed = subject.name if subject.tag is None or plan.freed else None
         choices = (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True))
-        if await self.app.push_screen_wait(Question(f"Delete the {what} {subject.name}?", text, choices, typed=typed)) != "delete":
+        if (
+            await self.app.push_screen_wait(
+                Question(f"Delete the {what} {subject.name}?", text, choices, typed=typed)
+            )
+            != "delete"
+        ):
             return
         try:
             if subject.tag is None:

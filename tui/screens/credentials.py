@@ -43,10 +43,30 @@ class CredentialsScreen(ListScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new", tooltip="Make a credential set", id="credentials.new"),
-        Binding("e", "edit", "edit", tooltip="Change where its secrets are kept", id="credentials.edit"),
-        Binding("c", "check", "check", tooltip="Try to sign in with the credential set under the cursor", id="credentials.check"),
-        Binding("d", "delete", "delete", tooltip="Delete the credential set under the cursor", id="credentials.delete"),
-        Binding("y", "copy", "copy", tooltip="Copy the command that makes the same credential set", id="credentials.copy"),
+        Binding(
+            "e", "edit", "edit", tooltip="Change where its secrets are kept", id="credentials.edit"
+        ),
+        Binding(
+            "c",
+            "check",
+            "check",
+            tooltip="Try to sign in with the credential set under the cursor",
+            id="credentials.check",
+        ),
+        Binding(
+            "d",
+            "delete",
+            "delete",
+            tooltip="Delete the credential set under the cursor",
+            id="credentials.delete",
+        ),
+        Binding(
+            "y",
+            "copy",
+            "copy",
+            tooltip="Copy the command that makes the same credential set",
+            id="credentials.copy",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -81,7 +101,12 @@ class CredentialsScreen(ListScreen):
     def detail(self, row: Row) -> Detail:
         """The set in sentences and facts."""
         found, now = self._sets[row.key], time.time()
-        return Detail(found.name, credential_set_lines(found, now), credential_set_facts(found, now), ("The secrets themselves are never stored or shown.",))
+        return Detail(
+            found.name,
+            credential_set_lines(found, now),
+            credential_set_facts(found, now),
+            ("The secrets themselves are never stored or shown.",),
+        )
 
     @property
     def _current(self) -> CredentialSetSnapshot | None:
@@ -138,12 +163,20 @@ class CredentialsScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return
         if plan.refused is not None:
-            question = Question(f"{found.name} can't be deleted now", refused_text(plan), (Choice("keep", "Keep it"),))
+            question = Question(
+                f"{found.name} can't be deleted now",
+                refused_text(plan),
+                (Choice("keep", "Keep it"),),
+            )
             await self.app.push_screen_wait(question)
             return
         text = f"No rule uses it.\n\nThe secrets themselves stay where they are: {found.username_id} and {found.password_id}."
         answer = await self.app.push_screen_wait(
-            Question(f"Delete the credential set {found.name}?", text, (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)))
+            Question(
+                f"Delete the credential set {found.name}?",
+                text,
+                (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)),
+            )
         )
         if answer == "delete":
             try:

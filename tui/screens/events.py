@@ -47,10 +47,18 @@ class EventsScreen(ListScreen):
 
     def lists(self) -> ComposeResult:
         """When, how bad, what."""
-        yield RowList((Column("When", 12), Column("Severity", 8, needs=76), Column("What happened", weight=1, sentence=True)), id="list")
+        yield RowList(
+            (
+                Column("When", 12),
+                Column("Severity", 8, needs=76),
+                Column("What happened", weight=1, sentence=True),
+            ),
+            id="list",
+        )
 
     async def fetch(self) -> None:
-        """The last events. Rows are made anew only when there are others, or when today has become yesterday."""
+        """The last events. Rows are made anew only when there are others, or when today has become
+        yesterday."""
         events = await self.app.client.recent_events()
         now = time.time()
         day = time.localtime(now).tm_yday
@@ -86,6 +94,10 @@ class EventsScreen(ListScreen):
         """The whole message, and from there what it is about."""
         opened = self._events[event.row.key]
         about = subject_of(opened)
-        report = Report("Event", event_told(opened, time.time()), onward=f"goes to {about.told}" if about else "")
+        report = Report(
+            "Event",
+            event_told(opened, time.time()),
+            onward=f"goes to {about.told}" if about else "",
+        )
         if await self.app.push_screen_wait(report) and about is not None:
             await self.app.show_row(about.area, about.key)

@@ -12,8 +12,27 @@ from textual.containers import Horizontal, Vertical
 
 from entrepot.api.models import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
 from tui.polling import QUIET_INTERVAL
-from tui.presentation.overview import BESIDE, SERVER, figures, history, last_events, needs, pulls_told, shared_out, shortened, sources, space
-from tui.presentation.pulls import PROGRESS_COLUMNS, PROGRESS_WIDTH, STEADY_COLUMNS, pull_progress, pull_row, running_told
+from tui.presentation.overview import (
+    BESIDE,
+    SERVER,
+    figures,
+    history,
+    last_events,
+    needs,
+    pulls_told,
+    shared_out,
+    shortened,
+    sources,
+    space,
+)
+from tui.presentation.pulls import (
+    PROGRESS_COLUMNS,
+    PROGRESS_WIDTH,
+    STEADY_COLUMNS,
+    pull_progress,
+    pull_row,
+    running_told,
+)
 from tui.screens.base import WIDE, EngineScreen
 from widgets.bars import tell
 from widgets.charts import Sparkline
@@ -77,7 +96,9 @@ class OverviewScreen(EngineScreen):
             yield Plain("", classes="title--count")
         with Horizontal(id="pulls"):
             steady = _block("pulling", *STEADY_COLUMNS)
-            volatile = RowList(PROGRESS_COLUMNS, id="progress", header=False, marker=False, cursor=False)
+            volatile = RowList(
+                PROGRESS_COLUMNS, id="progress", header=False, marker=False, cursor=False
+            )
             volatile.follow(steady)
             yield steady
             yield volatile
@@ -91,7 +112,9 @@ class OverviewScreen(EngineScreen):
                 yield Sparkline("  misses", label_width=LABEL, id="misses")
             with Vertical(id="right"):
                 yield Plain("Sources", classes="head")
-                yield _block("sources", Column("", SERVER, needs=BESIDE), Column("", weight=1, sentence=True))
+                yield _block(
+                    "sources", Column("", SERVER, needs=BESIDE), Column("", weight=1, sentence=True)
+                )
         yield Plain("", classes="gap")
         with Horizontal(classes="space"):
             yield Plain("Space", classes="head")
@@ -112,7 +135,8 @@ class OverviewScreen(EngineScreen):
         self.call_after_refresh(self._show)
 
     async def fetch(self) -> None:
-        """The pulls as long as any goes on, at every look; the rest every two seconds; the history when it has changed."""
+        """The pulls as long as any goes on, at every look; the rest every two seconds; the history
+        when it has changed."""
         client, status = self.app.client, self.app.status
         assert status is not None
         self._pulls = await client.running_pulls() if status.pulls_running else ()
@@ -120,7 +144,9 @@ class OverviewScreen(EngineScreen):
             self._upstreams = await client.upstreams()
             self._events = await client.recent_events(EVENTS_ASKED)
             self._next_rest = time.monotonic() + QUIET_INTERVAL * 0.9
-        if time.monotonic() >= self._next_history or (self._activity is None and status.last_day != self._counted):
+        if time.monotonic() >= self._next_history or (
+            self._activity is None and status.last_day != self._counted
+        ):
             self._activity = await client.activity()
             self._counted = status.last_day
             self._next_history = time.monotonic() + HISTORY_INTERVAL
@@ -136,37 +162,74 @@ class OverviewScreen(EngineScreen):
         left = 38 if 76 <= width < WIDE else width // 2
         right = width - left
         told_sources = sources(self._upstreams, now, right - 3, lines=height)
-        heights = shared_out(height, running=len(self._pulls), needs=1 + len(wanted), sources=len(told_sources), events=len(self._events))
-        if (side := self.query_one("#left")).styles.width is None or side.styles.width.cells != left:
+        heights = shared_out(
+            height,
+            running=len(self._pulls),
+            needs=1 + len(wanted),
+            sources=len(told_sources),
+            events=len(self._events),
+        )
+        if (
+            side := self.query_one("#left")
+        ).styles.width is None or side.styles.width.cells != left:
             side.styles.width = left
-        self._lay_out(heights.pulls, heights.halves, heights.history, heights.needs, heights.events, heights.gaps)
+        self._lay_out(
+            heights.pulls,
+            heights.halves,
+            heights.history,
+            heights.needs,
+            heights.events,
+            heights.gaps,
+        )
         shown = self._pulls[: heights.pulls]
         self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in shown])
         self.query_one("#progress", RowList).set_rows([pull_progress(pull, now) for pull in shown])
         running = running_told(self._pulls)
-        self._tell(".title--count", f"{pulls_told(len(self._pulls), len(shown))}{running}" if running else "")
+        self._tell(
+            ".title--count",
+            f"{pulls_told(len(self._pulls), len(shown))}{running}" if running else "",
+        )
         self.query_one("#figures", RowList).set_rows(figures(status, left - 3))
-        self.query_one("#sources", RowList).set_rows(sources(self._upstreams, now, right - 3, lines=heights.halves - 1))
+        self.query_one("#sources", RowList).set_rows(
+            sources(self._upstreams, now, right - 3, lines=heights.halves - 1)
+        )
         self.query_one("#space", RowList).set_rows([space(status, width - 7)])
         self._tell("#needs-head", head)
-        self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(tone == "good", "-well")
-        self.query_one("#needs", RowList).set_rows(shortened(wanted, heights.needs - 1) if tone == "warn" else wanted[: heights.needs - 1])
+        self.query_one("#needs-head").set_class(tone == "accent", "-begin").set_class(
+            tone == "good", "-well"
+        )
+        self.query_one("#needs", RowList).set_rows(
+            shortened(wanted, heights.needs - 1) if tone == "warn" else wanted[: heights.needs - 1]
+        )
         self.query_one("#events", RowList).set_rows(last_events(self._events, now, heights.events))
         if self._activity is not None and heights.history:
             hits, misses, most = history(self._activity, left - LABEL - 1)
             self.query_one("#hits", Sparkline).show(hits, most)
             self.query_one("#misses", Sparkline).show(misses, most)
 
-    def _lay_out(self, pulls: int, halves: int, has_history: bool, needed: int, events: int, gaps: bool) -> None:
+    def _lay_out(
+        self, pulls: int, halves: int, has_history: bool, needed: int, events: int, gaps: bool
+    ) -> None:
         self.query_one("#pulls").display = bool(self._pulls)
         self.query_one("#idle").display = not self._pulls
-        for name, lines in (("pulls", pulls), ("halves", halves), ("needs", needed - 1), ("events", events)):
+        for name, lines in (
+            ("pulls", pulls),
+            ("halves", halves),
+            ("needs", needed - 1),
+            ("events", events),
+        ):
             widget = self.query_one(f"#{name}")
             if widget.styles.height is None or widget.styles.height.cells != lines:
                 widget.styles.height = lines
         for gap in self.query(".gap"):
             gap.display = gaps
-        for name, is_shown in (("hits", has_history), ("misses", has_history), ("needs", needed > 1), ("events-head", events > 0), ("events", events > 0)):
+        for name, is_shown in (
+            ("hits", has_history),
+            ("misses", has_history),
+            ("needs", needed > 1),
+            ("events-head", events > 0),
+            ("events", events > 0),
+        ):
             self.query_one(f"#{name}").display = is_shown
         self.query_one("#before-events").display = gaps and events > 0
 

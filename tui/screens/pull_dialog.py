@@ -1,4 +1,5 @@
-"""Asks which image to pull and of which platform, and says on the way which rule it comes through and which platforms there are."""
+"""Asks which image to pull and of which platform, and says on the way which rule it comes through
+and which platforms there are."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class PullDialog(Dialog[bool]):
     app: Dashboard
 
     def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
-        """*replaces*: the image is only proposed, and the first letter that is typed takes its place."""
+        """*replaces*: the image is only proposed, and the first letter that is typed takes its
+        place."""
         super().__init__()
         self._replaces = replaces
         self._image = image
@@ -58,7 +60,8 @@ class PullDialog(Dialog[bool]):
         self._asked = ""
         self._pulling = False
         self._platform_refused = False
-        """Whether the word says that what is typed is no platform; it stays until something else is typed."""
+        """Whether the word says that what is typed is no platform; it stays until something else is
+        typed."""
 
     def compose(self) -> ComposeResult:
         """Image, platform, the platforms that are known, and a word."""
@@ -66,9 +69,21 @@ class PullDialog(Dialog[bool]):
             yield Plain("Pull an image into the cache", classes="dialog--title")
             yield Plain("")
             yield Plain("Image", classes="label")
-            yield TextLine(self._image, id="image", compact=True, placeholder="library/nginx:1.27", select_on_focus=self._replaces)
+            yield TextLine(
+                self._image,
+                id="image",
+                compact=True,
+                placeholder="library/nginx:1.27",
+                select_on_focus=self._replaces,
+            )
             yield Plain("Platform", classes="label", id="platform-label")
-            yield TextLine(self._platform, id="platform", compact=True, placeholder="that of the engine's machine, such as linux/amd64", select_on_focus=False)
+            yield TextLine(
+                self._platform,
+                id="platform",
+                compact=True,
+                placeholder="that of the engine's machine, such as linux/amd64",
+                select_on_focus=False,
+            )
             yield RowList((Column("", 20), Column("", weight=1)), id="platforms", header=False)
             yield Plain("", classes="pull--word")
             yield Plain("enter pulls   down: platforms   esc pulls nothing", classes="pull--keys")
@@ -108,10 +123,17 @@ class PullDialog(Dialog[bool]):
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
-            self._say(f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}.")
+            self._say(
+                f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}."
+            )
 
     async def _held(self, found: RuleMatch | None) -> TagDetail | None:
-        if found is None or found.repository is None or found.tag is None or found.holding is Holding.NOTHING:
+        if (
+            found is None
+            or found.repository is None
+            or found.tag is None
+            or found.holding is Holding.NOTHING
+        ):
             return None
         try:
             return await self.app.client.tag(found.repository, found.tag)
@@ -125,7 +147,9 @@ class PullDialog(Dialog[bool]):
             # An index may have several versions of Windows of one name: a pull takes the first.
             if each.attests is None and each.platform and each.platform not in of_platform:
                 word, tone = HELD[each.holding]
-                of_platform[each.platform] = Row(each.platform, (Cell(each.platform), Cell(word, tone)))
+                of_platform[each.platform] = Row(
+                    each.platform, (Cell(each.platform), Cell(word, tone))
+                )
         rows = list(of_platform.values())
         shown = self.query_one("#platforms", RowList)
         shown.styles.height = max(1, min(SHOWN, len(rows)))

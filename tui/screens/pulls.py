@@ -63,9 +63,23 @@ class PullsScreen(ListScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pull", "pull", tooltip="Pull an image into the cache", id="pulls.pull"),
-        Binding("x", "cancel", "cancel", tooltip="Cancel the pull under the cursor", id="pulls.cancel"),
-        Binding("r", "again", "again", tooltip="Pull again what failed or was cancelled", id="pulls.again"),
-        Binding("y", "copy", "copy", tooltip="Copy the command that pulls the image under the cursor", id="pulls.copy"),
+        Binding(
+            "x", "cancel", "cancel", tooltip="Cancel the pull under the cursor", id="pulls.cancel"
+        ),
+        Binding(
+            "r",
+            "again",
+            "again",
+            tooltip="Pull again what failed or was cancelled",
+            id="pulls.again",
+        ),
+        Binding(
+            "y",
+            "copy",
+            "copy",
+            tooltip="Copy the command that pulls the image under the cursor",
+            id="pulls.copy",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -88,16 +102,23 @@ class PullsScreen(ListScreen):
         """In a demo also name the images that can be pulled."""
         if self.app.offered:
             images = ", ".join(self.app.offered)
-            self.query_one(".empty", Plain).update(f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first.")
+            self.query_one(".empty", Plain).update(
+                f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first."
+            )
 
     def on_screen_resume(self) -> None:
         """Ask for those that ended too: some may have come and gone meanwhile."""
         self._next_all = 0.0
 
     async def fetch(self) -> None:
-        """The pulls under way; all of them only when others go on than before, and now and then, because up to a thousand that ended are remembered."""
-        running = await self.app.client.running_pulls() if time.monotonic() < self._next_all else None
-        if running is None or {pull.id for pull in running} != {pull.id for pull in self._pulls.values() if not pull.state.ended}:
+        """The pulls under way; all of them only when others go on than before, and now and then,
+        because up to a thousand that ended are remembered."""
+        running = (
+            await self.app.client.running_pulls() if time.monotonic() < self._next_all else None
+        )
+        if running is None or {pull.id for pull in running} != {
+            pull.id for pull in self._pulls.values() if not pull.state.ended
+        }:
             pulls = await self.app.client.pulls()
             self._next_all = time.monotonic() + ALL_INTERVAL
         else:
@@ -110,7 +131,11 @@ class PullsScreen(ListScreen):
         shown = under_way_first(pulls)
         self._pulls = {pull.id: pull for pull in shown}
         rows = [self._rows_of(pull, now) for pull in shown]
-        self._ended = {pull.id: (pull, *both) for pull, both in zip(shown, rows, strict=True) if pull.state.ended}
+        self._ended = {
+            pull.id: (pull, *both)
+            for pull, both in zip(shown, rows, strict=True)
+            if pull.state.ended
+        }
         self.show_rows([steady for steady, _ in rows])
         self.query_one("#progress", RowList).set_rows([volatile for _, volatile in rows])
         current = self._current
@@ -120,7 +145,8 @@ class PullsScreen(ListScreen):
             self.refresh_bindings()
 
     def _rows_of(self, pull: PullSnapshot, now: float) -> tuple[Row, Row]:
-        """The steady and the volatile columns. What has ended is put into words once a day: there may be a thousand, and its date is all that changes."""
+        """The steady and the volatile columns. What has ended is put into words once a day: there
+        may be a thousand, and its date is all that changes."""
         if (day := time.localtime(now).tm_yday) != self._day:
             self._day, self._ended = day, {}
         known = self._ended.get(pull.id)
@@ -142,7 +168,8 @@ class PullsScreen(ListScreen):
         return pull_detail(self._pulls[row.key], time.time())
 
     def why_not(self, action: str) -> str:
-        """Only a pull that goes on can be cancelled, and only what did not come can be pulled again."""
+        """Only a pull that goes on can be cancelled, and only what did not come can be pulled
+        again."""
         pull = self._current
         return super().why_not(action) or (_why_not(action, pull) if pull is not None else "")
 
@@ -162,7 +189,9 @@ class PullsScreen(ListScreen):
     @work(exit_on_error=False)
     async def action_again(self) -> None:
         """Pull again, and follow the new pull."""
-        if (pull := self._current) is not None and (started := await pull_again(self, pull)) is not None:
+        if (pull := self._current) is not None and (
+            started := await pull_again(self, pull)
+        ) is not None:
             self.go_to(started.id)
             self.app.look_now()
             self.look()
@@ -194,8 +223,16 @@ class PullScreen(ListScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="Back to the list", id="pull.back"),
         Binding("x", "cancel", "cancel", tooltip="Cancel this pull", id="pull.cancel"),
-        Binding("r", "again", "again", tooltip="Pull again what failed or was cancelled", id="pull.again"),
-        Binding("y", "copy", "copy", tooltip="Copy the command that pulls this image", id="pull.copy"),
+        Binding(
+            "r",
+            "again",
+            "again",
+            tooltip="Pull again what failed or was cancelled",
+            id="pull.again",
+        ),
+        Binding(
+            "y", "copy", "copy", tooltip="Copy the command that pulls this image", id="pull.copy"
+        ),
     ]
 
     def __init__(self, id_: str) -> None:
@@ -209,9 +246,18 @@ class PullScreen(ListScreen):
 
     def lists(self) -> ComposeResult:
         """Digest, kind and size; progress in a list of its own."""
-        steady = RowList((Column("Blob", 12), Column("", 6, needs=33), Column("Size", 8, right=True)), id="list")
+        steady = RowList(
+            (Column("Blob", 12), Column("", 6, needs=33), Column("Size", 8, right=True)), id="list"
+        )
         volatile = RowList(
-            (Column("Progress", 13), Column("", 4, right=True), Column("", 19, needs=40), Column("", 9, right=True, needs=53)), id="progress", marker=False
+            (
+                Column("Progress", 13),
+                Column("", 4, right=True),
+                Column("", 19, needs=40),
+                Column("", 9, right=True, needs=53),
+            ),
+            id="progress",
+            marker=False,
         )
         volatile.follow(steady)
         yield steady
@@ -226,9 +272,15 @@ class PullScreen(ListScreen):
         before, self._pull = self._pull, pull
         tell(self.query_one(".title--name", Plain), self._title(), resizes=False)
         tell(self.query_one("#summary", Plain), pull_summary(pull, self.size.width), resizes=False)
-        tell(self.query_one(".empty", Plain), how_it_ended(pull) if pull.state.ended else self.empty_text, resizes=False)
+        tell(
+            self.query_one(".empty", Plain),
+            how_it_ended(pull) if pull.state.ended else self.empty_text,
+            resizes=False,
+        )
         self.show_rows([layer_row(layer) for layer in pull.layers])
-        self.query_one("#progress", RowList).set_rows([layer_progress(layer) for layer in pull.layers])
+        self.query_one("#progress", RowList).set_rows(
+            [layer_progress(layer) for layer in pull.layers]
+        )
         if before is None or (before.id, before.state) != (pull.id, pull.state):
             self.refresh_bindings()
 
@@ -241,7 +293,11 @@ class PullScreen(ListScreen):
         return f"{self._pull.login_server}{asked if cell_width(asked) <= room else ''}"
 
     def _title(self) -> str:
-        return f"{self._pull.image}   {(self._pull.platform or '').removeprefix('linux/')}" if self._pull is not None else ""
+        return (
+            f"{self._pull.image}   {(self._pull.platform or '').removeprefix('linux/')}"
+            if self._pull is not None
+            else ""
+        )
 
     def detail(self, row: Row) -> Detail:
         """The whole pull in sentences."""
@@ -251,7 +307,11 @@ class PullScreen(ListScreen):
         """As in the list."""
         if self._pull is not None:
             return _why_not(action, self._pull)
-        return "The engine has not told about this pull yet." if action in {"cancel", "again", "copy"} else ""
+        return (
+            "The engine has not told about this pull yet."
+            if action in {"cancel", "again", "copy"}
+            else ""
+        )
 
     def action_back(self) -> None:
         """Back to the list."""
@@ -293,7 +353,9 @@ def _why_not(action: str, pull: PullSnapshot) -> str:
 
 def copy_command(screen: ListScreen, pull: PullSnapshot) -> None:
     """Send the command that pulls the image to the terminal's clipboard."""
-    screen.app.copy_line(pull_command(screen.app.address, pull.repository, pull.tag or pull.digest or "latest"))
+    screen.app.copy_line(
+        pull_command(screen.app.address, pull.repository, pull.tag or pull.digest or "latest")
+    )
 
 
 async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | None:
@@ -309,7 +371,12 @@ async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
     """Ask, then cancel."""
     text = "Blobs that are whole stay. What a client waits for itself goes on."
     choices = (Choice("keep", "Go on"), Choice("cancel-pull", "Cancel it", danger=True))
-    if await screen.app.push_screen_wait(Question(f"Cancel the pull of {pull.image}?", text, choices)) == "cancel-pull":
+    if (
+        await screen.app.push_screen_wait(
+            Question(f"Cancel the pull of {pull.image}?", text, choices)
+        )
+        == "cancel-pull"
+    ):
         try:
             await screen.app.client.cancel_pull(pull.id)
         except ClientError as error:

@@ -15,7 +15,13 @@ from entrepot.api.client import ClientError
 from entrepot.api.models import RepositorySnapshot
 from entrepot.formatting import counted, parse_size, size
 from tui.key_queue import brings_screen
-from tui.presentation.repositories import RepositoryRow, eviction_lines, nothing_to_evict, repository_facts, repository_lines
+from tui.presentation.repositories import (
+    RepositoryRow,
+    eviction_lines,
+    nothing_to_evict,
+    repository_facts,
+    repository_lines,
+)
 from tui.screens.cached_base import CachedScreen, Subject
 from tui.screens.repository import RepositoryScreen
 from widgets.detail import Detail
@@ -43,8 +49,20 @@ class RepositoriesScreen(CachedScreen):
         replace(CachedScreen.COPY, id="repositories.copy"),
         replace(CachedScreen.LOCK, id="repositories.lock"),
         replace(CachedScreen.REFRESH, id="repositories.refresh"),
-        Binding("v", "evict", "evict", tooltip="Make room: see which images would go, then let them go", id="repositories.evict"),
-        Binding("d", "delete", "delete", tooltip="Delete the repository under the cursor with all its tags", id="repositories.delete"),
+        Binding(
+            "v",
+            "evict",
+            "evict",
+            tooltip="Make room: see which images would go, then let them go",
+            id="repositories.evict",
+        ),
+        Binding(
+            "d",
+            "delete",
+            "delete",
+            tooltip="Delete the repository under the cursor with all its tags",
+            id="repositories.delete",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -78,13 +96,20 @@ class RepositoriesScreen(CachedScreen):
     def detail(self, row: Row) -> Detail:
         """The repository in sentences and facts."""
         found, now = self._repositories[row.key], time.time()
-        return Detail(found.name, repository_lines(found, now), repository_facts(found, now), ("enter shows its tags.",))
+        return Detail(
+            found.name,
+            repository_lines(found, now),
+            repository_facts(found, now),
+            ("enter shows its tags.",),
+        )
 
     @property
     def subject(self) -> Subject | None:
         """The repository under the cursor."""
         row = self.row_list.current
-        return Subject(row.key, locked=self._repositories[row.key].locked) if row is not None else None
+        return (
+            Subject(row.key, locked=self._repositories[row.key].locked) if row is not None else None
+        )
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:
@@ -96,7 +121,11 @@ class RepositoriesScreen(CachedScreen):
         status = self.app.status
         proposed = size(int((status.blobs_size if status is not None else 0) * 0.9))
         answers = await self.app.push_screen_wait(
-            Prompt("Evict the images that were used least recently", (Field("to", "How much may be held afterwards?", proposed, "40 GB"),), button="Show")
+            Prompt(
+                "Evict the images that were used least recently",
+                (Field("to", "How much may be held afterwards?", proposed, "40 GB"),),
+                button="Show",
+            )
         )
         if answers is None:
             return
@@ -107,10 +136,17 @@ class RepositoriesScreen(CachedScreen):
                 self.app.notify(nothing_to_evict(plan))
                 return
             choices = (Choice("keep", "Keep all"), Choice("evict", "Evict", danger=True))
-            question = Question(f"Evict {counted(len(plan.images), 'image')}?", eviction_lines(plan, time.time()), choices, typed=EVICT)
+            question = Question(
+                f"Evict {counted(len(plan.images), 'image')}?",
+                eviction_lines(plan, time.time()),
+                choices,
+                typed=EVICT,
+            )
             if await self.app.push_screen_wait(question) == "evict":
                 done = await self.app.client.evict(target=parse_size(answers["to"]))
-                self.app.notify(f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed.")
+                self.app.notify(
+                    f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed."
+                )
         except ValueError as error:
             self.app.notify(f"{error}. Write it such as 40 GB.", severity="error")
         except ClientError as error:

@@ -35,7 +35,13 @@ class RepositoryScreen(OpenedScreen):
         replace(CachedScreen.REFRESH, id="repository.refresh"),
         replace(CachedScreen.COPY, id="repository.copy"),
         replace(CachedScreen.LOCK, id="repository.lock"),
-        Binding("d", "delete", "delete", tooltip="Delete the tag under the cursor; what goes and what stays is shown first", id="repository.delete"),
+        Binding(
+            "d",
+            "delete",
+            "delete",
+            tooltip="Delete the tag under the cursor; what goes and what stays is shown first",
+            id="repository.delete",
+        ),
     ]
 
     def __init__(self, name: str) -> None:
@@ -75,7 +81,12 @@ class RepositoryScreen(OpenedScreen):
         """The tag's digest, how much it is to be believed, and how to pull it from here."""
         tag, now = self._tags[row.key], time.time()
         line = pull_command(self.app.address, self._repository, tag.name)
-        return Detail(f"{self._repository}:{tag.name}", (*tag_lines(tag, now), line), tag_facts(tag, now), (line, "enter shows its platforms and layers."))
+        return Detail(
+            f"{self._repository}:{tag.name}",
+            (*tag_lines(tag, now), line),
+            tag_facts(tag, now),
+            (line, "enter shows its platforms and layers."),
+        )
 
     @property
     def subject(self) -> Subject | None:

@@ -47,13 +47,55 @@ class RulesScreen(ListScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new", tooltip="Make a cache rule", id="rules.new"),
-        Binding("p", "pull", "pull", tooltip="Pull an image through the rule under the cursor", id="rules.pull"),
-        Binding("s", "sign_in", "sign-in", tooltip="Give the rule another credential set, or none", id="rules.sign-in"),
-        Binding("i", "import_rules", "import", tooltip="Make several rules from a TOML file, all of them or none", id="rules.import"),
-        Binding("d", "delete", "delete", tooltip="Delete the rule under the cursor; what it cached stays", id="rules.delete"),
-        Binding("w", "which", "which", tooltip="Ask which rule answers for an image or a repository", id="rules.which"),
-        Binding("y", "copy", "copy", tooltip="Copy the rule as a command, or as an entry of rules.toml", id="rules.copy"),
-        Binding("f", "freshness", "freshness", tooltip="Say how long tags that come through the rule are believed", id="rules.freshness"),
+        Binding(
+            "p",
+            "pull",
+            "pull",
+            tooltip="Pull an image through the rule under the cursor",
+            id="rules.pull",
+        ),
+        Binding(
+            "s",
+            "sign_in",
+            "sign-in",
+            tooltip="Give the rule another credential set, or none",
+            id="rules.sign-in",
+        ),
+        Binding(
+            "i",
+            "import_rules",
+            "import",
+            tooltip="Make several rules from a TOML file, all of them or none",
+            id="rules.import",
+        ),
+        Binding(
+            "d",
+            "delete",
+            "delete",
+            tooltip="Delete the rule under the cursor; what it cached stays",
+            id="rules.delete",
+        ),
+        Binding(
+            "w",
+            "which",
+            "which",
+            tooltip="Ask which rule answers for an image or a repository",
+            id="rules.which",
+        ),
+        Binding(
+            "y",
+            "copy",
+            "copy",
+            tooltip="Copy the rule as a command, or as an entry of rules.toml",
+            id="rules.copy",
+        ),
+        Binding(
+            "f",
+            "freshness",
+            "freshness",
+            tooltip="Say how long tags that come through the rule are believed",
+            id="rules.freshness",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -88,7 +130,12 @@ class RulesScreen(ListScreen):
     def detail(self, row: Row) -> Detail:
         """The rule in sentences and facts."""
         rule, now = self._rules[row.key], time.time()
-        return Detail(rule.name, rule_lines(rule, now), rule_facts(rule, now), ("enter shows what came through it.",))
+        return Detail(
+            rule.name,
+            rule_lines(rule, now),
+            rule_facts(rule, now),
+            ("enter shows what came through it.",),
+        )
 
     @property
     def _current(self) -> RuleSnapshot | None:
@@ -119,7 +166,9 @@ class RulesScreen(ListScreen):
         """Pull an image through the rule."""
         if (rule := self._current) is not None:
             target = rule.target_repository
-            self.app.ask_for_pull(target.removesuffix("*") if target.endswith("*") else f"{target}:latest")
+            self.app.ask_for_pull(
+                target.removesuffix("*") if target.endswith("*") else f"{target}:latest"
+            )
 
     @brings_screen()
     async def action_sign_in(self) -> None:
@@ -128,7 +177,11 @@ class RulesScreen(ListScreen):
         if rule is None:
             return
         try:
-            sets = [each for each in await self.app.client.credential_sets() if each.login_server == rule.login_server]
+            sets = [
+                each
+                for each in await self.app.client.credential_sets()
+                if each.login_server == rule.login_server
+            ]
             checked = await self.app.client.check_rule(source_repository=rule.source_repository)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
@@ -154,10 +207,20 @@ class RulesScreen(ListScreen):
                 return f"Not possible: {error.message}"
             return ""
 
-        asked = Pick(f"How does {rule.name} sign in?", text, options, chosen=rule.credential_set or NO_SET, take=take)
+        asked = Pick(
+            f"How does {rule.name} sign in?",
+            text,
+            options,
+            chosen=rule.credential_set or NO_SET,
+            take=take,
+        )
         taken = await self.app.push_screen_wait(asked)
         if taken is not None:
-            self.app.notify(f"{rule.name} signs in with {taken}." if taken else f"{rule.name} signs in with no credential set.")
+            self.app.notify(
+                f"{rule.name} signs in with {taken}."
+                if taken
+                else f"{rule.name} signs in with no credential set."
+            )
             self.look_now()
 
     @brings_screen()
@@ -203,7 +266,9 @@ class RulesScreen(ListScreen):
                 return Answer(error.message, refused=True)
             if checked.problems:
                 return Answer(f"Not possible: {checked.problems[0].message}", refused=True)
-            return Answer(f"A tag that was checked is believed: {text}. Then the source is asked once, and what is held is served if it does not answer.")
+            return Answer(
+                f"A tag that was checked is believed: {text}. Then the source is asked once, and what is held is served if it does not answer."
+            )
 
         async def take(text: str) -> Answer:
             try:
@@ -235,7 +300,9 @@ class RulesScreen(ListScreen):
                 Option("command", "the command that makes it", preview=lines["command"]),
                 Option("toml", "its entry of rules.toml", preview=lines["toml"]),
             ]
-            chosen = await self.app.push_screen_wait(Pick(f"Copy {rule.name}", "", options, verb="copies it"))
+            chosen = await self.app.push_screen_wait(
+                Pick(f"Copy {rule.name}", "", options, verb="copies it")
+            )
             if chosen is not None:
                 self.app.copy_line(lines[chosen])
 
@@ -252,7 +319,11 @@ class RulesScreen(ListScreen):
             return
         text = rule_plan_text(plan, rule.source_repository, rule.target_repository)
         answer = await self.app.push_screen_wait(
-            Question(f"Delete the cache rule {rule.name}?", text, (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)))
+            Question(
+                f"Delete the cache rule {rule.name}?",
+                text,
+                (Choice("keep", "Keep it"), Choice("delete", "Delete", danger=True)),
+            )
         )
         if answer == "delete":
             try:

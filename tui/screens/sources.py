@@ -12,7 +12,13 @@ from textual.binding import Binding, BindingType
 from entrepot.api.client import ClientError
 from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
 from tui.key_queue import brings_screen
-from tui.presentation.sources import examination_told, rules_told, upstream_detail, upstream_row, used_first
+from tui.presentation.sources import (
+    examination_told,
+    rules_told,
+    upstream_detail,
+    upstream_row,
+    used_first,
+)
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
 from widgets.dialogs.report import Report
@@ -31,7 +37,13 @@ class SourcesScreen(ListScreen):
     SourcesScreen { & .detail.-beside { width: 40; } }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "examine", "check", tooltip="Look at all that the rules need of this source: name, connection, sign-in, manifests", id="sources.check"),
+        Binding(
+            "c",
+            "examine",
+            "check",
+            tooltip="Look at all that the rules need of this source: name, connection, sign-in, manifests",
+            id="sources.check",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -54,7 +66,8 @@ class SourcesScreen(ListScreen):
         )
 
     async def fetch(self) -> None:
-        """All of them, those that rules use first; the rules again only when their number has changed."""
+        """All of them, those that rules use first; the rules again only when their number has
+        changed."""
         shown = used_first(await self.app.client.upstreams())
         counted = {each.login_server: each.rules for each in shown}
         if counted != self._counted:
@@ -87,8 +100,16 @@ class SourcesScreen(ListScreen):
     async def _open(self, event: RowList.Opened) -> None:
         """The rules that use it."""
         rules = self._rules.get(event.row.key, [])
-        lines = rules_told(rules) or [Cell("No cache rule uses it yet. Press 2 and then n to make one.")]
-        if await self.app.push_screen_wait(Report(f"Cache rules of {event.row.key}", lines, onward="goes to the first of them" if rules else "")):
+        lines = rules_told(rules) or [
+            Cell("No cache rule uses it yet. Press 2 and then n to make one.")
+        ]
+        if await self.app.push_screen_wait(
+            Report(
+                f"Cache rules of {event.row.key}",
+                lines,
+                onward="goes to the first of them" if rules else "",
+            )
+        ):
             await self.app.show_row("Rules", rules[0].name)
 
     @work(exit_on_error=False, exclusive=True, group="examine")
@@ -97,7 +118,10 @@ class SourcesScreen(ListScreen):
         row = self.row_list.current
         if row is None:
             return
-        waiting = Cell("Looking at it from its name to its manifests. A source that is silent takes up to a minute.", "dim")
+        waiting = Cell(
+            "Looking at it from its name to its manifests. A source that is silent takes up to a minute.",
+            "dim",
+        )
         report = Report(f"Examination of {row.key}", (waiting,))
         closed = self.app.push_screen(report)
         try:

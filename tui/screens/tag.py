@@ -13,7 +13,18 @@ from textual.containers import Vertical
 
 from entrepot.api.models import TagDetail, TagImage
 from entrepot.formatting import short_digest
-from tui.presentation.images import blob_facts, blob_kind, blob_lines, blob_row, blobs, image_facts, image_lines, image_name, image_row, tag_title
+from tui.presentation.images import (
+    blob_facts,
+    blob_kind,
+    blob_lines,
+    blob_row,
+    blobs,
+    image_facts,
+    image_lines,
+    image_name,
+    image_row,
+    tag_title,
+)
 from tui.screens.cached_base import CachedScreen, OpenedScreen, Subject
 from widgets.bars import tell
 from widgets.detail import Detail
@@ -42,12 +53,24 @@ class TagScreen(OpenedScreen):
     empty_text = "Nothing is known of what this tag points to."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="Back to the platforms, or to the tags"),
-        Binding("tab", "other_list", "layers", tooltip="From the platforms to the layers, and back", id="tag.layers"),
+        Binding(
+            "tab",
+            "other_list",
+            "layers",
+            tooltip="From the platforms to the layers, and back",
+            id="tag.layers",
+        ),
         replace(CachedScreen.PULL, id="tag.pull"),
         replace(CachedScreen.REFRESH, id="tag.refresh"),
         replace(CachedScreen.COPY, id="tag.copy"),
         replace(CachedScreen.LOCK, id="tag.lock"),
-        Binding("d", "delete", "delete", tooltip="Delete the tag; what goes and what stays is shown first", id="tag.delete"),
+        Binding(
+            "d",
+            "delete",
+            "delete",
+            tooltip="Delete the tag; what goes and what stays is shown first",
+            id="tag.delete",
+        ),
     ]
 
     def __init__(self, repository: str, tag: str) -> None:
@@ -71,7 +94,13 @@ class TagScreen(OpenedScreen):
             )
             yield Plain("", id="layers-title")
             yield RowList(
-                (Column("Digest", 12), Column("Kind", 11, needs=70), Column("Size", 9, right=True), Column("Held", 8), Column("Shared with", weight=1)),
+                (
+                    Column("Digest", 12),
+                    Column("Kind", 11, needs=70),
+                    Column("Size", 9, right=True),
+                    Column("Held", 8),
+                    Column("Shared with", weight=1),
+                ),
                 id="layers",
             )
 
@@ -139,7 +168,11 @@ class TagScreen(OpenedScreen):
         layer = self.layer_list.current
         if self.layer_list.has_focus and layer is not None and int(layer.key) < len(blobs(image)):
             blob = blobs(image)[int(layer.key)]
-            return Detail(f"{blob_kind(blob, image)} {short_digest(blob.digest)}", self._fitting(blob_lines(blob, image)), blob_facts(blob, image))
+            return Detail(
+                f"{blob_kind(blob, image)} {short_digest(blob.digest)}",
+                self._fitting(blob_lines(blob, image)),
+                blob_facts(blob, image),
+            )
         lines = self._fitting(image_lines(image, self._seen, now))
         return Detail(image_name(image, self._seen), lines, image_facts(image, self._seen, now))
 
@@ -153,7 +186,11 @@ class TagScreen(OpenedScreen):
         if self._seen is None:
             return None
         image = self._image
-        platform = image.platform if image is not None and image.attests is None and self._seen.is_index else None
+        platform = (
+            image.platform
+            if image is not None and image.attests is None and self._seen.is_index
+            else None
+        )
         digest = image.digest if image is not None else self._seen.tag.digest
         return Subject(self._repository, self._tag, digest, platform, self._seen.tag.locked)
 

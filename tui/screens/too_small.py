@@ -1,4 +1,5 @@
-"""What a terminal shows that is too small for anything else. It takes no keys but the one that leaves: nothing may happen unseen."""
+"""What a terminal shows that is too small for anything else. It takes no keys but the one that
+leaves: nothing may happen unseen."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ class TooSmall(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One sentence."""
-        yield Plain(f"This terminal is too small. Entrepot needs {self.WIDTH} columns and {self.HEIGHT} lines.\n\nctrl+q leaves.")
+        yield Plain(
+            f"This terminal is too small. Entrepot needs {self.WIDTH} columns and {self.HEIGHT} lines.\n\nctrl+q leaves."
+        )
 
     def on_key(self, event: events.Key) -> None:
         """Swallow it."""

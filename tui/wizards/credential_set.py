@@ -14,9 +14,22 @@ from textual.widgets import Input
 from entrepot.api.client import ClientError, EngineRefused
 from entrepot.api.models import CredentialSetSnapshot, Problem, TriedSignIn, UpstreamSnapshot
 from entrepot.core.states import HealthStatus, SignIn
-from tui.presentation.drafts import COMMAND_WIDTH, credential_set_change_command, credential_set_command, credential_set_toml
+from tui.presentation.drafts import (
+    COMMAND_WIDTH,
+    credential_set_change_command,
+    credential_set_command,
+    credential_set_toml,
+)
 from tui.presentation.secrets import SECRET_KINDS, is_program, told_of
-from tui.wizards.wizard import Entry, Feedback, Told, Wizard, agrees_to_programs, first_problem, show_few
+from tui.wizards.wizard import (
+    Entry,
+    Feedback,
+    Told,
+    Wizard,
+    agrees_to_programs,
+    first_problem,
+    show_few,
+)
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -32,7 +45,11 @@ def tried_text(name: str, tried: TriedSignIn) -> str:
     """How a sign-in went, in a sentence."""
     if tried.health is HealthStatus.HEALTHY:
         return f"The sign-in works: {name} is healthy."
-    begin = "The sign-in does not work" if tried.health is HealthStatus.UNHEALTHY else "Whether it can sign in is not known"
+    begin = (
+        "The sign-in does not work"
+        if tried.health is HealthStatus.UNHEALTHY
+        else "Whether it can sign in is not known"
+    )
     return f"{begin}: {tried.error_message}  {tried.error_code}"
 
 
@@ -42,9 +59,28 @@ class CredentialSetWizard(Wizard[str | None]):
     wizard_title = "New credential set"
     steps = ("Registry", "Secrets", "Review")
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "try", "try it", tooltip="Sign in with it now, before it is made", id="wizard.credential-set.try"),
-        Binding("y", "copy", "copy", tooltip="Copy the command that does the same", id="wizard.credential-set.copy"),
-        Binding("Y", "copy_toml", "copy TOML", show=False, tooltip="Copy the set as an entry of credentials.toml", id="wizard.credential-set.copy-toml"),
+        Binding(
+            "c",
+            "try",
+            "try it",
+            tooltip="Sign in with it now, before it is made",
+            id="wizard.credential-set.try",
+        ),
+        Binding(
+            "y",
+            "copy",
+            "copy",
+            tooltip="Copy the command that does the same",
+            id="wizard.credential-set.copy",
+        ),
+        Binding(
+            "Y",
+            "copy_toml",
+            "copy TOML",
+            show=False,
+            tooltip="Copy the set as an entry of credentials.toml",
+            id="wizard.credential-set.copy-toml",
+        ),
     ]
     DEFAULT_CSS = """
     CredentialSetWizard {
@@ -54,7 +90,9 @@ class CredentialSetWizard(Wizard[str | None]):
     }
     """
 
-    def __init__(self, *, login_server: str | None = None, existing: CredentialSetSnapshot | None = None) -> None:
+    def __init__(
+        self, *, login_server: str | None = None, existing: CredentialSetSnapshot | None = None
+    ) -> None:
         super().__init__()
         self._existing = existing
         self._fixed = existing.login_server if existing is not None else login_server
@@ -70,33 +108,55 @@ class CredentialSetWizard(Wizard[str | None]):
         """The widgets of a step."""
         if number == REGISTRY:
             yield Plain("Which source registry does it sign in to?", classes="question")
-            yield RowList((Column("", weight=1), Column("", 26), Column("", 13, needs=64)), id="registries", header=False)
+            yield RowList(
+                (Column("", weight=1), Column("", 26), Column("", 13, needs=64)),
+                id="registries",
+                header=False,
+            )
             with Horizontal(classes="entry", id="own-entry"):
                 yield Plain("Its login server:  ")
                 yield Entry(id="login-server", placeholder="registry.example.com")
             yield Feedback(id="registry-feedback")
-            yield Plain("A set is for one registry, and can't move to another later. Several rules can share it.", classes="teach roomy")
+            yield Plain(
+                "A set is for one registry, and can't move to another later. Several rules can share it.",
+                classes="teach roomy",
+            )
         elif number == SECRETS:
             before = self._existing
             yield Plain("", classes="question", id="secrets-question")
             with Horizontal(classes="entry"):
                 yield Plain("User name", classes="label-before")
-                yield Entry(before.username_id if before else "", id="username", placeholder="env:HUB_USER")
+                yield Entry(
+                    before.username_id if before else "", id="username", placeholder="env:HUB_USER"
+                )
             yield Feedback(id="username-feedback", classes="-close")
             with Horizontal(classes="entry"):
                 yield Plain("Password", classes="label-before")
-                yield Entry(before.password_id if before else "", id="password", placeholder="file:/run/secrets/hub-token")
+                yield Entry(
+                    before.password_id if before else "",
+                    id="password",
+                    placeholder="file:/run/secrets/hub-token",
+                )
             yield Feedback(id="password-feedback", classes="-close")
-            yield RowList((Column("", weight=1), Column("", 24, needs=64)), id="kinds", header=False)
+            yield RowList(
+                (Column("", weight=1), Column("", 24, needs=64)), id="kinds", header=False
+            )
             yield Plain("", classes="teach", id="kind-teach")
         else:
             yield Plain(
-                "Nothing is made yet. Is this what you want?" if self._existing is None else "Nothing is changed yet. Is this what you want?",
+                "Nothing is made yet. Is this what you want?"
+                if self._existing is None
+                else "Nothing is changed yet. Is this what you want?",
                 classes="question roomy",
             )
             with Horizontal(classes="entry"):
                 yield Plain("Name (tab)  " if self._existing is None else "Name  ")
-                yield Entry(self._existing.name if self._existing else "", id="set-name", max_length=60, disabled=self._existing is not None)
+                yield Entry(
+                    self._existing.name if self._existing else "",
+                    id="set-name",
+                    max_length=60,
+                    disabled=self._existing is not None,
+                )
             yield Feedback(id="set-name-feedback", classes="-close")
             yield Told(id="set-review")
             yield Feedback(id="tried", classes="-close")
@@ -146,12 +206,20 @@ class CredentialSetWizard(Wizard[str | None]):
         row = self.query_one("#registries", RowList).current
         if row is None:
             return ""
-        return self.query_one("#login-server", Input).value.strip().lower() if self._types_server else row.key
+        return (
+            self.query_one("#login-server", Input).value.strip().lower()
+            if self._types_server
+            else row.key
+        )
 
     @property
     def _types_server(self) -> bool:
         row = self.query_one("#registries", RowList).current
-        return self._fixed is None and row is not None and (row.key == OTHER or row.key.startswith("*."))
+        return (
+            self._fixed is None
+            and row is not None
+            and (row.key == OTHER or row.key.startswith("*."))
+        )
 
     @property
     def _username(self) -> str:
@@ -171,12 +239,17 @@ class CredentialSetWizard(Wizard[str | None]):
         before = self._existing
         if before is None:
             return self._username, self._password
-        return (self._username if self._username != before.username_id else None, self._password if self._password != before.password_id else None)
+        return (
+            self._username if self._username != before.username_id else None,
+            self._password if self._password != before.password_id else None,
+        )
 
     @property
     def _new_programs(self) -> str:
         """The programs that the engine would run and does not run yet, one a line."""
-        return "\n".join(dict.fromkeys(each for each in self._changes if each is not None and is_program(each)))
+        return "\n".join(
+            dict.fromkeys(each for each in self._changes if each is not None and is_program(each))
+        )
 
     def _review_of(self) -> tuple[str, str, str, str]:
         return self._set_name or "NAME", self._login_server, self._username, self._password
@@ -192,14 +265,37 @@ class CredentialSetWizard(Wizard[str | None]):
         """Fill a step in with what follows from those before it."""
         if number == REGISTRY and not self._upstreams:
             self.query_one("#own-entry").display = False
-            self._upstreams = [each for each in await self.app.client.upstreams() if each.sign_in is not SignIn.NONE]
-            rows = [
-                Row(each.login_server, (Cell(each.name, "accent"), Cell(each.login_server), Cell(SIGNS_IN[each.sign_in], "dim"))) for each in self._upstreams
+            self._upstreams = [
+                each
+                for each in await self.app.client.upstreams()
+                if each.sign_in is not SignIn.NONE
             ]
-            rows.append(Row(OTHER, (Cell("another registry", "accent"), Cell("you type its name"), Cell("", "dim"))))
+            rows = [
+                Row(
+                    each.login_server,
+                    (
+                        Cell(each.name, "accent"),
+                        Cell(each.login_server),
+                        Cell(SIGNS_IN[each.sign_in], "dim"),
+                    ),
+                )
+                for each in self._upstreams
+            ]
+            rows.append(
+                Row(
+                    OTHER,
+                    (
+                        Cell("another registry", "accent"),
+                        Cell("you type its name"),
+                        Cell("", "dim"),
+                    ),
+                )
+            )
             self.query_one("#registries", RowList).set_rows(rows)
         elif number == SECRETS:
-            self.query_one("#secrets-question", Plain).update(f"Where are user name and password for {self._login_server} kept?")
+            self.query_one("#secrets-question", Plain).update(
+                f"Where are user name and password for {self._login_server} kept?"
+            )
             self._offer_kinds()
         elif number == REVIEW:
             self.query_one("#tried", Feedback).show(None)
@@ -212,7 +308,14 @@ class CredentialSetWizard(Wizard[str | None]):
     def _offer_kinds(self) -> None:
         """The kinds of identifiers, with examples for the field that has the focus."""
         rows = [
-            Row(each.begins, (Cell(each.password if self._field == "#password" else each.username, "accent"), Cell(each.what, "dim"))) for each in SECRET_KINDS
+            Row(
+                each.begins,
+                (
+                    Cell(each.password if self._field == "#password" else each.username, "accent"),
+                    Cell(each.what, "dim"),
+                ),
+            )
+            for each in SECRET_KINDS
         ]
         show_few(rows, self.query_one("#kinds", RowList))
 
@@ -233,20 +336,36 @@ class CredentialSetWizard(Wizard[str | None]):
             told.append(f"It signs in to {login_server} with\n")
             for part, identifier in (("user name", username), ("password", password)):
                 told.append(f"  {part:<10} {identifier}\n", "")
-            told.append("\nc tries to sign in with it now. The engine tries it too as soon as it is made.\n", "dim")
-            told.append("\nThe same as a command (y copies):\n", "dim").append(f"{self._command(self.text_width)}\n\n")
-            told.append("The same in credentials.toml (Y copies):\n", "dim").append(credential_set_toml(name, login_server, username, password))
+            told.append(
+                "\nc tries to sign in with it now. The engine tries it too as soon as it is made.\n",
+                "dim",
+            )
+            told.append("\nThe same as a command (y copies):\n", "dim").append(
+                f"{self._command(self.text_width)}\n\n"
+            )
+            told.append("The same in credentials.toml (Y copies):\n", "dim").append(
+                credential_set_toml(name, login_server, username, password)
+            )
         else:
-            for part, was, now in (("User name", before.username_id, username), ("Password", before.password_id, password)):
+            for part, was, now in (
+                ("User name", before.username_id, username),
+                ("Password", before.password_id, password),
+            ):
                 told.append(f"{part}\n", "dim")
                 if was == now:
                     told.append(f"  stays   {now}\n")
                 else:
                     told.append(f"  before  {was}\n  after   {now}\n")
-            used = f"Rules that use it: {', '.join(before.used_by)}." if before.used_by else "No rule uses it."
+            used = (
+                f"Rules that use it: {', '.join(before.used_by)}."
+                if before.used_by
+                else "No rule uses it."
+            )
             told.append(f"\n{used} Name and registry can't be changed.\n", "dim")
             if any(self._changes):
-                told.append("\nThe same as a command (y copies):\n", "dim").append(self._command(self.text_width))
+                told.append("\nThe same as a command (y copies):\n", "dim").append(
+                    self._command(self.text_width)
+                )
         self.query_one("#set-review", Told).tell(told)
 
     # The engine's word
@@ -270,29 +389,67 @@ class CredentialSetWizard(Wizard[str | None]):
         if step != self.current:
             return False
         if step == REGISTRY:
-            fine = f"Fine: {self._login_server} is a registry that rules may pull from." if self._types_server else ""
+            fine = (
+                f"Fine: {self._login_server} is a registry that rules may pull from."
+                if self._types_server
+                else ""
+            )
             return self._show(checked.problems, "#registry-feedback", ("loginServer",), fine=fine)
         if step == SECRETS:
-            first = self._show(checked.problems, "#username-feedback", ("usernameSecretIdentifier", "loginServer"), needed=self._username)
-            second = self._show(checked.problems, "#password-feedback", ("passwordSecretIdentifier",), needed=self._password)
+            first = self._show(
+                checked.problems,
+                "#username-feedback",
+                ("usernameSecretIdentifier", "loginServer"),
+                needed=self._username,
+            )
+            second = self._show(
+                checked.problems,
+                "#password-feedback",
+                ("passwordSecretIdentifier",),
+                needed=self._password,
+            )
             return first and second
         self._show_review()
-        nothing = "" if any(self._changes) else "Nothing is different from before; enter leaves it as it is."
-        well = self._show(
-            checked.problems, "#set-name-feedback", ("name", "loginServer", "usernameSecretIdentifier", "passwordSecretIdentifier"), remark=nothing
+        nothing = (
+            ""
+            if any(self._changes)
+            else "Nothing is different from before; enter leaves it as it is."
         )
-        if not well and first_problem(checked.problems, ("name",)) is not None and self.focused is self.query_one("#set-review"):
+        well = self._show(
+            checked.problems,
+            "#set-name-feedback",
+            ("name", "loginServer", "usernameSecretIdentifier", "passwordSecretIdentifier"),
+            remark=nothing,
+        )
+        if (
+            not well
+            and first_problem(checked.problems, ("name",)) is not None
+            and self.focused is self.query_one("#set-review")
+        ):
             self.query_one("#set-name").focus()
         return well
 
     def _teach_registry(self) -> None:
         remark = "Press tab and type the login server of your registry. One beyond this list has to be declared in settings.toml by the administrator."
-        self.query_one("#registry-feedback", Feedback).show(None, remarks=(remark,) if self._types_server else ())
+        self.query_one("#registry-feedback", Feedback).show(
+            None, remarks=(remark,) if self._types_server else ()
+        )
 
-    def _show(self, problems: tuple[Problem, ...], feedback: str, fields: tuple[str, ...], *, needed: str = "x", fine: str = "", remark: str = "") -> bool:
+    def _show(
+        self,
+        problems: tuple[Problem, ...],
+        feedback: str,
+        fields: tuple[str, ...],
+        *,
+        needed: str = "x",
+        fine: str = "",
+        remark: str = "",
+    ) -> bool:
         problem = first_problem(problems, fields)
         well = problem is None
-        self.query_one(feedback, Feedback).show(problem if needed else None, fine if well else "", (remark,) if well and remark else ())
+        self.query_one(feedback, Feedback).show(
+            problem if needed else None, fine if well else "", (remark,) if well and remark else ()
+        )
         return well
 
     @on(RowList.Opened)
@@ -309,8 +466,13 @@ class CredentialSetWizard(Wizard[str | None]):
             self._show_kind()
 
     async def goes_on_within(self, number: int) -> bool:
-        """Enter in the user name goes to the password first; on a kind it begins an identifier of that kind."""
-        if number == REGISTRY and self._types_server and self.focused is self.query_one("#registries"):
+        """Enter in the user name goes to the password first; on a kind it begins an identifier of
+        that kind."""
+        if (
+            number == REGISTRY
+            and self._types_server
+            and self.focused is self.query_one("#registries")
+        ):
             self.query_one("#own-entry").display = True
             self.query_one("#login-server").focus()
             return True
@@ -357,11 +519,15 @@ class CredentialSetWizard(Wizard[str | None]):
             return
         try:
             if self._existing is None:
-                await self.app.client.create_credential_set(self._set_name, self._login_server, self._username, self._password)
+                await self.app.client.create_credential_set(
+                    self._set_name, self._login_server, self._username, self._password
+                )
             elif any(self._changes):
                 await self.app.client.update_credential_set(self._existing.name, *self._changes)
         except EngineRefused as error:
-            self.query_one("#set-name-feedback", Feedback).show(Problem(code=error.code, message=error.message, field=error.field))
+            self.query_one("#set-name-feedback", Feedback).show(
+                Problem(code=error.code, message=error.message, field=error.field)
+            )
             return
         if any(self._changes):
             self.app.tell_first_sign_in(self._set_name)
@@ -369,7 +535,8 @@ class CredentialSetWizard(Wizard[str | None]):
 
 
 def proposed_name(login_server: str, taken: set[str]) -> str:
-    """A name made from the registry: ``docker-login`` for ``docker.io``; none of those *taken* (in one case)."""
+    """A name made from the registry: ``docker-login`` for ``docker.io``; none of those *taken* (in
+    one case)."""
     name = f"{login_server.strip('[').partition('.')[0].partition(':')[0][:40] or 'registry'}-login"
     number, proposed = 1, name
     while proposed.casefold() in taken:

@@ -1,4 +1,5 @@
-"""The wizard that makes several rules and credential sets from a TOML file: read here, judged by the engine as a whole, and made all together or not at all."""
+"""The wizard that makes several rules and credential sets from a TOML file: read here, judged by
+the engine as a whole, and made all together or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +22,14 @@ from entrepot.api.models import ImportPlan, Problem
 from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import counted, size
-from tui.presentation.imports import done_summary, entry_lines, first_conflict, plan_rows, plan_summary, programs_text
+from tui.presentation.imports import (
+    done_summary,
+    entry_lines,
+    first_conflict,
+    plan_rows,
+    plan_summary,
+    programs_text,
+)
 from tui.wizards.wizard import Entry, Feedback, Wizard, agrees_to_programs
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
@@ -47,19 +55,24 @@ class Found:
 
 
 def offered(typed: str) -> list[Found]:
-    """What may be meant by a path that is being typed: directories and TOML files whose names begin with its last part. It asks the file system."""
+    """What may be meant by a path that is being typed: directories and TOML files whose names begin
+    with its last part. It asks the file system."""
     before, slash, begin = typed.rpartition("/")
     directory = _expanded(f"{before}{slash}") if slash else Path()
     found = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if not entry.name.startswith(begin) or (entry.name.startswith(".") and not begin.startswith(".")):
+                if not entry.name.startswith(begin) or (
+                    entry.name.startswith(".") and not begin.startswith(".")
+                ):
                     continue
                 if entry.is_dir():
                     found.append(Found(f"{before}{slash}{entry.name}/", f"{entry.name}/", None))
                 elif entry.name.endswith(".toml"):
-                    found.append(Found(f"{before}{slash}{entry.name}", entry.name, entry.stat().st_size))
+                    found.append(
+                        Found(f"{before}{slash}{entry.name}", entry.name, entry.stat().st_size)
+                    )
     except OSError:
         return []
     # Files first: they are what is looked for.
@@ -67,7 +80,8 @@ def offered(typed: str) -> list[Found]:
 
 
 def _expanded(typed: str) -> Path:
-    """A path with ~ for a home directory. Path.expanduser raises where there is no such user, as while a name is typed."""
+    """A path with ~ for a home directory. Path.expanduser raises where there is no such user, as
+    while a name is typed."""
     return Path(os.path.expanduser(typed))
 
 
@@ -132,7 +146,13 @@ class ImportWizard(Wizard[bool | None]):
     wizard_title = "Import cache rules"
     steps = ("File", "Plan", "Done")
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "again", "read again", tooltip="Read the file again, after it was mended", id="wizard.import.again"),
+        Binding(
+            "r",
+            "again",
+            "read again",
+            tooltip="Read the file again, after it was mended",
+            id="wizard.import.again",
+        ),
     ]
     _TEACH = (
         "It holds [[rules]] and [[credential_sets]] as rules.toml and credentials.toml do. It is read on this machine; a pasted text will do too.\n"
@@ -160,13 +180,26 @@ class ImportWizard(Wizard[bool | None]):
                 entry.suggester = PathSuggester()
                 yield entry
             yield Feedback(id="file-feedback")
-            yield RowList((Column("", weight=1), Column("", 10, right=True)), id="files", header=False)
+            yield RowList(
+                (Column("", weight=1), Column("", 10, right=True)), id="files", header=False
+            )
             yield Plain(self._TEACH, classes="teach")
         elif number == PLAN:
             yield Plain("", classes="question", id="plan-summary")
-            yield RowList((Column("", 8), Column("Name", 18), Column("What it says", weight=1), Column("Line", 5, right=True)), id="plan")
+            yield RowList(
+                (
+                    Column("", 8),
+                    Column("Name", 18),
+                    Column("What it says", weight=1),
+                    Column("Line", 5, right=True),
+                ),
+                id="plan",
+            )
             yield Feedback(id="plan-detail")
-            yield Plain("It is made as a whole or not at all. Rules that are there already stay as they are.", classes="teach roomy")
+            yield Plain(
+                "It is made as a whole or not at all. Rules that are there already stay as they are.",
+                classes="teach roomy",
+            )
         else:
             yield Plain("", classes="question", id="done-summary")
             yield Plain(
@@ -224,7 +257,16 @@ class ImportWizard(Wizard[bool | None]):
         typed = self._typed
         found = await asyncio.to_thread(offered, typed)
         if typed == self._typed:
-            rows = [Row(each.path, (Cell(each.name, "accent"), Cell("directory" if each.size is None else size(each.size), "dim"))) for each in found]
+            rows = [
+                Row(
+                    each.path,
+                    (
+                        Cell(each.name, "accent"),
+                        Cell("directory" if each.size is None else size(each.size), "dim"),
+                    ),
+                )
+                for each in found
+            ]
             self.query_one("#files", RowList).set_rows(rows)
 
     @on(PathEntry.Document)
@@ -246,9 +288,13 @@ class ImportWizard(Wizard[bool | None]):
         feedback, typed = self.query_one("#file-feedback", Feedback), self._typed
         await self._offer_files()
         if not typed and self._pasted:
-            feedback.show(None, f"Fine: a pasted text of {counted(len(self._text.splitlines()), 'line', 'lines')}.")
+            feedback.show(
+                None,
+                f"Fine: a pasted text of {counted(len(self._text.splitlines()), 'line', 'lines')}.",
+            )
             return True
-        # What was read before stays until this is read: a check that goes on while enter has gone on already must not take the text from the plan.
+        # What was read before stays until this is read: a check that goes on while enter has gone
+        # on already must not take the text from the plan.
         self._pasted = False
         if not typed or await asyncio.to_thread(is_directory, typed):
             feedback.show(None)
@@ -295,7 +341,11 @@ class ImportWizard(Wizard[bool | None]):
         self.refresh_bindings()
 
     def _show_entry(self) -> None:
-        row, plan, detail = self.query_one("#plan", RowList).current, self._plan, self.query_one("#plan-detail", Feedback)
+        row, plan, detail = (
+            self.query_one("#plan", RowList).current,
+            self._plan,
+            self.query_one("#plan-detail", Feedback),
+        )
         if row is None or plan is None:
             detail.show(None)
             return
@@ -304,7 +354,11 @@ class ImportWizard(Wizard[bool | None]):
             detail.show(None, remarks=told)
             return
         message, code = problems[0]
-        others = f" And {counted(len(problems) - 1, 'thing', 'things')} more." if len(problems) > 1 else ""
+        others = (
+            f" And {counted(len(problems) - 1, 'thing', 'things')} more."
+            if len(problems) > 1
+            else ""
+        )
         detail.show(Problem(code=code, message=f"{message}{others}"))
 
     @work(exclusive=True, group="again", exit_on_error=False)

@@ -34,7 +34,11 @@ NEW_SET = "+"
 OTHER = "other"
 """Stands for a source registry whose name is typed."""
 
-SIGNS_IN = {SignIn.NONE: "no sign-in", SignIn.OPTIONAL: "may sign in", SignIn.REQUIRED: "needs sign-in"}
+SIGNS_IN = {
+    SignIn.NONE: "no sign-in",
+    SignIn.OPTIONAL: "may sign in",
+    SignIn.REQUIRED: "needs sign-in",
+}
 
 NAME_LENGTH = 50
 
@@ -48,8 +52,11 @@ class MadeRule:
 
 
 def proposed_name(source: str, taken: Collection[str] = ()) -> str:
-    """A name made from the source: ``docker-io-library`` for ``docker.io/library/*``; at least five characters, and none of those *taken* (in one case)."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", source.removesuffix("/*")).strip("-")[:NAME_LENGTH].strip("-")
+    """A name made from the source: ``docker-io-library`` for ``docker.io/library/*``; at least five
+    characters, and none of those *taken* (in one case)."""
+    name = (
+        re.sub(r"[^A-Za-z0-9]+", "-", source.removesuffix("/*")).strip("-")[:NAME_LENGTH].strip("-")
+    )
     name = name if len(name) >= 5 else f"{name}-rule"
     number, proposed = 1, name
     while proposed.casefold() in taken:
@@ -59,7 +66,8 @@ def proposed_name(source: str, taken: Collection[str] = ()) -> str:
 
 
 def own_path(typed: str, login_server: str) -> str:
-    """A repository without what people paste in front of it: a scheme, and the login server that stands before the field already."""
+    """A repository without what people paste in front of it: a scheme, and the login server that
+    stands before the field already."""
     path = typed.strip()
     for scheme in ("https://", "http://", "docker://", "oci://"):
         path = path.removeprefix(scheme)
@@ -73,8 +81,21 @@ class RuleWizard(Wizard[MadeRule | None]):
     steps = ("Source", "Repository", "Target", "Sign-in", "Freshness", "Review", "First pull")
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "copy", tooltip="Copy the command that makes the same rule", id="wizard.rule.copy"),
-        Binding("Y", "copy_toml", "copy TOML", show=False, tooltip="Copy the rule as an entry of rules.toml", id="wizard.rule.copy-toml"),
+        Binding(
+            "y",
+            "copy",
+            "copy",
+            tooltip="Copy the command that makes the same rule",
+            id="wizard.rule.copy",
+        ),
+        Binding(
+            "Y",
+            "copy_toml",
+            "copy TOML",
+            show=False,
+            tooltip="Copy the rule as an entry of rules.toml",
+            id="wizard.rule.copy-toml",
+        ),
     ]
     _TEACH: ClassVar[dict[int, str]] = {
         REPOSITORY: (
@@ -105,7 +126,15 @@ class RuleWizard(Wizard[MadeRule | None]):
         """The widgets of a step."""
         if number == SOURCE:
             yield Plain("Which source registry does it pull from?", classes="question")
-            yield RowList((Column("Registry", weight=1), Column("Login server", 26), Column("Sign-in", 13, needs=64)), id="sources", header=False)
+            yield RowList(
+                (
+                    Column("Registry", weight=1),
+                    Column("Login server", 26),
+                    Column("Sign-in", 13, needs=64),
+                ),
+                id="sources",
+                header=False,
+            )
             with Horizontal(classes="entry", id="own-entry"):
                 yield Plain("Its login server:  ")
                 yield Entry(id="login-server", placeholder="registry.example.com")
@@ -130,7 +159,9 @@ class RuleWizard(Wizard[MadeRule | None]):
             yield Feedback(id="sign-in-feedback", classes="-close")
             yield Plain("", classes="teach", id="sign-in-teach")
         elif number == FRESHNESS:
-            yield Plain("How long is a tag believed before the source is asked again?", classes="question")
+            yield Plain(
+                "How long is a tag believed before the source is asked again?", classes="question"
+            )
             yield RowList((Column("", 22), Column("", weight=1)), id="freshness", header=False)
             with Horizontal(classes="entry", id="interval-entry"):
                 yield Plain("After:  ")
@@ -146,15 +177,23 @@ class RuleWizard(Wizard[MadeRule | None]):
             yield Told(id="review")
         else:
             yield Plain("", classes="question", id="made")
-            yield Plain("Nothing is cached before it is pulled once. Which image shall be the first?", classes="label")
+            yield Plain(
+                "Nothing is cached before it is pulled once. Which image shall be the first?",
+                classes="label",
+            )
             with Horizontal(classes="entry"):
                 yield Entry(id="image")
             yield Plain("", classes="roomy")
-            yield Plain("For which platform? Empty means that of the engine's machine.", classes="label")
+            yield Plain(
+                "For which platform? Empty means that of the engine's machine.", classes="label"
+            )
             with Horizontal(classes="entry"):
                 yield Entry(id="platform", placeholder="linux/amd64")
             yield Feedback(id="pull-feedback")
-            yield Plain("esc leaves it to your container clients: their first pull does the same.", classes="teach")
+            yield Plain(
+                "esc leaves it to your container clients: their first pull does the same.",
+                classes="teach",
+            )
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
@@ -194,7 +233,10 @@ class RuleWizard(Wizard[MadeRule | None]):
     def _upstream(self) -> UpstreamSnapshot | None:
         """The row that was chosen, unless the name is typed."""
         row = self.query_one("#sources", RowList).current
-        return next((each for each in self._upstreams if row is not None and each.login_server == row.key), None)
+        return next(
+            (each for each in self._upstreams if row is not None and each.login_server == row.key),
+            None,
+        )
 
     @property
     def _types_server(self) -> bool:
@@ -242,16 +284,26 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     @property
     def _normal_source(self) -> str:
-        return (self._checked_rule.source_repository if self._checked_rule else None) or self._source
+        return (
+            self._checked_rule.source_repository if self._checked_rule else None
+        ) or self._source
 
     @property
     def _server_name(self) -> str:
         """The registry as people call it."""
         upstream = self._upstream
-        return upstream.name if upstream is not None and not self._types_server else self._login_server
+        return (
+            upstream.name if upstream is not None and not self._types_server else self._login_server
+        )
 
     def _review_of(self) -> tuple[str, str, str, str | None, str | None]:
-        return self._rule_name or "NAME", self._normal_source, self._target, self._credential_set or None, self._freshness
+        return (
+            self._rule_name or "NAME",
+            self._normal_source,
+            self._target,
+            self._credential_set or None,
+            self._freshness,
+        )
 
     # Steps
 
@@ -261,14 +313,37 @@ class RuleWizard(Wizard[MadeRule | None]):
             self.query_one("#own-entry").display = False
             self._upstreams = await self.app.client.upstreams()
             rows = [
-                Row(each.login_server, (Cell(each.name, "accent"), Cell(each.login_server), Cell(SIGNS_IN[each.sign_in], "dim"))) for each in self._upstreams
+                Row(
+                    each.login_server,
+                    (
+                        Cell(each.name, "accent"),
+                        Cell(each.login_server),
+                        Cell(SIGNS_IN[each.sign_in], "dim"),
+                    ),
+                )
+                for each in self._upstreams
             ]
-            rows.append(Row(OTHER, (Cell("another registry", "accent"), Cell("you type its name"), Cell("", "dim"))))
+            rows.append(
+                Row(
+                    OTHER,
+                    (
+                        Cell("another registry", "accent"),
+                        Cell("you type its name"),
+                        Cell("", "dim"),
+                    ),
+                )
+            )
             self.query_one("#sources", RowList).set_rows(rows)
         elif number == REPOSITORY:
-            self.query_one("#repository-question", Plain).update(f"Which repository of {self._server_name}?")
+            self.query_one("#repository-question", Plain).update(
+                f"Which repository of {self._server_name}?"
+            )
             self.query_one("#server-before", Plain).update(f"{self._login_server}/")
-            self.query_one("#path", Input).placeholder = "library/nginx or library/*" if self._login_server == "docker.io" else "app, team/app or team/*"
+            self.query_one("#path", Input).placeholder = (
+                "library/nginx or library/*"
+                if self._login_server == "docker.io"
+                else "app, team/app or team/*"
+            )
         elif number == TARGET:
             self.query_one("#address", Plain).update(f"{self.app.address}/")
             proposed = (self._checked_rule.proposed_target if self._checked_rule else None) or ""
@@ -287,14 +362,27 @@ class RuleWizard(Wizard[MadeRule | None]):
             self._show_review()
         elif number == FIRST_PULL:
             self.query_one("#made", Plain).update(f"The cache rule {self._made} is made.")
-            self.query_one("#image", Input).value = self._target.removesuffix("*") if self._target.endswith("*") else f"{self._target}:latest"
+            self.query_one("#image", Input).value = (
+                self._target.removesuffix("*")
+                if self._target.endswith("*")
+                else f"{self._target}:latest"
+            )
 
     async def _offer_sets(self, choose: str | None = None) -> None:
         upstream, checked = self._upstream, self._checked_rule
-        sign_in = checked.sign_in if checked is not None and checked.sign_in is not None else upstream.sign_in if upstream is not None else SignIn.OPTIONAL
+        sign_in = (
+            checked.sign_in
+            if checked is not None and checked.sign_in is not None
+            else upstream.sign_in
+            if upstream is not None
+            else SignIn.OPTIONAL
+        )
         login_server = (checked.login_server if checked else None) or self._login_server
         question, why = {
-            SignIn.NONE: (f"{self._server_name} takes no credentials.", "All its pulls are unauthenticated, so a credential set could not be made use of."),
+            SignIn.NONE: (
+                f"{self._server_name} takes no credentials.",
+                "All its pulls are unauthenticated, so a credential set could not be made use of.",
+            ),
             SignIn.OPTIONAL: (
                 f"How does it sign in to {login_server}? It may also do without.",
                 "Private repositories need a credential set; for public ones it often means a higher limit.",
@@ -305,23 +393,48 @@ class RuleWizard(Wizard[MadeRule | None]):
             ),
         }[sign_in]
         self.query_one("#sign-in-question", Plain).update(question)
-        self.query_one("#sign-in-teach", Plain).update(f"{why} {self._TEACH[SIGN_IN_STEP]}" if sign_in is not SignIn.NONE else why)
-        self._sets = [each for each in await self.app.client.credential_sets() if each.login_server == login_server] if sign_in is not SignIn.NONE else []
+        self.query_one("#sign-in-teach", Plain).update(
+            f"{why} {self._TEACH[SIGN_IN_STEP]}" if sign_in is not SignIn.NONE else why
+        )
+        self._sets = (
+            [
+                each
+                for each in await self.app.client.credential_sets()
+                if each.login_server == login_server
+            ]
+            if sign_in is not SignIn.NONE
+            else []
+        )
         rows = []
         if sign_in is not SignIn.REQUIRED:
-            rows.append(Row(NO_SET, (Cell("no credential set"), Cell("pull without signing in", "dim"))))
+            rows.append(
+                Row(NO_SET, (Cell("no credential set"), Cell("pull without signing in", "dim")))
+            )
         for each in self._sets:
             word, tone = HEALTH[each.health]
-            rows.append(Row(each.name, (Cell(each.name, "accent"), Cell(f"{word}   {each.username_id}", tone))))
+            rows.append(
+                Row(
+                    each.name,
+                    (Cell(each.name, "accent"), Cell(f"{word}   {each.username_id}", tone)),
+                )
+            )
         if sign_in is not SignIn.NONE:
-            rows.append(Row(NEW_SET, (Cell("+ new credential set"), Cell("make one now, and come back here", "dim"))))
+            rows.append(
+                Row(
+                    NEW_SET,
+                    (Cell("+ new credential set"), Cell("make one now, and come back here", "dim")),
+                )
+            )
         found = self.query_one("#sets", RowList)
         show_few(rows, found)
         if choose is not None:
             found.move_to(choose)
 
     def _offer_freshness(self) -> None:
-        rows = [Row(each.id, (Cell(each.title, "accent"), Cell(each.short, "dim"))) for each in freshness_choices(self._settings_freshness)]
+        rows = [
+            Row(each.id, (Cell(each.title, "accent"), Cell(each.short, "dim")))
+            for each in freshness_choices(self._settings_freshness)
+        ]
         show_few(rows, self.query_one("#freshness", RowList))
         self._show_freshness()
 
@@ -329,7 +442,9 @@ class RuleWizard(Wizard[MadeRule | None]):
         row = self.query_one("#freshness", RowList).current
         chosen = row.key if row is not None else DEFAULT
         self.query_one("#interval-entry").display = chosen == INTERVAL
-        why = next(each.why for each in freshness_choices(self._settings_freshness) if each.id == chosen)
+        why = next(
+            each.why for each in freshness_choices(self._settings_freshness) if each.id == chosen
+        )
         self.query_one("#freshness-teach", Plain).update(f"{why}\n{self._TEACH[FRESHNESS]}")
 
     @property
@@ -339,13 +454,28 @@ class RuleWizard(Wizard[MadeRule | None]):
     def _show_review(self) -> None:
         name, source, target, chosen, freshness = self._review_of()
         signs_in = f"It signs in with {chosen}" if chosen else "It pulls without signing in"
-        believed = {None: f"tags are believed as the settings say, now {self._settings_freshness}", "always": "the source is asked each time"}.get(
-            freshness, "a tag that is held is never asked about again" if freshness == "never" else f"tags are believed for {freshness}"
+        believed = {
+            None: f"tags are believed as the settings say, now {self._settings_freshness}",
+            "always": "the source is asked each time",
+        }.get(
+            freshness,
+            "a tag that is held is never asked about again"
+            if freshness == "never"
+            else f"tags are believed for {freshness}",
         )
-        told = Text(f"{source} appears as {self.app.address}/{target}.\n{signs_in}; {believed}.\n\n")
-        told.append("The same as a command (y copies):\n", "dim").append(f"{rule_command(name, source, target, chosen, freshness, width=self.text_width)}\n\n")
-        told.append("The same in rules.toml (Y copies):\n", "dim").append(f"{rule_toml(name, source, target, chosen, freshness)}\n\n")
-        told.append("Credential set and freshness can be changed later. Name, source and target can't: delete the rule and make another.", "dim")
+        told = Text(
+            f"{source} appears as {self.app.address}/{target}.\n{signs_in}; {believed}.\n\n"
+        )
+        told.append("The same as a command (y copies):\n", "dim").append(
+            f"{rule_command(name, source, target, chosen, freshness, width=self.text_width)}\n\n"
+        )
+        told.append("The same in rules.toml (Y copies):\n", "dim").append(
+            f"{rule_toml(name, source, target, chosen, freshness)}\n\n"
+        )
+        told.append(
+            "Credential set and freshness can be changed later. Name, source and target can't: delete the rule and make another.",
+            "dim",
+        )
         self.query_one("#review", Told).tell(told)
 
     # The engine's word
@@ -371,9 +501,21 @@ class RuleWizard(Wizard[MadeRule | None]):
         self._checked_rule = checked
         if step == REPOSITORY:
             self._said = checked.remarks
-            return self._show(checked, "#repository-feedback", ("sourceRepository",), self._fine_source(checked), needed=self.query_one("#path", Input).value)
+            return self._show(
+                checked,
+                "#repository-feedback",
+                ("sourceRepository",),
+                self._fine_source(checked),
+                needed=self.query_one("#path", Input).value,
+            )
         if step == TARGET:
-            return self._show(checked, "#target-feedback", ("sourceRepository", "targetRepository"), self._fine_target(checked), needed=self._target)
+            return self._show(
+                checked,
+                "#target-feedback",
+                ("sourceRepository", "targetRepository"),
+                self._fine_target(checked),
+                needed=self._target,
+            )
         if step == SIGN_IN_STEP:
             row = self.query_one("#sets", RowList).current
             if row is not None and row.key == NEW_SET:
@@ -381,10 +523,21 @@ class RuleWizard(Wizard[MadeRule | None]):
                 return True
             return self._show(checked, "#sign-in-feedback", ("credentialSet",), "", remarks=False)
         if step == FRESHNESS:
-            return self._show(checked, "#freshness-feedback", ("freshness",), "", needed=self._freshness_typed, remarks=False)
+            return self._show(
+                checked,
+                "#freshness-feedback",
+                ("freshness",),
+                "",
+                needed=self._freshness_typed,
+                remarks=False,
+            )
         self._show_review()
         fine = self._show(checked, "#name-feedback", (), "Fine: the name is free.", remarks=False)
-        if not fine and first_problem(checked.problems, ("name",)) is not None and self.focused is self.query_one("#review"):
+        if (
+            not fine
+            and first_problem(checked.problems, ("name",)) is not None
+            and self.focused is self.query_one("#review")
+        ):
             self.query_one("#name").focus()
         return fine
 
@@ -395,8 +548,11 @@ class RuleWizard(Wizard[MadeRule | None]):
         if not types:
             if upstream is None:
                 return False
-            # A registry of the list can be pulled from; a book that is full is told before anything is typed.
-            checked = await self.app.client.check_rule(source_repository=f"{upstream.login_server}/*")
+            # A registry of the list can be pulled from; a book that is full is told before anything
+            # is typed.
+            checked = await self.app.client.check_rule(
+                source_repository=f"{upstream.login_server}/*"
+            )
             if self.current != SOURCE:
                 return False
             full = next((each for each in checked.problems if each.field is None), None)
@@ -411,12 +567,18 @@ class RuleWizard(Wizard[MadeRule | None]):
             )
             feedback.show(None, remarks=(remark,))
             return False
-        # Everything of a registry is a source that nothing but the registry itself can be wrong with.
+        # Everything of a registry is a source that nothing but the registry itself can be wrong
+        # with.
         checked = await self.app.client.check_rule(source_repository=f"{self._login_server}/*")
         if self.current != SOURCE:
             return False
         problem = first_problem(checked.problems, ("sourceRepository", None))
-        feedback.show(problem, f"Fine: {checked.login_server} {SIGN_IN[checked.sign_in or SignIn.OPTIONAL]}." if problem is None else "")
+        feedback.show(
+            problem,
+            f"Fine: {checked.login_server} {SIGN_IN[checked.sign_in or SignIn.OPTIONAL]}."
+            if problem is None
+            else "",
+        )
         return problem is None
 
     def _about(self, upstream: UpstreamSnapshot) -> tuple[str, ...]:
@@ -427,23 +589,55 @@ class RuleWizard(Wizard[MadeRule | None]):
             SignIn.REQUIRED: "It serves authenticated pulls only: without a credential set its rules are refused.",
         }[upstream.sign_in]
         status = self.app.status
-        of_all = f" There may be {status.rules_limit:,} rules; {counted(status.rules, 'is', 'are')} made." if status is not None else ""
+        of_all = (
+            f" There may be {status.rules_limit:,} rules; {counted(status.rules, 'is', 'are')} made."
+            if status is not None
+            else ""
+        )
         return (f"{asks}{of_all}",)
 
-    def _show(self, checked: CheckedRule, feedback: str, fields: tuple[str, ...], fine: str, *, needed: str = "x", remarks: bool = True) -> bool:
-        """Show the first problem of *fields* (without any: of all); nothing is held against a field that is still empty."""
-        problem = first_problem(checked.problems, fields) if fields else next(iter(checked.problems), None)
+    def _show(
+        self,
+        checked: CheckedRule,
+        feedback: str,
+        fields: tuple[str, ...],
+        fine: str,
+        *,
+        needed: str = "x",
+        remarks: bool = True,
+    ) -> bool:
+        """Show the first problem of *fields* (without any: of all); nothing is held against a field
+        that is still empty."""
+        problem = (
+            first_problem(checked.problems, fields)
+            if fields
+            else next(iter(checked.problems), None)
+        )
         # What belongs to no field, such as a book that is full, stands in the way of every step.
         problem = problem or next((each for each in checked.problems if each.field is None), None)
         # What was said of the repository need not be said of the target again.
-        new = () if not remarks else checked.remarks if self.current == REPOSITORY else tuple(each for each in checked.remarks if each not in self._said)
-        shown = problem if needed.strip() or (problem is not None and problem.field is None) else None
-        self.query_one(feedback, Feedback).show(shown, fine if problem is None else "", new if problem is None else ())
+        new = (
+            ()
+            if not remarks
+            else checked.remarks
+            if self.current == REPOSITORY
+            else tuple(each for each in checked.remarks if each not in self._said)
+        )
+        shown = (
+            problem if needed.strip() or (problem is not None and problem.field is None) else None
+        )
+        self.query_one(feedback, Feedback).show(
+            shown, fine if problem is None else "", new if problem is None else ()
+        )
         return problem is None
 
     def _fine_source(self, checked: CheckedRule) -> str:
         upstream = self._upstream
-        using = f"   {counted(upstream.rules, 'rule uses', 'rules use')} {upstream.login_server} already." if upstream is not None and upstream.rules else ""
+        using = (
+            f"   {counted(upstream.rules, 'rule uses', 'rules use')} {upstream.login_server} already."
+            if upstream is not None and upstream.rules
+            else ""
+        )
         return f"Fine: {checked.source_repository}{using}"
 
     def _fine_target(self, checked: CheckedRule) -> str:
@@ -478,9 +672,17 @@ class RuleWizard(Wizard[MadeRule | None]):
             await self._begin_first_pull()
             return
         try:
-            await self.app.client.create_rule(self._rule_name, self._source, self._target, self._credential_set or None, self._freshness)
+            await self.app.client.create_rule(
+                self._rule_name,
+                self._source,
+                self._target,
+                self._credential_set or None,
+                self._freshness,
+            )
         except EngineRefused as error:
-            self.query_one("#name-feedback", Feedback).show(Problem(code=error.code, message=error.message, field=error.field))
+            self.query_one("#name-feedback", Feedback).show(
+                Problem(code=error.code, message=error.message, field=error.field)
+            )
             return
         self._made = self._rule_name
         await self.go_to(FIRST_PULL)
@@ -491,7 +693,9 @@ class RuleWizard(Wizard[MadeRule | None]):
         try:
             await self.app.client.start_pull(image, platform or None, asked_by="dashboard")
         except EngineRefused as error:
-            self.query_one("#pull-feedback", Feedback).show(Problem(code=error.code, message=error.message, field=error.field))
+            self.query_one("#pull-feedback", Feedback).show(
+                Problem(code=error.code, message=error.message, field=error.field)
+            )
             self.query_one("#platform" if error.field == "platform" else "#image").focus()
         else:
             self.dismiss(MadeRule(self._made or "", pulling=True))
@@ -517,7 +721,11 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     async def go_to(self, number: int) -> None:
         """On the way from sign-in a new credential set may have to be made first."""
-        chosen = self.query_one("#sets", RowList).current if number == FRESHNESS and self.current == SIGN_IN_STEP else None
+        chosen = (
+            self.query_one("#sets", RowList).current
+            if number == FRESHNESS and self.current == SIGN_IN_STEP
+            else None
+        )
         if chosen is not None and chosen.key == NEW_SET:
             login_server = self._checked_rule.login_server if self._checked_rule else None
             made = await self.app.push_screen_wait(CredentialSetWizard(login_server=login_server))

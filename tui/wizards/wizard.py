@@ -1,4 +1,5 @@
-"""What wizards share: steps one after the other, back without loss, the engine's word beside the field, and nothing made before the review."""
+"""What wizards share: steps one after the other, back without loss, the engine's word beside the
+field, and nothing made before the review."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ Result = TypeVar("Result")
 
 
 class Feedback(Plain):
-    """The engine's word on what was entered: fine, a remark, or why not and what to do, with the code in a quiet colour."""
+    """The engine's word on what was entered: fine, a remark, or why not and what to do, with the
+    code in a quiet colour."""
 
     DEFAULT_CSS = """
     Feedback { height: auto; min-height: 2; margin: 1 0 0 2; color: $text-muted; }
@@ -61,7 +63,14 @@ class Feedback(Plain):
         """Nothing is said yet."""
         self.show(None)
 
-    def show(self, problem: Problem | None, fine: str = "", remarks: Iterable[str] = (), *, warning: str = "") -> None:
+    def show(
+        self,
+        problem: Problem | None,
+        fine: str = "",
+        remarks: Iterable[str] = (),
+        *,
+        warning: str = "",
+    ) -> None:
         """Show a problem, a warning, or that all is well."""
         remarks = tuple(remarks)
         self.set_class(not (problem or fine or warning or remarks), "-silent")
@@ -69,24 +78,51 @@ class Feedback(Plain):
         self.set_class(problem is None and bool(warning), "-warning")
         self.set_class(problem is None and bool(fine) and not warning, "-fine")
         if problem is not None:
-            self.update(Text(f"Not possible: {problem.message}  ").append(problem.code, self._quiet()))
+            self.update(
+                Text(f"Not possible: {problem.message}  ").append(problem.code, self._quiet())
+            )
         else:
-            self.update(Text("\n".join([*([warning] if warning else []), *([fine] if fine else []), *remarks])))
+            self.update(
+                Text(
+                    "\n".join(
+                        [*([warning] if warning else []), *([fine] if fine else []), *remarks]
+                    )
+                )
+            )
 
     def _quiet(self) -> str:
-        """The style of a code: grey, so that the sentence is what is read. Where the terminal's own colours are used there is no such grey."""
+        """The style of a code: grey, so that the sentence is what is read. Where the terminal's own
+        colours are used there is no such grey."""
         grey = self.app.theme_variables.get("text-muted", "")
         return grey if grey.startswith("#") else "dim"
 
 
 class Entry(TextLine):
-    """A line to be typed into. What is pasted may have come with blanks and line ends around it, and loses them."""
+    """A line to be typed into. What is pasted may have come with blanks and line ends around it,
+    and loses them."""
 
-    def __init__(self, value: str = "", *, id: str, placeholder: str = "", max_length: int = 0, disabled: bool = False) -> None:
-        super().__init__(value, id=id, placeholder=placeholder, max_length=max_length, disabled=disabled, compact=True, select_on_focus=False)
+    def __init__(
+        self,
+        value: str = "",
+        *,
+        id: str,
+        placeholder: str = "",
+        max_length: int = 0,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(
+            value,
+            id=id,
+            placeholder=placeholder,
+            max_length=max_length,
+            disabled=disabled,
+            compact=True,
+            select_on_focus=False,
+        )
 
     def on_paste(self, event: events.Paste) -> None:
-        """Take the first line that holds something. (Textual takes the first line, even an empty one.)"""
+        """Take the first line that holds something. (Textual takes the first line, even an empty
+        one.)"""
         event.prevent_default()
         event.stop()
         text = next((line.strip() for line in event.text.splitlines() if line.strip()), "")
@@ -163,12 +199,37 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     """
     MAY_TAKE_LONG = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "next", "next", priority=True, tooltip="Take this and go on", id="wizard.next"),
-        Binding("tab", "next_field", "next field", tooltip="Go to the next field", id="wizard.field"),
-        Binding("escape", "back", "back", tooltip="One step back; what was entered is kept", id="wizard.back"),
-        Binding("pagedown,shift+down", "read(1)", show=False, tooltip="Read on, where a step is longer than the terminal", id="wizard.read-on"),
-        Binding("pageup,shift+up", "read(-1)", show=False, tooltip="Read back", id="wizard.read-back"),
-        Binding("ctrl+c", "leave_wizard", "leave", priority=True, tooltip="Leave the wizard; nothing is made", id="wizard.leave"),
+        Binding(
+            "enter", "next", "next", priority=True, tooltip="Take this and go on", id="wizard.next"
+        ),
+        Binding(
+            "tab", "next_field", "next field", tooltip="Go to the next field", id="wizard.field"
+        ),
+        Binding(
+            "escape",
+            "back",
+            "back",
+            tooltip="One step back; what was entered is kept",
+            id="wizard.back",
+        ),
+        Binding(
+            "pagedown,shift+down",
+            "read(1)",
+            show=False,
+            tooltip="Read on, where a step is longer than the terminal",
+            id="wizard.read-on",
+        ),
+        Binding(
+            "pageup,shift+up", "read(-1)", show=False, tooltip="Read back", id="wizard.read-back"
+        ),
+        Binding(
+            "ctrl+c",
+            "leave_wizard",
+            "leave",
+            priority=True,
+            tooltip="Leave the wizard; nothing is made",
+            id="wizard.leave",
+        ),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 (Textual declares it so)
     wizard_title: ClassVar[str] = ""
@@ -205,13 +266,15 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         await self.go_to(self.first)
 
     async def go_to(self, number: int) -> None:
-        """Show a step and put the focus into it. When the engine does not answer, what it should have told is asked for again."""
+        """Show a step and put the focus into it. When the engine does not answer, what it should
+        have told is asked for again."""
         lost: ClientError | None = None
         try:
             await self.prepare(number)
         except ClientError as error:
             lost = error
-        # Shown and ready to be typed into in the same moment, without waiting for styles or messages: no key that is pressed now may be lost.
+        # Shown and ready to be typed into in the same moment, without waiting for styles or
+        # messages: no key that is pressed now may be lost.
         self.current = number
         self.furthest = max(self.furthest, number)
         for index in range(len(self.steps)):
@@ -233,7 +296,8 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         return None
 
     async def check(self) -> bool:
-        """Show the engine what has been entered so far, and its word beside the field; whether the step may be left."""
+        """Show the engine what has been entered so far, and its word beside the field; whether the
+        step may be left."""
         return True
 
     async def take(self) -> None:
@@ -241,7 +305,8 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
 
     @property
     def text_width(self) -> int:
-        """Columns for a line of a command in the review: without what stands around it, and never wider than is good to read."""
+        """Columns for a line of a command in the review: without what stands around it, and never
+        wider than is good to read."""
         return min(COMMAND_WIDTH, self.size.width - 8)
 
     # The keys, in the words of the moment
@@ -261,15 +326,31 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
         """The bindings, those that every step has with the words for what they do there."""
-        words = {"next": self.enter_word(), "back": self.back_word(), "next_field": self.tab_word(), "help": ""} if self.is_mounted else {}
+        words = (
+            {
+                "next": self.enter_word(),
+                "back": self.back_word(),
+                "next_field": self.tab_word(),
+                "help": "",
+            }
+            if self.is_mounted
+            else {}
+        )
 
         def in_words(each: ActiveBinding) -> ActiveBinding:
             word = words.get(each.binding.action)
-            return each if word is None else each._replace(binding=replace(each.binding, description=word, show=bool(word)))
+            return (
+                each
+                if word is None
+                else each._replace(binding=replace(each.binding, description=word, show=bool(word)))
+            )
 
         # In a narrow terminal the last ones are left out of the line of keys.
         order = {"next": 0, "next_field": 1, "try": 2, "back": 3}
-        found = sorted(super().active_bindings.items(), key=lambda item: order.get(item[1].binding.action, len(order)))
+        found = sorted(
+            super().active_bindings.items(),
+            key=lambda item: order.get(item[1].binding.action, len(order)),
+        )
         return {key: in_words(each) for key, each in found}
 
     def action_next_field(self) -> None:
@@ -277,7 +358,8 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         self.focus_next()
 
     def action_read(self, way: int) -> None:
-        """Scroll the step by half of what is seen of it: in a low terminal not all of its words fit."""
+        """Scroll the step by half of what is seen of it: in a low terminal not all of its words
+        fit."""
         step = self.query_one(f"#step-{self.current}")
         step.scroll_relative(y=way * max(1, step.size.height // 2), animate=False, force=True)
 
@@ -285,7 +367,8 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
 
     @work(exclusive=True, group="check", exit_on_error=False)
     async def check_soon(self) -> None:
-        """Check when the typing pauses. Only the newest answer counts: an older question is cancelled."""
+        """Check when the typing pauses. Only the newest answer counts: an older question is
+        cancelled."""
         await asyncio.sleep(PAUSE)
         await self._checked()
 
@@ -343,7 +426,8 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
 
     @property
     def holds_keys(self) -> bool:
-        """What is typed behind enter is meant for the next field: it waits until the engine has said whether that comes, and is not lost if it does not."""
+        """What is typed behind enter is meant for the next field: it waits until the engine has
+        said whether that comes, and is not lost if it does not."""
         return self._going
 
     @work(exclusive=True, group="go", exit_on_error=False)
@@ -398,7 +482,10 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
 
     def has_entries(self) -> bool:
         """Whether something would be lost by leaving."""
-        return self.furthest > self.first or any(each.value.strip() != self._at_first.get(each.id or "", "") for each in self.query(Input))
+        return self.furthest > self.first or any(
+            each.value.strip() != self._at_first.get(each.id or "", "")
+            for each in self.query(Input)
+        )
 
     def outcome(self) -> Result | None:
         """What leaving gives back."""
@@ -410,18 +497,27 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         if self.has_entries():
             text = "What you entered here is lost. Nothing has been made."
             choices = (Choice("stay", "Stay"), Choice("leave", "Leave", danger=True))
-            if await self.app.push_screen_wait(Question("Leave the wizard?", text, choices)) != "leave":
+            if (
+                await self.app.push_screen_wait(Question("Leave the wizard?", text, choices))
+                != "leave"
+            ):
                 return
         self.dismiss(self.outcome())
 
 
 async def agrees_to_programs(app: Dashboard, programs: str) -> bool:
-    """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where there is none."""
+    """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where
+    there is none."""
     if not programs:
         return True
     text = f"The engine runs this, as its own user, each time it signs in:\n\n{programs}\n\nIs that what you want?"
     choices = (Choice("stay", "No"), Choice("run", "Run it", danger=True))
-    return await app.push_screen_wait(Question("Run a program on the engine's machine?", text, choices)) == "run"
+    return (
+        await app.push_screen_wait(
+            Question("Run a program on the engine's machine?", text, choices)
+        )
+        == "run"
+    )
 
 
 def show_few(rows: Sequence[Row], row_list: RowList) -> None:

@@ -11,12 +11,14 @@ from textual.screen import ModalScreen, Screen, ScreenResultType
 class OneAnswer(Screen[ScreenResultType]):
     """The first answer counts, and takes no screen away but this one.
 
-    Textual takes the topmost one, whichever that is: after two keys in one read, a second click, or an engine that answers while the terminal is too small, it
-    was another, and without another the dashboard ended. An answer that is given below another screen is kept until that has gone.
+    Textual takes the topmost one, whichever that is: after two keys in one read, a second click, or
+    an engine that answers while the terminal is too small, it was another, and without another the
+    dashboard ended. An answer that is given below another screen is kept until that has gone.
     """
 
     takes_type_ahead: ClassVar[bool] = True
-    """Whether keys that were pressed before the screen was drawn are for it. A question drops them: they were meant for something else (F66)."""
+    """Whether keys that were pressed before the screen was drawn are for it. A question drops them:
+    they were meant for something else (F66)."""
     is_drawn: bool = False
     """Whether one that takes no type-ahead has been painted, so that a key may be an answer to it."""
 
@@ -24,7 +26,8 @@ class OneAnswer(Screen[ScreenResultType]):
 
     @property
     def enter_commits(self) -> bool:
-        """Whether enter changes something in the engine. Then it has to be a key of its own, not the end of a line of text that was pasted (F66)."""
+        """Whether enter changes something in the engine. Then it has to be a key of its own, not
+        the end of a line of text that was pasted (F66)."""
         return False
 
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
@@ -40,7 +43,8 @@ class OneAnswer(Screen[ScreenResultType]):
 
 
 class Dialog(ModalScreen[ScreenResultType], OneAnswer[ScreenResultType]):
-    """One over another screen. (Textual takes the styles of the first base class only, so that has to be its own.)"""
+    """One over another screen. (Textual takes the styles of the first base class only, so that has
+    to be its own.)"""
 
     @property
     def enter_commits(self) -> bool:

@@ -1,4 +1,5 @@
-"""Small questions over a screen: yes or no, one of several, a line of text, and the help that is made from the bindings."""
+"""Small questions over a screen: yes or no, one of several, a line of text, and the help that is
+made from the bindings."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ HELP_WIDTH = 38
 """Columns for what a key does."""
 
 HELP = Binding("question_mark,f1", "app.help", "help", show=False, tooltip="Show these keys")
-"""Dialogs hide the keys of the application; the one for help goes on working. In a field f1 is for whoever wants to type the other one."""
+"""Dialogs hide the keys of the application; the one for help goes on working. In a field f1 is for
+whoever wants to type the other one."""
 
 DIALOG_CSS = """
     align: center middle;
@@ -65,10 +67,12 @@ class Choice:
 
 
 class Question(Dialog[str | None]):
-    """A question with choices. The first choice, which changes nothing, has the focus; escape takes it too and gives None.
+    """A question with choices. The first choice, which changes nothing, has the focus; escape takes
+    it too and gives None.
 
-    No letter answers it (F66): left and right go to a choice, enter takes it. A letter, or a tab, goes back to the first choice, so that the line end behind
-    a text that was meant for something else takes nothing. With *typed* the dangerous choices work only after that word has been typed.
+    No letter answers it (F66): left and right go to a choice, enter takes it. A letter, or a tab,
+    goes back to the first choice, so that the line end behind a text that was meant for something
+    else takes nothing. With *typed* the dangerous choices work only after that word has been typed.
     """
 
     takes_type_ahead = False
@@ -84,7 +88,9 @@ class Question(Dialog[str | None]):
         HELP,
     ]
 
-    def __init__(self, title: str, text: str, choices: Sequence[Choice], *, typed: str | None = None) -> None:
+    def __init__(
+        self, title: str, text: str, choices: Sequence[Choice], *, typed: str | None = None
+    ) -> None:
         super().__init__()
         self._title = title
         self._text = text
@@ -109,7 +115,12 @@ class Question(Dialog[str | None]):
                         disabled=self._is_locked(choice, ""),
                     )
             if self._typed is None:
-                yield Plain("left, right choose   enter confirms   esc cancels" if len(self._choices) > 1 else "enter closes", classes="dialog--keys")
+                yield Plain(
+                    "left, right choose   enter confirms   esc cancels"
+                    if len(self._choices) > 1
+                    else "enter closes",
+                    classes="dialog--keys",
+                )
 
     def on_mount(self) -> None:
         """Put the focus where a careless enter does no harm."""
@@ -118,7 +129,9 @@ class Question(Dialog[str | None]):
     def action_first_choice(self) -> None:
         """Go to what changes nothing: the first choice, or the field for the word."""
         # Not focus(), which comes a turn later: until then the question is drawn and takes no key.
-        self.set_focus(self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}"))
+        self.set_focus(
+            self.query_one("#typed" if self._typed is not None else f"#{self._choices[0].id}")
+        )
 
     def _is_locked(self, choice: Choice, typed: str) -> bool:
         return choice.danger and self._typed is not None and typed != self._typed
@@ -163,7 +176,10 @@ class Prompt(Dialog[dict[str, str] | None]):
     """A few lines of text, asked for at once; enter in the last one takes them."""
 
     DEFAULT_CSS = f"Prompt {{ {DIALOG_CSS} & .dialog--hint {{ color: $text-muted; }} }}"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel", tooltip="Ask for nothing"), HELP]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "cancel", tooltip="Ask for nothing"),
+        HELP,
+    ]
 
     def __init__(self, title: str, fields: Sequence[Field], *, button: str) -> None:
         super().__init__()
@@ -181,7 +197,12 @@ class Prompt(Dialog[dict[str, str] | None]):
                 yield TextLine(field.value, id=field.id, compact=True, placeholder=field.hint)
             with Horizontal(classes="dialog--buttons"):
                 yield Button("Cancel (esc)", id="cancel", compact=True)
-                yield Button(Content(f"{shown(self._button)} (enter)"), id="take", compact=True, variant="primary")
+                yield Button(
+                    Content(f"{shown(self._button)} (enter)"),
+                    id="take",
+                    compact=True,
+                    variant="primary",
+                )
 
     @property
     def enter_commits(self) -> bool:
@@ -199,7 +220,12 @@ class Prompt(Dialog[dict[str, str] | None]):
 
     @on(Button.Pressed, "#take")
     def _take(self) -> None:
-        self.dismiss({field.id: self.query_one(f"#{field.id}", Input).value.strip() for field in self._fields})
+        self.dismiss(
+            {
+                field.id: self.query_one(f"#{field.id}", Input).value.strip()
+                for field in self._fields
+            }
+        )
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
@@ -211,7 +237,10 @@ class Shown(Dialog[None]):
     """A text to be read, or to be marked with the mouse; nothing is asked."""
 
     DEFAULT_CSS = f"Shown {{ {DIALOG_CSS} }}"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "close", "close", tooltip="Back to the screen"), HELP]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,q", "close", "close", tooltip="Back to the screen"),
+        HELP,
+    ]
 
     def __init__(self, title: str, text: str, note: str = "esc closes") -> None:
         super().__init__()
@@ -237,7 +266,8 @@ class Shown(Dialog[None]):
 
 
 class KeyHelp(Dialog[None]):
-    """Every key that works now and what it does, from the bindings of the screen below: its own, those of what has the focus, those that work everywhere."""
+    """Every key that works now and what it does, from the bindings of the screen below: its own,
+    those of what has the focus, those that work everywhere."""
 
     DEFAULT_CSS = f"""
     KeyHelp {{
@@ -273,12 +303,23 @@ class KeyHelp(Dialog[None]):
 
     def _groups(self) -> dict[str, dict[str, tuple[list[str], str]]]:
         """By the place where they work: for each action its keys and what it does."""
-        groups: dict[str, dict[str, tuple[list[str], str]]] = {"This screen": {}, "The list": {}, "Everywhere": {}}
+        groups: dict[str, dict[str, tuple[list[str], str]]] = {
+            "This screen": {},
+            "The list": {},
+            "Everywhere": {},
+        }
         for node, binding, _, tooltip in self._below.active_bindings.values():
-            # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not here.
+            # What has no tooltip is Textual's own housekeeping, or meant for widgets that are not
+            # here.
             text = tooltip or binding.tooltip
             if text and not binding.system:
-                head = "This screen" if node is self._below else "Everywhere" if node is self.app else "The list"
+                head = (
+                    "This screen"
+                    if node is self._below
+                    else "Everywhere"
+                    if node is self.app
+                    else "The list"
+                )
                 groups[head].setdefault(binding.action, ([], text))[0].append(key_name(binding.key))
         own = groups["This screen"]
         groups["This screen"] = {action: own[action] for action in in_place(self._below, list(own))}

@@ -30,7 +30,8 @@ class Answer:
 
 
 class Inquiry(Dialog[str | None]):
-    """Asks for a line; gives it, or None. *answer* judges what was typed so far; *take* does what enter is for, and its refusal is shown in place."""
+    """Asks for a line; gives it, or None. *answer* judges what was typed so far; *take* does what
+    enter is for, and its refusal is shown in place."""
 
     DEFAULT_CSS = f"""
     Inquiry {{ {DIALOG_CSS} {SCROLLS}
@@ -69,7 +70,9 @@ class Inquiry(Dialog[str | None]):
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
-            yield TextLine(self._value, id="line", compact=True, placeholder=self._hint, select_on_focus=False)
+            yield TextLine(
+                self._value, id="line", compact=True, placeholder=self._hint, select_on_focus=False
+            )
             yield Plain("", classes="inquiry--answer")
             yield Plain(f"enter {self._verb}   esc changes nothing", classes="inquiry--keys")
 

@@ -1,4 +1,5 @@
-"""Something longer to read over a screen: a title, lines that scroll, and perhaps a place to go on to."""
+"""Something longer to read over a screen: a title, lines that scroll, and perhaps a place to go on
+to."""
 
 from __future__ import annotations
 
@@ -17,9 +18,16 @@ from widgets.text import Plain, shown
 
 
 class Report(Dialog[bool]):
-    """Lines to read. Enter goes *onward* where there is somewhere to go (the dialog's answer is then True), escape closes it."""
+    """Lines to read. Enter goes *onward* where there is somewhere to go (the dialog's answer is
+    then True), escape closes it."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"report--dim", "report--good", "report--warn", "report--bad", "report--accent"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "report--dim",
+        "report--good",
+        "report--warn",
+        "report--bad",
+        "report--accent",
+    }
     DEFAULT_CSS = f"""
     Report {{
         {DIALOG_CSS}
@@ -62,11 +70,16 @@ class Report(Dialog[bool]):
         self.tell(self._lines)
 
     def tell(self, lines: Sequence[Cell]) -> None:
-        """Show other lines; before it is composed they are kept for then, and after it is closed nothing is left to show them."""
+        """Show other lines; before it is composed they are kept for then, and after it is closed
+        nothing is left to show them."""
         self._lines = tuple(lines)
         told = Text()
         for number, line in enumerate(lines):
-            style = self.get_component_rich_style(f"report--{line.tone}", partial=True) if line.tone else ""
+            style = (
+                self.get_component_rich_style(f"report--{line.tone}", partial=True)
+                if line.tone
+                else ""
+            )
             told.append("\n" if number else "").append(shown(line.text), style)
         for shows in self.query("#lines").results(Plain):
             shows.update(told)

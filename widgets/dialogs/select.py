@@ -1,4 +1,5 @@
-"""A question over a screen that is answered by choosing a row; what is behind the row under the cursor is shown below the list."""
+"""A question over a screen that is answered by choosing a row; what is behind the row under the
+cursor is shown below the list."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ ROOM = 8
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Something to choose. *remark* stands beside its label, *preview* below the list while the cursor is on it."""
+    """Something to choose. *remark* stands beside its label, *preview* below the list while the
+    cursor is on it."""
 
     id: str
     label: str
@@ -35,7 +37,8 @@ class Option:
 
 
 class Pick(Dialog[str | None]):
-    """One of several; gives its id, or None. *take* does what was chosen and gives the refusal, which is shown in place, or nothing when all is well."""
+    """One of several; gives its id, or None. *take* does what was chosen and gives the refusal,
+    which is shown in place, or nothing when all is well."""
 
     DEFAULT_CSS = f"""
     Pick {{ {DIALOG_CSS} {SCROLLS}
@@ -73,12 +76,17 @@ class Pick(Dialog[str | None]):
         """Title, text, the rows, what is behind one, and the keys."""
         labels = max((cell_width(shown(each.label)) for each in self._options.values()), default=0)
         has_remarks = any(each.remark for each in self._options.values())
-        columns = (Column("", labels), Column("", weight=1)) if has_remarks else (Column("", weight=1),)
+        columns = (
+            (Column("", labels), Column("", weight=1)) if has_remarks else (Column("", weight=1),)
+        )
         with Vertical(classes="dialog"):
             yield Plain(self._title, classes="dialog--title")
             yield Plain(self._text, classes="dialog--text")
-            # Where something is changed, letters that were meant for something else must not choose what (F66).
-            yield (RowList if self._take is None else CursorKeyList)(columns, id="options", header=False)
+            # Where something is changed, letters that were meant for something else must not choose
+            # what (F66).
+            yield (RowList if self._take is None else CursorKeyList)(
+                columns, id="options", header=False
+            )
             yield Plain("", classes="pick--preview")
             yield Plain("", classes="pick--refusal")
             yield Plain(f"enter {self._verb}   esc changes nothing", classes="pick--keys")
@@ -86,8 +94,15 @@ class Pick(Dialog[str | None]):
     def on_mount(self) -> None:
         """Begin on what is chosen now."""
         found = self.query_one("#options", RowList)
-        found.styles.height = min(ROWS, max(1, len(self._options)), max(3, self.app.size.height - ROOM))
-        found.set_rows([Row(each.id, (Cell(each.label), Cell(each.remark, "dim"))) for each in self._options.values()])
+        found.styles.height = min(
+            ROWS, max(1, len(self._options)), max(3, self.app.size.height - ROOM)
+        )
+        found.set_rows(
+            [
+                Row(each.id, (Cell(each.label), Cell(each.remark, "dim")))
+                for each in self._options.values()
+            ]
+        )
         if self._chosen is not None:
             found.move_to(self._chosen)
         found.focus()
@@ -126,7 +141,8 @@ class Pick(Dialog[str | None]):
             self.dismiss(event.row.key)
 
     def on_key(self, event: events.Key) -> None:
-        """Where something is changed, a letter was meant for something else: the cursor goes back to what is chosen now (F66)."""
+        """Where something is changed, a letter was meant for something else: the cursor goes back
+        to what is chosen now (F66)."""
         if self._take is not None and event.is_printable:
             event.stop()
             if self._chosen in self._options:

@@ -1,7 +1,9 @@
-"""Cache rules and credential sets in the shape of ACR's management API, so that what is written for ACR feels at home.
+"""Cache rules and credential sets in the shape of ACR's management API, so that what is written for
+ACR feels at home.
 
-Everything is done when the answer is sent: ``provisioningState`` is always ``Succeeded`` and no operation has to be polled. Subscription, resource group and
-registry may have any name; ids are built from those of the request.
+Everything is done when the answer is sent: ``provisioningState`` is always ``Succeeded`` and no
+operation has to be polled. Subscription, resource group and registry may have any name; ids are
+built from those of the request.
 """
 
 from __future__ import annotations
@@ -19,8 +21,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from entrepot.api.models import CredentialSetSnapshot
-from entrepot.core.credentials import CredentialHealth, CredentialSet, CredentialSetDraft, CredentialSetNameTaken, problems_of
-from entrepot.core.permitted_identifiers import EVERY_IDENTIFIER, PermittedIdentifiers, SecretKindNotAllowed
+from entrepot.core.credentials import (
+    CredentialHealth,
+    CredentialSet,
+    CredentialSetDraft,
+    CredentialSetNameTaken,
+    problems_of,
+)
+from entrepot.core.permitted_identifiers import (
+    EVERY_IDENTIFIER,
+    PermittedIdentifiers,
+    SecretKindNotAllowed,
+)
 from entrepot.core.rule_import import ImportRefused, permitted_plan
 from entrepot.core.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
 from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
@@ -129,15 +141,19 @@ class _Import(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER) -> list[BaseRoute]:
-    """Cache rules and credential sets: ACR's resources, our own listings, and checks of what does not exist yet.
+    """Cache rules and credential sets: ACR's resources, our own listings, and checks of what does
+    not exist yet.
 
     *identifiers* are the secret identifiers that may be made or tried through them.
     """
 
     async def refused_identifiers(draft: CredentialSetDraft) -> list[Refusal]:
-        """What is not permitted of a draft. What a set for the same login server has already is nothing new; what is no identifier is judged elsewhere."""
+        """What is not permitted of a draft. What a set for the same login server has already is
+        nothing new; what is no identifier is judged elsewhere."""
         login_server = (draft.login_server or "").strip().lower()
-        same = [each for each in engine.documents.credential_sets if each.login_server == login_server]
+        same = [
+            each for each in engine.documents.credential_sets if each.login_server == login_server
+        ]
         refusals: list[Refusal] = []
         for text, known, field in (
             (draft.username_id, {each.username for each in same}, "usernameSecretIdentifier"),
@@ -158,7 +174,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
             raise refusal
 
     async def list_rules(request: Request) -> Response:
-        return json_response({"value": [_rule_resource(request, each) for each in engine.documents.rules]})
+        return json_response(
+            {"value": [_rule_resource(request, each) for each in engine.documents.rules]}
+        )
 
     async def show_rule(request: Request) -> Response:
         return json_response(_rule_resource(request, engine.documents.rules.get(_name(request))))
@@ -169,22 +187,44 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         existing = _existing(lambda: engine.documents.rules.get(name))
         if existing is not None:
             if _must_be_new(request):
-                raise CacheRuleNameTaken(f"There is a cache rule {existing.name} already.", "Choose another name.", field="name")
+                raise CacheRuleNameTaken(
+                    f"There is a cache rule {existing.name} already.",
+                    "Choose another name.",
+                    field="name",
+                )
             return json_response(_rule_resource(request, await _change_rule(existing, body)))
         freshness = None if body.freshness is msgspec.UNSET else body.freshness
-        draft = RuleDraft(name, body.source_repository, body.target_repository, _set_name(body.credential_set_resource_id), freshness)
+        draft = RuleDraft(
+            name,
+            body.source_repository,
+            body.target_repository,
+            _set_name(body.credential_set_resource_id),
+            freshness,
+        )
         return json_response(_rule_resource(request, await engine.create_rule(draft)), status=201)
 
     async def patch_rule(request: Request) -> Response:
         body = (await read_body(request, _RuleBody)).properties
-        return json_response(_rule_resource(request, await _change_rule(engine.documents.rules.get(_name(request)), body)))
+        return json_response(
+            _rule_resource(
+                request, await _change_rule(engine.documents.rules.get(_name(request)), body)
+            )
+        )
 
     async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
-        engine.documents.rules.check_unchanged(rule.name, source_repository=body.source_repository, target_repository=body.target_repository)
+        engine.documents.rules.check_unchanged(
+            rule.name,
+            source_repository=body.source_repository,
+            target_repository=body.target_repository,
+        )
         given = body.credential_set_resource_id
         if given is msgspec.UNSET and body.freshness is msgspec.UNSET:
             return rule
-        return await engine.update_rule(rule.name, msgspec.UNSET if given is msgspec.UNSET else _set_name(given), freshness=body.freshness)
+        return await engine.update_rule(
+            rule.name,
+            msgspec.UNSET if given is msgspec.UNSET else _set_name(given),
+            freshness=body.freshness,
+        )
 
     async def delete_rule(request: Request) -> Response:
         # ACR answers 204 for what is not there. A caller who wants to know asks first.
@@ -194,7 +234,14 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         return Response(status_code=204)
 
     async def list_sets(request: Request) -> Response:
-        return json_response({"value": [_set_resource(request, each, engine.health(each.name)) for each in engine.documents.credential_sets]})
+        return json_response(
+            {
+                "value": [
+                    _set_resource(request, each, engine.health(each.name))
+                    for each in engine.documents.credential_sets
+                ]
+            }
+        )
 
     async def show_set(request: Request) -> Response:
         found = engine.documents.credential_sets.get(_name(request))
@@ -206,7 +253,11 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         existing = _existing(lambda: engine.documents.credential_sets.get(name))
         if existing is not None:
             if _must_be_new(request):
-                raise CredentialSetNameTaken(f"There is a credential set {existing.name} already.", "Choose another name.", field="name")
+                raise CredentialSetNameTaken(
+                    f"There is a credential set {existing.name} already.",
+                    "Choose another name.",
+                    field="name",
+                )
             return json_response(await _change_set(request, existing, body))
         username_id, password_id = _identifiers(body)
         draft = CredentialSetDraft(name, body.login_server, username_id, password_id)
@@ -216,18 +267,29 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
 
     async def patch_set(request: Request) -> Response:
         body = (await read_body(request, _SetBody)).properties
-        return json_response(await _change_set(request, engine.documents.credential_sets.get(_name(request)), body))
+        return json_response(
+            await _change_set(request, engine.documents.credential_sets.get(_name(request)), body)
+        )
 
-    async def _change_set(request: Request, existing: CredentialSet, body: _SetProperties) -> dict[str, Any]:
-        if body.login_server is not None and body.login_server.strip().lower() != existing.login_server:
+    async def _change_set(
+        request: Request, existing: CredentialSet, body: _SetProperties
+    ) -> dict[str, Any]:
+        if (
+            body.login_server is not None
+            and body.login_server.strip().lower() != existing.login_server
+        ):
             raise CacheRuleImmutable(
                 f"The login server of {existing.name} is {existing.login_server} and can't become {body.login_server}.",
                 "Delete the credential set and create another.",
                 field="loginServer",
             )
         username_id, password_id = _identifiers(body)
-        await require_permitted(CredentialSetDraft(existing.name, existing.login_server, username_id, password_id))
-        changed = await engine.update_credential_set(existing.name, username_id=username_id, password_id=password_id)
+        await require_permitted(
+            CredentialSetDraft(existing.name, existing.login_server, username_id, password_id)
+        )
+        changed = await engine.update_credential_set(
+            existing.name, username_id=username_id, password_id=password_id
+        )
         return _set_resource(request, changed, engine.health(changed.name))
 
     async def delete_set(request: Request) -> Response:
@@ -248,7 +310,15 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
         return json_response(
-            await engine.check_rule(RuleDraft(asked.name, asked.source_repository, asked.target_repository, asked.credential_set, asked.freshness))
+            await engine.check_rule(
+                RuleDraft(
+                    asked.name,
+                    asked.source_repository,
+                    asked.target_repository,
+                    asked.credential_set,
+                    asked.freshness,
+                )
+            )
         )
 
     async def rule_plan(request: Request) -> Response:
@@ -264,7 +334,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
     async def bring_in(request: Request) -> Response:
         text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
         if identifiers is not EVERY_IDENTIFIER:
-            plan = await asyncio.to_thread(permitted_plan, await engine.plan_import(text), identifiers)
+            plan = await asyncio.to_thread(
+                permitted_plan, await engine.plan_import(text), identifiers
+            )
             if not plan.possible:
                 raise ImportRefused(plan)
         return json_response(await engine.apply_import(text))
@@ -272,20 +344,28 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
     async def match(request: Request) -> Response:
         image = request.query_params.get("image", "").strip()
         if not image:
-            raise RequestInvalid("The image is missing.", "Add it: ?image=library/nginx:1.27", field="image")
+            raise RequestInvalid(
+                "The image is missing.", "Add it: ?image=library/nginx:1.27", field="image"
+            )
         return json_response(await engine.match(image))
 
     async def check_set(request: Request) -> Response:
         asked = await read_body(request, _SetCheck)
-        draft = CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)
+        draft = CredentialSetDraft(
+            asked.name, asked.login_server, asked.username_id, asked.password_id
+        )
         checked = engine.check_credential_set(draft)
         refusals = await refused_identifiers(draft)
-        return json_response(msgspec.structs.replace(checked, problems=(*checked.problems, *problems_of(refusals))))
+        return json_response(
+            msgspec.structs.replace(checked, problems=(*checked.problems, *problems_of(refusals)))
+        )
 
     async def try_sign_in(request: Request) -> Response:
         hint = 'Send {"name": "hub-login", "loginServer": "docker.io", "usernameId": "env:USER", "passwordId": "env:TOKEN"}.'
         asked = await read_body(request, _SignInTry, hint=hint)
-        draft = CredentialSetDraft(asked.name, asked.login_server, asked.username_id, asked.password_id)
+        draft = CredentialSetDraft(
+            asked.name, asked.login_server, asked.username_id, asked.password_id
+        )
         await require_permitted(draft)
         return json_response(await engine.try_sign_in(draft))
 
@@ -316,7 +396,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         Route(_REGISTRIES, list_registries),
         Route(_BASE, show_registry),
         Route(rules, list_rules),
-        resource(f"{rules}/{{name}}", GET=show_rule, PUT=put_rule, PATCH=patch_rule, DELETE=delete_rule),
+        resource(
+            f"{rules}/{{name}}", GET=show_rule, PUT=put_rule, PATCH=patch_rule, DELETE=delete_rule
+        ),
         Route(sets, list_sets),
         resource(f"{sets}/{{name}}", GET=show_set, PUT=put_set, PATCH=patch_set, DELETE=delete_set),
         Route("/entrepot/v1/rules", rule_snapshots),
@@ -328,7 +410,8 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         Route("/entrepot/v1/checks/import", check_import, methods=["POST"]),
         Route("/entrepot/v1/checks/cacheRule", check_rule, methods=["POST"]),
         Route("/entrepot/v1/checks/credentialSet", check_set, methods=["POST"]),
-        # Not one of the checks: it reads secrets, and may run a program for it, which whoever may only read must not have done.
+        # Not one of the checks: it reads secrets, and may run a program for it, which whoever may
+        # only read must not have done.
         Route("/entrepot/v1/signIn", try_sign_in, methods=["POST"]),
     ]
 
@@ -351,37 +434,76 @@ def exception_handlers() -> Mapping[Any, Callable[[Request, Any], Awaitable[Resp
     async def odd(request: Request, error: HTTPException) -> Response:
         path = request.scope["path"]
         if error.status_code == 404:
-            return _error(path, 404, "NotFound", f"There is nothing at {path}.", data_code="NAME_UNKNOWN")
+            return _error(
+                path, 404, "NotFound", f"There is nothing at {path}.", data_code="NAME_UNKNOWN"
+            )
         code = "MethodNotAllowed" if error.status_code == 405 else "BadRequest"
-        return _error(path, error.status_code, code, f"{path}: {error.detail}.", data_code="UNSUPPORTED", headers=error.headers)
+        return _error(
+            path,
+            error.status_code,
+            code,
+            f"{path}: {error.detail}.",
+            data_code="UNSUPPORTED",
+            headers=error.headers,
+        )
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         if isinstance(error, (ClientDisconnect, Disconnected)):
-            # No failure (F92, F93). Only a client whose body did not come in time is still there to read this.
-            return _error(request.scope["path"], 408, "RequestTimeout", "The body of the request did not come in time.")
-        _log.error("%s %s failed in an unforeseen way", request.method, printable(request.scope["path"], 200), exc_info=error)
-        return _error(request.scope["path"], 500, "InternalError", "The engine failed in a way that it did not foresee. Its log has the details.")
+            # No failure (F92, F93). Only a client whose body did not come in time is still there to
+            # read this.
+            return _error(
+                request.scope["path"],
+                408,
+                "RequestTimeout",
+                "The body of the request did not come in time.",
+            )
+        _log.error(
+            "%s %s failed in an unforeseen way",
+            request.method,
+            printable(request.scope["path"], 200),
+            exc_info=error,
+        )
+        return _error(
+            request.scope["path"],
+            500,
+            "InternalError",
+            "The engine failed in a way that it did not foresee. Its log has the details.",
+        )
 
     return {EntrepotError: refused, HTTPException: odd, Exception: unforeseen}
 
 
-async def listing(request: Request, revision: str, tell: Callable[[], Awaitable[object]]) -> Response:
-    """A listing that *tell* makes; 304, and it is not made, when the caller has that *revision* of it (``If-None-Match``)."""
+async def listing(
+    request: Request, revision: str, tell: Callable[[], Awaitable[object]]
+) -> Response:
+    """A listing that *tell* makes; 304, and it is not made, when the caller has that *revision* of
+    it (``If-None-Match``)."""
     tag = f'"{revision}"'
     # The cache of a browser may keep it, but must ask.
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:
+    if tag in {
+        each.strip().removeprefix("W/")
+        for each in request.headers.get("if-none-match", "").split(",")
+    }:
         return Response(status_code=304, headers=headers)
     return json_response(await tell(), headers=headers)
 
 
-def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """A JSON document."""
-    return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
+    return Response(
+        msgspec.json.encode(value),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )
 
 
 def error_response(error: EntrepotError, path: str) -> Response:
-    """An error with the status that it has, in ARM's shape: ``{"error": {"code", "message", "target"}}``.
+    """An error with the status that it has, in ARM's shape: ``{"error": {"code", "message",
+    "target"}}``.
 
     Below ``/acr/v1/`` in that of ACR's data API too, which az and the SDKs read there: ``{"errors":
     [{"code", "message"}]}``. The other stays for programs that were written for earlier versions.
@@ -411,18 +533,29 @@ def _error(
     return json_response(document, status=status, headers=headers)
 
 
-async def read_body(request: Request, kind: type[Body], *, hint: str = "Send JSON in the shape of ACR's management API.") -> Body:
-    """The JSON body of a request, of at most `BODY_LIMIT` bytes; raises `RequestInvalid` with *hint* when it is not what was expected."""
+async def read_body(
+    request: Request,
+    kind: type[Body],
+    *,
+    hint: str = "Send JSON in the shape of ACR's management API.",
+) -> Body:
+    """The JSON body of a request, of at most `BODY_LIMIT` bytes; raises `RequestInvalid` with
+    *hint* when it is not what was expected."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > BODY_LIMIT:
-            raise RequestInvalid(f"The body has more than {BODY_LIMIT:,} bytes.", "No rule and no credential set needs that much.")
+            raise RequestInvalid(
+                f"The body has more than {BODY_LIMIT:,} bytes.",
+                "No rule and no credential set needs that much.",
+            )
     try:
         return msgspec.json.decode(bytes(content), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         # ValueError: a number of more digits than Python reads.
-        raise RequestInvalid(f"The body can't be read: {printable(str(error), 200)}.", hint) from error
+        raise RequestInvalid(
+            f"The body can't be read: {printable(str(error), 200)}.", hint
+        ) from error
 
 
 def _existing(get: Callable[[], Found]) -> Found | None:
@@ -448,17 +581,23 @@ def _set_name(resource_id: str | msgspec.UnsetType | None) -> str | None:
     parts = resource_id.strip("/").split("/")
     if len(parts) > 1 and parts[-2].lower() != "credentialsets":
         raise RequestInvalid(
-            f"{resource_id} is not the resource id of a credential set.", "It ends with /credentialSets/ and the name.", field="credentialSetResourceId"
+            f"{resource_id} is not the resource id of a credential set.",
+            "It ends with /credentialSets/ and the name.",
+            field="credentialSetResourceId",
         )
     return parts[-1]
 
 
 def _identifiers(body: _SetProperties) -> tuple[str | None, str | None]:
     if len(body.auth_credentials) > 1:
-        raise RequestInvalid("A credential set has one credential.", "Leave the others out.", field="authCredentials")
+        raise RequestInvalid(
+            "A credential set has one credential.", "Leave the others out.", field="authCredentials"
+        )
     if not body.auth_credentials:
         return None, None
-    return body.auth_credentials[0].username_secret_identifier, body.auth_credentials[0].password_secret_identifier
+    return body.auth_credentials[0].username_secret_identifier, body.auth_credentials[
+        0
+    ].password_secret_identifier
 
 
 def _id(request: Request, collection: str, name: str) -> str:
@@ -482,19 +621,33 @@ def _rule_resource(request: Request, rule: CacheRule) -> dict[str, Any]:
     }
     if rule.freshness_text is not None:
         properties["freshness"] = rule.freshness_text
-    return {"type": f"{PROVIDER}/registries/cacheRules", "id": _id(request, "cacheRules", rule.name), "name": rule.name, "properties": properties}
+    return {
+        "type": f"{PROVIDER}/registries/cacheRules",
+        "id": _id(request, "cacheRules", rule.name),
+        "name": rule.name,
+        "properties": properties,
+    }
 
 
-def _set_resource(request: Request, credential_set: CredentialSet, health: CredentialHealth) -> dict[str, Any]:
+def _set_resource(
+    request: Request, credential_set: CredentialSet, health: CredentialHealth
+) -> dict[str, Any]:
     credential: dict[str, Any] = {
         "name": "Credential1",
         "usernameSecretIdentifier": str(credential_set.username),
         "passwordSecretIdentifier": str(credential_set.password),
     }
-    # ACR knows Healthy and Unhealthy. What was not yet tried is left out, as it leaves out what it does not know.
+    # ACR knows Healthy and Unhealthy. What was not yet tried is left out, as it leaves out what it
+    # does not know.
     if health.status is not HealthStatus.UNKNOWN:
-        told = {"status": health.status.value, "errorCode": health.error_code, "errorMessage": health.error_message}
-        credential["credentialHealth"] = {name: value for name, value in told.items() if value is not None}
+        told = {
+            "status": health.status.value,
+            "errorCode": health.error_code,
+            "errorMessage": health.error_message,
+        }
+        credential["credentialHealth"] = {
+            name: value for name, value in told.items() if value is not None
+        }
     return {
         "type": f"{PROVIDER}/registries/credentialSets",
         "identity": {

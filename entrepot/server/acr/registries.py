@@ -1,8 +1,8 @@
 """The registry itself in ARM's shapes, as az and the SDKs look for it before anything else.
 
-Every subscription, resource group and registry name is this engine. Where a list has to name one, it
-has the names that Entrepot's own commands use: ``az acr cache list --registry entrepot`` then needs
-no ``--resource-group``. Only what is read; the engine is set up in its settings.toml.
+Every subscription, resource group and registry name is this engine. Where a list has to name one,
+it has the names that Entrepot's own commands use: ``az acr cache list --registry entrepot`` then
+needs no ``--resource-group``. Only what is read; the engine is set up in its settings.toml.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _RESOURCE_TYPE = re.compile(r"\bresourceType\s{1,8}eq\s{1,8}'([^']{0,200})'", re
 _FILTERED_NAME = re.compile(r"\bname\s{1,8}eq\s{1,8}'([A-Za-z0-9]{5,50})'", re.IGNORECASE)
 
 
-def resource_document(subscription: str, group: str = RESOURCE_GROUP, name: str = NAME) -> dict[str, Any]:
+def resource_document(
+    subscription: str, group: str = RESOURCE_GROUP, name: str = NAME
+) -> dict[str, Any]:
     """What every ARM resource has, of a registry."""
     registry = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{_TYPE}/{name}"
     return {
@@ -44,7 +46,9 @@ def resource_document(subscription: str, group: str = RESOURCE_GROUP, name: str 
     }
 
 
-def registry_document(subscription: str, group: str, name: str, *, login_server: str) -> dict[str, Any]:
+def registry_document(
+    subscription: str, group: str, name: str, *, login_server: str
+) -> dict[str, Any]:
     """A registry with its properties; *login_server* is where container clients find it."""
     properties = {
         "loginServer": login_server,

@@ -1,4 +1,5 @@
-"""``/acr/v1/``: cached repositories in the shape of ACR's data API, and ``/entrepot/v1/repositories`` as the dashboard wants them."""
+"""``/acr/v1/``: cached repositories in the shape of ACR's data API, and
+``/entrepot/v1/repositories`` as the dashboard wants them."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ LARGEST_PAGE = 1000
 Entry = TypeVar("Entry")
 
 _FIXED = {"writeEnabled": False, "readEnabled": True, "listEnabled": True}
-"""What can't be changed: nothing can be pushed to a cached repository, and everything may be pulled and listed."""
+"""What can't be changed: nothing can be pushed to a cached repository, and everything may be pulled
+and listed."""
 
 
 class _Attributes(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -44,8 +46,13 @@ class _Attributes(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 async def _lock_asked(request: Request) -> bool | None:
-    """Whether a lock is wanted, or to be taken away; None when the body leaves it as it is. Raises `RequestInvalid` for what can't be changed."""
-    asked = await read_body(request, _Attributes, hint='Send {"deleteEnabled": false} to lock, {"deleteEnabled": true} to unlock.')
+    """Whether a lock is wanted, or to be taken away; None when the body leaves it as it is. Raises
+    `RequestInvalid` for what can't be changed."""
+    asked = await read_body(
+        request,
+        _Attributes,
+        hint='Send {"deleteEnabled": false} to lock, {"deleteEnabled": true} to unlock.',
+    )
     told = msgspec.to_builtins(asked)
     for name, value in _FIXED.items():
         if told[name] is not None and told[name] != value:
@@ -74,7 +81,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
         manifests = await engine.catalog.manifests(name)
         await engine.repositories.delete(name)
         tags = [tag for each in manifests for tag in each.tags]
-        return json_response({"manifestsDeleted": [str(each.digest) for each in manifests], "tagsDeleted": tags}, status=202)
+        return json_response(
+            {"manifestsDeleted": [str(each.digest) for each in manifests], "tagsDeleted": tags},
+            status=202,
+        )
 
     async def change(request: Request) -> Response:
         name, locked = _repository(request), await _lock_asked(request)
@@ -85,7 +95,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
     async def list_tags(request: Request) -> Response:
         detail = await engine.repositories.detail(_repository(request))
         page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
-        document = {"registry": _registry(request), "imageName": detail.repository.name, "tags": [_tag_document(tag) for tag in page]}
+        document = {
+            "registry": _registry(request),
+            "imageName": detail.repository.name,
+            "tags": [_tag_document(tag) for tag in page],
+        }
         return json_response(document, headers=headers)
 
     async def show_tag(request: Request) -> Response:
@@ -94,23 +108,39 @@ def routes(engine: Engine) -> list[BaseRoute]:
         tag = next((each for each in detail.tags if each.name == name), None)
         if tag is None:
             raise holds_no(detail.repository.name, f"tag {name}")
-        return json_response({"registry": _registry(request), "imageName": detail.repository.name, "tag": _tag_document(tag)})
+        return json_response(
+            {
+                "registry": _registry(request),
+                "imageName": detail.repository.name,
+                "tag": _tag_document(tag),
+            }
+        )
 
     async def change_tag(request: Request) -> Response:
-        name, tag, locked = _repository(request), parse_tag(request.path_params["tag"]), await _lock_asked(request)
+        name, tag, locked = (
+            _repository(request),
+            parse_tag(request.path_params["tag"]),
+            await _lock_asked(request),
+        )
         if locked is not None:
             await engine.repositories.lock_tag(name, tag, locked=locked)
         return await show_tag(request)
 
     async def delete_tag(request: Request) -> Response:
-        await engine.repositories.delete_tag(_repository(request), parse_tag(request.path_params["tag"]))
+        await engine.repositories.delete_tag(
+            _repository(request), parse_tag(request.path_params["tag"])
+        )
         return Response(status_code=202)
 
     async def list_manifests(request: Request) -> Response:
         name = _repository(request)
         manifests = await _manifests(name)
         page, headers = _page(request, manifests, [str(each.digest) for each in manifests])
-        document = {"registry": _registry(request), "imageName": name, "manifests": [_manifest_document(each) for each in page]}
+        document = {
+            "registry": _registry(request),
+            "imageName": name,
+            "manifests": [_manifest_document(each) for each in page],
+        }
         return json_response(document, headers=headers)
 
     async def show_manifest(request: Request) -> Response:
@@ -119,16 +149,28 @@ def routes(engine: Engine) -> list[BaseRoute]:
         found = next((each for each in await _manifests(name) if each.digest == digest), None)
         if found is None:
             raise holds_no(name, f"manifest {digest}")
-        return json_response({"registry": _registry(request), "imageName": name, "manifest": _manifest_document(found)})
+        return json_response(
+            {
+                "registry": _registry(request),
+                "imageName": name,
+                "manifest": _manifest_document(found),
+            }
+        )
 
     async def change_manifest(request: Request) -> Response:
-        name, digest, locked = _repository(request), Digest.parse(request.path_params["digest"]), await _lock_asked(request)
+        name, digest, locked = (
+            _repository(request),
+            Digest.parse(request.path_params["digest"]),
+            await _lock_asked(request),
+        )
         if locked is not None:
             await engine.repositories.lock_manifest(name, digest, locked=locked)
         return await show_manifest(request)
 
     async def delete_manifest(request: Request) -> Response:
-        await engine.repositories.delete_manifest(_repository(request), Digest.parse(request.path_params["digest"]))
+        await engine.repositories.delete_manifest(
+            _repository(request), Digest.parse(request.path_params["digest"])
+        )
         return Response(status_code=202)
 
     async def _manifests(name: Repository) -> list[CachedManifest]:
@@ -144,21 +186,35 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(await engine.repositories.detail(_repository(request)))
 
     async def tag_detail(request: Request) -> Response:
-        return json_response(await engine.repositories.tag(_repository(request), parse_tag(request.path_params["tag"])))
+        return json_response(
+            await engine.repositories.tag(
+                _repository(request), parse_tag(request.path_params["tag"])
+            )
+        )
 
     async def tag_plan(request: Request) -> Response:
-        return json_response(await engine.repositories.plan_delete_tag(_repository(request), parse_tag(request.path_params["tag"])))
+        return json_response(
+            await engine.repositories.plan_delete_tag(
+                _repository(request), parse_tag(request.path_params["tag"])
+            )
+        )
 
     async def plan(request: Request) -> Response:
         return json_response(await engine.repositories.plan_delete(_repository(request)))
 
-    # A part of a repository's name can't begin with an underscore, so what comes below a repository can't be taken for one.
+    # A part of a repository's name can't begin with an underscore, so what comes below a repository
+    # can't be taken for one.
     base, own = "/acr/v1/{name:path}", "/entrepot/v1/repositories/{name:path}"
     return [
         Route("/acr/v1/_catalog", catalog),
         resource(f"{base}/_tags/{{tag}}", GET=show_tag, PATCH=change_tag, DELETE=delete_tag),
         Route(f"{base}/_tags", list_tags),
-        resource(f"{base}/_manifests/{{digest}}", GET=show_manifest, PATCH=change_manifest, DELETE=delete_manifest),
+        resource(
+            f"{base}/_manifests/{{digest}}",
+            GET=show_manifest,
+            PATCH=change_manifest,
+            DELETE=delete_manifest,
+        ),
         Route(f"{base}/_manifests", list_manifests),
         resource(base, GET=show, PATCH=change, DELETE=delete),
         Route("/entrepot/v1/repositories", snapshots),
@@ -178,18 +234,28 @@ def _registry(request: Request) -> str:
     return printable(request.headers.get("host", ""), 255)
 
 
-def _page(request: Request, entries: Sequence[Entry], keys: Sequence[str]) -> tuple[list[Entry], Mapping[str, str]]:
-    """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to the next page if there is one."""
-    size, last = page_size(request.query_params.get("n"), LARGEST_PAGE), request.query_params.get("last")
+def _page(
+    request: Request, entries: Sequence[Entry], keys: Sequence[str]
+) -> tuple[list[Entry], Mapping[str, str]]:
+    """The entries after ``last``, ``n`` of them at the most, in the order of *keys*, and a link to
+    the next page if there is one."""
+    size, last = (
+        page_size(request.query_params.get("n"), LARGEST_PAGE),
+        request.query_params.get("last"),
+    )
     if size == 0:
         return [], {}
     n = PAGE if size is None else size
-    following = [(key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last]
+    following = [
+        (key, entry) for key, entry in zip(keys, entries, strict=True) if last is None or key > last
+    ]
     page = following[:n]
     if len(page) == len(following):
         return [entry for _, entry in page], {}
     path = request.scope["path"]
-    return [entry for _, entry in page], {"Link": f'<{path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'}
+    return [entry for _, entry in page], {
+        "Link": f'<{path}?{urlencode({"last": page[-1][0], "n": n})}>; rel="next"'
+    }
 
 
 def _time(seconds: float) -> str:
@@ -200,7 +266,9 @@ def _attributes(locked: bool) -> dict[str, bool]:
     return {"deleteEnabled": not locked, **_FIXED}
 
 
-def _repository_document(request: Request, repository: RepositorySnapshot, tags: Sequence[TagSnapshot]) -> dict[str, Any]:
+def _repository_document(
+    request: Request, repository: RepositorySnapshot, tags: Sequence[TagSnapshot]
+) -> dict[str, Any]:
     changed = max((tag.cached for tag in tags), default=repository.created)
     return {
         "registry": _registry(request),

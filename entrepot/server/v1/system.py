@@ -41,13 +41,15 @@ class RefreshRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True)
 
 
 class EvictionRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands for the low-water mark of the settings."""
+    """The body of a request for an eviction, or for a look at it. *target* is in bytes; None stands
+    for the low-water mark of the settings."""
 
     target: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class VerificationRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast as the disk is."""
+    """The body of a request to hash all cached blobs. *speed* is in bytes per second; None: as fast
+    as the disk is."""
 
     speed: Annotated[int, msgspec.Meta(ge=1)] | None = DEFAULT_SPEED
 
@@ -58,7 +60,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def status(request: Request) -> Response:
         # As it is for the client that asks, which may have bound itself.
-        return _json(msgspec.structs.replace(await engine.status(), read_only=is_read_only(engine, request.headers)))
+        return _json(
+            msgspec.structs.replace(
+                await engine.status(), read_only=is_read_only(engine, request.headers)
+            )
+        )
 
     async def activity(_: Request) -> Response:
         return _json(engine.activity.snapshot())
@@ -70,7 +76,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def start_pull(request: Request) -> Response:
         asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
-        return _json(await engine.start_pull(asked.image, asked.platform, printable(asked.asked_by, 60)), status=201)
+        return _json(
+            await engine.start_pull(asked.image, asked.platform, printable(asked.asked_by, 60)),
+            status=201,
+        )
 
     async def pull(request: Request) -> Response:
         return _json(await engine.pull_snapshot(request.path_params["id"]))
@@ -79,7 +88,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return _json(await engine.cancel_pull(request.path_params["id"]))
 
     async def refresh(request: Request) -> Response:
-        asked = await read_body(request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.')
+        asked = await read_body(
+            request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.'
+        )
         return _json(await engine.refresh(asked.image))
 
     async def evict(request: Request) -> Response:
@@ -91,7 +102,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return _json(await engine.housekeeping.evict(dry_run=True, target=asked.target))
 
     async def verify(request: Request) -> Response:
-        verification = await read_body(request, VerificationRequest, hint='Send {}, or {"speed": BYTES} for so many per second.')
+        verification = await read_body(
+            request,
+            VerificationRequest,
+            hint='Send {}, or {"speed": BYTES} for so many per second.',
+        )
         return _json(engine.verification.start(verification.speed), status=202)
 
     async def show_verification(_: Request) -> Response:
@@ -107,7 +122,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
         # It speaks to sources itself, with what takes a while to import.
         from entrepot.engine.doctor import examine
 
-        return _json(await examine(engine, request.query_params.get("rule"), source=request.query_params.get("source")))
+        return _json(
+            await examine(
+                engine, request.query_params.get("rule"), source=request.query_params.get("source")
+            )
+        )
 
     async def upstreams(_: Request) -> Response:
         return _json(engine.upstream_snapshots())
@@ -117,7 +136,9 @@ def routes(engine: Engine) -> list[BaseRoute]:
             limit = parse_count(request.query_params.get("limit"))
             recent = engine.events.recent()
             return _json(recent[-limit:] if limit else recent)
-        return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        return StreamingResponse(
+            _stream(engine), media_type="text/event-stream", headers={"cache-control": "no-cache"}
+        )
 
     async def stop(_: Request) -> Response:
         engine.stopping.set()
@@ -156,7 +177,9 @@ async def _stream(engine: Engine) -> AsyncIterator[bytes]:
         try:
             while not ending.done():
                 coming = coming or asyncio.ensure_future(watched.__anext__())
-                await asyncio.wait({coming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {coming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED
+                )
                 if coming.done():
                     yield b"data: " + msgspec.json.encode(coming.result()) + b"\n\n"
                     coming = None

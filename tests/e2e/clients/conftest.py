@@ -1,4 +1,5 @@
-"""A real source registry with images, a real engine in front of it, and the container clients of users."""
+"""A real source registry with images, a real engine in front of it, and the container clients of
+users."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.clients.container_clients import AMD64, ARM64, ContainerClient, Containerd, Docker, Podman, Skopeo
+from tests.e2e.clients.container_clients import (
+    AMD64,
+    ARM64,
+    ContainerClient,
+    Containerd,
+    Docker,
+    Podman,
+    Skopeo,
+)
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.source_registry import DockerRegistry
@@ -27,7 +36,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]
 @pytest.fixture(scope="session")
 def app(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
     """``library/app:1``: an index of two platforms with three layers each."""
-    image = build_image("library/app", "1", [3_000_000, 300_000, 20_000], [AMD64, ARM64], index=True)
+    image = build_image(
+        "library/app", "1", [3_000_000, 300_000, 20_000], [AMD64, ARM64], index=True
+    )
     push(image, source.address, tmp_path_factory.mktemp("images"))
     return image
 
@@ -66,7 +77,8 @@ def skopeo(tmp_path_factory: pytest.TempPathFactory) -> Skopeo:
 
 @pytest.fixture(scope="session")
 def podman() -> Iterator[Podman]:
-    # podman refuses a run directory whose path has more than 50 characters, and pytest's directories are long when tests run in parallel.
+    # podman refuses a run directory whose path has more than 50 characters, and pytest's
+    # directories are long when tests run in parallel.
     with tempfile.TemporaryDirectory(prefix="podman-") as directory:
         yield Podman(Path(directory))
 
@@ -92,7 +104,9 @@ def client(request: pytest.FixtureRequest) -> ContainerClient:
 
 
 @pytest.fixture(scope="session")
-def shared(source: DockerRegistry, app: StandInImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrepot]:
+def shared(
+    source: DockerRegistry, app: StandInImage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Entrepot]:
     """One running engine for tests that change nothing; it holds ``library/app:1`` for linux/amd64."""
     with Entrepot(tmp_path_factory.mktemp("e"), source.url) as engine:
         engine.start()

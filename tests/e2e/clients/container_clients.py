@@ -1,4 +1,5 @@
-"""The container clients of users, each with directories of its own below a temporary one: skopeo, podman, containerd, docker."""
+"""The container clients of users, each with directories of its own below a temporary one: skopeo,
+podman, containerd, docker."""
 
 from __future__ import annotations
 
@@ -57,23 +58,59 @@ class Skopeo:
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
         """Run ``skopeo copy``."""
-        arguments: list[str | Path] = [self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        arguments: list[str | Path] = [
+            self._program,
+            "--insecure-policy",
+            *options,
+            "copy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+        ]
         return run([*arguments, source, target], environment=self._environment)
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
         self.forget()
         system, architecture = platform.split("/")
-        _checked(self.copy(f"docker://{reference}", f"dir:{self._root / 'image'}", "--override-os", system, "--override-arch", architecture))
+        _checked(
+            self.copy(
+                f"docker://{reference}",
+                f"dir:{self._root / 'image'}",
+                "--override-os",
+                system,
+                "--override-arch",
+                architecture,
+            )
+        )
 
     def delete(self, reference: str) -> Finished:
         """Run ``skopeo delete``."""
-        return run([self._program, "--insecure-policy", "delete", "--tls-verify=false", f"docker://{reference}"], environment=self._environment)
+        return run(
+            [
+                self._program,
+                "--insecure-policy",
+                "delete",
+                "--tls-verify=false",
+                f"docker://{reference}",
+            ],
+            environment=self._environment,
+        )
 
     def pull_all_platforms(self, reference: str) -> dict[str, bytes]:
         """Pull an index with all its images; every file by its digest."""
         self.forget()
-        arguments: list[str | Path] = [self._program, "--insecure-policy", "copy", "--all", "--src-tls-verify=false"]
-        _checked(run([*arguments, f"docker://{reference}", f"dir:{self._root / 'image'}"], environment=self._environment))
+        arguments: list[str | Path] = [
+            self._program,
+            "--insecure-policy",
+            "copy",
+            "--all",
+            "--src-tls-verify=false",
+        ]
+        _checked(
+            run(
+                [*arguments, f"docker://{reference}", f"dir:{self._root / 'image'}"],
+                environment=self._environment,
+            )
+        )
         contents = [each.read_bytes() for each in (self._root / "image").iterdir()]
         return {f"sha256:{hashlib.sha256(each).hexdigest()}": each for each in contents}
 
@@ -83,7 +120,11 @@ class Skopeo:
         assert (directory / "manifest.json").read_bytes() == published.manifest.content
         for each in published.blobs:
             assert (directory / each.digest.hex).read_bytes() == each.content
-        assert {each.name for each in directory.iterdir()} == {"manifest.json", "version", *(each.digest.hex for each in published.blobs)}
+        assert {each.name for each in directory.iterdir()} == {
+            "manifest.json",
+            "version",
+            *(each.digest.hex for each in published.blobs),
+        }
 
     def forget(self) -> None:
         shutil.rmtree(self._root / "image", ignore_errors=True)
@@ -112,14 +153,36 @@ class Podman:
         self._policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
 
     def run(self, *arguments: str | Path) -> Finished:
-        return run([self._program, "--root", self._root / "root", "--runroot", self._root / "runroot", *arguments], environment=self._environment)
+        return run(
+            [
+                self._program,
+                "--root",
+                self._root / "root",
+                "--runroot",
+                self._root / "runroot",
+                *arguments,
+            ],
+            environment=self._environment,
+        )
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
-        _checked(self.run("pull", "--tls-verify=false", "--signature-policy", self._policy, "--platform", platform, reference))
+        _checked(
+            self.run(
+                "pull",
+                "--tls-verify=false",
+                "--signature-policy",
+                self._policy,
+                "--platform",
+                platform,
+                reference,
+            )
+        )
 
     def use_mirror(self, login_server: str, address: str) -> None:
         """Pull images of a login server through a mirror (containers-registries.conf(5))."""
-        self.use_registries(f'[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n')
+        self.use_registries(
+            f'[[registry]]\nlocation = "{login_server}"\n[[registry.mirror]]\nlocation = "{address}"\ninsecure = true\n'
+        )
 
     def use_registries(self, text: str) -> None:
         """Have what is configured of registries (containers-registries.conf(5))."""
@@ -129,7 +192,10 @@ class Podman:
         [found] = json.loads(_checked(self.run("image", "inspect", reference)))
         published = image.platforms[platform]
         assert found["Id"] == published.config.digest.hex
-        assert {each.rpartition("@")[2] for each in found["RepoDigests"]} == {str(image.digest), str(published.digest)}
+        assert {each.rpartition("@")[2] for each in found["RepoDigests"]} == {
+            str(image.digest),
+            str(published.digest),
+        }
         assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
 
     def forget(self) -> None:
@@ -137,7 +203,8 @@ class Podman:
 
 
 class Containerd:
-    """``ctr images pull`` with a containerd of its own; each time in a namespace of its own, which shares no content with the others."""
+    """``ctr images pull`` with a containerd of its own; each time in a namespace of its own, which
+    shares no content with the others."""
 
     def __init__(self, root: Path) -> None:
         self._ctr = require_program("ctr")
@@ -152,38 +219,83 @@ class Containerd:
         disabled = [
             "io.containerd.grpc.v1.cri",
             "io.containerd.internal.v1.opt",
-            *(f"io.containerd.snapshotter.v1.{each}" for each in ("aufs", "btrfs", "devmapper", "overlayfs", "zfs")),
+            *(
+                f"io.containerd.snapshotter.v1.{each}"
+                for each in ("aufs", "btrfs", "devmapper", "overlayfs", "zfs")
+            ),
         ]
         (root / "config.toml").write_text(
             f'version = 2\nroot = "{root}/root"\nstate = "{root}/state"\ndisabled_plugins = {json.dumps(disabled)}\n'
             f'[grpc]\naddress = "{self._socket}"\n[ttrpc]\naddress = "{root}/ttrpc"\n'
             '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
         )
-        arguments: list[str | Path] = [require_program("containerd"), "--config", root / "config.toml"]
-        self._daemon, _ = Process.until("containerd successfully booted", arguments, environment=self._environment)
+        arguments: list[str | Path] = [
+            require_program("containerd"),
+            "--config",
+            root / "config.toml",
+        ]
+        self._daemon, _ = Process.until(
+            "containerd successfully booted", arguments, environment=self._environment
+        )
 
     def run(self, *arguments: str) -> Finished:
-        return run([self._ctr, "--address", self._socket, "--namespace", self._namespace, *arguments], environment=self._environment)
+        return run(
+            [self._ctr, "--address", self._socket, "--namespace", self._namespace, *arguments],
+            environment=self._environment,
+        )
 
     def pull(self, reference: str, platform: str = AMD64) -> None:
-        _checked(self.run("images", "pull", "--plain-http", "--snapshotter", "native", "--platform", platform, reference))
+        _checked(
+            self.run(
+                "images",
+                "pull",
+                "--plain-http",
+                "--snapshotter",
+                "native",
+                "--platform",
+                platform,
+                reference,
+            )
+        )
 
     def use_mirror(self, login_server: str, address: str) -> None:
-        """Pull images of a login server through a mirror, with `pull_through_mirror` (containerd, ``docs/hosts.md``)."""
+        """Pull images of a login server through a mirror, with `pull_through_mirror` (containerd,
+        ``docs/hosts.md``)."""
         directory = self._hosts / login_server
         directory.mkdir(exist_ok=True)
-        (directory / "hosts.toml").write_text(f'server = "https://{login_server}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n')
+        (directory / "hosts.toml").write_text(
+            f'server = "https://{login_server}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n'
+        )
 
     def pull_through_mirror(self, reference: str) -> None:
-        _checked(self.run("images", "pull", "--hosts-dir", str(self._hosts), "--snapshotter", "native", "--platform", AMD64, reference))
+        _checked(
+            self.run(
+                "images",
+                "pull",
+                "--hosts-dir",
+                str(self._hosts),
+                "--snapshotter",
+                "native",
+                "--platform",
+                AMD64,
+                reference,
+            )
+        )
 
     def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
-        listed = {each.split()[0]: each.split()[2] for each in self.run("images", "list").output.splitlines()[1:]}
+        listed = {
+            each.split()[0]: each.split()[2]
+            for each in self.run("images", "list").output.splitlines()[1:]
+        }
         assert listed[reference] == str(image.digest)
         expected = {image.manifest, published.manifest, *published.blobs}
-        assert set(self.run("content", "list", "--quiet").output.split()) == {str(each.digest) for each in expected}
-        root = self._socket.parent / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+        assert set(self.run("content", "list", "--quiet").output.split()) == {
+            str(each.digest) for each in expected
+        }
+        root = (
+            self._socket.parent / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+        )
         for each in expected:
             assert (root / each.digest.hex).read_bytes() == each.content
 
@@ -195,7 +307,8 @@ class Containerd:
 
 
 class Docker:
-    """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own, because it writes to fixed places in /run and /opt."""
+    """``docker pull`` with a dockerd of its own, without networks; in a mount namespace of its own,
+    because it writes to fixed places in /run and /opt."""
 
     def __init__(self, root: Path) -> None:
         self._docker = require_program("docker")
@@ -203,7 +316,9 @@ class Docker:
         require_root("dockerd")
         root.mkdir(parents=True, exist_ok=True)
         self._socket = root / "socket"
-        self._environment = bare_environment(root / "home") | {"DOCKER_HOST": f"unix://{self._socket}"}
+        self._environment = bare_environment(root / "home") | {
+            "DOCKER_HOST": f"unix://{self._socket}"
+        }
         self._configuration = root / "daemon.json"
         self._key = root / "key.json"
         self._configure()
@@ -211,10 +326,34 @@ class Docker:
             "API listen on",
             [
                 *(require_program("unshare"), "--mount", "--propagation", "private"),
-                *("sh", "-c", 'mount -n -t tmpfs tmpfs /run && mount -n -t tmpfs tmpfs /opt && exec "$@"', "sh"),
-                *(dockerd, "--config-file", self._configuration, "--host", f"unix://{self._socket}"),
-                *("--data-root", root / "data", "--exec-root", root / "exec", "--pidfile", root / "pid"),
-                *("--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none"),
+                *(
+                    "sh",
+                    "-c",
+                    'mount -n -t tmpfs tmpfs /run && mount -n -t tmpfs tmpfs /opt && exec "$@"',
+                    "sh",
+                ),
+                *(
+                    dockerd,
+                    "--config-file",
+                    self._configuration,
+                    "--host",
+                    f"unix://{self._socket}",
+                ),
+                *(
+                    "--data-root",
+                    root / "data",
+                    "--exec-root",
+                    root / "exec",
+                    "--pidfile",
+                    root / "pid",
+                ),
+                *(
+                    "--storage-driver",
+                    "vfs",
+                    "--iptables=false",
+                    "--ip6tables=false",
+                    "--bridge=none",
+                ),
             ],
             environment=bare_environment(root / "home"),
         )
@@ -223,10 +362,13 @@ class Docker:
         return run([self._docker, *arguments], environment=self._environment)
 
     def _configure(self, **settings: object) -> None:
-        self._configuration.write_text(json.dumps({"deprecated-key-path": str(self._key)} | settings))
+        self._configuration.write_text(
+            json.dumps({"deprecated-key-path": str(self._key)} | settings)
+        )
 
     def use_mirror(self, address: str) -> None:
-        """Pull images of Docker Hub through a mirror; docker knows mirrors of no other login server."""
+        """Pull images of Docker Hub through a mirror; docker knows mirrors of no other login
+        server."""
         self._configure(**{"registry-mirrors": [f"http://{address}"]})
         before = self._daemon.mark()
         self._daemon.send(signal.SIGHUP)

@@ -1,4 +1,5 @@
-"""``entrepot serve`` as users run it: a process with directories of its own, ruled through the command line."""
+"""``entrepot serve`` as users run it: a process with directories of its own, ruled through the
+command line."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ LOGIN_SERVER = "registry.example.com"
 
 
 class Entrepot:
-    """An engine that need not run: its directories stay, so it can be stopped or killed and started again, on the same port.
+    """An engine that need not run: its directories stay, so it can be stopped or killed and started
+    again, on the same port.
 
-    *source* is the endpoint of the source registry, and *login_server* its name, with a policy of its own unless *sign_in* is None. *settings* are further
-    lines for the top of ``settings.toml``; *variables* go into the engine's environment. *program* is what Python runs as ``entrepot``.
+    *source* is the endpoint of the source registry, and *login_server* its name, with a policy of
+    its own unless *sign_in* is None. *settings* are further lines for the top of ``settings.toml``;
+    *variables* go into the engine's environment. *program* is what Python runs as ``entrepot``.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class Entrepot:
     ) -> None:
         self.root = root
         self._program = program
-        # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at the most, so its names are short here.
+        # Wherever pytest puts its temporary directories: a Unix socket's path may have 107 bytes at
+        # the most, so its names are short here.
         self.environment = bare_environment(root / "h") | {
             "XDG_CONFIG_HOME": str(root / "c"),
             "XDG_DATA_HOME": str(root / "d"),
@@ -50,7 +54,9 @@ class Entrepot:
         self.directories = Directories(*(root / part / "entrepot" for part in "cdrs"))
         self.directories.config.mkdir(parents=True, exist_ok=True)
         policy = "" if sign_in is None else f'sign_in = "{sign_in}"\n'
-        self.directories.settings.write_text(f'{settings}\n[upstreams."{login_server}"]\nendpoint = "{source}"\n{policy}')
+        self.directories.settings.write_text(
+            f'{settings}\n[upstreams."{login_server}"]\nendpoint = "{source}"\n{policy}'
+        )
         self._login_server = login_server
         self.address = "127.0.0.1:0"
         self._process: Process | None = None
@@ -65,8 +71,17 @@ class Entrepot:
         return self._process
 
     def launch(self, *options: str, prefix: Sequence[str | Path] = ()) -> Process:
-        """Begin to start it, without waiting until it answers; *prefix* is a program that starts it."""
-        arguments = [*prefix, sys.executable, *self._program, "serve", "--listen", self.address, *options]
+        """Begin to start it, without waiting until it answers; *prefix* is a program that starts
+        it."""
+        arguments = [
+            *prefix,
+            sys.executable,
+            *self._program,
+            "serve",
+            "--listen",
+            self.address,
+            *options,
+        ]
         self._process = Process(arguments, environment=self.environment | self._variables)
         return self._process
 
@@ -91,13 +106,32 @@ class Entrepot:
         """Run a command of ``entrepot`` that answers in JSON."""
         return json.loads(self.run(*arguments, "--json").output)
 
-    def create_rule(self, name: str, source_repository: str, target: str, credential_set: str | None = None) -> None:
+    def create_rule(
+        self, name: str, source_repository: str, target: str, credential_set: str | None = None
+    ) -> None:
         """Make a cache rule; *source_repository* goes without the login server."""
         options = [] if credential_set is None else ["--cred-set", credential_set]
-        self.run("rule", "create", "--name", name, "--source-repo", f"{self._login_server}/{source_repository}", "--target-repo", target, *options)
+        self.run(
+            "rule",
+            "create",
+            "--name",
+            name,
+            "--source-repo",
+            f"{self._login_server}/{source_repository}",
+            "--target-repo",
+            target,
+            *options,
+        )
 
     def create_credential_set(self, name: str, username_id: str, password_id: str) -> None:
-        options = ["--login-server", self._login_server, "--username-id", username_id, "--password-id", password_id]
+        options = [
+            "--login-server",
+            self._login_server,
+            "--username-id",
+            username_id,
+            "--password-id",
+            password_id,
+        ]
         self.run("credential-set", "create", "--name", name, *options)
 
     def wait_for_pull(self, image: str = "", *, since: int = 0) -> None:
@@ -106,11 +140,19 @@ class Entrepot:
 
     def held_blobs(self) -> set[str]:
         """The digests of all blobs in the data directory."""
-        return {f"{each.parent.parent.name}:{each.name}" for each in self.directories.blobs.rglob("*") if each.is_file()}
+        return {
+            f"{each.parent.parent.name}:{each.name}"
+            for each in self.directories.blobs.rglob("*")
+            if each.is_file()
+        }
 
     def unfinished(self) -> list[Path]:
         """Files of blobs that are on their way in."""
-        return [each for each in self.directories.fills.rglob("*") if each.is_file()] if self.directories.fills.exists() else []
+        return (
+            [each for each in self.directories.fills.rglob("*") if each.is_file()]
+            if self.directories.fills.exists()
+            else []
+        )
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """A raw request of a container client."""

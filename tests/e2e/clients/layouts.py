@@ -1,4 +1,5 @@
-"""Images as OCI image layouts on the disk, their way into a registry by skopeo, and what is there then."""
+"""Images as OCI image layouts on the disk, their way into a registry by skopeo, and what is there
+then."""
 
 from __future__ import annotations
 
@@ -24,13 +25,18 @@ def write_layout(image: StandInImage, directory: Path) -> Path:
     for each in contents:
         (blobs / each.digest.hex).write_bytes(each.content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    entry = image.manifest.descriptor.document() | {"annotations": {"org.opencontainers.image.ref.name": image.tag}}
+    entry = image.manifest.descriptor.document() | {
+        "annotations": {"org.opencontainers.image.ref.name": image.tag}
+    }
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     return directory
 
 
-def push(image: StandInImage, address: str, scratch: Path, *, options: tuple[str, ...] = ()) -> None:
-    """Push an image with all its platforms to the registry at *address*; *options* go to ``skopeo copy``."""
+def push(
+    image: StandInImage, address: str, scratch: Path, *, options: tuple[str, ...] = ()
+) -> None:
+    """Push an image with all its platforms to the registry at *address*; *options* go to ``skopeo
+    copy``."""
     layout = scratch / f"{image.repository.replace('/', '-')}-{image.tag}"
     if not layout.exists():
         write_layout(image, layout)
@@ -55,28 +61,54 @@ def published(address: str, repository: str, tag: str) -> StandInImage:
     with httpx.Client(base_url=f"http://{address}/v2/{repository}", trust_env=False) as registry:
 
         def manifest(reference: str) -> Content:
-            answer = registry.get(f"/manifests/{reference}", headers={"Accept": ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))})
+            answer = registry.get(
+                f"/manifests/{reference}",
+                headers={
+                    "Accept": ", ".join((OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest))
+                },
+            )
             return Content.of(answer.headers["content-type"], answer.content)
 
         def blob(descriptor: dict[str, Any]) -> Content:
-            return Content.of(descriptor["mediaType"], registry.get(f"/blobs/{descriptor['digest']}").content)
+            return Content.of(
+                descriptor["mediaType"], registry.get(f"/blobs/{descriptor['digest']}").content
+            )
 
         def platform_image(content: Content) -> PlatformImage:
             document = json.loads(content.content)
             config = blob(document["config"])
             described = json.loads(config.content)
-            return PlatformImage(f"{described['os']}/{described['architecture']}", content, config, tuple(blob(each) for each in document["layers"]))
+            return PlatformImage(
+                f"{described['os']}/{described['architecture']}",
+                content,
+                config,
+                tuple(blob(each) for each in document["layers"]),
+            )
 
         top = manifest(tag)
         listed = json.loads(top.content).get("manifests")
-        images = [platform_image(top)] if listed is None else [platform_image(manifest(each["digest"])) for each in listed]
-        return StandInImage(repository, tag, None if listed is None else top, {each.platform: each for each in images})
+        images = (
+            [platform_image(top)]
+            if listed is None
+            else [platform_image(manifest(each["digest"])) for each in listed]
+        )
+        return StandInImage(
+            repository,
+            tag,
+            None if listed is None else top,
+            {each.platform: each for each in images},
+        )
 
 
 def skopeo_environment(home: Path) -> dict[str, str]:
     """An environment in which skopeo and podman remember blobs below *home*.
 
-    For user id 0 they would do so in /var/lib/containers/cache, whatever the configuration says, and take what they remember for the next test.
+    For user id 0 they would do so in /var/lib/containers/cache, whatever the configuration says,
+    and take what they remember for the next test.
     """
     (home / "run").mkdir(parents=True, exist_ok=True)
-    return bare_environment(home) | {"_CONTAINERS_ROOTLESS_UID": "1000", "XDG_DATA_HOME": str(home / "data"), "XDG_RUNTIME_DIR": str(home / "run")}
+    return bare_environment(home) | {
+        "_CONTAINERS_ROOTLESS_UID": "1000",
+        "XDG_DATA_HOME": str(home / "data"),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+    }

@@ -1,6 +1,8 @@
-"""Many clients that ask for one blob at the same moment, as a program: their memory and their processor time are their own.
+"""Many clients that ask for one blob at the same moment, as a program: their memory and their
+processor time are their own.
 
-``python -m tests.e2e.clients.many_readers HOST:PORT REPOSITORY TAG DIGEST COUNT`` prints one JSON document: status, bytes and SHA-256 of each body.
+``python -m tests.e2e.clients.many_readers HOST:PORT REPOSITORY TAG DIGEST COUNT`` prints one JSON
+document: status, bytes and SHA-256 of each body.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ CHUNK = 1024 * 1024
 """Bytes that a reader holds in memory."""
 
 
-def read_blob(address: str, repository: str, tag: str, digest: str, together: threading.Barrier) -> dict[str, object]:
+def read_blob(
+    address: str, repository: str, tag: str, digest: str, together: threading.Barrier
+) -> dict[str, object]:
     """What one client gets: it asks for the manifest, waits for the others, and asks for the blob."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=120)
@@ -30,7 +34,12 @@ def read_blob(address: str, repository: str, tag: str, digest: str, together: th
             # Both the reading and the hashing of so much run without the interpreter's lock.
             hasher.update(buffer[:count])
             size += count
-        return {"status": answer.status, "size": size, "digest": f"sha256:{hasher.hexdigest()}", "origin": answer.headers["Entrepot-Origin"]}
+        return {
+            "status": answer.status,
+            "size": size,
+            "digest": f"sha256:{hasher.hexdigest()}",
+            "origin": answer.headers["Entrepot-Origin"],
+        }
     except (OSError, http.client.HTTPException) as error:
         return {"error": repr(error)}
     finally:
@@ -42,7 +51,10 @@ def main(address: str, repository: str, tag: str, digest: str, count: str) -> No
     together = threading.Barrier(int(count))
     results: list[dict[str, object]] = []
     threads = [
-        threading.Thread(target=lambda: results.append(read_blob(address, repository, tag, digest, together)), name=f"reader {number}")
+        threading.Thread(
+            target=lambda: results.append(read_blob(address, repository, tag, digest, together)),
+            name=f"reader {number}",
+        )
         for number in range(int(count))
     ]
     for each in threads:

@@ -1,4 +1,5 @@
-"""Programs that run while tests do: started, listened to line by line, ended. Nobody sleeps: all waiting is for a line or for the end."""
+"""Programs that run while tests do: started, listened to line by line, ended. Nobody sleeps: all
+waiting is for a line or for the end."""
 
 from __future__ import annotations
 
@@ -52,11 +53,15 @@ class Process:
             bufsize=1,
             start_new_session=True,
         )
-        self._listener = threading.Thread(target=self._listen, name=f"lines of {self._name}", daemon=True)
+        self._listener = threading.Thread(
+            target=self._listen, name=f"lines of {self._name}", daemon=True
+        )
         self._listener.start()
 
     @classmethod
-    def until(cls, pattern: str, arguments: Sequence[str | Path], *, environment: Mapping[str, str]) -> tuple[Process, re.Match[str]]:
+    def until(
+        cls, pattern: str, arguments: Sequence[str | Path], *, environment: Mapping[str, str]
+    ) -> tuple[Process, re.Match[str]]:
         """Start a program and wait until it says that it is ready; if it does not, it is ended."""
         process = cls(arguments, environment=environment)
         try:
@@ -87,8 +92,11 @@ class Process:
         with self._heard:
             return len(self._lines)
 
-    def wait_for_line(self, pattern: str, *, since: int = 0, timeout: float = STARTING) -> re.Match[str]:
-        """The first line that has the pattern; raises `ProcessFailed` when the program ends before, or when the time, in seconds, is over."""
+    def wait_for_line(
+        self, pattern: str, *, since: int = 0, timeout: float = STARTING
+    ) -> re.Match[str]:
+        """The first line that has the pattern; raises `ProcessFailed` when the program ends before,
+        or when the time, in seconds, is over."""
         deadline = time.monotonic() + timeout
         seen = since
         with self._heard:
@@ -98,16 +106,24 @@ class Process:
                         return found
                 seen = max(seen, len(self._lines))
                 if self._silent:
-                    raise ProcessFailed(f"{self._name} ended without a line like {pattern!r}:\n" + "\n".join(self._lines))
+                    raise ProcessFailed(
+                        f"{self._name} ended without a line like {pattern!r}:\n"
+                        + "\n".join(self._lines)
+                    )
                 if not self._heard.wait(deadline - time.monotonic()):
-                    raise ProcessFailed(f"{self._name} has no line like {pattern!r} after {timeout:g} s:\n" + "\n".join(self._lines))
+                    raise ProcessFailed(
+                        f"{self._name} has no line like {pattern!r} after {timeout:g} s:\n"
+                        + "\n".join(self._lines)
+                    )
 
     def wait(self, timeout: float = ENDING) -> Finished:
         """Wait until it ends by itself."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise ProcessFailed(f"{self._name} does not end within {timeout:g} s:\n{self.output}") from None
+            raise ProcessFailed(
+                f"{self._name} does not end within {timeout:g} s:\n{self.output}"
+            ) from None
         self._listener.join(timeout)
         return Finished(status, self.output)
 
@@ -116,7 +132,8 @@ class Process:
             self._process.send_signal(number)
 
     def stop(self, timeout: float = ENDING) -> Finished:
-        """Ask it to end, and wait until it has; if it does not, it is killed and `ProcessFailed` raised."""
+        """Ask it to end, and wait until it has; if it does not, it is killed and `ProcessFailed`
+        raised."""
         self.send(signal.SIGTERM)
         try:
             return self.wait(timeout)
@@ -142,7 +159,9 @@ class Process:
             self._heard.notify_all()
 
 
-def run(arguments: Sequence[str | Path], *, environment: Mapping[str, str], timeout: float = 120.0) -> Finished:
+def run(
+    arguments: Sequence[str | Path], *, environment: Mapping[str, str], timeout: float = 120.0
+) -> Finished:
     """Run a program to its end, which has to come within *timeout* seconds."""
     done = subprocess.run(
         tied(arguments),
@@ -161,4 +180,8 @@ def run(arguments: Sequence[str | Path], *, environment: Mapping[str, str], time
 def bare_environment(home: Path) -> dict[str, str]:
     """An environment in which a program finds nothing of this user's, and writes below *home*."""
     home.mkdir(parents=True, exist_ok=True)
-    return {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "HOME": str(home), "LANG": "C.UTF-8"}
+    return {
+        "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+    }

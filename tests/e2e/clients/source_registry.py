@@ -1,4 +1,5 @@
-"""A real ``docker-registry`` as source registry, or as a cache to be compared with. It counts by its own access log."""
+"""A real ``docker-registry`` as source registry, or as a cache to be compared with. It counts by
+its own access log."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.e2e.clients.processes import Process, bare_environment
 from tests.processes import replace_shared
 from tests.programs import require_program
 
-_ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<sent>\d+) "[^"]*" "(?P<agent>[^"]*)"')
+_ACCESS = re.compile(
+    r'"(?P<method>[A-Z]+) (?P<target>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<sent>\d+) "[^"]*" "(?P<agent>[^"]*)"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,16 @@ class Access:
 
 
 class DockerRegistry:
-    """The registry of the CNCF's distribution project, on a free port of 127.0.0.1, with its storage below *root*.
+    """The registry of the CNCF's distribution project, on a free port of 127.0.0.1, with its
+    storage below *root*.
 
-    *auth* is the section ``auth`` of its configuration; *proxy_of* makes it a pull-through cache of another registry.
+    *auth* is the section ``auth`` of its configuration; *proxy_of* makes it a pull-through cache of
+    another registry.
     """
 
-    def __init__(self, root: Path, *, auth: dict[str, Any] | None = None, proxy_of: str | None = None) -> None:
+    def __init__(
+        self, root: Path, *, auth: dict[str, Any] | None = None, proxy_of: str | None = None
+    ) -> None:
         self._program = require_program("docker-registry")
         self._root = root
         self._auth = auth
@@ -63,7 +70,9 @@ class DockerRegistry:
         # JSON is YAML, which is what it reads.
         configuration.write_text(json.dumps(self._configuration()))
         self._process, found = Process.until(
-            r"listening on (127\.0\.0\.1:\d+)", [self._program, "serve", configuration], environment=bare_environment(self._root / "home")
+            r"listening on (127\.0\.0\.1:\d+)",
+            [self._program, "serve", configuration],
+            environment=bare_environment(self._root / "home"),
         )
         self.address = found[1]
         if self._pid_before is not None:
@@ -74,7 +83,10 @@ class DockerRegistry:
         configuration: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "info", "accesslog": {"disabled": False}},
-            "storage": {"filesystem": {"rootdirectory": str(self._root / "storage")}, "delete": {"enabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self._root / "storage")},
+                "delete": {"enabled": True},
+            },
             "http": {"addr": self.address},
         }
         if self._auth is not None:
@@ -103,8 +115,9 @@ class DockerRegistry:
     def accesses(self, *, settle: bool = True) -> list[Access]:
         """All requests so far.
 
-        It writes the line of a request before the last bytes of a short answer go out, so once the line of a short request is there, those of all
-        requests that were answered before are there too.
+        It writes the line of a request before the last bytes of a short answer go out, so once the
+        line of a short request is there, those of all requests that were answered before are there
+        too.
         """
         if self._process is None:
             return self._earlier
@@ -115,7 +128,13 @@ class DockerRegistry:
             self._process.wait_for_line(re.escape(marker))
         found = [_ACCESS.search(line) for line in self._process.lines()]
         return self._earlier + [
-            Access(each["method"], each["target"], int(each["status"]), int(each["sent"]), each["agent"])
+            Access(
+                each["method"],
+                each["target"],
+                int(each["status"]),
+                int(each["sent"]),
+                each["agent"],
+            )
             for each in found
             if each and "?marker=" not in each["target"]
         ]

@@ -1,4 +1,5 @@
-"""Malformed and oversized requests at ``/v2/``: the right status, an error as the OCI distribution specification has it, and nothing asked of the source."""
+"""Malformed and oversized requests at ``/v2/``: the right status, an error as the OCI distribution
+specification has it, and nothing asked of the source."""
 
 from __future__ import annotations
 
@@ -59,13 +60,18 @@ def _assert_refused(answer: httpx.Response, status: int, code: str) -> None:
         ("/v1/search", 404, "NAME_UNKNOWN"),
     ],
 )
-def test_a_malformed_or_unknown_address_is_refused(path: str, status: int, code: str, shared: Entrepot, source: DockerRegistry) -> None:
+def test_a_malformed_or_unknown_address_is_refused(
+    path: str, status: int, code: str, shared: Entrepot, source: DockerRegistry
+) -> None:
     before = source.mark()
     _assert_refused(shared.get(path), status, code)
     assert source.asked(before) == []
 
 
-@pytest.mark.parametrize("header", ["bytes=2-1", "bytes=x-", "bytes", "bytes=-", "bytes=1-2-3", "bytes=--1", "bytes=0-1,x"])
+@pytest.mark.parametrize(
+    "header",
+    ["bytes=2-1", "bytes=x-", "bytes", "bytes=-", "bytes=1-2-3", "bytes=--1", "bytes=0-1,x"],
+)
 def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: StandInImage) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
@@ -73,7 +79,9 @@ def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: StandI
 
 
 @pytest.mark.parametrize("header", ["bytes=3999999999-", "bytes=-0"])
-def test_a_range_outside_the_blob_is_not_satisfiable(header: str, shared: Entrepot, app: StandInImage) -> None:
+def test_a_range_outside_the_blob_is_not_satisfiable(
+    header: str, shared: Entrepot, app: StandInImage
+) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
     _assert_refused(answer, 416, "RANGE_INVALID")
@@ -82,23 +90,40 @@ def test_a_range_outside_the_blob_is_not_satisfiable(header: str, shared: Entrep
 
 @pytest.mark.parametrize(
     ("header", "start", "end"),
-    [("bytes=0-0", 0, 1), ("bytes=1000-", 1000, None), ("bytes=-1000", -1000, None), ("bytes=5-3999999999", 5, None), (f"bytes=5-{'9' * 30}", 5, None)],
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1000-", 1000, None),
+        ("bytes=-1000", -1000, None),
+        ("bytes=5-3999999999", 5, None),
+        (f"bytes=5-{'9' * 30}", 5, None),
+    ],
 )
-def test_a_range_is_answered_with_exactly_its_bytes(header: str, start: int, end: int | None, shared: Entrepot, app: StandInImage) -> None:
+def test_a_range_is_answered_with_exactly_its_bytes(
+    header: str, start: int, end: int | None, shared: Entrepot, app: StandInImage
+) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
     assert (answer.status_code, answer.content) == (206, layer.content[start:end])
-    first, last = (int(each) for each in re.fullmatch(rf"bytes (\d+)-(\d+)/{layer.size}", answer.headers["content-range"]).groups())  # type: ignore[union-attr]
+    first, last = (
+        int(each)
+        for each in re.fullmatch(
+            rf"bytes (\d+)-(\d+)/{layer.size}", answer.headers["content-range"]
+        ).groups()
+    )  # type: ignore[union-attr]
     assert layer.content[first : last + 1] == answer.content
 
 
 @pytest.mark.parametrize("header", ["nonsense", "application/", "*; q=.2", ";;=", "\u00e4/\u00e4"])
-def test_f70_what_can_not_be_read_in_an_accept_header_is_skipped(header: str, shared: Entrepot, app: StandInImage) -> None:
+def test_f70_what_can_not_be_read_in_an_accept_header_is_skipped(
+    header: str, shared: Entrepot, app: StandInImage
+) -> None:
     answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": header.encode()})
     assert (answer.status_code, answer.content) == (200, app.manifest.content)
 
 
-def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(shared: Entrepot, app: StandInImage) -> None:
+def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(
+    shared: Entrepot, app: StandInImage
+) -> None:
     answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": "text/html"})
     _assert_refused(answer, 404, "MANIFEST_UNKNOWN")
     assert app.manifest.media_type in answer.text
@@ -106,7 +131,12 @@ def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(shared: E
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("PUT", "/v2/library/app/manifests/1"), ("POST", "/v2/library/app/blobs/uploads/"), ("DELETE", f"/v2/library/app/blobs/{DIGEST}"), ("PATCH", "/v2/")],
+    [
+        ("PUT", "/v2/library/app/manifests/1"),
+        ("POST", "/v2/library/app/blobs/uploads/"),
+        ("DELETE", f"/v2/library/app/blobs/{DIGEST}"),
+        ("PATCH", "/v2/"),
+    ],
 )
 def test_what_would_change_something_is_refused(method: str, path: str, shared: Entrepot) -> None:
     answer = httpx.request(method, f"{shared.url}{path}", content=b"x" * 100_000, trust_env=False)
@@ -126,7 +156,9 @@ def test_what_would_change_something_is_refused(method: str, path: str, shared: 
     ],
     ids=["huge header", "huge address", "TLS", "another HTTP", "no address", "no request"],
 )
-def test_bytes_that_are_no_request_do_not_disturb_the_others(request_bytes: bytes, shared: Entrepot) -> None:
+def test_bytes_that_are_no_request_do_not_disturb_the_others(
+    request_bytes: bytes, shared: Entrepot
+) -> None:
     host, _, port = shared.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         try:

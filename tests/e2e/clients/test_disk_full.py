@@ -1,4 +1,5 @@
-"""The disk is full, can only be read, or hangs, really: a file system of a few megabytes under the data directory."""
+"""The disk is full, can only be read, or hangs, really: a file system of a few megabytes under the
+data directory."""
 
 from __future__ import annotations
 
@@ -30,7 +31,12 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.geteuid():
         pytest.skip("a file system can be mounted by root only")
     disk = tmp_path_factory.mktemp("disk")
-    mounted = subprocess.run([require_program("mount"), "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", disk], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        [require_program("mount"), "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", disk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield disk
@@ -70,7 +76,9 @@ async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_th
     await asyncio.to_thread(engine.start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     small = stand_in.add_image("library/small", "1", layers=[1_000_000], platforms=[AMD64])
-    large = stand_in.add_image("library/large", "1", layers=[SIZE + 20_000_000, 5_000], platforms=[AMD64])
+    large = stand_in.add_image(
+        "library/large", "1", layers=[SIZE + 20_000_000, 5_000], platforms=[AMD64]
+    )
 
     reference = f"{engine.address}/library/large:1"
     await asyncio.to_thread(skopeo.pull, reference)
@@ -113,7 +121,9 @@ def fill(disk: Path) -> Path:
     return other
 
 
-async def filled_engine(disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo) -> tuple[Entrepot, StandInImage]:
+async def filled_engine(
+    disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+) -> tuple[Entrepot, StandInImage]:
     """A running engine with its data on *disk*, and an image that is cached."""
     engine = new_engine(stand_in.url, settings="freshness = 0.001")
     (engine.root / "d").symlink_to(disk)
@@ -142,13 +152,20 @@ async def test_with_no_byte_left_new_images_pass_and_it_is_said(
         new = stand_in.add_image(f"library/new-{number}", "1", layers=[200_000], platforms=[AMD64])
         await pulls(engine, skopeo, new, cached)
     assert "Traceback" not in engine.process.output
-    told = [line for line in engine.process.output.splitlines() if "Keeping the books failed" in line]
+    told = [
+        line for line in engine.process.output.splitlines() if "Keeping the books failed" in line
+    ]
     assert len(told) <= 2
 
     # An engine that is restarted there serves what it has, and passes on the rest.
     assert (await asyncio.to_thread(engine.stop)).status == 0
     await asyncio.to_thread(engine.start)
-    await pulls(engine, skopeo, cached, stand_in.add_image("library/another", "1", layers=[200_000], platforms=[AMD64]))
+    await pulls(
+        engine,
+        skopeo,
+        cached,
+        stand_in.add_image("library/another", "1", layers=[200_000], platforms=[AMD64]),
+    )
     assert "Traceback" not in engine.process.output
     other.unlink()
 
@@ -161,12 +178,19 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
     await asyncio.to_thread(engine.stop)
     await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", small_disk], check=True)
     await asyncio.to_thread(engine.start)
-    await pulls(engine, skopeo, cached, stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64]))
+    await pulls(
+        engine,
+        skopeo,
+        cached,
+        stand_in.add_image("library/new", "1", layers=[200_000], platforms=[AMD64]),
+    )
     status = await asyncio.to_thread(engine.ask, "status")
     assert status["repositories"] == 1
     assert any("Read-only file system" in notice for notice in status["notices"])
     assert engine.get("/readyz").status_code == 503
-    refused = await asyncio.to_thread(engine.run, "repository", "delete", "library/cached", "--yes", check=False)
+    refused = await asyncio.to_thread(
+        engine.run, "repository", "delete", "library/cached", "--yes", check=False
+    )
     assert (refused.status != 0, "can't be written" in refused.output) == (True, True)
     assert "Traceback" not in engine.process.output
 
@@ -182,17 +206,26 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
         async with asyncio.timeout(120):
             assert (await asyncio.to_thread(engine.get, "/healthz")).status_code == 200
             layer = cached.platforms[AMD64].layers[0]
-            assert (await asyncio.to_thread(engine.get, f"/v2/library/cached/blobs/{layer.digest}")).content == layer.content
+            assert (
+                await asyncio.to_thread(engine.get, f"/v2/library/cached/blobs/{layer.digest}")
+            ).content == layer.content
             for image in (cached, new):
-                manifest = await asyncio.to_thread(engine.get, f"/v2/{image.repository}/manifests/1", headers={"Accept": "*/*"})
-                assert (manifest.status_code, manifest.headers["docker-content-digest"]) == (200, str(image.digest))
+                manifest = await asyncio.to_thread(
+                    engine.get, f"/v2/{image.repository}/manifests/1", headers={"Accept": "*/*"}
+                )
+                assert (manifest.status_code, manifest.headers["docker-content-digest"]) == (
+                    200,
+                    str(image.digest),
+                )
             status = await asyncio.to_thread(engine.ask, "status")
             assert status["rules"] == 1
             # What hangs is told as soon as it has hung for long enough.
             while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
                 pass
     finally:
-        await asyncio.to_thread(subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True)
+        await asyncio.to_thread(
+            subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True
+        )
     await pulls(engine, skopeo, cached, new)
     async with asyncio.timeout(60):
         while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 200:
@@ -209,27 +242,41 @@ async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded
     await asyncio.to_thread(subprocess.run, ["fsfreeze", "--freeze", freezable_disk], check=True)
     try:
         async with asyncio.timeout(120):
-            manifest = await asyncio.to_thread(engine.get, f"/v2/{cached.repository}/manifests/1", headers={"Accept": "*/*"})
+            manifest = await asyncio.to_thread(
+                engine.get, f"/v2/{cached.repository}/manifests/1", headers={"Accept": "*/*"}
+            )
             assert manifest.status_code == 200
-            deleting = asyncio.create_task(asyncio.to_thread(engine.run, "repository", "delete", "library/cached", "--yes", check=False))
+            deleting = asyncio.create_task(
+                asyncio.to_thread(
+                    engine.run, "repository", "delete", "library/cached", "--yes", check=False
+                )
+            )
             # Until a write of what was used hangs, and after that.
             for _ in range(2):
                 for arguments in (["rule", "list"], ["rule", "list"], ["status"]):
                     await asyncio.to_thread(engine.ask, *arguments)
                 rules = await asyncio.to_thread(engine.ask, "rule", "list")
-                assert [(rule["name"], rule["repositories"]) for rule in rules] == [("example-library", 1)]
+                assert [(rule["name"], rule["repositories"]) for rule in rules] == [
+                    ("example-library", 1)
+                ]
                 while (await asyncio.to_thread(engine.get, "/readyz")).status_code != 503:
                     pass
         engine.process.send(signal.SIGTERM)
-        await asyncio.to_thread(engine.process.wait_for_line, r"ERROR The engine could not end in order\. The disk of \S+ has not answered for .* It ends now")
-        # The kernel keeps a process of which a thread waits for the disk; it runs nothing any more, and its ports are free.
+        await asyncio.to_thread(
+            engine.process.wait_for_line,
+            r"ERROR The engine could not end in order\. The disk of \S+ has not answered for .* It ends now",
+        )
+        # The kernel keeps a process of which a thread waits for the disk; it runs nothing any more,
+        # and its ports are free.
         async with asyncio.timeout(60):
             while has_run(pid):
                 await asyncio.sleep(0)
         with pytest.raises(httpx.ConnectError):
             await asyncio.to_thread(engine.get, "/v2/")
     finally:
-        await asyncio.to_thread(subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True)
+        await asyncio.to_thread(
+            subprocess.run, ["fsfreeze", "--unfreeze", freezable_disk], check=True
+        )
     assert (await asyncio.to_thread(engine.process.wait)).status == 1
     assert (await deleting).status != 0
     await asyncio.to_thread(engine.start)

@@ -1,4 +1,5 @@
-"""The engine is killed while images come in. What it had not finished is continued or gone; what it serves afterwards is right."""
+"""The engine is killed while images come in. What it had not finished is continued or gone; what it
+serves afterwards is right."""
 
 from __future__ import annotations
 
@@ -39,7 +40,10 @@ class Body:
     async def read(self, url: str) -> None:
         """Read it to its end, clean or not."""
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=60) as client, client.stream("GET", url) as answer:
+            async with (
+                httpx.AsyncClient(trust_env=False, timeout=60) as client,
+                client.stream("GET", url) as answer,
+            ):
                 self.status = answer.status_code
                 async for chunk in answer.aiter_raw():
                     self.hasher.update(chunk)
@@ -53,7 +57,11 @@ class Body:
             self.reached.set()
 
     def is_whole(self, content: Content) -> bool:
-        return self.ended_cleanly and self.status == 200 and self.hasher.hexdigest() == content.digest.hex
+        return (
+            self.ended_cleanly
+            and self.status == 200
+            and self.hasher.hexdigest() == content.digest.hex
+        )
 
 
 @pytest.fixture
@@ -91,10 +99,16 @@ async def _ask_for_manifests(engine: Entrepot, image: StandInImage) -> None:
 
 def _assert_only_whole_blobs(engine: Entrepot) -> None:
     files = [each for each in engine.directories.blobs.rglob("*") if each.is_file()]
-    assert [each for each in files if hashlib.sha256(each.read_bytes()).hexdigest() != each.name] == []
+    assert [
+        each for each in files if hashlib.sha256(each.read_bytes()).hexdigest() != each.name
+    ] == []
 
 
-@pytest.mark.parametrize("sent", [0, 2_000_000, -1], ids=["before the first byte", "in the middle", "before the last byte"])
+@pytest.mark.parametrize(
+    "sent",
+    [0, 2_000_000, -1],
+    ids=["before the first byte", "in the middle", "before the last byte"],
+)
 async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_restart(
     sent: int, engine: Entrepot, stand_in: StandIn, image: StandInImage, skopeo: Skopeo
 ) -> None:
@@ -118,7 +132,9 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
     kept = sum(each.stat().st_size for each in engine.unfinished() if layer.digest.hex in each.name)
     await asyncio.to_thread(engine.start)
     worth_continuing = sent > WORTH_CONTINUING
-    assert [str(layer.digest.hex) in each.name for each in engine.unfinished()] == [True] * worth_continuing
+    assert [str(layer.digest.hex) in each.name for each in engine.unfinished()] == [
+        True
+    ] * worth_continuing
     gate.open()
     await _ask_for_manifests(engine, image)
     after = Body(wanted=layer.size)
@@ -136,14 +152,19 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
 
 
 @pytest.mark.parametrize("life", range(KILLS // 20))
-async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(life: int, engine: Entrepot, stand_in: StandIn) -> None:
-    # At 32 MB a second a layer takes an eighth of a second, and the kills fall from its first byte to its last.
+async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
+    life: int, engine: Entrepot, stand_in: StandIn
+) -> None:
+    # At 32 MB a second a layer takes an eighth of a second, and the kills fall from its first byte
+    # to its last.
     stand_in.throttle = 32_000_000
     moments = random.Random(f"F37 {life}")
     before: StandInImage | None = None
     continued = 0
     for number in range(20):
-        image = stand_in.add_image("library/app", str(number), layers=[4_000_000, 50_000], platforms=[AMD64])
+        image = stand_in.add_image(
+            "library/app", str(number), layers=[4_000_000, 50_000], platforms=[AMD64]
+        )
         layer = _layer(image)
         wanted = moments.choice((1, layer.size - WITHHELD, moments.randrange(1, layer.size), 0))
         bodies = [Body(wanted) for _ in range(READERS)]
@@ -153,8 +174,13 @@ async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(life
                 again = Body(wanted=layer.size)
                 await again.read(_url(engine, _layer(before)))
                 assert again.is_whole(_layer(before))
-                continued += any("range" in each.headers for each in stand_in.asked("GET", str(_layer(before).digest)))
-            (await client.get(f"/v2/library/app/manifests/{image.platforms[AMD64].digest}")).raise_for_status()
+                continued += any(
+                    "range" in each.headers
+                    for each in stand_in.asked("GET", str(_layer(before).digest))
+                )
+            (
+                await client.get(f"/v2/library/app/manifests/{image.platforms[AMD64].digest}")
+            ).raise_for_status()
         async with asyncio.TaskGroup() as readers:
             for body in bodies:
                 readers.create_task(body.read(_url(engine, layer)))
@@ -166,7 +192,8 @@ async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(life
         stand_in.requests.clear()
         before = image
         await asyncio.to_thread(engine.start)
-        # What is left over is one layer at the most, which the next life uses up; and layers that had come whole, but were not safe on the disk yet.
+        # What is left over is one layer at the most, which the next life uses up; and layers that
+        # had come whole, but were not safe on the disk yet.
         left = [each for each in engine.unfinished() if each.stat().st_size < layer.size]
         assert [layer.digest.hex in each.name for each in left] in ([], [True])
     assert continued > 2

@@ -1,4 +1,5 @@
-"""Clients that pull images by their own names, with Entrepot set up as a mirror of the source registry."""
+"""Clients that pull images by their own names, with Entrepot set up as a mirror of the source
+registry."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ BLOBS = 4
 """Of ``library/app:1`` for one platform: three layers and the config."""
 
 
-def test_podman_pulls_by_the_name_of_the_source_registry(podman: Podman, entrepot: Entrepot, app: StandInImage) -> None:
+def test_podman_pulls_by_the_name_of_the_source_registry(
+    podman: Podman, entrepot: Entrepot, app: StandInImage
+) -> None:
     podman.forget()
     podman.use_mirror(LOGIN_SERVER, entrepot.address)
     reference = f"{LOGIN_SERVER}/library/app:1"
@@ -23,7 +26,9 @@ def test_podman_pulls_by_the_name_of_the_source_registry(podman: Podman, entrepo
     assert len(entrepot.held_blobs()) == BLOBS
 
 
-def test_containerd_pulls_by_the_name_of_the_source_registry(containerd: Containerd, entrepot: Entrepot, app: StandInImage) -> None:
+def test_containerd_pulls_by_the_name_of_the_source_registry(
+    containerd: Containerd, entrepot: Entrepot, app: StandInImage
+) -> None:
     containerd.forget()
     containerd.use_mirror(LOGIN_SERVER, entrepot.address)
     reference = f"{LOGIN_SERVER}/library/app:1"
@@ -36,7 +41,12 @@ def test_containerd_pulls_by_the_name_of_the_source_registry(containerd: Contain
 def test_docker_pulls_official_images_by_their_short_names(
     docker: Docker, new_engine: Callable[..., Entrepot], source: DockerRegistry, app: StandInImage
 ) -> None:
-    engine = new_engine(source.url, login_server="docker.io", sign_in=None, variables={"HUB_USER": "user", "HUB_PASSWORD": "password"}).start()
+    engine = new_engine(
+        source.url,
+        login_server="docker.io",
+        sign_in=None,
+        variables={"HUB_USER": "user", "HUB_PASSWORD": "password"},
+    ).start()
     engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
     engine.create_rule("docker-library", "library/*", "library/*", "example-hub")
     docker.forget()

@@ -1,4 +1,5 @@
-"""Manifests that real clients use although they are a little odd: what a client pulls straight from the source it pulls through the cache (F82)."""
+"""Manifests that real clients use although they are a little odd: what a client pulls straight from
+the source it pulls through the cache (F82)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Document = dict[str, Any]
 
 @pytest.fixture
 async def source() -> AsyncIterator[StandIn]:
-    """A source registry that takes such manifests: docker's own refuses most of them when they are pushed."""
+    """A source registry that takes such manifests: docker's own refuses most of them when they are
+    pushed."""
     async with StandIn() as source:
         yield source
 
@@ -58,7 +60,11 @@ IMAGES: dict[str, Callable[[Document], None]] = {
 ENTRIES: list[Any] = [
     None,
     {"size": 5},
-    {"digest": "sha256:" + "a" * 64, "size": -1, "platform": {"os": None, "architecture": None, "variant": None}},
+    {
+        "digest": "sha256:" + "a" * 64,
+        "size": -1,
+        "platform": {"os": None, "architecture": None, "variant": None},
+    },
     {"mediaType": OCI.manifest, "digest": "sha256:xyz", "size": 5},
 ]
 
@@ -67,10 +73,21 @@ def _publish(source: StandIn, kind: str) -> None:
     image = source.add_image("library/odd", "1", layers=[30_000, 20_000], platforms=[AMD64])
     document = json.loads(image.platforms[AMD64].manifest.content)
     IMAGES[kind](document)
-    manifest = source.add_manifest("library/odd", Content.of(OCI.manifest, json.dumps(document).encode() + b"\n"))
-    entry = manifest.descriptor.document() | {"platform": {"os": "linux", "architecture": "amd64", "variant": None}}
+    manifest = source.add_manifest(
+        "library/odd", Content.of(OCI.manifest, json.dumps(document).encode() + b"\n")
+    )
+    entry = manifest.descriptor.document() | {
+        "platform": {"os": "linux", "architecture": "amd64", "variant": None}
+    }
     entries = [*(ENTRIES if kind == "odd entries" else ()), entry]
-    source.add_manifest("library/odd", Content.of(OCI.index, json.dumps({"schemaVersion": 2, "mediaType": OCI.index, "manifests": entries}).encode()), "1")
+    source.add_manifest(
+        "library/odd",
+        Content.of(
+            OCI.index,
+            json.dumps({"schemaVersion": 2, "mediaType": OCI.index, "manifests": entries}).encode(),
+        ),
+        "1",
+    )
 
 
 async def _outcome(client: ContainerClient, reference: str) -> str:
@@ -83,7 +100,9 @@ async def _outcome(client: ContainerClient, reference: str) -> str:
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-async def test_f82_what_a_client_can_use_it_gets(kind: str, client: ContainerClient, engine: Engine, source: StandIn) -> None:
+async def test_f82_what_a_client_can_use_it_gets(
+    kind: str, client: ContainerClient, engine: Engine, source: StandIn
+) -> None:
     _publish(source, kind)
     async with listening(engine):
         straight = await _outcome(client, f"{source.url.removeprefix('http://')}/library/odd:1")

@@ -84,9 +84,20 @@ def test_f72_podman_pulls_only_the_parts_of_a_layer_that_it_lacks(
     served = [0]
     for number in (1, 2):
         image = f"library/chunked:{number}"
-        succeed(maker.run("import", archive(tmp_path / f"{number}.tar", number), f"localhost/{number}"))
+        succeed(
+            maker.run("import", archive(tmp_path / f"{number}.tar", number), f"localhost/{number}")
+        )
         target = f"docker://{source.address}/{image}"
-        succeed(maker.run("push", "--tls-verify=false", "--compression-format", "zstd:chunked", f"localhost/{number}", target))
+        succeed(
+            maker.run(
+                "push",
+                "--tls-verify=false",
+                "--compression-format",
+                "zstd:chunked",
+                f"localhost/{number}",
+                target,
+            )
+        )
         podman.pull(f"{entrepot.address}/{image}")
         mounted = succeed(podman.run("image", "mount", f"{entrepot.address}/{image}")).split()[-1]
         for at in range(FILES):

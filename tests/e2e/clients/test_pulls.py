@@ -12,7 +12,9 @@ from tests.e2e.clients.source_registry import DockerRegistry
 from tests.fakes.images import StandInImage, build_image
 
 
-def test_the_harness_sees_what_a_client_pulls_straight_from_the_source(client: ContainerClient, source: DockerRegistry, app: StandInImage) -> None:
+def test_the_harness_sees_what_a_client_pulls_straight_from_the_source(
+    client: ContainerClient, source: DockerRegistry, app: StandInImage
+) -> None:
     reference, before = f"{source.address}/library/app:1", source.mark()
     client.pull(reference)
     client.assert_holds(reference, app)
@@ -32,7 +34,9 @@ def test_a_cold_pull_gives_every_byte_and_asks_the_source_for_each_once(
     assert source.count("GET", "/manifests/", before) == 2  # the index and the image
 
 
-def test_a_warm_pull_asks_the_source_for_nothing(client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage) -> None:
+def test_a_warm_pull_asks_the_source_for_nothing(
+    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+) -> None:
     reference = f"{entrepot.address}/library/app:1"
     client.pull(reference)
     entrepot.wait_for_pull("library/app:1 linux/amd64")
@@ -79,11 +83,17 @@ def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_
         with pytest.raises(PullFailed, match="503 Service Unavailable"):
             client.pull(f"{entrepot.address}/library/app:1")
         refused = entrepot.get("/v2/library/app/manifests/1")
-    assert refused.json()["errors"][0]["detail"] == {"code": "SourceUnreachable", "cause": "connection-refused", "atFault": "source"}
+    assert refused.json()["errors"][0]["detail"] == {
+        "code": "SourceUnreachable",
+        "cause": "connection-refused",
+        "atFault": "source",
+    }
     assert "registry.example.com" in refused.json()["errors"][0]["message"]
 
 
-def test_an_image_that_the_source_does_not_have_is_not_found(client: ContainerClient, entrepot: Entrepot, app: StandInImage) -> None:
+def test_an_image_that_the_source_does_not_have_is_not_found(
+    client: ContainerClient, entrepot: Entrepot, app: StandInImage
+) -> None:
     with pytest.raises(PullFailed, match=r"(?i)not found|unknown"):
         client.pull(f"{entrepot.address}/library/app:none")
 
@@ -102,7 +112,9 @@ def test_only_the_platform_that_was_asked_for_comes_into_the_cache(
     assert entrepot.unfinished() == []
 
 
-def test_an_image_that_was_pulled_survives_a_restart_of_the_engine(skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage) -> None:
+def test_an_image_that_was_pulled_survives_a_restart_of_the_engine(
+    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+) -> None:
     reference = f"{entrepot.address}/library/app:1"
     skopeo.pull(reference)
     entrepot.wait_for_pull("library/app:1 linux/amd64")
@@ -113,9 +125,18 @@ def test_an_image_that_was_pulled_survives_a_restart_of_the_engine(skopeo: Skope
         skopeo.assert_holds(reference, app)
 
 
-def test_an_index_is_pulled_with_all_its_platforms(skopeo: Skopeo, entrepot: Entrepot, app: StandInImage) -> None:
+def test_an_index_is_pulled_with_all_its_platforms(
+    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage
+) -> None:
     everything = skopeo.pull_all_platforms(f"{entrepot.address}/library/app:1")
-    expected = [app.manifest, *(each for platform in app.platforms.values() for each in (platform.manifest, *platform.blobs))]
+    expected = [
+        app.manifest,
+        *(
+            each
+            for platform in app.platforms.values()
+            for each in (platform.manifest, *platform.blobs)
+        ),
+    ]
     assert {str(each.digest): each.content for each in expected}.items() <= everything.items()
 
 
@@ -123,7 +144,12 @@ def test_an_index_is_pulled_with_all_its_platforms(skopeo: Skopeo, entrepot: Ent
 def docker_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
     """``library/docker:1``: a manifest list of two platforms in Docker's own format, schema 2."""
     built = build_image("library/docker", "1", [200_000, 20_000], [AMD64, ARM64], index=True)
-    push(built, source.address, tmp_path_factory.mktemp("docker-images"), options=("--format", "v2s2"))
+    push(
+        built,
+        source.address,
+        tmp_path_factory.mktemp("docker-images"),
+        options=("--format", "v2s2"),
+    )
     return published(source.address, "library/docker", "1")
 
 
@@ -131,11 +157,18 @@ def docker_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactor
 def single_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
     """``library/single:1``: an image in Docker's own format that no index names."""
     built = build_image("library/single", "1", [200_000, 20_000], [AMD64], index=False)
-    push(built, source.address, tmp_path_factory.mktemp("single-images"), options=("--format", "v2s2"))
+    push(
+        built,
+        source.address,
+        tmp_path_factory.mktemp("single-images"),
+        options=("--format", "v2s2"),
+    )
     return published(source.address, "library/single", "1")
 
 
-def test_an_image_in_dockers_format_comes_with_its_bytes_and_media_types(client: ContainerClient, entrepot: Entrepot, docker_image: StandInImage) -> None:
+def test_an_image_in_dockers_format_comes_with_its_bytes_and_media_types(
+    client: ContainerClient, entrepot: Entrepot, docker_image: StandInImage
+) -> None:
     assert docker_image.manifest.media_type == DOCKER.index
     reference = f"{entrepot.address}/library/docker:1"
     client.pull(reference)
@@ -143,7 +176,9 @@ def test_an_image_in_dockers_format_comes_with_its_bytes_and_media_types(client:
     assert published(entrepot.address, "library/docker", "1") == docker_image
 
 
-def test_an_image_without_an_index_comes_whole(client: ContainerClient, entrepot: Entrepot, single_image: StandInImage) -> None:
+def test_an_image_without_an_index_comes_whole(
+    client: ContainerClient, entrepot: Entrepot, single_image: StandInImage
+) -> None:
     assert single_image.manifest.media_type == DOCKER.manifest
     reference = f"{entrepot.address}/library/single:1"
     client.pull(reference)
@@ -152,7 +187,9 @@ def test_an_image_without_an_index_comes_whole(client: ContainerClient, entrepot
     assert entrepot.ask("repository", "show", "library/single")["tags"][0]["platforms"] == [AMD64]
 
 
-def test_an_image_is_pulled_by_its_digest(client: ContainerClient, entrepot: Entrepot, app: StandInImage) -> None:
+def test_an_image_is_pulled_by_its_digest(
+    client: ContainerClient, entrepot: Entrepot, app: StandInImage
+) -> None:
     client.pull(f"{entrepot.address}/library/app@{app.digest}")
     entrepot.wait_for_pull("library/app@")
     assert entrepot.held_blobs() == {str(each.digest) for each in app.platforms[AMD64].blobs}

@@ -8,15 +8,21 @@ from tests.e2e.clients.source_registry import DockerRegistry
 from tests.fakes.images import StandInImage
 
 
-def test_a_push_is_refused_with_the_reason_and_changes_nothing(skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage) -> None:
-    refused = skopeo.copy(f"docker://{source.address}/library/app:1", f"docker://{entrepot.address}/library/pushed:1")
+def test_a_push_is_refused_with_the_reason_and_changes_nothing(
+    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+) -> None:
+    refused = skopeo.copy(
+        f"docker://{source.address}/library/app:1", f"docker://{entrepot.address}/library/pushed:1"
+    )
     assert refused.status != 0
     assert "Entrepot is a cache: nothing can be pushed to it" in refused.output
     assert "Push to the source registry" in refused.output
     assert (entrepot.held_blobs(), entrepot.ask("repository", "list")) == (set(), [])
 
 
-def test_a_delete_is_refused_with_the_reason_and_the_image_stays(skopeo: Skopeo, entrepot: Entrepot, app: StandInImage) -> None:
+def test_a_delete_is_refused_with_the_reason_and_the_image_stays(
+    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage
+) -> None:
     reference = f"{entrepot.address}/library/app:1"
     skopeo.pull(reference)
     refused = skopeo.delete(reference)

@@ -18,15 +18,22 @@ ADDRESS, IMAGE = "127.0.0.1:5000", "library/nginx:1.27"
 
 
 def typed(program: str, entrepot: Entrepot) -> list[str]:
-    """What the README has a user type for a program, for the engine and the image of the tests. sudo is left out: it is root who runs these tests."""
-    [line] = [line for line in block(CLIENTS).text.splitlines() if program in shlex.split(line, comments=True)[:2]]
+    """What the README has a user type for a program, for the engine and the image of the tests.
+    sudo is left out: it is root who runs these tests."""
+    [line] = [
+        line
+        for line in block(CLIENTS).text.splitlines()
+        if program in shlex.split(line, comments=True)[:2]
+    ]
     line = line.replace(f"{ADDRESS}/{IMAGE}", f"{entrepot.address}/library/app:1")
     words = shlex.split(line, comments=True)
     return words[words.index(program) + 1 :]
 
 
 def test_its_lines_for_container_clients_are_those_that_are_tried_here() -> None:
-    programs = [shlex.split(line.removeprefix("sudo "))[0] for line in block(CLIENTS).text.splitlines()]
+    programs = [
+        shlex.split(line.removeprefix("sudo "))[0] for line in block(CLIENTS).text.splitlines()
+    ]
     assert programs == ["docker", "podman", "skopeo", "ctr"]
 
 
@@ -44,24 +51,34 @@ def test_its_line_for_podman(podman: Podman, entrepot: Entrepot, app: StandInIma
     podman.assert_holds(f"{entrepot.address}/library/app:1", app)
 
 
-def test_its_line_for_skopeo(skopeo: Skopeo, entrepot: Entrepot, app: StandInImage, tmp_path: Path) -> None:
+def test_its_line_for_skopeo(
+    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage, tmp_path: Path
+) -> None:
     *words, target = typed("skopeo", entrepot)
     assert target == "dir:nginx"
-    done = run(["skopeo", *words, f"dir:{tmp_path / 'nginx'}"], environment=skopeo_environment(tmp_path / "home"))
+    done = run(
+        ["skopeo", *words, f"dir:{tmp_path / 'nginx'}"],
+        environment=skopeo_environment(tmp_path / "home"),
+    )
     assert done.status == 0, done.output
     assert (tmp_path / "nginx/manifest.json").is_file()
 
 
-def test_its_line_for_containerd(containerd: Containerd, entrepot: Entrepot, app: StandInImage) -> None:
+def test_its_line_for_containerd(
+    containerd: Containerd, entrepot: Entrepot, app: StandInImage
+) -> None:
     containerd.forget()
     *words, image = typed("ctr", entrepot)
-    # The snapshotter of the tests works in every container, and its platform is that of the tests' images.
+    # The snapshotter of the tests works in every container, and its platform is that of the tests'
+    # images.
     done = containerd.run(*words, "--snapshotter", "native", "--platform", "linux/amd64", image)
     assert done.status == 0, done.output
     containerd.assert_holds(f"{entrepot.address}/library/app:1", app)
 
 
-def test_its_file_for_podman_makes_the_option_needless(podman: Podman, entrepot: Entrepot, app: StandInImage) -> None:
+def test_its_file_for_podman_makes_the_option_needless(
+    podman: Podman, entrepot: Entrepot, app: StandInImage
+) -> None:
     podman.forget()
     podman.use_registries("")
     words = [word for word in typed("podman", entrepot) if word != "--tls-verify=false"]
@@ -72,11 +89,24 @@ def test_its_file_for_podman_makes_the_option_needless(podman: Podman, entrepot:
     podman.assert_holds(f"{entrepot.address}/library/app:1", app)
 
 
-def test_its_file_for_containerd_makes_the_option_needless(containerd: Containerd, entrepot: Entrepot, app: StandInImage, tmp_path: Path) -> None:
+def test_its_file_for_containerd_makes_the_option_needless(
+    containerd: Containerd, entrepot: Entrepot, app: StandInImage, tmp_path: Path
+) -> None:
     containerd.forget()
     (tmp_path / entrepot.address).mkdir()
-    (tmp_path / entrepot.address / "hosts.toml").write_text(block(HOSTS_TOML).text.replace(ADDRESS, entrepot.address))
+    (tmp_path / entrepot.address / "hosts.toml").write_text(
+        block(HOSTS_TOML).text.replace(ADDRESS, entrepot.address)
+    )
     *words, image = [word for word in typed("ctr", entrepot) if word != "--plain-http"]
-    done = containerd.run(*words, "--hosts-dir", str(tmp_path), "--snapshotter", "native", "--platform", "linux/amd64", image)
+    done = containerd.run(
+        *words,
+        "--hosts-dir",
+        str(tmp_path),
+        "--snapshotter",
+        "native",
+        "--platform",
+        "linux/amd64",
+        image,
+    )
     assert done.status == 0, done.output
     containerd.assert_holds(f"{entrepot.address}/library/app:1", app)

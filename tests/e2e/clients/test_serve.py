@@ -34,14 +34,18 @@ def _assert_one_sentence(output: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_end_it_ends_with_status_0_and_leaves_no_socket(entrepot: Entrepot, number: signal.Signals) -> None:
+def test_asked_to_end_it_ends_with_status_0_and_leaves_no_socket(
+    entrepot: Entrepot, number: signal.Signals
+) -> None:
     entrepot.process.send(number)
     finished = entrepot.process.wait(PROMPTLY)
     assert (finished.status, finished.output.splitlines()[-1].partition(" ")[2]) == (0, "Stopping.")
     assert not entrepot.config.directories.socket.exists()
 
 
-def test_after_its_end_it_starts_again_with_its_rules(entrepot: Entrepot, skopeo: Skopeo, app: StandInImage) -> None:
+def test_after_its_end_it_starts_again_with_its_rules(
+    entrepot: Entrepot, skopeo: Skopeo, app: StandInImage
+) -> None:
     entrepot.stop()
     entrepot.start()
     assert [rule["name"] for rule in entrepot.ask("rule", "list")] == ["example-library"]
@@ -65,7 +69,9 @@ async def slow(stand_in: StandIn, new_engine: NewEngine) -> Entrepot:
     return engine
 
 
-async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(slow: Entrepot, stand_in: StandIn) -> None:
+async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
+    slow: Entrepot, stand_in: StandIn
+) -> None:
     pulling = asyncio.create_task(asyncio.to_thread(slow.run, "pull", "library/app:1", check=False))
     await stand_in.gates[0].reached
     slow.process.send(signal.SIGTERM)
@@ -78,13 +84,19 @@ async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(slow
     assert slow.unfinished() == []
 
 
-async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_with_status_0(slow: Entrepot, stand_in: StandIn) -> None:
+async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_with_status_0(
+    slow: Entrepot, stand_in: StandIn
+) -> None:
     async with httpx.AsyncClient(base_url=slow.url, trust_env=False, timeout=60) as client:
         index = (await client.get("/v2/library/app/manifests/1")).json()
-        image = (await client.get(f"/v2/library/app/manifests/{index['manifests'][0]['digest']}")).json()
+        image = (
+            await client.get(f"/v2/library/app/manifests/{index['manifests'][0]['digest']}")
+        ).json()
 
         async def read() -> None:
-            async with client.stream("GET", f"/v2/library/app/blobs/{image['layers'][0]['digest']}") as answer:
+            async with client.stream(
+                "GET", f"/v2/library/app/blobs/{image['layers'][0]['digest']}"
+            ) as answer:
                 async for _ in answer.aiter_raw():
                     pass
 
@@ -101,12 +113,16 @@ async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_w
     assert took < 15.0
 
 
-def test_a_port_in_use_is_one_sentence(entrepot: Entrepot, new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_a_port_in_use_is_one_sentence(
+    entrepot: Entrepot, new_engine: NewEngine, source: DockerRegistry
+) -> None:
     other = new_engine(source.url)
     other.address = entrepot.address
     refused = other.launch().wait()
     assert refused.status == 1
-    _assert_one_sentence(refused.output, f"can't listen on {entrepot.address}: Address already in use", "--listen")
+    _assert_one_sentence(
+        refused.output, f"can't listen on {entrepot.address}: Address already in use", "--listen"
+    )
     assert entrepot.get("/v2/").status_code == 200
 
 
@@ -123,7 +139,9 @@ def test_a_second_engine_on_the_same_data_is_one_sentence_and_the_first_goes_on(
 
 
 @pytest.mark.parametrize("part", ["c", "d", "r", "s"], ids=["config", "data", "runtime", "state"])
-def test_a_file_in_the_place_of_a_directory_is_one_sentence(part: str, new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_a_file_in_the_place_of_a_directory_is_one_sentence(
+    part: str, new_engine: NewEngine, source: DockerRegistry
+) -> None:
     engine = new_engine(source.url)
     if part == "c":
         engine.directories.settings.unlink()
@@ -136,25 +154,41 @@ def test_a_file_in_the_place_of_a_directory_is_one_sentence(part: str, new_engin
     _assert_one_sentence(refused.output, str(engine.root / part), "XDG_" if part != "c" else "")
 
 
-def test_a_directory_without_write_permission_is_one_sentence(new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_a_directory_without_write_permission_is_one_sentence(
+    new_engine: NewEngine, source: DockerRegistry
+) -> None:
     engine = new_engine(source.url)
     data = engine.root / "d"
     data.mkdir(mode=0o500)
     # Root may write anywhere; without these two capabilities permissions count for it too.
-    without: list[str | Path] = [require_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    without: list[str | Path] = (
+        [require_program("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+        if os.geteuid() == 0
+        else []
+    )
     refused = engine.launch(prefix=without).wait()
     assert refused.status == 1
-    _assert_one_sentence(refused.output, f"{data} has mode 0500", "its owner, may not write", "chmod u+rwx", "XDG_DATA_HOME")
+    _assert_one_sentence(
+        refused.output,
+        f"{data} has mode 0500",
+        "its owner, may not write",
+        "chmod u+rwx",
+        "XDG_DATA_HOME",
+    )
 
 
-def test_broken_settings_are_one_sentence_with_file_and_line(new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_broken_settings_are_one_sentence_with_file_and_line(
+    new_engine: NewEngine, source: DockerRegistry
+) -> None:
     engine = new_engine(source.url, settings='freshness = "soon"')
     refused = engine.launch().wait()
     assert refused.status == 1
     _assert_one_sentence(refused.output, f"{engine.directories.settings}, line 1", "freshness")
 
 
-def test_an_address_that_is_none_is_one_sentence(new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_an_address_that_is_none_is_one_sentence(
+    new_engine: NewEngine, source: DockerRegistry
+) -> None:
     engine = new_engine(source.url)
     engine.address = "127.0.0.1:99999"
     refused = engine.launch().wait()
@@ -162,7 +196,9 @@ def test_an_address_that_is_none_is_one_sentence(new_engine: NewEngine, source: 
     _assert_one_sentence(refused.output, "127.0.0.1:99999", "there is no port 99999")
 
 
-def test_commands_without_an_engine_say_how_to_start_one(new_engine: NewEngine, source: DockerRegistry) -> None:
+def test_commands_without_an_engine_say_how_to_start_one(
+    new_engine: NewEngine, source: DockerRegistry
+) -> None:
     refused = new_engine(source.url).run("status", check=False)
     assert refused.status == 3
     _assert_one_sentence(refused.output, "entrepot serve")

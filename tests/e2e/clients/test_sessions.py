@@ -1,4 +1,5 @@
-"""``entrepot serve`` among login sessions, service managers and terminals: its socket is removed, its terminal closed, signals come (F68, F79)."""
+"""``entrepot serve`` among login sessions, service managers and terminals: its socket is removed,
+its terminal closed, signals come (F68, F79)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def engine(new_engine: NewEngine) -> Entrepot:
     return engine.start()
 
 
-def test_f68_a_logout_removes_the_runtime_directory_and_the_engine_makes_it_again(engine: Entrepot) -> None:
+def test_f68_a_logout_removes_the_runtime_directory_and_the_engine_makes_it_again(
+    engine: Entrepot,
+) -> None:
     shutil.rmtree(engine.root / "r")
     engine.process.wait_for_line(AGAIN)
     assert engine.ask("status")["address"] == engine.address
@@ -39,14 +42,21 @@ def test_f68_a_logout_removes_the_runtime_directory_and_the_engine_makes_it_agai
     assert not engine.directories.socket.exists()
 
 
-def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(engine: Entrepot) -> None:
+def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(
+    engine: Entrepot,
+) -> None:
     shutil.rmtree(engine.root / "r")
     # As a directory below /run is, that only root can make.
     (engine.root / "r").write_text("in the way")
-    engine.process.wait_for_line(r"ERROR The directory \S+ of the management socket is gone and can't be made again: Not a directory")
+    engine.process.wait_for_line(
+        r"ERROR The directory \S+ of the management socket is gone and can't be made again: Not a directory"
+    )
     refused = engine.run("status", check=False)
     assert refused.status == 3
-    assert f"The engine with pid {engine.process.pid} runs, but its socket {engine.directories.socket} is gone." in refused.output
+    assert (
+        f"The engine with pid {engine.process.pid} runs, but its socket {engine.directories.socket} is gone."
+        in refused.output
+    )
     assert f"(kill {engine.process.pid})" in refused.output
     (engine.root / "r").unlink()
     engine.process.wait_for_line(AGAIN)
@@ -57,21 +67,31 @@ def test_f68_until_it_can_be_made_again_commands_name_the_pid_and_the_way_out(en
 def test_f68_a_second_engine_is_told_the_pid_of_the_first(engine: Entrepot) -> None:
     second = Entrepot(engine.root, NO_SOURCE).launch().wait()
     assert second.status == 1
-    assert f"Another engine runs on the data in {engine.directories.data}, with pid {engine.process.pid}." in second.output
+    assert (
+        f"Another engine runs on the data in {engine.directories.data}, with pid {engine.process.pid}."
+        in second.output
+    )
 
 
 def test_f68_after_a_kill_no_engine_is_named(engine: Entrepot) -> None:
     engine.kill()
-    assert engine.run("status", check=False).output == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+    assert (
+        engine.run("status", check=False).output
+        == "Error: No engine is running. Start one with: entrepot serve (EngineUnreachable)\n"
+    )
     engine.start()
     assert engine.ask("status")["address"] == engine.address
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
-def test_f79_a_service_is_not_killed_by_what_a_service_manager_sends(engine: Entrepot, number: signal.Signals) -> None:
+def test_f79_a_service_is_not_killed_by_what_a_service_manager_sends(
+    engine: Entrepot, number: signal.Signals
+) -> None:
     engine.process.send(number)
     if number is not signal.SIGPIPE:
-        engine.process.wait_for_line(rf"{number.name}: .*settings\.toml and certificates are read at the start only")
+        engine.process.wait_for_line(
+            rf"{number.name}: .*settings\.toml and certificates are read at the start only"
+        )
     assert engine.get("/v2/").status_code == 200
     assert engine.process.stop().status == 0
 
@@ -103,14 +123,22 @@ def _status_line(engine: Entrepot, *, wait: float) -> bytes:
 
 
 class InTerminal:
-    """A program whose controlling terminal is one of its own, and can be closed. What it writes goes into a file."""
+    """A program whose controlling terminal is one of its own, and can be closed. What it writes
+    goes into a file."""
 
-    def __init__(self, arguments: list[str | Path], environment: dict[str, str], output: Path) -> None:
+    def __init__(
+        self, arguments: list[str | Path], environment: dict[str, str], output: Path
+    ) -> None:
         self._keyboard, terminal = os.openpty()
         self.output = output
         with output.open("wb") as written:
             self.process = subprocess.Popen(
-                tied([require_program("setsid"), "--ctty", *arguments]), stdin=terminal, stdout=written, stderr=written, env=environment, cwd=output.parent
+                tied([require_program("setsid"), "--ctty", *arguments]),
+                stdin=terminal,
+                stdout=written,
+                stderr=written,
+                env=environment,
+                cwd=output.parent,
             )
         os.close(terminal)
 

@@ -1,4 +1,5 @@
-"""Source registries that want a sign-in: real tokens, checked by a real registry, and a password file."""
+"""Source registries that want a sign-in: real tokens, checked by a real registry, and a password
+file."""
 
 from __future__ import annotations
 
@@ -27,13 +28,18 @@ NewEngine = Callable[..., Entrepot]
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
-    with TokenServer(tmp_path_factory.mktemp("tokens"), users={USER: PASSWORD}, anonymous="public/") as server:
+    with TokenServer(
+        tmp_path_factory.mktemp("tokens"), users={USER: PASSWORD}, anonymous="public/"
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def token_source(tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    """A source registry that believes the tokens of a token server, with an image for everyone and one for its users."""
+def token_source(
+    tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DockerRegistry]:
+    """A source registry that believes the tokens of a token server, with an image for everyone and
+    one for its users."""
     with DockerRegistry(tmp_path_factory.mktemp("token-source"), auth=tokens.auth) as registry:
         for repository in ("public/app", "private/app"):
             _push(repository, registry, tmp_path_factory)
@@ -45,7 +51,9 @@ def password_source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker
     """A source registry that wants a user name and a password with each request."""
     root = tmp_path_factory.mktemp("password-source")
     (root / "htpasswd").write_text(PASSWORD_FILE)
-    with DockerRegistry(root, auth={"htpasswd": {"realm": "tests", "path": str(root / "htpasswd")}}) as registry:
+    with DockerRegistry(
+        root, auth={"htpasswd": {"realm": "tests", "path": str(root / "htpasswd")}}
+    ) as registry:
         _push("private/app", registry, tmp_path_factory)
         yield registry
 
@@ -57,16 +65,27 @@ def guarded(request: pytest.FixtureRequest) -> DockerRegistry:
     return registry
 
 
-def _push(repository: str, registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> None:
-    push(_image(repository), registry.address, tmp_path_factory.mktemp("images"), options=("--dest-creds", f"{USER}:{PASSWORD}"))
+def _push(
+    repository: str, registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    push(
+        _image(repository),
+        registry.address,
+        tmp_path_factory.mktemp("images"),
+        options=("--dest-creds", f"{USER}:{PASSWORD}"),
+    )
 
 
 def _image(repository: str) -> StandInImage:
     return build_image(repository, "1", [300_000, 20_000], [AMD64], index=True)
 
 
-def _signing_in(new_engine: NewEngine, source: DockerRegistry, password: str, **options: Any) -> Entrepot:
-    engine = new_engine(source.url, variables={"HUB_USER": USER, "HUB_PASSWORD": password}, **options).start()
+def _signing_in(
+    new_engine: NewEngine, source: DockerRegistry, password: str, **options: Any
+) -> Entrepot:
+    engine = new_engine(
+        source.url, variables={"HUB_USER": USER, "HUB_PASSWORD": password}, **options
+    ).start()
     engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
     engine.create_rule("example-private", "private/*", "private/*", "example-hub")
     return engine
@@ -82,11 +101,15 @@ def _health(engine: Entrepot) -> dict[str, Any]:
 
 
 def _assert_nowhere(secret: str, engine: Entrepot, source: DockerRegistry) -> None:
-    assert [path for path, content in engine.everything_written().items() if secret.encode() in content] == []
+    assert [
+        path for path, content in engine.everything_written().items() if secret.encode() in content
+    ] == []
     assert secret not in str(source.accesses())
 
 
-def test_with_the_right_credentials_a_private_image_is_pulled(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry) -> None:
+def test_with_the_right_credentials_a_private_image_is_pulled(
+    skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
+) -> None:
     engine = _signing_in(new_engine, guarded, PASSWORD, sign_in="required")
     reference = f"{engine.address}/private/app:1"
     skopeo.pull(reference)
@@ -96,7 +119,9 @@ def test_with_the_right_credentials_a_private_image_is_pulled(skopeo: Skopeo, ne
     _assert_nowhere(PASSWORD, engine, guarded)
 
 
-def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry) -> None:
+def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
+    skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
+) -> None:
     engine = _signing_in(new_engine, guarded, WRONG)
     with pytest.raises(PullFailed) as failed:
         skopeo.pull(f"{engine.address}/private/app:1")
@@ -114,7 +139,9 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(skope
     _assert_nowhere(WRONG, engine, guarded)
 
 
-def test_a_secret_that_is_not_there_is_named_to_the_client_and_to_the_administrator(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry) -> None:
+def test_a_secret_that_is_not_there_is_named_to_the_client_and_to_the_administrator(
+    skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
+) -> None:
     engine = new_engine(guarded.url).start()
     engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
     engine.create_rule("example-private", "private/*", "private/*", "example-hub")
@@ -125,11 +152,15 @@ def test_a_secret_that_is_not_there_is_named_to_the_client_and_to_the_administra
         skopeo.pull(f"{engine.address}/private/app:1")
 
 
-def test_a_secret_that_changes_is_used_without_a_restart(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry, tmp_path: Path) -> None:
+def test_a_secret_that_changes_is_used_without_a_restart(
+    skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry, tmp_path: Path
+) -> None:
     secret = tmp_path / "password"
     secret.touch(mode=0o600)
     secret.write_text(WRONG)
-    engine = new_engine(guarded.url, settings="negative_freshness = 0.001", variables={"HUB_USER": USER}).start()
+    engine = new_engine(
+        guarded.url, settings="negative_freshness = 0.001", variables={"HUB_USER": USER}
+    ).start()
     engine.create_credential_set("example-hub", "env:HUB_USER", f"file:{secret}")
     engine.create_rule("example-private", "private/*", "private/*", "example-hub")
     reference = f"{engine.address}/private/app:1"
@@ -140,7 +171,9 @@ def test_a_secret_that_changes_is_used_without_a_restart(skopeo: Skopeo, new_eng
     skopeo.assert_holds(reference, _image("private/app"))
 
 
-def test_without_credentials_what_is_public_is_pulled(skopeo: Skopeo, new_engine: NewEngine, token_source: DockerRegistry) -> None:
+def test_without_credentials_what_is_public_is_pulled(
+    skopeo: Skopeo, new_engine: NewEngine, token_source: DockerRegistry
+) -> None:
     engine = new_engine(token_source.url).start()
     engine.create_rule("example-public", "public/*", "public/*")
     reference = f"{engine.address}/public/app:1"
@@ -148,14 +181,18 @@ def test_without_credentials_what_is_public_is_pulled(skopeo: Skopeo, new_engine
     skopeo.assert_holds(reference, _image("public/app"))
 
 
-def test_without_credentials_what_is_private_is_unknown(skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry) -> None:
+def test_without_credentials_what_is_private_is_unknown(
+    skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
+) -> None:
     engine = new_engine(guarded.url).start()
     engine.create_rule("example-private", "private/*", "private/*")
     with pytest.raises(PullFailed, match=r"manifest unknown.*example-private"):
         skopeo.pull(f"{engine.address}/private/app:1")
 
 
-def test_one_sign_in_serves_a_whole_image(skopeo: Skopeo, new_engine: NewEngine, token_source: DockerRegistry) -> None:
+def test_one_sign_in_serves_a_whole_image(
+    skopeo: Skopeo, new_engine: NewEngine, token_source: DockerRegistry
+) -> None:
     engine = _signing_in(new_engine, token_source, PASSWORD)
     assert _health(engine)["health"] == "Healthy"
     before = len(token_source.accesses())

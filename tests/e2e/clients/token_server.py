@@ -1,4 +1,5 @@
-"""A token server as the CNCF's registry wants one ("Token Authentication Implementation"), in a thread of the tests."""
+"""A token server as the CNCF's registry wants one ("Token Authentication Implementation"), in a
+thread of the tests."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LIFETIME = 300
 
 
 class TokenServer:
-    """It gives tokens for what a user may do; *anonymous* is the beginning of repository names that anybody may pull. *users* are passwords by user name."""
+    """It gives tokens for what a user may do; *anonymous* is the beginning of repository names that
+    anybody may pull. *users* are passwords by user name."""
 
     def __init__(self, root: Path, *, users: dict[str, str], anonymous: str) -> None:
         self._users = users
@@ -40,15 +42,26 @@ class TokenServer:
         """Sign-ins with wrong credentials."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="token server", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="token server", daemon=True
+        )
 
     @property
     def auth(self) -> dict[str, Any]:
         """The section ``auth`` of a registry's configuration that believes these tokens."""
         realm = f"http://127.0.0.1:{self._server.server_address[1]}/token"
-        return {"token": {"realm": realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(self._certificate)}}
+        return {
+            "token": {
+                "realm": realm,
+                "service": SERVICE,
+                "issuer": ISSUER,
+                "rootcertbundle": str(self._certificate),
+            }
+        }
 
-    def token(self, query: dict[str, list[str]], authorization: str | None) -> dict[str, Any] | None:
+    def token(
+        self, query: dict[str, list[str]], authorization: str | None
+    ) -> dict[str, Any] | None:
         """What a request gets; None for wrong credentials."""
         user = None
         if authorization is not None:
@@ -60,7 +73,15 @@ class TokenServer:
         access = []
         for scope in " ".join(query.get("scope", [])).split():
             kind, name, actions = scope.split(":")
-            allowed = actions.split(",") if user is not None else [each for each in actions.split(",") if each == "pull" and name.startswith(self._anonymous)]
+            allowed = (
+                actions.split(",")
+                if user is not None
+                else [
+                    each
+                    for each in actions.split(",")
+                    if each == "pull" and name.startswith(self._anonymous)
+                ]
+            )
             access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         claims = {
@@ -74,11 +95,18 @@ class TokenServer:
             "access": access,
         }
         token = jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._key_id()})
-        return {"token": token, "expires_in": LIFETIME, "issued_at": datetime.fromtimestamp(now, UTC).isoformat()}
+        return {
+            "token": token,
+            "expires_in": LIFETIME,
+            "issued_at": datetime.fromtimestamp(now, UTC).isoformat(),
+        }
 
     def _key_id(self) -> str:
-        """As libtrust has it: the first 240 bits of the key's SHA-256, in base 32, in groups of four."""
-        public = self._key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        """As libtrust has it: the first 240 bits of the key's SHA-256, in base 32, in groups of
+        four."""
+        public = self._key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
         text = base64.b32encode(hashlib.sha256(public).digest()[:30]).decode()
         return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
 
@@ -102,7 +130,9 @@ class TokenServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                answer = tokens.token(parse_qs(urlsplit(self.path).query), self.headers.get("Authorization"))
+                answer = tokens.token(
+                    parse_qs(urlsplit(self.path).query), self.headers.get("Authorization")
+                )
                 body = json.dumps(answer or {"details": "incorrect username or password"}).encode()
                 self.send_response(200 if answer else 401)
                 self.send_header("Content-Type", "application/json")

@@ -1,4 +1,5 @@
-"""All source registries in a network of their own, and in it an engine with rules for each, and skopeo."""
+"""All source registries in a network of their own, and in it an engine with rules for each, and
+skopeo."""
 
 from __future__ import annotations
 
@@ -32,21 +33,30 @@ def sign_in_of(manner: Manner) -> SignIn:
 
 
 class EngineInNamespace(Entrepot):
-    """``entrepot serve`` in the namespace, trusting the throw-away authority, with a clock that can be set forward. It knows nothing but the table."""
+    """``entrepot serve`` in the namespace, trusting the throw-away authority, with a clock that can
+    be set forward. It knows nothing but the table."""
 
     def __init__(self, root: Path, world: World) -> None:
         self._namespace = world.namespace
         self._clock = root / "clock"
         self._offset = 0.0
         self._clock.write_text(f"{0:016.3f}")
-        variables = {"SSL_CERT_FILE": str(world.authority.path), "ENTREPOT_CLOCK": str(self._clock), "WRONG_PASSWORD": WRONG}
+        variables = {
+            "SSL_CERT_FILE": str(world.authority.path),
+            "ENTREPOT_CLOCK": str(self._clock),
+            "WRONG_PASSWORD": WRONG,
+        }
         for number, each in enumerate(MANNERS):
             variables |= {f"USER_{number}": each.username, f"PASSWORD_{number}": each.password}
-        super().__init__(root, "", variables=variables, program=("-m", "tests.e2e.registries.moved_clock"))
+        super().__init__(
+            root, "", variables=variables, program=("-m", "tests.e2e.registries.moved_clock")
+        )
         self.directories.settings.write_text("")
 
     def start(self) -> EngineInNamespace:
-        self.address = self.launch(prefix=self._namespace.prefix).wait_for_line(r"answers container clients on (\S+) with")[1]
+        self.address = self.launch(prefix=self._namespace.prefix).wait_for_line(
+            r"answers container clients on (\S+) with"
+        )[1]
         return self
 
     def go_on(self, seconds: float) -> None:
@@ -61,7 +71,11 @@ class EngineInNamespace(Entrepot):
 
         async def wait(client: CacheClient) -> None:
             async with asyncio.timeout(60):
-                while any(each.unreachable_since is not None for each in await client.upstreams() if each.login_server == manner.login_server):
+                while any(
+                    each.unreachable_since is not None
+                    for each in await client.upstreams()
+                    if each.login_server == manner.login_server
+                ):
                     await client.status()
 
         self.manage(wait)
@@ -80,21 +94,44 @@ class EngineInNamespace(Entrepot):
         return self._namespace.call(lambda: self.get(path))
 
     def allow(self, manner: Manner) -> None:
-        """Make all rules and credential sets of a registry that its policy allows: below ``NAME/open``, ``NAME/closed`` and ``NAME/wrong``."""
+        """Make all rules and credential sets of a registry that its policy allows: below
+        ``NAME/open``, ``NAME/closed`` and ``NAME/wrong``."""
         policy = sign_in_of(manner)
         number = MANNERS.index(manner)
 
         async def make(client: CacheClient) -> None:
-            public, private = f"{manner.login_server}/{manner.public}", f"{manner.login_server}/{manner.private}"
+            public, private = (
+                f"{manner.login_server}/{manner.public}",
+                f"{manner.login_server}/{manner.private}",
+            )
             if policy is SignIn.NONE:
                 await client.create_rule(f"{manner.name}-open", public, f"{manner.name}/open")
                 return
-            await client.create_credential_set(f"{manner.name}-right", manner.login_server, f"env:USER_{number}", f"env:PASSWORD_{number}")
-            await client.create_credential_set(f"{manner.name}-wrong", manner.login_server, f"env:USER_{number}", "env:WRONG_PASSWORD")
+            await client.create_credential_set(
+                f"{manner.name}-right",
+                manner.login_server,
+                f"env:USER_{number}",
+                f"env:PASSWORD_{number}",
+            )
+            await client.create_credential_set(
+                f"{manner.name}-wrong",
+                manner.login_server,
+                f"env:USER_{number}",
+                "env:WRONG_PASSWORD",
+            )
             right = f"{manner.name}-right"
-            await client.create_rule(f"{manner.name}-open", public, f"{manner.name}/open", right if policy is SignIn.REQUIRED else None)
-            await client.create_rule(f"{manner.name}-closed", private, f"{manner.name}/closed", right)
-            await client.create_rule(f"{manner.name}-wrong", private, f"{manner.name}/wrong", f"{manner.name}-wrong")
+            await client.create_rule(
+                f"{manner.name}-open",
+                public,
+                f"{manner.name}/open",
+                right if policy is SignIn.REQUIRED else None,
+            )
+            await client.create_rule(
+                f"{manner.name}-closed", private, f"{manner.name}/closed", right
+            )
+            await client.create_rule(
+                f"{manner.name}-wrong", private, f"{manner.name}/wrong", f"{manner.name}-wrong"
+            )
 
         self.manage(make)
 
@@ -107,7 +144,16 @@ class SkopeoInNamespace(Skopeo):
         self._namespace = namespace
 
     def copy(self, source: str, target: str, *options: str) -> Finished:
-        arguments = [*self._namespace.prefix, self._program, "--insecure-policy", *options, "copy", "--src-tls-verify=false", source, target]
+        arguments = [
+            *self._namespace.prefix,
+            self._program,
+            "--insecure-policy",
+            *options,
+            "copy",
+            "--src-tls-verify=false",
+            source,
+            target,
+        ]
         return run(arguments, environment=self._environment)
 
 

@@ -1,4 +1,5 @@
-"""``entrepot`` with a wall clock that a test sets forward: the file that ``ENTREPOT_CLOCK`` names holds by how many seconds."""
+"""``entrepot`` with a wall clock that a test sets forward: the file that ``ENTREPOT_CLOCK`` names
+holds by how many seconds."""
 
 import os
 import time

@@ -16,13 +16,15 @@ import pytest
 from tests.programs import require_program, require_root
 
 NETWORK = "198.18.0"
-"""Of the addresses: a range for tests that no network routes (RFC 2544). It lies on the namespace's loopback device, so nothing leaves the machine."""
+"""Of the addresses: a range for tests that no network routes (RFC 2544). It lies on the namespace's
+loopback device, so nothing leaves the machine."""
 
 T = TypeVar("T")
 
 
 class Namespace:
-    """A network namespace with names. Programs started with `prefix` run in it and find the addresses of *hosts*; there is no way out of it.
+    """A network namespace with names. Programs started with `prefix` run in it and find the
+    addresses of *hosts*; there is no way out of it.
 
     ``ip netns exec`` mounts ``/etc/netns/NAME/hosts`` in place of ``/etc/hosts`` (ip-netns(8)).
     """
@@ -43,7 +45,8 @@ class Namespace:
         return [self._ip, "netns", "exec", self.name]
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
-        """Run a coroutine in it, on the event loop of a thread that never leaves it, for *timeout* seconds at most."""
+        """Run a coroutine in it, on the event loop of a thread that never leaves it, for *timeout*
+        seconds at most."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def call(self, function: Callable[[], T]) -> T:
@@ -51,14 +54,19 @@ class Namespace:
         return self.run(asyncio.to_thread(function))
 
     def __enter__(self) -> Namespace:
-        made = subprocess.run([self._ip, "netns", "add", self.name], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [self._ip, "netns", "add", self.name], capture_output=True, text=True, check=False
+        )
         if made.returncode:
             pytest.skip(f"no network can be made here: {made.stderr.strip()}")
         try:
             self._command("link", "set", "lo", "up")
             self._command("addr", "add", f"{NETWORK}.0/24", "dev", "lo")
             self._directory.mkdir(parents=True)
-            lines = ["127.0.0.1 localhost", *(f"{address} {host}" for host, address in self._hosts.items())]
+            lines = [
+                "127.0.0.1 localhost",
+                *(f"{address} {host}" for host, address in self._hosts.items()),
+            ]
             (self._directory / "hosts").write_text("\n".join(lines) + "\n")
             self._thread.start()
             assert self._entered.wait(10), "the thread does not get into the namespace"

@@ -10,7 +10,8 @@ GOOGLE_KEY = """{
   "private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQ:IBADANBg%s==\\n-----END PRIVATE KEY-----\\n",
   "client_email": "puller@contoso.iam.gserviceaccount.com"
 }""" % ("kqhkiG9w0BAQEFAASCBKcwggSj" * 70)
-"""A password as Google Artifact Registry takes it beside the user name ``_json_key``: several lines, and as long as a real key."""
+"""A password as Google Artifact Registry takes it beside the user name ``_json_key``: several
+lines, and as long as a real key."""
 
 S3 = (
     "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&X-Amz-Credential=AKIA%2F20260801%2Fus-east-1%2Fs3%2Faws4_request"
@@ -56,7 +57,8 @@ class Manner:
     denies_with: int = 401
     """The status of the token service for wrong credentials."""
     hides: str = ""
-    """What an anonymous client hears of a repository that is not there, or not for it: ``registry`` or ``token``, whichever answers 401; empty: 404, or 401."""
+    """What an anonymous client hears of a repository that is not there, or not for it: ``registry``
+    or ``token``, whichever answers 401; empty: 404, or 401."""
     basic_is_bad: bool = False
     """Basic credentials at the registry itself get 400."""
     realm_for_bad_tokens: str = ""
@@ -75,12 +77,23 @@ class Manner:
     def hosts(self) -> tuple[str, ...]:
         """All of its hosts, once each."""
         realms = (each.split("/")[2] for each in (self.realm, self.realm_for_bad_tokens) if each)
-        return tuple(dict.fromkeys((self.api, *realms, self.blobs, *([self.manifests.partition("/")[0]] if self.manifests else []))))
+        return tuple(
+            dict.fromkeys(
+                (
+                    self.api,
+                    *realms,
+                    self.blobs,
+                    *([self.manifests.partition("/")[0]] if self.manifests else []),
+                )
+            )
+        )
 
 
 MANNERS = (
-    # docs.docker.com: "Registry authentication" (token and access_token, expires_in 300), "Pull usage and limits" (both headers on GET and HEAD, and only
-    # GETs count), "Allowlist for Docker Desktop" (the host of blobs, June 2026). A repository that is not there is 401 (distribution issue 4477).
+    # docs.docker.com: "Registry authentication" (token and access_token, expires_in 300), "Pull
+    # usage and limits" (both headers on GET and HEAD, and only GETs count), "Allowlist for Docker
+    # Desktop" (the host of blobs, June 2026). A repository that is not there is 401 (distribution
+    # issue 4477).
     Manner(
         "docker.io",
         "registry-1.docker.io",
@@ -96,8 +109,9 @@ MANNERS = (
         hides="registry",
         allowance=100,
     ),
-    # docs.docker.com: "Use a Docker Hardened Image" (a sign-in is needed). Errors published by its users show https://dhi.io/token with the service of Hub;
-    # it answers 401 to the anonymous. The host of its blobs is taken to be Hub's.
+    # docs.docker.com: "Use a Docker Hardened Image" (a sign-in is needed). Errors published by its
+    # users show https://dhi.io/token with the service of Hub; it answers 401 to the anonymous. The
+    # host of its blobs is taken to be Hub's.
     Manner(
         "dhi.io",
         "dhi.io",
@@ -111,7 +125,8 @@ MANNERS = (
         expires_in=300,
         anonymous=False,
     ),
-    # Azure/acr, docs/AAD-OAuth.md: access_token and nothing else; Azure/acr issue 217: the blob store answers 400 when an Authorization header comes along.
+    # Azure/acr, docs/AAD-OAuth.md: access_token and nothing else; Azure/acr issue 217: the blob
+    # store answers 400 when an Authorization header comes along.
     Manner(
         "contoso.azurecr.io",
         "contoso.azurecr.io",
@@ -125,10 +140,18 @@ MANNERS = (
         anonymous=False,
         username="11111111-2222-3333-4444-555555555555",
     ),
-    # microsoft/containerregistry, docs/mcr-endpoints-guidance.md and client-firewall-rules.md: everyone may pull, and *.data.mcr.microsoft.com has the blobs.
-    Manner("mcr.microsoft.com", "mcr.microsoft.com", "dotnet/runtime", "dotnet/internal", "westeurope.data.mcr.microsoft.com", AZURE),
-    # docs.aws.amazon.com, "Registry authentication in Amazon ECR public"; aws/containers-roadmap issue 1806: 401 without a token; dependabot/proxy issue 157:
-    # 400 for Basic credentials.
+    # microsoft/containerregistry, docs/mcr-endpoints-guidance.md and client-firewall-rules.md:
+    # everyone may pull, and *.data.mcr.microsoft.com has the blobs.
+    Manner(
+        "mcr.microsoft.com",
+        "mcr.microsoft.com",
+        "dotnet/runtime",
+        "dotnet/internal",
+        "westeurope.data.mcr.microsoft.com",
+        AZURE,
+    ),
+    # docs.aws.amazon.com, "Registry authentication in Amazon ECR public"; aws/containers-roadmap
+    # issue 1806: 401 without a token; dependabot/proxy issue 157: 400 for Basic credentials.
     Manner(
         "public.ecr.aws",
         "public.ecr.aws",
@@ -142,8 +165,9 @@ MANNERS = (
         token_size=2_800,
         basic_is_bad=True,
     ),
-    # docs.github.com, "Working with the Container registry". Published exchanges: its token service answers 401 to the anonymous for what is private or not
-    # there (openai/tunnel-client issue 75) and 403 to wrong credentials (coollabsio/coolify issue 5575).
+    # docs.github.com, "Working with the Container registry". Published exchanges: its token service
+    # answers 401 to the anonymous for what is private or not there (openai/tunnel-client issue 75)
+    # and 403 to wrong credentials (coollabsio/coolify issue 5575).
     Manner(
         "ghcr.io",
         "ghcr.io",
@@ -157,7 +181,8 @@ MANNERS = (
         denies_with=403,
         hides="token",
     ),
-    # docs.quay.io and quay/quay, endpoints/v2/v2auth.py (token and nothing else); quay/quay-docs issue 149: the hosts of blobs.
+    # docs.quay.io and quay/quay, endpoints/v2/v2auth.py (token and nothing else); quay/quay-docs
+    # issue 149: the hosts of blobs.
     Manner(
         "quay.io",
         "quay.io",
@@ -171,8 +196,9 @@ MANNERS = (
         hides="registry",
         username="acme+robot",
     ),
-    # kubernetes/registry.k8s.io, cmd/archeio/docs/request-handling.md: no token, /v2/ answers 200, and everything else is redirected: manifests to Artifact
-    # Registry of a region, blobs to a bucket of S3 that is open to all.
+    # kubernetes/registry.k8s.io, cmd/archeio/docs/request-handling.md: no token, /v2/ answers 200,
+    # and everything else is redirected: manifests to Artifact Registry of a region, blobs to a
+    # bucket of S3 that is open to all.
     Manner(
         "registry.k8s.io",
         "registry.k8s.io",
@@ -181,8 +207,9 @@ MANNERS = (
         "prod-registry-k8s-io-eu-west-1.s3.dualstack.eu-west-1.amazonaws.com",
         manifests="europe-west4-docker.pkg.dev/v2/k8s-artifacts-prod/images",
     ),
-    # cloud.google.com, "Configure authentication to Artifact Registry for Docker". ahmetb/serverless-registry-proxy issue 8: blobs are redirected to a long
-    # signed path of the same host. seqeralabs/wave pull request 157: the challenge names no service.
+    # cloud.google.com, "Configure authentication to Artifact Registry for Docker".
+    # ahmetb/serverless-registry-proxy issue 8: blobs are redirected to a long signed path of the
+    # same host. seqeralabs/wave pull request 157: the challenge names no service.
     Manner(
         "europe-docker.pkg.dev",
         "europe-docker.pkg.dev",
@@ -196,7 +223,8 @@ MANNERS = (
         username="_json_key",
         password=GOOGLE_KEY,
     ),
-    # cloud.google.com, "Container Registry"; davedoesdev/dxf issue 28: realm and service. Its anonymous tokens live for 43,200 s.
+    # cloud.google.com, "Container Registry"; davedoesdev/dxf issue 28: realm and service. Its
+    # anonymous tokens live for 43,200 s.
     Manner(
         "gcr.io",
         "gcr.io",
@@ -211,8 +239,9 @@ MANNERS = (
         username="_json_key",
         password=GOOGLE_KEY,
     ),
-    # docs.nvidia.com, "NGC User Guide" ($oauthtoken). sapcc/keppel pull request 731: the challenge names no service, and tokens live for 600 s.
-    # NVIDIA/nvidia-container-toolkit issue 1945: whoever comes with a bad token is sent to another realm, which gives the anonymous nothing.
+    # docs.nvidia.com, "NGC User Guide" ($oauthtoken). sapcc/keppel pull request 731: the challenge
+    # names no service, and tokens live for 600 s. NVIDIA/nvidia-container-toolkit issue 1945:
+    # whoever comes with a bad token is sent to another realm, which gives the anonymous nothing.
     Manner(
         "nvcr.io",
         "nvcr.io",
@@ -225,8 +254,8 @@ MANNERS = (
         username="$oauthtoken",
         realm_for_bad_tokens="https://authn.nvidia.com/token",
     ),
-    # access.redhat.com, "Red Hat Container Registry Authentication": no pull without a sign-in. The challenge is as published in July 2026; blobs come from
-    # Quay's hosts.
+    # access.redhat.com, "Red Hat Container Registry Authentication": no pull without a sign-in. The
+    # challenge is as published in July 2026; blobs come from Quay's hosts.
     Manner(
         "registry.redhat.io",
         "registry.redhat.io",
@@ -244,6 +273,14 @@ MANNERS = (
         username="7654321|puller",
     ),
     # access.redhat.com, the same page: no sign-in here.
-    Manner("registry.access.redhat.com", "registry.access.redhat.com", "ubi9/ubi-minimal", "ubi9/internal", "cdn01.quay.io", S3, redirects_with=302),
+    Manner(
+        "registry.access.redhat.com",
+        "registry.access.redhat.com",
+        "ubi9/ubi-minimal",
+        "ubi9/internal",
+        "cdn01.quay.io",
+        S3,
+        redirects_with=302,
+    ),
 )
 """In the order of ACR's documentation."""

@@ -57,7 +57,11 @@ class TokenService:
             return None
         if needed in token.scopes and self._may_read(token.user, request.repository):
             return None
-        return self._challenge(needed, 'error="insufficient_scope"') if manner.hides == "registry" or token.user is None else error(404, "NAME_UNKNOWN")
+        return (
+            self._challenge(needed, 'error="insufficient_scope"')
+            if manner.hides == "registry" or token.user is None
+            else error(404, "NAME_UNKNOWN")
+        )
 
     def give(self, request: Request) -> Answer:
         """A token, as long as the real ones are."""
@@ -68,12 +72,16 @@ class TokenService:
             return error(400, "UNSUPPORTED")
         found = basic_credentials(request)
         if "authorization" in request.headers and found != (manner.username, manner.password):
-            return error(manner.denies_with, "DENIED" if manner.denies_with == 403 else "UNAUTHORIZED")
+            return error(
+                manner.denies_with, "DENIED" if manner.denies_with == 403 else "UNAUTHORIZED"
+            )
         if found is None and not manner.anonymous:
             return error(401, "UNAUTHORIZED")
         user = found[0] if found else None
         scopes = request.query.get("scope", [])
-        if manner.hides == "token" and any(not self._may_read(user, each.split(":")[1]) for each in scopes):
+        if manner.hides == "token" and any(
+            not self._may_read(user, each.split(":")[1]) for each in scopes
+        ):
             return error(401, "UNAUTHORIZED")
         value = secrets.token_urlsafe(manner.token_size)[: manner.token_size]
         self._tokens[value] = _Token(user, frozenset(scopes))
@@ -88,7 +96,18 @@ class TokenService:
 
     def _challenge(self, scope: str | None, flaw: str) -> Answer:
         manner = self.manner
-        realm = manner.realm_for_bad_tokens if flaw == 'error="invalid_token"' and manner.realm_for_bad_tokens else self.realm
+        realm = (
+            manner.realm_for_bad_tokens
+            if flaw == 'error="invalid_token"' and manner.realm_for_bad_tokens
+            else self.realm
+        )
         service = manner.service if realm == self.realm else "registry"
-        parameters = [f'realm="{realm}"', f'service="{service}"' if service else "", f'scope="{scope}"' if scope else "", flaw]
-        return error(401, "UNAUTHORIZED").with_headers(("WWW-Authenticate", "Bearer " + ",".join(each for each in parameters if each)))
+        parameters = [
+            f'realm="{realm}"',
+            f'service="{service}"' if service else "",
+            f'scope="{scope}"' if scope else "",
+            flaw,
+        ]
+        return error(401, "UNAUTHORIZED").with_headers(
+            ("WWW-Authenticate", "Bearer " + ",".join(each for each in parameters if each))
+        )

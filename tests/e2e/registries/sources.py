@@ -1,4 +1,5 @@
-"""The stand-ins of the source registries: hosts with their real names and with certificates for them."""
+"""The stand-ins of the source registries: hosts with their real names and with certificates for
+them."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Host(StandIn):
 
 
 class Blobs:
-    """Where blobs are kept: for everyone who comes with a presigned address, once and for a GET only, or for everyone where addresses are not signed."""
+    """Where blobs are kept: for everyone who comes with a presigned address, once and for a GET
+    only, or for everyone where addresses are not signed."""
 
     def __init__(self, owner: str, query: str, *, signed: bool) -> None:
         self._owner = owner
@@ -54,7 +56,11 @@ class Blobs:
     def address(self, blob: str, content: bytes) -> str:
         """The path and query at which a blob can be had."""
         signature = secrets.token_hex(32 if self._query else 500)
-        path = f"/{self._owner}/{blob}" if self._query or not self._signed else f"/artifacts-downloads/namespaces/contoso/downloads/{signature}"
+        path = (
+            f"/{self._owner}/{blob}"
+            if self._query or not self._signed
+            else f"/artifacts-downloads/namespaces/contoso/downloads/{signature}"
+        )
         target = f"{path}?{self._query.format(signature=signature)}" if self._query else path
         self._files.files[path] = content
         if self._signed:
@@ -69,8 +75,14 @@ class Blobs:
         if not relative and ({"authorization", "cookie"} & request.headers.keys()):
             text = b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>"
             return Answer(400, (("Content-Type", "application/xml"),), text)
-        if self._signed and (request.target not in self._addresses or (request.method != "GET" and not relative)):
-            return Answer(403, (("Content-Type", "application/xml"),), b"<Error><Code>SignatureDoesNotMatch</Code></Error>")
+        if self._signed and (
+            request.target not in self._addresses or (request.method != "GET" and not relative)
+        ):
+            return Answer(
+                403,
+                (("Content-Type", "application/xml"),),
+                b"<Error><Code>SignatureDoesNotMatch</Code></Error>",
+            )
         return self._files.right_answer(request)
 
 
@@ -80,16 +92,27 @@ class Api:
     def __init__(self, manner: Manner, blobs: Blobs) -> None:
         self.manner = manner
         self.content = StandIn()
-        self.tokens = TokenService(manner, lambda name: self.content.has_repository(name)) if manner.realm else None
+        self.tokens = (
+            TokenService(manner, lambda name: self.content.has_repository(name))
+            if manner.realm
+            else None
+        )
         self.content.sign_in = self.tokens
         self.remaining = manner.allowance
         self._blobs = blobs
 
     def answer(self, request: Request) -> Answer | None:
-        if not request.path.startswith("/v2/") and not (self.tokens and self.tokens.is_asked(request)):
+        if not request.path.startswith("/v2/") and not (
+            self.tokens and self.tokens.is_asked(request)
+        ):
             return None
         manner = self.manner
-        if self.remaining is not None and request.method == "GET" and "/manifests/" in request.path and self.remaining <= 0:
+        if (
+            self.remaining is not None
+            and request.method == "GET"
+            and "/manifests/" in request.path
+            and self.remaining <= 0
+        ):
             text = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your unauthenticated pull rate limit."}]}'
             return Answer(429, (("Content-Type", "application/json"), ("Retry-After", "1")), text)
         answer = self.content.right_answer(request)
@@ -99,10 +122,16 @@ class Api:
             whole = self.content.blob(request.repository or "", request.path.rpartition("/")[2])
             target = self._blobs.address(request.path.rpartition("/")[2], whole)
             host = "" if manner.blobs == manner.api else f"https://{manner.blobs}"
-            return Answer(manner.redirects_with, (("Location", f"{host}{target}"), ("Content-Type", "application/octet-stream")))
+            return Answer(
+                manner.redirects_with,
+                (("Location", f"{host}{target}"), ("Content-Type", "application/octet-stream")),
+            )
         if self.remaining is not None and "/manifests/" in request.path:
             self.remaining -= request.method == "GET"
-            limits = (("ratelimit-limit", f"{manner.allowance};w=21600"), ("ratelimit-remaining", f"{self.remaining};w=21600"))
+            limits = (
+                ("ratelimit-limit", f"{manner.allowance};w=21600"),
+                ("ratelimit-remaining", f"{self.remaining};w=21600"),
+            )
             return answer.with_headers(*limits, ("docker-ratelimit-source", "198.18.0.1"))
         return answer
 
@@ -135,7 +164,9 @@ class Source:
         self.manner = manner
         self._namespace = namespace
         self.hosts = [hosts[each] for each in manner.hosts]
-        self.blobs = Blobs(manner.name, manner.query, signed=bool(manner.query) or manner.blobs == manner.api)
+        self.blobs = Blobs(
+            manner.name, manner.query, signed=bool(manner.query) or manner.blobs == manner.api
+        )
         self.api = Api(manner, self.blobs)
         hosts[manner.blobs].parts.append(self.blobs)
         if manner.manifests:
@@ -155,8 +186,16 @@ class Source:
 
     def asked(self, since: int = 0) -> list[tuple[str, str, str]]:
         """Host, method and path of what was asked about manifests and blobs after so many requests."""
-        found = [(host.name, each.method, each.path) for host in self.hosts for each in host.requests]
-        return [each for each in found if "/manifests/" in each[2] or "/blobs/" in each[2] or "/artifacts-downloads/" in each[2]][since:]
+        found = [
+            (host.name, each.method, each.path) for host in self.hosts for each in host.requests
+        ]
+        return [
+            each
+            for each in found
+            if "/manifests/" in each[2]
+            or "/blobs/" in each[2]
+            or "/artifacts-downloads/" in each[2]
+        ][since:]
 
     def requests(self, host: str) -> list[Request]:
         """The requests to one of its hosts."""
@@ -215,7 +254,9 @@ class World:
         found = addresses(extra)
         self.namespace = Namespace(found)
         self._hosts = {name: Host(name, address, self.authority) for name, address in found.items()}
-        self.sources = {each.login_server: Source(each, self._hosts, self.namespace) for each in MANNERS}
+        self.sources = {
+            each.login_server: Source(each, self._hosts, self.namespace) for each in MANNERS
+        }
 
     def host(self, name: str) -> Host:
         """One of the hosts."""

@@ -1,4 +1,5 @@
-"""What one registry alone does: Docker Hub's allowance, NGC's and Red Hat's other realms; and that the stand-ins refuse what the real ones refuse."""
+"""What one registry alone does: Docker Hub's allowance, NGC's and Red Hat's other realms; and that
+the stand-ins refuse what the real ones refuse."""
 
 from __future__ import annotations
 
@@ -16,15 +17,22 @@ from tests.e2e.registries.sources import Source, World
 PRESIGNED = [each.login_server for each in MANNERS if each.query]
 
 
-def ask(world: World, url: str, headers: dict[str, str] | None = None, *, method: str = "GET") -> httpx.Response:
-    """Ask a stand-in by its real name, as a program in the namespace would: the name is looked up in the namespace's own file of hosts."""
+def ask(
+    world: World, url: str, headers: dict[str, str] | None = None, *, method: str = "GET"
+) -> httpx.Response:
+    """Ask a stand-in by its real name, as a program in the namespace would: the name is looked up
+    in the namespace's own file of hosts."""
     wanted = httpx.URL(url)
     trust = ssl.create_default_context(cafile=str(world.authority.path))
     address = world.host(wanted.host).address
 
     def send() -> httpx.Response:
         with httpx.Client(verify=trust, trust_env=False, timeout=10) as client:
-            request = client.build_request(method, wanted.copy_with(host=address), headers={"Host": wanted.host, **(headers or {})})
+            request = client.build_request(
+                method,
+                wanted.copy_with(host=address),
+                headers={"Host": wanted.host, **(headers or {})},
+            )
             request.extensions["sni_hostname"] = wanted.host
             return client.send(request)
 
@@ -32,7 +40,9 @@ def ask(world: World, url: str, headers: dict[str, str] | None = None, *, method
 
 
 @pytest.mark.parametrize("source", PRESIGNED, indirect=True)
-def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(world: World, source: Source) -> None:
+def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(
+    world: World, source: Source
+) -> None:
     url = f"https://{source.manner.blobs}{source.blobs.address('sha256:some', b'content')}"
     assert ask(world, url).content == b"content"
     assert ask(world, url, {"Authorization": "Bearer x"}).status_code == 400
@@ -42,19 +52,28 @@ def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(world
     assert ask(world, f"{url}0").status_code == 403
 
 
-def test_ecr_public_gives_nothing_without_a_token_and_takes_no_basic_credentials(world: World) -> None:
+def test_ecr_public_gives_nothing_without_a_token_and_takes_no_basic_credentials(
+    world: World,
+) -> None:
     source = world.sources["public.ecr.aws"]
     source.add_image(source.manner.public, "guarded")
     url = f"https://public.ecr.aws/v2/{source.manner.public}/manifests/guarded"
     refused = ask(world, url)
     assert refused.status_code == 401
-    assert refused.headers["www-authenticate"] == 'Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"'
+    assert (
+        refused.headers["www-authenticate"]
+        == 'Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"'
+    )
     assert ask(world, url, {"Authorization": "Basic QVdTOng="}).status_code == 400
-    token = ask(world, "https://public.ecr.aws/token/?service=public.ecr.aws&scope=aws").json()["token"]
+    token = ask(world, "https://public.ecr.aws/token/?service=public.ecr.aws&scope=aws").json()[
+        "token"
+    ]
     assert ask(world, url, {"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(engine: EngineInNamespace, world: World) -> None:
+def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(
+    engine: EngineInNamespace, world: World
+) -> None:
     hub = world.sources["docker.io"]
     hub.add_image(hub.manner.public, "counted")
     before = hub.api.remaining
@@ -65,11 +84,18 @@ def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(engine: Eng
     engine.go_on(301)
     assert engine.ask_for(path).status_code == 200
     assert hub.api.remaining == before - 1
-    shown = next(each for each in engine.manage(CacheClient.upstreams) if each.login_server == "docker.io")
-    assert (shown.allowance_limit, shown.allowance_remaining) == (hub.manner.allowance, hub.api.remaining)
+    shown = next(
+        each for each in engine.manage(CacheClient.upstreams) if each.login_server == "docker.io"
+    )
+    assert (shown.allowance_limit, shown.allowance_remaining) == (
+        hub.manner.allowance,
+        hub.api.remaining,
+    )
 
 
-def test_nvidia_ngc_is_signed_in_at_again_though_it_names_another_realm(engine: EngineInNamespace, skopeo: SkopeoInNamespace, world: World) -> None:
+def test_nvidia_ngc_is_signed_in_at_again_though_it_names_another_realm(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, world: World
+) -> None:
     ngc = world.sources["nvcr.io"]
     assert ngc.api.tokens is not None
     reference = f"{engine.address}/{ngc.manner.name}/open"
@@ -82,7 +108,9 @@ def test_nvidia_ngc_is_signed_in_at_again_though_it_names_another_realm(engine: 
     assert ngc.requests("authn.nvidia.com") == []
 
 
-def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(engine: EngineInNamespace, skopeo: SkopeoInNamespace, world: World) -> None:
+def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, world: World
+) -> None:
     red_hat = world.sources["registry.redhat.io"]
     tokens = red_hat.api.tokens
     assert tokens is not None
@@ -94,8 +122,12 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(engine: Eng
         number = MANNERS.index(red_hat.manner)
 
         async def make(client: CacheClient) -> None:
-            await client.create_credential_set("sso-redhat", "registry.redhat.io", f"env:USER_{number}", f"env:PASSWORD_{number}")
-            await client.create_rule("sso-redhat", "registry.redhat.io/ubi9/sso", "sso/ubi", "sso-redhat")
+            await client.create_credential_set(
+                "sso-redhat", "registry.redhat.io", f"env:USER_{number}", f"env:PASSWORD_{number}"
+            )
+            await client.create_rule(
+                "sso-redhat", "registry.redhat.io/ubi9/sso", "sso/ubi", "sso-redhat"
+            )
 
         engine.manage(make)
         image = red_hat.add_image("ubi9/sso", "1")
@@ -108,7 +140,9 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(engine: Eng
         tokens.realm = before
 
 
-def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(engine: EngineInNamespace, world: World) -> None:
+def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(
+    engine: EngineInNamespace, world: World
+) -> None:
     hub = world.sources["docker.io"]
     hub.add_image(hub.manner.public, "held")
     hub.add_image(hub.manner.public, "not-held")
@@ -122,7 +156,8 @@ def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(engine
         assert engine.ask_for(f"{path}/held").status_code == 200
     finally:
         hub.api.remaining = remaining
-        # It is left alone for as long as it asked for, and what it refused is remembered: each try asks for something else.
+        # It is left alone for as long as it asked for, and what it refused is remembered: each try
+        # asks for something else.
         for number in itertools.count():
             hub.add_image(hub.manner.public, f"later-{number}")
             if engine.ask_for(f"{path}/later-{number}").status_code == 200:

@@ -1,4 +1,5 @@
-"""Every source registry of the table: what its policy allows, how it signs in, and what a pull through Entrepot asks of it."""
+"""Every source registry of the table: what its policy allows, how it signs in, and what a pull
+through Entrepot asks of it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ FRESHNESS = 300
 def assert_nowhere(secrets: list[str], engine: EngineInNamespace) -> None:
     """None of the secrets is in the log or in a file of the engine."""
     written = engine.everything_written()
-    assert [(path, secret[:8]) for path, content in written.items() for secret in secrets if secret.encode() in content] == []
+    assert [
+        (path, secret[:8])
+        for path, content in written.items()
+        for secret in secrets
+        if secret.encode() in content
+    ] == []
 
 
 def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source: Source) -> None:
@@ -30,8 +36,15 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
     repository = f"{manner.login_server}/policy/test"
 
     async def with_credentials(client: CacheClient) -> None:
-        await client.create_credential_set(f"{manner.name}-policy", manner.login_server, f"env:USER_{number}", f"env:PASSWORD_{number}")
-        await client.create_rule(f"{manner.name}-policy", repository, f"{manner.name}/policy", f"{manner.name}-policy")
+        await client.create_credential_set(
+            f"{manner.name}-policy",
+            manner.login_server,
+            f"env:USER_{number}",
+            f"env:PASSWORD_{number}",
+        )
+        await client.create_rule(
+            f"{manner.name}-policy", repository, f"{manner.name}/policy", f"{manner.name}-policy"
+        )
 
     async def without(client: CacheClient) -> None:
         await client.create_rule(f"{manner.name}-anonymous", repository, f"{manner.name}/anonymous")
@@ -46,12 +59,18 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
     if policy is SignIn.REQUIRED:
         with pytest.raises(EngineRefused) as refused:
             engine.manage(without)
-        assert refused.value.code == ("EnforceDockerAuthentication" if manner.login_server == "docker.io" else "EnforceUpstreamAuthentication")
+        assert refused.value.code == (
+            "EnforceDockerAuthentication"
+            if manner.login_server == "docker.io"
+            else "EnforceUpstreamAuthentication"
+        )
     else:
         engine.manage(without)
 
 
-def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
     manner = source.manner
     image = source.add_image(manner.public, "cold")
     source.forget_requests()
@@ -60,13 +79,20 @@ def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(engine: Engine
     skopeo.assert_holds(reference, image)
     engine.wait_for_pull(f"{manner.name}/open:cold")
     given = [
-        each for each in source.requests(manner.blobs) if "/v2/" not in each.path and each.status == 200 and each.bytes_sent > 0 and "token" not in each.path
+        each
+        for each in source.requests(manner.blobs)
+        if "/v2/" not in each.path
+        and each.status == 200
+        and each.bytes_sent > 0
+        and "token" not in each.path
     ]
     assert len(given) == len({each.digest for each in image.platforms[AMD64].blobs})
     assert_nowhere(source.secrets, engine)
 
 
-def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
     manner = source.manner
     image = source.add_image(manner.public, "redirected")
     source.forget_requests()
@@ -74,17 +100,30 @@ def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(engine: EngineInN
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
     engine.wait_for_pull(f"{manner.name}/open:redirected")
-    redirected = [each for each in source.requests(manner.api) if each.status == manner.redirects_with]
+    redirected = [
+        each for each in source.requests(manner.api) if each.status == manner.redirects_with
+    ]
     assert redirected
     if manner.blobs != manner.api:
         assert source.requests(manner.blobs)
-        assert [each.headers for each in source.requests(manner.blobs) if {"authorization", "cookie"} & each.headers.keys()] == []
+        assert [
+            each.headers
+            for each in source.requests(manner.blobs)
+            if {"authorization", "cookie"} & each.headers.keys()
+        ] == []
     if not manner.realm:
-        assert [each.target for host in source.hosts for each in host.requests if "authorization" in each.headers] == []
+        assert [
+            each.target
+            for host in source.hosts
+            for each in host.requests
+            if "authorization" in each.headers
+        ] == []
 
 
 @pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
-def test_with_the_right_credentials_what_is_private_is_pulled(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+def test_with_the_right_credentials_what_is_private_is_pulled(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
     manner = source.manner
     image = source.add_image(manner.private, "right")
     source.forget_requests()
@@ -92,15 +131,27 @@ def test_with_the_right_credentials_what_is_private_is_pulled(engine: EngineInNa
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
     engine.wait_for_pull(f"{manner.name}/closed:right")
-    basic = {f"https://{host.name}{each.path}" for host in source.hosts for each in host.requests if each.headers.get("authorization", "").startswith("Basic ")}
+    basic = {
+        f"https://{host.name}{each.path}"
+        for host in source.hosts
+        for each in host.requests
+        if each.headers.get("authorization", "").startswith("Basic ")
+    }
     assert basic <= {manner.realm}
     sets = engine.manage(CacheClient.credential_sets)
-    assert [each.health.value for each in sets if each.name == f"{manner.name}-right"] == ["Healthy"]
-    assert_nowhere([*source.secrets, *(each for each in manner.password.splitlines() if len(each) > 20)], engine)
+    assert [each.health.value for each in sets if each.name == f"{manner.name}-right"] == [
+        "Healthy"
+    ]
+    assert_nowhere(
+        [*source.secrets, *(each for each in manner.password.splitlines() if len(each) > 20)],
+        engine,
+    )
 
 
 @pytest.mark.parametrize("source", TAKING_CREDENTIALS, indirect=True)
-def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
     manner = source.manner
     image = source.add_image(manner.private, "wrong")
     reference = f"{engine.address}/{manner.name}/wrong:wrong"
@@ -123,7 +174,13 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(engin
 def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source) -> None:
     manner = source.manner
     source.add_image(manner.public, "there")
-    engine.manage(lambda client: client.create_rule(f"{manner.name}-nothing", f"{manner.login_server}/policy/nothing", f"{manner.name}/nothing"))
+    engine.manage(
+        lambda client: client.create_rule(
+            f"{manner.name}-nothing",
+            f"{manner.login_server}/policy/nothing",
+            f"{manner.name}/nothing",
+        )
+    )
     answer = engine.ask_for(f"/v2/{manner.name}/nothing/manifests/1")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
 
@@ -150,7 +207,9 @@ def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_he
     assert source.asked() == heads
 
 
-def test_with_the_source_gone_what_is_held_is_pulled(engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source) -> None:
+def test_with_the_source_gone_what_is_held_is_pulled(
+    engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
+) -> None:
     manner = source.manner
     image = source.add_image(manner.public, "gone")
     reference = f"{engine.address}/{manner.name}/open:gone"

@@ -1,4 +1,5 @@
-"""What holds whatever comes in: no 500, nothing unforeseen in the log, no stall, nothing left behind."""
+"""What holds whatever comes in: no 500, nothing unforeseen in the log, no stall, nothing left
+behind."""
 
 from __future__ import annotations
 
@@ -21,16 +22,20 @@ LONG = 40
 """How many times as many examples there are in the long run."""
 
 STALL = 1.0
-"""Seconds of this thread's processor time, in which nobody else is answered, that an example may take. A busy machine does not lengthen them."""
+"""Seconds of this thread's processor time, in which nobody else is answered, that an example may
+take. A busy machine does not lengthen them."""
 
 SPARE = 40
-"""Tasks, and open files, that may be more afterwards: connections that are kept for the next request."""
+"""Tasks, and open files, that may be more afterwards: connections that are kept for the next
+request."""
 
 
 def examples(number: int) -> settings:
     """So many examples in the normal run, which share the fixtures of their test."""
     long = os.environ.get("ENTREPOT_TESTS") == "long"
-    return settings(max_examples=number * (LONG if long else 1), suppress_health_check=[*HealthCheck])
+    return settings(
+        max_examples=number * (LONG if long else 1), suppress_health_check=[*HealthCheck]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,17 @@ class Reply:
     broken: bool
 
 
-async def ask(app: Any, path: str, *, method: str = "GET", query: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b"") -> Reply:
-    """One request as the HTTP server hands it to an application, which may hold what no client library would send."""
+async def ask(
+    app: Any,
+    path: str,
+    *,
+    method: str = "GET",
+    query: bytes = b"",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    body: bytes = b"",
+) -> Reply:
+    """One request as the HTTP server hands it to an application, which may hold what no client
+    library would send."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -81,8 +95,16 @@ async def ask(app: Any, path: str, *, method: str = "GET", query: bytes = b"", h
         if not messages:
             raise
         broken = True
-    answered = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in messages[0]["headers"]}
-    return Reply(messages[0]["status"], answered, b"".join(message.get("body", b"") for message in messages[1:]), broken)
+    answered = {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in messages[0]["headers"]
+    }
+    return Reply(
+        messages[0]["status"],
+        answered,
+        b"".join(message.get("body", b"") for message in messages[1:]),
+        broken,
+    )
 
 
 @dataclass
@@ -132,7 +154,10 @@ async def steady(engine: Engine, watch: Watch) -> AsyncIterator[Engine]:
     tasks, files = len(asyncio.all_tasks()), _open_files()
     yield engine
     async with asyncio.timeout(60):
-        while any(not pull.snapshot().state.ended for pull in engine.cache.pulls.all()) or len(asyncio.all_tasks()) > tasks + SPARE:
+        while (
+            any(not pull.snapshot().state.ended for pull in engine.cache.pulls.all())
+            or len(asyncio.all_tasks()) > tasks + SPARE
+        ):
             await asyncio.sleep(0)
     assert _open_files() < files + SPARE
     assert watch.unforeseen == []

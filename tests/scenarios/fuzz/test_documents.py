@@ -75,13 +75,39 @@ KEYS = st.sampled_from(
             "display_name",
             "token_file",
         ),
-        *("theme", "ascii", "mouse", "read_only", "rule.delete", "look", "quit", "certificate", "key"),
+        *(
+            "theme",
+            "ascii",
+            "mouse",
+            "read_only",
+            "rule.delete",
+            "look",
+            "quit",
+            "certificate",
+            "key",
+        ),
     ]
 )
-TABLES = st.sampled_from(["rules", "credential_sets", "upstreams", "management", "keys", "docker.io", "rule", "credential_set", "cache_rule"])
+TABLES = st.sampled_from(
+    [
+        "rules",
+        "credential_sets",
+        "upstreams",
+        "management",
+        "keys",
+        "docker.io",
+        "rule",
+        "credential_set",
+        "cache_rule",
+    ]
+)
 TABLE = st.dictionaries(KEYS | TEXT, VALUE, max_size=5)
 DOCUMENT = st.dictionaries(
-    st.one_of(KEYS, TABLES, TEXT), st.one_of(VALUE, TABLE, st.lists(TABLE, max_size=4), st.dictionaries(TABLES | TEXT, TABLE, max_size=2)), max_size=5
+    st.one_of(KEYS, TABLES, TEXT),
+    st.one_of(
+        VALUE, TABLE, st.lists(TABLE, max_size=4), st.dictionaries(TABLES | TEXT, TABLE, max_size=2)
+    ),
+    max_size=5,
 ).map(lambda document: tomli_w.dumps(document).encode())
 BROKEN = st.one_of(
     st.sampled_from(
@@ -98,7 +124,9 @@ BROKEN = st.one_of(
         ]
     ),
     st.binary(max_size=80),
-    st.tuples(DOCUMENT, st.integers(0, 200), st.binary(max_size=3)).map(lambda parts: parts[0][: parts[1]] + parts[2] + parts[0][parts[1] :]),
+    st.tuples(DOCUMENT, st.integers(0, 200), st.binary(max_size=3)).map(
+        lambda parts: parts[0][: parts[1]] + parts[2] + parts[0][parts[1] :]
+    ),
 )
 DOCUMENTS = st.one_of(DOCUMENT, DOCUMENT, BROKEN)
 
@@ -122,7 +150,9 @@ def test_settings_are_taken_or_refused(tmp_path: Path, watch: Watch, content: by
 
 @examples(100)
 @given(DOCUMENTS, DOCUMENTS)
-async def test_rules_and_credential_sets_are_taken_or_refused(tmp_path: Path, watch: Watch, rules: bytes, credential_sets: bytes) -> None:
+async def test_rules_and_credential_sets_are_taken_or_refused(
+    tmp_path: Path, watch: Watch, rules: bytes, credential_sets: bytes
+) -> None:
     directories = Directories.under(tmp_path / "e")
     directories.config.mkdir(parents=True, exist_ok=True)
     directories.rules.write_bytes(rules)
@@ -137,13 +167,17 @@ def test_an_import_is_planned_or_refused(watch: Watch, content: bytes) -> None:
     registries = SourceRegistries()
     documents = Documents(Directories.under(Path("/nonexistent")), registries)
     with watch.example():
-        found = read_import(content.decode(errors="replace"), documents.rules, documents.credential_sets, registries)
+        found = read_import(
+            content.decode(errors="replace"), documents.rules, documents.credential_sets, registries
+        )
         assert found.plan.entries or found.plan.problems
 
 
 @examples(60)
 @given(DOCUMENTS)
-def test_keys_and_options_of_the_dashboard_are_taken_or_named(tmp_path: Path, watch: Watch, content: bytes) -> None:
+def test_keys_and_options_of_the_dashboard_are_taken_or_named(
+    tmp_path: Path, watch: Watch, content: bytes
+) -> None:
     file = tmp_path / "dashboard.toml"
     file.write_bytes(content)
     with watch.example():

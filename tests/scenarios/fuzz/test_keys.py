@@ -13,7 +13,24 @@ from tests.tui.conftest import Person, dashboard
 KEYS = st.sampled_from(
     [
         *"1234567890?/:jkgGndepyrcasoxbfhl -*.",
-        *("enter", "escape", "tab", "shift+tab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "backspace", "delete", "f1", "space"),
+        *(
+            "enter",
+            "escape",
+            "tab",
+            "shift+tab",
+            "up",
+            "down",
+            "left",
+            "right",
+            "home",
+            "end",
+            "pageup",
+            "pagedown",
+            "backspace",
+            "delete",
+            "f1",
+            "space",
+        ),
         *("ctrl+u", "ctrl+l", "ctrl+f", "ctrl+b", "ctrl+o", "ctrl+w", "ctrl+a", "ctrl+k", "ctrl+c"),
     ]
 )
@@ -23,12 +40,16 @@ BURSTS = st.lists(KEYS, min_size=1, max_size=40)
 def press_at_once(person: Person, keys: list[str]) -> None:
     """All keys lie ready before the first is looked at."""
     for key in keys:
-        person.app.post_message(events.Key(key, key if len(key) == 1 else " " if key == "space" else None))
+        person.app.post_message(
+            events.Key(key, key if len(key) == 1 else " " if key == "space" else None)
+        )
 
 
 @examples(6)
 @given(BURSTS, BURSTS)
-async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(cached: Engine, watch: Watch, first: list[str], second: list[str]) -> None:
+async def test_any_burst_of_keys_leaves_a_dashboard_that_answers(
+    cached: Engine, watch: Watch, first: list[str], second: list[str]
+) -> None:
     async with dashboard(cached) as person:
         for keys in (first, second):
             press_at_once(person, keys)

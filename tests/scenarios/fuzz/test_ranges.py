@@ -20,20 +20,34 @@ from tests.scenarios.fuzz.conftest import Reply, Watch, ask, examples
 PART_HEAD = 256
 """Bytes that a part may cost besides its content."""
 
-POSITIONS = st.one_of(st.integers(0, 3000), st.sampled_from([10**18, 10**30, "9" * 5000, "007"]), st.just("")).map(str)
+POSITIONS = st.one_of(
+    st.integers(0, 3000), st.sampled_from([10**18, 10**30, "9" * 5000, "007"]), st.just("")
+).map(str)
 ELEMENTS = st.one_of(
     st.tuples(POSITIONS, POSITIONS).map("-".join),
-    st.integers(0, 2000).flatmap(lambda at: st.integers(at, at + 40).map(lambda last: f"{at}-{last}")),
+    st.integers(0, 2000).flatmap(
+        lambda at: st.integers(at, at + 40).map(lambda last: f"{at}-{last}")
+    ),
     st.integers(0, 2000).map(lambda length: f"-{length}"),
     st.sampled_from(["", " ", "x", "1--2", "٣-", "0-0", "-", "0 - 1"]),
 )
 UNITS = st.sampled_from(["bytes=", "bytes=", "bytes=", "Bytes=", "bytes", "items=", ""])
 SEPARATORS = st.sampled_from([",", ", ", "\t,\t"])
-VALID = st.lists(st.integers(0, 2000).flatmap(lambda at: st.integers(at, at + 60).map(lambda last: f"{at}-{last}")), min_size=1, max_size=40)
+VALID = st.lists(
+    st.integers(0, 2000).flatmap(
+        lambda at: st.integers(at, at + 60).map(lambda last: f"{at}-{last}")
+    ),
+    min_size=1,
+    max_size=40,
+)
 HEADERS = st.one_of(
-    st.tuples(UNITS, SEPARATORS, st.lists(ELEMENTS, max_size=12)).map(lambda given: given[0] + given[1].join(given[2])),
+    st.tuples(UNITS, SEPARATORS, st.lists(ELEMENTS, max_size=12)).map(
+        lambda given: given[0] + given[1].join(given[2])
+    ),
     VALID.map(lambda ranges: "bytes=" + ",".join(ranges)),
-    st.integers(1, 3000).map(lambda count: "bytes=" + ",".join(f"{at}-{at}" for at in range(count))),
+    st.integers(1, 3000).map(
+        lambda count: "bytes=" + ",".join(f"{at}-{at}" for at in range(count))
+    ),
     st.integers(1, 3000).map(lambda count: "bytes=" + ",".join(["0-,5-6"] * count)),
 )
 
@@ -60,7 +74,10 @@ def requested_positions(header: str, size: int) -> list[int] | None:
         if numbers is None or element == "-":
             return None
         # Of 19 digits and more all mean the same: beyond every blob.
-        first, last = (None if not each else min(int(each.lstrip("0")[:20] or "0"), 10**19) for each in numbers.groups())
+        first, last = (
+            None if not each else min(int(each.lstrip("0")[:20] or "0"), 10**19)
+            for each in numbers.groups()
+        )
         if first is None:
             wanted.append(positions(max(0, size - (last or 0)), size))
         elif last is not None and last < first:
@@ -73,7 +90,9 @@ def requested_positions(header: str, size: int) -> list[int] | None:
 def answered_positions(reply: Reply, content: bytes) -> list[int]:
     """What each part of an answer has, each byte the right one."""
     if "content-range" in reply.headers:
-        match = re.fullmatch(rf"bytes ([0-9]+)-([0-9]+)/{len(content)}", reply.headers["content-range"])
+        match = re.fullmatch(
+            rf"bytes ([0-9]+)-([0-9]+)/{len(content)}", reply.headers["content-range"]
+        )
         assert match is not None
         first, last = int(match[1]), int(match[2])
         assert reply.body == content[first : last + 1]
@@ -96,10 +115,16 @@ async def small(cached: Engine, source: StandIn) -> Content:
 
 @examples(120)
 @given(HEADERS)
-async def test_the_answer_has_what_was_asked_for_each_byte_once(cached: Engine, small: Content, watch: Watch, header: str) -> None:
+async def test_the_answer_has_what_was_asked_for_each_byte_once(
+    cached: Engine, small: Content, watch: Watch, header: str
+) -> None:
     content = small.content
     with watch.example():
-        reply = await ask(registry_app(cached), f"/v2/library/small/blobs/{small.digest}", headers=[(b"range", header.encode())])
+        reply = await ask(
+            registry_app(cached),
+            f"/v2/library/small/blobs/{small.digest}",
+            headers=[(b"range", header.encode())],
+        )
     requested = requested_positions(header, len(content))
     assert not reply.broken
     if reply.status == 416:

@@ -28,7 +28,9 @@ from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import StandIn
 
-EXAMPLES: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data/swagger-examples-2023-01-01-preview.json").read_text())
+EXAMPLES: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "data/swagger-examples-2023-01-01-preview.json").read_text()
+)
 REGISTRY = str(EXAMPLES["registry_id"])
 RULES, SETS = f"{REGISTRY}/cacheRules", f"{REGISTRY}/credentialSets"
 SECRET_IDS = {
@@ -43,7 +45,10 @@ SECRET_IDS = {
 @pytest.fixture
 def settings(settings: Settings, source: StandIn) -> Settings:
     """The stand-in is Docker Hub too."""
-    return replace(settings, upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)))
+    return replace(
+        settings,
+        upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +68,16 @@ def example(name: str) -> dict[str, Any]:
 
 
 def settled(document: Any, like: Any) -> Any:
-    """A resource, or a list of them, with the moment of creation of the example when it has one of its own that is in ARM's form."""
+    """A resource, or a list of them, with the moment of creation of the example when it has one of
+    its own that is in ARM's form."""
     if isinstance(document, list):
         return [settled(each, other) for each, other in zip(document, like, strict=True)]
     created = datetime.fromisoformat(document["properties"]["creationDate"])
     assert created.tzinfo is not None
     assert abs((datetime.now(UTC) - created).total_seconds()) < 300
-    return document | {"properties": document["properties"] | {"creationDate": like["properties"]["creationDate"]}}
+    return document | {
+        "properties": document["properties"] | {"creationDate": like["properties"]["creationDate"]}
+    }
 
 
 async def ask(management: httpx.AsyncClient, name: str) -> httpx.Response:
@@ -78,29 +86,42 @@ async def ask(management: httpx.AsyncClient, name: str) -> httpx.Response:
 
 
 def error(response: httpx.Response) -> dict[str, str]:
-    """The error of an answer, in ARM's shape and nothing besides but the one of ACR's data API there."""
+    """The error of an answer, in ARM's shape and nothing besides but the one of ACR's data API
+    there."""
     assert response.headers["content-type"] == "application/json"
     document = response.json()
-    assert document.keys() == {"error"} | ({"errors"} if response.url.path.startswith("/acr/v1/") else set())
+    assert document.keys() == {"error"} | (
+        {"errors"} if response.url.path.startswith("/acr/v1/") else set()
+    )
     found: dict[str, str] = document["error"]
     assert {"code", "message"} <= found.keys() <= {"code", "message", "target"}
     assert found["message"].endswith((".", "'")), found["message"]
     return found
 
 
-def rule_body(source: str = f"{LOGIN_SERVER}/acme/api", target: str = "api", **more: Any) -> dict[str, Any]:
+def rule_body(
+    source: str = f"{LOGIN_SERVER}/acme/api", target: str = "api", **more: Any
+) -> dict[str, Any]:
     return {"properties": {"sourceRepository": source, "targetRepository": target, **more}}
 
 
-def set_body(login_server: str = LOGIN_SERVER, username: str = "env:A", password: str = "env:B") -> dict[str, Any]:
-    credential = {"name": "Credential1", "usernameSecretIdentifier": username, "passwordSecretIdentifier": password}
+def set_body(
+    login_server: str = LOGIN_SERVER, username: str = "env:A", password: str = "env:B"
+) -> dict[str, Any]:
+    credential = {
+        "name": "Credential1",
+        "usernameSecretIdentifier": username,
+        "passwordSecretIdentifier": password,
+    }
     return {"properties": {"loginServer": login_server, "authCredentials": [credential]}}
 
 
 # The examples of the specification
 
 
-async def test_the_examples_of_the_specification_are_answered_in_their_shapes(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_the_examples_of_the_specification_are_answered_in_their_shapes(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     await engine.delete_rule("example-library")
     for name in ("CredentialSetCreate", "CredentialSetUpdate"):
         answer = await ask(management, name)
@@ -129,9 +150,16 @@ async def test_the_examples_of_the_specification_are_answered_in_their_shapes(ma
     assert list(engine.documents.rules) == []
 
 
-async def test_a_set_that_was_not_tried_yet_has_no_health(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_set_that_was_not_tried_yet_has_no_health(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     gate = source.hold("/v2/")
-    made = (await management.put(f"{SETS}/example-set", json=set_body(username="env:HUB_USERNAME", password="env:HUB_PASSWORD"))).json()
+    made = (
+        await management.put(
+            f"{SETS}/example-set",
+            json=set_body(username="env:HUB_USERNAME", password="env:HUB_PASSWORD"),
+        )
+    ).json()
     assert "credentialHealth" not in made["properties"]["authCredentials"][0]
     gate.open()
 
@@ -139,41 +167,59 @@ async def test_a_set_that_was_not_tried_yet_has_no_health(management: httpx.Asyn
 async def test_an_unhealthy_set_says_why(management: httpx.AsyncClient, engine: Engine) -> None:
     await management.put(f"{SETS}/example-set", json=set_body(username="env:NOT_SET_ANYWHERE"))
     await engine.check_sign_in("example-set")
-    health = (await management.get(f"{SETS}/example-set")).json()["properties"]["authCredentials"][0]["credentialHealth"]
+    health = (await management.get(f"{SETS}/example-set")).json()["properties"]["authCredentials"][
+        0
+    ]["credentialHealth"]
     assert health.keys() == {"status", "errorCode", "errorMessage"}
     assert (health["status"], health["errorCode"]) == ("Unhealthy", "SecretUnavailable")
     assert "NOT_SET_ANYWHERE" in health["errorMessage"]
 
 
 async def test_ids_carry_the_names_of_the_request(management: httpx.AsyncClient) -> None:
-    other = "/subscriptions/s1/resourceGroups/g1/providers/Microsoft.ContainerRegistry/registries/r1"
-    assert (await management.get(f"{other}/cacheRules/example-library")).json()["id"] == f"{other}/cacheRules/example-library"
+    other = (
+        "/subscriptions/s1/resourceGroups/g1/providers/Microsoft.ContainerRegistry/registries/r1"
+    )
+    assert (await management.get(f"{other}/cacheRules/example-library")).json()[
+        "id"
+    ] == f"{other}/cacheRules/example-library"
 
 
 # Creating and changing
 
 
-async def test_a_put_on_an_existing_rule_changes_its_credential_set(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_a_put_on_an_existing_rule_changes_its_credential_set(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     await management.put(f"{SETS}/example-set", json=set_body())
     assert (await management.put(f"{RULES}/acme-api", json=rule_body())).status_code == 201
-    again = await management.put(f"{RULES}/ACME-API", json=rule_body(credentialSetResourceId=f"{SETS}/example-set"))
+    again = await management.put(
+        f"{RULES}/ACME-API", json=rule_body(credentialSetResourceId=f"{SETS}/example-set")
+    )
     assert again.status_code == 200
     assert again.json()["name"] == "acme-api"
     assert again.json()["properties"]["credentialSetResourceId"] == f"{SETS}/example-set"
     assert engine.documents.rules.get("acme-api").credential_set == "example-set"
 
 
-async def test_a_put_without_a_credential_set_leaves_it(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_a_put_without_a_credential_set_leaves_it(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     await management.put(f"{SETS}/example-set", json=set_body())
-    await management.put(f"{RULES}/acme-api", json=rule_body(credentialSetResourceId=f"{SETS}/example-set"))
+    await management.put(
+        f"{RULES}/acme-api", json=rule_body(credentialSetResourceId=f"{SETS}/example-set")
+    )
     assert (await management.patch(f"{RULES}/acme-api", json={"properties": {}})).status_code == 200
     assert engine.documents.rules.get("acme-api").credential_set == "example-set"
 
 
-async def test_null_detaches_the_credential_set(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_null_detaches_the_credential_set(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     await management.put(f"{SETS}/example-set", json=set_body())
     await management.put(f"{RULES}/acme-api", json=rule_body(credentialSetResourceId="example-set"))
-    answer = await management.patch(f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}})
+    answer = await management.patch(
+        f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}}
+    )
     assert answer.status_code == 200
     assert "credentialSetResourceId" not in answer.json()["properties"]
     assert engine.documents.rules.get("acme-api").credential_set is None
@@ -199,48 +245,163 @@ async def test_deleting_what_is_not_there_is_done_already(management: httpx.Asyn
     ("method", "path", "body", "status", "code", "target"),
     [
         ("PUT", f"{RULES}/abc", rule_body(), 400, "InvalidResourceName", "name"),
-        ("PUT", f"{RULES}/acme-api", rule_body(source="docker.io/library/nginx"), 400, "EnforceDockerAuthentication", "credentialSet"),
-        ("PUT", f"{RULES}/acme-api", rule_body(source="nowhere.example.org/a"), 400, "UpstreamNotSupported", "sourceRepository"),
-        ("PUT", f"{RULES}/acme-api", rule_body(source=f"{LOGIN_SERVER}/a:1"), 400, "GenericRepositoryNameInvalid", "sourceRepository"),
-        ("PUT", f"{RULES}/acme-api", rule_body(source=f"{LOGIN_SERVER}/a/*", target="library/*"), 409, "CacheRuleTargetOverlap", "targetRepository"),
-        ("PUT", f"{RULES}/acme-api", rule_body(credentialSetResourceId=f"{SETS}/no-such-set"), 400, "CredentialSetNotFound", "credentialSet"),
-        ("PUT", f"{RULES}/acme-api", rule_body(credentialSetResourceId=f"{RULES}/acme-api"), 400, "InvalidRequest", "credentialSetResourceId"),
-        ("PUT", f"{RULES}/example-library", rule_body(source=f"{LOGIN_SERVER}/other/*", target="library/*"), 409, "CacheRuleImmutable", "sourceRepository"),
-        ("PATCH", f"{RULES}/example-library", {"properties": {"targetRepository": "other/*"}}, 409, "CacheRuleImmutable", "targetRepository"),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(source="docker.io/library/nginx"),
+            400,
+            "EnforceDockerAuthentication",
+            "credentialSet",
+        ),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(source="nowhere.example.org/a"),
+            400,
+            "UpstreamNotSupported",
+            "sourceRepository",
+        ),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(source=f"{LOGIN_SERVER}/a:1"),
+            400,
+            "GenericRepositoryNameInvalid",
+            "sourceRepository",
+        ),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(source=f"{LOGIN_SERVER}/a/*", target="library/*"),
+            409,
+            "CacheRuleTargetOverlap",
+            "targetRepository",
+        ),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(credentialSetResourceId=f"{SETS}/no-such-set"),
+            400,
+            "CredentialSetNotFound",
+            "credentialSet",
+        ),
+        (
+            "PUT",
+            f"{RULES}/acme-api",
+            rule_body(credentialSetResourceId=f"{RULES}/acme-api"),
+            400,
+            "InvalidRequest",
+            "credentialSetResourceId",
+        ),
+        (
+            "PUT",
+            f"{RULES}/example-library",
+            rule_body(source=f"{LOGIN_SERVER}/other/*", target="library/*"),
+            409,
+            "CacheRuleImmutable",
+            "sourceRepository",
+        ),
+        (
+            "PATCH",
+            f"{RULES}/example-library",
+            {"properties": {"targetRepository": "other/*"}},
+            409,
+            "CacheRuleImmutable",
+            "targetRepository",
+        ),
         ("PATCH", f"{RULES}/no-such-rule", {"properties": {}}, 404, "CacheRuleNotFound", None),
         ("GET", f"{RULES}/no-such-rule", None, 404, "CacheRuleNotFound", None),
         ("GET", f"{SETS}/no-such-set", None, 404, "CredentialSetNotFound", None),
         ("PATCH", f"{SETS}/no-such-set", set_body(), 404, "CredentialSetNotFound", None),
         ("PUT", f"{SETS}/abc", set_body(), 400, "InvalidResourceName", "name"),
-        ("PUT", f"{SETS}/example-set", set_body(username="me"), 400, "SecretIdentifierInvalid", "usernameSecretIdentifier"),
-        ("PUT", f"{SETS}/example-set", set_body(password="s3cret"), 400, "SecretIdentifierInvalid", "passwordSecretIdentifier"),
-        ("PUT", f"{SETS}/example-set", set_body(login_server="nowhere.example.org"), 400, "UpstreamNotSupported", "loginServer"),
-        ("PUT", f"{SETS}/example-set", {"properties": {"loginServer": LOGIN_SERVER, "authCredentials": [{}, {}]}}, 400, "InvalidRequest", "authCredentials"),
-        ("PUT", f"{SETS}/used-set", set_body(login_server="docker.io"), 409, "CacheRuleImmutable", "loginServer"),
+        (
+            "PUT",
+            f"{SETS}/example-set",
+            set_body(username="me"),
+            400,
+            "SecretIdentifierInvalid",
+            "usernameSecretIdentifier",
+        ),
+        (
+            "PUT",
+            f"{SETS}/example-set",
+            set_body(password="s3cret"),
+            400,
+            "SecretIdentifierInvalid",
+            "passwordSecretIdentifier",
+        ),
+        (
+            "PUT",
+            f"{SETS}/example-set",
+            set_body(login_server="nowhere.example.org"),
+            400,
+            "UpstreamNotSupported",
+            "loginServer",
+        ),
+        (
+            "PUT",
+            f"{SETS}/example-set",
+            {"properties": {"loginServer": LOGIN_SERVER, "authCredentials": [{}, {}]}},
+            400,
+            "InvalidRequest",
+            "authCredentials",
+        ),
+        (
+            "PUT",
+            f"{SETS}/used-set",
+            set_body(login_server="docker.io"),
+            409,
+            "CacheRuleImmutable",
+            "loginServer",
+        ),
         ("DELETE", f"{SETS}/used-set", None, 409, "CredentialSetInUse", None),
     ],
 )
 async def test_a_refusal_has_its_code_and_its_field_and_changes_nothing(
-    method: str, path: str, body: Any, status: int, code: str, target: str | None, management: httpx.AsyncClient, engine: Engine
+    method: str,
+    path: str,
+    body: Any,
+    status: int,
+    code: str,
+    target: str | None,
+    management: httpx.AsyncClient,
+    engine: Engine,
 ) -> None:
     await management.put(f"{SETS}/used-set", json=set_body())
-    await management.put(f"{RULES}/uses-it", json=rule_body(target="used", credentialSetResourceId="used-set"))
+    await management.put(
+        f"{RULES}/uses-it", json=rule_body(target="used", credentialSetResourceId="used-set")
+    )
     before = engine.directories.rules.read_bytes(), engine.directories.credentials.read_bytes()
     answer = await management.request(method, path, json=body)
     found = error(answer)
     assert (answer.status_code, found["code"]) == (status, code), found
     if target is not None:
         assert found["target"] == target
-    assert (engine.directories.rules.read_bytes(), engine.directories.credentials.read_bytes()) == before
+    assert (
+        engine.directories.rules.read_bytes(),
+        engine.directories.credentials.read_bytes(),
+    ) == before
 
 
 @pytest.mark.parametrize("path", [f"{RULES}/example-library", f"{SETS}/example-set"])
-async def test_if_none_match_refuses_a_name_that_is_taken(path: str, management: httpx.AsyncClient) -> None:
-    body = rule_body(source=f"{LOGIN_SERVER}/library/*", target="library/*") if path.startswith(RULES) else set_body()
+async def test_if_none_match_refuses_a_name_that_is_taken(
+    path: str, management: httpx.AsyncClient
+) -> None:
+    body = (
+        rule_body(source=f"{LOGIN_SERVER}/library/*", target="library/*")
+        if path.startswith(RULES)
+        else set_body()
+    )
     await management.put(path, json=body)
-    answer = await management.put(path.upper().replace(path.rpartition("/")[0].upper(), path.rpartition("/")[0]), json=body, headers={"If-None-Match": "*"})
+    answer = await management.put(
+        path.upper().replace(path.rpartition("/")[0].upper(), path.rpartition("/")[0]),
+        json=body,
+        headers={"If-None-Match": "*"},
+    )
     assert answer.status_code == 409
-    assert error(answer)["code"] == ("CacheRuleAlreadyExists" if path.startswith(RULES) else "CredentialSetAlreadyExists")
+    assert error(answer)["code"] == (
+        "CacheRuleAlreadyExists" if path.startswith(RULES) else "CredentialSetAlreadyExists"
+    )
     assert error(answer)["target"] == "name"
 
 
@@ -273,13 +434,17 @@ BODIES = [
         ("POST", "/entrepot/v1/pulls"),
     ],
 )
-async def test_a_body_that_can_not_be_read_is_refused(method: str, path: str, content: bytes, management: httpx.AsyncClient) -> None:
+async def test_a_body_that_can_not_be_read_is_refused(
+    method: str, path: str, content: bytes, management: httpx.AsyncClient
+) -> None:
     answer = await management.request(method, path, content=content)
     assert (answer.status_code, error(answer)["code"]) == (400, "InvalidRequest")
 
 
 @pytest.mark.parametrize("path", [f"{RULES}/acme-api", f"{SETS}/example-set"])
-async def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(path: str, management: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(
+    path: str, management: httpx.AsyncClient
+) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -311,13 +476,25 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(path:
         ("PUT", "/acr/v1/library/nginx/_tags/1"),
     ],
 )
-async def test_a_method_that_is_not_known_is_refused(method: str, path: str, management: httpx.AsyncClient) -> None:
+async def test_a_method_that_is_not_known_is_refused(
+    method: str, path: str, management: httpx.AsyncClient
+) -> None:
     answer = await management.request(method, path)
     assert (answer.status_code, error(answer)["code"]) == (405, "MethodNotAllowed")
     assert "allow" in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/nonsense", "/entrepot/v1/nonsense", f"{REGISTRY}/webhooks", f"{RULES}/a/b", "/entrepot/v2/status"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/nonsense",
+        "/entrepot/v1/nonsense",
+        f"{REGISTRY}/webhooks",
+        f"{RULES}/a/b",
+        "/entrepot/v2/status",
+    ],
+)
 async def test_what_is_not_there_is_not_found(path: str, management: httpx.AsyncClient) -> None:
     answer = await management.get(path)
     assert (answer.status_code, error(answer)["code"]) == (404, "NotFound")
@@ -325,7 +502,10 @@ async def test_what_is_not_there_is_not_found(path: str, management: httpx.Async
 
 
 async def test_what_nobody_foresaw_is_told_without_its_details(
-    management: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    management: httpx.AsyncClient,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("an inner detail")
@@ -342,19 +522,45 @@ async def test_what_nobody_foresaw_is_told_without_its_details(
 
 
 async def test_a_rule_is_checked_as_far_as_it_is_written(management: httpx.AsyncClient) -> None:
-    found = (await management.post("/entrepot/v1/checks/cacheRule", json={"sourceRepository": "docker.io/nginx"})).json()
-    assert (found["sourceRepository"], found["loginServer"], found["signIn"]) == ("docker.io/library/nginx", "docker.io", "required")
+    found = (
+        await management.post(
+            "/entrepot/v1/checks/cacheRule", json={"sourceRepository": "docker.io/nginx"}
+        )
+    ).json()
+    assert (found["sourceRepository"], found["loginServer"], found["signIn"]) == (
+        "docker.io/library/nginx",
+        "docker.io",
+        "required",
+    )
     assert found["proposedTarget"] is not None
     assert found["problems"] == []
     assert "library/" in found["remarks"][0]
-    found = (await management.post("/entrepot/v1/checks/cacheRule", json={"name": "abc", "targetRepository": "other/*"})).json()
-    assert [(each["code"], each["field"]) for each in found["problems"]] == [("InvalidResourceName", "name")]
+    found = (
+        await management.post(
+            "/entrepot/v1/checks/cacheRule", json={"name": "abc", "targetRepository": "other/*"}
+        )
+    ).json()
+    assert [(each["code"], each["field"]) for each in found["problems"]] == [
+        ("InvalidResourceName", "name")
+    ]
 
 
-async def test_a_credential_set_is_checked_as_far_as_it_is_written(management: httpx.AsyncClient, engine: Engine) -> None:
-    assert (await management.post("/entrepot/v1/checks/credentialSet", json={})).json() == {"problems": []}
-    found = (await management.post("/entrepot/v1/checks/credentialSet", json={"passwordId": "s3cret", "loginServer": "mcr.microsoft.com"})).json()
-    assert {each["field"] for each in found["problems"]} == {"passwordSecretIdentifier", "loginServer"}
+async def test_a_credential_set_is_checked_as_far_as_it_is_written(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
+    assert (await management.post("/entrepot/v1/checks/credentialSet", json={})).json() == {
+        "problems": []
+    }
+    found = (
+        await management.post(
+            "/entrepot/v1/checks/credentialSet",
+            json={"passwordId": "s3cret", "loginServer": "mcr.microsoft.com"},
+        )
+    ).json()
+    assert {each["field"] for each in found["problems"]} == {
+        "passwordSecretIdentifier",
+        "loginServer",
+    }
     assert list(engine.documents.credential_sets) == []
 
 
@@ -376,7 +582,13 @@ def _use_the_sdk(address: str) -> None:
     from azure.core.pipeline.policies import SansIOHTTPPolicy
     from azure.core.serialization import NULL
     from azure.mgmt.containerregistry import ContainerRegistryManagementClient
-    from azure.mgmt.containerregistry.models import AuthCredential, CacheRule, CacheRuleUpdateParameters, CredentialSet, CredentialSetUpdateParameters
+    from azure.mgmt.containerregistry.models import (
+        AuthCredential,
+        CacheRule,
+        CacheRuleUpdateParameters,
+        CredentialSet,
+        CredentialSetUpdateParameters,
+    )
 
     class Nobody:
         def get_token(self, *_: object, **__: object) -> AccessToken:
@@ -384,26 +596,60 @@ def _use_the_sdk(address: str) -> None:
 
     registry = ("group", "registry")
     with ContainerRegistryManagementClient(
-        Nobody(), "00000000-0000-0000-0000-000000000000", base_url=address, polling_interval=0, authentication_policy=SansIOHTTPPolicy()
+        Nobody(),
+        "00000000-0000-0000-0000-000000000000",
+        base_url=address,
+        polling_interval=0,
+        authentication_policy=SansIOHTTPPolicy(),
     ) as azure:
-        credential = AuthCredential(name="Credential1", username_secret_identifier="env:HUB_USERNAME", password_secret_identifier="env:HUB_PASSWORD")
-        made_set = azure.credential_sets.begin_create(*registry, "hub-login", CredentialSet(login_server="docker.io", auth_credentials=[credential])).result()
-        assert (made_set.name, made_set.login_server, made_set.provisioning_state) == ("hub-login", "docker.io", "Succeeded")
+        credential = AuthCredential(
+            name="Credential1",
+            username_secret_identifier="env:HUB_USERNAME",
+            password_secret_identifier="env:HUB_PASSWORD",
+        )
+        made_set = azure.credential_sets.begin_create(
+            *registry,
+            "hub-login",
+            CredentialSet(login_server="docker.io", auth_credentials=[credential]),
+        ).result()
+        assert (made_set.name, made_set.login_server, made_set.provisioning_state) == (
+            "hub-login",
+            "docker.io",
+            "Succeeded",
+        )
 
-        rule = CacheRule(source_repository="docker.io/library/nginx", target_repository="nginx", credential_set_resource_id=made_set.id)
+        rule = CacheRule(
+            source_repository="docker.io/library/nginx",
+            target_repository="nginx",
+            credential_set_resource_id=made_set.id,
+        )
         made = azure.cache_rules.begin_create(*registry, "hub-nginx", rule).result()
-        assert (made.source_repository, made.target_repository) == ("docker.io/library/nginx", "nginx")
+        assert (made.source_repository, made.target_repository) == (
+            "docker.io/library/nginx",
+            "nginx",
+        )
         assert made.credential_set_resource_id == made_set.id
         assert made.creation_date is not None
-        assert [each.name for each in azure.cache_rules.list(*registry)] == ["example-library", "hub-nginx"]
+        assert [each.name for each in azure.cache_rules.list(*registry)] == [
+            "example-library",
+            "hub-nginx",
+        ]
         assert azure.cache_rules.get(*registry, "hub-nginx").id == made.id
         with pytest.raises(HttpResponseError, match="CredentialSetInUse"):
             azure.credential_sets.begin_delete(*registry, "hub-login").result()
         with pytest.raises(HttpResponseError, match="EnforceDockerAuthentication"):
-            azure.cache_rules.begin_update(*registry, "hub-nginx", CacheRuleUpdateParameters(credential_set_resource_id=NULL)).result()
+            azure.cache_rules.begin_update(
+                *registry, "hub-nginx", CacheRuleUpdateParameters(credential_set_resource_id=NULL)
+            ).result()
 
-        changed = AuthCredential(name="Credential1", username_secret_identifier="env:HUB_USERNAME2", password_secret_identifier="env:HUB_PASSWORD2")
-        updated = azure.credential_sets.begin_update(*registry, "hub-login", CredentialSetUpdateParameters(auth_credentials=[changed])).result()
+        changed = AuthCredential(
+            name="Credential1",
+            username_secret_identifier="env:HUB_USERNAME2",
+            password_secret_identifier="env:HUB_PASSWORD2",
+        )
+        updated = azure.credential_sets.begin_update(
+            *registry, "hub-login", CredentialSetUpdateParameters(auth_credentials=[changed])
+        ).result()
         assert updated.auth_credentials[0].username_secret_identifier == "env:HUB_USERNAME2"
 
         azure.cache_rules.begin_delete(*registry, "hub-nginx").result()
@@ -421,43 +667,85 @@ async def test_azure_s_own_sdk_steers_the_engine(engine: Engine) -> None:
     assert [rule.name for rule in engine.documents.rules] == ["example-library"]
 
 
-async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(management: httpx.AsyncClient) -> None:
+async def test_a_rule_may_have_a_freshness_which_acr_does_not_know(
+    management: httpx.AsyncClient,
+) -> None:
     made = await management.put(f"{RULES}/acme-api", json=rule_body(freshness=90))
     assert (made.status_code, made.json()["properties"]["freshness"]) == (201, "90 s")
-    kept = await management.patch(f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}})
+    kept = await management.patch(
+        f"{RULES}/acme-api", json={"properties": {"credentialSetResourceId": None}}
+    )
     assert kept.json()["properties"]["freshness"] == "90 s"
-    changed = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": "always"}})
+    changed = await management.patch(
+        f"{RULES}/acme-api", json={"properties": {"freshness": "always"}}
+    )
     assert changed.json()["properties"]["freshness"] == "always"
     assert (await management.put(f"{RULES}/acme-api", json=changed.json())).json() == changed.json()
-    refused = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": "soon"}})
-    assert (refused.status_code, error(refused)["code"], error(refused)["target"]) == (400, "FreshnessInvalid", "freshness")
+    refused = await management.patch(
+        f"{RULES}/acme-api", json={"properties": {"freshness": "soon"}}
+    )
+    assert (refused.status_code, error(refused)["code"], error(refused)["target"]) == (
+        400,
+        "FreshnessInvalid",
+        "freshness",
+    )
     default = await management.patch(f"{RULES}/acme-api", json={"properties": {"freshness": None}})
     assert "freshness" not in default.json()["properties"]
 
 
-async def test_a_rule_without_a_freshness_has_none_in_its_shape(management: httpx.AsyncClient) -> None:
-    assert "freshness" not in (await management.put(f"{RULES}/acme-api", json=rule_body())).json()["properties"]
+async def test_a_rule_without_a_freshness_has_none_in_its_shape(
+    management: httpx.AsyncClient,
+) -> None:
+    assert (
+        "freshness"
+        not in (await management.put(f"{RULES}/acme-api", json=rule_body())).json()["properties"]
+    )
 
 
-async def test_which_rule_answers(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_which_rule_answers(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64", "linux/arm64"])
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id)
+    pull = engine.cache.pulls.get(
+        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+    )
     async with asyncio.timeout(30):
         await pull.over.wait()
-    for image in ("library/nginx:1.27", f"{engine.address}/library/nginx:1.27", f"{LOGIN_SERVER}/library/nginx:1.27"):
+    for image in (
+        "library/nginx:1.27",
+        f"{engine.address}/library/nginx:1.27",
+        f"{LOGIN_SERVER}/library/nginx:1.27",
+    ):
         found = (await management.get("/entrepot/v1/match", params={"image": image})).json()
-        assert (found["rule"], found["repository"], found["sourceRepository"]) == ("example-library", "library/nginx", f"{LOGIN_SERVER}/library/nginx")
-        assert (found["holding"], found["pull"], found["credentialSet"]) == ("whole", f"{engine.address}/library/nginx:1.27", None)
+        assert (found["rule"], found["repository"], found["sourceRepository"]) == (
+            "example-library",
+            "library/nginx",
+            f"{LOGIN_SERVER}/library/nginx",
+        )
+        assert (found["holding"], found["pull"], found["credentialSet"]) == (
+            "whole",
+            f"{engine.address}/library/nginx:1.27",
+            None,
+        )
     held = {}
-    for image in ("library/nginx", "library/nginx:2", "library/redis", f"library/nginx@sha256:{'0' * 64}"):
-        held[image] = (await management.get("/entrepot/v1/match", params={"image": image})).json()["holding"]
+    for image in (
+        "library/nginx",
+        "library/nginx:2",
+        "library/redis",
+        f"library/nginx@sha256:{'0' * 64}",
+    ):
+        held[image] = (await management.get("/entrepot/v1/match", params={"image": image})).json()[
+            "holding"
+        ]
     assert list(held.values()) == ["whole", "nothing", "nothing", "nothing"]
     none = (await management.get("/entrepot/v1/match", params={"image": "nginx"})).json()
     assert (none["rule"], none["pull"], none["near"][0]["name"]) == (None, None, "example-library")
 
 
 @pytest.mark.parametrize("query", ["", "?image=", "?image=Not+A+Name"])
-async def test_which_rule_answers_for_what_is_no_image(query: str, management: httpx.AsyncClient) -> None:
+async def test_which_rule_answers_for_what_is_no_image(
+    query: str, management: httpx.AsyncClient
+) -> None:
     answer = await management.get(f"/entrepot/v1/match{query}")
     assert answer.status_code == 400
 
@@ -477,22 +765,34 @@ credential_set = "example-login"
 """
 
 
-async def test_an_import_is_planned_and_then_done(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_an_import_is_planned_and_then_done(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     planned = (await management.post("/entrepot/v1/checks/import", json={"text": IMPORTED})).json()
-    assert [(each["kind"], each["name"], each["outcome"], each["line"]) for each in planned["entries"]] == [
+    assert [
+        (each["kind"], each["name"], each["outcome"], each["line"]) for each in planned["entries"]
+    ] == [
         ("credentialSet", "example-login", "create", 2),
         ("rule", "acme-app", "create", 8),
     ]
-    assert (planned["applied"], len(engine.documents.rules), len(engine.documents.credential_sets)) == (False, 1, 0)
+    assert (
+        planned["applied"],
+        len(engine.documents.rules),
+        len(engine.documents.credential_sets),
+    ) == (False, 1, 0)
     done = await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
     assert (done.status_code, done.json()["applied"]) == (200, True)
     assert engine.documents.rules.get("acme-app").credential_set == "example-login"
     again = (await management.post("/entrepot/v1/checks/import", json={"text": IMPORTED})).json()
     assert {each["outcome"] for each in again["entries"]} == {"unchanged"}
-    assert [each.message for each in engine.events.recent() if each.kind == "imported"] == ["Imported 1 cache rule and 1 credential set."]
+    assert [each.message for each in engine.events.recent() if each.kind == "imported"] == [
+        "Imported 1 cache rule and 1 credential set."
+    ]
 
 
-async def test_of_an_import_with_a_conflict_nothing_is_done(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_of_an_import_with_a_conflict_nothing_is_done(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     text = f'{IMPORTED}\n[[rules]]\nname = "second-acme"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
     answer = await management.post("/entrepot/v1/imports", json={"text": text})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ImportRefused")
@@ -501,25 +801,38 @@ async def test_of_an_import_with_a_conflict_nothing_is_done(management: httpx.As
 
 
 async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
-    management: httpx.AsyncClient, engine: Engine, directories: Directories, monkeypatch: pytest.MonkeyPatch
+    management: httpx.AsyncClient,
+    engine: Engine,
+    directories: Directories,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write = documents._replace
 
     def refuse_rules(file: Path, content: bytes) -> documents.Signature:
         if file == directories.rules:
-            raise EngineError("rules.toml can't be written: No space left on device.", "Free space.")
+            raise EngineError(
+                "rules.toml can't be written: No space left on device.", "Free space."
+            )
         return write(file, content)
 
     monkeypatch.setattr(documents, "_replace", refuse_rules)
-    assert (await management.post("/entrepot/v1/imports", json={"text": IMPORTED})).status_code == 503
+    assert (
+        await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
+    ).status_code == 503
     assert b"example-login" not in directories.credentials.read_bytes()
     assert len(engine.documents.credential_sets) == 0
     monkeypatch.undo()
-    assert (await management.post("/entrepot/v1/imports", json={"text": IMPORTED})).status_code == 200
+    assert (
+        await management.post("/entrepot/v1/imports", json={"text": IMPORTED})
+    ).status_code == 200
 
 
-async def test_a_plan_for_a_rule_names_the_repositories_that_stay(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
-    await engine.create_rule(RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx"))
+async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    await engine.create_rule(
+        RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx")
+    )
     await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
     for repository, image in (("library/nginx", "library/nginx:1"), ("acme/app", "app:1")):
         source.add_image(repository, "1", platforms=["linux/amd64"])
@@ -527,17 +840,34 @@ async def test_a_plan_for_a_rule_names_the_repositories_that_stay(management: ht
         async with asyncio.timeout(30):
             await pull.over.wait()
     inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
-    assert (inside["kind"], inside["repositories"], inside["fetchedAgainBy"]) == ("rule", [], "example-library")
+    assert (inside["kind"], inside["repositories"], inside["fetchedAgainBy"]) == (
+        "rule",
+        [],
+        "example-library",
+    )
     alone = (await management.get("/entrepot/v1/rules/Acme-App/plan")).json()
-    assert (alone["name"], alone["repositories"], alone["repositoryCount"], alone["fetchedAgainBy"]) == ("acme-app", ["app"], 1, None)
+    assert (
+        alone["name"],
+        alone["repositories"],
+        alone["repositoryCount"],
+        alone["fetchedAgainBy"],
+    ) == ("acme-app", ["app"], 1, None)
     assert (await management.get("/entrepot/v1/rules/none-such/plan")).status_code == 404
     assert len(engine.documents.rules) == 3
 
 
-async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(management: httpx.AsyncClient, engine: Engine) -> None:
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:A", "env:B"))
-    assert (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()["refused"] is None
-    await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/*", "acme/*", "example-login"))
+async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
+    await engine.create_credential_set(
+        CredentialSetDraft("example-login", LOGIN_SERVER, "env:A", "env:B")
+    )
+    assert (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()[
+        "refused"
+    ] is None
+    await engine.create_rule(
+        RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/*", "acme/*", "example-login")
+    )
     used = (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()
     assert (used["refusedCode"], used["usedBy"]) == ("CredentialSetInUse", ["acme-app"])
     assert (await management.get("/entrepot/v1/credentialSets/none-such/plan")).status_code == 404
@@ -546,13 +876,27 @@ async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(managemen
 async def test_a_sign_in_is_tried_without_a_credential_set_and_nothing_is_kept_of_it(
     management: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"name": "example-set", "loginServer": LOGIN_SERVER, "usernameId": "env:TRIED_USER", "passwordId": "env:TRIED_PASSWORD"}
+    asked = {
+        "name": "example-set",
+        "loginServer": LOGIN_SERVER,
+        "usernameId": "env:TRIED_USER",
+        "passwordId": "env:TRIED_PASSWORD",
+    }
     monkeypatch.setenv("TRIED_USER", "ann")
     failed = (await management.post("/entrepot/v1/signIn", json=asked)).json()
     assert (failed["health"], failed["errorCode"]) == ("Unhealthy", "SecretUnavailable")
     assert "TRIED_PASSWORD" in failed["errorMessage"]
     monkeypatch.setenv("TRIED_PASSWORD", "s3cret")
-    assert (await management.post("/entrepot/v1/signIn", json=asked)).json() == {"health": "Healthy", "errorCode": None, "errorMessage": None}
+    assert (await management.post("/entrepot/v1/signIn", json=asked)).json() == {
+        "health": "Healthy",
+        "errorCode": None,
+        "errorMessage": None,
+    }
     assert len(engine.documents.credential_sets) == 0
-    refused = await management.post("/entrepot/v1/signIn", json=asked | {"loginServer": "mcr.microsoft.com"})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "UpstreamTakesNoCredentials")
+    refused = await management.post(
+        "/entrepot/v1/signIn", json=asked | {"loginServer": "mcr.microsoft.com"}
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (
+        400,
+        "UpstreamTakesNoCredentials",
+    )

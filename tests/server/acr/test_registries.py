@@ -34,7 +34,9 @@ async def value_of(management: httpx.AsyncClient, path: str, **params: str) -> l
         ("(" * 4000 + "resourceType eq", ["entrepot"]),
     ],
 )
-async def test_a_registry_is_found_without_its_resource_group(odata_filter: str, names: list[str], management: httpx.AsyncClient) -> None:
+async def test_a_registry_is_found_without_its_resource_group(
+    odata_filter: str, names: list[str], management: httpx.AsyncClient
+) -> None:
     """``az acr cache list --registry entrepot`` without ``--resource-group``."""
     query = {"$filter": odata_filter, "api-version": "2024-11-01"}
     resources = await value_of(management, "/subscriptions/s/resources", **query)
@@ -51,7 +53,9 @@ async def test_a_registry_is_found_without_its_resource_group(odata_filter: str,
         f"/subscriptions/s/resourceGroups/local/providers/{TYPE}",
     ],
 )
-async def test_the_list_of_registries_has_one(path: str, management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_the_list_of_registries_has_one(
+    path: str, management: httpx.AsyncClient, engine: Engine
+) -> None:
     [registry] = await value_of(management, path)
     assert registry["id"] == ID
     assert registry["properties"]["loginServer"] == engine.address
@@ -66,7 +70,9 @@ async def test_every_name_of_a_registry_is_this_one(management: httpx.AsyncClien
     assert registry["properties"]["provisioningState"] == "Succeeded"
 
 
-async def test_a_rule_made_by_our_own_command_is_below_the_listed_registry(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_a_rule_made_by_our_own_command_is_below_the_listed_registry(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     async with CacheClient.of_app(management_app(engine)) as client:
         await client.create_rule("second-rule", f"{LOGIN_SERVER}/acme/*", "acme/*")
     [registry] = await value_of(management, "/subscriptions/s/resources")
@@ -75,7 +81,9 @@ async def test_a_rule_made_by_our_own_command_is_below_the_listed_registry(manag
 
 
 @pytest.mark.parametrize("path", ["/metadata/endpoints", "//metadata/endpoints"])
-async def test_the_endpoints_of_the_cloud_are_told_without_a_token(path: str, engine: Engine) -> None:
+async def test_the_endpoints_of_the_cloud_are_told_without_a_token(
+    path: str, engine: Engine
+) -> None:
     """``az cloud register`` has no token yet, and writes two slashes after an address with one."""
     transport = httpx.ASGITransport(management_app(engine, token="s3cret"))
     base = "https://cache.example:8451"
@@ -90,7 +98,9 @@ async def test_the_endpoints_of_the_cloud_are_told_without_a_token(path: str, en
     addresses += [document["authentication"]["loginEndpoint"]]
     addresses += document["authentication"]["audiences"]
     assert {*addresses} - {base} == {"Entrepot"}
-    assert {"acrLoginServer", "keyVaultDns", "sqlServerHostname", "storage"} <= document["suffixes"].keys()
+    assert {"acrLoginServer", "keyVaultDns", "sqlServerHostname", "storage"} <= document[
+        "suffixes"
+    ].keys()
 
 
 @pytest.mark.parametrize("host", ["[", "a b", "", "x" * 5000, "\x7f"])

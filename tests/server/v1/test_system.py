@@ -31,14 +31,27 @@ async def over(engine: Engine, id: str) -> None:
         await engine.cache.pulls.get(id).over.wait()
 
 
-async def test_the_status_is_the_engine_in_one_look(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_the_status_is_the_engine_in_one_look(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     found = (await management.get("/entrepot/v1/status")).json()
-    assert (found["version"], found["address"], found["rules"], found["rulesLimit"]) == (__version__, engine.address, 1, 1000)
+    assert (found["version"], found["address"], found["rules"], found["rulesLimit"]) == (
+        __version__,
+        engine.address,
+        1,
+        1000,
+    )
     assert (found["pullsRunning"], found["blobsSize"], found["notices"]) == (0, 0, [])
 
 
-async def test_the_last_24_hours_in_steps_of_five_minutes(management: httpx.AsyncClient, engine: Engine, image: StandInImage) -> None:
-    started = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+async def test_the_last_24_hours_in_steps_of_five_minutes(
+    management: httpx.AsyncClient, engine: Engine, image: StandInImage
+) -> None:
+    started = (
+        await management.post(
+            PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"}
+        )
+    ).json()
     await over(engine, started["id"])
     found = (await management.get("/entrepot/v1/activity")).json()
     assert (found["interval"], len(found["buckets"])) == (300, 288)
@@ -48,24 +61,43 @@ async def test_the_last_24_hours_in_steps_of_five_minutes(management: httpx.Asyn
     assert (await management.get("/entrepot/v1/status")).json()["lastDay"] == total
 
 
-@pytest.mark.parametrize("platform", ["library/nginx:1.27", "amd46", "linux/amd64/v2/x", "linux/\x1b]0;x\x07", 'a"b', "x" * 5000])
-async def test_f74_a_pull_for_what_is_no_platform_is_400_and_none_begins(platform: str, management: httpx.AsyncClient, engine: Engine) -> None:
-    answer = await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": platform})
+@pytest.mark.parametrize(
+    "platform",
+    ["library/nginx:1.27", "amd46", "linux/amd64/v2/x", "linux/\x1b]0;x\x07", 'a"b', "x" * 5000],
+)
+async def test_f74_a_pull_for_what_is_no_platform_is_400_and_none_begins(
+    platform: str, management: httpx.AsyncClient, engine: Engine
+) -> None:
+    answer = await management.post(
+        PULLS, json={"image": "library/nginx:1.27", "platform": platform}
+    )
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["code"], error["target"]) == ("PlatformInvalid", "platform")
-    assert "is not a platform. A platform is an operating system and an architecture, such as linux/amd64" in error["message"]
+    assert (
+        "is not a platform. A platform is an operating system and an architecture, such as linux/amd64"
+        in error["message"]
+    )
     assert len(error["message"]) < 400
     assert engine.pull_snapshots() == []
 
 
-async def test_a_pull_from_its_start_to_its_end(management: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage) -> None:
+async def test_a_pull_from_its_start_to_its_end(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage
+) -> None:
     layer = image.platforms["linux/arm64"].layers[0]
     gate = source.hold(str(layer.digest), after_bytes=100_000, method="GET")
-    answer = await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/arm64", "askedBy": "dashboard"})
+    answer = await management.post(
+        PULLS,
+        json={"image": "library/nginx:1.27", "platform": "linux/arm64", "askedBy": "dashboard"},
+    )
     assert answer.status_code == 201
     started = answer.json()
-    assert (started["repository"], started["tag"], started["askedBy"]) == ("library/nginx", "1.27", ["dashboard"])
+    assert (started["repository"], started["tag"], started["askedBy"]) == (
+        "library/nginx",
+        "1.27",
+        ["dashboard"],
+    )
     await gate.reached
     path = f"{PULLS}/{started['id']}"
     running = (await management.get(path)).json()
@@ -79,17 +111,29 @@ async def test_a_pull_from_its_start_to_its_end(management: httpx.AsyncClient, e
     assert [each["id"] for each in (await management.get(PULLS)).json()] == [started["id"]]
 
 
-async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=[own_platform(), "linux/s390x"])
     started = (await management.post(PULLS, json={"image": "library/nginx:1.27"})).json()
     await over(engine, started["id"])
     ended = (await management.get(f"{PULLS}/{started['id']}")).json()
-    assert (ended["state"], ended["platform"], ended["askedBy"]) == ("completed", own_platform(), ["api"])
+    assert (ended["state"], ended["platform"], ended["askedBy"]) == (
+        "completed",
+        own_platform(),
+        ["api"],
+    )
 
 
-async def test_a_cancelled_pull_has_ended_when_the_answer_comes(management: httpx.AsyncClient, source: StandIn, image: StandInImage) -> None:
+async def test_a_cancelled_pull_has_ended_when_the_answer_comes(
+    management: httpx.AsyncClient, source: StandIn, image: StandInImage
+) -> None:
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
-    started = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+    started = (
+        await management.post(
+            PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"}
+        )
+    ).json()
     await gate.reached
     answer = await management.delete(f"{PULLS}/{started['id']}")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
@@ -113,7 +157,9 @@ async def test_a_cancelled_pull_has_ended_when_the_answer_comes(management: http
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_pull_that_can_not_begin_is_refused(asked: Any, status: int, code: str, management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_a_pull_that_can_not_begin_is_refused(
+    asked: Any, status: int, code: str, management: httpx.AsyncClient, engine: Engine
+) -> None:
     answer = await management.post(PULLS, json=asked)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert list(engine.cache.pulls.all()) == []
@@ -125,24 +171,37 @@ async def test_a_pull_that_is_not_known(method: str, management: httpx.AsyncClie
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
 
 
-async def test_source_registries_are_listed_with_how_they_let_us_in(management: httpx.AsyncClient) -> None:
-    found = {each["loginServer"]: each for each in (await management.get("/entrepot/v1/upstreams")).json()}
+async def test_source_registries_are_listed_with_how_they_let_us_in(
+    management: httpx.AsyncClient,
+) -> None:
+    found = {
+        each["loginServer"]: each
+        for each in (await management.get("/entrepot/v1/upstreams")).json()
+    }
     assert (found["docker.io"]["name"], found["docker.io"]["signIn"]) == ("Docker Hub", "required")
     assert found["mcr.microsoft.com"]["signIn"] == "none"
-    assert (found[LOGIN_SERVER]["declared"], found[LOGIN_SERVER]["rules"], found[LOGIN_SERVER]["signIn"]) == (True, 1, "optional")
+    assert (
+        found[LOGIN_SERVER]["declared"],
+        found[LOGIN_SERVER]["rules"],
+        found[LOGIN_SERVER]["signIn"],
+    ) == (True, 1, "optional")
 
 
 # Events
 
 
-async def test_what_happened_lately_is_listed_oldest_first(management: httpx.AsyncClient, engine: Engine) -> None:
+async def test_what_happened_lately_is_listed_oldest_first(
+    management: httpx.AsyncClient, engine: Engine
+) -> None:
     await engine.delete_rule("example-library")
     found = (await management.get("/entrepot/v1/events?recent=1")).json()
     assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
     assert found[1].keys() == {"time", "kind", "message", "subject"}
 
 
-async def test_events_are_streamed_until_the_engine_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_are_streamed_until_the_engine_ends(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(system, "KEEP_ALIVE", 0.05)
     async with listening(engine), asyncio.timeout(30):
         transport = httpx.AsyncHTTPTransport(uds=str(engine.directories.socket))
@@ -163,7 +222,10 @@ async def test_events_are_streamed_until_the_engine_ends(engine: Engine, monkeyp
                     told.append(json.loads(line.removeprefix("data: ")))
                 if len(told) == 2:
                     break
-            assert [(each["kind"], each["message"], each.get("subject")) for each in told] == [("first", "One.", "a"), ("second", "Two.", None)]
+            assert [(each["kind"], each["message"], each.get("subject")) for each in told] == [
+                ("first", "One.", "a"),
+                ("second", "Two.", None),
+            ]
             engine.stopping.set()
             assert [line async for line in lines if line and not line.startswith(":")] == []
 
@@ -180,7 +242,12 @@ async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
         begun = loop.time()
         told = [await waiting] + [await anext(stream) for _ in range(3)]
     assert loop.time() - begun >= 3 * system.EVENT_INTERVAL - 0.01
-    assert [json.loads(each.removeprefix(b"data: "))["message"] for each in told] == ["0", "1", "2", "3"]
+    assert [json.loads(each.removeprefix(b"data: "))["message"] for each in told] == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
     await stream.aclose()
 
 
@@ -189,9 +256,13 @@ async def test_a_request_to_stop_is_taken(management: httpx.AsyncClient, engine:
     assert engine.stopping.is_set()
 
 
-async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_eviction_is_shown_first_and_then_done(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     image = source.add_image("library/nginx", "1.27")
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id)
+    pull = engine.cache.pulls.get(
+        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+    )
     async with asyncio.timeout(30):
         await pull.over.wait()
     clock.now += 3600
@@ -233,27 +304,46 @@ async def test_an_eviction_is_shown_first_and_then_done(management: httpx.AsyncC
         pytest.param('{"target": "\\ud800"}', id="S25 surrogate"),
     ],
 )
-async def test_an_eviction_that_can_not_be_read_is_refused(body: str, management: httpx.AsyncClient) -> None:
+async def test_an_eviction_that_can_not_be_read_is_refused(
+    body: str, management: httpx.AsyncClient
+) -> None:
     answer = await management.post("/entrepot/v1/evict", content=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequest")
 
 
 @pytest.mark.usefixtures("image")
-async def test_pulls_that_go_on_can_be_asked_for_alone(management: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
-    ended = (await management.post(PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"})).json()
+async def test_pulls_that_go_on_can_be_asked_for_alone(
+    management: httpx.AsyncClient, engine: Engine, source: StandIn
+) -> None:
+    ended = (
+        await management.post(
+            PULLS, json={"image": "library/nginx:1.27", "platform": "linux/amd64"}
+        )
+    ).json()
     await over(engine, ended["id"])
-    other = source.add_image("library/alpine", "3", layers=[os.urandom(300_000)]).platforms["linux/amd64"]
+    other = source.add_image("library/alpine", "3", layers=[os.urandom(300_000)]).platforms[
+        "linux/amd64"
+    ]
     gate = source.hold(str(other.layers[0].digest), after_bytes=100_000, method="GET")
-    running = (await management.post(PULLS, json={"image": "library/alpine:3", "platform": "linux/amd64"})).json()
+    running = (
+        await management.post(PULLS, json={"image": "library/alpine:3", "platform": "linux/amd64"})
+    ).json()
     await gate.reached
-    assert [each["id"] for each in (await management.get(f"{PULLS}?running=1")).json()] == [running["id"]]
+    assert [each["id"] for each in (await management.get(f"{PULLS}?running=1")).json()] == [
+        running["id"]
+    ]
     gate.open()
     await over(engine, running["id"])
     assert (await management.get(f"{PULLS}?running=1")).json() == []
 
 
-@pytest.mark.parametrize(("limit", "count"), [("2", 2), ("100", 5), ("0", 5), ("many", 5), pytest.param("1" * 5000, 5, id="S25")])
-async def test_the_last_events_can_be_few(management: httpx.AsyncClient, engine: Engine, limit: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "count"),
+    [("2", 2), ("100", 5), ("0", 5), ("many", 5), pytest.param("1" * 5000, 5, id="S25")],
+)
+async def test_the_last_events_can_be_few(
+    management: httpx.AsyncClient, engine: Engine, limit: str, count: int
+) -> None:
     for number in range(4):
         engine.events.record("test", f"event {number}")
     found = (await management.get(f"/entrepot/v1/events?recent=1&limit={limit}")).json()
@@ -263,7 +353,9 @@ async def test_the_last_events_can_be_few(management: httpx.AsyncClient, engine:
 
 @pytest.mark.parametrize("id", ["1" * 5000, "9" * 19, "0", "-1", "x", "%D9%A3"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_number_that_no_pull_has_is_not_there(management: httpx.AsyncClient, method: str, id: str) -> None:
+async def test_a_number_that_no_pull_has_is_not_there(
+    management: httpx.AsyncClient, method: str, id: str
+) -> None:
     """S25: a number of 5,000 digits in the path was a 500 with a traceback."""
     answer = await management.request(method, f"{PULLS}/{id}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")

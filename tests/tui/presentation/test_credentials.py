@@ -9,7 +9,12 @@ import msgspec
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.cli.main import cli
 from entrepot.core.states import HealthStatus
-from tui.presentation.credentials import credential_set_command, credential_set_facts, credential_set_lines, credential_set_row
+from tui.presentation.credentials import (
+    credential_set_command,
+    credential_set_facts,
+    credential_set_lines,
+    credential_set_row,
+)
 
 NOW = 1_780_000_000.0
 
@@ -27,14 +32,18 @@ def test_an_unhealthy_credential_set_says_why_and_who_uses_it() -> None:
 
 def test_of_many_rules_that_use_a_set_some_are_named_and_all_are_counted() -> None:
     many = msgspec.structs.replace(SET, used_by=tuple(f"rule-{number:02}" for number in range(20)))
-    assert credential_set_lines(many, NOW)[1].startswith("used by rule-00, rule-01, rule-02 and 17 more")
+    assert credential_set_lines(many, NOW)[1].startswith(
+        "used by rule-00, rule-01, rule-02 and 17 more"
+    )
     values = [value for _, value in credential_set_facts(many, NOW)]
     assert values[-1] == "and 8 more"
     assert "20" in values
 
 
 def test_the_facts_of_a_healthy_set_have_no_reason() -> None:
-    well = msgspec.structs.replace(SET, health=HealthStatus.HEALTHY, error_code=None, error_message=None)
+    well = msgspec.structs.replace(
+        SET, health=HealthStatus.HEALTHY, error_code=None, error_message=None
+    )
     facts = dict(credential_set_facts(well, NOW))
     assert facts["Health"] == "healthy"
     assert facts["Tried"] == "1 min ago"
@@ -43,13 +52,24 @@ def test_the_facts_of_a_healthy_set_have_no_reason() -> None:
 
 
 def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
-    rows = [credential_set_row(msgspec.structs.replace(SET, health=health)) for health in HealthStatus]
-    assert [row.cells[4].text for row in sorted(rows, key=lambda row: row.order(4))] == ["unhealthy", "not known", "healthy"]
+    rows = [
+        credential_set_row(msgspec.structs.replace(SET, health=health)) for health in HealthStatus
+    ]
+    assert [row.cells[4].text for row in sorted(rows, key=lambda row: row.order(4))] == [
+        "unhealthy",
+        "not known",
+        "healthy",
+    ]
 
 
 def test_the_command_of_a_set_is_one_that_the_command_line_takes() -> None:
     words = shlex.split(credential_set_command(SET).replace("\\\n", " "))
     assert words[:3] == ["entrepot", "credential-set", "create"]
-    options = cli.commands["credential-set"].commands["create"].make_context("create", words[3:]).params  # type: ignore[attr-defined]
+    options = (
+        cli.commands["credential-set"].commands["create"].make_context("create", words[3:]).params
+    )  # type: ignore[attr-defined]
     assert (options["name"], options["login_server"]) == ("hub-login", "docker.io")
-    assert (options["username_id"], options["password_id"]) == ("env:U", "command:/usr/bin/pass hub")
+    assert (options["username_id"], options["password_id"]) == (
+        "env:U",
+        "command:/usr/bin/pass hub",
+    )

@@ -9,7 +9,13 @@ import pytest
 
 from entrepot.core.secret_identifiers import _PLACES
 from entrepot.secrets import SecretIdentifier
-from tui.presentation.drafts import credential_set_change_command, credential_set_command, credential_set_toml, rule_command, rule_toml
+from tui.presentation.drafts import (
+    credential_set_change_command,
+    credential_set_command,
+    credential_set_toml,
+    rule_command,
+    rule_toml,
+)
 from tui.presentation.freshness import freshness_choices
 from tui.presentation.secrets import SECRET_KINDS, kind_of, told_of
 
@@ -24,7 +30,9 @@ def words(command: str) -> list[str]:
 def test_a_command_is_read_back_word_for_word_and_its_lines_are_short() -> None:
     command = credential_set_command("hub-login", "docker.io", "env:USER", ODD)
     assert words(command)[-2:] == ["--password-id", ODD]
-    narrow = rule_command("hub-library", "docker.io/library/*", "library/*", "hub-login", "10 min", width=48)
+    narrow = rule_command(
+        "hub-library", "docker.io/library/*", "library/*", "hub-login", "10 min", width=48
+    )
     assert words(narrow)[3:] == [
         "--name",
         "hub-library",
@@ -71,7 +79,16 @@ def test_what_is_left_out_is_not_told() -> None:
 
 def test_toml_is_read_back_word_for_word() -> None:
     read = tomllib.loads(credential_set_toml("hub-login", "docker.io", "env:USER", ODD))
-    assert read == {"credential_sets": [{"name": "hub-login", "login_server": "docker.io", "username_id": "env:USER", "password_id": ODD}]}
+    assert read == {
+        "credential_sets": [
+            {
+                "name": "hub-login",
+                "login_server": "docker.io",
+                "username_id": "env:USER",
+                "password_id": ODD,
+            }
+        ]
+    }
 
 
 def test_every_kind_of_secret_that_the_engine_knows_has_an_example_that_it_takes() -> None:
@@ -88,7 +105,10 @@ def test_what_is_no_identifier_yet_is_told_what_one_is() -> None:
     assert "never stored" in told_of("")
 
 
-@pytest.mark.parametrize(("of_settings", "told"), [("5 min", "ask after 5 min"), ("always", "ask each time"), ("never", "never ask again")])
+@pytest.mark.parametrize(
+    ("of_settings", "told"),
+    [("5 min", "ask after 5 min"), ("always", "ask each time"), ("never", "never ask again")],
+)
 def test_the_freshness_of_the_settings_is_told(of_settings: str, told: str) -> None:
     default = freshness_choices(of_settings)[0]
     assert default.short == told

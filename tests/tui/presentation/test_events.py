@@ -6,11 +6,29 @@ import pytest
 
 from entrepot.api.models import Event
 from tests.tui.scripted import NOW
-from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of, when
+from tui.presentation.events import (
+    event_detail,
+    event_row,
+    event_told,
+    keyed,
+    severity,
+    subject_of,
+    when,
+)
 from widgets.row_list import Cell
 
-RULE = Event(time=NOW - 60, kind="rule-created", message="Cache rule hub-library: library/* from docker.io/library/*.", subject="hub-library")
-FAILED = Event(time=NOW - 30, kind="pull-ended", message="The pull of library/old:1 failed: docker.io has no library/old:1.", subject="7")
+RULE = Event(
+    time=NOW - 60,
+    kind="rule-created",
+    message="Cache rule hub-library: library/* from docker.io/library/*.",
+    subject="hub-library",
+)
+FAILED = Event(
+    time=NOW - 30,
+    kind="pull-ended",
+    message="The pull of library/old:1 failed: docker.io has no library/old:1.",
+    subject="7",
+)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +51,10 @@ def test_how_bad_an_event_is_stands_there_by_word(kind: str, message: str, word:
 
 @pytest.mark.usefixtures("fixed_time")
 def test_an_event_of_another_day_is_told_with_its_date() -> None:
-    assert [when(Event(time=NOW - ago, kind="a", message="b"), NOW) for ago in (0, 86_400, 20 * 86_400, 400 * 86_400)] == [
+    assert [
+        when(Event(time=NOW - ago, kind="a", message="b"), NOW)
+        for ago in (0, 86_400, 20 * 86_400, 400 * 86_400)
+    ] == [
         "20:26:40",
         "27 May 20:26",
         " 8 May 20:26",
@@ -59,7 +80,15 @@ def test_an_event_leads_to_what_it_is_about(kind: str, subject: str, area: str, 
     assert (about.area, about.key) == (area, key)
 
 
-@pytest.mark.parametrize(("kind", "subject"), [("rule-deleted", "hub-library"), ("repository-deleted", "a"), ("engine-started", None), ("evicted", None)])
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        ("rule-deleted", "hub-library"),
+        ("repository-deleted", "a"),
+        ("engine-started", None),
+        ("evicted", None),
+    ],
+)
 def test_what_is_gone_leads_nowhere(kind: str, subject: str | None) -> None:
     assert subject_of(Event(time=NOW, kind=kind, message="", subject=subject)) is None
 
@@ -78,4 +107,7 @@ def test_an_opened_event_says_all_of_it() -> None:
         Cell("20:25:40, 1 min ago   rule-created", "dim"),
         Cell("It is about the cache rule hub-library.", "dim"),
     ]
-    assert event_detail(FAILED, NOW).lines == (FAILED.message, "just now   pull-ended   warning   about 7")
+    assert event_detail(FAILED, NOW).lines == (
+        FAILED.message,
+        "just now   pull-ended   warning   about 7",
+    )

@@ -26,17 +26,43 @@ def test_the_rule_that_answers_is_told_with_its_source_sign_in_and_what_is_held(
 def test_of_a_repository_it_is_told_whether_anything_is_cached() -> None:
     whole = msgspec.structs.replace(FOUND, tag=None)
     assert match_lines(whole)[1].endswith("the repository is cached")
-    assert match_lines(msgspec.structs.replace(whole, holding=Holding.NOTHING))[1].endswith("nothing of the repository is cached yet")
-    assert match_lines(msgspec.structs.replace(FOUND, holding=Holding.NOTHING))[1].endswith("not held yet")
+    assert match_lines(msgspec.structs.replace(whole, holding=Holding.NOTHING))[1].endswith(
+        "nothing of the repository is cached yet"
+    )
+    assert match_lines(msgspec.structs.replace(FOUND, holding=Holding.NOTHING))[1].endswith(
+        "not held yet"
+    )
 
 
-def test_where_no_rule_answers_the_reason_and_what_comes_near_are_told_and_the_nearest_is_gone_to() -> None:
-    near = NearRule(name="hub-nginx", source_repository="docker.io/library/nginx", target_repository="nginx", why="Its target is nginx.")
-    none = msgspec.structs.replace(FOUND, rule=None, source_repository=None, pull=None, why_not="No cache rule answers.", near=(near,))
-    assert match_lines(none) == ("No cache rule answers.", "", "Near:", "  hub-nginx   nginx from docker.io/library/nginx\n    Its target is nginx.")
+def test_where_no_rule_answers_the_reason_and_what_comes_near_are_told_and_the_nearest_is_gone_to() -> (
+    None
+):
+    near = NearRule(
+        name="hub-nginx",
+        source_repository="docker.io/library/nginx",
+        target_repository="nginx",
+        why="Its target is nginx.",
+    )
+    none = msgspec.structs.replace(
+        FOUND,
+        rule=None,
+        source_repository=None,
+        pull=None,
+        why_not="No cache rule answers.",
+        near=(near,),
+    )
+    assert match_lines(none) == (
+        "No cache rule answers.",
+        "",
+        "Near:",
+        "  hub-nginx   nginx from docker.io/library/nginx\n    Its target is nginx.",
+    )
     assert rule_to_show(none) == "hub-nginx"
     assert rule_to_show(msgspec.structs.replace(none, near=())) is None
 
 
 def test_the_other_names_under_which_the_same_source_is_here_are_told() -> None:
-    assert match_lines(msgspec.structs.replace(FOUND, others=("mirror/nginx",)))[-1] == "also here as mirror/nginx"
+    assert (
+        match_lines(msgspec.structs.replace(FOUND, others=("mirror/nginx",)))[-1]
+        == "also here as mirror/nginx"
+    )

@@ -34,10 +34,16 @@ def test_a_pull_says_in_words_what_no_bar_can() -> None:
         ({}, ["[####----]", "50%", "31 MB/s", "4 s"]),
         ({"size": 0, "layers": ()}, ["asking", "", "", ""]),
         ({"speed": 0.0, "time_left": None}, ["[####----]", "50%", "waiting", ""]),
-        ({"speed": 0.0, "time_left": None, "layers": (resumed,)}, ["[####----]", "50%", "resuming", ""]),
+        (
+            {"speed": 0.0, "time_left": None, "layers": (resumed,)},
+            ["[####----]", "50%", "resuming", ""],
+        ),
         ({"state": PullState.COMPLETED, **ENDED}, ["complete", "", "1.0 kB", "20:24"]),
         ({"state": PullState.FAILED, "size": 0, **ENDED}, ["failed", "", "", "20:24"]),
-        ({"state": PullState.CANCELLED, **ENDED, "ended": NOW - 86_400}, ["cancelled", "", "1.0 kB", "27 May"]),
+        (
+            {"state": PullState.CANCELLED, **ENDED, "ended": NOW - 86_400},
+            ["cancelled", "", "1.0 kB", "27 May"],
+        ),
     ):
         assert texts(pull_progress(changed(PULL, **changes), NOW)) == expected
 
@@ -47,31 +53,69 @@ def test_the_volatile_columns_of_a_pull_under_way_have_one_tone() -> None:
 
 
 def test_pulls_under_way_come_first_whatever_came_after_them() -> None:
-    pulls = [pull("3", state=PullState.COMPLETED, **ENDED), pull("2"), pull("1", state=PullState.FAILED, **ENDED)]
+    pulls = [
+        pull("3", state=PullState.COMPLETED, **ENDED),
+        pull("2"),
+        pull("1", state=PullState.FAILED, **ENDED),
+    ]
     assert [each.id for each in under_way_first(pulls)] == ["2", "3", "1"]
     assert running_told(pulls) == "1 running   31 MB/s"
     assert running_told(pulls[:1]) == ""
 
 
-@pytest.mark.parametrize("word", ["nginx", "amd64", "docker.io", "10.0.4.18", "hub-library", "failed", "sourceunreachable", "reached"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "nginx",
+        "amd64",
+        "docker.io",
+        "10.0.4.18",
+        "hub-library",
+        "failed",
+        "sourceunreachable",
+        "reached",
+    ],
+)
 def test_a_pull_is_found_by_all_that_is_known_of_it(word: str) -> None:
-    failed = pull("1", state=PullState.FAILED, error_code="SourceUnreachable", error_message="docker.io can't be reached.")
+    failed = pull(
+        "1",
+        state=PullState.FAILED,
+        error_code="SourceUnreachable",
+        error_message="docker.io can't be reached.",
+    )
     assert pull_row(failed).matches([word])
     assert not pull_row(failed).matches(["alpine"])
 
 
 def test_a_failed_pull_gives_its_reason_with_the_advice_of_the_engine() -> None:
-    failed = pull("1", state=PullState.FAILED, ended=NOW, error_code="SourceUnreachable", error_message="docker.io can't be reached. Check the network.")
-    assert how_it_ended(failed) == "Failed after 10 s: docker.io can't be reached. Check the network."
+    failed = pull(
+        "1",
+        state=PullState.FAILED,
+        ended=NOW,
+        error_code="SourceUnreachable",
+        error_message="docker.io can't be reached. Check the network.",
+    )
+    assert (
+        how_it_ended(failed) == "Failed after 10 s: docker.io can't be reached. Check the network."
+    )
     for told in (pull_detail(failed, NOW), opened_pull_detail(failed, NOW)):
         assert told.lines[0] == told.notes[-1] == how_it_ended(failed)
         assert ("Code", "SourceUnreachable") in told.facts
 
 
 def test_a_pull_that_ended_says_what_it_cost() -> None:
-    assert how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW, from_source=700)) == "Completed in 10 s, 700 B of it from the source."
-    assert how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW)) == "Completed in 10 s, all of it was held already."
-    assert how_it_ended(pull("1", state=PullState.CANCELLED, ended=NOW)) == "Cancelled after 10 s. Blobs that were whole are kept."
+    assert (
+        how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW, from_source=700))
+        == "Completed in 10 s, 700 B of it from the source."
+    )
+    assert (
+        how_it_ended(pull("1", state=PullState.COMPLETED, ended=NOW))
+        == "Completed in 10 s, all of it was held already."
+    )
+    assert (
+        how_it_ended(pull("1", state=PullState.CANCELLED, ended=NOW))
+        == "Cancelled after 10 s. Blobs that were whole are kept."
+    )
 
 
 def test_a_list_tells_nothing_below_it_that_changes_at_every_look() -> None:
@@ -80,14 +124,30 @@ def test_a_list_tells_nothing_below_it_that_changes_at_every_look() -> None:
 
 
 def test_an_opened_pull_sums_up_how_far_it_is() -> None:
-    assert pull_summary(PULL, 80) == f"[{'#' * 10}{'-' * 10}]   50 %   500 B of 1.0 kB   31 MB/s   4 s left"
-    assert len(pull_summary(changed(PULL, size=999_900_000_000, received=1, speed=999e6, time_left=3599.0), 60)) <= 70
+    assert (
+        pull_summary(PULL, 80)
+        == f"[{'#' * 10}{'-' * 10}]   50 %   500 B of 1.0 kB   31 MB/s   4 s left"
+    )
+    assert (
+        len(
+            pull_summary(
+                changed(PULL, size=999_900_000_000, received=1, speed=999e6, time_left=3599.0), 60
+            )
+        )
+        <= 70
+    )
     assert pull_summary(changed(PULL, size=0), 80) == "asking the source for the image"
-    assert pull_summary(pull("1", state=PullState.FAILED, ended=NOW), 80) == "failed after 10 s   500 B of 1.0 kB"
+    assert (
+        pull_summary(pull("1", state=PullState.FAILED, ended=NOW), 80)
+        == "failed after 10 s   500 B of 1.0 kB"
+    )
 
 
 def test_an_opened_pull_tells_who_waits_and_what_was_moved() -> None:
-    told = opened_pull_detail(changed(PULL, from_source=300, to_clients=900, layers=(changed(LAYER, waiting_clients=3),)), NOW)
+    told = opened_pull_detail(
+        changed(PULL, from_source=300, to_clients=900, layers=(changed(LAYER, waiting_clients=3),)),
+        NOW,
+    )
     assert told.lines == (
         "from the source 300 B   to clients 900 B   waiting for it: 3",
         "0 of 1 blob here   docker.io/library/nginx   rule hub-library",
@@ -95,7 +155,11 @@ def test_an_opened_pull_tells_who_waits_and_what_was_moved() -> None:
 
 
 def test_who_asked_is_the_first_and_how_many_more() -> None:
-    assert [asked_by(who) for who in ((), ("cli",), ("a", "b", "c"))] == ["-", "cli", "a and 2 more"]
+    assert [asked_by(who) for who in ((), ("cli",), ("a", "b", "c"))] == [
+        "-",
+        "cli",
+        "a and 2 more",
+    ]
 
 
 def test_a_layer_tells_its_state_by_word() -> None:
@@ -107,4 +171,9 @@ def test_a_layer_tells_its_state_by_word() -> None:
     ):
         assert texts(layer_progress(changed(LAYER, state=state)))[0] == word
     resumed = changed(LAYER, state=LayerState.RESUMED, resumed_at=12_000_000, waiting_clients=3)
-    assert texts(layer_progress(resumed)) == ["[######-----]", "50%", "resumed at 12.0 MB", "3 waiting"]
+    assert texts(layer_progress(resumed)) == [
+        "[######-----]",
+        "50%",
+        "resumed at 12.0 MB",
+        "3 waiting",
+    ]

@@ -5,7 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from entrepot.api.models import RefreshedTag, RepositorySnapshot, TagSnapshot
-from tui.presentation.repositories import RepositoryRow, natural, refreshed_text, repository_facts, repository_lines, tag_facts, tag_row, tag_state
+from tui.presentation.repositories import (
+    RepositoryRow,
+    natural,
+    refreshed_text,
+    repository_facts,
+    repository_lines,
+    tag_facts,
+    tag_row,
+    tag_state,
+)
 
 NOW = 1_780_000_000.0
 
@@ -20,14 +29,36 @@ REPOSITORY = RepositorySnapshot(
 
 
 def test_a_tag_says_how_much_it_is_to_be_believed() -> None:
-    assert [cell.text for cell in tag_row(TAG, lambda: NOW).cells] == ["1.27", "amd64 arm64", "71.2 MB", "2 h", "never", "fresh, 3 min left"]
-    assert tag_state(msgspec.structs.replace(TAG, fresh_until=NOW), NOW) == ("checked 1 min ago", "dim")
-    assert tag_state(msgspec.structs.replace(TAG, gone=True), NOW) == ("gone at its source, kept", "warn")
-    assert tag_state(msgspec.structs.replace(TAG, fresh_until=None), NOW) == ("kept, never checked", "good")
+    assert [cell.text for cell in tag_row(TAG, lambda: NOW).cells] == [
+        "1.27",
+        "amd64 arm64",
+        "71.2 MB",
+        "2 h",
+        "never",
+        "fresh, 3 min left",
+    ]
+    assert tag_state(msgspec.structs.replace(TAG, fresh_until=NOW), NOW) == (
+        "checked 1 min ago",
+        "dim",
+    )
+    assert tag_state(msgspec.structs.replace(TAG, gone=True), NOW) == (
+        "gone at its source, kept",
+        "warn",
+    )
+    assert tag_state(msgspec.structs.replace(TAG, fresh_until=None), NOW) == (
+        "kept, never checked",
+        "good",
+    )
 
 
 def test_tags_are_sorted_as_versions() -> None:
-    assert sorted(["1.27", "1.9", "latest", "1.27-alpine", "2"], key=natural) == ["latest", "1.9", "1.27", "1.27-alpine", "2"]
+    assert sorted(["1.27", "1.9", "latest", "1.27-alpine", "2"], key=natural) == [
+        "latest",
+        "1.9",
+        "1.27",
+        "1.27-alpine",
+        "2",
+    ]
 
 
 def test_a_locked_repository_says_so_in_its_row_and_below_it() -> None:
@@ -35,7 +66,10 @@ def test_a_locked_repository_says_so_in_its_row_and_below_it() -> None:
     assert RepositoryRow(locked, lambda: NOW).cells[0].text == "library/nginx  locked"
     assert RepositoryRow(locked, lambda: NOW).matches(["locked"])
     assert not RepositoryRow(REPOSITORY, lambda: NOW).matches(["locked"])
-    assert "locked: neither evicted nor deleted   12 pulls, the last 1 h ago   7 manifests" in repository_lines(locked, NOW)[1]
+    assert (
+        "locked: neither evicted nor deleted   12 pulls, the last 1 h ago   7 manifests"
+        in repository_lines(locked, NOW)[1]
+    )
     assert dict(repository_facts(locked, NOW))["Locked"].startswith("yes")
 
 
@@ -55,13 +89,21 @@ def test_the_facts_of_a_tag_hold_its_whole_digest() -> None:
 
 def test_a_refresh_says_moved_unchanged_new_gone_or_why_nobody_could_be_asked() -> None:
     done = RefreshedTag(
-        repository="library/nginx", tag="1.27", source_repository="docker.io/library/nginx", digest="sha256:" + "b" * 64, before="sha256:" + "a" * 64
+        repository="library/nginx",
+        tag="1.27",
+        source_repository="docker.io/library/nginx",
+        digest="sha256:" + "b" * 64,
+        before="sha256:" + "a" * 64,
     )
     for changes, expected, is_new in (
         ({}, f"library/nginx:1.27 has moved from {'a' * 12} to {'b' * 12}.", True),
         ({"before": done.digest}, "library/nginx:1.27 is unchanged at docker.io.", False),
         ({"before": None}, f"library/nginx:1.27 is new here: it points to {'b' * 12}.", True),
-        ({"gone": True}, "library/nginx:1.27 is gone at docker.io. What is held of it stays.", False),
+        (
+            {"gone": True},
+            "library/nginx:1.27 is gone at docker.io. What is held of it stays.",
+            False,
+        ),
         ({"problem": "it is silent."}, "docker.io could not be asked: it is silent.", False),
     ):
         assert refreshed_text(msgspec.structs.replace(done, **changes)) == (expected, is_new)

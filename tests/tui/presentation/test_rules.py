@@ -23,7 +23,14 @@ RULE = RuleSnapshot(
 
 def test_a_rule_is_a_row_of_its_names_and_uses() -> None:
     row = rule_row(RULE, lambda: NOW)
-    assert [cell.text for cell in row.cells] == ["hub-library", "docker.io/library/*", "library/*", "hub-login", "1,204", "2 min"]
+    assert [cell.text for cell in row.cells] == [
+        "hub-library",
+        "docker.io/library/*",
+        "library/*",
+        "hub-login",
+        "1,204",
+        "2 min",
+    ]
 
 
 def test_rules_are_sorted_by_numbers_and_times_and_what_was_never_used_is_oldest() -> None:
@@ -34,7 +41,10 @@ def test_rules_are_sorted_by_numbers_and_times_and_what_was_never_used_is_oldest
 
 
 def test_a_filter_finds_a_rule_by_its_source_target_and_sign_in() -> None:
-    assert all(rule_row(RULE, lambda: NOW).matches([word]) for word in ("hub-lib", "docker.io", "library/*", "hub-login"))
+    assert all(
+        rule_row(RULE, lambda: NOW).matches([word])
+        for word in ("hub-lib", "docker.io", "library/*", "hub-login")
+    )
 
 
 def test_a_rule_says_what_it_does_and_what_it_saved() -> None:
@@ -43,14 +53,28 @@ def test_a_rule_says_what_it_does_and_what_it_saved() -> None:
         "37 repositories, 18.2 GB   1,204 pulls, last 2 min ago   98 % from the cache",
         f"sign-in hub-login   freshness 10 min   created {rule_facts(RULE, NOW)[4][1]}",
     )
-    unused = msgspec.structs.replace(RULE, credential_set=None, repositories=0, pulls=0, last_pull=None, freshness=None, requests_made=0, requests_saved=0)
+    unused = msgspec.structs.replace(
+        RULE,
+        credential_set=None,
+        repositories=0,
+        pulls=0,
+        last_pull=None,
+        freshness=None,
+        requests_made=0,
+        requests_saved=0,
+    )
     assert rule_lines(unused, NOW)[1] == "never pulled"
     assert "sign-in none   freshness 10 min (the default)" in rule_lines(unused, NOW)[2]
 
 
 def test_the_facts_of_a_rule_count_requests_made_and_saved() -> None:
     facts = dict(rule_facts(RULE, NOW))
-    assert (facts["Requests made"], facts["Requests saved"], facts["Pulls"], facts["Last pull"]) == ("24", "1,176 (98 %)", "1,204", "2 min ago")
+    assert (
+        facts["Requests made"],
+        facts["Requests saved"],
+        facts["Pulls"],
+        facts["Last pull"],
+    ) == ("24", "1,176 (98 %)", "1,204", "2 min ago")
 
 
 def test_the_command_of_a_rule_is_one_that_the_command_line_takes() -> None:
@@ -59,7 +83,11 @@ def test_the_command_of_a_rule_is_one_that_the_command_line_takes() -> None:
     words = shlex.split(command.replace("\\\n", " "))
     assert words[:3] == ["entrepot", "rule", "create"]
     options = cli.commands["rule"].commands["create"].make_context("create", words[3:]).params  # type: ignore[attr-defined]
-    assert (options["name"], options["source_repo"], options["target_repo"]) == ("hub-library", "docker.io/library/*", "library/*")
+    assert (options["name"], options["source_repo"], options["target_repo"]) == (
+        "hub-library",
+        "docker.io/library/*",
+        "library/*",
+    )
     assert (options["cred_set"], options["freshness"]) == ("hub-login", "10 min")
 
 
@@ -76,4 +104,8 @@ def test_the_entry_of_a_rule_is_toml_and_leaves_out_what_it_does_not_have() -> N
         ]
     }
     plain = msgspec.structs.replace(RULE, credential_set=None, freshness=None)
-    assert set(tomllib.loads(rule_toml(plain))["rules"][0]) == {"name", "source_repository", "target_repository"}
+    assert set(tomllib.loads(rule_toml(plain))["rules"][0]) == {
+        "name",
+        "source_repository",
+        "target_repository",
+    }

@@ -7,11 +7,32 @@ import pytest
 from entrepot.api.models import Examination, Finding, RuleSnapshot, UpstreamSnapshot
 from entrepot.core.states import Outcome, SignIn
 from tests.tui.scripted import NOW, UPSTREAM, changed
-from tui.presentation.sources import allowance, examination_told, rules_told, upstream_detail, upstream_in_short, upstream_row, upstream_state, used_first
+from tui.presentation.sources import (
+    allowance,
+    examination_told,
+    rules_told,
+    upstream_detail,
+    upstream_in_short,
+    upstream_row,
+    upstream_state,
+    used_first,
+)
 from widgets.row_list import Cell
 
-DOWN = changed(UPSTREAM, reachable=False, problem="docker.io can't be reached.", unreachable_since=NOW - 180, next_try=NOW + 20)
-LIMITED = changed(UPSTREAM, allowance_remaining=73, allowance_limit=100, allowance_window=21_600.0, allowance_resets=NOW + 4 * 3600)
+DOWN = changed(
+    UPSTREAM,
+    reachable=False,
+    problem="docker.io can't be reached.",
+    unreachable_since=NOW - 180,
+    next_try=NOW + 20,
+)
+LIMITED = changed(
+    UPSTREAM,
+    allowance_remaining=73,
+    allowance_limit=100,
+    allowance_window=21_600.0,
+    allowance_resets=NOW + 4 * 3600,
+)
 RULE = RuleSnapshot(
     name="hub-library",
     source_repository="docker.io/library/*",
@@ -31,30 +52,42 @@ RULE = RuleSnapshot(
         (DOWN, ("down 3 min", "bad")),
         (changed(DOWN, unreachable_since=NOW - 20), ("down", "bad")),
         (changed(UPSTREAM, reachable=False), ("down", "bad")),
-        (changed(UPSTREAM, problem="docker.io answers with a web page."), ("has a problem", "warn")),
+        (
+            changed(UPSTREAM, problem="docker.io answers with a web page."),
+            ("has a problem", "warn"),
+        ),
         (changed(LIMITED, allowance_remaining=0), ("allowance spent", "bad")),
     ],
 )
-def test_a_source_registry_is_well_or_says_by_word_what_it_is(found: UpstreamSnapshot, told: tuple[str, str]) -> None:
+def test_a_source_registry_is_well_or_says_by_word_what_it_is(
+    found: UpstreamSnapshot, told: tuple[str, str]
+) -> None:
     assert upstream_state(found, NOW) == told
 
 
 def test_an_allowance_says_what_is_left_and_when_it_counts_anew() -> None:
     assert allowance(LIMITED, NOW) == "73 of 100 left, 4 h"
     assert allowance(changed(LIMITED, allowance_resets=None), NOW) == "73 of 100 left"
-    assert allowance(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW) == "73 left"
+    assert (
+        allowance(changed(LIMITED, allowance_limit=None, allowance_resets=NOW + 30), NOW)
+        == "73 left"
+    )
     assert allowance(UPSTREAM, NOW) == ""
 
 
 def test_the_overview_tells_an_allowance_only_of_what_is_well() -> None:
     assert upstream_in_short(LIMITED, NOW) == Cell("73 of 100 left, 4 h")
     assert upstream_in_short(changed(LIMITED, allowance_remaining=9), NOW).tone == "warn"
-    assert upstream_in_short(changed(DOWN, allowance_remaining=3), NOW) == Cell("down 3 min, serving what is held", "bad")
+    assert upstream_in_short(changed(DOWN, allowance_remaining=3), NOW) == Cell(
+        "down 3 min, serving what is held", "bad"
+    )
     assert upstream_in_short(UPSTREAM, NOW) == Cell("well", "good")
 
 
 @pytest.mark.usefixtures("fixed_time")
-def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_and_what_happens_meanwhile() -> None:
+def test_a_source_that_is_out_of_reach_says_since_when_when_it_is_tried_again_and_what_happens_meanwhile() -> (
+    None
+):
     told = upstream_detail(DOWN, [RULE], NOW)
     assert told.lines == (
         "docker.io can't be reached.",
@@ -87,9 +120,10 @@ def test_a_limit_is_told_with_its_window() -> None:
 
 def test_nothing_that_is_told_of_a_source_changes_with_the_seconds() -> None:
     for found in (DOWN, LIMITED, UPSTREAM):
-        assert {(upstream_row(found, NOW + second), upstream_detail(found, [RULE], NOW + second)) for second in range(15)} == {
-            (upstream_row(found, NOW), upstream_detail(found, [RULE], NOW))
-        }
+        assert {
+            (upstream_row(found, NOW + second), upstream_detail(found, [RULE], NOW + second))
+            for second in range(15)
+        } == {(upstream_row(found, NOW), upstream_detail(found, [RULE], NOW))}
 
 
 def test_sources_that_rules_use_come_first() -> None:
@@ -104,9 +138,25 @@ def test_rules_are_told_with_where_they_lead() -> None:
 def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
     found = Examination(
         findings=(
-            Finding(about="docker.io", check="name", outcome=Outcome.OK, what="registry-1.docker.io has 3 addresses"),
-            Finding(about="docker.io", check="sign-in", outcome=Outcome.FAILED, what="hub-login is refused.", advice="Check the password."),
-            Finding(about="this machine", check="space", outcome=Outcome.WARNING, what="80 % of the space is used."),
+            Finding(
+                about="docker.io",
+                check="name",
+                outcome=Outcome.OK,
+                what="registry-1.docker.io has 3 addresses",
+            ),
+            Finding(
+                about="docker.io",
+                check="sign-in",
+                outcome=Outcome.FAILED,
+                what="hub-login is refused.",
+                advice="Check the password.",
+            ),
+            Finding(
+                about="this machine",
+                check="space",
+                outcome=Outcome.WARNING,
+                what="80 % of the space is used.",
+            ),
         )
     )
     assert examination_told(found) == [

@@ -45,13 +45,17 @@ async def test_where_nothing_happens_nothing_is_painted() -> None:
             await look(person)
 
 
-async def test_a_new_event_comes_on_top_and_whoever_stands_there_follows(person: Person, engine: Engine) -> None:
+async def test_a_new_event_comes_on_top_and_whoever_stands_there_follows(
+    person: Person, engine: Engine
+) -> None:
     await person.press("7")
     await person.sees("Cache rule example-library")
     await engine.create_rule(RuleDraft("another-one", f"{LOGIN_SERVER}/acme/*", "acme/*"))
     await look(person)
     await person.sees("Cache rule another-one")
-    assert next(line for line in lines(person.app) if line.startswith("> "))[26:].startswith("Cache rule another-one")
+    assert next(line for line in lines(person.app) if line.startswith("> "))[26:].startswith(
+        "Cache rule another-one"
+    )
 
 
 async def test_whoever_reads_an_older_event_stays_on_it(person: Person, engine: Engine) -> None:
@@ -70,7 +74,10 @@ async def test_an_event_is_opened_and_leads_to_its_rule(person: Person) -> None:
     await person.press("7")
     await person.sees("Cache rule example-library")
     await person.press("enter")
-    await person.sees("It is about the cache rule example-library.", "enter goes to the cache rule example-library")
+    await person.sees(
+        "It is about the cache rule example-library.",
+        "enter goes to the cache rule example-library",
+    )
     await person.press("enter")
     await person.sees("Cache rules", "> example-library")
 

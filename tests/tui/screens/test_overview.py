@@ -15,18 +15,38 @@ from tests.tui.grid import lines, looks_like
 from tests.tui.screens.test_events import EVENTS
 from tests.tui.screens.test_pulls import some_pulls
 from tests.tui.screens.test_sources import UPSTREAMS
-from tests.tui.scripted import NO_ACTIVITY, STATUS, ScriptedEngine, changed, look, nothing_painted, pull, scripted_dashboard
+from tests.tui.scripted import (
+    NO_ACTIVITY,
+    STATUS,
+    ScriptedEngine,
+    changed,
+    look,
+    nothing_painted,
+    pull,
+    scripted_dashboard,
+)
 
 SIZES = ((60, 15), (80, 24), (120, 40))
 
 
 def busy() -> ScriptedEngine:
-    buckets = tuple(changed(bucket, hits=max(0, number - 100) * 2, misses=number % 50) for number, bucket in enumerate(NO_ACTIVITY.buckets))
+    buckets = tuple(
+        changed(bucket, hits=max(0, number - 100) * 2, misses=number % 50)
+        for number, bucket in enumerate(NO_ACTIVITY.buckets)
+    )
     return ScriptedEngine(
         status=changed(
             STATUS,
-            last_day=ActivityCounts(hits=20, misses=1, served=182_400_000_000, from_source=10_500_000_000, requests_saved=2310),
-            notices=('hub-login is unhealthy: docker.io answers "incorrect user name or password".',),
+            last_day=ActivityCounts(
+                hits=20,
+                misses=1,
+                served=182_400_000_000,
+                from_source=10_500_000_000,
+                requests_saved=2310,
+            ),
+            notices=(
+                'hub-login is unhealthy: docker.io answers "incorrect user name or password".',
+            ),
         ),
         activity=changed(NO_ACTIVITY, buckets=buckets),
         pulls=some_pulls(),
@@ -47,14 +67,21 @@ async def test_the_overview_looks_as_agreed(size: tuple[int, int]) -> None:
 @pytest.mark.usefixtures("fixed_time")
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_new_engine_says_what_to_do_first(size: tuple[int, int]) -> None:
-    new = ScriptedEngine(status=changed(STATUS, rules=0, repositories=0, blobs_size=0, credential_sets=0), upstreams=())
+    new = ScriptedEngine(
+        status=changed(STATUS, rules=0, repositories=0, blobs_size=0, credential_sets=0),
+        upstreams=(),
+    )
     async with scripted_dashboard(new, size=size) as person:
-        await person.sees("Nothing is being pulled.", "To begin", "Press n to make the first cache rule")
+        await person.sees(
+            "Nothing is being pulled.", "To begin", "Press n to make the first cache rule"
+        )
         looks_like(person.app, "overview-empty")
 
 
 async def test_the_overview_tells_that_all_is_well(person: Person) -> None:
-    await person.sees("Nothing is being pulled.", "1 of 1,000 rules", "All is well.", "Nothing is cached yet.")
+    await person.sees(
+        "Nothing is being pulled.", "1 of 1,000 rules", "All is well.", "Nothing is cached yet."
+    )
 
 
 @pytest.mark.usefixtures("fixed_time")
@@ -67,7 +94,9 @@ async def test_in_ascii_no_other_character_is_used() -> None:
         assert all(ord(letter) < 128 for line in lines(person.app) for letter in line)
 
 
-async def test_where_nothing_happens_nothing_is_painted_though_the_seconds_pass(fixed_time: Clock) -> None:
+async def test_where_nothing_happens_nothing_is_painted_though_the_seconds_pass(
+    fixed_time: Clock,
+) -> None:
     engine = busy()
     engine.pulls = [each for each in some_pulls() if each.state.ended]
     async with scripted_dashboard(engine) as person:
@@ -106,15 +135,21 @@ async def test_pulls_that_have_no_room_are_counted() -> None:
     engine.pulls = [pull(str(number), state=PullState.RUNNING) for number in range(20)]
     async with scripted_dashboard(engine) as person:
         await person.sees("20 running", "Needs you", "more   20 running")
-        shown = sum("library/nginx:1.27" in line and "[####----]" in line for line in lines(person.app))
+        shown = sum(
+            "library/nginx:1.27" in line and "[####----]" in line for line in lines(person.app)
+        )
         assert f"{20 - shown} more" in person.seen()
         assert shown >= 3
 
 
-async def test_what_was_served_is_seen_after_a_while(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_what_was_served_is_seen_after_a_while(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1.27", layers=[300_000])
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).over.wait()
     await look(person)
     came = size((await engine.status()).blobs_size)
-    await person.sees(f"from sources {came}", "The pull of library/nginx:1.27 linux/amd64 is completed")
+    await person.sees(
+        f"from sources {came}", "The pull of library/nginx:1.27 linux/amd64 is completed"
+    )

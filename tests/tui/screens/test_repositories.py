@@ -31,18 +31,39 @@ async def nginx(engine: Engine, source: StandIn) -> None:
 
 async def many(engine: Engine, count: int) -> None:
     """So many repositories in the catalog, without their manifests."""
-    rows = [{"name": f"library/app-{number:05}", "source": f"docker.io/library/app-{number:05}", "created": 1e9, "pulls": number} for number in range(count)]
+    rows = [
+        {
+            "name": f"library/app-{number:05}",
+            "source": f"docker.io/library/app-{number:05}",
+            "created": 1e9,
+            "pulls": number,
+        }
+        for number in range(count)
+    ]
     async with engine.catalog._write() as connection:
-        await connection.execute(text("INSERT INTO repositories (name, source, created, pulls, locked) VALUES (:name, :source, :created, :pulls, 0)"), rows)
+        await connection.execute(
+            text(
+                "INSERT INTO repositories (name, source, created, pulls, locked) VALUES (:name, :source, :created, :pulls, 0)"
+            ),
+            rows,
+        )
 
 
 async def test_a_repository_shows_its_source_rule_and_size(engine: Engine, nginx: None) -> None:
     async with dashboard(engine, size=(120, 40)) as person:
         await person.press("4")
-        await person.sees("library/nginx", "Source", "Rule", "example-library", "Manifests", "Last pull")
+        await person.sees(
+            "library/nginx", "Source", "Rule", "example-library", "Manifests", "Last pull"
+        )
     async with dashboard(engine) as person:
         await person.press("4")
-        await person.sees("library/nginx", "from registry.example.com/library/nginx   rule example-library", "p pull", "y copy", "l lock")
+        await person.sees(
+            "library/nginx",
+            "from registry.example.com/library/nginx   rule example-library",
+            "p pull",
+            "y copy",
+            "l lock",
+        )
 
 
 async def test_ten_thousand_repositories_are_shown_filtered_and_sorted_and_only_those_on_the_screen_are_put_into_words(
@@ -82,7 +103,9 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
         made.append(self)
         return []
 
-    monkeypatch.setattr("tui.screens.repositories.RepositoryRow", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(
+        "tui.screens.repositories.RepositoryRow", lambda *arguments: made.append(arguments)
+    )
     monkeypatch.setattr(CacheClient, "repositories", fetched)
     for _ in range(2):
         person.app.look_now()
@@ -95,7 +118,9 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
     await person.until(lambda: len(made) == 1)
 
 
-async def test_a_repository_is_deleted_only_when_its_name_was_typed(person: Person, engine: Engine, nginx: None) -> None:
+async def test_a_repository_is_deleted_only_when_its_name_was_typed(
+    person: Person, engine: Engine, nginx: None
+) -> None:
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("d")
@@ -114,7 +139,9 @@ async def test_a_repository_is_deleted_only_when_its_name_was_typed(person: Pers
     assert await engine.repositories.all() == []
 
 
-async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(person: Person, engine: Engine, nginx: None) -> None:
+async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(
+    person: Person, engine: Engine, nginx: None
+) -> None:
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("l")
@@ -138,24 +165,36 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(perso
     assert not (await engine.repositories.detail("library/nginx")).repository.locked
 
 
-async def test_a_repository_opens_into_its_tags(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_repository_opens_into_its_tags(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     for tag in ("1.26", "1.27"):
         source.add_image("library/nginx", tag)
         await pulled(engine, f"library/nginx:{tag}")
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("enter")
-    await person.sees("rule example-library", "1.26", "1.27", "amd64", "docker pull 127.0.0.1:0/library/nginx:1.26")
+    await person.sees(
+        "rule example-library",
+        "1.26",
+        "1.27",
+        "amd64",
+        "docker pull 127.0.0.1:0/library/nginx:1.26",
+    )
     await person.press("d")
     await person.sees("Delete the tag library/nginx:1.26?", "Goes: the tag")
     await person.press("right", "enter")
     await person.until(lambda: "1.26" not in person.seen())
     await person.press("escape")
     await person.sees("Cached repositories")
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == ["1.27"]
+    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == [
+        "1.27"
+    ]
 
 
-async def test_a_tag_is_locked_and_shown_as_locked(fixed_time: Clock, person: Person, engine: Engine, nginx: None) -> None:
+async def test_a_tag_is_locked_and_shown_as_locked(
+    fixed_time: Clock, person: Person, engine: Engine, nginx: None
+) -> None:
     fixed_time.now += 180 * 86_400
     await person.press("4")
     await person.sees("library/nginx")
@@ -169,13 +208,19 @@ async def test_a_tag_is_locked_and_shown_as_locked(fixed_time: Clock, person: Pe
     await person.sees("library/nginx:1.27 can't be deleted now")
 
 
-async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_it(person: Person, engine: Engine, source: StandIn, nginx: None) -> None:
+async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_it(
+    person: Person, engine: Engine, source: StandIn, nginx: None
+) -> None:
     before = (await engine.repositories.detail("library/nginx")).tags[0].digest
     moved = source.add_image("library/nginx", "1.27", layers=[30_000])
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("r")
-    await person.sees("Pull library/nginx:1.27 now?", f"moved from {short_digest(before)} to", short_digest(str(moved.digest)))
+    await person.sees(
+        "Pull library/nginx:1.27 now?",
+        f"moved from {short_digest(before)} to",
+        short_digest(str(moved.digest)),
+    )
     await person.press("right", "enter")
     await person.sees("Pull an image into the cache", "library/nginx:1.27")
     await person.type("linux/amd64")
@@ -184,7 +229,9 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
     assert (await engine.repositories.detail("library/nginx")).tags[0].digest == str(moved.digest)
 
 
-async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(person: Person, engine: Engine, source: StandIn, nginx: None) -> None:
+async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(
+    person: Person, engine: Engine, source: StandIn, nginx: None
+) -> None:
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("enter")
@@ -197,7 +244,9 @@ async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(person: P
     await person.sees("gone at its source, kept")
 
 
-async def test_of_several_tags_the_one_to_refresh_is_chosen(person: Person, engine: Engine, source: StandIn, nginx: None) -> None:
+async def test_of_several_tags_the_one_to_refresh_is_chosen(
+    person: Person, engine: Engine, source: StandIn, nginx: None
+) -> None:
     source.add_image("library/nginx", "1.26")
     await pulled(engine, "library/nginx:1.26")
     await person.press("4")
@@ -208,13 +257,24 @@ async def test_of_several_tags_the_one_to_refresh_is_chosen(person: Person, engi
     await person.sees("library/nginx:1.26 is unchanged")
 
 
-async def test_y_offers_lines_for_the_clients_and_copies_the_chosen_one(person: Person, nginx: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_y_offers_lines_for_the_clients_and_copies_the_chosen_one(
+    person: Person, nginx: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied: list[str] = []
-    monkeypatch.setattr(type(person.app), "copy_to_clipboard", lambda self, text: copied.append(text))
+    monkeypatch.setattr(
+        type(person.app), "copy_to_clipboard", lambda self, text: copied.append(text)
+    )
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("y")
-    await person.sees("Copy how to get library/nginx:1.27", "docker", "podman", "skopeo", "containerd", "docker pull 127.0.0.1:0/library/nginx:1.27")
+    await person.sees(
+        "Copy how to get library/nginx:1.27",
+        "docker",
+        "podman",
+        "skopeo",
+        "containerd",
+        "docker pull 127.0.0.1:0/library/nginx:1.27",
+    )
     await person.press("j")
     await person.sees("podman pull --tls-verify=false 127.0.0.1:0/library/nginx:1.27")
     await person.press("enter")
@@ -222,7 +282,9 @@ async def test_y_offers_lines_for_the_clients_and_copies_the_chosen_one(person: 
     assert copied == ["podman pull --tls-verify=false 127.0.0.1:0/library/nginx:1.27"]
 
 
-async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: Person, engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(
+    person: Person, engine: Engine, source: StandIn, clock: Clock
+) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[100_000])
         await pulled(engine, f"library/nginx:{tag}")
@@ -230,7 +292,9 @@ async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(person: P
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("v")
-    await person.sees("Evict the images that were used least recently", "How much may be held afterwards?")
+    await person.sees(
+        "Evict the images that were used least recently", "How much may be held afterwards?"
+    )
     await person.press(*["backspace"] * 12)
     await person.type("much")
     await person.press("enter")
@@ -252,7 +316,9 @@ async def test_which_rule_answers_is_told_for_an_image_that_is_not_held(person: 
     await person.press("5", "p")
     await person.sees("Pull an image into the cache")
     await person.type("library/nginx:1.27")
-    await person.sees("example-library gets it from", "registry.example.com/library/nginx; not held yet.")
+    await person.sees(
+        "example-library gets it from", "registry.example.com/library/nginx; not held yet."
+    )
 
 
 async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) -> None:
@@ -267,7 +333,9 @@ async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) ->
 
 
 @pytest.mark.parametrize("typed", ["library/nginx:1.27", "library/nginx", "amd46"])
-async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, person: Person, engine: Engine, source: StandIn) -> None:
+async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(
+    typed: str, person: Person, engine: Engine, source: StandIn
+) -> None:
     """A newcomer who types the image once more got a pull that failed a second later."""
     source.add_image("library/nginx", "1.27", layers=[30_000])
     await person.press("4", "p")
@@ -276,7 +344,9 @@ async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, 
     await person.press("enter")
     await person.type(typed)
     await person.press("enter")
-    await person.sees("Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64.")
+    await person.sees(
+        "Pull an image into the cache", f'"{typed}" is not a platform', "windows/amd64."
+    )
     assert engine.pull_snapshots() == []
     await person.press(*["backspace"] * len(typed))
     await person.type("aarch64")
@@ -284,25 +354,48 @@ async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(typed: str, 
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
 
 
-async def test_where_the_index_is_known_its_platforms_are_offered(person: Person, engine: Engine, nginx: None) -> None:
+async def test_where_the_index_is_known_its_platforms_are_offered(
+    person: Person, engine: Engine, nginx: None
+) -> None:
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("p")
-    await person.sees("Pull an image into the cache", "library/nginx:1.27", "example-library gets it from", "linux/amd64  held", "linux/arm64  not here")
+    await person.sees(
+        "Pull an image into the cache",
+        "library/nginx:1.27",
+        "example-library gets it from",
+        "linux/amd64  held",
+        "linux/arm64  not here",
+    )
     await person.press("down", "down", "enter")
     await person.sees("5 Pulls", "library/nginx:1.27", "arm64", "complete")
-    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == ("linux/amd64", "linux/arm64")
+    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (
+        "linux/amd64",
+        "linux/arm64",
+    )
 
 
-async def test_f74_two_versions_of_windows_are_one_platform_to_choose(person: Person, engine: Engine, source: StandIn) -> None:
-    image = source.add_image("library/nginx", "1.27", layers=[30_000], platforms=["windows/amd64", "linux/amd64"])
+async def test_f74_two_versions_of_windows_are_one_platform_to_choose(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
+    image = source.add_image(
+        "library/nginx", "1.27", layers=[30_000], platforms=["windows/amd64", "linux/amd64"]
+    )
     document = json.loads(image.manifest.content)
     older = document["manifests"][0]
     older["platform"]["os.version"] = "10.0.17763.5576"
-    newer = image.platforms["linux/amd64"].manifest.descriptor.document() | {"platform": older["platform"] | {"os.version": "10.0.20348.2340"}}
+    newer = image.platforms["linux/amd64"].manifest.descriptor.document() | {
+        "platform": older["platform"] | {"os.version": "10.0.20348.2340"}
+    }
     document["manifests"] = [newer, older]
-    source.add_manifest("library/nginx", Content.of(image.manifest.media_type, json.dumps(document).encode()), "1.27")
-    await engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id).over.wait()
+    source.add_manifest(
+        "library/nginx",
+        Content.of(image.manifest.media_type, json.dumps(document).encode()),
+        "1.27",
+    )
+    await engine.cache.pulls.get(
+        (await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id
+    ).over.wait()
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("p")
@@ -310,7 +403,9 @@ async def test_f74_two_versions_of_windows_are_one_platform_to_choose(person: Pe
     assert person.app.screen.query_one("#platforms", RowList).total == 1
 
 
-async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(person: Person) -> None:
+async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(
+    person: Person,
+) -> None:
     await person.press("4", "p")
     await person.sees("Pull an image")
     await person.type("other/thing:1")
@@ -318,7 +413,9 @@ async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(pe
     await person.sees("Pull an image into the cache", "No cache rule answers", "other/thing")
 
 
-async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothing(engine: Engine, only_reads: None, nginx: None) -> None:
+async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothing(
+    engine: Engine, only_reads: None, nginx: None
+) -> None:
     async with dashboard(engine) as person:
         await person.press("4")
         await person.sees("library/nginx", "y copy")
@@ -332,14 +429,20 @@ async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothin
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
-async def test_where_nothing_is_cached_the_screen_says_how_to_begin(person: Person, size: tuple[int, int]) -> None:
+async def test_where_nothing_is_cached_the_screen_says_how_to_begin(
+    person: Person, size: tuple[int, int]
+) -> None:
     await person.pilot.resize_terminal(*size)
     await person.press("4")
-    await person.sees("Nothing is cached yet.", "press p to let the engine do it", "p pull", "q leave")
+    await person.sees(
+        "Nothing is cached yet.", "press p to let the engine do it", "p pull", "q leave"
+    )
     assert max(len(line) for line in lines(person.app)) <= size[0]
 
 
-async def test_a_repository_that_is_deleted_elsewhere_closes_itself(person: Person, engine: Engine, nginx: None) -> None:
+async def test_a_repository_that_is_deleted_elsewhere_closes_itself(
+    person: Person, engine: Engine, nginx: None
+) -> None:
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("enter")

@@ -20,7 +20,9 @@ STRICT = "strict.example.com"
 
 
 async def credential_set(engine: Engine, name: str, login_server: str = LOGIN_SERVER) -> None:
-    await engine.create_credential_set(CredentialSetDraft(name, login_server, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD"))
+    await engine.create_credential_set(
+        CredentialSetDraft(name, login_server, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
+    )
 
 
 async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, source: StandIn) -> None:
@@ -28,19 +30,38 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, sourc
     await pulled(engine, "library/nginx:1")
     async with dashboard(engine, size=(120, 40)) as person:
         await person.press("2")
-        await person.sees("example-library", "Requests made", "5 min (the default)", "no credential set", "Last pull")
+        await person.sees(
+            "example-library",
+            "Requests made",
+            "5 min (the default)",
+            "no credential set",
+            "Last pull",
+        )
     async with dashboard(engine) as person:
         await person.press("2")
-        await person.sees("example-library answers for library/* with", "sign-in none", "n new", "s sign-in", "d delete", "q leave")
+        await person.sees(
+            "example-library answers for library/* with",
+            "sign-in none",
+            "n new",
+            "s sign-in",
+            "d delete",
+            "q leave",
+        )
 
 
-async def test_a_rule_is_deleted_only_after_what_stays_was_shown(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_rule_is_deleted_only_after_what_stays_was_shown(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     await pulled(engine, "library/nginx:1")
     await person.press("2")
     await person.sees("example-library")
     await person.press("d")
-    await person.sees("Delete the cache rule example-library?", "What it cached stays, and stays pullable: 1 repository", "(library/nginx).")
+    await person.sees(
+        "Delete the cache rule example-library?",
+        "What it cached stays, and stays pullable: 1 repository",
+        "(library/nginx).",
+    )
     await person.press("enter")
     await person.until(lambda: "Delete the cache rule" not in person.seen())
     assert len(engine.documents.rules) == 1
@@ -53,13 +74,17 @@ async def test_a_rule_is_deleted_only_after_what_stays_was_shown(person: Person,
     await person.sees("library/nginx", "no rule any more")
 
 
-async def test_a_rule_gets_another_credential_set_and_loses_it_again(person: Person, engine: Engine) -> None:
+async def test_a_rule_gets_another_credential_set_and_loses_it_again(
+    person: Person, engine: Engine
+) -> None:
     await credential_set(engine, "example-login")
     await credential_set(engine, "other-login")
     await person.press("2")
     await person.sees("example-library")
     await person.press("s")
-    await person.sees("How does example-library sign in?", "example-login", "other-login", "> no credential set")
+    await person.sees(
+        "How does example-library sign in?", "example-login", "other-login", "> no credential set"
+    )
     await person.press("home", "down", "enter")
     await person.sees("sign-in other-login")
     assert engine.documents.rules.get("example-library").credential_set == "other-login"
@@ -89,7 +114,10 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
     await person.sees("example-login")
     await engine.delete_credential_set("example-login")
     await person.press("home", "enter")
-    await person.sees("How does example-library sign in?", "Not possible: There is no credential set example-login.")
+    await person.sees(
+        "How does example-library sign in?",
+        "Not possible: There is no credential set example-login.",
+    )
 
 
 class TestASourceThatWantsSomebodyToSignIn:
@@ -101,7 +129,9 @@ class TestASourceThatWantsSomebodyToSignIn:
         )
         return Settings(listen="127.0.0.1:0", upstreams=declared)
 
-    async def test_offers_no_rule_to_go_without_a_credential_set(self, person: Person, engine: Engine) -> None:
+    async def test_offers_no_rule_to_go_without_a_credential_set(
+        self, person: Person, engine: Engine
+    ) -> None:
         await credential_set(engine, "strict-login", STRICT)
         await engine.create_rule(RuleDraft("a-strict-rule", f"{STRICT}/x/*", "x/*", "strict-login"))
         await person.press("2")
@@ -111,18 +141,26 @@ class TestASourceThatWantsSomebodyToSignIn:
         assert "no credential set" not in person.seen()
 
 
-async def test_without_a_credential_set_for_it_the_dialog_says_how_to_make_one(person: Person) -> None:
+async def test_without_a_credential_set_for_it_the_dialog_says_how_to_make_one(
+    person: Person,
+) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("s")
-    await person.sees("There is no credential set for registry.example.com.", "with n in Credentials.")
+    await person.sees(
+        "There is no credential set for registry.example.com.", "with n in Credentials."
+    )
 
 
-async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(person: Person, engine: Engine) -> None:
+async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
+    person: Person, engine: Engine
+) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("f")
-    await person.sees("How long are the tags of example-library believed?", "Now 5 min, as the settings say.")
+    await person.sees(
+        "How long are the tags of example-library believed?", "Now 5 min, as the settings say."
+    )
     await person.type("soon")
     await person.sees("Not possible:", "soon")
     await person.press("enter")
@@ -139,14 +177,18 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(person: Perso
     assert engine.documents.rules.get("example-library").freshness is None
 
 
-async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there(person: Person, engine: Engine) -> None:
+async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there(
+    person: Person, engine: Engine
+) -> None:
     await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     await person.press("2")
     await person.sees("> example-library", "team-api")
     await person.press("w")
     await person.sees("Which rule answers for ...?")
     await person.type("acme/api:5")
-    await person.sees("team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet")
+    await person.sees(
+        "team-api answers, with registry.example.com/acme/api", "no credential set", "not held yet"
+    )
     await person.press("enter")
     await person.sees("> team-api")
     assert "Which rule answers" not in person.seen()
@@ -163,9 +205,13 @@ async def test_where_no_rule_answers_the_reason_is_told(person: Person) -> None:
     await person.until(lambda: "Which rule answers" not in person.seen())
 
 
-async def test_a_rule_is_copied_as_a_command_or_as_toml(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rule_is_copied_as_a_command_or_as_toml(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied: list[str] = []
-    monkeypatch.setattr(type(person.app), "copy_to_clipboard", lambda self, text: copied.append(text))
+    monkeypatch.setattr(
+        type(person.app), "copy_to_clipboard", lambda self, text: copied.append(text)
+    )
     await person.press("2")
     await person.sees("example-library")
     await person.press("y")
@@ -177,7 +223,9 @@ async def test_a_rule_is_copied_as_a_command_or_as_toml(person: Person, monkeypa
     assert copied[0].startswith("[[rules]]\n")
 
 
-async def test_enter_shows_what_came_through_the_rule(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_enter_shows_what_came_through_the_rule(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/nginx", "1")
     source.add_image("acme/api", "5")
     await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
@@ -189,7 +237,9 @@ async def test_enter_shows_what_came_through_the_rule(person: Person, engine: En
     await person.sees("Cached repositories", "1 of 2 match / team-api", "acme/api")
 
 
-async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await person.press("2")
     await person.sees("example-library")
     made: list[object] = []
@@ -202,7 +252,9 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(person: P
     assert made == []
 
 
-async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(engine: Engine, only_reads: None) -> None:
+async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
+    engine: Engine, only_reads: None
+) -> None:
     async with dashboard(engine) as person:
         await person.press("2")
         await person.sees("example-library", "never pulled")
@@ -215,9 +267,13 @@ async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(engine: En
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
-async def test_without_a_rule_the_screen_says_what_a_rule_is(person: Person, engine: Engine, size: tuple[int, int]) -> None:
+async def test_without_a_rule_the_screen_says_what_a_rule_is(
+    person: Person, engine: Engine, size: tuple[int, int]
+) -> None:
     await engine.delete_rule("example-library")
     await person.pilot.resize_terminal(*size)
     await person.press("2")
-    await person.sees("There is no cache rule yet.", "Press n to make the first one.", "n new", "q leave")
+    await person.sees(
+        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q leave"
+    )
     assert max(len(line) for line in lines(person.app)) <= size[0]

@@ -11,7 +11,15 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import StandIn
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
-from tests.tui.scripted import NOW, UPSTREAM, ScriptedEngine, changed, look, nothing_painted, scripted_dashboard
+from tests.tui.scripted import (
+    NOW,
+    UPSTREAM,
+    ScriptedEngine,
+    changed,
+    look,
+    nothing_painted,
+    scripted_dashboard,
+)
 
 SIZES = ((60, 15), (80, 24), (120, 40))
 
@@ -29,7 +37,12 @@ UPSTREAMS = (
 
 def rule(name: str, login_server: str, path: str) -> RuleSnapshot:
     return RuleSnapshot(
-        name=name, source_repository=f"{login_server}/{path}", target_repository=path, credential_set=None, created=NOW, login_server=login_server
+        name=name,
+        source_repository=f"{login_server}/{path}",
+        target_repository=path,
+        credential_set=None,
+        created=NOW,
+        login_server=login_server,
     )
 
 
@@ -72,7 +85,13 @@ async def test_a_source_is_examined(person: Person, source: StandIn) -> None:
     await person.press("6")
     await person.sees(f"> {LOGIN_SERVER}", "c check")
     await person.press("c")
-    await person.sees(f"Examination of {LOGIN_SERVER}", "ok connection", "ok sign-in", "this machine, space", "esc closes")
+    await person.sees(
+        f"Examination of {LOGIN_SERVER}",
+        "ok connection",
+        "ok sign-in",
+        "this machine, space",
+        "esc closes",
+    )
     await person.press("escape")
     await person.sees("Source registries")
 
@@ -84,7 +103,10 @@ async def test_what_no_rule_uses_is_not_examined_and_says_why() -> None:
         await person.sees("4 of 5 in use")
         await person.press("G")
         await person.sees("> *.azurecr.io")
-        assert person.app.screen.reason_against("examine") == "No cache rule uses *.azurecr.io: there is nothing to examine."  # type: ignore[attr-defined]
+        assert (
+            person.app.screen.reason_against("examine")
+            == "No cache rule uses *.azurecr.io: there is nothing to examine."
+        )  # type: ignore[attr-defined]
         await person.press("enter")
         await person.sees("No cache rule uses it yet.")
         assert not any(path.startswith("doctor") for path in engine.asked)

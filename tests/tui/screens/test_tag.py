@@ -33,27 +33,48 @@ async def opened(person: Person, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
-async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(engine: Engine, shared: None, size: tuple[int, int]) -> None:
+async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(
+    engine: Engine, shared: None, size: tuple[int, int]
+) -> None:
     async with dashboard(engine, size=size) as person:
         await opened(person, "nginx")
-        await person.sees("library/nginx:1   index of 2 platforms", "linux/amd64", "held", "linux/arm64", "not here", "Layers of linux/amd64", "q leave")
+        await person.sees(
+            "library/nginx:1   index of 2 platforms",
+            "linux/amd64",
+            "held",
+            "linux/arm64",
+            "not here",
+            "Layers of linux/amd64",
+            "q leave",
+        )
         shown = lines(person.app)
         assert len(shown) == size[1]
         assert max(len(line) for line in shown) <= size[0]
 
 
-async def test_layers_say_who_shares_them_and_the_one_under_the_cursor_tells_all(person: Person, shared: None) -> None:
+async def test_layers_say_who_shares_them_and_the_one_under_the_cursor_tells_all(
+    person: Person, shared: None
+) -> None:
     await opened(person, "nginx")
-    await person.sees("Layers of linux/amd64", "config", "300.0 kB  held      1 image: library/debian:1", "only here")
+    await person.sees(
+        "Layers of linux/amd64",
+        "config",
+        "300.0 kB  held      1 image: library/debian:1",
+        "only here",
+    )
     await person.press("tab", "down")
-    await person.sees("layer, gzip   300.0 kB   held   shared with 1 image: library/debian:1", "sha256:")
+    await person.sees(
+        "layer, gzip   300.0 kB   held   shared with 1 image: library/debian:1", "sha256:"
+    )
     await person.press("escape")
     await person.sees("300.0 kB of it shared")
     await person.press("escape")
     await person.sees("docker pull 127.0.0.1:0/library/nginx:1")
 
 
-async def test_a_platform_that_is_not_here_is_pulled_from_its_row(person: Person, engine: Engine, shared: None) -> None:
+async def test_a_platform_that_is_not_here_is_pulled_from_its_row(
+    person: Person, engine: Engine, shared: None
+) -> None:
     await opened(person, "nginx")
     await person.sees("> linux/amd64", "linux/arm64")
     await person.press("down")
@@ -66,21 +87,30 @@ async def test_a_platform_that_is_not_here_is_pulled_from_its_row(person: Person
     assert detail.tags[0].platforms == ("linux/amd64", "linux/arm64")
 
 
-async def test_what_is_copied_is_for_the_platform_under_the_cursor(person: Person, shared: None) -> None:
+async def test_what_is_copied_is_for_the_platform_under_the_cursor(
+    person: Person, shared: None
+) -> None:
     await opened(person, "nginx")
     await person.sees("> linux/amd64", "linux/arm64")
     await person.press("down", "y")
-    await person.sees("Copy how to get library/nginx:1 for linux/arm64", "docker pull --platform linux/arm64 127.0.0.1:0/library/nginx:1")
+    await person.sees(
+        "Copy how to get library/nginx:1 for linux/arm64",
+        "docker pull --platform linux/arm64 127.0.0.1:0/library/nginx:1",
+    )
 
 
-async def test_an_image_without_an_index_is_one_row(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_an_image_without_an_index_is_one_row(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("library/plain", "1", layers=[20_000], platforms=["linux/amd64"], index=False)
     await pulled(engine, "library/plain:1")
     await opened(person, "plain")
     await person.sees("library/plain:1   one image", "linux/amd64", "held", "only here")
 
 
-async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(person: Person, engine: Engine, shared: None) -> None:
+async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
+    person: Person, engine: Engine, shared: None
+) -> None:
     await opened(person, "nginx")
     await person.sees("Layers of linux/amd64")
     await person.press("d")
@@ -91,7 +121,9 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(person: Pers
     assert (await engine.repositories.detail("library/nginx")).tags == ()
 
 
-async def test_a_dashboard_that_only_reads_shows_layers_and_changes_nothing(engine: Engine, shared: None, only_reads: None) -> None:
+async def test_a_dashboard_that_only_reads_shows_layers_and_changes_nothing(
+    engine: Engine, shared: None, only_reads: None
+) -> None:
     async with dashboard(engine) as person:
         await opened(person, "nginx")
         await person.sees("Layers of linux/amd64")

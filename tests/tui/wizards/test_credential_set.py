@@ -42,8 +42,12 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
     assert (made.login_server, str(made.password)) == (LOGIN_SERVER, "file:/run/secrets/example")
 
 
-async def test_the_identifiers_of_a_credential_set_are_changed(engine: Engine, person: Person) -> None:
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD"))
+async def test_the_identifiers_of_a_credential_set_are_changed(
+    engine: Engine, person: Person
+) -> None:
+    await engine.create_credential_set(
+        CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
+    )
     await person.press("3")
     await person.sees("example-login")
     await person.press("e")
@@ -52,7 +56,13 @@ async def test_the_identifiers_of_a_credential_set_are_changed(engine: Engine, p
     await person.press("ctrl+u")
     await person.type("env:NEW_PASSWORD")
     await person.press("enter")
-    await person.sees("Nothing is changed yet.", "stays env:OLD_USER", "before env:OLD_PASSWORD", "after env:NEW_PASSWORD", "credential-set update")
+    await person.sees(
+        "Nothing is changed yet.",
+        "stays env:OLD_USER",
+        "before env:OLD_PASSWORD",
+        "after env:NEW_PASSWORD",
+        "credential-set update",
+    )
     assert "--username-id" not in person.seen()
     await person.press("enter")
     await person.sees("Credential sets")
@@ -60,10 +70,16 @@ async def test_the_identifiers_of_a_credential_set_are_changed(engine: Engine, p
     assert (str(changed.username), str(changed.password)) == ("env:OLD_USER", "env:NEW_PASSWORD")
 
 
-async def test_a_key_tries_the_sign_in_and_says_how_it_went(engine: Engine, person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_tries_the_sign_in_and_says_how_it_went(
+    engine: Engine, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"))
+    await engine.create_credential_set(
+        CredentialSetDraft(
+            "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
+        )
+    )
     await person.press("3")
     await person.sees("example-login", "check")
     await person.press("c")
@@ -73,7 +89,9 @@ async def test_a_key_tries_the_sign_in_and_says_how_it_went(engine: Engine, pers
     await person.sees("example-login is unhealthy", "EXAMPLE_PASSWORD is not set")
 
 
-async def test_the_sign_in_is_tried_before_the_set_is_made(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sign_in_is_tried_before_the_set_is_made(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     await to_secrets(person)
     await person.type("env:EXAMPLE_USER")
@@ -82,7 +100,9 @@ async def test_the_sign_in_is_tried_before_the_set_is_made(person: Person, engin
     await person.press("enter")
     await person.sees("Nothing is made yet.", "c tries to sign in with it now", "c try it")
     await person.press("c")
-    await person.sees("The sign-in does not work:", "EXAMPLE_PASSWORD is not set", "SecretUnavailable")
+    await person.sees(
+        "The sign-in does not work:", "EXAMPLE_PASSWORD is not set", "SecretUnavailable"
+    )
     monkeypatch.setenv("EXAMPLE_PASSWORD", "s3cret")
     await person.press("c")
     await person.sees("The sign-in works: registry-login is healthy.")
@@ -90,7 +110,9 @@ async def test_the_sign_in_is_tried_before_the_set_is_made(person: Person, engin
     assert "s3cret" not in person.seen()
 
 
-async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_shown(person: Person, engine: Engine) -> None:
+async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_shown(
+    person: Person, engine: Engine
+) -> None:
     """Newcomer: the reason was shown only on request, with c."""
     await to_secrets(person)
     await person.type("env:EXAMPLE_USER")
@@ -110,9 +132,13 @@ async def test_after_it_is_made_or_changed_the_reason_why_it_can_t_sign_in_is_sh
     await person.sees("Credential sets", "OTHER_USER is not set")
 
 
-async def test_each_kind_of_secret_has_an_example_that_begins_an_entry(person: Person, engine: Engine) -> None:
+async def test_each_kind_of_secret_has_an_example_that_begins_an_entry(
+    person: Person, engine: Engine
+) -> None:
     await to_secrets(person)
-    await person.sees("env:HUB_USER", "docker-helper:ecr-login/username", "never stored, shown or logged")
+    await person.sees(
+        "env:HUB_USER", "docker-helper:ecr-login/username", "never stored, shown or logged"
+    )
     await person.press("enter")
     await person.sees("docker-helper:ecr-login/password", "tab kinds")
     await person.press("tab")
@@ -133,7 +159,9 @@ async def test_a_kind_is_explained_as_soon_as_it_is_typed(person: Person) -> Non
     await person.until(lambda: "Not possible" not in person.seen())
 
 
-async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_made_of_it(person: Person, engine: Engine) -> None:
+async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_made_of_it(
+    person: Person, engine: Engine
+) -> None:
     await to_secrets(person)
     person.app.screen.focused.post_message(events.Paste(" env:EXAMPLE_USER\n"))  # type: ignore[union-attr]
     await person.press("enter")
@@ -148,35 +176,56 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     assert len(engine.documents.credential_sets) == 0
 
 
-async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(engine: Engine, person: Person) -> None:
-    await engine.create_credential_set(CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD"))
+async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
+    engine: Engine, person: Person
+) -> None:
+    await engine.create_credential_set(
+        CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
+    )
     before = engine.documents.credential_sets.get("example-login")
     await person.press("3")
     await person.sees("example-login")
     await person.press("e")
     await person.sees("step 1 of 2", "env:OLD_USER")
     await person.press("enter", "enter")
-    await person.sees("Nothing is different from before", "stays env:OLD_USER", "stays env:OLD_PASSWORD")
+    await person.sees(
+        "Nothing is different from before", "stays env:OLD_USER", "stays env:OLD_PASSWORD"
+    )
     await person.press("enter")
     await person.sees("Credential sets", "example-login")
     assert engine.documents.credential_sets.get("example-login") == before
-    assert [each.kind for each in engine.events.recent() if each.kind == "credential-set-updated"] == []
+    assert [
+        each.kind for each in engine.events.recent() if each.kind == "credential-set-updated"
+    ] == []
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24)])
-async def test_each_step_has_its_question_and_its_next_key(engine: Engine, source: StandIn, size: tuple[int, int]) -> None:
+async def test_each_step_has_its_question_and_its_next_key(
+    engine: Engine, source: StandIn, size: tuple[int, int]
+) -> None:
     async with dashboard(engine, size=size) as person:
         await to_secrets(person)
-        await person.sees("step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c leave")
+        await person.sees(
+            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c leave"
+        )
         await person.type("env:EXAMPLE_USER")
         await person.press("enter")
         await person.type("env:EXAMPLE_PASSWORD")
         await person.sees("enter next", "tab kinds", "esc back", "ctrl+c leave")
         await person.press("enter")
-        await person.sees("step 3 of 3", "user name env:EXAMPLE_USER", "enter make it", "c try it", "esc back", "ctrl+c leave")
+        await person.sees(
+            "step 3 of 3",
+            "user name env:EXAMPLE_USER",
+            "enter make it",
+            "c try it",
+            "esc back",
+            "ctrl+c leave",
+        )
 
 
-async def test_the_list_has_the_keys_after_its_first_row_was_made(person: Person, engine: Engine) -> None:
+async def test_the_list_has_the_keys_after_its_first_row_was_made(
+    person: Person, engine: Engine
+) -> None:
     await to_secrets(person)
     await person.type("env:EXAMPLE_USER")
     await person.press("enter")
@@ -189,7 +238,9 @@ async def test_the_list_has_the_keys_after_its_first_row_was_made(person: Person
     await person.sees("Edit credential set")
 
 
-async def test_a_program_is_tried_and_made_only_after_a_question(person: Person, engine: Engine) -> None:
+async def test_a_program_is_tried_and_made_only_after_a_question(
+    person: Person, engine: Engine
+) -> None:
     """S13."""
     await to_secrets(person)
     await person.type("env:EXAMPLE_USER")
@@ -199,7 +250,9 @@ async def test_a_program_is_tried_and_made_only_after_a_question(person: Person,
     await person.sees("Nothing is made yet.", "c try it")
     for key in ("c", "enter"):
         await person.press(key)
-        await person.sees("Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it")
+        await person.sees(
+            "Run a program on the engine's machine?", "command:/no/such/program", "No", "Run it"
+        )
         await person.press("escape")
         await person.sees("Nothing is made yet.", "c try it")
     assert len(engine.documents.credential_sets) == 0

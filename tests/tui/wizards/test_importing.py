@@ -58,7 +58,9 @@ async def begin(person: Person) -> None:
     await person.sees("Which file holds the rules?")
 
 
-async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_rule(folder: Path, person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_rule(
+    folder: Path, person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("team/app", "1")
     await begin(person)
     await person.sees("rules/ directory", "tab files")
@@ -66,7 +68,11 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.press("tab", "enter")
     await person.sees("File rules/", "> team.toml")
     await person.press("enter")
-    await person.sees("1 cache rule and 1 credential set will be made; 1 entry is there already.", "> make example-login", "there example-library")
+    await person.sees(
+        "1 cache rule and 1 credential set will be made; 1 entry is there already.",
+        "> make example-login",
+        "there example-library",
+    )
     assert (len(engine.documents.rules), len(engine.documents.credential_sets)) == (1, 0)
     await person.sees("enter make all of it")
     await person.press("enter")
@@ -79,7 +85,9 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     assert [each.state for each in engine.cache.pulls.all()] == [PullState.COMPLETED]
 
 
-async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read_again(folder: Path, person: Person, engine: Engine) -> None:
+async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read_again(
+    folder: Path, person: Person, engine: Engine
+) -> None:
     wrong = folder / "wrong.toml"
     wrong.write_text(TEXT + CONFLICT)
     await begin(person)
@@ -89,7 +97,10 @@ async def test_with_a_conflict_nothing_is_made_until_the_file_is_mended_and_read
     await person.sees("File ~/wrong.toml", "Fine: 21 lines.")
     await person.press("enter")
     await person.sees(
-        "Nothing can be made: there is 1 conflict.", "> conflict team-more", "Line 18: The target team/more/* lies inside", "CacheRuleTargetOverlap"
+        "Nothing can be made: there is 1 conflict.",
+        "> conflict team-more",
+        "Line 18: The target team/more/* lies inside",
+        "CacheRuleTargetOverlap",
     )
     assert "enter" not in person.seen().split("\n")[-1]
     await person.press("enter")
@@ -115,25 +126,35 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     assert len(engine.documents.rules) == 1
 
 
-async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made(folder: Path, person: Person, engine: Engine) -> None:
+async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made(
+    folder: Path, person: Person, engine: Engine
+) -> None:
     await begin(person)
     await person.type("rules/team.toml")
     await person.sees("Fine: 16 lines.")
     await person.press("enter")
     await person.sees("enter make all of it")
-    await engine.apply_import(f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n')
+    await engine.apply_import(
+        f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
+    )
     await person.press("enter")
-    await person.sees("Nothing can be made: there is 1 conflict.", "is the target of rule somebody-else already")
+    await person.sees(
+        "Nothing can be made: there is 1 conflict.", "is the target of rule somebody-else already"
+    )
     assert len(engine.documents.credential_sets) == 0
 
 
-async def test_a_text_that_is_not_toml_is_refused_with_its_line(folder: Path, person: Person) -> None:
+async def test_a_text_that_is_not_toml_is_refused_with_its_line(
+    folder: Path, person: Person
+) -> None:
     (folder / "bad.toml").write_text('[[rules]]\nname = "team-apps\n')
     await begin(person)
     await person.type("bad.toml")
     await person.sees("Fine: 2 lines.")
     await person.press("enter")
-    await person.sees("Nothing can be made: there is 1 conflict.", "the text", "Line 2: It is not TOML")
+    await person.sees(
+        "Nothing can be made: there is 1 conflict.", "the text", "Line 2: It is not TOML"
+    )
 
 
 async def test_a_file_that_is_not_there_is_told(folder: Path, person: Person) -> None:
@@ -145,15 +166,32 @@ async def test_a_file_that_is_not_there_is_told(folder: Path, person: Person) ->
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24)])
-async def test_each_step_has_its_question_and_its_next_key(folder: Path, engine: Engine, size: tuple[int, int]) -> None:
+async def test_each_step_has_its_question_and_its_next_key(
+    folder: Path, engine: Engine, size: tuple[int, int]
+) -> None:
     async with dashboard(engine, size=size) as person:
         await person.press("2")
         await person.sees("example-library")
         await person.press("i")
-        await person.sees("step 1 of 3", "Which file holds the rules?", "rules/", "enter next", "tab files", "esc back", "ctrl+c leave")
+        await person.sees(
+            "step 1 of 3",
+            "Which file holds the rules?",
+            "rules/",
+            "enter next",
+            "tab files",
+            "esc back",
+            "ctrl+c leave",
+        )
         await person.type("rules/team.toml")
         await person.press("enter")
-        await person.sees("step 2 of 3", "will be made", "make example-login", "enter make all of it", "esc back", "ctrl+c leave")
+        await person.sees(
+            "step 2 of 3",
+            "will be made",
+            "make example-login",
+            "enter make all of it",
+            "esc back",
+            "ctrl+c leave",
+        )
         await person.press("enter")
         await person.sees("step 3 of 3", "are made.", "enter close")
 
@@ -182,16 +220,26 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
     assert read_text("rules/team.toml") == TEXT
 
 
-async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(folder: Path, person: Person, engine: Engine) -> None:
+async def test_a_plan_shows_where_secrets_are_kept_and_asks_before_programs_run(
+    folder: Path, person: Person, engine: Engine
+) -> None:
     """S13."""
-    (folder / "net.toml").write_text(TEXT.replace("env:EXAMPLE_PASSWORD", "command:/no/such/program"))
+    (folder / "net.toml").write_text(
+        TEXT.replace("env:EXAMPLE_PASSWORD", "command:/no/such/program")
+    )
     await begin(person)
     await person.type("net.toml")
     await person.sees("Fine: 16 lines.")
     await person.press("enter")
-    await person.sees("1 credential set runs a program.", "user name from env:EXAMPLE_USER, password from command:/no/such/program", LOGIN_SERVER)
+    await person.sees(
+        "1 credential set runs a program.",
+        "user name from env:EXAMPLE_USER, password from command:/no/such/program",
+        LOGIN_SERVER,
+    )
     await person.press("enter")
-    await person.sees("Run a program on the engine's machine?", "example-login: command:/no/such/program")
+    await person.sees(
+        "Run a program on the engine's machine?", "example-login: command:/no/such/program"
+    )
     await person.press("escape")
     await person.sees("step 2 of 3", "enter make all of it")
     assert len(engine.documents.credential_sets) == 0

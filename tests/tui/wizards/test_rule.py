@@ -29,7 +29,9 @@ async def choose_example(person: Person) -> None:
     await person.sees("Which repository of Example?", f"{LOGIN_SERVER}/")
 
 
-async def test_a_rule_is_made_and_its_first_image_pulled(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_rule_is_made_and_its_first_image_pulled(
+    person: Person, engine: Engine, source: StandIn
+) -> None:
     source.add_image("team/app", "1")
     await choose_example(person)
     await person.type("team/*")
@@ -39,9 +41,15 @@ async def test_a_rule_is_made_and_its_first_image_pulled(person: Person, engine:
     await person.press("enter")
     await person.sees("It may also do without.", "> no credential set", "+ new credential set")
     await person.press("enter")
-    await person.sees("How long is a tag believed before the source is asked again?", "> as the settings say", "ask after 5 min")
+    await person.sees(
+        "How long is a tag believed before the source is asked again?",
+        "> as the settings say",
+        "ask after 5 min",
+    )
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "Fine: the name is free.", "[[rules]]", "--target-repo 'team/*'")
+    await person.sees(
+        "Nothing is made yet.", "Fine: the name is free.", "[[rules]]", "--target-repo 'team/*'"
+    )
     assert len(engine.documents.rules) == 1
     await person.press("enter")
     await person.sees("The cache rule registry-example-com-team is made.")
@@ -65,10 +73,16 @@ async def test_keys_that_come_in_one_go_are_taken_in_their_order(person: Person)
     await person.sees("Which repository of Microsoft Artifact Registry?")
 
 
-async def test_a_refusal_stands_beside_its_field_in_the_engines_words(person: Person, engine: Engine) -> None:
+async def test_a_refusal_stands_beside_its_field_in_the_engines_words(
+    person: Person, engine: Engine
+) -> None:
     await choose_example(person)
     await person.type("team/app:1.0")
-    await person.sees("Not possible: Repository name 'team/app:1.0' is invalid", "carries a tag", "GenericRepositoryNameInvalid")
+    await person.sees(
+        "Not possible: Repository name 'team/app:1.0' is invalid",
+        "carries a tag",
+        "GenericRepositoryNameInvalid",
+    )
     await person.press("enter")
     await person.sees("Which repository of Example?")
     await person.press("ctrl+u")
@@ -78,7 +92,11 @@ async def test_a_refusal_stands_beside_its_field_in_the_engines_words(person: Pe
     await person.sees("Where does it appear here?", "Fine:")
     await person.press("ctrl+u")
     await person.type("library/x/*")
-    await person.sees("Not possible: The target library/x/* lies inside the target library/* of rule", "example-library", "CacheRuleTargetOverlap")
+    await person.sees(
+        "Not possible: The target library/x/* lies inside the target library/* of rule",
+        "example-library",
+        "CacheRuleTargetOverlap",
+    )
     await person.press("enter")
     await person.sees("Where does it appear here?")
     assert len(engine.documents.rules) == 1
@@ -99,7 +117,9 @@ async def test_going_back_loses_nothing(person: Person) -> None:
     await person.sees("Where does it appear here?", "Fine: 127.0.0.1:0/mine/app")
 
 
-async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(person: Person, engine: Engine) -> None:
+async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(
+    person: Person, engine: Engine
+) -> None:
     await choose_example(person)
     await person.press("escape")
     await person.sees("Which source registry")
@@ -116,13 +136,20 @@ async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(pers
     assert len(engine.documents.rules) == 1
 
 
-async def test_docker_hub_needs_a_credential_set_which_can_be_made_on_the_way(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_docker_hub_needs_a_credential_set_which_can_be_made_on_the_way(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HUB_USER", "user")
     monkeypatch.setenv("HUB_TOKEN", "token")
     await person.press("2")
     await person.sees("example-library")
     await person.press("n")
-    await person.sees("Which source registry", "needs sign-in", "without a credential set its rules are refused", "There may be 1,000 rules; 1 is made.")
+    await person.sees(
+        "Which source registry",
+        "needs sign-in",
+        "without a credential set its rules are refused",
+        "There may be 1,000 rules; 1 is made.",
+    )
     await person.press("enter")
     await person.sees("Which repository of Docker Hub?")
     await person.type("redis")
@@ -190,11 +217,18 @@ async def test_a_registry_that_takes_no_credentials_offers_none(person: Person) 
     assert "new credential set" not in person.seen()
 
 
-async def test_a_name_that_is_taken_is_refused_in_the_review(person: Person, engine: Engine) -> None:
+async def test_a_name_that_is_taken_is_refused_in_the_review(
+    person: Person, engine: Engine
+) -> None:
     await choose_example(person)
     await person.type("team/*")
     await person.sees("Fine:")
-    for text in ("Where does it appear here?", "It may also do without.", "How long is a tag believed", "Nothing is made yet."):
+    for text in (
+        "Where does it appear here?",
+        "It may also do without.",
+        "How long is a tag believed",
+        "Nothing is made yet.",
+    ):
         await person.press("enter")
         await person.sees(text)
     await person.sees("Fine: the name is free.")
@@ -210,13 +244,20 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
     await choose_example(person)
     await person.type("team/*")
     await person.sees("Fine:")
-    for text in ("Where does it appear here?", "It may also do without.", "How long is a tag believed", "Nothing is made yet."):
+    for text in (
+        "Where does it appear here?",
+        "It may also do without.",
+        "How long is a tag believed",
+        "Nothing is made yet.",
+    ):
         await person.press("enter")
         await person.sees(text)
     await person.sees("Fine: the name is free.")
     await engine.create_rule(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
-    await person.sees("Not possible: The target team/* is the target of rule somebody-else already.")
+    await person.sees(
+        "Not possible: The target team/* is the target of rule somebody-else already."
+    )
 
 
 # What each step teaches, and how it fits
@@ -226,28 +267,77 @@ SMALL, DESIGN = (60, 15), (80, 24)
 
 
 @pytest.mark.parametrize("size", [SMALL, DESIGN])
-async def test_each_step_has_its_question_its_rule_and_its_next_key(engine: Engine, source: StandIn, size: tuple[int, int]) -> None:
+async def test_each_step_has_its_question_its_rule_and_its_next_key(
+    engine: Engine, source: StandIn, size: tuple[int, int]
+) -> None:
     async with dashboard(engine, size=size) as person:
         await choose_example(person)
         await person.type("team/*")
         steps = [
-            ("step 2 of 7", "Which repository of Example?", "Fine:", "everything below a path", "enter next", "esc back", "ctrl+c leave"),
-            ("step 3 of 7", "Where does it appear here?", "Fine:", "It ends with /* if the source does", "enter next", "esc back", "ctrl+c leave"),
-            ("step 4 of 7", "It may also do without.", "Private repositories need a credential set", "enter next", "esc back", "ctrl+c leave"),
-            ("step 5 of 7", "How long is a tag believed", "ask each time", "never ask again", "enter next", "esc back", "ctrl+c leave"),
-            ("step 6 of 7", "Fine: the name is free.", "It pulls without signing in", "enter make the rule", "esc back", "y copy", "ctrl+c leave"),
+            (
+                "step 2 of 7",
+                "Which repository of Example?",
+                "Fine:",
+                "everything below a path",
+                "enter next",
+                "esc back",
+                "ctrl+c leave",
+            ),
+            (
+                "step 3 of 7",
+                "Where does it appear here?",
+                "Fine:",
+                "It ends with /* if the source does",
+                "enter next",
+                "esc back",
+                "ctrl+c leave",
+            ),
+            (
+                "step 4 of 7",
+                "It may also do without.",
+                "Private repositories need a credential set",
+                "enter next",
+                "esc back",
+                "ctrl+c leave",
+            ),
+            (
+                "step 5 of 7",
+                "How long is a tag believed",
+                "ask each time",
+                "never ask again",
+                "enter next",
+                "esc back",
+                "ctrl+c leave",
+            ),
+            (
+                "step 6 of 7",
+                "Fine: the name is free.",
+                "It pulls without signing in",
+                "enter make the rule",
+                "esc back",
+                "y copy",
+                "ctrl+c leave",
+            ),
         ]
         for number, texts in enumerate(steps):
             if number:
                 await person.press("enter")
             await person.sees(*texts)
             mark = person.seen().split("\n")[2]
-            assert person.seen().split("\n")[1][mark.index("-") : len(mark)] == RuleWizard.steps[number + 1]
+            assert (
+                person.seen().split("\n")[1][mark.index("-") : len(mark)]
+                == RuleWizard.steps[number + 1]
+            )
 
 
-async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_docker_hub(person: Person, engine: Engine) -> None:
+async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_docker_hub(
+    person: Person, engine: Engine
+) -> None:
     await to_freshness(person)
-    await person.sees("When the settings change, the rule follows.", "the question is not counted against its pull limit")
+    await person.sees(
+        "When the settings change, the rule follows.",
+        "the question is not counted against its pull limit",
+    )
     await person.press("j")
     await person.sees("Each pull waits for that answer.", "it slows down whoever asks too often")
     await person.press("j")
@@ -261,7 +351,9 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
     await person.sees("How long is a tag believed")
     await person.type("90 min")
     await person.press("enter")
-    await person.sees("tags are believed for 90 min", "--freshness '90 min'", 'name = "registry-example-com-team"')
+    await person.sees(
+        "tags are believed for 90 min", "--freshness '90 min'", 'name = "registry-example-com-team"'
+    )
     await person.press("enter")
     await person.sees("is made.", "esc no pull now")
     await person.press("escape")
@@ -276,14 +368,20 @@ async def test_an_interval_that_is_not_written_yet_is_not_gone_past(person: Pers
     assert "Not possible" not in person.seen()
 
 
-async def test_another_registry_is_typed_and_one_that_is_not_declared_is_refused(person: Person) -> None:
+async def test_another_registry_is_typed_and_one_that_is_not_declared_is_refused(
+    person: Person,
+) -> None:
     await person.press("2", "n")
     await person.sees("Which source registry does it pull from?", "> Docker Hub")
     await person.press("G")
     await person.sees("> another registry", "have to be declared by the administrator")
     await person.press("enter")
     await person.type("registry.example.org")
-    await person.sees("Not possible: Unsupported upstream", "Did you mean registry.example.com?", "UpstreamNotSupported")
+    await person.sees(
+        "Not possible: Unsupported upstream",
+        "Did you mean registry.example.com?",
+        "UpstreamNotSupported",
+    )
     await person.press("enter")
     await person.sees("step 1 of 7")
     await person.press("ctrl+u")
@@ -297,16 +395,22 @@ async def test_a_registry_of_many_is_asked_for_its_own_name(person: Person) -> N
     await person.press("2", "n")
     await person.sees("> Docker Hub")
     await person.press("j", "j")
-    await person.sees("> Azure Container Registry", "type the login server of yours, such as contoso.azurecr.io")
+    await person.sees(
+        "> Azure Container Registry", "type the login server of yours, such as contoso.azurecr.io"
+    )
     await person.press("enter")
     await person.type("mine.azurecr.io")
     await person.press("enter")
     await person.sees("Which repository of mine.azurecr.io?", "mine.azurecr.io/")
 
 
-async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(person: Person, engine: Engine) -> None:
+async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(
+    person: Person, engine: Engine
+) -> None:
     await choose_example(person)
-    person.app.screen.focused.post_message(events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n"))  # type: ignore[union-attr]
+    person.app.screen.focused.post_message(
+        events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n")
+    )  # type: ignore[union-attr]
     await person.sees(f"Fine: {LOGIN_SERVER}/team/app")
     await person.press("enter")
     await person.sees("Where does it appear here?", "team/app")
@@ -332,28 +436,41 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
     assert person.app.clipboard.startswith("entrepot rule create --name registry-example-com-team")
     await person.press("Y")
     plan = await engine.plan_import(person.app.clipboard)
-    assert (plan.possible, [each.name for each in plan.entries]) == (True, ["registry-example-com-team"])
+    assert (plan.possible, [each.name for each in plan.entries]) == (
+        True,
+        ["registry-example-com-team"],
+    )
 
 
 async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engine) -> None:
-    await engine.create_rule(RuleDraft("Registry-Example-Com-Team", f"{LOGIN_SERVER}/other", "other"))
+    await engine.create_rule(
+        RuleDraft("Registry-Example-Com-Team", f"{LOGIN_SERVER}/other", "other")
+    )
     await to_freshness(person)
     await person.press("enter")
-    await person.sees("Nothing is made yet.", "registry-example-com-team-2", "Fine: the name is free.")
+    await person.sees(
+        "Nothing is made yet.", "registry-example-com-team-2", "Fine: the name is free."
+    )
 
 
-async def test_a_book_that_is_full_is_told_before_anything_is_typed(person: Person, engine: Engine) -> None:
+async def test_a_book_that_is_full_is_told_before_anything_is_typed(
+    person: Person, engine: Engine
+) -> None:
     entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
     await engine.apply_import("".join(entry.format(number, LOGIN_SERVER) for number in range(999)))
     await person.press("2")
     await person.sees("Cache rules", "1,000")
     await person.press("n")
-    await person.sees("Not possible: There are 1,000 cache rules, the most there may be.", "CacheRuleLimitReached")
+    await person.sees(
+        "Not possible: There are 1,000 cache rules, the most there may be.", "CacheRuleLimitReached"
+    )
     await person.press("enter")
     await person.sees("step 1 of 7")
 
 
-async def test_an_engine_that_is_lost_in_the_middle_is_told_and_nothing_is_lost(person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_is_lost_in_the_middle_is_told_and_nothing_is_lost(
+    person: Person, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await choose_example(person)
     await person.type("team/")
     await person.sees("Not possible")
@@ -390,7 +507,11 @@ async def test_a_dashboard_that_only_reads_opens_no_wizard(engine: Engine) -> No
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [("docker.io/library/*", "docker-io-library"), ("a.b/*", "a-b-rule"), ("ghcr.io/" + "x" * 80, "ghcr-io-" + "x" * 42)],
+    [
+        ("docker.io/library/*", "docker-io-library"),
+        ("a.b/*", "a-b-rule"),
+        ("ghcr.io/" + "x" * 80, "ghcr-io-" + "x" * 42),
+    ],
 )
 def test_a_name_is_made_from_the_source(source: str, name: str) -> None:
     assert proposed_name(source) == name
@@ -401,13 +522,19 @@ async def to_freshness(person: Person) -> None:
     await choose_example(person)
     await person.type("team/*")
     await person.sees("Fine:")
-    for text in ("Where does it appear here?", "It may also do without.", "How long is a tag believed"):
+    for text in (
+        "Where does it appear here?",
+        "It may also do without.",
+        "How long is a tag believed",
+    ):
         await person.press("enter")
         await person.sees(text)
 
 
 @pytest.mark.parametrize(("on", "back"), [("pagedown", "pageup"), ("shift+down", "shift+up")])
-async def test_in_a_low_terminal_a_long_step_is_read_by_keys(engine: Engine, on: str, back: str) -> None:
+async def test_in_a_low_terminal_a_long_step_is_read_by_keys(
+    engine: Engine, on: str, back: str
+) -> None:
     async with dashboard(engine, size=SMALL) as person:
         await choose_example(person)
         await person.type("team/*")
@@ -418,6 +545,8 @@ async def test_in_a_low_terminal_a_long_step_is_read_by_keys(engine: Engine, on:
         await person.until(lambda: step.max_scroll_y > 0)
         before = person.seen()
         await person.press(on)
-        await person.until(lambda: step.scroll_offset.y == step.max_scroll_y and person.seen() != before)
+        await person.until(
+            lambda: step.scroll_offset.y == step.max_scroll_y and person.seen() != before
+        )
         await person.press(back)
         await person.until(lambda: step.scroll_offset.y == 0 and person.seen() == before)
