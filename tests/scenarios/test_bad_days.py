@@ -1,4 +1,4 @@
-"""Freshness, allowances and the bad days of source registries, as container clients see them. The
+"""Freshness, rate limits and the bad days of source registries, as container clients see them. The
 codes are those of the list of failures.
 
 Where the scenarios of sources and credentials are held:
@@ -271,7 +271,7 @@ async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
     )
 
 
-# Allowance
+# RateLimit
 
 
 async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
@@ -298,7 +298,7 @@ async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_befo
     source.add_image("library/redis", "7")
     for path in (TAG, "/v2/library/redis/manifests/7"):
         await registry.get(path)
-    engine.sources.allowances._clock = clock
+    engine.sources.rate_limits._clock = clock
     source.fault("/manifests/", Status(429, headers={"Retry-After": "120"}))
     source.requests.clear()
     clock.now += engine.settings.freshness
@@ -344,7 +344,7 @@ async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_i
     source.clear_faults()
     source.fault("/token", Status(500))
     clock.now += engine.settings.negative_freshness
-    engine.sources.allowances._pauses.clear()
+    engine.sources.rate_limits._pauses.clear()
     assert error_of(await registry.get(TAG))[0] == 502
 
 

@@ -29,7 +29,7 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
     SourceFailed,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
 from tests.fakes import (
@@ -591,7 +591,7 @@ async def test_everyone_who_waits_for_a_token_hears_of_its_failure(sources: Sour
         await asyncio.sleep(0)  # now they wait for the same token
         gate.open()
         failures = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(each) for each in failures] == [SourceOverAllowance] * 5
+        assert [type(each) for each in failures] == [SourceRateLimited] * 5
         assert source.count("GET", "/token") == 1
 
 
@@ -750,7 +750,7 @@ async def test_the_scope_of_the_repository_is_asked_for_when_the_challenge_names
     [
         (Status(401), SourceRefused, "does not accept the credentials of credential set hub-login"),
         (Status(403), SourceRefused, "does not accept the credentials of credential set hub-login"),
-        (Status(429, {"Retry-After": "9"}), SourceOverAllowance, "gives no more tokens for now"),
+        (Status(429, {"Retry-After": "9"}), SourceRateLimited, "gives no more tokens for now"),
         (Status(500), SourceFailed, "fails with status 500"),
         (Status(503), SourceFailed, "fails with status 503"),
         (Html(), SourceAnswerInvalid, "answers without a token"),
@@ -849,14 +849,14 @@ async def test_a_password_never_goes_over_http_to_another_machine(
     assert ["authorization" in each.headers for each in seen] == [False]
 
 
-# check_sign_in
+# verify_credentials
 
 
 async def test_a_sign_in_is_checked_with_the_real_credentials(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
     async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
-        await sources.client(registry(source.url), credential_set).check_sign_in()
+        await sources.client(registry(source.url), credential_set).verify_credentials()
         assert "authorization" in source.asked("GET", "/token")[0].headers
 
 
@@ -865,7 +865,7 @@ async def test_a_sign_in_with_a_wrong_password_is_refused(
 ) -> None:
     async with FakeRegistry(TokenSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused, match="hub-login"):
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
 
 
 async def test_a_refused_basic_sign_in_says_nothing_of_repositories(
@@ -874,7 +874,7 @@ async def test_a_refused_basic_sign_in_says_nothing_of_repositories(
     """The advice was about the rights to a repository, and a sign-in names none."""
     async with FakeRegistry(BasicSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused) as refused:
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
     assert "refuses the credentials of credential set hub-login (" in refused.value.what
     assert refused.value.hint.startswith("Check the user name and the password or token behind it")
 
@@ -885,7 +885,7 @@ async def test_a_refused_sign_in_without_credentials_leads_to_a_credential_set(
     async with FakeRegistry() as source:
         source.fault("/v2/", Status(403))
         with pytest.raises(SourceRefused) as refused:
-            await sources.client(registry(source.url), None).check_sign_in()
+            await sources.client(registry(source.url), None).verify_credentials()
     assert "lets us in only with credentials (" in refused.value.what
     assert refused.value.hint == "Give the cache rule a credential set."
 
@@ -896,7 +896,7 @@ async def test_secrets_that_are_not_there_are_told_even_where_everybody_is_let_i
     monkeypatch.delenv("SOURCE_PASSWORD")
     async with FakeRegistry() as source:
         with pytest.raises(SecretUnavailable, match="SOURCE_PASSWORD"):
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
 
 
 async def test_a_sign_in_is_checked_anew_each_time(
@@ -905,10 +905,10 @@ async def test_a_sign_in_is_checked_anew_each_time(
     sign_in = TokenSignIn({"ann": "s3cret"})
     async with FakeRegistry(sign_in) as source:
         client = sources.client(registry(source.url), credential_set)
-        await client.check_sign_in()
+        await client.verify_credentials()
         sign_in.users["ann"] = "changed"
         with pytest.raises(SourceRefused):
-            await client.check_sign_in()
+            await client.verify_credentials()
 
 
 async def test_a_sign_in_that_is_checked_again_leaves_the_tokens_of_repositories_alone(
@@ -917,10 +917,10 @@ async def test_a_sign_in_that_is_checked_again_leaves_the_tokens_of_repositories
     async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), credential_set)
-        await client.check_sign_in()
+        await client.verify_credentials()
         await client.head_manifest(NGINX, Tag("1.27"))
         for _ in range(3):
-            await client.check_sign_in()
+            await client.verify_credentials()
             await client.head_manifest(NGINX, Tag("1.27"))
         # One for the repository, and one for each check.
         assert source.count("GET", "/token") == 1 + 4

@@ -12,7 +12,7 @@ from entrepot.source.errors import (
     SourceError,
     SourceFailed,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
 from tests.fakes import (
@@ -236,7 +236,7 @@ async def test_a_blob_may_be_a_page_if_the_source_says_that_it_is_the_right_one(
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(404, SourceNotFound), (403, SourceRefused), (429, SourceOverAllowance), (500, SourceFailed)],
+    [(404, SourceNotFound), (403, SourceRefused), (429, SourceRateLimited), (500, SourceFailed)],
 )
 async def test_a_blob_that_is_refused_is_an_error(
     client: SourceClient, source: FakeRegistry, status: int, error: type[SourceError]

@@ -16,8 +16,8 @@ from entrepot.source.client import (
     BlobStream,
     SourceClient,
     Sources,
+    SourceState,
     TagPage,
-    UpstreamState,
 )
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -25,9 +25,10 @@ from entrepot.source.errors import (
     SourceError,
     SourceFailed,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.rate_limit import RateLimit
 from tests.fakes import (
     Content,
     DropAfter,
@@ -212,7 +213,7 @@ async def test_a_web_page_is_no_answer_of_a_registry(
         client.head_blob(NGINX, image.platforms["linux/amd64"].config.digest),
         client.tags(NGINX, n=None, last=None),
         client.referrers(NGINX, image.digest, None),
-        client.check_sign_in(),
+        client.verify_credentials(),
     ):
         with pytest.raises(SourceAnswerInvalid, match="web page"):
             await asking
@@ -287,7 +288,7 @@ async def test_a_manifest_of_four_mebibytes_is_read(
             SourceRefused,
             r"docker\.io refuses docker\.io/library/nginx:latest without credentials",
         ),
-        (Status(429), SourceOverAllowance, r"Too many requests to docker\.io"),
+        (Status(429), SourceRateLimited, r"Too many requests to docker\.io"),
         (
             Status(500),
             SourceFailed,
@@ -340,7 +341,7 @@ async def test_a_place_that_is_no_registry_can_not_be_signed_in_at(
 ) -> None:
     source.fault("/v2/", Status(404))
     with pytest.raises(SourceAnswerInvalid, match="it has no /v2/"):
-        await client.check_sign_in()
+        await client.verify_credentials()
 
 
 # Tags
@@ -496,25 +497,23 @@ async def test_referrers_that_are_refused_are_not_taken_for_none(
         await client.referrers(NGINX, ABSENT, None)
 
 
-# Allowance and state
+# Rate limit and state
 
 
 async def test_the_allowance_is_told_in_the_state(
     client: SourceClient, sources: Sources, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
-    assert sources.state("docker.io") == UpstreamState()
+    assert sources.state("docker.io") == SourceState()
     source.fault(
         "/manifests/",
         Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}),
     )
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(
+    assert sources.state("docker.io") == SourceState(
         reachable=True,
         problem=None,
-        allowance_remaining=76,
-        allowance_limit=100,
-        allowance_window=21_600,
+        rate_limit=RateLimit(100, 76, None, 21_600),
     )
 
 
@@ -528,7 +527,7 @@ async def test_the_allowance_of_storage_behind_a_redirect_is_another(
         storage.fault("/store/", Headers({"RateLimit-Limit": "5", "RateLimit-Remaining": "1"}))
         async with client.blob(NGINX, layer.digest) as stream:
             await read(stream)
-    assert sources.state("docker.io").allowance_limit is None
+    assert sources.state("docker.io").rate_limit.limit is None
 
 
 async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
@@ -536,15 +535,15 @@ async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Status(429, {"Retry-After": "60"}, times=1))
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.manifest(NGINX, LATEST)
     assert raised.value.retry_after == 60.0
     clock.now += 20
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.head_manifest(NGINX, LATEST)
     assert raised.value.retry_after == 40.0
     assert len(source.requests) == 1
-    assert sources.state("docker.io").allowance_remaining == 0
+    assert sources.state("docker.io").rate_limit.remaining == 0
     # What is counted are manifests: the layers of a manifest that we have still come.
     async with client.blob(NGINX, image.platforms["linux/amd64"].layers[0].digest) as stream:
         await read(stream)
@@ -554,7 +553,7 @@ async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
 
 async def test_429_is_not_tried_again_by_itself(client: SourceClient, source: FakeRegistry) -> None:
     source.fault("/manifests/", Status(429))
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.manifest(NGINX, LATEST)
     assert raised.value.retry_after is None
     assert len(source.requests) == 1
@@ -588,7 +587,7 @@ async def test_the_state_tells_the_last_problem_until_it_is_over(
         while sources.state("docker.io").unreachable_since is not None:
             await asyncio.sleep(0)
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(reachable=True)
+    assert sources.state("docker.io") == SourceState(reachable=True)
 
 
 async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(
@@ -597,7 +596,7 @@ async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     with pytest.raises(SourceNotFound):
         await client.head_manifest(NGINX, Tag("missing"))
-    assert sources.state("docker.io") == UpstreamState(reachable=True)
+    assert sources.state("docker.io") == SourceState(reachable=True)
     source.fault("/blobs/", DropAfter(100))
     with pytest.raises(SourceBrokeOff):
         async with client.blob(NGINX, layer.digest) as stream:

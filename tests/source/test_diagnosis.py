@@ -30,10 +30,10 @@ from entrepot.source import diagnosis
 from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import Certificate, presented
 from entrepot.source.client import Sources
-from entrepot.source.diagnosis import Diagnosis, Place
+from entrepot.source.diagnosis import Diagnosis, RequestTarget
 from entrepot.source.environment import (
     ClockEvidence,
-    clock_is,
+    describe_clock,
     has_name_server,
     trust_store_problem,
 )
@@ -239,7 +239,7 @@ async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
     monkeypatch.setattr(diagnosis, "speaks_http", yes)
     failed = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")
     failed.reason = "WRONG_VERSION_NUMBER"
-    place = Place("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
+    place = RequestTarget("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
     cause = await Diagnosis(looks=True).cause(failed, place)
     assert cause.code == CauseCode.PLAIN_HTTP
     lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
@@ -439,11 +439,11 @@ def test_the_sources_that_are_remembered_are_bounded() -> None:
 
 def test_a_clock_that_is_minutes_off_is_told_with_the_time() -> None:
     assert (
-        clock_is(600, 1_780_000_000.0)
+        describe_clock(600, 1_780_000_000.0)
         == "This machine's clock is 10 min behind (2026-05-28 20:26 UTC)"
     )
     assert (
-        clock_is(-2.5 * 86_400, 1_780_000_000.0)
+        describe_clock(-2.5 * 86_400, 1_780_000_000.0)
         == "This machine's clock is 2 days ahead (2026-05-28)"
     )
 
@@ -760,13 +760,13 @@ async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(
     failed = ProxyFailed("", proxy)
     failed.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     cause = await Diagnosis().cause(
-        failed, Place("docker.io", httpx.URL("https://registry.example"), Reach())
+        failed, RequestTarget("docker.io", httpx.URL("https://registry.example"), Reach())
     )
     assert (cause.code, "https_proxy" in cause.hint) == (CauseCode.NAME_SERVER_SILENT, False)
     assert "The proxy proxy.corp:3128 (the engine's https_proxy) can't be reached" in cause.what
 
 
-LONG = Place("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
+LONG = RequestTarget("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
 PROXY = Proxy("http", "proxy.intranet.example.com", 3128, "HTTPS_PROXY")
 
 
