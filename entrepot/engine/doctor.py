@@ -35,7 +35,7 @@ from entrepot.engine.maintenance import RESERVE
 from entrepot.errors import EntrepotError
 from entrepot.files import file_system
 from entrepot.formatting import counted, duration, printable, size
-from entrepot.source.addresses import Reach
+from entrepot.source.addresses import LOCAL_ADDRESS, Reach
 from entrepot.source.client import SourceClient, tls_context
 from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
@@ -240,7 +240,7 @@ async def _name(
         return _failed(
             about,
             "name",
-            f"{url.host} is an address of this machine's own surroundings, by the name server.",
+            f"{url.host} is {LOCAL_ADDRESS}, by the name server.",
             f'No connection is made. If the registry really runs there, declare its endpoint in settings.toml, below [upstreams."{about}"].',
         )
     return _ok(
@@ -324,7 +324,7 @@ async def _registry(
         tls, connections=1, reach=reach, lookup_timeout=engine.settings.connect_timeout
     )
     try:
-        exchange = SourceHttp(
+        http = SourceHttp(
             transport,
             about,
             timeout=timeout,
@@ -332,7 +332,7 @@ async def _registry(
             reach=reach,
             diagnosis=engine.sources.diagnosis,
         )
-        async with await exchange.open(
+        async with await http.request(
             "GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/"
         ) as answer:
             if (date := parse_date(answer.headers.get("date"))) is not None:

@@ -37,6 +37,9 @@ ADDRESS_LENGTH = 8 * 1024
 HOST_LENGTH = 253
 """The longest name of a host, in characters (RFC 1035, section 2.3.4)."""
 
+LOCAL_ADDRESS = "a local address (loopback, link-local or cloud metadata)"
+"""How messages name an address to which no registry may send requests."""
+
 METADATA = frozenset(
     {
         # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others
