@@ -597,27 +597,42 @@ class Engine:
         rules = self.documents.rules
         use, requests = await self._counts_of_rules(rules)
         return [
-            RuleSnapshot(
-                name=rule.name,
-                source_repository=str(rule.source),
-                target_repository=str(rule.target),
-                credential_set=rule.credential_set,
-                created=rule.created.timestamp(),
-                login_server=rule.source.login_server,
-                repositories=used.repositories,
-                size=used.size,
-                pulls=used.pulls,
-                last_pull=used.last_pull,
-                freshness=rule.freshness_text,
-                freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
-                requests_made=made,
-                # A manifest that no client waited for to the end was asked for all the same.
-                requests_saved=max(0, answered - made),
+            self._rule_snapshot(
+                rule, use.get(rule.name, _NEVER_USED), requests.get(rule.name, (0, 0))
             )
             for rule in rules
-            for answered, made in (requests.get(rule.name, (0, 0)),)
-            for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def rule_snapshot(self, name: str) -> RuleSnapshot:
+        """One cache rule, and how it is used; raises `CacheRuleNotFound`."""
+        rules = self.documents.rules
+        rule = rules.get(name)
+        use, requests = await self._counts_of_rules(rules)
+        return self._rule_snapshot(
+            rule, use.get(rule.name, _NEVER_USED), requests.get(rule.name, (0, 0))
+        )
+
+    def _rule_snapshot(
+        self, rule: CacheRule, use: _RuleUse, requests: tuple[int, int]
+    ) -> RuleSnapshot:
+        answered, made = requests
+        return RuleSnapshot(
+            name=rule.name,
+            source_repository=str(rule.source),
+            target_repository=str(rule.target),
+            credential_set=rule.credential_set,
+            created=rule.created.timestamp(),
+            login_server=rule.source.login_server,
+            repositories=use.repositories,
+            size=use.size,
+            pulls=use.pulls,
+            last_pull=use.last_pull,
+            freshness=rule.freshness_text,
+            freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
+            requests_made=made,
+            # A manifest that no client waited for to the end was asked for all the same.
+            requests_saved=max(0, answered - made),
+        )
 
     async def _counts_of_rules(
         self, rules: RuleBook
@@ -703,8 +718,7 @@ class Engine:
         """Really sign in with a credential set, and keep how it went as its health; raises
         `CredentialSetNotFound`."""
         await self.sign_ins.check(name)
-        name = self.documents.credential_sets.get(name).name
-        return next(each for each in self.credential_set_snapshots() if each.name == name)
+        return self.credential_set_snapshot(name)
 
     def credential_set_snapshots(self) -> list[CredentialSetSnapshot]:
         """All credential sets, by name, with their health."""
@@ -713,21 +727,32 @@ class Engine:
             if rule.credential_set is not None:
                 used_by.setdefault(rule.credential_set, []).append(rule.name)
         return [
-            CredentialSetSnapshot(
-                name=each.name,
-                login_server=each.login_server,
-                username_id=str(each.username),
-                password_id=str(each.password),
-                created=each.created.timestamp(),
-                health=health.status,
-                error_code=health.error_code,
-                error_message=health.error_message,
-                checked=health.checked.timestamp() if health.checked else None,
-                used_by=tuple(used_by.get(each.name, ())),
-            )
-            for each in self.documents.credential_sets
-            for health in (self.health(each.name),)
+            self._credential_set_snapshot(credential_set, used_by.get(credential_set.name, ()))
+            for credential_set in self.documents.credential_sets
         ]
+
+    def credential_set_snapshot(self, name: str) -> CredentialSetSnapshot:
+        """One credential set with its health; raises `CredentialSetNotFound`."""
+        credential_set = self.documents.credential_sets.get(name)
+        users = self.documents.rules.using(credential_set.name)
+        return self._credential_set_snapshot(credential_set, [rule.name for rule in users])
+
+    def _credential_set_snapshot(
+        self, credential_set: CredentialSet, used_by: Iterable[str]
+    ) -> CredentialSetSnapshot:
+        health = self.health(credential_set.name)
+        return CredentialSetSnapshot(
+            name=credential_set.name,
+            login_server=credential_set.login_server,
+            username_id=str(credential_set.username),
+            password_id=str(credential_set.password),
+            created=credential_set.created.timestamp(),
+            health=health.status,
+            error_code=health.error_code,
+            error_message=health.error_message,
+            checked=health.checked.timestamp() if health.checked else None,
+            used_by=tuple(used_by),
+        )
 
     # Pulls
 
