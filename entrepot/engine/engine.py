@@ -16,12 +16,9 @@ from msgspec import UNSET, Struct, UnsetType
 from entrepot import __version__
 from entrepot.api.models import (
     ActivityCounts,
-    CheckedCredentialSet,
-    CheckedRule,
     CredentialSetSnapshot,
     DeletionPlan,
     EngineStatus,
-    ImportPlan,
     PullSnapshot,
     RefreshedTag,
     RuleMatch,
@@ -40,14 +37,17 @@ from entrepot.core.credentials import (
     CredentialSet,
     CredentialSetDraft,
     CredentialSetInUse,
+    CredentialSetVerdict,
 )
 from entrepot.core.freshness import freshness_text
 from entrepot.core.platforms import Platform, normal_architecture
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.registries import SourceRegistries
+from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
 from entrepot.core.rule_lookup import match
-from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft
+from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft, RuleVerdict
 from entrepot.core.states import HealthStatus, Holding, ImportOutcome
+from entrepot.engine.api_models import near_rule_model
 from entrepot.engine.credential_checks import SignIns
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import Health
@@ -424,7 +424,7 @@ class Engine:
         )
         return rule
 
-    async def check_rule(self, draft: RuleDraft) -> CheckedRule:
+    async def check_rule(self, draft: RuleDraft) -> RuleVerdict:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which
         target would be free."""
         return self.documents.rules.problems(
@@ -517,18 +517,18 @@ class Engine:
             used_by=tuple(each.name for each in rules.using(found.name))[:NAMED],
         )
 
-    async def plan_import(self, text: str) -> ImportPlan:
+    async def plan_import(self, text: str) -> ImportResult:
         """What would become of the rules and credential sets of a TOML text; nothing is changed."""
         return await self.documents.plan_import(text, await self.catalog.repository_names())
 
-    async def apply_import(self, text: str) -> ImportPlan:
+    async def apply_import(self, text: str) -> ImportResult:
         """Make the rules and credential sets of a TOML text, all or none of them; raises
         `ImportRefused`, and then nothing is changed."""
         done = await self.documents.apply_import(text, await self.catalog.repository_names())
         made = [each for each in done.entries if each.outcome is ImportOutcome.CREATE]
         if made:
             self.cache.forget_failures()
-            sets = [each.name for each in made if each.kind == "credentialSet"]
+            sets = [each.name for each in made if isinstance(each, CredentialSetEntryResult)]
             what = f"{counted(len(made) - len(sets), 'cache rule')} and {counted(len(sets), 'credential set')}"
             self.events.record("imported", f"Imported {what}.")
             for each in sets:
@@ -565,7 +565,7 @@ class Engine:
             else Holding.NOTHING,
             why_not=found.why_not,
             others=found.others,
-            near=found.near,
+            near=tuple(near_rule_model(nearby) for nearby in found.near),
         )
 
     async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> Holding:
@@ -677,7 +677,7 @@ class Engine:
         self.sign_ins.look_now(made.name)
         return made
 
-    def check_credential_set(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
+    def check_credential_set(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
         return self.documents.credential_sets.problems(draft)
 

@@ -26,17 +26,21 @@ from entrepot.core.credentials import (
     CredentialSet,
     CredentialSetDraft,
     CredentialSetNameTaken,
-    problems_of,
 )
 from entrepot.core.permitted_identifiers import (
     EVERY_IDENTIFIER,
     PermittedIdentifiers,
     SecretKindNotAllowed,
 )
-from entrepot.core.rule_import import ImportRefused, permitted_plan
+from entrepot.core.rule_import import ImportRefused, restrict_identifiers
 from entrepot.core.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
 from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.core.states import HealthStatus
+from entrepot.engine.api_models import (
+    checked_credential_set_model,
+    checked_rule_model,
+    import_plan_model,
+)
 from entrepot.engine.engine import Engine
 from entrepot.errors import EntrepotError, Locked, NotFound, Refusal, RequestInvalid
 from entrepot.formatting import printable
@@ -319,13 +323,15 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
         return json_response(
-            await engine.check_rule(
-                RuleDraft(
-                    asked.name,
-                    asked.source_repository,
-                    asked.target_repository,
-                    asked.credential_set,
-                    asked.freshness,
+            checked_rule_model(
+                await engine.check_rule(
+                    RuleDraft(
+                        asked.name,
+                        asked.source_repository,
+                        asked.target_repository,
+                        asked.credential_set,
+                        asked.freshness,
+                    )
                 )
             )
         )
@@ -337,18 +343,21 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         return json_response(engine.plan_delete_credential_set(_name(request)))
 
     async def check_import(request: Request) -> Response:
-        plan = await engine.plan_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text)
-        return json_response(await asyncio.to_thread(permitted_plan, plan, identifiers))
+        text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
+        result = await asyncio.to_thread(
+            restrict_identifiers, await engine.plan_import(text), identifiers
+        )
+        return json_response(import_plan_model(result))
 
     async def bring_in(request: Request) -> Response:
         text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
         if identifiers is not EVERY_IDENTIFIER:
-            plan = await asyncio.to_thread(
-                permitted_plan, await engine.plan_import(text), identifiers
+            result = await asyncio.to_thread(
+                restrict_identifiers, await engine.plan_import(text), identifiers
             )
-            if not plan.possible:
-                raise ImportRefused(plan)
-        return json_response(await engine.apply_import(text))
+            if not result.possible:
+                raise ImportRefused(result)
+        return json_response(import_plan_model(await engine.apply_import(text), applied=True))
 
     async def match(request: Request) -> Response:
         image = request.query_params.get("image", "").strip()
@@ -363,10 +372,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         draft = CredentialSetDraft(
             asked.name, asked.login_server, asked.username_id, asked.password_id
         )
-        checked = engine.check_credential_set(draft)
-        refusals = await refused_identifiers(draft)
+        verdict = engine.check_credential_set(draft)
         return json_response(
-            msgspec.structs.replace(checked, problems=(*checked.problems, *problems_of(refusals)))
+            checked_credential_set_model(verdict, await refused_identifiers(draft))
         )
 
     async def try_sign_in(request: Request) -> Response:
