@@ -29,7 +29,6 @@ from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
 from entrepot.cache.recent_failures import Failures
-from entrepot.cache.singleflight import FetchAbandoned, SingleFlight
 from entrepot.config.settings import Settings
 from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
@@ -54,6 +53,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
+from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import (
