@@ -10,9 +10,12 @@ from entrepot.api.models import (
     ImportEntry,
     ImportPlan,
     ImportProblem,
+    LayerSnapshot,
     NearRule,
     Problem,
+    PullSnapshot,
 )
+from entrepot.cache.pull import PullProgress
 from entrepot.core.credentials import CredentialSetVerdict
 from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult, RuleEntryResult
 from entrepot.core.rule_lookup import NearbyRule
@@ -94,4 +97,45 @@ def _import_entry_model(entry: RuleEntryResult | CredentialSetEntryResult) -> Im
         password_id=str(entry.password) if entry.password is not None else None,
         runs_program=entry.runs_program,
         problems=problems,
+    )
+
+
+def pull_snapshot(progress: PullProgress) -> PullSnapshot:
+    """The API's model of a pull's progress."""
+    return PullSnapshot(
+        id=progress.id,
+        repository=progress.repository,
+        tag=progress.tag,
+        digest=progress.digest,
+        platform=progress.platform,
+        rule=progress.rule,
+        login_server=progress.login_server,
+        source_repository=progress.source_repository,
+        state=progress.state,
+        started=progress.started,
+        ended=progress.ended,
+        layers=tuple(
+            LayerSnapshot(
+                digest=layer.digest,
+                media_type=layer.media_type,
+                size=layer.size,
+                received=layer.received,
+                state=layer.state,
+                waiting_clients=layer.waiting_clients,
+                resumed_at=layer.resumed_at,
+            )
+            for layer in progress.layers
+        ),
+        size=progress.size,
+        received=progress.received,
+        speed=progress.speed,
+        time_left=progress.time_left,
+        from_source=progress.from_source,
+        to_clients=progress.to_clients,
+        waiting_clients=progress.waiting_clients,
+        layer_count=progress.layer_count,
+        asked_by=progress.asked_by,
+        error_code=progress.error_code,
+        error_message=progress.error_message,
+        error_cause=progress.error_cause,
     )

@@ -47,7 +47,7 @@ from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
 from entrepot.core.rule_lookup import match
 from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft, RuleVerdict
 from entrepot.core.states import HealthStatus, Holding, ImportOutcome
-from entrepot.engine.api_models import near_rule_model
+from entrepot.engine.api_models import near_rule_model, pull_snapshot
 from entrepot.engine.credential_checks import SignIns
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import Health
@@ -768,33 +768,37 @@ class Engine:
             else own
         )
         pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
-        return pull.snapshot()
+        return pull_snapshot(pull.progress())
 
     def pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, and those that ended, without their layers; newest first."""
         return sorted(
-            (*self.running_pull_snapshots(), *self.cache.history.all()),
+            (*self.running_pull_snapshots(), *map(pull_snapshot, self.cache.history.all())),
             key=lambda each: int(each.id),
             reverse=True,
         )
 
     def running_pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, newest first."""
-        return [pull.snapshot() for pull in self.cache.pulls.all() if not pull.state.ended]
+        return [
+            pull_snapshot(pull.progress())
+            for pull in self.cache.pulls.all()
+            if not pull.state.ended
+        ]
 
     async def pull_snapshot(self, id: str) -> PullSnapshot:
         """A pull with its layers, one of an earlier engine too; raises `NotFound`."""
         ended = await self.cache.history.get(id)
-        return ended if ended is not None else self.cache.pulls.get(id).snapshot()
+        return pull_snapshot(ended if ended is not None else self.cache.pulls.get(id).progress())
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull, and wait for its end; one that has ended stays as it is. Raises `NotFound`."""
         ended = await self.cache.history.get(id)
         if ended is not None:
-            return ended
+            return pull_snapshot(ended)
         cancelled = self.cache.pulls.cancel(id)
         await cancelled.over.wait()
-        return cancelled.snapshot()
+        return pull_snapshot(cancelled.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:
         """Ask the source where a tag points now, however fresh it is; raises what

@@ -157,7 +157,7 @@ async def steady(engine: Engine, watch: Watch) -> AsyncIterator[Engine]:
     yield engine
     async with asyncio.timeout(60):
         while (
-            any(not pull.snapshot().state.ended for pull in engine.cache.pulls.all())
+            any(not pull.progress().state.ended for pull in engine.cache.pulls.all())
             or len(asyncio.all_tasks()) > tasks + SPARE
         ):
             await asyncio.sleep(0)
