@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, case, distinct, exists, func, literal, 
 
 from entrepot.api.models import ImageBlob, TagImage
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.store import schema
 from entrepot.store.manifests import INDEXES, ReferenceKind, attestations
 from entrepot.store.records import CachedTag, TagEntry
@@ -356,9 +356,9 @@ def _image(
     told = [_blob(each, sharing.get(each.digest, _Sharing())) for each in of_image]
     needed = [each for each in of_image if not each.optional]
     held = [each for each in of_image if each.held is not None]
-    holding = Holding.PART if held else Holding.NOTHING
+    holding = CachedState.PARTLY_CACHED if held else CachedState.NOT_CACHED
     if held and all(each.held is not None for each in needed):
-        holding = Holding.WHOLE
+        holding = CachedState.CACHED
     # What a copy has counts, whatever the manifest states (F82).
     sizes = [each.size for each in told]
     blobs_size = None if None in sizes else sum(size for size in sizes if size is not None)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.store.catalog import Catalog, Usage
 from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
 from entrepot.store.tag_contents import TagContents
@@ -108,7 +108,7 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
     assert (first.digest, first.platform, first.holding) == (
         str(amd.digest),
         "linux/amd64",
-        Holding.WHOLE,
+        CachedState.CACHED,
     )
     assert first.size == first.held_size == len(amd.content) + CONFIG + 2 * LAYER
     assert first.config is not None
@@ -124,7 +124,7 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
     assert (second.digest, second.platform, second.holding, second.size, second.held_size) == (
         str(arm.digest),
         "linux/arm64",
-        Holding.NOTHING,
+        CachedState.NOT_CACHED,
         None,
         0,
     )
@@ -143,10 +143,13 @@ async def test_an_image_without_an_index_is_the_only_one(catalog: Catalog) -> No
 
 async def test_an_image_of_which_layers_are_missing_is_held_in_part(catalog: Catalog) -> None:
     partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", held=False)
-    assert (await behind(catalog, NGINX, "1")).images[0].holding is Holding.NOTHING
+    assert (await behind(catalog, NGINX, "1")).images[0].holding is CachedState.NOT_CACHED
     await catalog.add_blob(digest("a"), LAYER, now=1.0)
     [found] = (await behind(catalog, NGINX, "1")).images
-    assert (found.holding, found.held_size) == (Holding.PART, len(partly.content) + LAYER)
+    assert (found.holding, found.held_size) == (
+        CachedState.PARTLY_CACHED,
+        len(partly.content) + LAYER,
+    )
     assert [each.held for each in found.layers] == [True, False]
 
 
@@ -294,7 +297,7 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
     assert (found.images[0].size, found.tag.size, found.images[0].holding) == (
         len(odd.content) + 1108,
         len(odd.content) + 1108,
-        Holding.WHOLE,
+        CachedState.CACHED,
     )
     assert [each.size for each in found.images[0].layers] == [100, 8, 1000]
 
