@@ -46,7 +46,7 @@ from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
 from entrepot.core.rule_lookup import match
 from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft, RuleVerdict
-from entrepot.core.states import HealthStatus, Holding, ImportOutcome
+from entrepot.core.states import CachedState, HealthStatus, ImportOutcome
 from entrepot.engine.api_models import near_rule_model, pull_snapshot
 from entrepot.engine.credential_checks import SignIns
 from entrepot.engine.etags import Revisions
@@ -562,34 +562,38 @@ class Engine:
             else None,
             holding=await self._holding(name, found.digest or found.tag)
             if name is not None
-            else Holding.NOTHING,
+            else CachedState.NOT_CACHED,
             why_not=found.why_not,
             others=found.others,
             near=tuple(near_rule_model(nearby) for nearby in found.near),
         )
 
-    async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> Holding:
+    async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> CachedState:
         """How much of an image is held: whole as soon as the image of one platform is."""
         if reference is None:
-            return Holding.WHOLE if await self.catalog.is_cached(repository) else Holding.NOTHING
+            return (
+                CachedState.CACHED
+                if await self.catalog.is_cached(repository)
+                else CachedState.NOT_CACHED
+            )
         if not isinstance(reference, Digest):
             entry = await self.catalog.tag(repository, reference)
             if entry is None:
-                return Holding.NOTHING
+                return CachedState.NOT_CACHED
             reference = entry.digest
         held = await self.catalog.manifests_of(repository)
-        ahead, found = [reference], Holding.NOTHING
+        ahead, found = [reference], CachedState.NOT_CACHED
         while ahead:
             digest = ahead.pop()
             manifest = await self.catalog.manifest(digest, repository) if digest in held else None
             if manifest is None:
                 continue
-            found = Holding.PART
+            found = CachedState.PARTLY_CACHED
             ahead += [each.digest for each in manifest.children]
             if not manifest.is_index and all(
                 each.optional or self.blobs.size(each.digest) is not None for each in manifest.blobs
             ):
-                return Holding.WHOLE
+                return CachedState.CACHED
         return found
 
     async def rule_snapshots(self) -> list[RuleSnapshot]:
