@@ -49,7 +49,7 @@ from entrepot.source.errors import (
     SourceAvoided,
     SourceError,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     SourceUnreachable,
 )
@@ -515,7 +515,7 @@ class ArtifactCache:
         try:
             try:
                 fetched = await self._client(route).manifest(route.repository, reference)
-            except (SourceUnreachable, SourceOverAllowance):
+            except (SourceUnreachable, SourceRateLimited):
                 # Nothing was counted that did not arrive or was refused for the count.
                 raise
             except SourceError:

@@ -43,7 +43,7 @@ from entrepot.source.errors import (
     SourceFailed,
     SourceMisread,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     SourceUnreachable,
 )
@@ -135,7 +135,7 @@ class FillFailed(EntrepotError):
     status = oci_status = 503
 
 
-_OF_THE_ASKER = (SourceNotFound, SourceRefused, SourceOverAllowance)
+_OF_THE_ASKER = (SourceNotFound, SourceRefused, SourceRateLimited)
 """Failures that speak of the repository and the credentials with which the source was asked:
 through others it may have the blob."""
 
@@ -143,7 +143,7 @@ _CONTINUABLE = (
     SourceBrokeOff,
     SourceUnreachable,
     SourceFailed,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     FillUnwanted,
 )

@@ -59,7 +59,7 @@ from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.formatting import counted
-from entrepot.source.circuit_breaker import Breaker
+from entrepot.source.circuit_breaker import CircuitBreaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.proxies import environment_problems
@@ -842,7 +842,7 @@ class Engine:
             requests_saved=self.cache.ledger.requests_saved,
         )
 
-    def _reachability_changed(self, breaker: Breaker) -> None:
+    def _reachability_changed(self, breaker: CircuitBreaker) -> None:
         if breaker.error is not None:
             message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
             self.events.record(
@@ -885,10 +885,10 @@ class Engine:
                     advice=state.advice,
                     cause=state.cause,
                     at_fault=at_fault(state.cause) if state.cause is not None else None,
-                    allowance_remaining=state.allowance_remaining,
-                    allowance_limit=state.allowance_limit,
-                    allowance_resets=state.allowance_resets,
-                    allowance_window=state.allowance_window,
+                    allowance_remaining=state.rate_limit.remaining,
+                    allowance_limit=state.rate_limit.limit,
+                    allowance_resets=state.rate_limit.resets,
+                    allowance_window=state.rate_limit.window,
                     unreachable_since=state.unreachable_since,
                     next_try=state.next_try,
                     declared=each.declared,
@@ -972,7 +972,7 @@ class Engine:
         sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
         clock = self.sources.diagnosis.clock_problem()
-        for login_server in self.sources.asked:
+        for login_server in self.sources.contacted:
             state = self.sources.state(login_server)
             if (
                 state.cause is not None

@@ -50,7 +50,7 @@ from entrepot.source.errors import (
     SourceAvoided,
     SourceBusy,
     SourceError,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceUnreachable,
 )
 from entrepot.source.loop_detection import came_through
@@ -533,7 +533,7 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
+        if isinstance(error, (SourceRateLimited, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         elif isinstance(error, SourceUnreachable):
             # It is tried again after a second. An engine whose source this one is needs to hear so.

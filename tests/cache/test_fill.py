@@ -36,7 +36,7 @@ from entrepot.source.errors import (
     SourceBrokeOff,
     SourceFailed,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     SourceUnreachable,
 )
@@ -1090,7 +1090,7 @@ async def test_a_digest_is_under_way_from_whatever_source(place: Place) -> None:
     assert not place.fills.is_under_way(fill.digest)
 
 
-@pytest.mark.parametrize("kind", [SourceNotFound, SourceRefused, SourceOverAllowance])
+@pytest.mark.parametrize("kind", [SourceNotFound, SourceRefused, SourceRateLimited])
 async def test_a_repository_that_does_not_have_the_blob_speaks_for_no_other_one(
     place: Place, kind: type[EntrepotError]
 ) -> None:

@@ -21,7 +21,7 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import NotFound
 from entrepot.store.catalog import Catalog
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -59,7 +59,7 @@ async def over(engine: Engine, id: str) -> Pull:
 
 
 async def test_after_a_restart_it_is_known_how_each_pull_ended(
-    directories: Directories, settings: Settings, clock: Clock, source: StandIn
+    directories: Directories, settings: Settings, clock: Clock, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     async with Engine.open(directories, settings, clock=clock) as engine:

@@ -32,7 +32,7 @@ from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import OCI_MANIFEST, Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 
 HOUR = 3600.0
@@ -47,7 +47,11 @@ async def pull(engine: Engine, image: str) -> None:
 
 
 async def cached(
-    engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+    *names: str,
+    layers: list[bytes] | None = None,
 ) -> list[PlatformImage]:
     """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of
     its own."""
@@ -96,7 +100,7 @@ async def limited(
 
 
 async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_water_mark(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F34."""
     settings = replace(settings, low_water=0.7)
@@ -119,7 +123,7 @@ async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_
 
 
 async def test_an_evicted_image_leaves_the_layer_that_another_needs(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F31."""
     base = os.urandom(2 * LAYER)
@@ -139,7 +143,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
 
 
 async def test_many_images_go_in_steps(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
     base = os.urandom(LAYER)
@@ -153,7 +157,7 @@ async def test_many_images_go_in_steps(
 
 
 async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     await engine.housekeeping.evict(target=0)
@@ -164,7 +168,7 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
 
 
 async def test_of_a_repository_only_the_old_image_goes(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     repository = Repository("library/a")
     images = []
@@ -185,7 +189,7 @@ async def test_of_a_repository_only_the_old_image_goes(
 
 
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F35."""
     async with limited(directories, settings, clock, 10 * LAYER) as engine:
@@ -197,7 +201,7 @@ async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
 
 
 async def test_data_of_others_on_the_file_system_lowers_the_limit(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage(NamedTuple):
         total: int
@@ -220,7 +224,7 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
 
 
 async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
     before = await engine.blobs.held()
@@ -242,7 +246,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
 
 
 async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/looked-at", "1")
     await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
@@ -262,7 +266,7 @@ async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
     ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"],
 )
 async def test_a_hit_of_any_kind_keeps_an_image(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock, hit: str
 ) -> None:
     """F33. The use is in memory only when eviction begins."""
     a, _ = await cached(engine, source, clock, "a", "b")
@@ -283,7 +287,7 @@ async def test_a_hit_of_any_kind_keeps_an_image(
 
 
 async def test_what_was_used_within_the_last_minute_stays(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await cached(engine, source, clock, "a", "b")
     await engine.cache.manifest(Repository("library/a"), Tag("1"))
@@ -306,7 +310,7 @@ LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("kind", LOCKS)
 async def test_what_is_locked_is_neither_evicted_nor_deleted(
-    engine: Engine, source: StandIn, clock: Clock, kind: str
+    engine: Engine, source: FakeRegistry, clock: Clock, kind: str
 ) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
@@ -330,7 +334,9 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
     assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
 
-async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_what_is_unlocked_goes_again(
+    engine: Engine, source: FakeRegistry, clock: Clock
+) -> None:
     await cached(engine, source, clock, "a")
     await engine.repositories.lock_tag("library/a", "1")
     assert (await engine.housekeeping.evict(target=0)).images == ()
@@ -340,7 +346,7 @@ async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, cloc
 
 
 async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F34: what is pinned stays."""
     async with limited(directories, settings, clock, LAYER) as engine:
@@ -368,7 +374,7 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
 
 
 async def test_an_image_that_is_being_pulled_stays(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F41: what is held of it already is old, and the rest is on its way in."""
     first, second = os.urandom(LAYER), os.urandom(LAYER)
@@ -395,7 +401,7 @@ async def test_an_image_that_is_being_pulled_stays(
 
 
 async def test_eviction_beside_fills_leaves_every_pull_whole(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F41: many pulls through a cache that is too small for them, with eviction after each blob."""
     async with limited(directories, settings, clock, 3 * LAYER) as engine:
@@ -432,7 +438,7 @@ async def test_eviction_beside_fills_leaves_every_pull_whole(
 
 
 async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F32."""
     content = os.urandom(2_000_000)
@@ -448,7 +454,7 @@ async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
 
 
 async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F32, for a blob that came in while it was read."""
     content = os.urandom(2_000_000)
@@ -473,7 +479,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
 
 
 async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_is_opened(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32: the image may go between the decision to serve its blob and the opening of the file,
     which goes a minute later."""
@@ -497,7 +503,7 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
 
 
 async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
@@ -513,7 +519,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
 
 
 async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_while_it_is_sent(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel sends the file, and only its name goes."""
     monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
@@ -548,7 +554,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
 
 
 async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
@@ -571,7 +577,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
 
 
 async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     repository = Repository("library/a")
     await cached(engine, source, clock, "a")
@@ -586,7 +592,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
 async def test_an_engine_whose_eviction_fails_once_goes_on(
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -622,7 +628,7 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was on the disk when the walk began is compared with the rows when it has ended, and
     clients are answered meanwhile."""
@@ -648,7 +654,7 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
 
 
 async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cached(engine, source, clock, "a")
     walk = BlobStore.held
@@ -665,7 +671,7 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
 
 
 async def test_f84_foreign_names_do_not_end_healing_and_are_told(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     (engine.directories.blobs / "lost+found").write_bytes(b"")
@@ -685,7 +691,7 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
 
 
 async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
     rename = os.rename
@@ -707,7 +713,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
 
 @pytest.mark.parametrize("loss", ["gone", "noise"])
 async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_them(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock, loss: str
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock, loss: str
 ) -> None:
     """L02: "20 blobs taken in", all deleted in the same second."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -745,7 +751,7 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
 
 
 async def test_after_a_loss_and_its_copy_everything_is_as_before(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -758,7 +764,7 @@ async def test_after_a_loss_and_its_copy_everything_is_as_before(
 
 
 async def test_adopted_blobs_go_first_when_room_is_needed(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -783,7 +789,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(
 async def test_manifests_count_within_the_limit_and_go_with_the_use(
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -816,7 +822,7 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_what_would_go_is_told_while_nothing_can_be_written(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")

@@ -17,7 +17,7 @@ from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed, TagEntry
 from entrepot.store.connections import Reason, Trouble
 from tests.engine.test_engine import ended
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.store.test_catalog import NGINX, SOURCE, image
 
@@ -79,7 +79,7 @@ async def pulled(registry: httpx.AsyncClient, name: str, image: PlatformImage) -
 
 
 async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, full: Callable[[bool], None]
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry, full: Callable[[bool], None]
 ) -> None:
     """S19."""
     made = source.add_image("library/nginx", "1").platforms[AMD64]
@@ -117,7 +117,7 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
 
 
 async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, full: Callable[[bool], None]
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry, full: Callable[[bool], None]
 ) -> None:
     source.add_image("library/nginx", "1")
     full(True)
@@ -139,7 +139,10 @@ async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
 
 
 async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is_served(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """L02."""
     known = source.add_image("library/known", "1").platforms[AMD64]
@@ -165,7 +168,10 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
 
 
 async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_succeed(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S19: on a disk that hangs a cold manifest got no answer at all."""
     monkeypatch.setattr(index, "WRITE_TIMEOUT", 0.01)

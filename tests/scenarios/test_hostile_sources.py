@@ -23,7 +23,7 @@ from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import DropAfter, FlipByte, StandIn, StandInImage, Status
+from tests.fakes import DropAfter, FakeImage, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Fault, Headers
 
 AMD64 = "linux/amd64"
@@ -39,14 +39,14 @@ BAD_LOCATIONS = [
 
 
 @pytest.fixture
-async def other_source() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def other_source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
 async def served(
-    directories: Directories, settings: Settings, other_source: StandIn
+    directories: Directories, settings: Settings, other_source: FakeRegistry
 ) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
@@ -71,7 +71,7 @@ async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def get_manifests(client: httpx.AsyncClient, repository: str, image: StandInImage) -> None:
+async def get_manifests(client: httpx.AsyncClient, repository: str, image: FakeImage) -> None:
     for reference in (image.tag, str(image.platforms[AMD64].digest)):
         (await client.get(f"/v2/{repository}/manifests/{reference}")).raise_for_status()
 
@@ -104,7 +104,7 @@ def redirect(location: str) -> list[Fault]:
     ],
 )
 async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull(
-    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: StandIn
+    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Clients hung for ever, and the pull was told as completed without its blob."""
     image = source.add_image("library/nginx", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
@@ -132,7 +132,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
 
 
 async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_another(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     """Whoever ran one slow source made a base layer unpullable for everybody."""
     base = os.urandom(SIZE)
@@ -160,7 +160,7 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
 
 
 async def test_s07_a_blob_that_came_twice_counts_once(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     base = os.urandom(SIZE)
     images = [
@@ -191,7 +191,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
 
 
 async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
-    client: httpx.AsyncClient, served: Engine, source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
     now = 0.0
@@ -238,7 +238,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
 
 
 async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
-    served: Engine, source: StandIn
+    served: Engine, source: FakeRegistry
 ) -> None:
     now = 0.0
     served.fills._clock = lambda: now
@@ -258,7 +258,7 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
 
 
 async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
     under way."""
