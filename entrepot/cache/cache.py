@@ -30,6 +30,7 @@ from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
 from entrepot.cache.recent_failures import Failures
 from entrepot.config.settings import Settings
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES
 from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
@@ -42,7 +43,7 @@ from entrepot.errors import (
     RepositoryUnknown,
 )
 from entrepot.events import EventLog
-from entrepot.source.client import EMPTY_INDEX, BlobStream, ManifestHead, SourceClient
+from entrepot.source.client import BlobStream, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -57,7 +58,6 @@ from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import (
-    INDEXES,
     Descriptor,
     Manifest,
     ManifestUnreadable,

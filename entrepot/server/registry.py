@@ -20,6 +20,7 @@ import msgspec
 from entrepot import __version__
 from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.causes import CauseCode, at_fault
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine
 from entrepot.errors import (
@@ -54,7 +55,6 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.source.loop_detection import came_through
-from entrepot.store.manifests import OCI_INDEX
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -11,10 +11,10 @@ import pytest
 
 from entrepot.cache import lists
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_INDEX
 from tests.conftest import Clock
 from tests.fakes import Content, FakeImage, FakeRegistry, Status
 

@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
-from entrepot.store.manifests import OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import Content, FakeRegistry, Fault, Html, Status
 

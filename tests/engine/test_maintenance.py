@@ -19,6 +19,7 @@ import pytest
 from entrepot.cache.cache import HeldBlob
 from entrepot.cache.fill import Fill
 from entrepot.config.settings import Directories, Settings, SizeLimit
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
@@ -29,7 +30,7 @@ from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry

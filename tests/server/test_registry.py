@@ -8,12 +8,12 @@ import json
 import httpx
 import pytest
 
+from entrepot.core.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import _warning
-from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry, FlipByte, Html, Status
 
