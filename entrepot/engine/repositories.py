@@ -18,6 +18,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
+from entrepot.engine.api_models import tag_image
 from entrepot.engine.maintenance import Housekeeping
 from entrepot.errors import Locked, NotFound
 from entrepot.events import EventLog
@@ -75,7 +76,7 @@ class CachedRepositories:
             tag=self._tag_snapshot(found.tag, self._rules().route(name)),
             media_type=found.media_type,
             is_index=found.is_index,
-            images=found.images,
+            images=tuple(tag_image(image) for image in found.images),
             own_size=found.own_size,
             shared_size=found.shared_size,
             also_tagged=found.also_tagged,
