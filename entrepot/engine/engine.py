@@ -258,7 +258,7 @@ class Engine:
                     fills = Fills(
                         blobs,
                         clock=time.monotonic,
-                        on_held=kept,
+                        on_stored=kept,
                         on_refusal=refused,
                         parallel_per_source=settings.parallel_per_source,
                     )
@@ -373,8 +373,8 @@ class Engine:
     async def _write_usage(self) -> None:
         """Write down what was used, and what the catalog did not take before."""
         missed = self.catalog.health.missed_writes
-        await self.cache.holdings.write_unwritten()
-        await self.cache.ledger.write()
+        await self.cache.index.write_unwritten()
+        await self.cache.usage.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
         if (
@@ -459,7 +459,7 @@ class Engine:
     async def delete_rule(self, name: str) -> None:
         """Delete a cache rule. What it cached stays and stays pullable."""
         deleted = await self.documents.delete_rule(name)
-        await self.cache.ledger.write()
+        await self.cache.usage.write()
         await self.catalog.forget_requests_of(deleted.name)
         self.cache.forget_failures()
         self.events.record(
@@ -801,7 +801,7 @@ class Engine:
         if ended is not None:
             return pull_snapshot(ended)
         cancelled = self.cache.pulls.cancel(id)
-        await cancelled.over.wait()
+        await cancelled.finished.wait()
         return pull_snapshot(cancelled.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:
@@ -839,7 +839,7 @@ class Engine:
             misses=self.cache.misses,
             served=self.served,
             from_source=self.fills.fetched,
-            requests_saved=self.cache.ledger.requests_saved,
+            requests_saved=self.cache.usage.requests_saved,
         )
 
     def _reachability_changed(self, breaker: CircuitBreaker) -> None:

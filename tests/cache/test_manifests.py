@@ -166,7 +166,7 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("the catalog was asked")
 
-    engine.cache.holdings.forget(Repository("library/nginx"))
+    engine.cache.index.invalidate(Repository("library/nginx"))
     for name in ("tag", "media_types_of", "manifests_of", "blobs_of", "is_cached"):
         monkeypatch.setattr(engine.catalog, name, ask)
     for _ in range(2):

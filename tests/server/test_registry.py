@@ -27,7 +27,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 async def pulls_end(engine: Engine) -> None:
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def pull_all(registry: httpx.AsyncClient, image: FakeImage, platform: str = AMD64) -> None:
