@@ -48,7 +48,7 @@ _KEYS = {
 
 
 class Camera:
-    """A dashboard, and somebody who types and takes pictures of it."""
+    """A dashboard under a script that types keys and takes pictures."""
 
     def __init__(self, app: Dashboard, pilot: Pilot[DashboardOutcome]) -> None:
         self.app = app
@@ -93,9 +93,9 @@ async def camera(
     app = Dashboard(CacheClient.of_app(management_app(engine)))
     async with app.run_test(size=size) as pilot:
         app.theme = theme
-        found = Camera(app, pilot)
-        await found.settle()
-        yield found
+        camera = Camera(app, pilot)
+        await camera.settle()
+        yield camera
 
 
 async def pulled(engine: Engine, image: str) -> None:

@@ -29,9 +29,9 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from entrepot.cache.fill import Fills
-from entrepot.cache.singleflight import SingleFlight
 from entrepot.core.reference import Digest
 from entrepot.events import EventLog
+from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFailed
 from entrepot.tasks import OwnedTasks, uninterrupted

@@ -29,7 +29,6 @@ from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
 from entrepot.cache.recent_failures import Failures
-from entrepot.cache.singleflight import FetchAbandoned, SingleFlight
 from entrepot.config.settings import Settings
 from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
@@ -54,6 +53,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
+from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import (
@@ -910,14 +910,14 @@ class ArtifactCache:
         )
 
     def _pull_changed(self, pull: Pull) -> None:
-        snapshot = pull.snapshot()
-        if snapshot.state.ended:
-            self.history.add(snapshot)
-        name = f"{snapshot.image} {snapshot.platform or ''}".rstrip()
-        if not snapshot.state.ended:
-            asked = f", asked by {', '.join(snapshot.asked_by)}" if snapshot.asked_by else ""
+        progress = pull.progress()
+        if progress.state.ended:
+            self.history.add(progress)
+        name = f"{progress.image} {progress.platform or ''}".rstrip()
+        if not progress.state.ended:
+            asked = f", asked by {', '.join(progress.asked_by)}" if progress.asked_by else ""
             self._events.record(
-                "pull-started", f"Pulling {name} from {snapshot.source_repository}{asked}.", pull.id
+                "pull-started", f"Pulling {name} from {progress.source_repository}{asked}.", pull.id
             )
         elif pull.error is not None:
             self._events.record(
@@ -927,10 +927,10 @@ class ArtifactCache:
                 level=logging.WARNING,
             )
         else:
-            seconds = max(0.0, (snapshot.ended or snapshot.started) - snapshot.started)
+            seconds = max(0.0, (progress.ended or progress.started) - progress.started)
             self._events.record(
                 "pull-ended",
-                f"The pull of {name} is {snapshot.state}: {snapshot.from_source:,} bytes in {seconds:.1f} s.",
+                f"The pull of {name} is {progress.state}: {progress.from_source:,} bytes in {seconds:.1f} s.",
                 pull.id,
             )
 

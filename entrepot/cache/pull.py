@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from entrepot.api.models import LayerSnapshot, PullSnapshot
 from entrepot.cache.fill import Fill, FillState
 from entrepot.cache.recent_failures import Failure
 from entrepot.core.reference import Digest, Repository, Tag
@@ -54,6 +53,68 @@ class TooManyPulls(EntrepotError):
     status = oci_status = 503
 
 
+class LayerProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far one blob of an image is: a layer, or the config. Sizes are in bytes."""
+
+    digest: str
+    media_type: str
+    size: int
+    received: int
+    state: LayerState
+    waiting_clients: int = 0
+    resumed_at: int | None = None
+    """The byte at which the fill last resumed."""
+
+
+class PullProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far a pull is, as data. Sizes are in bytes, speeds in bytes per second.
+
+    `entrepot.cache.pull_history` stores it under these names (in camelCase): a change of a field
+    needs a new version of the stored record.
+    """
+
+    id: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    """Of the image manifest; None until the tag is resolved."""
+    platform: str | None
+    """``linux/amd64``; None where the manifest names none."""
+    rule: str | None
+    login_server: str
+    source_repository: str
+    state: PullState
+    started: float
+    ended: float | None = None
+    layers: tuple[LayerProgress, ...] = ()
+    size: int = 0
+    """Of all layers and the config."""
+    received: int = 0
+    """How much of ``size`` is in the cache: cached before, or received."""
+    speed: float = 0.0
+    """From the source, over the last seconds."""
+    time_left: float | None = None
+    from_source: int = 0
+    to_clients: int = 0
+    waiting_clients: int = 0
+    """Clients that read its blobs while they arrive."""
+    layer_count: int = 0
+    """Layers and the config, also where ``layers`` is left out."""
+    asked_by: tuple[str, ...] = ()
+    """Addresses of clients, ``cli`` or ``dashboard``."""
+    error_code: str | None = None
+    error_message: str | None = None
+    error_cause: str | None = None
+    """The cause of the error, where one is recognised (`entrepot.causes`)."""
+
+    @property
+    def image(self) -> str:
+        """The image as a user would type it: ``library/nginx:1.27``."""
+        if self.tag:
+            return f"{self.repository}:{self.tag}"
+        return f"{self.repository}@{self.digest}" if self.digest else self.repository
+
+
 _LAYER_STATES = {
     FillState.WAITING: LayerState.WAITING,
     FillState.RUNNING: LayerState.RUNNING,
@@ -83,7 +144,7 @@ class PullSubject:
 class _Layer:
     """A blob of the image, and its fill if it has one."""
 
-    __slots__ = ("_size", "_snapshot", "descriptor", "fill", "held_before")
+    __slots__ = ("_progress", "_size", "descriptor", "fill", "held_before")
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
@@ -92,7 +153,7 @@ class _Layer:
         self._size = descriptor.size or 0
         """In bytes. One that its manifest does not state is 0 until it is known; what a copy has
         counts (F82)."""
-        self._snapshot: LayerSnapshot | None = None
+        self._progress: LayerProgress | None = None
 
     def joins(self, fill: Fill) -> None:
         self.fill = fill
@@ -104,9 +165,9 @@ class _Layer:
         self.held_before = True
         self._size = size
 
-    def snapshot(self) -> LayerSnapshot:
-        """The one before, where nothing has changed: a pull may have a thousand layers, and is
-        looked at every second."""
+    def progress(self) -> LayerProgress:
+        """Its progress as data: the same object as before while nothing has changed, because a
+        pull may have a thousand layers and is polled every second (S23)."""
         fill = self.fill
         size = self._size
         if fill is None:
@@ -124,14 +185,14 @@ class _Layer:
             )
             received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
             size = max(fill.size, received)
-        last = self._snapshot
+        last = self._progress
         if (
             last is None
             or last.state is not state
             or (last.size, last.received, last.waiting_clients, last.resumed_at)
             != (size, received, clients, resumed_at)
         ):
-            last = self._snapshot = LayerSnapshot(
+            last = self._progress = LayerProgress(
                 digest=str(self.descriptor.digest),
                 media_type=self.descriptor.media_type,
                 size=size,
@@ -160,7 +221,7 @@ class Pull:
     asked_by: dict[str, None] = field(default_factory=dict)
     layers: list[_Layer] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    _last: PullSnapshot | None = None
+    _last: PullProgress | None = None
 
     def asked(self, who: str | None) -> None:
         """Remember who asked for it."""
@@ -173,7 +234,7 @@ class Pull:
 
     def freeze(self) -> None:
         """It has ended: keep its last progress, and let go of manifest and fills."""
-        self._last = self.snapshot()
+        self._last = self.progress()
         self.manifest = None
         self.layers = []
 
@@ -182,17 +243,17 @@ class Pull:
         if self._last is not None and self._last.layers:
             self._last = msgspec.structs.replace(self._last, layers=())
 
-    def snapshot(self) -> PullSnapshot:
+    def progress(self) -> PullProgress:
         """Its progress as data."""
         if self._last is not None:
             return self._last
-        layers = tuple(layer.snapshot() for layer in self.layers)
+        layers = tuple(layer.progress() for layer in self.layers)
         size = sum(layer.size for layer in layers)
         received = sum(layer.received for layer in layers)
         speed = (
             0.0 if self.state.ended else sum(fill.speed for fill in self.fills() if not fill.ended)
         )
-        return PullSnapshot(
+        return PullProgress(
             id=self.id,
             repository=self.repository,
             tag=self.tag,

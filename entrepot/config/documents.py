@@ -22,9 +22,7 @@ from typing import Any, Final, TypeVar
 
 import tomli_w
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import replace
 
-from entrepot.api.models import ImportPlan
 from entrepot.causes import user_name
 from entrepot.config.settings import Directories
 from entrepot.core.credentials import (
@@ -35,7 +33,13 @@ from entrepot.core.credentials import (
     to_the_second,
 )
 from entrepot.core.registries import SourceRegistries
-from entrepot.core.rule_import import CredentialSetRow, ImportRefused, RuleRow, read_import
+from entrepot.core.rule_import import (
+    CredentialSetRow,
+    ImportRefused,
+    ImportResult,
+    RuleRow,
+    read_import,
+)
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
 from entrepot.errors import EngineError, Refusal
 from entrepot.files import READABLE_STORES
@@ -256,10 +260,10 @@ class Documents:
 
     async def plan_import(
         self, text: str, existing_repositories: Collection[str] = ()
-    ) -> ImportPlan:
-        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+    ) -> ImportResult:
+        """What an import of a TOML text would do; nothing is changed."""
         state = self._state
-        done = await asyncio.to_thread(
+        return await asyncio.to_thread(
             read_import,
             text,
             state.rules,
@@ -267,23 +271,24 @@ class Documents:
             self._registries,
             existing_repositories,
         )
-        return done.plan
 
     async def apply_import(
         self, text: str, existing_repositories: Collection[str] = ()
-    ) -> ImportPlan:
-        """Make the rules and credential sets of a TOML text, all or none of them; raises
-        `ImportRefused`, or `DocumentInvalid`."""
+    ) -> ImportResult:
+        """Create the rules and credential sets of a TOML text, all or none of them.
 
-        def bring_in(state: _State) -> tuple[ImportPlan, RuleBook, CredentialBook]:
-            read = read_import(
+        Raises `ImportRefused` or `DocumentInvalid`.
+        """
+
+        def apply(state: _State) -> tuple[ImportResult, RuleBook, CredentialBook]:
+            result = read_import(
                 text, state.rules, state.credential_sets, self._registries, existing_repositories
             )
-            if not read.plan.possible:
-                raise ImportRefused(read.plan)
-            return replace(read.plan, applied=True), read.rules, read.credential_sets
+            if not result.possible:
+                raise ImportRefused(result)
+            return result, result.rules, result.credential_sets
 
-        return await self._change(bring_in)
+        return await self._change(apply)
 
     async def _change(
         self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]

@@ -12,9 +12,9 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.api.models import PullSnapshot
 from entrepot.cache import cache as cache_module
 from entrepot.cache import proof as proof_module
+from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
@@ -39,11 +39,11 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-async def pulled(engine: Engine, image: str) -> PullSnapshot:
+async def pulled(engine: Engine, image: str) -> PullProgress:
     pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
     async with asyncio.timeout(30):
         await pull.over.wait()
-    return pull.snapshot()
+    return pull.progress()
 
 
 async def fills_end(engine: Engine) -> None:
@@ -376,7 +376,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
     engine.blobs.path(first.digest).unlink()
     gate.open()
     await pull.over.wait()
-    ended = pull.snapshot()
+    ended = pull.progress()
     assert ended.state is PullState.COMPLETED
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
 

@@ -173,7 +173,7 @@ async def test_whatever_is_raised_a_pull_fails_for_all_who_wait(
         for fill in place.fills.values():
             fill.finished.set()
     assert await over(pull) is PullState.FAILED
-    assert kind.__name__ in (pull.snapshot().error_message or "")
+    assert kind.__name__ in (pull.progress().error_message or "")
     assert place.pulls.of(REPOSITORY, manifest.digest) is None
     assert place.changes[-1] == (pull.id, PullState.FAILED)
     assert not place.pulls.running_count()
@@ -223,7 +223,7 @@ async def test_a_layer_that_was_passed_on_and_not_kept_is_no_verified_one(place:
     passed_on.end(EntrepotError("The disk is full."))
     kept.end()
     assert await over(pull) is PullState.FAILED
-    assert [layer.state for layer in pull.snapshot().layers] == [
+    assert [layer.state for layer in pull.progress().layers] == [
         LayerState.FAILED,
         LayerState.VERIFIED,
     ]
@@ -243,7 +243,7 @@ async def test_a_layer_that_goes_while_the_others_come_is_fetched_again(place: P
     assert not pull.over.is_set()
     place.fills[held].end()
     assert await over(pull) is PullState.COMPLETED
-    assert {layer.state for layer in pull.snapshot().layers} == {LayerState.VERIFIED}
+    assert {layer.state for layer in pull.progress().layers} == {LayerState.VERIFIED}
 
 
 async def test_the_blobs_of_a_pull_are_needed_until_it_ends(place: Place) -> None:
@@ -277,7 +277,7 @@ async def test_a_failure_of_one_layer_leaves_the_others_to_arrive(place: Place) 
     for each in others:
         each.end()
     assert await over(pull) is PullState.FAILED
-    assert pull.snapshot().error_code == "SourceFailed"
+    assert pull.progress().error_code == "SourceFailed"
 
 
 # Bounds
@@ -337,8 +337,8 @@ async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and
     place.finish_all()
     await over(pull)
     assert (pull.manifest, pull.layers, list(pull.fills())) == (None, [], [])
-    assert pull.snapshot().layer_count == len(pull.snapshot().layers) == 4
-    assert pull.snapshot().digest is not None
+    assert pull.progress().layer_count == len(pull.progress().layers) == 4
+    assert pull.progress().digest is not None
 
 
 async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(
@@ -352,7 +352,7 @@ async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(
         place.finish_all()
         await over(pulls[-1])
     place.begin(manifest_of(1))
-    assert [(len(pull.snapshot().layers), pull.snapshot().layer_count) for pull in pulls] == [
+    assert [(len(pull.progress().layers), pull.progress().layer_count) for pull in pulls] == [
         (0, 2),
         (0, 2),
         (2, 2),
@@ -364,10 +364,10 @@ async def test_s23_a_look_at_a_pull_of_a_thousand_layers_makes_only_what_has_cha
 ) -> None:
     pull = place.begin(manifest_of(1000))
     await until(lambda: len(place.fills) == LAYERS_AT_ONCE)
-    before = pull.snapshot()
+    before = pull.progress()
     changed = next(iter(place.fills.values()))
     changed.received = 5
-    after = pull.snapshot()
+    after = pull.progress()
     assert [
         number
         for number, (old, new) in enumerate(zip(before.layers, after.layers, strict=True))

@@ -735,7 +735,7 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
             await pull(engine, f"library/{name}:1")
         # Nobody knows any more who gave them: their source proves with a part that it has them
         # (S20), and nothing is fetched again.
-        assert {each.snapshot().from_source for each in engine.cache.pulls.all()} == {0}
+        assert {each.progress().from_source for each in engine.cache.pulls.all()} == {0}
         assert set(await engine.blobs.held()) == {
             blob.digest for image in images for blob in image.blobs
         }

@@ -173,7 +173,7 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
     [pull] = served.cache.pulls.all()
     await pull.over.wait()
     assert pull.state is PullState.COMPLETED
-    [told] = [each for each in pull.snapshot().layers if each.digest == str(layer.digest)]
+    [told] = [each for each in pull.progress().layers if each.digest == str(layer.digest)]
     assert (told.state, told.resumed_at is not None) == (LayerState.VERIFIED, True)
 
 

@@ -39,7 +39,7 @@ async def pulled(engine: Engine, image: str) -> PullState:
     pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
     async with asyncio.timeout(60):
         await pull.over.wait()
-    return pull.snapshot().state
+    return pull.progress().state
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
     pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", AMD64, "test")).id)
     async with asyncio.timeout(60):
         await pull.over.wait()
-    ended = pull.snapshot()
+    ended = pull.progress()
     assert ended.state is PullState.FAILED
     assert "labelled as compressed (gzip), which Entrepot did not ask for" in (
         ended.error_message or ""

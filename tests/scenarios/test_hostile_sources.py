@@ -123,7 +123,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
     [pull] = served.cache.pulls.all()
     async with asyncio.timeout(30):
         await pull.over.wait()
-    assert (pull.state, pull.snapshot().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
+    assert (pull.state, pull.progress().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
     assert served.blobs.size(layer.digest) is None
     assert not served.fills.is_under_way(layer.digest)
     # And when the source is right again, so is the answer.
@@ -253,7 +253,7 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
     async with asyncio.timeout(30):
         await pull.over.wait()
     assert pull.state is PullState.FAILED
-    assert "less than 1.0 kB/s" in (pull.snapshot().error_message or "")
+    assert "less than 1.0 kB/s" in (pull.progress().error_message or "")
     assert not served.fills.under_way
 
 

@@ -72,7 +72,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         # The pull of the command line and the dashboard.
         pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:2", None, "cli")).id)
         await pull.over.wait()
-        ended = pull.snapshot()
+        ended = pull.progress()
         assert ended.error_cause == fault.code
         assert fault.what in how_it_ended(ended)
         assert fault.hint in how_it_ended(ended)

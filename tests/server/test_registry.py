@@ -85,7 +85,7 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
     await registry.get(f"/v2/library/nginx/manifests/{wanted.digest}")
     await registry.get(f"/v2/library/nginx/blobs/{wanted.layers[0].digest}")
     await pulls_end(engine)
-    [pull] = [each.snapshot() for each in engine.cache.pulls.all()]
+    [pull] = [each.progress() for each in engine.cache.pulls.all()]
     assert pull.state is PullState.COMPLETED
     assert (pull.image, pull.platform, pull.rule, pull.source_repository) == (
         "library/nginx:1.27",

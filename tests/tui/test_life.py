@@ -301,7 +301,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
 async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     opened: Opened, looks: Looks, directories: Directories
 ) -> None:
-    broken = "import widgets.lines as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
+    broken = "import widgets.bars as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
     told = program.picture.text().replace("\n", "")
