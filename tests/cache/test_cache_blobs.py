@@ -12,9 +12,9 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.api.models import PullSnapshot
 from entrepot.cache import cache as cache_module
 from entrepot.cache import proof as proof_module
+from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
@@ -39,11 +39,11 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-async def pulled(engine: Engine, image: str) -> PullSnapshot:
+async def pulled(engine: Engine, image: str) -> PullProgress:
     pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
     async with asyncio.timeout(30):
-        await pull.over.wait()
-    return pull.snapshot()
+        await pull.finished.wait()
+    return pull.progress()
 
 
 async def fills_end(engine: Engine) -> None:
@@ -160,7 +160,7 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         (OTHER, False),
     }
     await other.stop()
-    engine.cache.copies.forget_all()
+    engine.cache.copies.invalidate_all()
     assert (await registry.get(path_of(private))).content == private.content
 
 
@@ -236,7 +236,7 @@ async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_se
         )
         await engine.cache.pulls.get(
             (await engine.start_pull("library/nginx:1", AMD64, "test")).id
-        ).over.wait()
+        ).finished.wait()
     with sqlite3.connect(directories.catalog) as connection:
         connection.executescript("DROP TABLE blob_origins; PRAGMA user_version = 3;")
     connection.close()
@@ -351,7 +351,7 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
     await engine.housekeeping.collect()
     assert set(await engine.blobs.held()) == {first.digest, image.config.digest}
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     await fills_end(engine)
     await engine.housekeeping.collect()
@@ -377,8 +377,8 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()
-    await pull.over.wait()
-    ended = pull.snapshot()
+    await pull.finished.wait()
+    ended = pull.progress()
     assert ended.state is PullState.COMPLETED
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
 

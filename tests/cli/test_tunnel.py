@@ -283,9 +283,9 @@ async def test_nothing_is_left_behind_however_a_command_ends(
             await asyncio.sleep(0)
     assert (leftovers(near) == []) == (end is not signal.SIGKILL)
     [pull] = there.cache.pulls.all()
-    assert not pull.snapshot().state.ended
+    assert not pull.progress().state.ended
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
 
 
 # Kept up

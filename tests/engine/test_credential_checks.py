@@ -222,6 +222,6 @@ async def test_an_unhealthy_set_is_used_all_the_same(
         (await tried.engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state.value == "completed"
     assert tried.engine.health("example-login").status is HealthStatus.UNHEALTHY

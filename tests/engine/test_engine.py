@@ -16,6 +16,7 @@ from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.core.states import HealthStatus, LayerState, PullState
 from entrepot.engine import engine as engine_module
+from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine, own_platform
 from entrepot.errors import NotFound, RepositoryUnknown
 from entrepot.store.catalog import CatalogFailed
@@ -26,8 +27,8 @@ from tests.fakes import BasicSignIn, DropAfter, FakeRegistry, Status
 async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:
     running: Pull = engine.cache.pulls.get(pull.id)
     async with asyncio.timeout(30):
-        await running.over.wait()
-    return running.snapshot()
+        await running.finished.wait()
+    return pull_snapshot(running.progress())
 
 
 async def test_rules_and_cached_images_are_there_after_a_restart(

@@ -38,8 +38,8 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
 async def pulled(engine: Engine, image: str) -> PullState:
     pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
     async with asyncio.timeout(60):
-        await pull.over.wait()
-    return pull.snapshot().state
+        await pull.finished.wait()
+    return pull.progress().state
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
     source.fault(str(layer.digest), Compressed())
     pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", AMD64, "test")).id)
     async with asyncio.timeout(60):
-        await pull.over.wait()
-    ended = pull.snapshot()
+        await pull.finished.wait()
+    ended = pull.progress()
     assert ended.state is PullState.FAILED
     assert "labelled as compressed (gzip), which Entrepot did not ask for" in (
         ended.error_message or ""

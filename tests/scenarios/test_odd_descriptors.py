@@ -16,7 +16,7 @@ from entrepot.api.models import PullSnapshot
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.rules import RuleDraft
-from entrepot.core.states import Holding, LayerState, PullState, VerificationState
+from entrepot.core.states import CachedState, LayerState, PullState, VerificationState
 from entrepot.demo.images import OCI
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
@@ -91,7 +91,7 @@ async def pulled(
     engine: Engine, platform: str | None = "linux/amd64", tag: str = "1"
 ) -> PullSnapshot:
     started = await engine.start_pull(f"{REPOSITORY}:{tag}", platform, "test")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     return await engine.pull_snapshot(started.id)
 
 
@@ -102,13 +102,13 @@ async def check_accounts(engine: Engine) -> None:
     [image] = detail.images
     assert image.config is not None
     assert [each.size for each in (image.config, *image.layers)] == sizes
-    assert (image.holding, image.size) == (Holding.WHOLE, image.held_size)
+    assert (image.holding, image.size) == (CachedState.CACHED, image.held_size)
     assert image.held_size is not None
     assert image.held_size > sum(sizes)
     [repository] = await engine.repositories.all()
     assert (repository.size, detail.tag.size) == (detail.own_size + detail.shared_size,) * 2
     assert await engine.catalog.blobs_size() == sum(sizes)
-    assert (await engine.match(f"{REPOSITORY}:1")).holding is Holding.WHOLE
+    assert (await engine.match(f"{REPOSITORY}:1")).holding is CachedState.CACHED
 
 
 SIZES: dict[str, Any] = {
@@ -461,7 +461,7 @@ async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
     assert (image.size, [each.size for each in image.layers], image.holding) == (
         None,
         [None, None],
-        Holding.NOTHING,
+        CachedState.NOT_CACHED,
     )
 
 

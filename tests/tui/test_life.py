@@ -185,7 +185,7 @@ async def test_in_ascii_not_one_other_byte_is_sent(
 ) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
     await sees(program, "All is well.")
@@ -301,7 +301,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
 async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     opened: Opened, looks: Looks, directories: Directories
 ) -> None:
-    broken = "import widgets.lines as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
+    broken = "import widgets.bars as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
     told = program.picture.text().replace("\n", "")
@@ -394,7 +394,7 @@ async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
 ) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
     await visit(program)

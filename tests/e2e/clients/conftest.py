@@ -98,9 +98,9 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 @pytest.fixture(params=["skopeo", "podman", "containerd", "docker"])
 def client(request: pytest.FixtureRequest) -> ContainerClient:
     """Each container client in turn, with nothing pulled yet."""
-    found: ContainerClient = request.getfixturevalue(request.param)
-    found.forget()
-    return found
+    client: ContainerClient = request.getfixturevalue(request.param)
+    client.forget()
+    return client
 
 
 @pytest.fixture(scope="session")

@@ -118,8 +118,8 @@ class Skopeo:
         published = image.platforms[platform]
         directory = self._root / "image"
         assert (directory / "manifest.json").read_bytes() == published.manifest.content
-        for each in published.blobs:
-            assert (directory / each.digest.hex).read_bytes() == each.content
+        for blob in published.blobs:
+            assert (directory / blob.digest.hex).read_bytes() == blob.content
         assert {each.name for each in directory.iterdir()} == {
             "manifest.json",
             "version",
@@ -189,14 +189,14 @@ class Podman:
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
-        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
+        [details] = json.loads(_checked(self.run("image", "inspect", reference)))
         published = image.platforms[platform]
-        assert found["Id"] == published.config.digest.hex
-        assert {each.rpartition("@")[2] for each in found["RepoDigests"]} == {
+        assert details["Id"] == published.config.digest.hex
+        assert {each.rpartition("@")[2] for each in details["RepoDigests"]} == {
             str(image.digest),
             str(published.digest),
         }
-        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+        assert details["RootFS"]["Layers"] == _unpacked_layers(image, platform)
 
     def forget(self) -> None:
         _checked(self.run("image", "rm", "--all", "--force"))
@@ -285,8 +285,8 @@ class Containerd:
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
         listed = {
-            each.split()[0]: each.split()[2]
-            for each in self.run("images", "list").output.splitlines()[1:]
+            line.split()[0]: line.split()[2]
+            for line in self.run("images", "list").output.splitlines()[1:]
         }
         assert listed[reference] == str(image.digest)
         expected = {image.manifest, published.manifest, *published.blobs}
@@ -296,8 +296,8 @@ class Containerd:
         root = (
             self._socket.parent / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
         )
-        for each in expected:
-            assert (root / each.digest.hex).read_bytes() == each.content
+        for blob in expected:
+            assert (root / blob.digest.hex).read_bytes() == blob.content
 
     def forget(self) -> None:
         self._namespace = next(self._namespaces)
@@ -378,10 +378,10 @@ class Docker:
         _checked(self.run("pull", "--platform", platform, reference))
 
     def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
-        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
-        assert found["Id"] == str(image.platforms[platform].config.digest)
-        assert found["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]
-        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+        [details] = json.loads(_checked(self.run("image", "inspect", reference)))
+        assert details["Id"] == str(image.platforms[platform].config.digest)
+        assert details["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]
+        assert details["RootFS"]["Layers"] == _unpacked_layers(image, platform)
 
     def forget(self) -> None:
         _checked(self.run("system", "prune", "--all", "--force"))

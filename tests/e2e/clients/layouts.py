@@ -22,8 +22,8 @@ def write_layout(image: FakeImage, directory: Path) -> Path:
     contents = [image.manifest]
     for platform in image.platforms.values():
         contents += [platform.manifest, *platform.blobs]
-    for each in contents:
-        (blobs / each.digest.hex).write_bytes(each.content)
+    for content in contents:
+        (blobs / content.digest.hex).write_bytes(content.content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     entry = image.manifest.descriptor.document() | {
         "annotations": {"org.opencontainers.image.ref.name": image.tag}

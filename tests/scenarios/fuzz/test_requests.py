@@ -152,8 +152,8 @@ async def test_what_is_cached_is_answered_whatever_the_headers(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     [pull] = cached.cache.pulls.all()
-    digest = pull.snapshot().digest
-    layers = [layer.digest for layer in pull.snapshot().layers]
+    digest = pull.progress().digest
+    layers = [layer.digest for layer in pull.progress().layers]
     path = {
         "manifest": f"manifests/{digest}",
         "index": "manifests/1.27",
