@@ -44,7 +44,8 @@ from entrepot.errors import (
     RepositoryUnknown,
 )
 from entrepot.events import EventLog
-from entrepot.source.client import BlobStream, ManifestHead, SourceClient
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -55,6 +56,7 @@ from entrepot.source.errors import (
     SourceRefused,
     SourceUnreachable,
 )
+from entrepot.source.manifests import ManifestHead
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry

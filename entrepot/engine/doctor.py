@@ -36,13 +36,14 @@ from entrepot.errors import EntrepotError
 from entrepot.files import file_system
 from entrepot.formatting import counted, duration, printable, size
 from entrepot.source.addresses import LOCAL_ADDRESS, Reach
-from entrepot.source.client import SourceClient, tls_context
+from entrepot.source.client import SourceClient
 from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
 from entrepot.source.environment import CLOCK_CURE, CLOCK_WRONG, describe_clock, parse_date
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.http import SourceHttp
 from entrepot.source.proxies import ProxyUnusable, environment_problems, proxy_of
+from entrepot.source.sources import tls_context
 from entrepot.source.transport import SourceTransport
 
 AT_ONCE = 4

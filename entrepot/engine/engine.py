@@ -60,9 +60,10 @@ from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.formatting import counted
 from entrepot.source.circuit_breaker import CircuitBreaker
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.proxies import environment_problems
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.catalog_maintenance import Upkeep
