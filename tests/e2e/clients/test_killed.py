@@ -73,7 +73,7 @@ async def stand_in() -> AsyncIterator[FakeRegistry]:
 @pytest.fixture
 async def engine(stand_in: FakeRegistry, new_engine: Callable[..., Entrepot]) -> Entrepot:
     engine = await asyncio.to_thread(new_engine(stand_in.url).start)
-    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
+    await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
     return engine
 
 

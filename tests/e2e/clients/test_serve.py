@@ -65,7 +65,7 @@ async def slow(stand_in: FakeRegistry, new_engine: NewEngine) -> Entrepot:
     image = stand_in.add_image("library/app", "1", layers=[2_000_000], platforms=[AMD64])
     stand_in.hold(str(image.platforms[AMD64].layers[0].digest), 1_000_000, method="GET")
     engine = await asyncio.to_thread(new_engine(stand_in.url).start)
-    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
+    await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
     return engine
 
 
