@@ -100,7 +100,7 @@ async def camera(
 
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
@@ -135,9 +135,9 @@ async def take(engine: Engine) -> None:
     ):
         await pulled(engine, image)
         await served(engine, image, 9)
-    await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
-    await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
-    await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")
+    await engine.pulls.start("library/postgres:17", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
+    await engine.pulls.start("library/nginx:1.28", "linux/arm64", "dashboard")
     async with camera(engine) as at:
         await at.settle(1.5)
         at.picture("overview")

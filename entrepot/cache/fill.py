@@ -865,7 +865,6 @@ class Fill:
 class Fills:
     """All fills of an engine, one for each digest, source and size. It owns their tasks.
 
-    *on_stored* is told the digest, size and login server of each blob that is held now;
     *parallel_per_source* blobs come from one login server at once.
     """
 
@@ -874,7 +873,7 @@ class Fills:
         store: BlobStore,
         *,
         clock: Callable[[], float],
-        on_stored: Callable[[Digest, int, str], Awaitable[None]],
+        on_stored: Callable[[Digest, int, str], Awaitable[None]] | None = None,
         on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         parallel_per_source: int = 6,
@@ -882,8 +881,10 @@ class Fills:
         self._store = store
         self._clock = clock
         self._pause = pause
-        self._on_stored = on_stored
-        self._on_refusal = on_refusal
+        self.on_stored = on_stored
+        """Told the digest, size and login server of each blob that is held now."""
+        self.on_refusal = on_refusal
+        """Told what the disk says when it begins to refuse blobs."""
         self._parallel_per_source = parallel_per_source
         self.refusal: OSError | None = None
         """What the disk said when it last refused to take a blob; None again as soon as one has
@@ -1036,7 +1037,7 @@ class Fills:
         first = self.refusal is None
         self.refusal = error
         if first:
-            self._on_refusal(error)
+            self.on_refusal(error)
 
     async def _run(self, fill: Fill) -> None:
         await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
@@ -1044,7 +1045,8 @@ class Fills:
             return
         self.refusal = None
         try:
-            await self._on_stored(fill.digest, fill.size, fill.origin)
+            if self.on_stored is not None:
+                await self.on_stored(fill.digest, fill.size, fill.origin)
         except Exception as error:
             # The blob is held all the same, and its row in the catalog heals at the next start; the
             # other fills must not suffer.

@@ -97,9 +97,9 @@ def set_secrets() -> None:
 
 async def prepare(engine: Engine) -> None:
     """Give the engine a credential set and two rules to begin with."""
-    await engine.create_credential_set(_CREDENTIAL_SET)
+    await engine.credential_sets.create(_CREDENTIAL_SET)
     for rule in _RULES:
-        await engine.create_rule(rule)
+        await engine.rules.create(rule)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ blobs on their way in, the catalog, and other programs."""
 _log = logging.getLogger("entrepot.housekeeping")
 
 
-class Housekeeping:
-    """Of one engine, which runs `watch` in one of *tasks*."""
+class MaintenanceService:
+    """The maintenance of one engine, which runs `run` in one of *tasks*."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Housekeeping:
         """Bytes that are held: all blobs, and what counts of the catalog (S11)."""
         return self.held_size + self.catalog_size
 
-    async def begin(self) -> None:
+    async def load(self) -> None:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
         await self._measure_catalog()
@@ -114,7 +114,7 @@ class Housekeeping:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
-    async def kept(self, digest: Digest, count: int, origin: str) -> None:
+    async def blob_kept(self, digest: Digest, count: int, origin: str) -> None:
         """A blob of *count* bytes has come from the login server *origin* and is held; from another
         one it may have come before."""
         if await self._cache.copies.add(
@@ -123,7 +123,7 @@ class Housekeeping:
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
-            self.look_now()
+            self.check_space_soon()
 
     def _size_changed(self, change: int) -> None:
         self.held_size = max(0, self.held_size + change)
@@ -132,7 +132,7 @@ class Housekeeping:
         """The disk did not take a blob."""
         self._refusal_cause = None
         self._tasks.start(self._tell_refusal(error), "looking why the disk refuses")
-        self.look_now()
+        self.check_space_soon()
 
     async def _tell_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
@@ -140,11 +140,11 @@ class Housekeeping:
             "disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR
         )
 
-    def look_now(self) -> None:
+    def check_space_soon(self) -> None:
         """See whether there is room enough: something has changed."""
         self._room_wanted.set()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Heal the catalog, and then keep what is held within its limit: beside all else, so that
         nothing waits for it."""
         try:
@@ -303,7 +303,7 @@ class Housekeeping:
         (None: the low-water mark). *dry_run* only says which."""
         done = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
-            self.look_now()
+            self.check_space_soon()
         return done
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:

@@ -210,7 +210,7 @@ class RegistryApp:
             # That it is answered is the answer.
             await response.json(b'{"status":"alive"}')
         elif path == "/readyz":
-            problems = self._engine.health_of_engine.problems()
+            problems = self._engine.health.problems()
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
@@ -371,7 +371,7 @@ class RegistryApp:
             copies.record_delivery(response.client, blob.digest)
 
     def _count(self, sent: int) -> None:
-        self._engine.served += sent
+        self._engine.traffic.served(sent)
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()

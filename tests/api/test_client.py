@@ -45,13 +45,13 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
     found = await client.status()
     assert found == msgspec.structs.replace(
-        await engine.status(), space_free=found.space_free, space_limit=found.space_limit
+        await engine.status.get(), space_free=found.space_free, space_limit=found.space_limit
     )
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
     found = await client.upstreams()
-    assert found == engine.upstream_snapshots()
+    assert found == engine.status.source_registries()
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
 
 
@@ -62,7 +62,7 @@ async def test_what_is_behind_a_tag(
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
         pass
-    assert await client.tag("library/nginx", "1.27") == await engine.repositories.tag(
+    assert await client.tag("library/nginx", "1.27") == await engine.repositories.get_tag(
         "library/nginx", "1.27"
     )
     with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
@@ -90,11 +90,11 @@ async def test_a_listing_that_did_not_change_is_the_very_same(
     await client.create_rule("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
     assert len(await client.rules()) == len(rules) + 1
     assert len(await client.credential_sets()) == 1
-    assert await client.rules() == await engine.rule_snapshots()
+    assert await client.rules() == await engine.rules.list()
 
 
 async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
-    assert await client.activity() == engine.activity.snapshot()
+    assert await client.activity() == engine.traffic.snapshot()
 
 
 async def test_a_listing_is_fetched_again_only_when_something_has_changed(
@@ -110,9 +110,9 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         # Whoever follows the revision misses nothing, and does not ask in vain.
         assert all(same) == (revision == now)
         assert after == (
-            await engine.rule_snapshots(),
-            engine.credential_set_snapshots(),
-            await engine.repositories.all(),
+            await engine.rules.list(),
+            engine.credential_sets.list(),
+            await engine.repositories.list(),
         )
         before, revision = after, now
         return not all(same)
@@ -134,7 +134,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
     assert await changed()
     await client.delete_tag("library/nginx", "1.27")
     assert await changed()
-    await engine.activity.write()
+    await engine.traffic.write()
     await engine.cache.history.write()
     assert not await changed()
 
@@ -149,7 +149,7 @@ async def test_a_rule(client: CacheClient, engine: Engine) -> None:
         "api",
         "example-set",
     )
-    assert await client.rules() == await engine.rule_snapshots()
+    assert await client.rules() == await engine.rules.list()
     await client.update_rule("acme-api", None)
     assert (await client.rule("acme-api")).credential_set is None
     await client.update_rule("acme-api", "example-set")
@@ -169,7 +169,7 @@ async def test_a_credential_set(
         "example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B"
     )
     await client.update_credential_set("example-set", password_id="env:EXAMPLE_C")
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     [found] = await client.credential_sets()
     assert found == await client.credential_set("EXAMPLE-set")
     assert (found.login_server, found.username_id, found.password_id) == (
@@ -281,7 +281,7 @@ async def test_checks(client: CacheClient) -> None:
 
 
 async def test_events(client: CacheClient, engine: Engine) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     assert [each.kind for each in await client.recent_events()] == ["rule-created", "rule-deleted"]
 
 
@@ -376,7 +376,7 @@ async def test_dots_lead_to_no_other_resource(
 ) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
         client.delete_repository("library/none/../nginx"),

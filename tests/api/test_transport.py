@@ -121,9 +121,7 @@ async def blocking(engine: Engine, question: Callable[[CacheClient], Awaitable[o
 
 async def test_it_is_the_same_client(engine: Engine) -> None:
     async with listening(engine):
-        assert (
-            await blocking(engine, lambda client: client.rules()) == await engine.rule_snapshots()
-        )
+        assert await blocking(engine, lambda client: client.rules()) == await engine.rules.list()
         await blocking(
             engine,
             lambda client: client.create_rule(

@@ -899,7 +899,7 @@ async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(
     async def fails(*_: object) -> None:
         raise kind("unforeseen")
 
-    place.fills._on_stored = fails
+    place.fills.on_stored = fails
     fill = await place.join(Source(b"content"))
     assert await definite_end(fill) == [None, None, None]
     assert place.store.size(fill.digest) == 7

@@ -60,7 +60,7 @@ async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_i
     as_docker = {"Accept": OCI_MANIFEST}
     async with running(directories, settings, clock) as (engine, registry):
         for name in ("evil", "g"):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
             )
         first = await registry.get(f"/v2/evil/app/manifests/{good.digest}")

@@ -55,7 +55,7 @@ async def engines(
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
             await stack.enter_async_context(serving(RegistryApp(engine), listener))

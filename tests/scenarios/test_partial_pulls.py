@@ -54,7 +54,7 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
 
 
 async def fill(engine: Engine) -> None:
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 

@@ -128,10 +128,10 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
 async def busy(engine: Engine, source: FakeRegistry, registry: httpx.AsyncClient) -> Engine:
     """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that
     was refused, and events."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER")
     )
-    await engine.check_sign_in("example-login")
+    await engine.credential_sets.verify("example-login")
     source.add_image("library/nginx", "1.27", layers=[b"shared", b"own"])
     source.add_image("library/nginx", "1.28", layers=[b"shared"])
     await pulled(engine, "library/nginx:1.27")

@@ -134,7 +134,7 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
     await person.sees("Fine: 16 lines.")
     await person.press("enter")
     await person.sees("enter make all of it")
-    await engine.apply_import(
+    await engine.rules.apply_import(
         f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
     )
     await person.press("enter")

@@ -253,7 +253,7 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
         await person.press("enter")
         await person.sees(text)
     await person.sees("Fine: the name is free.")
-    await engine.create_rule(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
     await person.sees(
         "Not possible: The target team/* is the target of rule somebody-else already."
@@ -435,7 +435,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
     await person.press("y")
     assert person.app.clipboard.startswith("entrepot rule create --name registry-example-com-team")
     await person.press("Y")
-    plan = await engine.plan_import(person.app.clipboard)
+    plan = await engine.rules.preview_import(person.app.clipboard)
     assert (plan.possible, [each.name for each in plan.entries]) == (
         True,
         ["registry-example-com-team"],
@@ -443,7 +443,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
 
 
 async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engine) -> None:
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("Registry-Example-Com-Team", f"{LOGIN_SERVER}/other", "other")
     )
     await to_freshness(person)
@@ -457,7 +457,9 @@ async def test_a_book_that_is_full_is_told_before_anything_is_typed(
     person: Person, engine: Engine
 ) -> None:
     entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
-    await engine.apply_import("".join(entry.format(number, LOGIN_SERVER) for number in range(999)))
+    await engine.rules.apply_import(
+        "".join(entry.format(number, LOGIN_SERVER) for number in range(999))
+    )
     await person.press("2")
     await person.sees("Cache rules", "1,000")
     await person.press("n")
