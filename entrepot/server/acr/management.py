@@ -61,6 +61,10 @@ BODY_LIMIT = 1024 * 1024
 DATA_API = "/acr/v1/"
 """Where ACR's data API is, whose errors have another shape than those of ARM."""
 
+DELETED_HEADER = "Entrepot-Deleted"
+"""Whether a DELETE deleted something: 1, or 0 when there was nothing of that name. ACR's clients
+take 204 for both."""
+
 _SUBSCRIPTION = "/subscriptions/{s}"
 _REGISTRIES = f"{_SUBSCRIPTION}/resourceGroups/{{g}}/providers/{PROVIDER}/registries"
 _BASE = f"{_REGISTRIES}/{{r}}"
@@ -231,11 +235,10 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         )
 
     async def delete_rule(request: Request) -> Response:
-        # ACR answers 204 for what is not there. A caller who wants to know asks first.
         rule = _existing(lambda: engine.documents.rules.get(_name(request)))
         if rule is not None:
             await engine.delete_rule(rule.name)
-        return Response(status_code=204)
+        return _deletion_response(was_there=rule is not None)
 
     async def list_sets(request: Request) -> Response:
         return json_response(
@@ -300,7 +303,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         found = _existing(lambda: engine.documents.credential_sets.get(_name(request)))
         if found is not None:
             await engine.delete_credential_set(found.name)
-        return Response(status_code=204)
+        return _deletion_response(was_there=found is not None)
 
     async def rule_snapshots(request: Request) -> Response:
         return await listing(request, engine.revisions.rules, engine.rule_snapshots)
@@ -310,6 +313,12 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
             return engine.credential_set_snapshots()
 
         return await listing(request, engine.revisions.credential_sets, told)
+
+    async def rule_snapshot(request: Request) -> Response:
+        return json_response(await engine.rule_snapshot(_name(request)))
+
+    async def set_snapshot(request: Request) -> Response:
+        return json_response(engine.credential_set_snapshot(_name(request)))
 
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
@@ -411,6 +420,8 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         resource(f"{sets}/{{name}}", GET=show_set, PUT=put_set, PATCH=patch_set, DELETE=delete_set),
         Route("/entrepot/v1/rules", rule_snapshots),
         Route("/entrepot/v1/credentialSets", set_snapshots),
+        Route("/entrepot/v1/rules/{name}", rule_snapshot),
+        Route("/entrepot/v1/credentialSets/{name}", set_snapshot),
         Route("/entrepot/v1/rules/{name}/plan", rule_plan),
         Route("/entrepot/v1/credentialSets/{name}/plan", set_plan),
         Route("/entrepot/v1/match", match),
@@ -571,6 +582,10 @@ def _existing(get: Callable[[], Found]) -> Found | None:
         return get()
     except NotFound:
         return None
+
+
+def _deletion_response(*, was_there: bool) -> Response:
+    return Response(status_code=204, headers={DELETED_HEADER: "1" if was_there else "0"})
 
 
 def _name(request: Request) -> str:
