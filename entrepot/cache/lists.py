@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from entrepot.core.reference import Repository
-from entrepot.jsontext import first_value
+from entrepot.encoding import first_json_value
 
 LIST_FRESHNESS = 60.0
 """Seconds for which a list is trusted at the most; a rule with a shorter freshness has its own."""
@@ -138,7 +138,7 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
     """Only those referrers of an index that have an artifact type, each as it stands there; None
     where the index can't be read."""
     try:
-        document = msgspec.json.decode(first_value(index.body), type=dict[str, msgspec.Raw])
+        document = msgspec.json.decode(first_json_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])
         wanted = [
             each

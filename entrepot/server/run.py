@@ -26,8 +26,8 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.lock_file import record_engine
 from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
-from entrepot.core.registries import is_loopback
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.formatting import counted, escaped, printable, printable_json

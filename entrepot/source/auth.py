@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.registries import LoginServerInvalid, parse_login_server
 from entrepot.errors import EntrepotError
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
+from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import (
     CredentialUnavailable,

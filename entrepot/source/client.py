@@ -27,9 +27,9 @@ from entrepot.core.media_types import EMPTY_INDEX, INDEXES, MANIFEST_TYPES, OCI_
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
+from entrepot.encoding import first_json_value
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.formatting import counted, duration, printable
-from entrepot.jsontext import first_value
 from entrepot.secrets import read_credential
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.auth import (
@@ -566,7 +566,7 @@ class SourceClient:
         self, media_type: str | None, content: bytes, digest: Digest | None, about: str
     ) -> FetchedManifest:
         try:
-            hint = decode(first_value(content), _ManifestHint)
+            hint = decode(first_json_value(content), _ManifestHint)
         except Undecodable:
             raise SourceAnswerInvalid(
                 f"{self._server} answers with something that is no manifest for {about}.",
@@ -1331,7 +1331,7 @@ def _cursor(text: str | None) -> str | None:
 def _joined(pages: list[bytes]) -> bytes:
     """One index of the entries of all pages, each as it came, with everything else of the first;
     raises `Undecodable`."""
-    pages = [first_value(page) for page in pages]
+    pages = [first_json_value(page) for page in pages]
     entries = [
         bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()
     ]
