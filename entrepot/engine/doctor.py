@@ -22,7 +22,7 @@ from functools import partial
 
 import httpx
 
-from entrepot.api.models import Examination, Finding
+from entrepot.api.models import DoctorReport, Finding
 from entrepot.causes import OPEN_FILES_HINT, Cause, CauseCode, disk_cause
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag, parse_tag
@@ -83,7 +83,7 @@ async def examine(
     *,
     source: str | None = None,
     clock: Callable[[], float] = time.time,
-) -> Examination:
+) -> DoctorReport:
     """Look at all that rules need, or one rule, or the rules of one *source* (a login server), and
     at the machine; raises `CacheRuleNotFound`.
 
@@ -116,7 +116,7 @@ async def examine(
 
     found = await asyncio.gather(*(look(each) for each in servers))
     machine = [each async for each in _machine(engine, clocks, clock)]
-    return Examination(findings=(*(each for source in found for each in source), *machine))
+    return DoctorReport(findings=(*(each for source in found for each in source), *machine))
 
 
 # A source registry

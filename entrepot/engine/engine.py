@@ -26,8 +26,8 @@ from entrepot.api.models import (
     RefreshedTag,
     RuleMatch,
     RuleSnapshot,
+    SourceRegistrySnapshot,
     TriedSignIn,
-    UpstreamSnapshot,
 )
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
@@ -824,7 +824,7 @@ class Engine:
             breaker.login_server,
         )
 
-    def upstream_snapshots(self) -> list[UpstreamSnapshot]:
+    def upstream_snapshots(self) -> list[SourceRegistrySnapshot]:
         """The source registries that rules may pull from, and how they are."""
         rules: dict[str, int] = {}
         for rule in self.documents.rules:
@@ -842,7 +842,7 @@ class Engine:
         for each in registries:
             state = self.sources.state(each.login_server)
             snapshots.append(
-                UpstreamSnapshot(
+                SourceRegistrySnapshot(
                     name=each.name,
                     login_server=each.login_server,
                     sign_in=each.sign_in,

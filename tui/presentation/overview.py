@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrepot.api.models import Activity, EngineStatus, Event, UpstreamSnapshot
+from entrepot.api.models import Activity, EngineStatus, Event, SourceRegistrySnapshot
 from entrepot.formatting import bar, counted, out_of, size
 from tui.presentation.events import keyed, severity, when
 from tui.presentation.sources import upstream_in_short, used_first
@@ -98,7 +98,9 @@ def history(activity: Activity, columns: int) -> tuple[list[float], list[float],
     return hits, misses, max([*hits, *misses], default=0.0)
 
 
-def sources(upstreams: Sequence[UpstreamSnapshot], now: float, width: int, lines: int) -> list[Row]:
+def sources(
+    upstreams: Sequence[SourceRegistrySnapshot], now: float, width: int, lines: int
+) -> list[Row]:
     """The source registries that rules use, and how they are: what is not well comes first when
     there is too little room. A long state takes two lines."""
     used = [each for each in used_first(upstreams) if each.rules]

@@ -59,7 +59,7 @@ class EventsScreen(ListScreen):
     async def fetch(self) -> None:
         """The last events. Rows are made anew only when there are others, or when today has become
         yesterday."""
-        events = await self.app.client.recent_events()
+        events = await self.app.client.system.recent_events()
         now = time.time()
         day = time.localtime(now).tm_yday
         if events == self._seen and day == self._day and events:

@@ -10,7 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from entrepot.api.models import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
+from entrepot.api.models import (
+    Activity,
+    ActivityCounts,
+    Event,
+    PullSnapshot,
+    SourceRegistrySnapshot,
+)
 from tui.polling import QUIET_INTERVAL
 from tui.presentation.overview import (
     BESIDE,
@@ -82,7 +88,7 @@ class OverviewScreen(EngineScreen):
     def __init__(self) -> None:
         super().__init__()
         self._pulls: Sequence[PullSnapshot] = ()
-        self._upstreams: Sequence[UpstreamSnapshot] = ()
+        self._upstreams: Sequence[SourceRegistrySnapshot] = ()
         self._events: Sequence[Event] = ()
         self._activity: Activity | None = None
         self._counted: ActivityCounts | None = None
@@ -139,15 +145,15 @@ class OverviewScreen(EngineScreen):
         when it has changed."""
         client, status = self.app.client, self.app.status
         assert status is not None
-        self._pulls = await client.running_pulls() if status.pulls_running else ()
+        self._pulls = await client.pulls.list_running() if status.pulls_running else ()
         if time.monotonic() >= self._next_rest:
-            self._upstreams = await client.upstreams()
-            self._events = await client.recent_events(EVENTS_ASKED)
+            self._upstreams = await client.system.source_registries()
+            self._events = await client.system.recent_events(EVENTS_ASKED)
             self._next_rest = time.monotonic() + QUIET_INTERVAL * 0.9
         if time.monotonic() >= self._next_history or (
             self._activity is None and status.last_day != self._counted
         ):
-            self._activity = await client.activity()
+            self._activity = await client.system.activity()
             self._counted = status.last_day
             self._next_history = time.monotonic() + HISTORY_INTERVAL
         self._show()

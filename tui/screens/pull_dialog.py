@@ -111,7 +111,7 @@ class PullDialog(Dialog[bool]):
             return
         self._asked = image
         try:
-            found = await self.app.client.match(image)
+            found = await self.app.client.rules.match(image)
         except ClientError:
             # It is typed only half; the pull itself says what is wrong.
             found = None
@@ -136,7 +136,7 @@ class PullDialog(Dialog[bool]):
         ):
             return None
         try:
-            return await self.app.client.tag(found.repository, found.tag)
+            return await self.app.client.repositories.get_tag(found.repository, found.tag)
         except ClientError:
             # It went meanwhile.
             return None
@@ -198,7 +198,7 @@ class PullDialog(Dialog[bool]):
             return
         self._pulling = True
         try:
-            await self.app.client.start_pull(self._named, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(self._named, platform or None, asked_by="dashboard")
         except ClientError as error:
             self._say(error.message, refused=True)
         else:

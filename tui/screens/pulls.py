@@ -114,12 +114,14 @@ class PullsScreen(ListScreen):
         """The pulls under way; all of them only when others go on than before, and now and then,
         because up to a thousand that ended are remembered."""
         running = (
-            await self.app.client.running_pulls() if time.monotonic() < self._next_all else None
+            await self.app.client.pulls.list_running()
+            if time.monotonic() < self._next_all
+            else None
         )
         if running is None or {pull.id for pull in running} != {
             pull.id for pull in self._pulls.values() if not pull.state.ended
         }:
-            pulls = await self.app.client.pulls()
+            pulls = await self.app.client.pulls.list()
             self._next_all = time.monotonic() + ALL_INTERVAL
         else:
             pulls = [*running, *(pull for pull in self._pulls.values() if pull.state.ended)]
@@ -265,7 +267,7 @@ class PullScreen(ListScreen):
 
     async def fetch(self) -> None:
         """The pull with its layers."""
-        self.show_pull(await self.app.client.pull(self._pull_id))
+        self.show_pull(await self.app.client.pulls.get(self._pull_id))
 
     def show_pull(self, pull: PullSnapshot) -> None:
         """Show it."""
@@ -361,7 +363,7 @@ def copy_command(screen: ListScreen, pull: PullSnapshot) -> None:
 async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | None:
     """Begin a pull of the same image and platform; None: the engine said no, and that was shown."""
     try:
-        return await screen.app.client.start_pull(pull.image, pull.platform, asked_by="dashboard")
+        return await screen.app.client.pulls.start(pull.image, pull.platform, asked_by="dashboard")
     except ClientError as error:
         screen.app.notify(error.message, severity="error", timeout=10)
         return None
@@ -378,7 +380,7 @@ async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
         == "cancel-pull"
     ):
         try:
-            await screen.app.client.cancel_pull(pull.id)
+            await screen.app.client.pulls.cancel(pull.id)
         except ClientError as error:
             screen.app.notify(error.message, severity="error")
         screen.app.look_now()

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.api.client import ClientError
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from tui.key_queue import brings_screen
 from tui.presentation.sources import (
     examination_told,
@@ -48,7 +48,7 @@ class SourcesScreen(ListScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._upstreams: dict[str, UpstreamSnapshot] = {}
+        self._upstreams: dict[str, SourceRegistrySnapshot] = {}
         self._rules: dict[str, list[RuleSnapshot]] = {}
         self._counted: dict[str, int] = {}
 
@@ -68,11 +68,11 @@ class SourcesScreen(ListScreen):
     async def fetch(self) -> None:
         """All of them, those that rules use first; the rules again only when their number has
         changed."""
-        shown = used_first(await self.app.client.upstreams())
+        shown = used_first(await self.app.client.system.source_registries())
         counted = {each.login_server: each.rules for each in shown}
         if counted != self._counted:
             rules: dict[str, list[RuleSnapshot]] = {}
-            for rule in await self.app.client.rules():
+            for rule in await self.app.client.rules.list():
                 rules.setdefault(rule.login_server, []).append(rule)
             self._rules, self._counted = rules, counted
         now = time.time()
@@ -125,7 +125,7 @@ class SourcesScreen(ListScreen):
         report = Report(f"Examination of {row.key}", (waiting,))
         closed = self.app.push_screen(report)
         try:
-            found = await self.app.client.examine(source=row.key)
+            found = await self.app.client.system.doctor(source=row.key)
         except ClientError as error:
             lines = [Cell(error.message, "bad")]
         else:

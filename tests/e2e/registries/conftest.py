@@ -73,10 +73,10 @@ class EngineInNamespace(Entrepot):
             async with asyncio.timeout(60):
                 while any(
                     each.unreachable_since is not None
-                    for each in await client.upstreams()
+                    for each in await client.system.source_registries()
                     if each.login_server == manner.login_server
                 ):
-                    await client.status()
+                    await client.system.status()
 
         self.manage(wait)
 
@@ -105,31 +105,31 @@ class EngineInNamespace(Entrepot):
                 f"{manner.login_server}/{manner.private}",
             )
             if policy is SignIn.NONE:
-                await client.create_rule(f"{manner.name}-open", public, f"{manner.name}/open")
+                await client.rules.create(f"{manner.name}-open", public, f"{manner.name}/open")
                 return
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 f"{manner.name}-right",
                 manner.login_server,
                 f"env:USER_{number}",
                 f"env:PASSWORD_{number}",
             )
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 f"{manner.name}-wrong",
                 manner.login_server,
                 f"env:USER_{number}",
                 "env:WRONG_PASSWORD",
             )
             right = f"{manner.name}-right"
-            await client.create_rule(
+            await client.rules.create(
                 f"{manner.name}-open",
                 public,
                 f"{manner.name}/open",
                 right if policy is SignIn.REQUIRED else None,
             )
-            await client.create_rule(
+            await client.rules.create(
                 f"{manner.name}-closed", private, f"{manner.name}/closed", right
             )
-            await client.create_rule(
+            await client.rules.create(
                 f"{manner.name}-wrong", private, f"{manner.name}/wrong", f"{manner.name}-wrong"
             )
 

@@ -36,18 +36,20 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
     repository = f"{manner.login_server}/policy/test"
 
     async def with_credentials(client: CacheClient) -> None:
-        await client.create_credential_set(
+        await client.credential_sets.create(
             f"{manner.name}-policy",
             manner.login_server,
             f"env:USER_{number}",
             f"env:PASSWORD_{number}",
         )
-        await client.create_rule(
+        await client.rules.create(
             f"{manner.name}-policy", repository, f"{manner.name}/policy", f"{manner.name}-policy"
         )
 
     async def without(client: CacheClient) -> None:
-        await client.create_rule(f"{manner.name}-anonymous", repository, f"{manner.name}/anonymous")
+        await client.rules.create(
+            f"{manner.name}-anonymous", repository, f"{manner.name}/anonymous"
+        )
 
     policy = sign_in_of(manner)
     if policy is SignIn.NONE:
@@ -138,7 +140,7 @@ def test_with_the_right_credentials_what_is_private_is_pulled(
         if each.headers.get("authorization", "").startswith("Basic ")
     }
     assert basic <= {manner.realm}
-    sets = engine.manage(CacheClient.credential_sets)
+    sets = engine.manage(lambda client: client.credential_sets.list())
     assert [each.health.value for each in sets if each.name == f"{manner.name}-right"] == [
         "Healthy"
     ]
@@ -175,7 +177,7 @@ def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source)
     manner = source.manner
     source.add_image(manner.public, "there")
     engine.manage(
-        lambda client: client.create_rule(
+        lambda client: client.rules.create(
             f"{manner.name}-nothing",
             f"{manner.login_server}/policy/nothing",
             f"{manner.name}/nothing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import ActivityCounts, EngineStatus, Event, UpstreamSnapshot
+from entrepot.api.models import ActivityCounts, EngineStatus, Event, SourceRegistrySnapshot
 from entrepot.demo import OFFERED
 from tests.tui.scripted import NO_ACTIVITY, NOW, STATUS, UPSTREAM, changed
 from tui.presentation.overview import (
@@ -118,7 +118,7 @@ def test_the_space_is_a_bar_with_the_limit() -> None:
             assert len(texts([space(changed(STATUS, blobs_size=held), width - 7)])[0]) <= width - 10
 
 
-def upstream(login_server: str, **changes: object) -> UpstreamSnapshot:
+def upstream(login_server: str, **changes: object) -> SourceRegistrySnapshot:
     return changed(UPSTREAM, login_server=login_server, **changes)
 
 

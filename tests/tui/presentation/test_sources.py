@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import Examination, Finding, RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import DoctorReport, Finding, RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import Outcome, SignIn
 from tests.tui.scripted import NOW, UPSTREAM, changed
 from tui.presentation.sources import (
@@ -60,7 +60,7 @@ RULE = RuleSnapshot(
     ],
 )
 def test_a_source_registry_is_well_or_says_by_word_what_it_is(
-    found: UpstreamSnapshot, told: tuple[str, str]
+    found: SourceRegistrySnapshot, told: tuple[str, str]
 ) -> None:
     assert upstream_state(found, NOW) == told
 
@@ -127,7 +127,7 @@ def test_nothing_that_is_told_of_a_source_changes_with_the_seconds() -> None:
 
 
 def test_sources_that_rules_use_come_first() -> None:
-    quay = UpstreamSnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
+    quay = SourceRegistrySnapshot(name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL)
     assert [each.login_server for each in used_first([quay, UPSTREAM])] == ["docker.io", "quay.io"]
 
 
@@ -136,7 +136,7 @@ def test_rules_are_told_with_where_they_lead() -> None:
 
 
 def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
-    found = Examination(
+    found = DoctorReport(
         findings=(
             Finding(
                 about="docker.io",
@@ -167,4 +167,4 @@ def test_an_examination_says_each_outcome_by_word_with_its_advice() -> None:
         Cell(""),
         Cell("2 findings to look at.", "warn"),
     ]
-    assert examination_told(Examination(findings=()))[-1] == Cell("All is well.", "good")
+    assert examination_told(DoctorReport(findings=()))[-1] == Cell("All is well.", "good")
