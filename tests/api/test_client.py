@@ -21,7 +21,7 @@ from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening, management_app
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ async def test_source_registries(client: CacheClient, engine: Engine) -> None:
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
 
 
-async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source: StandIn) -> None:
+async def test_what_is_behind_a_tag(
+    client: CacheClient, engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
     async for _ in client.pulls.follow(started.id, interval=0.0):
@@ -68,7 +70,7 @@ async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source:
 
 
 async def test_a_listing_that_did_not_change_is_the_very_same(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await client.credential_sets.create(
         "example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD"
@@ -77,7 +79,7 @@ async def test_a_listing_that_did_not_change_is_the_very_same(
     started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
     async for _ in client.pulls.follow(started.id, interval=0.0):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     [repository], revision = (
         await client.repositories.list(),
         (await client.system.status()).revision,
@@ -101,7 +103,7 @@ async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
 
 
 async def test_a_listing_is_fetched_again_only_when_something_has_changed(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     async def listings() -> tuple[list[Any], ...]:
         return (
@@ -124,7 +126,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     revision, before = (await client.system.status()).revision, await listings()
     assert not await changed()
     await client.credential_sets.create("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
@@ -137,7 +139,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         (await client.pulls.start("library/nginx:1.27", "linux/amd64")).id, interval=0.0
     ):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     assert await changed()
     await client.repositories.delete_tag("library/nginx", "1.27")
     assert await changed()
@@ -214,14 +216,14 @@ async def test_an_examination(client: CacheClient) -> None:
 
 
 async def test_locks_and_eviction(
-    client: CacheClient, engine: Engine, source: StandIn, clock: Clock
+    client: CacheClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     pull = engine.cache.pulls.get(
         (await client.pulls.start("library/nginx:1.27", "linux/amd64")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     clock.now += 3600
     for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
         await client.repositories.lock("library/nginx", tag, digest)
@@ -245,7 +247,7 @@ async def test_locks_and_eviction(
     assert (await client.system.status()).repositories == 0
 
 
-async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -> None:
+async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     started = await client.pulls.start("library/nginx:1.27", "linux/arm64", asked_by="test")
     seen = [pull async for pull in client.pulls.follow(started.id, interval=0.01)]
@@ -267,7 +269,7 @@ async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -
     assert await client.repositories.list() == []
 
 
-async def test_a_pull_is_cancelled(client: CacheClient, source: StandIn) -> None:
+async def test_a_pull_is_cancelled(client: CacheClient, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
     started = await client.pulls.start("library/nginx:1.27", "linux/amd64")
@@ -384,12 +386,12 @@ async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(
 
 
 async def test_dots_lead_to_no_other_resource(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
     started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
         client.repositories.delete("library/none/../nginx"),
         client.repositories.delete_tag("library/nginx/x", "../.."),
