@@ -31,10 +31,10 @@ def used_first(upstreams: Sequence[SourceRegistrySnapshot]) -> list[SourceRegist
     return sorted(upstreams, key=lambda each: -each.rules)
 
 
-def upstream_row(found: SourceRegistrySnapshot, now: float) -> Row:
+def source_row(found: SourceRegistrySnapshot, now: float) -> Row:
     """A source registry: login server, what it asks of credentials, rules, how it is, and what it
     still lets us pull."""
-    word, tone = upstream_state(found, now)
+    word, tone = source_state(found, now)
     return Row(
         found.login_server,
         (
@@ -55,7 +55,7 @@ def upstream_row(found: SourceRegistrySnapshot, now: float) -> Row:
     )
 
 
-def upstream_state(found: SourceRegistrySnapshot, now: float) -> tuple[str, str]:
+def source_state(found: SourceRegistrySnapshot, now: float) -> tuple[str, str]:
     """How a source registry is, in a few words, and the tone of them."""
     # A source that is not at fault is not down.
     word = "out of reach" if found.at_fault in {"machine", "network"} else "down"
@@ -73,9 +73,9 @@ def upstream_state(found: SourceRegistrySnapshot, now: float) -> tuple[str, str]
     return "well", "good"
 
 
-def upstream_in_short(found: SourceRegistrySnapshot, now: float) -> Cell:
+def source_summary(found: SourceRegistrySnapshot, now: float) -> Cell:
     """How a source registry is, in one cell: its allowance where that is all there is to say."""
-    word, tone = upstream_state(found, now)
+    word, tone = source_state(found, now)
     if tone == "bad":
         return Cell(f"{word}, serving what is held", tone)
     told = allowance(found, now)
@@ -100,11 +100,11 @@ def allowance(found: SourceRegistrySnapshot, now: float) -> str:
     return f"{found.allowance_remaining:,}{limit} left{anew}"
 
 
-def upstream_detail(
+def source_detail(
     found: SourceRegistrySnapshot, rules: Sequence[RuleSnapshot], now: float
 ) -> Detail:
     """A source registry in sentences. *rules* are those that use it."""
-    word, _ = upstream_state(found, now)
+    word, _ = source_state(found, now)
     problem = f"{found.problem} {found.advice or ''}".strip() if found.problem is not None else ""
     condition = _condition(found, now)
     notes = tuple(each for each in (problem, condition) if each)
@@ -137,7 +137,7 @@ def upstream_detail(
     return Detail(found.login_server, tuple(each for each in lines if each), tuple(facts), notes)
 
 
-def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:
+def rule_cells(rules: Sequence[RuleSnapshot]) -> list[Cell]:
     """The rules of a source registry, one a line."""
     width = max((len(rule.name) for rule in rules), default=0)
     return [
@@ -146,7 +146,7 @@ def rules_told(rules: Sequence[RuleSnapshot]) -> list[Cell]:
     ]
 
 
-def examination_told(found: DoctorReport) -> list[Cell]:
+def doctor_report_cells(found: DoctorReport) -> list[Cell]:
     """What was found, step by step, each with its outcome by word and the advice below it."""
     lines: list[Cell] = []
     for finding in found.findings:

@@ -21,12 +21,12 @@ from tui.polling import QUIET_INTERVAL
 from tui.presentation.overview import (
     BESIDE,
     SERVER,
+    distribute_height,
     figures,
     history,
     last_events,
+    more_pulls,
     needs,
-    pulls_told,
-    shared_out,
     shortened,
     sources,
     space,
@@ -37,7 +37,7 @@ from tui.presentation.pulls import (
     STEADY_COLUMNS,
     pull_progress,
     pull_row,
-    running_told,
+    running_summary,
 )
 from tui.screens.base import WIDE, EngineScreen
 from widgets.bars import tell
@@ -168,7 +168,7 @@ class OverviewScreen(EngineScreen):
         left = 38 if 76 <= width < WIDE else width // 2
         right = width - left
         told_sources = sources(self._upstreams, now, right - 3, lines=height)
-        heights = shared_out(
+        heights = distribute_height(
             height,
             running=len(self._pulls),
             needs=1 + len(wanted),
@@ -190,10 +190,10 @@ class OverviewScreen(EngineScreen):
         shown = self._pulls[: heights.pulls]
         self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in shown])
         self.query_one("#progress", RowList).set_rows([pull_progress(pull, now) for pull in shown])
-        running = running_told(self._pulls)
+        running = running_summary(self._pulls)
         self._tell(
             ".title--count",
-            f"{pulls_told(len(self._pulls), len(shown))}{running}" if running else "",
+            f"{more_pulls(len(self._pulls), len(shown))}{running}" if running else "",
         )
         self.query_one("#figures", RowList).set_rows(figures(status, left - 3))
         self.query_one("#sources", RowList).set_rows(

@@ -17,7 +17,7 @@ from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
-from tui.presentation.matches import holding_text
+from tui.presentation.matches import match_state
 from widgets.dialogs.base import Dialog
 from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
 from widgets.dialogs.prompt import PAUSE
@@ -123,9 +123,7 @@ class PullDialog(Dialog[bool]):
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
-            self._say(
-                f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}."
-            )
+            self._say(f"{found.rule} gets it from {found.source_repository}; {match_state(found)}.")
 
     async def _held(self, found: RuleMatch | None) -> TagDetail | None:
         if (

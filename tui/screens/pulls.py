@@ -20,7 +20,7 @@ from tui.presentation.pulls import (
     PROGRESS_WIDTH,
     STEADY_COLUMNS,
     asked_by,
-    how_it_ended,
+    ended_text,
     layer_progress,
     layer_row,
     opened_pull_detail,
@@ -28,7 +28,7 @@ from tui.presentation.pulls import (
     pull_progress,
     pull_row,
     pull_summary,
-    running_told,
+    running_summary,
     under_way_first,
 )
 from tui.screens.base import WIDE, ListScreen
@@ -158,7 +158,7 @@ class PullsScreen(ListScreen):
 
     def count_text(self) -> str:
         """What goes on, or how many are known."""
-        return running_told(tuple(self._pulls.values())) or super().count_text()
+        return running_summary(tuple(self._pulls.values())) or super().count_text()
 
     @property
     def _current(self) -> PullSnapshot | None:
@@ -276,7 +276,7 @@ class PullScreen(ListScreen):
         tell(self.query_one("#summary", Plain), pull_summary(pull, self.size.width), resizes=False)
         tell(
             self.query_one(".empty", Plain),
-            how_it_ended(pull) if pull.state.ended else self.empty_text,
+            ended_text(pull) if pull.state.ended else self.empty_text,
             resizes=False,
         )
         self.show_rows([layer_row(layer) for layer in pull.layers])

@@ -13,10 +13,10 @@ from entrepot.api.client import ClientError
 from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from tui.key_queue import brings_screen
 from tui.presentation.sources import (
-    examination_told,
-    rules_told,
-    upstream_detail,
-    upstream_row,
+    doctor_report_cells,
+    rule_cells,
+    source_detail,
+    source_row,
     used_first,
 )
 from tui.screens.base import ListScreen
@@ -77,7 +77,7 @@ class SourcesScreen(ListScreen):
             self._rules, self._counted = rules, counted
         now = time.time()
         self._upstreams = {each.login_server: each for each in shown}
-        self.show_rows([upstream_row(each, now) for each in shown])
+        self.show_rows([source_row(each, now) for each in shown])
 
     def count_text(self) -> str:
         """How many rules use."""
@@ -86,7 +86,7 @@ class SourcesScreen(ListScreen):
 
     def detail(self, row: Row) -> Detail:
         """What is known of it."""
-        return upstream_detail(self._upstreams[row.key], self._rules.get(row.key, ()), time.time())
+        return source_detail(self._upstreams[row.key], self._rules.get(row.key, ()), time.time())
 
     def why_not(self, action: str) -> str:
         """What no rule uses needs no looking after."""
@@ -100,7 +100,7 @@ class SourcesScreen(ListScreen):
     async def _open(self, event: RowList.Opened) -> None:
         """The rules that use it."""
         rules = self._rules.get(event.row.key, [])
-        lines = rules_told(rules) or [
+        lines = rule_cells(rules) or [
             Cell("No cache rule uses it yet. Press 2 and then n to make one.")
         ]
         if await self.app.push_screen_wait(
@@ -129,7 +129,7 @@ class SourcesScreen(ListScreen):
         except ClientError as error:
             lines = [Cell(error.message, "bad")]
         else:
-            lines = examination_told(found)
+            lines = doctor_report_cells(found)
         if report.is_attached:
             report.tell(lines)
         await closed

@@ -20,7 +20,7 @@ from tui.presentation.drafts import (
     credential_set_command,
     credential_set_toml,
 )
-from tui.presentation.secrets import SECRET_KINDS, is_program, told_of
+from tui.presentation.secrets import SECRET_KINDS, identifier_help, is_program
 from tui.wizards.wizard import (
     Entry,
     Feedback,
@@ -325,9 +325,9 @@ class CredentialSetWizard(Wizard[str | None]):
         at = self.focused.id if self.focused is not None else ""
         if at == "kinds":
             row = self.query_one("#kinds", RowList).current
-            told = told_of(row.key) if row is not None else ""
+            told = identifier_help(row.key) if row is not None else ""
         else:
-            told = told_of(self._password if self._field == "#password" else self._username)
+            told = identifier_help(self._password if self._field == "#password" else self._username)
         self.query_one("#kind-teach", Plain).update(told)
 
     def _show_review(self) -> None:

@@ -23,7 +23,7 @@ from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import counted, size
 from tui.presentation.imports import (
-    done_summary,
+    applied_summary,
     entry_lines,
     first_conflict,
     plan_rows,
@@ -251,7 +251,7 @@ class ImportWizard(Wizard[bool | None]):
         elif number == PLAN:
             self._show_plan(await self.app.client.rules.preview_import(self._text))
         elif self._done is not None:
-            self.query_one("#done-summary", Plain).update(done_summary(self._done))
+            self.query_one("#done-summary", Plain).update(applied_summary(self._done))
 
     async def _offer_files(self) -> None:
         typed = self._typed
