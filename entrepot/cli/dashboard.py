@@ -250,11 +250,11 @@ def _last_words(log: Path, since: int) -> str:
 
 async def _status(client: CacheClient) -> EngineStatus:
     async with client:
-        return await client.status()
+        return await client.system.status()
 
 
 def _status_at(socket: Path) -> EngineStatus:
-    return without_waiting(CacheClient.blocking_at(socket).status())
+    return without_waiting(CacheClient.blocking_at(socket).system.status())
 
 
 def _answers(socket: Path) -> bool:

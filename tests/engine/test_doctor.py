@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from entrepot.api.models import Examination, Finding
+from entrepot.api.models import DoctorReport, Finding
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredUpstream, UpstreamNotSupported
@@ -37,7 +37,7 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import BasicSignIn, FakeRegistry, Headers, Html, Status
 
 
-def finding(found: Examination, check: str, about: str | None = None) -> Finding:
+def finding(found: DoctorReport, check: str, about: str | None = None) -> Finding:
     [each] = [
         each for each in found.findings if each.check == check and about in {None, each.about}
     ]
@@ -45,13 +45,13 @@ def finding(found: Examination, check: str, about: str | None = None) -> Finding
     return each
 
 
-def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
+def checks(found: DoctorReport, about: str = LOGIN_SERVER) -> list[str]:
     return [each.check for each in found.findings if each.about == about]
 
 
 async def examined(
     directories: Directories, endpoint: str, *, ca_file: Path | None = None
-) -> Examination:
+) -> DoctorReport:
     """What is found with a source at an endpoint, on an engine of its own."""
     upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
     settings = Settings(

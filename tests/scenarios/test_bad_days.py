@@ -26,7 +26,7 @@ import httpx
 import pytest
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from entrepot.cache import cache
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
@@ -58,7 +58,7 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-def upstream_of(engine: Engine) -> UpstreamSnapshot:
+def upstream_of(engine: Engine) -> SourceRegistrySnapshot:
     return next(
         each for each in engine.status.source_registries() if each.login_server == LOGIN_SERVER
     )
@@ -187,7 +187,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert (await registry.get(TAG)).content == old.manifest.content
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
-        told = await client.refresh("library/nginx:1.27")
+        told = await client.repositories.refresh_tag("library/nginx:1.27")
     assert (told.before, told.digest, told.moved, told.problem) == (
         str(old.digest),
         str(new.digest),

@@ -397,7 +397,7 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repositories.detail(REPOSITORY)
+    detail = await served.repositories.get(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {
         (image.tag, str(image.digest)) for image in images
     }

@@ -80,19 +80,20 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
 async def test_an_engine_that_is_lost_is_shown_and_found_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from entrepot.api.client import CacheClient, EngineUnreachable
+    from entrepot.api.client import EngineUnreachable
+    from entrepot.api.system import SystemClient
 
     async with dashboard(engine) as person:
-        status = CacheClient.status
+        status = SystemClient.status
 
-        async def unreachable(self: CacheClient) -> None:
+        async def unreachable(self: SystemClient) -> None:
             raise EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
-        monkeypatch.setattr(CacheClient, "status", unreachable)
+        monkeypatch.setattr(SystemClient, "status", unreachable)
         person.app.look_now()
         await person.press("2")
         await person.sees("no answer from the engine since")
-        monkeypatch.setattr(CacheClient, "status", status)
+        monkeypatch.setattr(SystemClient, "status", status)
         person.app.look_now()
         await person.sees("The engine answers again.", "example-library")
 

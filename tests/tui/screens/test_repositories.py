@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from entrepot import formatting
-from entrepot.api.client import CacheClient
+from entrepot.api.repositories import RepositoriesClient
 from entrepot.engine.engine import Engine
 from entrepot.formatting import short_digest
 from tests.conftest import Clock
@@ -99,14 +99,14 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
     await person.sees("library/nginx")
     made: list[object] = []
 
-    async def fetched(self: CacheClient) -> list[object]:
+    async def fetched(self: RepositoriesClient) -> list[object]:
         made.append(self)
         return []
 
     monkeypatch.setattr(
         "tui.screens.repositories.RepositoryRow", lambda *arguments: made.append(arguments)
     )
-    monkeypatch.setattr(CacheClient, "repositories", fetched)
+    monkeypatch.setattr(RepositoriesClient, "list", fetched)
     for _ in range(2):
         person.app.look_now()
         person.app.screen.look()  # type: ignore[attr-defined]

@@ -79,7 +79,7 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.sees("1 cache rule and 1 credential set are made.", "enter close")
     await person.press("enter")
     await person.sees("Cache rules", "team-apps", "example-library")
-    await person.app.client.start_pull("team/app:1", "linux/amd64")
+    await person.app.client.pulls.start("team/app:1", "linux/amd64")
     await person.press("5")
     await person.sees("team/app:1", "complete")
     assert [each.state for each in engine.cache.pulls.all()] == [PullState.COMPLETED]
