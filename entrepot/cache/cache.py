@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from io import FileIO
 
 import msgspec
 
@@ -146,10 +147,33 @@ class ManifestDescription:
 
 @dataclass(frozen=True, slots=True)
 class CachedBlob:
-    """A blob that is held whole. *size* is in bytes."""
+    """A blob whose right copy is in the cache. *size* is in bytes."""
 
     digest: Digest
     size: int
+    _blobs: BlobStore = field(compare=False, repr=False)
+    _copies: BlobCopies = field(compare=False, repr=False)
+
+    def open(self) -> AbstractAsyncContextManager[FileIO]:
+        """Its file, open: a reader keeps it also when the copy is evicted meanwhile.
+
+        Raises FileNotFoundError when the copy was removed or damaged before it was opened: then
+        `ArtifactCache.blob` fetches it. Raises OSError where it can't be read.
+        """
+        return self._blobs.opened(self.digest, self.size)
+
+    def record_request(self, client: str | None) -> None:
+        """Record that a client requests the whole blob, before it is sent: a client that requests
+        it again at once may have got wrong bytes (`entrepot.cache.blob_copies`)."""
+        self._copies.record_request(client, self.digest)
+
+    def record_delivery(self, client: str | None) -> None:
+        """Record that a client got the whole blob."""
+        self._copies.record_delivery(client, self.digest)
+
+    def check_in_background(self) -> None:
+        """Hash the copy in the background, because its file could not be read."""
+        self._copies.check_in_background(self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -735,7 +759,7 @@ class ArtifactCache:
         while size is not None and await self._opens(repository, route, digest, size):
             # It may have been evicted, or found damaged, while its source was asked.
             if self._blobs.size(digest) == size:
-                return CachedBlob(digest, size)
+                return CachedBlob(digest, size, self._blobs, self.copies)
             size = await self.copies.size(digest, stated_size)
         if route is None:
             # Its rule was deleted while it comes in.

@@ -325,12 +325,11 @@ class RegistryApp:
     async def _cached_blob(
         self, blob: CachedBlob, response: _Response, answer: _BlobAnswer
     ) -> None:
-        copies = self._engine.cache.copies
         etag = str(blob.digest)
         if answer.is_whole:
-            copies.record_request(response.client, blob.digest)
+            blob.record_request(response.client)
         try:
-            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+            async with blob.open() as file:
                 if answer.multipart is None:
                     await response.file(
                         answer.status,
@@ -362,13 +361,13 @@ class RegistryApp:
                 error.strerror,
                 response.client,
             )
-            copies.check_in_background(blob.digest)
+            blob.check_in_background()
             raise EngineError(
                 f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
                 "Pull again, and look at the disk.",
             ) from None
         if answer.is_whole:
-            copies.record_delivery(response.client, blob.digest)
+            blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
         self._engine.served += sent
