@@ -296,12 +296,7 @@ class ArtifactCache:
     # Manifests
 
     async def manifest(
-        self,
-        repository: Repository,
-        reference: Tag | Digest,
-        *,
-        asked_by: str | None = None,
-        refresh: bool = False,
+        self, repository: Repository, reference: Tag | Digest, *, refresh: bool = False
     ) -> ManifestAnswer:
         """A manifest by tag or digest.
 

@@ -234,8 +234,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
-        answer = await self._acceptable(repository, reference, accept, answer, response)
+        answer = await self._engine.cache.manifest(repository, reference)
+        answer = await self._acceptable(repository, reference, accept, answer)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -248,7 +248,6 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
-        response: _Response,
     ) -> ManifestAnswer:
         """What the client accepts: a digest is answered as it is, and a client that knows no
         indexes gets the image for linux/amd64 of a tag.
@@ -264,7 +263,7 @@ class RegistryApp:
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
                 "Use a newer client.",
             )
-        return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
+        return await self._engine.cache.manifest(repository, child.digest)
 
     def _manifest_headers(
         self,

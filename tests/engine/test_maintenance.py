@@ -821,7 +821,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
     await engine.cache.usage.write()
-    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    await engine.cache.manifest(Repository("library/new"), Tag("1"))
     thaws = asyncio.Event()
 
     async def refuses(*_: object) -> None:
