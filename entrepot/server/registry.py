@@ -18,7 +18,13 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import CachedBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.results import (
+    CachedBlob,
+    ListAnswer,
+    ManifestAnswer,
+    ManifestDescription,
+    Origin,
+)
 from entrepot.causes import CauseCode, at_fault
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine

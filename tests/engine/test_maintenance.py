@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
+from entrepot.cache.results import CachedBlob
 from entrepot.config.settings import Directories, Settings, SizeLimit
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
