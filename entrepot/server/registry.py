@@ -18,7 +18,13 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import CachedBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.results import (
+    CachedBlob,
+    ListAnswer,
+    ManifestAnswer,
+    ManifestDescription,
+    Origin,
+)
 from entrepot.causes import CauseCode, at_fault
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
@@ -234,8 +240,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
-        answer = await self._acceptable(repository, reference, accept, answer, response)
+        answer = await self._engine.cache.manifest(repository, reference)
+        answer = await self._acceptable(repository, reference, accept, answer)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -248,7 +254,6 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
-        response: _Response,
     ) -> ManifestAnswer:
         """What the client accepts: a digest is answered as it is, and a client that knows no
         indexes gets the image for linux/amd64 of a tag.
@@ -264,7 +269,7 @@ class RegistryApp:
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
                 "Use a newer client.",
             )
-        return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
+        return await self._engine.cache.manifest(repository, child.digest)
 
     def _manifest_headers(
         self,
@@ -325,12 +330,11 @@ class RegistryApp:
     async def _cached_blob(
         self, blob: CachedBlob, response: _Response, answer: _BlobAnswer
     ) -> None:
-        copies = self._engine.cache.copies
         etag = str(blob.digest)
         if answer.is_whole:
-            copies.record_request(response.client, blob.digest)
+            blob.record_request(response.client)
         try:
-            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+            async with blob.open() as file:
                 if answer.multipart is None:
                     await response.file(
                         answer.status,
@@ -362,13 +366,13 @@ class RegistryApp:
                 error.strerror,
                 response.client,
             )
-            copies.check_in_background(blob.digest)
+            blob.check_in_background()
             raise EngineError(
                 f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
                 "Pull again, and look at the disk.",
             ) from None
         if answer.is_whole:
-            copies.record_delivery(response.client, blob.digest)
+            blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
         self._engine.traffic.served(sent)

@@ -12,7 +12,7 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.cache import cache as cache_module
+from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
@@ -255,7 +255,7 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
     private: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "PROOF_TIMEOUT", 0.05)
+    monkeypatch.setattr(blobs_module, "PROOF_TIMEOUT", 0.05)
     other.add_blob("app", private)
     gate = other.hold(str(private.digest), method="GET")
     getting = asyncio.create_task(registry.get(path_of(private)))
@@ -309,7 +309,7 @@ async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
     path = path_of(source.add_blob("library/app", UNNAMED), "library/app")
     for passed, heads in (
         (0.0, 1),
-        (cache_module.STATED_SIZE_TTL - 1, 1),
+        (blobs_module.STATED_SIZE_TTL - 1, 1),
         (2.0, 2),
         (-10_000.0, 3),
     ):

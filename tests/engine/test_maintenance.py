@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
+from entrepot.cache.results import CachedBlob
 from entrepot.config.settings import Directories, Settings, SizeLimit
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
@@ -828,7 +828,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
     await engine.cache.usage.write()
-    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    await engine.cache.manifest(Repository("library/new"), Tag("1"))
     thaws = asyncio.Event()
 
     async def refuses(*_: object) -> None:

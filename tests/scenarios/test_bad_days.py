@@ -27,7 +27,7 @@ import pytest
 
 from entrepot.api.client import CacheClient
 from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
-from entrepot.cache import cache
+from entrepot.cache import failures
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
@@ -435,7 +435,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.1)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
@@ -459,7 +459,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             await until(
                 lambda: (
                     upstream_of(engine).unreachable_since is not None
-                    and not engine.cache._flights._flights
+                    and not engine.cache._manifests._fetches._flights
                 )
             )
             sent.clear()
@@ -543,7 +543,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.05)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -551,7 +551,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 10_000)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -559,7 +559,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
         await source.arrived("HEAD", "1.28")
     gate.open()
     # The answer that came late counts all the same: both tags are fresh now.
-    await until(lambda: not engine.cache._flights._flights)
+    await until(lambda: not engine.cache._manifests._fetches._flights)
     for tag in ("1.27", "1.28"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers[
             "entrepot-origin"
