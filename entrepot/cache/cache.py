@@ -636,7 +636,7 @@ class ArtifactCache:
         if isinstance(blob, HeldBlob):
             # Whoever answers opens the file a moment later, for a range in another thread: until
             # then it must not be evicted.
-            self._blobs.hand_out(digest)
+            self._blobs.lease(digest)
             self.hits += 1
             self.ledger.blob_used(digest)
             return blob

@@ -65,7 +65,7 @@ from entrepot.source.http import ATTEMPTS
 from entrepot.source.proxies import environment_problems
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.catalog_maintenance import Upkeep
+from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.tasks import LatestValue, OwnedTasks
 
 BOOKKEEPING = 2.0
@@ -152,7 +152,7 @@ class Engine:
         self.health_of_engine = Health(
             directories.data,
             fills=lambda: fills.under_way,
-            ask_catalog=catalog.examine,
+            ask_catalog=catalog.probe,
             failed_requests=lambda: catalog.health.problem,
             # A fill that is refused moves with each try; what takes longer than all time-outs of
             # one try together is stuck.
@@ -162,7 +162,7 @@ class Engine:
             clock=time.monotonic,
         )
         self._tasks = OwnedTasks()
-        self.upkeep = Upkeep(catalog)
+        self.upkeep = CatalogMaintenance(catalog)
         self.housekeeping = Housekeeping(
             directories=directories,
             settings=settings,
@@ -283,7 +283,7 @@ class Engine:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        for sentence in self.catalog.health.told:
+        for sentence in self.catalog.health.notices:
             self.events.record("catalog-recovered", sentence, level=logging.WARNING)
         if self.catalog.refusal is not None:
             self.events.record(
@@ -460,7 +460,7 @@ class Engine:
         """Delete a cache rule. What it cached stays and stays pullable."""
         deleted = await self.documents.delete_rule(name)
         await self.cache.ledger.write()
-        await self.catalog.forget_requests_of(deleted.name)
+        await self.catalog.delete_rule_requests(deleted.name)
         self.cache.forget_failures()
         self.events.record(
             "rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name
@@ -632,7 +632,7 @@ class Engine:
             async with asyncio.timeout(RULE_COUNTS_TIMEOUT):
                 use, requests = (
                     await self._use_of_rules(rules),
-                    await self.catalog.requests_of_rules(),
+                    await self.catalog.rule_requests(),
                 )
         except (CatalogFailed, TimeoutError) as error:
             _log.debug("The use of the rules can't be counted: %s", error)
@@ -648,7 +648,7 @@ class Engine:
         counted_for, use = self._use_counted
         now = (rules, self.catalog.changes, self.catalog.uses)
         if counted_for is None or counted_for[0] is not rules or counted_for[1:] != now[1:]:
-            use = await self.catalog.counted_use(lambda rows: _count_use(rules, rows))
+            use = await self.catalog.aggregate_usage(lambda rows: _count_use(rules, rows))
             self._use_counted = now, use
         return use
 
@@ -924,7 +924,7 @@ class Engine:
         yield from self.health_of_engine.messages()
         if self.socket_problem is not None:
             yield self.socket_problem
-        yield from self.catalog.health.told
+        yield from self.catalog.health.notices
         yield from self.housekeeping.notices(self.health_of_engine.disk)
         yield from self.fills.notices()
         yield from self.cache.pulls.notices()

@@ -49,7 +49,7 @@ class ActivityRecord:
 
     async def load(self) -> None:
         """Read what earlier engines wrote."""
-        for began, counts in (await self._catalog.activity()).items():
+        for began, counts in (await self._catalog.traffic()).items():
             self._steps[began] = _sum(self._steps.get(began, _NOTHING), counts)
         self._drop_old()
 
@@ -78,7 +78,7 @@ class ActivityRecord:
         unwritten, self._unwritten = self._unwritten, set()
         since = self._since()
         try:
-            await self._catalog.record_activity(
+            await self._catalog.record_traffic(
                 {
                     began: self._steps[began]
                     for began in unwritten
