@@ -48,7 +48,7 @@ _KEYS = {
 
 
 class Camera:
-    """A dashboard, and somebody who types and takes pictures of it."""
+    """A dashboard under a script that types keys and takes pictures."""
 
     def __init__(self, app: Dashboard, pilot: Pilot[DashboardOutcome]) -> None:
         self.app = app
@@ -93,15 +93,15 @@ async def camera(
     app = Dashboard(CacheClient.of_app(management_app(engine)))
     async with app.run_test(size=size) as pilot:
         app.theme = theme
-        found = Camera(app, pilot)
-        await found.settle()
-        yield found
+        camera = Camera(app, pilot)
+        await camera.settle()
+        yield camera
 
 
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
     started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 async def served(engine: Engine, image: str, times: int) -> None:

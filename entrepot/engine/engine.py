@@ -16,12 +16,9 @@ from msgspec import UNSET, Struct, UnsetType
 from entrepot import __version__
 from entrepot.api.models import (
     ActivityCounts,
-    CheckedCredentialSet,
-    CheckedRule,
     CredentialSetSnapshot,
     DeletionPlan,
     EngineStatus,
-    ImportPlan,
     PullSnapshot,
     RefreshedTag,
     RuleMatch,
@@ -40,14 +37,17 @@ from entrepot.core.credentials import (
     CredentialSet,
     CredentialSetDraft,
     CredentialSetInUse,
+    CredentialSetVerdict,
 )
 from entrepot.core.freshness import freshness_text
 from entrepot.core.platforms import Platform, normal_architecture
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.registries import SourceRegistries
+from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
 from entrepot.core.rule_lookup import match
-from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft
+from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft, RuleVerdict
 from entrepot.core.states import CachedState, HealthStatus, ImportOutcome
+from entrepot.engine.api_models import near_rule_model, pull_snapshot
 from entrepot.engine.credential_checks import SignIns
 from entrepot.engine.etags import Revisions
 from entrepot.engine.health import Health
@@ -59,7 +59,7 @@ from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.formatting import counted
-from entrepot.source.circuit_breaker import Breaker
+from entrepot.source.circuit_breaker import CircuitBreaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.proxies import environment_problems
@@ -258,7 +258,7 @@ class Engine:
                     fills = Fills(
                         blobs,
                         clock=time.monotonic,
-                        on_held=kept,
+                        on_stored=kept,
                         on_refusal=refused,
                         parallel_per_source=settings.parallel_per_source,
                     )
@@ -373,8 +373,8 @@ class Engine:
     async def _write_usage(self) -> None:
         """Write down what was used, and what the catalog did not take before."""
         missed = self.catalog.health.missed_writes
-        await self.cache.holdings.write_unwritten()
-        await self.cache.ledger.write()
+        await self.cache.index.write_unwritten()
+        await self.cache.usage.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
         if (
@@ -424,7 +424,7 @@ class Engine:
         )
         return rule
 
-    async def check_rule(self, draft: RuleDraft) -> CheckedRule:
+    async def check_rule(self, draft: RuleDraft) -> RuleVerdict:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which
         target would be free."""
         return self.documents.rules.problems(
@@ -459,7 +459,7 @@ class Engine:
     async def delete_rule(self, name: str) -> None:
         """Delete a cache rule. What it cached stays and stays pullable."""
         deleted = await self.documents.delete_rule(name)
-        await self.cache.ledger.write()
+        await self.cache.usage.write()
         await self.catalog.delete_rule_requests(deleted.name)
         self.cache.forget_failures()
         self.events.record(
@@ -517,18 +517,18 @@ class Engine:
             used_by=tuple(each.name for each in rules.using(found.name))[:NAMED],
         )
 
-    async def plan_import(self, text: str) -> ImportPlan:
+    async def plan_import(self, text: str) -> ImportResult:
         """What would become of the rules and credential sets of a TOML text; nothing is changed."""
         return await self.documents.plan_import(text, await self.catalog.repository_names())
 
-    async def apply_import(self, text: str) -> ImportPlan:
+    async def apply_import(self, text: str) -> ImportResult:
         """Make the rules and credential sets of a TOML text, all or none of them; raises
         `ImportRefused`, and then nothing is changed."""
         done = await self.documents.apply_import(text, await self.catalog.repository_names())
         made = [each for each in done.entries if each.outcome is ImportOutcome.CREATE]
         if made:
             self.cache.forget_failures()
-            sets = [each.name for each in made if each.kind == "credentialSet"]
+            sets = [each.name for each in made if isinstance(each, CredentialSetEntryResult)]
             what = f"{counted(len(made) - len(sets), 'cache rule')} and {counted(len(sets), 'credential set')}"
             self.events.record("imported", f"Imported {what}.")
             for each in sets:
@@ -565,7 +565,7 @@ class Engine:
             else CachedState.NOT_CACHED,
             why_not=found.why_not,
             others=found.others,
-            near=found.near,
+            near=tuple(near_rule_model(nearby) for nearby in found.near),
         )
 
     async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> CachedState:
@@ -601,27 +601,42 @@ class Engine:
         rules = self.documents.rules
         use, requests = await self._counts_of_rules(rules)
         return [
-            RuleSnapshot(
-                name=rule.name,
-                source_repository=str(rule.source),
-                target_repository=str(rule.target),
-                credential_set=rule.credential_set,
-                created=rule.created.timestamp(),
-                login_server=rule.source.login_server,
-                repositories=used.repositories,
-                size=used.size,
-                pulls=used.pulls,
-                last_pull=used.last_pull,
-                freshness=rule.freshness_text,
-                freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
-                requests_made=made,
-                # A manifest that no client waited for to the end was asked for all the same.
-                requests_saved=max(0, answered - made),
+            self._rule_snapshot(
+                rule, use.get(rule.name, _NEVER_USED), requests.get(rule.name, (0, 0))
             )
             for rule in rules
-            for answered, made in (requests.get(rule.name, (0, 0)),)
-            for used in (use.get(rule.name, _NEVER_USED),)
         ]
+
+    async def rule_snapshot(self, name: str) -> RuleSnapshot:
+        """One cache rule, and how it is used; raises `CacheRuleNotFound`."""
+        rules = self.documents.rules
+        rule = rules.get(name)
+        use, requests = await self._counts_of_rules(rules)
+        return self._rule_snapshot(
+            rule, use.get(rule.name, _NEVER_USED), requests.get(rule.name, (0, 0))
+        )
+
+    def _rule_snapshot(
+        self, rule: CacheRule, use: _RuleUse, requests: tuple[int, int]
+    ) -> RuleSnapshot:
+        answered, made = requests
+        return RuleSnapshot(
+            name=rule.name,
+            source_repository=str(rule.source),
+            target_repository=str(rule.target),
+            credential_set=rule.credential_set,
+            created=rule.created.timestamp(),
+            login_server=rule.source.login_server,
+            repositories=use.repositories,
+            size=use.size,
+            pulls=use.pulls,
+            last_pull=use.last_pull,
+            freshness=rule.freshness_text,
+            freshness_in_force=rule.freshness_text or freshness_text(self.settings.freshness),
+            requests_made=made,
+            # A manifest that no client waited for to the end was asked for all the same.
+            requests_saved=max(0, answered - made),
+        )
 
     async def _counts_of_rules(
         self, rules: RuleBook
@@ -666,7 +681,7 @@ class Engine:
         self.sign_ins.look_now(made.name)
         return made
 
-    def check_credential_set(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
+    def check_credential_set(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
         return self.documents.credential_sets.problems(draft)
 
@@ -707,8 +722,7 @@ class Engine:
         """Really sign in with a credential set, and keep how it went as its health; raises
         `CredentialSetNotFound`."""
         await self.sign_ins.check(name)
-        name = self.documents.credential_sets.get(name).name
-        return next(each for each in self.credential_set_snapshots() if each.name == name)
+        return self.credential_set_snapshot(name)
 
     def credential_set_snapshots(self) -> list[CredentialSetSnapshot]:
         """All credential sets, by name, with their health."""
@@ -717,21 +731,32 @@ class Engine:
             if rule.credential_set is not None:
                 used_by.setdefault(rule.credential_set, []).append(rule.name)
         return [
-            CredentialSetSnapshot(
-                name=each.name,
-                login_server=each.login_server,
-                username_id=str(each.username),
-                password_id=str(each.password),
-                created=each.created.timestamp(),
-                health=health.status,
-                error_code=health.error_code,
-                error_message=health.error_message,
-                checked=health.checked.timestamp() if health.checked else None,
-                used_by=tuple(used_by.get(each.name, ())),
-            )
-            for each in self.documents.credential_sets
-            for health in (self.health(each.name),)
+            self._credential_set_snapshot(credential_set, used_by.get(credential_set.name, ()))
+            for credential_set in self.documents.credential_sets
         ]
+
+    def credential_set_snapshot(self, name: str) -> CredentialSetSnapshot:
+        """One credential set with its health; raises `CredentialSetNotFound`."""
+        credential_set = self.documents.credential_sets.get(name)
+        users = self.documents.rules.using(credential_set.name)
+        return self._credential_set_snapshot(credential_set, [rule.name for rule in users])
+
+    def _credential_set_snapshot(
+        self, credential_set: CredentialSet, used_by: Iterable[str]
+    ) -> CredentialSetSnapshot:
+        health = self.health(credential_set.name)
+        return CredentialSetSnapshot(
+            name=credential_set.name,
+            login_server=credential_set.login_server,
+            username_id=str(credential_set.username),
+            password_id=str(credential_set.password),
+            created=credential_set.created.timestamp(),
+            health=health.status,
+            error_code=health.error_code,
+            error_message=health.error_message,
+            checked=health.checked.timestamp() if health.checked else None,
+            used_by=tuple(used_by),
+        )
 
     # Pulls
 
@@ -747,33 +772,37 @@ class Engine:
             else own
         )
         pull = await self.cache.pull(ImageReference.parse(image), wanted, asked_by=asked_by)
-        return pull.snapshot()
+        return pull_snapshot(pull.progress())
 
     def pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, and those that ended, without their layers; newest first."""
         return sorted(
-            (*self.running_pull_snapshots(), *self.cache.history.all()),
+            (*self.running_pull_snapshots(), *map(pull_snapshot, self.cache.history.all())),
             key=lambda each: int(each.id),
             reverse=True,
         )
 
     def running_pull_snapshots(self) -> list[PullSnapshot]:
         """The pulls under way, newest first."""
-        return [pull.snapshot() for pull in self.cache.pulls.all() if not pull.state.ended]
+        return [
+            pull_snapshot(pull.progress())
+            for pull in self.cache.pulls.all()
+            if not pull.state.ended
+        ]
 
     async def pull_snapshot(self, id: str) -> PullSnapshot:
         """A pull with its layers, one of an earlier engine too; raises `NotFound`."""
         ended = await self.cache.history.get(id)
-        return ended if ended is not None else self.cache.pulls.get(id).snapshot()
+        return pull_snapshot(ended if ended is not None else self.cache.pulls.get(id).progress())
 
     async def cancel_pull(self, id: str) -> PullSnapshot:
         """Stop a pull, and wait for its end; one that has ended stays as it is. Raises `NotFound`."""
         ended = await self.cache.history.get(id)
         if ended is not None:
-            return ended
+            return pull_snapshot(ended)
         cancelled = self.cache.pulls.cancel(id)
-        await cancelled.over.wait()
-        return cancelled.snapshot()
+        await cancelled.finished.wait()
+        return pull_snapshot(cancelled.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:
         """Ask the source where a tag points now, however fresh it is; raises what
@@ -810,10 +839,10 @@ class Engine:
             misses=self.cache.misses,
             served=self.served,
             from_source=self.fills.fetched,
-            requests_saved=self.cache.ledger.requests_saved,
+            requests_saved=self.cache.usage.requests_saved,
         )
 
-    def _reachability_changed(self, breaker: Breaker) -> None:
+    def _reachability_changed(self, breaker: CircuitBreaker) -> None:
         if breaker.error is not None:
             message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
             self.events.record(
@@ -856,10 +885,10 @@ class Engine:
                     advice=state.advice,
                     cause=state.cause,
                     at_fault=at_fault(state.cause) if state.cause is not None else None,
-                    allowance_remaining=state.allowance_remaining,
-                    allowance_limit=state.allowance_limit,
-                    allowance_resets=state.allowance_resets,
-                    allowance_window=state.allowance_window,
+                    allowance_remaining=state.rate_limit.remaining,
+                    allowance_limit=state.rate_limit.limit,
+                    allowance_resets=state.rate_limit.resets,
+                    allowance_window=state.rate_limit.window,
                     unreachable_since=state.unreachable_since,
                     next_try=state.next_try,
                     declared=each.declared,
@@ -943,7 +972,7 @@ class Engine:
         sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
         clock = self.sources.diagnosis.clock_problem()
-        for login_server in self.sources.asked:
+        for login_server in self.sources.contacted:
             state = self.sources.state(login_server)
             if (
                 state.cause is not None

@@ -26,17 +26,21 @@ from entrepot.core.credentials import (
     CredentialSet,
     CredentialSetDraft,
     CredentialSetNameTaken,
-    problems_of,
 )
 from entrepot.core.permitted_identifiers import (
     EVERY_IDENTIFIER,
     PermittedIdentifiers,
     SecretKindNotAllowed,
 )
-from entrepot.core.rule_import import ImportRefused, permitted_plan
+from entrepot.core.rule_import import ImportRefused, restrict_identifiers
 from entrepot.core.rules import CacheRule, CacheRuleImmutable, CacheRuleNameTaken, RuleDraft
 from entrepot.core.secret_identifiers import SecretIdentifier, SecretIdentifierInvalid
 from entrepot.core.states import HealthStatus
+from entrepot.engine.api_models import (
+    checked_credential_set_model,
+    checked_rule_model,
+    import_plan_model,
+)
 from entrepot.engine.engine import Engine
 from entrepot.errors import EntrepotError, Locked, NotFound, Refusal, RequestInvalid
 from entrepot.formatting import printable
@@ -56,6 +60,10 @@ BODY_LIMIT = 1024 * 1024
 
 DATA_API = "/acr/v1/"
 """Where ACR's data API is, whose errors have another shape than those of ARM."""
+
+DELETED_HEADER = "Entrepot-Deleted"
+"""Whether a DELETE deleted something: 1, or 0 when there was nothing of that name. ACR's clients
+take 204 for both."""
 
 _SUBSCRIPTION = "/subscriptions/{s}"
 _REGISTRIES = f"{_SUBSCRIPTION}/resourceGroups/{{g}}/providers/{PROVIDER}/registries"
@@ -227,11 +235,10 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         )
 
     async def delete_rule(request: Request) -> Response:
-        # ACR answers 204 for what is not there. A caller who wants to know asks first.
         rule = _existing(lambda: engine.documents.rules.get(_name(request)))
         if rule is not None:
             await engine.delete_rule(rule.name)
-        return Response(status_code=204)
+        return _deletion_response(was_there=rule is not None)
 
     async def list_sets(request: Request) -> Response:
         return json_response(
@@ -296,7 +303,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         found = _existing(lambda: engine.documents.credential_sets.get(_name(request)))
         if found is not None:
             await engine.delete_credential_set(found.name)
-        return Response(status_code=204)
+        return _deletion_response(was_there=found is not None)
 
     async def rule_snapshots(request: Request) -> Response:
         return await listing(request, engine.revisions.rules, engine.rule_snapshots)
@@ -307,16 +314,24 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
 
         return await listing(request, engine.revisions.credential_sets, told)
 
+    async def rule_snapshot(request: Request) -> Response:
+        return json_response(await engine.rule_snapshot(_name(request)))
+
+    async def set_snapshot(request: Request) -> Response:
+        return json_response(engine.credential_set_snapshot(_name(request)))
+
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
         return json_response(
-            await engine.check_rule(
-                RuleDraft(
-                    asked.name,
-                    asked.source_repository,
-                    asked.target_repository,
-                    asked.credential_set,
-                    asked.freshness,
+            checked_rule_model(
+                await engine.check_rule(
+                    RuleDraft(
+                        asked.name,
+                        asked.source_repository,
+                        asked.target_repository,
+                        asked.credential_set,
+                        asked.freshness,
+                    )
                 )
             )
         )
@@ -328,18 +343,21 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         return json_response(engine.plan_delete_credential_set(_name(request)))
 
     async def check_import(request: Request) -> Response:
-        plan = await engine.plan_import((await read_body(request, _Import, hint=_IMPORT_HINT)).text)
-        return json_response(await asyncio.to_thread(permitted_plan, plan, identifiers))
+        text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
+        result = await asyncio.to_thread(
+            restrict_identifiers, await engine.plan_import(text), identifiers
+        )
+        return json_response(import_plan_model(result))
 
     async def bring_in(request: Request) -> Response:
         text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
         if identifiers is not EVERY_IDENTIFIER:
-            plan = await asyncio.to_thread(
-                permitted_plan, await engine.plan_import(text), identifiers
+            result = await asyncio.to_thread(
+                restrict_identifiers, await engine.plan_import(text), identifiers
             )
-            if not plan.possible:
-                raise ImportRefused(plan)
-        return json_response(await engine.apply_import(text))
+            if not result.possible:
+                raise ImportRefused(result)
+        return json_response(import_plan_model(await engine.apply_import(text), applied=True))
 
     async def match(request: Request) -> Response:
         image = request.query_params.get("image", "").strip()
@@ -354,10 +372,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         draft = CredentialSetDraft(
             asked.name, asked.login_server, asked.username_id, asked.password_id
         )
-        checked = engine.check_credential_set(draft)
-        refusals = await refused_identifiers(draft)
+        verdict = engine.check_credential_set(draft)
         return json_response(
-            msgspec.structs.replace(checked, problems=(*checked.problems, *problems_of(refusals)))
+            checked_credential_set_model(verdict, await refused_identifiers(draft))
         )
 
     async def try_sign_in(request: Request) -> Response:
@@ -403,6 +420,8 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         resource(f"{sets}/{{name}}", GET=show_set, PUT=put_set, PATCH=patch_set, DELETE=delete_set),
         Route("/entrepot/v1/rules", rule_snapshots),
         Route("/entrepot/v1/credentialSets", set_snapshots),
+        Route("/entrepot/v1/rules/{name}", rule_snapshot),
+        Route("/entrepot/v1/credentialSets/{name}", set_snapshot),
         Route("/entrepot/v1/rules/{name}/plan", rule_plan),
         Route("/entrepot/v1/credentialSets/{name}/plan", set_plan),
         Route("/entrepot/v1/match", match),
@@ -563,6 +582,10 @@ def _existing(get: Callable[[], Found]) -> Found | None:
         return get()
     except NotFound:
         return None
+
+
+def _deletion_response(*, was_there: bool) -> Response:
+    return Response(status_code=204, headers={DELETED_HEADER: "1" if was_there else "0"})
 
 
 def _name(request: Request) -> str:

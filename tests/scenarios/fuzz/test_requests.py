@@ -16,7 +16,7 @@ from entrepot.engine.engine import Engine
 from entrepot.httpd.server import HttpServer, bind_tcp
 from entrepot.server.run import management_app, registry_app
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.scenarios.fuzz.conftest import Watch, ask, examples
 
 DIGEST = "sha256:" + "a" * 64
@@ -144,7 +144,7 @@ METHODS = st.sampled_from(
 )
 async def test_what_is_cached_is_answered_whatever_the_headers(
     cached: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     method: str,
     kind: str,
@@ -152,8 +152,8 @@ async def test_what_is_cached_is_answered_whatever_the_headers(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     [pull] = cached.cache.pulls.all()
-    digest = pull.snapshot().digest
-    layers = [layer.digest for layer in pull.snapshot().layers]
+    digest = pull.progress().digest
+    layers = [layer.digest for layer in pull.progress().layers]
     path = {
         "manifest": f"manifests/{digest}",
         "index": "manifests/1.27",

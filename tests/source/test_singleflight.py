@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from entrepot.cache.singleflight import FetchAbandoned, SingleFlight, TooManyFetches
+from entrepot.source.singleflight import FetchAbandoned, SingleFlight, TooManyFetches
 
 
 class Fetch:
