@@ -278,7 +278,7 @@ async def main() -> None:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
             declared = tuple(
                 DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}")
-                for name in demo.STANDS_IN_FOR
+                for name in demo.REPLACED_LOGIN_SERVERS
             )
             settings = replace(Settings(), upstreams=declared)
             async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:

@@ -24,7 +24,6 @@ from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.manifests import INDEXES
 
 
 class ListResolver:

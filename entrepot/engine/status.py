@@ -124,7 +124,7 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
-        yield from self._catalog.health.told
+        yield from self._catalog.health.notices
         yield from self._maintenance.notices(self._health.disk)
         yield from self._fills.notices()
         yield from self._cache.pulls.notices()

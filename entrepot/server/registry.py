@@ -51,7 +51,15 @@ from entrepot.httpd.ranges import (
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.httpd.server import (
+    ON_SENT_KEY,
+    REASON_KEY,
+    RETRY_AFTER,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+)
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
@@ -232,7 +240,7 @@ class RegistryApp:
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
             described = await self._engine.cache.describe_manifest(repository, reference)
-            if isinstance(reference, Digest) or accept.takes(described.media_type):
+            if isinstance(reference, Digest) or accept.accepts(described.media_type):
                 await response.empty(
                     200,
                     self._manifest_headers(
@@ -260,10 +268,10 @@ class RegistryApp:
 
         The latter is what the CNCF's registry does for clients of schema 2 only.
         """
-        if isinstance(reference, Digest) or accept.takes(answer.manifest.media_type):
+        if isinstance(reference, Digest) or accept.accepts(answer.manifest.media_type):
             return answer
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
-        if child is None or not accept.takes(child.media_type):
+        if child is None or not accept.accepts(child.media_type):
             wanted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
@@ -487,7 +495,7 @@ class _Response:
             "headers": [*headers, *common],
         }
         if self._reason:
-            start[REASON] = self._reason
+            start[REASON_KEY] = self._reason
         await self._send(start)
 
     async def empty(self, status: int, headers: Headers) -> None:
@@ -570,7 +578,7 @@ class _Response:
         self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]
     ) -> None:
         if self._sends_files:
-            # SENT is told while the file goes out: a client may leave in the middle of it.
+            # ON_SENT_KEY is told while the file goes out: a client may leave in the middle of it.
             await self._send(
                 {
                     "type": "http.response.zerocopysend",
@@ -578,7 +586,7 @@ class _Response:
                     "offset": start,
                     "count": end - start,
                     "more_body": True,
-                    SENT: sent,
+                    ON_SENT_KEY: sent,
                 }
             )
             return

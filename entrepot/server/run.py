@@ -31,7 +31,7 @@ from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFI
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.formatting import counted, escaped, printable, printable_json
-from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bound
+from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.acr import management, repositories
 from entrepot.server.host_check import LocalHosts
@@ -280,7 +280,7 @@ async def _look_after_socket(
         return
     if renewed is not None:
         await server.listen(renewed)
-        server.leave(before)
+        server.stop_listening(before)
         engine.events.record(
             "socket-restored",
             f"The management socket {owned.path} was gone or replaced; it is there again.",
@@ -296,7 +296,7 @@ def _listener(
     host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER
 ) -> socket.socket:
     try:
-        return bound(host, port)
+        return bind_tcp(host, port)
     except socket.gaierror as error:
         raise EngineError(
             f"{host} is not an address of this machine: {error.strerror}.",

@@ -20,7 +20,7 @@ from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.connections import Trouble
+from entrepot.store.connections import CatalogOperation
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
@@ -234,7 +234,7 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
     failed = CatalogFailed("The catalog fails: disk I/O error.")
     # What the engine writes by itself after its start would be a success.
     async with engine.catalog._writing:
-        engine.catalog.health.fails(Trouble.WRITING, failed)
+        engine.catalog.health.record_failure(CatalogOperation.WRITING, failed)
         unready = await registry.get("/readyz")
         assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
         assert failed.message in (await engine.status.get()).notices

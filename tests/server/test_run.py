@@ -170,7 +170,7 @@ async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(
     def refused(host: str, port: int) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(run, "bound", refused)
+    monkeypatch.setattr(run, "bind_tcp", refused)
     async with Engine.open(directories, replace(settings, listen="127.0.0.1:80")) as engine:
         with pytest.raises(EngineError, match="Permission denied") as caught:
             async with listening(engine):
@@ -337,7 +337,7 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
 async def test_a_body_that_does_not_come_is_a_408(
     listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "BODY_WAIT", 0.1)
+    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
     caplog.clear()
     reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
     writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

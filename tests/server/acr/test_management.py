@@ -22,7 +22,7 @@ from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.acr.management import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
@@ -570,7 +570,7 @@ async def test_a_credential_set_is_checked_as_far_as_it_is_written(
 @asynccontextmanager
 async def on_tcp(engine: Engine) -> AsyncIterator[str]:
     """The management API on loopback, where the SDK can reach it."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     host, port = listener.getsockname()
     async with serving(management_app(engine), listener):
         yield f"http://{host}:{port}"
