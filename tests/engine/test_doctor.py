@@ -153,7 +153,7 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
         await engine.rules.create(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
         found = await engine.doctor().examine()
     assert checks(found, "quay.io") == ["name"]
-    assert "address of this machine's own surroundings" in finding(found, "name").what
+    assert "a local address" in finding(found, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:

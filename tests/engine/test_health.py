@@ -55,7 +55,7 @@ class Watched:
     def changes(self) -> list[tuple[str, str]]:
         return [(event.kind, event.message) for event in self.events.recent()]
 
-    async def examine(self) -> None:
+    async def probe(self) -> None:
         if self.catalog_error is not None:
             raise self.catalog_error
 
@@ -177,7 +177,7 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
         raise CatalogFailed("The catalog fails: unable to open database file.")
 
     monkeypatch.setattr(engine.catalog, "repositories_count", fails)
-    monkeypatch.setattr(engine.catalog, "examine", fails)
+    monkeypatch.setattr(engine.catalog, "probe", fails)
     await engine.health.check()
     status = await engine.status.get()
     assert status.notices == ("The catalog fails: unable to open database file.",)
