@@ -282,7 +282,7 @@ def show_keys(*, markdown: bool, check: bool) -> None:
     """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with
     those."""
     try:
-        told, problems = _dashboard().keys_told(Directories.of_user().config, markdown=markdown)
+        told, problems = _dashboard().format_keys(Directories.of_user().config, markdown=markdown)
     except EntrepotError as error:
         fail(error)
     for each in problems:
@@ -318,7 +318,7 @@ def _run(
             log=own.log,
             chosen=chosen,
             started_engine=started_engine,
-            offered=offered,
+            demo_images=offered,
         )
     except EntrepotError as error:
         fail(error)

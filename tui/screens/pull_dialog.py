@@ -18,9 +18,8 @@ from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
 from tui.presentation.matches import match_state
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
-from widgets.dialogs.prompt import PAUSE
+from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
+from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
@@ -35,7 +34,7 @@ class PullDialog(Dialog[bool]):
     """Gives whether a pull has begun. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""
-    PullDialog {{ {DIALOG_CSS} {SCROLLS}
+    PullDialog {{ {DIALOG_CSS} {SCROLLING_CSS}
         & RowList {{ background: $surface; display: none; }}
         & RowList.-shown {{ display: block; }}
         & .label {{ height: 1; }}
@@ -45,7 +44,7 @@ class PullDialog(Dialog[bool]):
         &.-low .pull--keys, &.-low .pull--word, &.-low Input {{ margin: 0; }}
     }}
     """
-    VERTICAL_BREAKPOINTS = LOW
+    VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
     app: Dashboard
@@ -105,7 +104,7 @@ class PullDialog(Dialog[bool]):
     @work(exclusive=True, group="match", exit_on_error=False)
     async def _look(self) -> None:
         """Say which rule answers for what is named so far, and which platforms its index has."""
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(TYPING_PAUSE)
         image = self._named
         if image == self._asked or not image:
             return

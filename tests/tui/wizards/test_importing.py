@@ -12,7 +12,7 @@ from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
-from tui.wizards.importing import LONGEST, offered, read_text
+from tui.wizards.importing import LONGEST, path_candidates, read_text
 
 TEXT = f"""
 [[credential_sets]]
@@ -201,11 +201,11 @@ async def test_each_step_has_its_question_and_its_next_key(
 
 def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folder: Path) -> None:
     (folder / ".hidden.toml").write_text("")
-    assert [each.path for each in offered("")] == ["rules/"]
-    assert [each.path for each in offered("~/rules/te")] == ["~/rules/team.toml"]
-    assert [each.path for each in offered(".hid")] == [".hidden.toml"]
-    assert offered("nowhere/") == []
-    assert offered("~no-such-user/") == []
+    assert [each.path for each in path_candidates("")] == ["rules/"]
+    assert [each.path for each in path_candidates("~/rules/te")] == ["~/rules/team.toml"]
+    assert [each.path for each in path_candidates(".hid")] == [".hidden.toml"]
+    assert path_candidates("nowhere/") == []
+    assert path_candidates("~no-such-user/") == []
 
 
 def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:
