@@ -16,7 +16,7 @@ from entrepot.certificates import (
     read_certificates,
 )
 from entrepot.config.settings import Settings
-from entrepot.source.client import trusting
+from entrepot.source.client import tls_context
 from tests.e2e.registries.certificates import Authority
 
 BOM = b"\xef\xbb\xbf"
@@ -65,7 +65,7 @@ def test_all_that_trust_a_file_of_certificates_read_it_so(tmp_path: Path, one: b
     (tmp_path / "settings.toml").write_text('ca_file = "ca.pem"\n')
     settings = Settings.load(tmp_path / "settings.toml")
     assert settings.ca_file == file
-    trusting(settings)
+    tls_context(settings)
     HttpxWire.over_https("https://127.0.0.1:1", file)
 
 

@@ -27,7 +27,7 @@ from entrepot.config.settings import Settings
 from tests.bench.__main__ import main as bench
 from tests.documents import CHECKOUT, README, Block, block, blocks
 from tests.engine.test_doctor import certificate
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.processes import reserved_port, tied
 from tests.programs import require_program
 from tui.options import read_options
@@ -363,7 +363,7 @@ def _program(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def sandbox(tmp_path_factory: pytest.TempPathFactory, source: StandIn) -> Sandbox:
+def sandbox(tmp_path_factory: pytest.TempPathFactory, source: FakeRegistry) -> Sandbox:
     """It has the source registries of the pages, which are one fake."""
     sandbox = Sandbox(tmp_path_factory.mktemp("n"), reserved_port())
     config = sandbox.home / ".config/entrepot"

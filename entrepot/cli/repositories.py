@@ -31,7 +31,7 @@ from entrepot.cli.session import (
     tell,
     yes_option,
 )
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.errors import EntrepotError
 from entrepot.formatting import (
     Column,
@@ -160,7 +160,11 @@ _BLOB_COLUMNS = (
     Column("What"),
     Column("Shared with"),
 )
-_HOLDING = {Holding.WHOLE: "whole", Holding.PART: "in part", Holding.NOTHING: "no"}
+_HOLDING = {
+    CachedState.CACHED: "whole",
+    CachedState.PARTLY_CACHED: "in part",
+    CachedState.NOT_CACHED: "no",
+}
 
 
 def _show_tag(name: str, tag: str, *, as_json: bool) -> None:

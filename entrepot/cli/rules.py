@@ -30,7 +30,7 @@ from entrepot.cli.session import (
     tell,
     yes_option,
 )
-from entrepot.core.states import Holding, ImportOutcome
+from entrepot.core.states import CachedState, ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import Column, ago, counted, printable
 
@@ -197,7 +197,11 @@ def match_rule(image: str, as_json: bool) -> None:
                 f"  {printable(f'{each.name}: {each.target_repository} from {each.source_repository}. {each.why}')}"
             )
     else:
-        held = {Holding.WHOLE: "yes", Holding.PART: "in part", Holding.NOTHING: "no"}[found.holding]
+        held = {
+            CachedState.CACHED: "yes",
+            CachedState.PARTLY_CACHED: "in part",
+            CachedState.NOT_CACHED: "no",
+        }[found.holding]
         print_fields(
             [
                 ("Rule", found.rule),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from entrepot.api.models import (
     CheckedCredentialSet,
     CheckedRule,
+    ImageBlob,
     ImportEntry,
     ImportPlan,
     ImportProblem,
@@ -14,6 +15,7 @@ from entrepot.api.models import (
     NearRule,
     Problem,
     PullSnapshot,
+    TagImage,
 )
 from entrepot.cache.pull import PullProgress
 from entrepot.core.credentials import CredentialSetVerdict
@@ -21,6 +23,7 @@ from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult, Ru
 from entrepot.core.rule_lookup import NearbyRule
 from entrepot.core.rules import RuleVerdict
 from entrepot.errors import Refusal
+from entrepot.store.records import ImageBlobRecord, ImageRecord
 
 
 def problems_model(refusals: Iterable[Refusal]) -> tuple[Problem, ...]:
@@ -138,4 +141,34 @@ def pull_snapshot(progress: PullProgress) -> PullSnapshot:
         error_code=progress.error_code,
         error_message=progress.error_message,
         error_cause=progress.error_cause,
+    )
+
+
+def tag_image(image: ImageRecord) -> TagImage:
+    """The API's model of a manifest behind a tag."""
+    return TagImage(
+        digest=image.digest,
+        media_type=image.media_type,
+        platform=image.platform,
+        size=image.size,
+        held_size=image.cached_size,
+        holding=image.state,
+        last_used=image.last_used,
+        locked=image.locked,
+        attests=image.attests,
+        config=image_blob(image.config) if image.config is not None else None,
+        layers=tuple(image_blob(layer) for layer in image.layers),
+    )
+
+
+def image_blob(blob: ImageBlobRecord) -> ImageBlob:
+    """The API's model of a layer or a config."""
+    return ImageBlob(
+        digest=blob.digest,
+        media_type=blob.media_type,
+        size=blob.size,
+        held=blob.cached,
+        shared_images=blob.shared_images,
+        shared_repositories=blob.shared_repositories,
+        shared_with=blob.shared_with,
     )

@@ -149,7 +149,7 @@ class SignIns:
         nothing is kept of it here."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            await self._client(credential_set).check_sign_in()
+            await self._client(credential_set).verify_credentials()
         except (SourceRefused, SecretUnavailable) as error:
             return CredentialHealth(HealthStatus.UNHEALTHY, error.code, error.message, now)
         except EntrepotError as error:

@@ -36,12 +36,12 @@ from entrepot.errors import EntrepotError
 from entrepot.files import file_system
 from entrepot.formatting import counted, duration, printable, size
 from entrepot.source.addresses import Reach
-from entrepot.source.client import SourceClient, trusting
-from entrepot.source.diagnosis import Place, proxy_cause, web_page_cause
+from entrepot.source.client import SourceClient, tls_context
+from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
-from entrepot.source.environment import CLOCK_CURE, CLOCK_WRONG, clock_is, parse_date
+from entrepot.source.environment import CLOCK_CURE, CLOCK_WRONG, describe_clock, parse_date
 from entrepot.source.errors import SourceError, SourceNotFound
-from entrepot.source.http import Exchange
+from entrepot.source.http import SourceHttp
 from entrepot.source.proxies import ProxyUnusable, environment_problems, proxy_of
 from entrepot.source.transport import SourceTransport
 
@@ -132,7 +132,7 @@ async def _source(
 ) -> AsyncIterator[Finding]:
     """From its name to its manifests; what follows from a failure is not looked at."""
     about, url = registry.login_server, httpx.URL(registry.endpoint)
-    tls = trusting(engine.settings)
+    tls = tls_context(engine.settings)
     try:
         proxy = proxy_of(url)
     except ProxyUnusable as error:
@@ -229,7 +229,9 @@ async def _name(
         resolved = await Lookups(engine.settings.connect_timeout).addresses(url.host)
     except OSError as error:
         return _caused(
-            about, "name", await engine.sources.diagnosis.cause(error, Place(about, url, reach))
+            about,
+            "name",
+            await engine.sources.diagnosis.cause(error, RequestTarget(about, url, reach)),
         )
     addresses += [
         each for each in resolved if url.host in reach.hosts or reach.permits_address(literal(each))
@@ -268,7 +270,7 @@ async def _connection(
         failure: BaseException = (
             httpx.ConnectTimeout("") if isinstance(error, TimeoutError) else error
         )
-        cause = await engine.sources.diagnosis.cause(failure, Place(about, url, reach))
+        cause = await engine.sources.diagnosis.cause(failure, RequestTarget(about, url, reach))
         return _caused(
             about, "certificate" if isinstance(error, ssl.SSLError) else "connection", cause
         )
@@ -322,7 +324,7 @@ async def _registry(
         tls, connections=1, reach=reach, lookup_timeout=engine.settings.connect_timeout
     )
     try:
-        exchange = Exchange(
+        exchange = SourceHttp(
             transport,
             about,
             timeout=timeout,
@@ -369,7 +371,7 @@ async def _sign_in(
 ) -> Finding:
     if credential_set is None:
         try:
-            await engine.sources.client(registry, None).check_sign_in()
+            await engine.sources.client(registry, None).verify_credentials()
         except EntrepotError as error:
             return _refused(about, "sign-in", error)
         return _ok(about, "sign-in", "lets us in without credentials")
@@ -410,14 +412,14 @@ async def _manifest(client: SourceClient, about: str, path: str) -> Finding:
 
 def _allowance(engine: Engine, about: str) -> Finding:
     state = engine.sources.state(about)
-    left, limit = state.allowance_remaining, state.allowance_limit
+    left, limit = state.rate_limit.remaining, state.rate_limit.limit
     if left is None:
         return _ok(about, "allowance", "it tells of no limit")
     told = f"{left:,}" + (f" of {limit:,}" if limit is not None else "") + " pulls left"
     when = ""
     if (
-        state.allowance_resets is not None
-        and (wait := state.allowance_resets - engine.sources.wall_clock()) > 0
+        state.rate_limit.resets is not None
+        and (wait := state.rate_limit.resets - engine.sources.wall_clock()) > 0
     ):
         when = f" for {duration(wait)}"
     if left <= 0:
@@ -568,7 +570,7 @@ def _clock_of(
         return _ok(_MACHINE, "clock", "is right")
     wrong = Cause(
         CauseCode.CLOCK_WRONG,
-        f"{clock_is(off, clock())}, by the Date of {next(iter(ahead)) if len(ahead) == 1 else 'the sources'}.",
+        f"{describe_clock(off, clock())}, by the Date of {next(iter(ahead)) if len(ahead) == 1 else 'the sources'}.",
         CLOCK_CURE,
     )
     return _caused(

@@ -46,7 +46,7 @@ from entrepot.core.registries import SourceRegistries
 from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult
 from entrepot.core.rule_lookup import match
 from entrepot.core.rules import CacheRule, Route, RuleBook, RuleDraft, RuleVerdict
-from entrepot.core.states import HealthStatus, Holding, ImportOutcome
+from entrepot.core.states import CachedState, HealthStatus, ImportOutcome
 from entrepot.engine.api_models import near_rule_model, pull_snapshot
 from entrepot.engine.credential_checks import SignIns
 from entrepot.engine.etags import Revisions
@@ -59,7 +59,7 @@ from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError, RequestInvalid
 from entrepot.events import EventLog
 from entrepot.formatting import counted
-from entrepot.source.circuit_breaker import Breaker
+from entrepot.source.circuit_breaker import CircuitBreaker
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.proxies import environment_problems
@@ -258,7 +258,7 @@ class Engine:
                     fills = Fills(
                         blobs,
                         clock=time.monotonic,
-                        on_held=kept,
+                        on_stored=kept,
                         on_refusal=refused,
                         parallel_per_source=settings.parallel_per_source,
                     )
@@ -373,8 +373,8 @@ class Engine:
     async def _write_usage(self) -> None:
         """Write down what was used, and what the catalog did not take before."""
         missed = self.catalog.health.missed_writes
-        await self.cache.holdings.write_unwritten()
-        await self.cache.ledger.write()
+        await self.cache.index.write_unwritten()
+        await self.cache.usage.write()
         await self.cache.history.write()
         await self.activity.write_if_due()
         if (
@@ -459,7 +459,7 @@ class Engine:
     async def delete_rule(self, name: str) -> None:
         """Delete a cache rule. What it cached stays and stays pullable."""
         deleted = await self.documents.delete_rule(name)
-        await self.cache.ledger.write()
+        await self.cache.usage.write()
         await self.catalog.forget_requests_of(deleted.name)
         self.cache.forget_failures()
         self.events.record(
@@ -562,34 +562,38 @@ class Engine:
             else None,
             holding=await self._holding(name, found.digest or found.tag)
             if name is not None
-            else Holding.NOTHING,
+            else CachedState.NOT_CACHED,
             why_not=found.why_not,
             others=found.others,
             near=tuple(near_rule_model(nearby) for nearby in found.near),
         )
 
-    async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> Holding:
+    async def _holding(self, repository: Repository, reference: Tag | Digest | None) -> CachedState:
         """How much of an image is held: whole as soon as the image of one platform is."""
         if reference is None:
-            return Holding.WHOLE if await self.catalog.is_cached(repository) else Holding.NOTHING
+            return (
+                CachedState.CACHED
+                if await self.catalog.is_cached(repository)
+                else CachedState.NOT_CACHED
+            )
         if not isinstance(reference, Digest):
             entry = await self.catalog.tag(repository, reference)
             if entry is None:
-                return Holding.NOTHING
+                return CachedState.NOT_CACHED
             reference = entry.digest
         held = await self.catalog.manifests_of(repository)
-        ahead, found = [reference], Holding.NOTHING
+        ahead, found = [reference], CachedState.NOT_CACHED
         while ahead:
             digest = ahead.pop()
             manifest = await self.catalog.manifest(digest, repository) if digest in held else None
             if manifest is None:
                 continue
-            found = Holding.PART
+            found = CachedState.PARTLY_CACHED
             ahead += [each.digest for each in manifest.children]
             if not manifest.is_index and all(
                 each.optional or self.blobs.size(each.digest) is not None for each in manifest.blobs
             ):
-                return Holding.WHOLE
+                return CachedState.CACHED
         return found
 
     async def rule_snapshots(self) -> list[RuleSnapshot]:
@@ -797,7 +801,7 @@ class Engine:
         if ended is not None:
             return pull_snapshot(ended)
         cancelled = self.cache.pulls.cancel(id)
-        await cancelled.over.wait()
+        await cancelled.finished.wait()
         return pull_snapshot(cancelled.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:
@@ -835,10 +839,10 @@ class Engine:
             misses=self.cache.misses,
             served=self.served,
             from_source=self.fills.fetched,
-            requests_saved=self.cache.ledger.requests_saved,
+            requests_saved=self.cache.usage.requests_saved,
         )
 
-    def _reachability_changed(self, breaker: Breaker) -> None:
+    def _reachability_changed(self, breaker: CircuitBreaker) -> None:
         if breaker.error is not None:
             message = f"{breaker.error.message} Until {breaker.login_server} answers again only what is held is served."
             self.events.record(
@@ -881,10 +885,10 @@ class Engine:
                     advice=state.advice,
                     cause=state.cause,
                     at_fault=at_fault(state.cause) if state.cause is not None else None,
-                    allowance_remaining=state.allowance_remaining,
-                    allowance_limit=state.allowance_limit,
-                    allowance_resets=state.allowance_resets,
-                    allowance_window=state.allowance_window,
+                    allowance_remaining=state.rate_limit.remaining,
+                    allowance_limit=state.rate_limit.limit,
+                    allowance_resets=state.rate_limit.resets,
+                    allowance_window=state.rate_limit.window,
                     unreachable_since=state.unreachable_since,
                     next_try=state.next_try,
                     declared=each.declared,
@@ -968,7 +972,7 @@ class Engine:
         sources it concerns."""
         of_code: dict[CauseCode, list[str]] = {}
         clock = self.sources.diagnosis.clock_problem()
-        for login_server in self.sources.asked:
+        for login_server in self.sources.contacted:
             state = self.sources.state(login_server)
             if (
                 state.cause is not None

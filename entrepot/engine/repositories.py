@@ -18,6 +18,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
+from entrepot.engine.api_models import tag_image
 from entrepot.engine.maintenance import Housekeeping
 from entrepot.errors import Locked, NotFound
 from entrepot.events import EventLog
@@ -75,7 +76,7 @@ class CachedRepositories:
             tag=self._tag_snapshot(found.tag, self._rules().route(name)),
             media_type=found.media_type,
             is_index=found.is_index,
-            images=found.images,
+            images=tuple(tag_image(image) for image in found.images),
             own_size=found.own_size,
             shared_size=found.shared_size,
             also_tagged=found.also_tagged,
@@ -112,7 +113,7 @@ class CachedRepositories:
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
             raise _no_repository(name)
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._cache.forget_failures()
         self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
         await self._housekeeping.collect()
@@ -187,7 +188,7 @@ class CachedRepositories:
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
             raise holds_no(name, f"tag {tag}")
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
@@ -219,7 +220,7 @@ class CachedRepositories:
         )
         if not await self._catalog.delete_manifest(repository, digest):
             raise holds_no(name, f"manifest {digest}")
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._events.record(
             "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
         )
@@ -232,7 +233,7 @@ class CachedRepositories:
         for pull in ending:
             self._cache.pulls.cancel(pull.id)
         for pull in ending:
-            await pull.over.wait()
+            await pull.finished.wait()
 
     async def lock(self, name: str, *, locked: bool = True) -> None:
         """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is

@@ -31,10 +31,10 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
     SourceFailed,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
-from entrepot.source.http import Exchange, origin_of, same_origin
+from entrepot.source.http import SourceHttp, origin_of, same_origin
 from entrepot.source.rate_limit import read_retry_after
 
 if TYPE_CHECKING:
@@ -380,13 +380,13 @@ class _Key:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Authorization:
-    """The value of an Authorization header. *expires* is on the clock of `Tokens`; None: never."""
+    """The value of an Authorization header. *expires* is on the clock of `Authorizer`; None: never."""
 
     value: str
     expires: float | None
 
 
-class Tokens:
+class Authorizer:
     """What lets us in at all source registries. *clock* is monotonic, in seconds; *wall_clock* is
     since the epoch."""
 
@@ -406,7 +406,7 @@ class Tokens:
         self._flights: dict[_Key, asyncio.Future[Authorization]] = {}
 
     async def known(
-        self, login: Login, repository: str, exchange: Exchange
+        self, login: Login, repository: str, exchange: SourceHttp
     ) -> Authorization | None:
         """What an earlier challenge for this repository asked for, renewed if it has expired; None
         when there was none."""
@@ -419,7 +419,7 @@ class Tokens:
         values: Iterable[str],
         login: Login,
         repository: str,
-        exchange: Exchange,
+        exchange: SourceHttp,
         *,
         used: Authorization | None,
         renewed: bool = False,
@@ -506,7 +506,7 @@ class Tokens:
         }
 
     async def _enter(
-        self, way: tuple[str, str, str], key: _Key, login: Login, exchange: Exchange
+        self, way: tuple[str, str, str], key: _Key, login: Login, exchange: SourceHttp
     ) -> Authorization:
         try:
             return await self._get(key, login, exchange)
@@ -517,7 +517,7 @@ class Tokens:
                 del self._ways_in[way]
             raise
 
-    async def _get(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+    async def _get(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
         while True:
             held = self._authorizations.get(key)
             if held is not None and (held.expires is None or self._clock() < held.expires):
@@ -536,7 +536,7 @@ class Tokens:
             except EntrepotError as error:
                 raise error.with_traceback(None)  # noqa: B904 - it is one error for all who waited, not one that followed from another
 
-    async def _fly(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+    async def _fly(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
             authorization = await self._fetch(key, login, exchange)
@@ -563,7 +563,7 @@ class Tokens:
             self._authorizations = good if len(good) < REMEMBERED else {}
         self._authorizations[key] = authorization
 
-    async def _fetch(self, key: _Key, login: Login, exchange: Exchange) -> Authorization:
+    async def _fetch(self, key: _Key, login: Login, exchange: SourceHttp) -> Authorization:
         if not key.realm:
             return Authorization(await self._basic(login, httpx.URL(login.registry.endpoint)), None)
         try:
@@ -628,7 +628,7 @@ class Tokens:
     ) -> SourceError:
         server = login.registry.login_server
         if status == 429:
-            return SourceOverAllowance(
+            return SourceRateLimited(
                 f"{host}, where {server} signs us in, gives no more tokens for now.",
                 "Try again later.",
                 retry_after=read_retry_after(headers, self._wall_clock()),

@@ -43,8 +43,8 @@ REMEMBERED = 1_000
 """Hosts that are remembered. Storage behind a redirect may have many names."""
 
 
-class Breaker:
-    """One host of a source registry. *origin* is its scheme, name and port; `Breakers` owns it."""
+class CircuitBreaker:
+    """One host of a source registry. *origin* is its scheme, name and port; `CircuitBreakers` owns it."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Breaker:
         return self._suspected_until is not None and self._clock() < self._suspected_until
 
 
-class Breakers:
+class CircuitBreakers:
     """All hosts of all source registries. It owns the tasks that try again.
 
     *wait* waits between two tries; *on_change* is told when a host is given up and when it answers
@@ -113,10 +113,10 @@ class Breakers:
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.wait = wait
-        self.on_change: Callable[[Breaker], None] = lambda _: None
+        self.on_change: Callable[[CircuitBreaker], None] = lambda _: None
         self._clock = clock
         self._wall_clock = wall_clock
-        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self._breakers: OrderedDict[tuple[str, str], CircuitBreaker] = OrderedDict()
         self._tasks = OwnedTasks()
 
     async def close(self) -> None:
@@ -124,19 +124,19 @@ class Breakers:
         async with self._tasks:
             pass
 
-    def of(self, login_server: str, url: httpx.URL) -> Breaker:
+    def of(self, login_server: str, url: httpx.URL) -> CircuitBreaker:
         """The breaker of the host of *url* on behalf of a source registry."""
         key = (login_server, f"{url.scheme}://{url.netloc.decode('ascii')}")
         found = self._breakers.get(key)
         if found is None:
-            found = self._breakers[key] = Breaker(*key, self._clock, self._wall_clock)
+            found = self._breakers[key] = CircuitBreaker(*key, self._clock, self._wall_clock)
             for each in [each for each, breaker in self._breakers.items() if breaker.since is None][
                 : max(0, len(self._breakers) - REMEMBERED)
             ]:
                 del self._breakers[each]
         return found
 
-    def open_of(self, login_server: str) -> Breaker | None:
+    def open_of(self, login_server: str) -> CircuitBreaker | None:
         """A host of a source registry to which nothing is sent now, the one that was given up
         first."""
         found = [
@@ -147,7 +147,10 @@ class Breakers:
         return min(found, key=lambda each: each.since or 0.0, default=None)
 
     def give_up(
-        self, breaker: Breaker, error: SourceUnreachable, reaches: Callable[[str], Awaitable[bool]]
+        self,
+        breaker: CircuitBreaker,
+        error: SourceUnreachable,
+        reaches: Callable[[str], Awaitable[bool]],
     ) -> None:
         """Send nothing to a host until *reaches* says that its origin answers again."""
         given_up = sum(
@@ -164,7 +167,9 @@ class Breakers:
         self.on_change(breaker)
         self._tasks.start(self._try_again(breaker, reaches), f"trying {breaker.origin} again")
 
-    async def _try_again(self, breaker: Breaker, reaches: Callable[[str], Awaitable[bool]]) -> None:
+    async def _try_again(
+        self, breaker: CircuitBreaker, reaches: Callable[[str], Awaitable[bool]]
+    ) -> None:
         pause = FIRST_PAUSE
         while True:
             wait = pause * random.uniform(0.8, 1.2)

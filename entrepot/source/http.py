@@ -21,7 +21,7 @@ import httpx
 from entrepot import __version__
 from entrepot.formatting import printable
 from entrepot.source.addresses import Reach, is_local, parse_address
-from entrepot.source.circuit_breaker import Breaker, Breakers
+from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
     coding_of,
@@ -76,7 +76,7 @@ class AddressRefused(httpx.TransportError):
     sent there."""
 
 
-class Answer(AbstractAsyncContextManager["Answer"]):
+class SourceResponse(AbstractAsyncContextManager["SourceResponse"]):
     """An answer whose body is still to come. It must be closed, which ends the connection when the
     body was not read to its end."""
 
@@ -204,7 +204,7 @@ class Answer(AbstractAsyncContextManager["Answer"]):
         await self.close()
 
 
-class Exchange:
+class SourceHttp:
     """Requests to one source registry. *name* is its login server, for messages; *clock* gives
     seconds since the epoch; *reach* is where it may lead us.
 
@@ -220,20 +220,20 @@ class Exchange:
         timeout: httpx.Timeout,
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        breakers: Breakers | None = None,
+        breakers: CircuitBreakers | None = None,
         reach: Reach | None = None,
         diagnosis: Diagnosis | None = None,
         via: Via | None = None,
     ) -> None:
         self._diagnosis = diagnosis if diagnosis is not None else Diagnosis()
         self._reach = reach if reach is not None else Reach()
-        self._breakers = breakers if breakers is not None else Breakers(clock, clock)
+        self._breakers = breakers if breakers is not None else CircuitBreakers(clock, clock)
         self._transport = transport
         self._name = name
         self._extensions = {"timeout": timeout.as_dict()}
         self._clock = clock
         self._pause = pause
-        self.public: Exchange = self
+        self.public: SourceHttp = self
         """The same registry's way to hosts that are neither its own nor anywhere but on the
         internet."""
         self._via = via if via is not None else Via()
@@ -247,7 +247,7 @@ class Exchange:
         about: str,
         redirects: int = REDIRECTS,
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None = None,
-    ) -> Answer:
+    ) -> SourceResponse:
         """Make a request, again if need be, and return its answer, which the caller closes. *about*
         says what is asked for.
 
@@ -257,7 +257,7 @@ class Exchange:
         be used. Every status is an answer.
         """
         attempt = 1
-        answers: dict[Breaker, int] = {}
+        answers: dict[CircuitBreaker, int] = {}
         while True:
             try:
                 answer = await self._follow(
@@ -319,9 +319,9 @@ class Exchange:
         headers: Mapping[str, str],
         about: str,
         redirects: int,
-        answers: dict[Breaker, int],
+        answers: dict[CircuitBreaker, int],
         authorize: Callable[[httpx.URL], Awaitable[str | None]] | None,
-    ) -> Answer:
+    ) -> SourceResponse:
         first = url
         headers = {
             "User-Agent": USER_AGENT,
@@ -335,7 +335,9 @@ class Exchange:
             )
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTING or location is None or redirects == 0:
-                return Answer(response, self._name, about, redirected=not same_origin(first, url))
+                return SourceResponse(
+                    response, self._name, about, redirected=not same_origin(first, url)
+                )
             await response.aclose()
             following = self._redirect_target(url, location)
             if not same_origin(first, following):
@@ -352,7 +354,9 @@ class Exchange:
             f"Entrepot follows {REDIRECTS} redirects.",
         )
 
-    async def _send(self, request: httpx.Request, answers: dict[Breaker, int]) -> httpx.Response:
+    async def _send(
+        self, request: httpx.Request, answers: dict[CircuitBreaker, int]
+    ) -> httpx.Response:
         breaker = self._breakers.of(self._name, request.url)
         breaker.check()
         answers.setdefault(breaker, breaker.answers)
@@ -369,7 +373,7 @@ class Exchange:
         return response
 
     async def _given_up(
-        self, error: httpx.TransportError, answers: Mapping[Breaker, int]
+        self, error: httpx.TransportError, answers: Mapping[CircuitBreaker, int]
     ) -> SourceUnreachable:
         """What a request is told that failed with all its attempts. Unless others got an answer
         meanwhile, the host gets no more requests for a while."""

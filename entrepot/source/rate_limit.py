@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[ \t]{0,8}([0-9]{1,15})(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RateLimit:
     """How many more manifests a source registry gives us. *resets* is in seconds since the epoch;
     *window* the seconds in which they are counted."""
 
@@ -44,7 +44,7 @@ class Allowance:
     window: float | None = None
 
 
-def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
+def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
     """The allowance that an answer tells of, if it does. *now* is in seconds since the epoch."""
     told = {
         name.lower().replace("-", "").removeprefix("x"): value[:HEADER_LENGTH]
@@ -64,7 +64,7 @@ def read_allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
         None,
     )
     resets = None if reset is None else float(reset) if reset >= _EPOCH_FROM else now + reset
-    return Allowance(
+    return RateLimit(
         limit, remaining, None if resets is None or resets - now > LONGEST_TOLD else resets, window
     )
 
@@ -94,12 +94,12 @@ def _number(value: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    allowance: Allowance
+    allowance: RateLimit
     resets: float | None
     """On the monotonic clock."""
 
 
-class Allowances:
+class RateLimits:
     """What all source registries last told of their allowance, and which of them are not to be
     asked for now.
 
@@ -119,7 +119,7 @@ class Allowances:
     def note(self, key: Hashable, headers: Mapping[str, str]) -> None:
         """Remember what an answer tells."""
         now = self._wall_clock()
-        allowance = read_allowance(headers, now)
+        allowance = read_rate_limit(headers, now)
         if allowance is not None:
             span = None if allowance.resets is None else allowance.resets - now
             self._told[key] = _Told(allowance, None if span is None else self._clock() + span)
@@ -127,7 +127,7 @@ class Allowances:
     def exceeded(self, key: Hashable, pause_key: Hashable, retry_after: float | None) -> None:
         """Remember that a source said 429. With *retry_after*, what belongs to *pause_key* is not
         asked for until then."""
-        told = self._told.get(key, _Told(Allowance(), None))
+        told = self._told.get(key, _Told(RateLimit(), None))
         resets = told.resets
         if retry_after is not None:
             now = self._clock()
@@ -146,11 +146,11 @@ class Allowances:
         del self._pauses[pause_key]
         return None
 
-    def get(self, key: Hashable) -> Allowance:
+    def get(self, key: Hashable) -> RateLimit:
         """What was last told; nothing when nothing was. Its reset is on the wall clock as it stands
         now."""
         told = self._told.get(key)
         if told is None:
-            return Allowance()
+            return RateLimit()
         resets = None if told.resets is None else self._wall_clock() + (told.resets - self._clock())
         return replace(told.allowance, resets=resets)

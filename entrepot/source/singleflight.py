@@ -25,7 +25,7 @@ FETCH_TIMEOUT = 300.0
 A source that sends a byte now and then meets no other limit.
 """
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class TooManyFetches(SourceAvoided):
@@ -36,7 +36,7 @@ class FetchAbandoned(SourceUnreachable):
     """A fetch took too long, or ended without an answer and without an error."""
 
 
-class SingleFlight(Generic[Answer]):
+class SingleFlight(Generic[Result]):
     """Runs one fetch for each key at a time, and another one for clients that are engines.
 
     A passenger who leaves changes nothing for the others, nor for the fetch.
@@ -52,13 +52,13 @@ class SingleFlight(Generic[Answer]):
         self._limit = limit
         self._group_limit = group_limit
         self._timeout = timeout
-        self._flights: dict[Hashable, asyncio.Future[Answer]] = {}
+        self._flights: dict[Hashable, asyncio.Future[Result]] = {}
         self._groups: Counter[Hashable] = Counter()
         self._closed = False
 
     async def join(
-        self, key: Hashable, fetch: Callable[[], Awaitable[Answer]], *, group: Hashable = None
-    ) -> Answer:
+        self, key: Hashable, fetch: Callable[[], Awaitable[Result]], *, group: Hashable = None
+    ) -> Result:
         """The answer of the fetch under way for *key*, or of a new one; raises what the fetch
         raises, and `FetchAbandoned`.
 
@@ -99,7 +99,7 @@ class SingleFlight(Generic[Answer]):
             # stay until a collection of garbage.
             del flight
 
-    async def _bounded(self, fetch: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _bounded(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
         bound = asyncio.timeout(self._timeout)
         try:
             async with bound:
@@ -115,7 +115,7 @@ class SingleFlight(Generic[Answer]):
             # It refers to the task, and the task to its error: see above.
             del bound
 
-    def _landed(self, key: Hashable, group: Hashable, flight: asyncio.Future[Answer]) -> None:
+    def _landed(self, key: Hashable, group: Hashable, flight: asyncio.Future[Result]) -> None:
         del self._flights[key]
         self._groups[group] -= 1
         if not self._groups[group]:

@@ -21,7 +21,7 @@ from entrepot.core.states import HealthStatus, LayerState, PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening, management_app
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ async def test_source_registries(client: CacheClient, engine: Engine) -> None:
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
 
 
-async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source: StandIn) -> None:
+async def test_what_is_behind_a_tag(
+    client: CacheClient, engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
@@ -68,14 +70,14 @@ async def test_what_is_behind_a_tag(client: CacheClient, engine: Engine, source:
 
 
 async def test_a_listing_that_did_not_change_is_the_very_same(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await client.create_credential_set("example-set", LOGIN_SERVER, "env:USER_NAME", "env:PASSWORD")
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     [repository], revision = await client.repositories(), (await client.status()).revision
     assert await client.repositories() is await client.repositories()
     assert await client.rules() is await client.rules()
@@ -96,7 +98,7 @@ async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
 
 
 async def test_a_listing_is_fetched_again_only_when_something_has_changed(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     async def listings() -> tuple[list[Any], ...]:
         return await client.rules(), await client.credential_sets(), await client.repositories()
@@ -115,7 +117,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     revision, before = (await client.status()).revision, await listings()
     assert not await changed()
     await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
@@ -128,7 +130,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         (await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0
     ):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     assert await changed()
     await client.delete_tag("library/nginx", "1.27")
     assert await changed()
@@ -205,12 +207,12 @@ async def test_an_examination(client: CacheClient) -> None:
 
 
 async def test_locks_and_eviction(
-    client: CacheClient, engine: Engine, source: StandIn, clock: Clock
+    client: CacheClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     clock.now += 3600
     for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
         await client.lock("library/nginx", tag, digest)
@@ -234,7 +236,7 @@ async def test_locks_and_eviction(
     assert (await client.status()).repositories == 0
 
 
-async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -> None:
+async def test_a_pull_and_what_it_leaves(client: CacheClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     started = await client.start_pull("library/nginx:1.27", "linux/arm64", asked_by="test")
     seen = [pull async for pull in client.watch_pull(started.id, interval=0.01)]
@@ -256,7 +258,7 @@ async def test_a_pull_and_what_it_leaves(client: CacheClient, source: StandIn) -
     assert await client.repositories() == []
 
 
-async def test_a_pull_is_cancelled(client: CacheClient, source: StandIn) -> None:
+async def test_a_pull_is_cancelled(client: CacheClient, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27", layers=[os.urandom(100_000)])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
@@ -370,12 +372,12 @@ async def test_a_name_with_odd_characters_reaches_the_engine_as_it_is(
 
 
 async def test_dots_lead_to_no_other_resource(
-    client: CacheClient, engine: Engine, source: StandIn
+    client: CacheClient, engine: Engine, source: FakeRegistry
 ) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
     started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
         client.delete_repository("library/none/../nginx"),
         client.delete_tag("library/nginx/x", "../.."),

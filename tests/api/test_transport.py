@@ -15,7 +15,7 @@ from entrepot.api.transport import BlockingWire, HttpxWire, WireAnswer, WireBrok
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.authority import Authority
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @asynccontextmanager
@@ -188,7 +188,7 @@ async def test_an_issuer_below_another_authority_is_trusted_where_it_is_named(
 ) -> None:
     """OpenSSL wants the root too, unless it is told that what is named is trusted."""
     issuer = Authority(tmp_path, "Example Issuer", Authority(tmp_path, "Example Root"))
-    async with StandIn(tls=issuer.server()) as server:
+    async with FakeRegistry(tls=issuer.server()) as server:
         wire = HttpxWire.over_https(server.url, issuer.path)
         assert (await wire.ask("GET", "/v2/", {}, None, 30.0)).status == 200
         await wire.close()

@@ -18,13 +18,14 @@ import httpx
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialBook
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook, RuleDraft
 from entrepot.demo.images import Descriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.bench.contenders import (
     CACHES,
     CACHES_AND_SOURCE,
@@ -41,7 +42,7 @@ from tests.bench.readers import WrongAnswer, read_together
 from tests.bench.wrk import ACCEPT, ask_again_and_again
 from tests.e2e.clients.container_clients import AMD64, ARM64
 from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 MEGABYTE = 1_000_000
 
@@ -62,7 +63,7 @@ class Bench:
             yield from [*contenders.items()][first:] + [*contenders.items()][:first]
 
     @contextmanager
-    def source(self, image: StandInImage) -> Iterator[Source]:
+    def source(self, image: FakeImage) -> Iterator[Source]:
         with (
             tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh,
             Source(Path(fresh), [image]) as source,
@@ -70,7 +71,7 @@ class Bench:
             yield source
 
     @contextmanager
-    def started(self, start: Start, source: Source, image: StandInImage) -> Iterator[Contender]:
+    def started(self, start: Start, source: Source, image: FakeImage) -> Iterator[Contender]:
         """A contender with empty storage."""
         with (
             tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh,
@@ -130,7 +131,7 @@ class Bench:
         return self.found[since:]
 
 
-def image_of(name: str, layers: Sequence[int]) -> StandInImage:
+def image_of(name: str, layers: Sequence[int]) -> FakeImage:
     """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the
     next 10 KiB."""
     return build_image(

@@ -21,7 +21,7 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import NotFound
 from entrepot.store.catalog import Catalog
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -54,12 +54,12 @@ LAYER = LayerProgress(
 async def over(engine: Engine, id: str) -> Pull:
     running = engine.cache.pulls.get(id)
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     return running
 
 
 async def test_after_a_restart_it_is_known_how_each_pull_ended(
-    directories: Directories, settings: Settings, clock: Clock, source: StandIn
+    directories: Directories, settings: Settings, clock: Clock, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     async with Engine.open(directories, settings, clock=clock) as engine:

@@ -127,7 +127,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
     async def silent(_: SourceClient) -> None:
         await answer.wait()
 
-    monkeypatch.setattr(SourceClient, "check_sign_in", silent)
+    monkeypatch.setattr(SourceClient, "verify_credentials", silent)
     async with answering(engine), CacheClient.at(directories.socket) as client:
         await client.create_credential_set(
             "example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"

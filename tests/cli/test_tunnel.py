@@ -18,7 +18,7 @@ from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.cli.secure_shell import FarMachine, processes_that_name
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_client_that_bound_itself_is_refused_there(
 
 
 async def test_a_pull_is_watched_from_here(
-    near: CommandLine, there: Engine, source: StandIn
+    near: CommandLine, there: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     ended = await near.done(
@@ -268,7 +268,7 @@ def test_an_address_in_all_its_parts() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 async def test_nothing_is_left_behind_however_a_command_ends(
-    end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: StandIn
+    end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"x" * 100_000])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
@@ -285,7 +285,7 @@ async def test_nothing_is_left_behind_however_a_command_ends(
     [pull] = there.cache.pulls.all()
     assert not pull.progress().state.ended
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
 
 
 # Kept up

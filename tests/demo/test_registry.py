@@ -79,7 +79,7 @@ def test_the_images_that_a_newcomer_is_told_of_are_all_that_there_are() -> None:
 
 
 async def test_an_image_is_pulled_from_tag_to_layer(client: SourceClient) -> None:
-    await client.check_sign_in()
+    await client.verify_credentials()
     head = await client.head_manifest(ONE, Tag("latest"))
     index = await client.manifest(ONE, Tag("latest"))
     assert (head.digest, head.media_type, head.size) == (

@@ -15,7 +15,7 @@ from entrepot.core.states import HealthStatus
 from entrepot.engine import credential_checks as module
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import BasicSignIn, Headers, Html, StandIn, Status, TokenSignIn
+from tests.fakes import BasicSignIn, FakeRegistry, Headers, Html, Status, TokenSignIn
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Tried:
     """An engine whose timer a test moves."""
 
     engine: Engine
-    source: StandIn
+    source: FakeRegistry
     timer: Clock = field(default_factory=Clock)
 
     @property
@@ -65,7 +65,10 @@ class Tried:
 
 @pytest.fixture
 async def tried(
-    directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories,
+    settings: Settings,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Tried]:
     """A healthy credential set that no rule uses."""
     monkeypatch.setattr(module, "LOOK", 0.01)
@@ -85,7 +88,7 @@ async def tried(
 
 @asynccontextmanager
 async def _opened(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> AsyncIterator[Tried]:
     async with Engine.open(directories, settings) as engine:
         opened = Tried(engine, source)
@@ -219,6 +222,6 @@ async def test_an_unhealthy_set_is_used_all_the_same(
         (await tried.engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state.value == "completed"
     assert tried.engine.health("example-login").status is HealthStatus.UNHEALTHY

@@ -34,7 +34,7 @@ from entrepot.errors import EngineError
 from entrepot.files import file_system
 from entrepot.source.proxies import Proxy
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import BasicSignIn, Headers, Html, StandIn, Status
+from tests.fakes import BasicSignIn, FakeRegistry, Headers, Html, Status
 
 
 def finding(found: Examination, check: str, about: str | None = None) -> Finding:
@@ -98,7 +98,7 @@ def served_with(path: Path) -> ssl.SSLContext:
 
 
 async def test_one_source_can_be_looked_at_alone(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
     async with Engine.open(
@@ -120,7 +120,9 @@ async def test_one_source_can_be_looked_at_alone(
         }
 
 
-async def test_all_is_well_and_nothing_counts_as_a_pull(engine: Engine, source: StandIn) -> None:
+async def test_all_is_well_and_nothing_counts_as_a_pull(
+    engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("acme/api", "latest")
     await engine.create_rule(RuleDraft("acme-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     found = await examine(engine)
@@ -138,7 +140,7 @@ async def test_a_name_that_is_not_known(directories: Directories) -> None:
 
 
 async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
-    directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S21."""
 
@@ -153,14 +155,14 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
     assert "address of this machine's own surroundings" in finding(found, "name").what
 
 
-async def test_a_connection_that_is_refused(directories: Directories, source: StandIn) -> None:
+async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
     await source.stop()
     found = finding(await examined(directories, source.url), "connection")
     assert (found.outcome, "takes no connections" in found.what) == (Outcome.FAILED, True)
 
 
 async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:
-    async with StandIn(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
+    async with FakeRegistry(tls=served_with(certificate(tmp_path / "own.pem", days=90))) as source:
         found = finding(await examined(directories, source.url), "certificate")
     assert found.outcome is Outcome.FAILED
     assert (
@@ -173,7 +175,7 @@ async def test_a_certificate_that_the_settings_trust(
     directories: Directories, tmp_path: Path
 ) -> None:
     path = certificate(tmp_path / "own.pem", days=90)
-    async with StandIn(tls=served_with(path)) as source:
+    async with FakeRegistry(tls=served_with(path)) as source:
         found = finding(await examined(directories, source.url, ca_file=path), "certificate")
     assert found.outcome is Outcome.OK
 
@@ -188,7 +190,7 @@ async def test_a_certificate_that_ends_soon(
 ) -> None:
     path = certificate(tmp_path / "own.pem", days=days)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    async with StandIn(tls=served_with(path)) as source:
+    async with FakeRegistry(tls=served_with(path)) as source:
         found = finding(await examined(directories, source.url), "certificate")
     assert (found.outcome, f"{int(days)} days" in found.what) == (outcome, True)
 
@@ -202,7 +204,7 @@ async def test_a_certificate_that_ends_soon(
     ],
 )
 async def test_what_answers_as_no_registry(
-    engine: Engine, source: StandIn, fault: Html | Status, told: str
+    engine: Engine, source: FakeRegistry, fault: Html | Status, told: str
 ) -> None:
     source.fault("/v2/", fault)
     found = await examine(engine)
@@ -212,7 +214,7 @@ async def test_what_answers_as_no_registry(
 
 
 async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
-    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "right"})
     monkeypatch.setenv("EXAMPLE_USER", "ann")
@@ -241,7 +243,7 @@ async def test_a_wrong_password_is_told_once_for_all_rules_that_use_it(
 
 
 async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_latest(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("acme/api", "1.0")
     for name in ("api", "none"):
@@ -257,7 +259,7 @@ async def test_a_repository_that_the_source_does_not_have_and_one_without_a_tag_
     ("remaining", "outcome"), [(60, Outcome.OK), (5, Outcome.WARNING), (0, Outcome.FAILED)]
 )
 async def test_the_allowance(
-    engine: Engine, source: StandIn, remaining: int, outcome: Outcome
+    engine: Engine, source: FakeRegistry, remaining: int, outcome: Outcome
 ) -> None:
     source.fault(
         "/v2/",
@@ -334,7 +336,7 @@ async def test_the_limit_of_open_files(
     ],
 )
 async def test_the_clock_is_held_against_what_the_sources_say(
-    engine: Engine, source: StandIn, off: int, outcome: Outcome, told: str
+    engine: Engine, source: FakeRegistry, off: int, outcome: Outcome, told: str
 ) -> None:
     source.fault("/v2/", Headers({"Date": formatdate(time.time() + off + 1, usegmt=True)}))
     found = finding(await examine(engine), "clock")
@@ -356,7 +358,7 @@ async def test_behind_a_proxy_the_proxy_is_named_without_its_password(
 
 @pytest.mark.parametrize("odd", ["\x1b]0;T\x07", "../../../admin?x=1", "a b", "x" * 200])
 async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
-    engine: Engine, source: StandIn, odd: str
+    engine: Engine, source: FakeRegistry, odd: str
 ) -> None:
     """S27: it was sent as another path with the rule's credentials, or ended the report for all."""
     image = source.add_image("acme/api", "1.0")
@@ -386,7 +388,7 @@ async def test_an_odd_tag_name_of_a_source_does_not_end_the_report(
 )
 async def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     broken: str,
@@ -447,7 +449,7 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
     ["x" * 10_000, "Fri, 15 Jan 2027 08:00:01 +99999999", "Mon, 1 Jan 0001 00:00:00 -9999", ""],
 )
 async def test_an_absurd_date_of_a_source_says_nothing_of_the_clock(
-    engine: Engine, source: StandIn, date: str
+    engine: Engine, source: FakeRegistry, date: str
 ) -> None:
     """S02."""
     source.fault("/v2/", Headers({"Date": date[:8_000]}))

@@ -21,18 +21,18 @@ from entrepot.engine.engine import Engine, own_platform
 from entrepot.errors import NotFound, RepositoryUnknown
 from entrepot.store.catalog import CatalogFailed
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import BasicSignIn, DropAfter, StandIn, Status
+from tests.fakes import BasicSignIn, DropAfter, FakeRegistry, Status
 
 
 async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:
     running: Pull = engine.cache.pulls.get(pull.id)
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     return pull_snapshot(running.progress())
 
 
 async def test_rules_and_cached_images_are_there_after_a_restart(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     async with Engine.open(directories, settings) as engine:
@@ -61,7 +61,9 @@ async def test_rules_and_cached_images_are_there_after_a_restart(
         assert detail.repository.pulls == 1
 
 
-async def test_a_pull_tells_what_came_and_what_was_held(engine: Engine, source: StandIn) -> None:
+async def test_a_pull_tells_what_came_and_what_was_held(
+    engine: Engine, source: FakeRegistry
+) -> None:
     base = os.urandom(50_000)
     first = source.add_image("library/a", "1", layers=[base, 10_000])
     second = source.add_image("library/b", "1", layers=[base, 20_000])
@@ -78,7 +80,9 @@ async def test_a_pull_tells_what_came_and_what_was_held(engine: Engine, source: 
     assert first.platforms["linux/amd64"].layers[0].digest == wanted.layers[0].digest
 
 
-async def test_a_pull_resumes_where_the_source_broke_off(engine: Engine, source: StandIn) -> None:
+async def test_a_pull_resumes_where_the_source_broke_off(
+    engine: Engine, source: FakeRegistry
+) -> None:
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(500_000)])
         .platforms["linux/amd64"]
@@ -93,7 +97,7 @@ async def test_a_pull_resumes_where_the_source_broke_off(engine: Engine, source:
 
 
 async def test_a_pull_that_fails_says_why_and_keeps_what_came(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     source.fault(str(image.layers[1].digest), Status(404))
@@ -108,7 +112,7 @@ async def test_a_pull_that_fails_says_why_and_keeps_what_came(
 
 
 async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
         "linux/amd64"
@@ -124,7 +128,7 @@ async def test_a_cancelled_pull_gives_up_what_nobody_else_wants(
     assert list(engine.directories.fills.glob(f"*{image.layers[0].digest.hex}*")) == []
 
 
-async def test_the_same_image_is_pulled_once(engine: Engine, source: StandIn) -> None:
+async def test_the_same_image_is_pulled_once(engine: Engine, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1", layers=[100_000])
     pulls = await asyncio.gather(
         *(
@@ -138,7 +142,7 @@ async def test_the_same_image_is_pulled_once(engine: Engine, source: StandIn) ->
 
 
 async def test_a_platform_that_the_image_does_not_have_is_named_with_those_that_it_has(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     pull = await ended(engine, await engine.start_pull("library/nginx:1", "linux/s390x", "cli"))
@@ -150,7 +154,7 @@ async def test_a_platform_that_the_image_does_not_have_is_named_with_those_that_
 
 
 async def test_the_platform_of_an_image_without_an_index_comes_from_its_config(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", platforms=["linux/riscv64"], index=False)
     pull = await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
@@ -171,7 +175,7 @@ async def test_only_the_last_pulls_are_remembered(engine: Engine) -> None:
 
 
 async def test_a_rule_over_a_cached_repository_is_refused_until_that_is_deleted(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
@@ -192,7 +196,10 @@ async def test_a_refused_rule_changes_nothing(engine: Engine) -> None:
 
 
 async def test_a_credential_set_is_tried_when_it_is_made(
-    directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories,
+    settings: Settings,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source.sign_in = BasicSignIn({"reader": "right"})
     monkeypatch.setenv("EXAMPLE_USER", "reader")
@@ -240,7 +247,7 @@ async def test_a_broken_hand_edit_is_refused_shown_and_not_overwritten(engine: E
 
 
 async def test_a_catalog_without_its_file_and_a_file_without_its_row_both_heal(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[10_000, 20_000]).platforms["linux/amd64"]
     async with Engine.open(directories, settings) as engine:
@@ -255,7 +262,9 @@ async def test_a_catalog_without_its_file_and_a_file_without_its_row_both_heal(
         assert engine.blobs.path(image.layers[0].digest).read_bytes() == image.layers[0].content
 
 
-async def test_the_sources_are_listed_with_their_rules(engine: Engine, source: StandIn) -> None:
+async def test_the_sources_are_listed_with_their_rules(
+    engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
     found = {each.login_server: each for each in engine.upstream_snapshots()}
@@ -268,7 +277,7 @@ async def test_the_sources_are_listed_with_their_rules(engine: Engine, source: S
 
 
 async def test_use_is_written_down_by_the_end(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1").platforms["linux/amd64"]
     async with Engine.open(directories, settings, clock=clock) as engine:
@@ -282,7 +291,7 @@ async def test_use_is_written_down_by_the_end(
         assert (rule.pulls, rule.last_pull) == (3, clock.now)
 
 
-async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: StandIn) -> None:
+async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: FakeRegistry) -> None:
     for name in ("nginx", "alpine"):
         source.add_image(f"library/{name}", "1")
         await ended(engine, await engine.start_pull(f"library/{name}:1", None, "cli"))

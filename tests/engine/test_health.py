@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.cache.fetch_queue import Turns
+from entrepot.cache.fetch_queue import FetchQueue
 from entrepot.cache.fill import Fill, FillState
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
@@ -20,7 +20,7 @@ from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
 from entrepot.store.connections import Trouble
 from tests.engine.test_engine import ended
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
 
 
@@ -130,7 +130,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
             None,
             store,
             origin="registry.example.com",
-            turns=Turns(1),
+            turns=FetchQueue(1),
             clock=lambda: watched.now,
         )  # type: ignore[arg-type]
         fill.state = state
@@ -145,7 +145,10 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
 
 
 async def test_where_the_catalog_fails_the_status_still_tells_it(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.start_pull("library/nginx:1", None, "cli"))
@@ -205,7 +208,7 @@ async def test_a_dead_disk_makes_an_engine_unready_and_it_says_so_everywhere(
 
 
 async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """L12: the look at the catalog succeeds beside it."""
     source.add_image("library/nginx", "1")
@@ -221,7 +224,7 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
 
 
 async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """L12: 16 KiB of random bytes in the middle of the file, and `/readyz` said ready."""
     source.add_image("library/nginx", "1")

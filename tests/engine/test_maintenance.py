@@ -16,9 +16,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import HeldBlob
+from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
 from entrepot.config.settings import Directories, Settings, SizeLimit
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
@@ -29,10 +30,10 @@ from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 
 HOUR = 3600.0
@@ -42,12 +43,16 @@ LAYER = 100_000
 async def pull(engine: Engine, image: str) -> None:
     pulled = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
     async with asyncio.timeout(30):
-        await pulled.over.wait()
+        await pulled.finished.wait()
     assert pulled.state is PullState.COMPLETED
 
 
 async def cached(
-    engine: Engine, source: StandIn, clock: Clock, *names: str, layers: list[bytes] | None = None
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+    *names: str,
+    layers: list[bytes] | None = None,
 ) -> list[PlatformImage]:
     """Pull ``library/NAME:1`` for each name, an hour between them; each has an index and a layer of
     its own."""
@@ -96,7 +101,7 @@ async def limited(
 
 
 async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_water_mark(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F34."""
     settings = replace(settings, low_water=0.7)
@@ -119,7 +124,7 @@ async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_
 
 
 async def test_an_evicted_image_leaves_the_layer_that_another_needs(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F31."""
     base = os.urandom(2 * LAYER)
@@ -131,7 +136,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
     await source.stop()
     for blob in new.blobs:
         found = await engine.cache.blob(Repository("library/new"), blob.digest)
-        assert isinstance(found, HeldBlob)
+        assert isinstance(found, CachedBlob)
         assert (
             b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)])
             == blob.content
@@ -139,7 +144,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
 
 
 async def test_many_images_go_in_steps(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance_module, "EVICTED_AT_ONCE", 1)
     base = os.urandom(LAYER)
@@ -153,7 +158,7 @@ async def test_many_images_go_in_steps(
 
 
 async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     await engine.housekeeping.evict(target=0)
@@ -164,7 +169,7 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
 
 
 async def test_of_a_repository_only_the_old_image_goes(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     repository = Repository("library/a")
     images = []
@@ -177,15 +182,15 @@ async def test_of_a_repository_only_the_old_image_goes(
     old, new = images
     await engine.housekeeping.evict(target=LAYER + 5000)
     assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["2"]
-    holding = await engine.cache.holdings.of(repository)
-    assert new.digest in holding.manifests
-    assert old.digest not in holding.manifests
-    assert holding.blobs.keys() == {blob.digest for blob in new.blobs}
-    assert await engine.cache.holdings.tag(repository, Tag("1")) is None
+    index = await engine.cache.index.of(repository)
+    assert new.digest in index.manifests
+    assert old.digest not in index.manifests
+    assert index.blobs.keys() == {blob.digest for blob in new.blobs}
+    assert await engine.cache.index.tag(repository, Tag("1")) is None
 
 
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F35."""
     async with limited(directories, settings, clock, 10 * LAYER) as engine:
@@ -197,7 +202,7 @@ async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
 
 
 async def test_data_of_others_on_the_file_system_lowers_the_limit(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage(NamedTuple):
         total: int
@@ -220,7 +225,7 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
 
 
 async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
     before = await engine.blobs.held()
@@ -242,7 +247,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
 
 
 async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/looked-at", "1")
     await engine.cache.manifest(Repository("library/looked-at"), Tag("1"))
@@ -262,7 +267,7 @@ async def test_manifests_that_clients_only_looked_at_do_not_pile_up(
     ["HEAD tag", "GET tag", "HEAD digest", "GET digest", "HEAD blob", "GET blob", "GET range"],
 )
 async def test_a_hit_of_any_kind_keeps_an_image(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, clock: Clock, hit: str
+    engine: Engine, registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock, hit: str
 ) -> None:
     """F33. The use is in memory only when eviction begins."""
     a, _ = await cached(engine, source, clock, "a", "b")
@@ -283,7 +288,7 @@ async def test_a_hit_of_any_kind_keeps_an_image(
 
 
 async def test_what_was_used_within_the_last_minute_stays(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await cached(engine, source, clock, "a", "b")
     await engine.cache.manifest(Repository("library/a"), Tag("1"))
@@ -306,7 +311,7 @@ LOCKS: dict[str, Callable[[Engine, PlatformImage], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("kind", LOCKS)
 async def test_what_is_locked_is_neither_evicted_nor_deleted(
-    engine: Engine, source: StandIn, clock: Clock, kind: str
+    engine: Engine, source: FakeRegistry, clock: Clock, kind: str
 ) -> None:
     a, _ = await cached(engine, source, clock, "a", "b")
     await LOCKS[kind](engine, a)
@@ -330,7 +335,9 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
     assert [tag.name for tag in (await engine.repositories.detail("library/a")).tags] == ["1"]
 
 
-async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, clock: Clock) -> None:
+async def test_what_is_unlocked_goes_again(
+    engine: Engine, source: FakeRegistry, clock: Clock
+) -> None:
     await cached(engine, source, clock, "a")
     await engine.repositories.lock_tag("library/a", "1")
     assert (await engine.housekeeping.evict(target=0)).images == ()
@@ -340,7 +347,7 @@ async def test_what_is_unlocked_goes_again(engine: Engine, source: StandIn, cloc
 
 
 async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F34: what is pinned stays."""
     async with limited(directories, settings, clock, LAYER) as engine:
@@ -368,7 +375,7 @@ async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
 
 
 async def test_an_image_that_is_being_pulled_stays(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F41: what is held of it already is old, and the rest is on its way in."""
     first, second = os.urandom(LAYER), os.urandom(LAYER)
@@ -389,13 +396,13 @@ async def test_an_image_that_is_being_pulled_stays(
     assert (done.images, done.shortfall > 0) == ((), True)
     gate.open()
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     assert running.state is PullState.COMPLETED
     assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
 
 
 async def test_eviction_beside_fills_leaves_every_pull_whole(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """F41: many pulls through a cache that is too small for them, with eviction after each blob."""
     async with limited(directories, settings, clock, 3 * LAYER) as engine:
@@ -432,7 +439,7 @@ async def test_eviction_beside_fills_leaves_every_pull_whole(
 
 
 async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F32."""
     content = os.urandom(2_000_000)
@@ -448,7 +455,7 @@ async def test_a_reader_of_a_held_blob_gets_all_of_it_after_its_eviction(
 
 
 async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """F32, for a blob that came in while it was read."""
     content = os.urandom(2_000_000)
@@ -463,7 +470,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
     async with asyncio.timeout(30):
         await fill.finished.wait()
         for each in engine.cache.pulls.all():
-            await each.over.wait()
+            await each.finished.wait()
     clock.now += HOUR
     await engine.housekeeping.evict(target=0)
     assert await engine.blobs.held() == {}
@@ -473,15 +480,15 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
 
 
 async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_is_opened(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32: the image may go between the decision to serve its blob and the opening of the file,
     which goes a minute later."""
     monkeypatch.setattr(maintenance_module, "LEASE_LINGERS", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
-    assert isinstance(found, HeldBlob)
-    await engine.cache.ledger.write()
+    assert isinstance(found, CachedBlob)
+    await engine.cache.usage.write()
     clock.now += HOUR
     done = await engine.housekeeping.evict(target=0)
     assert len(done.images) == 1
@@ -497,13 +504,13 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
 
 
 async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    holding = await engine.cache.holdings.of(repository)
-    assert image.digest in holding.manifests
-    # What a request sees that looked at the holding just before the eviction was done.
+    index = await engine.cache.index.of(repository)
+    assert image.digest in index.manifests
+    # What a request sees that looked at the index just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
     await engine.housekeeping.collect()
     assert (
@@ -513,7 +520,7 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
 
 
 async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_while_it_is_sent(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel sends the file, and only its name goes."""
     monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
@@ -533,7 +540,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
         # So far the network takes only a part of it.
         path = engine.blobs.path(Digest.parse(layer.digest))
         assert path.exists()
-        await engine.cache.ledger.write()
+        await engine.cache.usage.write()
         clock.now += HOUR
         await engine.housekeeping.evict(target=0)
         assert not path.exists()
@@ -548,11 +555,11 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
 
 
 async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    engine.cache.holdings.forget(repository)
+    engine.cache.index.invalidate(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
     really = engine.catalog.media_types_of
 
@@ -563,7 +570,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
         return found
 
     monkeypatch.setattr(engine.catalog, "media_types_of", slow)
-    asking = asyncio.create_task(engine.cache.holdings.of(repository))
+    asking = asyncio.create_task(engine.cache.index.of(repository))
     await read.wait()
     await engine.housekeeping.evict(target=0)
     go_on.set()
@@ -571,7 +578,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
 
 
 async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked_of_it(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     repository = Repository("library/a")
     await cached(engine, source, clock, "a")
@@ -586,7 +593,7 @@ async def test_a_repository_of_which_a_part_was_evicted_keeps_what_clients_asked
 async def test_an_engine_whose_eviction_fails_once_goes_on(
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -622,7 +629,7 @@ def test_the_settings_of_the_file_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was on the disk when the walk began is compared with the rows when it has ended, and
     clients are answered meanwhile."""
@@ -648,7 +655,7 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
 
 
 async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cached(engine, source, clock, "a")
     walk = BlobStore.held
@@ -665,7 +672,7 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
 
 
 async def test_f84_foreign_names_do_not_end_healing_and_are_told(
-    engine: Engine, source: StandIn, clock: Clock
+    engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     (engine.directories.blobs / "lost+found").write_bytes(b"")
@@ -685,7 +692,7 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
 
 
 async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [stubborn, _] = await cached(engine, source, clock, "stubborn", "other")
     rename = os.rename
@@ -707,7 +714,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
 
 @pytest.mark.parametrize("loss", ["gone", "noise"])
 async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_them(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock, loss: str
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock, loss: str
 ) -> None:
     """L02: "20 blobs taken in", all deleted in the same second."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -745,7 +752,7 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
 
 
 async def test_after_a_loss_and_its_copy_everything_is_as_before(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -758,7 +765,7 @@ async def test_after_a_loss_and_its_copy_everything_is_as_before(
 
 
 async def test_adopted_blobs_go_first_when_room_is_needed(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """L02."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
@@ -783,7 +790,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(
 async def test_manifests_count_within_the_limit_and_go_with_the_use(
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -816,11 +823,11 @@ async def test_manifests_count_within_the_limit_and_go_with_the_use(
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_what_would_go_is_told_while_nothing_can_be_written(
-    engine: Engine, source: StandIn, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
     thaws = asyncio.Event()
 

@@ -12,11 +12,11 @@ from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.errors import NotFound
 from tests.engine.test_engine import ended
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     base = os.urandom(5_000)
     source.add_image("library/a", "1", layers=[base, 10_000])
@@ -28,7 +28,7 @@ async def test_deleting_a_repository_frees_its_blobs_but_not_those_of_others(
     assert (await engine.status()).blobs_size == other.size
 
 
-async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: StandIn) -> None:
+async def test_deleting_a_repository_ends_its_pulls(engine: Engine, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
         "linux/amd64"
     ]

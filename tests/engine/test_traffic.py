@@ -19,13 +19,13 @@ from entrepot.engine.traffic import INTERVAL, STEPS, WRITING, ActivityRecord
 from entrepot.server.registry import RegistryApp
 from entrepot.store.catalog import Catalog
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 
 DAY = 86_400
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image(
         "library/nginx", "1.27", platforms=["linux/amd64"], layers=[b"layer" * 1000]
     )
@@ -47,7 +47,7 @@ async def opened(
             yield engine, client
 
 
-async def pull(client: httpx.AsyncClient, engine: Engine, image: StandInImage) -> None:
+async def pull(client: httpx.AsyncClient, engine: Engine, image: FakeImage) -> None:
     """As a client of one platform does it, until the engine holds all of it."""
     platform = image.platforms["linux/amd64"]
     (await client.get("/v2/library/nginx/manifests/1.27")).raise_for_status()
@@ -56,7 +56,7 @@ async def pull(client: httpx.AsyncClient, engine: Engine, image: StandInImage) -
         (await client.get(f"/v2/library/nginx/blobs/{each.digest}")).raise_for_status()
     async with asyncio.timeout(30):
         for running in engine.cache.pulls.all():
-            await running.over.wait()
+            await running.finished.wait()
         while engine.fills.under_way:
             await asyncio.sleep(0)
     # As the bookkeeping does it every two seconds.
@@ -64,7 +64,7 @@ async def pull(client: httpx.AsyncClient, engine: Engine, image: StandInImage) -
 
 
 async def test_the_first_pull_misses_and_the_second_hits(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     size = sum(
         len(each.content)
@@ -84,7 +84,11 @@ async def test_the_first_pull_misses_and_the_second_hits(
 
 
 async def test_what_is_held_counts_as_a_hit_when_its_source_is_down(
-    directories: Directories, settings: Settings, clock: Clock, source: StandIn, image: StandInImage
+    directories: Directories,
+    settings: Settings,
+    clock: Clock,
+    source: FakeRegistry,
+    image: FakeImage,
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -95,7 +99,7 @@ async def test_what_is_held_counts_as_a_hit_when_its_source_is_down(
 
 
 async def test_who_only_asks_whether_something_is_there_is_not_counted(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -106,7 +110,7 @@ async def test_who_only_asks_whether_something_is_there_is_not_counted(
 
 
 async def test_it_comes_in_288_steps_without_a_gap_and_ends_with_the_one_under_way(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -129,7 +133,7 @@ async def test_it_comes_in_288_steps_without_a_gap_and_ends_with_the_one_under_w
 
 
 async def test_after_a_day_it_is_forgotten(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -143,7 +147,7 @@ async def test_after_a_day_it_is_forgotten(
 
 
 async def test_the_next_engine_goes_on_in_the_same_step(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -156,7 +160,7 @@ async def test_the_next_engine_goes_on_in_the_same_step(
 
 
 async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(
-    directories: Directories, settings: Settings, clock: Clock, image: StandInImage
+    directories: Directories, settings: Settings, clock: Clock, image: FakeImage
 ) -> None:
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
@@ -221,7 +225,7 @@ async def test_a_full_disk_at_the_end_does_not_keep_the_engine_from_ending(
     directories: Directories,
     settings: Settings,
     clock: Clock,
-    image: StandInImage,
+    image: FakeImage,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

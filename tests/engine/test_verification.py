@@ -18,7 +18,7 @@ from entrepot.store.blobs import CHECK_SIZE, BlobStore
 from entrepot.store.catalog import CatalogFailed
 from tests.conftest import Clock
 from tests.engine.test_maintenance import event
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.scenarios.test_damaged_blobs import flip
 
@@ -27,13 +27,13 @@ SIZE = 100_000
 
 
 @pytest.fixture
-async def image(engine: Engine, source: StandIn) -> PlatformImage:
+async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     """A cached image of four layers."""
     image = source.add_image(
         "library/nginx", "1", layers=[os.urandom(SIZE) for _ in range(4)], platforms=[AMD64]
     )
     pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     return image.platforms[AMD64]
 
@@ -66,7 +66,7 @@ async def test_all_cached_blobs_are_hashed(engine: Engine, image: PlatformImage)
 
 
 async def test_f90_damaged_blobs_are_removed_at_once_and_fetched_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, image: PlatformImage
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, image: PlatformImage
 ) -> None:
     flipped, cut, gone, right = image.layers
     flip(engine.blobs.path(flipped.digest))
@@ -159,12 +159,12 @@ async def test_it_is_cancelled_and_there_is_one_at_a_time(
     assert (await ended(engine)).is_clean
 
 
-async def test_it_keeps_to_its_speed(engine: Engine, source: StandIn) -> None:
+async def test_it_keeps_to_its_speed(engine: Engine, source: FakeRegistry) -> None:
     size = 3 * CHECK_SIZE
     source.add_image("library/large", "1", layers=[os.urandom(size)], platforms=[AMD64])
     await engine.cache.pulls.get(
         (await engine.start_pull("library/large:1", AMD64, "test")).id
-    ).over.wait()
+    ).finished.wait()
     clock = Clock()
     began = clock.now
 

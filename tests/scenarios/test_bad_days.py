@@ -1,4 +1,4 @@
-"""Freshness, allowances and the bad days of source registries, as container clients see them. The
+"""Freshness, rate limits and the bad days of source registries, as container clients see them. The
 codes are those of the list of failures.
 
 Where the scenarios of sources and credentials are held:
@@ -40,7 +40,7 @@ from entrepot.server.registry import RegistryApp
 from entrepot.server.run import management_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import BasicSignIn, Hang, Headers, Html, StandIn, Status, TokenSignIn
+from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
 
 TAG = "/v2/library/nginx/manifests/1.27"
 AMD64 = "linux/amd64"
@@ -63,7 +63,7 @@ def upstream_of(engine: Engine) -> UpstreamSnapshot:
 
 
 async def rule_of(engine: Engine) -> RuleSnapshot:
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     return next(each for each in await engine.rule_snapshots() if each.name == RULE)
 
 
@@ -127,7 +127,7 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
     heads: int,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -141,7 +141,7 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
 
 
 async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     child = image.platforms[AMD64].digest
@@ -160,7 +160,7 @@ async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
 
 
 async def test_with_always_all_who_wait_share_one_head(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness="always")
@@ -177,7 +177,7 @@ async def test_with_always_all_who_wait_share_one_head(
 
 
 async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest_stays(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
     await registry.get(TAG)
@@ -204,7 +204,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
 
 
 async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -216,7 +216,7 @@ async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(
 
 
 async def test_f25_a_repository_that_was_deleted_here_fills_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -230,7 +230,7 @@ async def test_f25_a_repository_that_was_deleted_here_fills_again(
 
 
 async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_refresh(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     assert (await registry.get(TAG)).status_code == 404
     source.add_image("library/nginx", "1.27")
@@ -243,7 +243,7 @@ async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_re
 
 
 async def test_f28_an_index_with_its_children_held_costs_one_head(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100], platforms=PLATFORMS)
     await registry.get(TAG)
@@ -260,22 +260,22 @@ async def test_f28_an_index_with_its_children_held_costs_one_head(
 
 
 async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = await engine.start_pull("library/nginx:1.27", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    await engine.cache.pulls.get(pull.id).finished.wait()
     wanted = image.platforms[AMD64]
     assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
         blob.size for blob in wanted.blobs
     )
 
 
-# Allowance
+# RateLimit
 
 
 async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     source.fault(
@@ -292,13 +292,13 @@ async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
 
 
 async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_before_its_time(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     source.add_image("library/redis", "7")
     for path in (TAG, "/v2/library/redis/manifests/7"):
         await registry.get(path)
-    engine.sources.allowances._clock = clock
+    engine.sources.rate_limits._clock = clock
     source.fault("/manifests/", Status(429, headers={"Retry-After": "120"}))
     source.requests.clear()
     clock.now += engine.settings.freshness
@@ -320,7 +320,7 @@ async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_befo
 
 @pytest.mark.parametrize("asked", ["30", None])
 async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_back_later(
-    asked: str | None, registry: httpx.AsyncClient, source: StandIn
+    asked: str | None, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     random.seed(1)
     source.fault("/manifests/", Status(429, headers={"Retry-After": asked} if asked else {}))
@@ -335,7 +335,7 @@ async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_ba
 
 
 async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_is_no_missing_image(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.sign_in = TokenSignIn()
     source.add_image("library/nginx", "1.27")
@@ -344,12 +344,12 @@ async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_i
     source.clear_faults()
     source.fault("/token", Status(500))
     clock.now += engine.settings.negative_freshness
-    engine.sources.allowances._pauses.clear()
+    engine.sources.rate_limits._pauses.clear()
     assert error_of(await registry.get(TAG))[0] == 502
 
 
 async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive_a_restart(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
     async with (
@@ -396,7 +396,7 @@ async def silent_port(*, accepts: bool) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def bad_endpoint(kind: str, source: StandIn) -> AsyncIterator[str]:
+async def bad_endpoint(kind: str, source: FakeRegistry) -> AsyncIterator[str]:
     if kind.startswith("silent"):
         async with silent_port(accepts=kind == "silent") as port:
             yield f"http://127.0.0.1:{port}"
@@ -416,7 +416,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
     kind: str,
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     sent: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -433,7 +433,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.1)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
@@ -485,7 +485,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
 
 
 async def test_f18_a_source_that_is_back_is_used_again_by_itself(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, tries: Tries
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock, tries: Tries
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -511,7 +511,11 @@ async def test_f18_a_source_that_is_back_is_used_again_by_itself(
     ids=["500", "503", "403", "captive portal"],
 )
 async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is_held_is_served(
-    fault: Status | Html, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    fault: Status | Html,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -533,11 +537,11 @@ async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is
 async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_but_not_waited_for(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.05)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -545,7 +549,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 10_000)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -568,7 +572,7 @@ async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pu
     fault: Status | Hang | Html,
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -608,7 +612,7 @@ async def with_credentials(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     [(TAG, "MANIFEST_UNKNOWN"), (f"/v2/library/nginx/blobs/{Digest.of(b'x')}", "BLOB_UNKNOWN")],
 )
 async def test_f53_what_the_source_hides_from_the_public_is_unknown(
-    status: int, path: str, code: str, registry: httpx.AsyncClient, source: StandIn
+    status: int, path: str, code: str, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status))
     assert error_of(await registry.get(path))[:2] == (404, code)
@@ -617,7 +621,7 @@ async def test_f53_what_the_source_hides_from_the_public_is_unknown(
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.usefixtures("with_credentials")
 async def test_f53_credentials_that_are_refused_are_no_missing_image(
-    status: int, registry: httpx.AsyncClient, source: StandIn
+    status: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status))
     told = error_of(await registry.get(TAG))
@@ -628,7 +632,7 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(
 
 @pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
 async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
-    status: int, expected: int, registry: httpx.AsyncClient, source: StandIn
+    status: int, expected: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
     told = error_of(await registry.get(TAG))
@@ -639,7 +643,7 @@ async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
 
 
 async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1.27", index=False, platforms=[AMD64])
@@ -656,7 +660,7 @@ async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
 
 @pytest.mark.usefixtures("with_credentials")
 async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")
@@ -666,7 +670,7 @@ async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image
 
 
 async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
-    registry: httpx.AsyncClient, source: StandIn, sent: list[str]
+    registry: httpx.AsyncClient, source: FakeRegistry, sent: list[str]
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     assert (await registry.get(f"{TAG}?ns=169.254.169.254")).content == image.manifest.content
@@ -678,7 +682,7 @@ async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
     "authorization", ["Basic YW5uOnMzY3JldA==", "Bearer something", "Nonsense"]
 )
 async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_on(
-    authorization: str, registry: httpx.AsyncClient, source: StandIn
+    authorization: str, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     assert (await registry.get(TAG, headers={"Authorization": authorization})).status_code == 200
@@ -687,7 +691,7 @@ async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_o
 
 @pytest.mark.usefixtures("with_credentials")
 async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.sign_in = TokenSignIn({"ann": "s3cret"}, anonymous=False)
     await engine.check_sign_in("example-set")
@@ -699,7 +703,7 @@ async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
     "written", ["docker.io/alpine", "index.docker.io/library/alpine", "docker.io/library/alpine"]
 )
 async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
-    written: str, directories: Directories, source: StandIn
+    written: str, directories: Directories, source: FakeRegistry
 ) -> None:
     settings = Settings(
         upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
@@ -714,7 +718,10 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
 
 
 async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_own_source_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two rules of one source: one signs in as ann, who may read what is private, the other as
     nobody."""
@@ -732,7 +739,7 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     )
     await engine.create_rule(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
     pull = await engine.start_pull("private/app:1", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    await engine.cache.pulls.get(pull.id).finished.wait()
     assert engine.blobs.size(hidden.digest) is not None
     source.requests.clear()
     for digest in (private.digest, private.platforms[AMD64].digest):
@@ -763,7 +770,7 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
 
 
 async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
     layers = (
         source.add_image(
@@ -792,14 +799,14 @@ async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
 
 
 async def test_a_source_sees_the_name_and_version_of_entrepot(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
 
 
-class SixStandIn(StandIn):
+class SixStandIn(FakeRegistry):
     """The same on the loopback address of IPv6."""
 
     @property
@@ -834,7 +841,7 @@ async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
 
 
 async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_used(
-    directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def two_addresses(host: str, port: int | None, **_: object) -> list[tuple[object, ...]]:
         assert host == "two.example"
@@ -861,7 +868,7 @@ async def test_a_freshness_that_is_none_is_refused_and_changes_nothing(engine: E
 
 
 async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "s3cret"})
     source.add_image("library/nginx", "1.27")
@@ -869,11 +876,11 @@ async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
 
 
 async def test_a_tag_that_is_never_checked_again_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await engine.update_rule(RULE, freshness="never")
     await registry.get(TAG)
     [tag] = (await engine.repositories.detail("library/nginx")).tags
     assert tag.fresh_until is None
-    assert (await engine.cache.holdings.tag(Repository("library/nginx"), Tag("1.27"))) is not None
+    assert (await engine.cache.index.tag(Repository("library/nginx"), Tag("1.27"))) is not None

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import CRAWLS_AT_MOST, LOOK_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
@@ -23,7 +23,7 @@ from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import DropAfter, FlipByte, StandIn, StandInImage, Status
+from tests.fakes import DropAfter, FakeImage, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Fault, Headers
 
 AMD64 = "linux/amd64"
@@ -39,14 +39,14 @@ BAD_LOCATIONS = [
 
 
 @pytest.fixture
-async def other_source() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def other_source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
 async def served(
-    directories: Directories, settings: Settings, other_source: StandIn
+    directories: Directories, settings: Settings, other_source: FakeRegistry
 ) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
@@ -71,7 +71,7 @@ async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def get_manifests(client: httpx.AsyncClient, repository: str, image: StandInImage) -> None:
+async def get_manifests(client: httpx.AsyncClient, repository: str, image: FakeImage) -> None:
     for reference in (image.tag, str(image.platforms[AMD64].digest)):
         (await client.get(f"/v2/{repository}/manifests/{reference}")).raise_for_status()
 
@@ -104,7 +104,7 @@ def redirect(location: str) -> list[Fault]:
     ],
 )
 async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull(
-    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: StandIn
+    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Clients hung for ever, and the pull was told as completed without its blob."""
     image = source.add_image("library/nginx", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
@@ -122,7 +122,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
         assert resumed
     [pull] = served.cache.pulls.all()
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert (pull.state, pull.progress().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
     assert served.blobs.size(layer.digest) is None
     assert not served.fills.is_under_way(layer.digest)
@@ -132,7 +132,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
 
 
 async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_another(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     """Whoever ran one slow source made a base layer unpullable for everybody."""
     base = os.urandom(SIZE)
@@ -160,7 +160,7 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
 
 
 async def test_s07_a_blob_that_came_twice_counts_once(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     base = os.urandom(SIZE)
     images = [
@@ -180,7 +180,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
     for gate in gates:
         gate.open()
     for pull in pulls:
-        await served.cache.pulls.get(pull.id).over.wait()
+        await served.cache.pulls.get(pull.id).finished.wait()
         assert served.cache.pulls.get(pull.id).state is PullState.COMPLETED
     await until(lambda: not served.fills.under_way)
     assert (
@@ -191,7 +191,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
 
 
 async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
-    client: httpx.AsyncClient, served: Engine, source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
     now = 0.0
@@ -221,24 +221,24 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
         lambda: served.fills.is_under_way(layer.digest) and len(served.fills.under_way) >= 3
     )
     now += RATE_WINDOW
-    served.fills.look()
+    served.fills.check_pace()
     [notice] = (await served.status()).notices
     assert notice.startswith(f"2 blobs from {LOGIN_SERVER} come in at less than 1.0 kB/s")
     assert (await client.get("/readyz")).status_code == 200
-    now += LOOK_INTERVAL
-    served.fills.look()
+    now += PACE_INTERVAL
+    served.fills.check_pace()
     assert (await waiting).content == layer.content
     for gate in gates:
         gate.open()
     for pull in pulls:
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
     assert (await served.status()).notices == ()
 
 
 async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
-    served: Engine, source: StandIn
+    served: Engine, source: FakeRegistry
 ) -> None:
     now = 0.0
     served.fills._clock = lambda: now
@@ -247,22 +247,22 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
     pull = served.cache.pulls.get((await served.start_pull("library/slow:1", AMD64, "test")).id)
     await gate.reached
     await until(lambda: any(fill.received == 100 for fill in served.fills.under_way))
-    while now < CRAWLS_AT_MOST:
+    while now < MAX_CRAWL_TIME:
         now += RATE_WINDOW
-        served.fills.look()
+        served.fills.check_pace()
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state is PullState.FAILED
     assert "less than 1.0 kB/s" in (pull.progress().error_message or "")
     assert not served.fills.under_way
 
 
 async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
     under way."""
-    monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 1)
+    monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 1)
     first, second = (
         source.add_image(
             "library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]
@@ -277,7 +277,7 @@ async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content
     assert [pull.id for pull in served.cache.pulls.all()] == [running.id]
     gate.open()
-    await served.cache.pulls.get(running.id).over.wait()
+    await served.cache.pulls.get(running.id).finished.wait()
     # When there is room, the rest of an image comes again with its first layer.
     layer = second.platforms[AMD64].layers[1]
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content

@@ -21,12 +21,13 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
+from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.doctor import examine
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from tests.authority import Authority
 from tests.conftest import LOGIN_SERVER, answering
-from tests.fakes import Headers, StandIn, TokenSignIn
+from tests.fakes import FakeRegistry, Headers, TokenSignIn
 from tests.programs import require_program
 from tui.presentation.overview import needs
 from tui.presentation.pulls import how_it_ended
@@ -71,8 +72,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             assert fault.hint in error["message"]
         # The pull of the command line and the dashboard.
         pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:2", None, "cli")).id)
-        await pull.over.wait()
-        ended = pull.progress()
+        await pull.finished.wait()
+        ended = pull_snapshot(pull.progress())
         assert ended.error_cause == fault.code
         assert fault.what in how_it_ended(ended)
         assert fault.hint in how_it_ended(ended)
@@ -130,10 +131,10 @@ def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
 
 
 @pytest.fixture
-async def late(authority: Authority) -> AsyncIterator[StandIn]:
+async def late(authority: Authority) -> AsyncIterator[FakeRegistry]:
     """A source for which it is 400 days later."""
     right = datetime.now(UTC) + timedelta(days=400)
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=10))
     ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
@@ -141,7 +142,7 @@ async def late(authority: Authority) -> AsyncIterator[StandIn]:
 
 
 async def test_a_clock_that_is_behind(
-    directories: Directories, authority: Authority, late: StandIn
+    directories: Directories, authority: Authority, late: FakeRegistry
 ) -> None:
     fault = Fault(
         "clock-wrong",
@@ -161,7 +162,7 @@ async def test_an_issuer_that_is_not_trusted(
 ) -> None:
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(variable, raising=False)
-    async with StandIn(tls=authority.server()) as source:
+    async with FakeRegistry(tls=authority.server()) as source:
         fault = Fault(
             "certificate-untrusted",
             f"{LOGIN_SERVER} (127.0.0.1) can't be reached safely: this machine does not trust the issuer of its certificate, Example Root.",
@@ -228,7 +229,7 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
             pull = engine.cache.pulls.get(
                 (await engine.start_pull(f"things{number}/x:1", None, "cli")).id
             )
-            await pull.over.wait()
+            await pull.finished.wait()
         assert len((await engine.status()).notices) == 1
         assert (
             (await engine.status())
@@ -238,14 +239,17 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
 
 
 async def test_a_credential_helper_that_is_missing(
-    directories: Directories, settings: Settings, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories,
+    settings: Settings,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What this machine lacks is no refusal of the source: 503, and not 403."""
     monkeypatch.setenv("PATH", "/nowhere")
     what = "The program docker-credential-none is in no directory of PATH (/nowhere)."
     hint = "Install it, or add its directory to PATH where the engine is started."
     async with (
-        StandIn(TokenSignIn({"ann": "s3cret"})) as private,
+        FakeRegistry(TokenSignIn({"ann": "s3cret"})) as private,
         Engine.open(directories, replace(settings, upstreams=declared(private.url))) as engine,
     ):
         await engine.create_credential_set(
@@ -304,7 +308,7 @@ async def test_a_clock_that_is_behind_what_was_written_before_is_told_before_any
 
 
 async def test_a_client_that_shows_the_status_line_only_shows_what_is_wrong(
-    directories: Directories, authority: Authority, late: StandIn
+    directories: Directories, authority: Authority, late: FakeRegistry
 ) -> None:
     """docker, podman and skopeo show no body of a 5xx."""
     skopeo = require_program("skopeo")

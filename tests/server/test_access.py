@@ -17,7 +17,7 @@ from entrepot.server.access import READING_METHODS
 from entrepot.server.acr.registries import METADATA_PATHS
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 REGISTRY = (
     "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.ContainerRegistry/registries/{r}"
@@ -177,7 +177,7 @@ async def test_a_client_can_not_free_itself_from_a_read_only_engine(reading: Eng
 
 
 async def test_container_clients_pull_from_a_read_only_engine_through_its_rules(
-    reading: Engine, registry: httpx.AsyncClient, source: StandIn
+    reading: Engine, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     layer = image.layers[0]

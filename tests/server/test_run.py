@@ -26,7 +26,7 @@ from entrepot.server import run
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
 from tests.conftest import LOGIN_SERVER, answering
-from tests.fakes import FlipByte, StandIn
+from tests.fakes import FakeRegistry, FlipByte
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def connection(
 
 
 async def test_a_held_blob_goes_out_whole_and_in_ranges(
-    client: httpx.AsyncClient, listening_engine: Engine, source: StandIn
+    client: httpx.AsyncClient, listening_engine: Engine, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)])
@@ -81,7 +81,7 @@ async def test_a_held_blob_goes_out_whole_and_in_ranges(
 
 
 async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
-    client: httpx.AsyncClient, source: StandIn
+    client: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(3_000_000)])
@@ -94,7 +94,7 @@ async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
 
 
 async def test_a_client_that_leaves_is_noticed_while_the_source_is_silent(
-    listening_engine: Engine, source: StandIn
+    listening_engine: Engine, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
@@ -219,7 +219,7 @@ async def test_a_socket_that_a_killed_engine_left_is_no_obstacle(
 
 
 async def test_a_rule_made_over_the_socket_serves_clients_at_once(
-    client: httpx.AsyncClient, listening_engine: Engine, source: StandIn
+    client: httpx.AsyncClient, listening_engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("team/app", "1")
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
@@ -233,7 +233,7 @@ async def test_a_rule_made_over_the_socket_serves_clients_at_once(
 async def test_answers_under_way_are_cut_when_the_grace_is_over(
     sent: int,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -349,7 +349,7 @@ async def test_a_body_that_does_not_come_is_a_408(
 
 @pytest.mark.parametrize("what", ["blob", "part", "manifest", "tags", "referrers", "head"])
 async def test_s06_a_client_that_waits_and_leaves_is_forgotten_at_once(
-    what: str, listening_engine: Engine, source: StandIn
+    what: str, listening_engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(1_000_000)])
     layer = image.platforms["linux/amd64"].layers[0]

@@ -29,10 +29,19 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
     SourceFailed,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
-from tests.fakes import BasicSignIn, Fault, Headers, Html, Redirect, StandIn, Status, TokenSignIn
+from tests.fakes import (
+    BasicSignIn,
+    FakeRegistry,
+    Fault,
+    Headers,
+    Html,
+    Redirect,
+    Status,
+    TokenSignIn,
+)
 from tests.source.conftest import Clock, registry
 
 NGINX = Repository("library/nginx")
@@ -455,8 +464,10 @@ async def test_a_hostile_realm_gets_no_request_at_all(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
     async with (
-        StandIn(TokenSignIn({"ann": "s3cret"})) as evil,
-        StandIn(TokenSignIn({"ann": "s3cret"}, realm="https://evil.example.net/token")) as source,
+        FakeRegistry(TokenSignIn({"ann": "s3cret"})) as evil,
+        FakeRegistry(
+            TokenSignIn({"ann": "s3cret"}, realm="https://evil.example.net/token")
+        ) as source,
     ):
         with pytest.raises(SourceRefused, match=r"evil\.example\.net, which is not its own"):
             await sources.client(registry(source.url), credential_set).head_manifest(
@@ -470,7 +481,7 @@ async def test_a_hostile_realm_gets_no_request_at_all(
 
 
 async def test_a_public_image_is_pulled_with_a_token_for_nobody(sources: Sources) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         image = source.add_image("library/nginx", "1.27")
         assert (
             await sources.client(registry(source.url), None).manifest(NGINX, Tag("1.27"))
@@ -483,7 +494,7 @@ async def test_a_public_image_is_pulled_with_a_token_for_nobody(sources: Sources
 async def test_a_private_image_is_pulled_with_the_credentials(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"}, private=("acme/*",))) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"}, private=("acme/*",))) as source:
         image = source.add_image("acme/api", "1")
         fetched = await sources.client(registry(source.url), credential_set).manifest(
             Repository("acme/api"), Tag("1")
@@ -496,7 +507,7 @@ async def test_a_private_image_is_pulled_with_the_credentials(
 async def test_a_token_serves_every_request_until_shortly_before_it_expires(
     sources: Sources, clock: Clock
 ) -> None:
-    async with StandIn(TokenSignIn(expires_in=300)) as source:
+    async with FakeRegistry(TokenSignIn(expires_in=300)) as source:
         source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         for _ in range(3):
@@ -521,7 +532,7 @@ async def test_a_token_serves_every_request_until_shortly_before_it_expires(
 async def test_a_token_without_a_lifetime_lives_for_a_minute(
     sources: Sources, clock: Clock
 ) -> None:
-    async with StandIn(TokenSignIn(expires_in=None, token_field="access_token")) as source:
+    async with FakeRegistry(TokenSignIn(expires_in=None, token_field="access_token")) as source:
         source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.head_manifest(NGINX, Tag("1.27"))
@@ -534,7 +545,7 @@ async def test_a_token_without_a_lifetime_lives_for_a_minute(
 
 
 async def test_fifty_requests_wait_for_one_token(sources: Sources) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.add_image("library/nginx", "1.27")
         gate = source.hold("/token")
         client = sources.client(registry(source.url), None)
@@ -553,7 +564,7 @@ async def test_fifty_requests_wait_for_one_token(sources: Sources) -> None:
 async def test_when_the_one_who_fetches_the_token_leaves_another_fetches_it(
     sources: Sources,
 ) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         image = source.add_image("library/nginx", "1.27")
         gate = source.hold("/token")
         client = sources.client(registry(source.url), None)
@@ -569,7 +580,7 @@ async def test_when_the_one_who_fetches_the_token_leaves_another_fetches_it(
 
 
 async def test_everyone_who_waits_for_a_token_hears_of_its_failure(sources: Sources) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.add_image("library/nginx", "1.27")
         source.fault("/token", Status(429, {"Retry-After": "30"}))
         gate = source.hold("/token")
@@ -580,13 +591,13 @@ async def test_everyone_who_waits_for_a_token_hears_of_its_failure(sources: Sour
         await asyncio.sleep(0)  # now they wait for the same token
         gate.open()
         failures = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(each) for each in failures] == [SourceOverAllowance] * 5
+        assert [type(each) for each in failures] == [SourceRateLimited] * 5
         assert source.count("GET", "/token") == 1
 
 
 async def test_a_revoked_token_is_renewed_once(sources: Sources) -> None:
     sign_in = TokenSignIn()
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.head_manifest(NGINX, Tag("1.27"))
@@ -601,7 +612,7 @@ async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the
     # nvcr.io does so (NVIDIA/nvidia-container-toolkit issue 1945), and the realm that it names then
     # gives nothing to anonymous clients.
     sign_in = TokenSignIn()
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.head_manifest(NGINX, Tag("1.27"))
@@ -614,7 +625,7 @@ async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the
 
 
 async def test_a_registry_that_moved_its_realm_is_followed(sources: Sources) -> None:
-    async with StandIn(TokenSignIn()) as source, StandIn(TokenSignIn()) as moved:
+    async with FakeRegistry(TokenSignIn()) as source, FakeRegistry(TokenSignIn()) as moved:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.head_manifest(NGINX, Tag("1.27"))
@@ -636,7 +647,7 @@ async def test_a_way_in_that_led_nowhere_is_not_taken_for_ever(
     sources: Sources, realm: str
 ) -> None:
     sign_in = TokenSignIn(realm=realm)
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         with pytest.raises(SourceError):
@@ -648,7 +659,7 @@ async def test_a_way_in_that_led_nowhere_is_not_taken_for_ever(
 async def test_a_registry_that_never_accepts_its_own_tokens_is_not_asked_forever(
     sources: Sources,
 ) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.fault(
             "/manifests/",
             Status(
@@ -668,7 +679,7 @@ async def test_a_rotated_password_is_read_again(
     sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sign_in = BasicSignIn({"ann": "s3cret"})
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), credential_set)
         await client.head_manifest(NGINX, Tag("1.27"))
@@ -680,7 +691,7 @@ async def test_a_rotated_password_is_read_again(
 async def test_basic_credentials_are_sent_only_when_they_are_asked_for(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(BasicSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(BasicSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
         await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
         assert [("authorization" in each.headers, each.status) for each in source.requests] == [
@@ -692,7 +703,7 @@ async def test_basic_credentials_are_sent_only_when_they_are_asked_for(
 async def test_two_credential_sets_do_not_share_tokens(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"}, private=("library/*",))) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"}, private=("library/*",))) as source:
         source.add_image("library/nginx", "1.27")
         assert (
             await sources.client(registry(source.url), credential_set).head_manifest(
@@ -710,7 +721,7 @@ async def test_of_several_challenges_the_one_for_a_token_is_taken(
         'Negotiate, Basic realm="stand-in"',
         "Bearer realm={realm} service='{service}', scope=\"{scope}\"",
     )
-    async with StandIn(TokenSignIn({"ann": "s3cret"}, challenge=challenge)) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"}, challenge=challenge)) as source:
         image = source.add_image("library/nginx", "1.27")
         assert (
             await sources.client(registry(source.url), credential_set).head_manifest(
@@ -722,7 +733,7 @@ async def test_of_several_challenges_the_one_for_a_token_is_taken(
 async def test_the_scope_of_the_repository_is_asked_for_when_the_challenge_names_none(
     sources: Sources,
 ) -> None:
-    async with StandIn(
+    async with FakeRegistry(
         TokenSignIn(challenge=('Bearer realm="{realm}",service="{service}"',))
     ) as source:
         image = source.add_image("library/nginx", "1.27")
@@ -739,7 +750,7 @@ async def test_the_scope_of_the_repository_is_asked_for_when_the_challenge_names
     [
         (Status(401), SourceRefused, "does not accept the credentials of credential set hub-login"),
         (Status(403), SourceRefused, "does not accept the credentials of credential set hub-login"),
-        (Status(429, {"Retry-After": "9"}), SourceOverAllowance, "gives no more tokens for now"),
+        (Status(429, {"Retry-After": "9"}), SourceRateLimited, "gives no more tokens for now"),
         (Status(500), SourceFailed, "fails with status 500"),
         (Status(503), SourceFailed, "fails with status 503"),
         (Html(), SourceAnswerInvalid, "answers without a token"),
@@ -761,7 +772,7 @@ async def test_a_sign_in_that_fails_says_whose_fault_it_is(
     error: type[SourceError],
     text: str,
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
         source.fault("/token", fault)
         with pytest.raises(error, match=text) as raised:
@@ -770,7 +781,7 @@ async def test_a_sign_in_that_fails_says_whose_fault_it_is(
 
 
 async def test_a_token_endpoint_that_fails_for_a_moment_is_asked_again(sources: Sources) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         image = source.add_image("library/nginx", "1.27")
         source.fault("/token", Status(503, times=2))
         assert (
@@ -781,7 +792,7 @@ async def test_a_token_endpoint_that_fails_for_a_moment_is_asked_again(sources: 
 async def test_a_registry_that_wants_a_password_tells_the_anonymous_to_get_a_credential_set(
     sources: Sources,
 ) -> None:
-    async with StandIn(BasicSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(BasicSignIn({"ann": "s3cret"})) as source:
         with pytest.raises(SourceRefused, match="Give the cache rule a credential set"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
 
@@ -789,7 +800,7 @@ async def test_a_registry_that_wants_a_password_tells_the_anonymous_to_get_a_cre
 async def test_a_token_endpoint_that_wants_a_password_tells_the_anonymous_to_get_a_credential_set(
     sources: Sources,
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"}, anonymous=False)) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"}, anonymous=False)) as source:
         with pytest.raises(SourceRefused, match="lets us in only with credentials"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
 
@@ -797,7 +808,7 @@ async def test_a_token_endpoint_that_wants_a_password_tells_the_anonymous_to_get
 async def test_a_way_in_that_we_do_not_know_is_named(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn(challenge=("Negotiate",))) as source:
+    async with FakeRegistry(TokenSignIn(challenge=("Negotiate",))) as source:
         with pytest.raises(SourceRefused, match="offered: negotiate"):
             await sources.client(registry(source.url), credential_set).head_manifest(
                 NGINX, Tag("1.27")
@@ -808,7 +819,7 @@ async def test_a_secret_that_can_not_be_read_is_a_refusal_that_names_it(
     sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SOURCE_PASSWORD")
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         with pytest.raises(
             SourceRefused,
             match=r"Credential set hub-login can't be used for docker\.io: .*env:SOURCE_PASSWORD",
@@ -838,32 +849,32 @@ async def test_a_password_never_goes_over_http_to_another_machine(
     assert ["authorization" in each.headers for each in seen] == [False]
 
 
-# check_sign_in
+# verify_credentials
 
 
 async def test_a_sign_in_is_checked_with_the_real_credentials(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
-        await sources.client(registry(source.url), credential_set).check_sign_in()
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
+        await sources.client(registry(source.url), credential_set).verify_credentials()
         assert "authorization" in source.asked("GET", "/token")[0].headers
 
 
 async def test_a_sign_in_with_a_wrong_password_is_refused(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "another"})) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused, match="hub-login"):
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
 
 
 async def test_a_refused_basic_sign_in_says_nothing_of_repositories(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
     """The advice was about the rights to a repository, and a sign-in names none."""
-    async with StandIn(BasicSignIn({"ann": "another"})) as source:
+    async with FakeRegistry(BasicSignIn({"ann": "another"})) as source:
         with pytest.raises(SourceRefused) as refused:
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
     assert "refuses the credentials of credential set hub-login (" in refused.value.what
     assert refused.value.hint.startswith("Check the user name and the password or token behind it")
 
@@ -871,10 +882,10 @@ async def test_a_refused_basic_sign_in_says_nothing_of_repositories(
 async def test_a_refused_sign_in_without_credentials_leads_to_a_credential_set(
     sources: Sources,
 ) -> None:
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         source.fault("/v2/", Status(403))
         with pytest.raises(SourceRefused) as refused:
-            await sources.client(registry(source.url), None).check_sign_in()
+            await sources.client(registry(source.url), None).verify_credentials()
     assert "lets us in only with credentials (" in refused.value.what
     assert refused.value.hint == "Give the cache rule a credential set."
 
@@ -883,33 +894,33 @@ async def test_secrets_that_are_not_there_are_told_even_where_everybody_is_let_i
     sources: Sources, credential_set: CredentialSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SOURCE_PASSWORD")
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         with pytest.raises(SecretUnavailable, match="SOURCE_PASSWORD"):
-            await sources.client(registry(source.url), credential_set).check_sign_in()
+            await sources.client(registry(source.url), credential_set).verify_credentials()
 
 
 async def test_a_sign_in_is_checked_anew_each_time(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
     sign_in = TokenSignIn({"ann": "s3cret"})
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         client = sources.client(registry(source.url), credential_set)
-        await client.check_sign_in()
+        await client.verify_credentials()
         sign_in.users["ann"] = "changed"
         with pytest.raises(SourceRefused):
-            await client.check_sign_in()
+            await client.verify_credentials()
 
 
 async def test_a_sign_in_that_is_checked_again_leaves_the_tokens_of_repositories_alone(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), credential_set)
-        await client.check_sign_in()
+        await client.verify_credentials()
         await client.head_manifest(NGINX, Tag("1.27"))
         for _ in range(3):
-            await client.check_sign_in()
+            await client.verify_credentials()
             await client.head_manifest(NGINX, Tag("1.27"))
         # One for the repository, and one for each check.
         assert source.count("GET", "/token") == 1 + 4
@@ -918,7 +929,7 @@ async def test_a_sign_in_that_is_checked_again_leaves_the_tokens_of_repositories
 async def test_a_set_made_anew_under_its_old_name_signs_in_anew(
     sources: Sources, credential_set: CredentialSet
 ) -> None:
-    async with StandIn(TokenSignIn({"ann": "s3cret"})) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"})) as source:
         source.add_image("library/nginx", "1.27")
         await sources.client(registry(source.url), credential_set).head_manifest(NGINX, Tag("1.27"))
         again = replace(credential_set, created=credential_set.created.replace(year=2026))
@@ -927,7 +938,7 @@ async def test_a_set_made_anew_under_its_old_name_signs_in_anew(
 
 
 async def test_no_cookie_is_ever_sent(sources: Sources) -> None:
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         source.add_image("library/nginx", "1.27")
         source.fault("/manifests/", Headers({"Set-Cookie": "session=1; Path=/"}))
         # Cookie jars keep nothing of bare addresses.
@@ -960,7 +971,7 @@ async def test_an_answer_that_is_no_token_is_an_invalid_answer(
     sources: Sources, body: bytes
 ) -> None:
     """S26, F67: nested 100,000 deep it was a 500."""
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.fault("/token", Status(200, body=body))
         with pytest.raises(SourceAnswerInvalid, match="answers without a token"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
@@ -1014,7 +1025,7 @@ async def test_an_answer_that_is_no_token_is_an_invalid_answer(
 async def test_a_token_answer_that_is_a_little_odd_gives_its_token(
     sources: Sources, clock: Clock, body: bytes, lives: float, media_type: str
 ) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.add_image("library/nginx", "1.27")
         assert isinstance(source.sign_in, TokenSignIn)
         source.sign_in.accept("t", "repository:library/nginx:pull")
@@ -1058,7 +1069,7 @@ async def test_an_answer_without_a_token_that_can_be_used_says_what_it_is(
     sources: Sources, fault: Fault, sentence: str
 ) -> None:
     """F81."""
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         source.fault("/token", fault)
         with pytest.raises(SourceAnswerInvalid) as refused:
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
@@ -1070,7 +1081,7 @@ async def test_a_challenge_without_a_realm_is_not_told_to_offer_what_it_offers(
     sources: Sources,
 ) -> None:
     """F81: a kind of sign-in that is known, and no word about where."""
-    async with StandIn(TokenSignIn(challenge=('Bearer service="s"',))) as source:
+    async with FakeRegistry(TokenSignIn(challenge=('Bearer service="s"',))) as source:
         with pytest.raises(SourceRefused, match="does not say where: its challenge has no realm"):
             await sources.client(registry(source.url), None).head_manifest(NGINX, Tag("1.27"))
 
@@ -1079,7 +1090,7 @@ async def test_a_challenge_without_a_realm_is_not_told_to_offer_what_it_offers(
 async def test_a_token_is_used_once_whatever_its_lifetime_is_said_to_be(
     sources: Sources, clock: Clock, expires_in: str
 ) -> None:
-    async with StandIn(TokenSignIn()) as source:
+    async with FakeRegistry(TokenSignIn()) as source:
         image = source.add_image("library/nginx", "1.27")
         client = sources.client(registry(source.url), None)
         await client.manifest(NGINX, Tag("1.27"))
@@ -1103,7 +1114,7 @@ async def test_a_challenge_that_is_too_long_is_an_invalid_answer(
         "scope": "{scope}",
         parameter: "https://" + "a" * 3_000,
     }
-    async with StandIn(
+    async with FakeRegistry(
         TokenSignIn(
             challenge=("Bearer " + ",".join(f'{name}="{value}"' for name, value in values.items()),)
         )

@@ -30,10 +30,10 @@ from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
-from entrepot.source.circuit_breaker import Breakers
+from entrepot.source.circuit_breaker import CircuitBreakers
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceError
-from entrepot.source.http import Exchange
+from entrepot.source.http import SourceHttp
 from entrepot.source.transport import SourceTransport
 from entrepot.store.manifests import LARGEST_SIZE, ManifestUnreadable, parse_manifest
 from tests.source.conftest import registry
@@ -367,7 +367,7 @@ OPERATIONS: tuple[Callable[[SourceClient], Awaitable[object]], ...] = (
     lambda client: client.head_blob(NGINX, BLOB),
     read_tags,
     read_referrers,
-    lambda client: client.check_sign_in(),
+    lambda client: client.verify_credentials(),
 )
 
 
@@ -515,10 +515,10 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
         if url is None:
             return
         sends = SourceTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connections=1)
-        breakers = Breakers(time.monotonic, time.time)
+        breakers = CircuitBreakers(time.monotonic, time.time)
         breakers.wait = lambda _: asyncio.Event().wait()  # type: ignore[assignment,return-value]
         timeout = httpx.Timeout(1.0, pool=None)
-        exchange = Exchange(
+        exchange = SourceHttp(
             sends,
             "registry.example",
             timeout=timeout,

@@ -22,11 +22,11 @@ from entrepot.source.errors import (
 )
 from tests.fakes import (
     BasicSignIn,
+    FakeImage,
+    FakeRegistry,
     Redirect,
     Request,
     SocksProxy,
-    StandIn,
-    StandInImage,
     Status,
     TokenSignIn,
 )
@@ -39,7 +39,7 @@ VANITY = "vanity.example"
 HOST = "host.example"
 
 
-class HandingOn(StandIn):
+class HandingOn(FakeRegistry):
     """Lets clients in as it likes, and sends them to another registry."""
 
     to = f"http://{HOST}"
@@ -56,9 +56,9 @@ class Handing:
     """Two registries; `client` sees the first one."""
 
     vanity: HandingOn
-    host: StandIn
+    host: FakeRegistry
     proxy: SocksProxy
-    image: StandInImage
+    image: FakeImage
     client: Callable[..., SourceClient]
 
     @property
@@ -66,7 +66,7 @@ class Handing:
         [platform] = self.image.platforms.values()
         return platform.blobs[-1].digest, platform.blobs[-1].content
 
-    def authorizations(self, source: StandIn) -> set[str]:
+    def authorizations(self, source: FakeRegistry) -> set[str]:
         return {
             request.headers["authorization"]
             for request in source.requests
@@ -94,7 +94,7 @@ async def handing(
     )
     async with (
         HandingOn() as vanity,
-        StandIn(sign_in) as host,
+        FakeRegistry(sign_in) as host,
         SocksProxy({HOST: ("127.0.0.1", host.port)}) as proxy,
     ):
         assert isinstance(proxy, SocksProxy)
@@ -161,7 +161,7 @@ async def test_a_token_of_the_registry_behind_is_renewed_and_replaced(
 
 async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing) -> None:
     digest, content = handing.layer
-    async with StandIn() as storage:
+    async with FakeRegistry() as storage:
         storage.files["/store/1"] = content
         handing.proxy.names["storage.example"] = ("127.0.0.1", storage.port)
 
@@ -285,7 +285,7 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
 
 async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources) -> None:
     """F80: a rule for the host alone would ask another registry."""
-    async with StandIn(BasicSignIn({"ann": "s3cret"})) as behind, StandIn() as front:
+    async with FakeRegistry(BasicSignIn({"ann": "s3cret"})) as behind, FakeRegistry() as front:
         behind.add_image(str(NGINX), "latest")
         front.fault("/manifests/", Redirect(f"{behind.url}/v2/{NGINX}/manifests/latest"))
         with pytest.raises(SourceRefused) as refused:
@@ -318,7 +318,7 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
     """Each host asks for a sign-in of its own, and sends us on to the next one."""
     names = [f"host{number}.example" for number in range(5)]
 
-    class Next(StandIn):
+    class Next(FakeRegistry):
         def right_answer(self, request: Request) -> Answer:
             name = request.headers["host"]
             if request.path == "/token":

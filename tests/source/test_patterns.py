@@ -27,7 +27,7 @@ from entrepot.core.registries import DeclaredUpstream, SourceRegistries, parse_l
 from entrepot.errors import EntrepotError
 from entrepot.formatting import parse_size, printable
 from entrepot.source import addresses, auth, decoding, http
-from entrepot.source.rate_limit import read_allowance, read_retry_after
+from entrepot.source.rate_limit import read_rate_limit, read_retry_after
 from tests.source.conftest import registry
 
 HEADERS = 100 * 8_190
@@ -182,8 +182,8 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
         lambda text: auth.parse_challenges(["Bearer " + text] * 100),
         8_190,
     ),
-    "read_allowance": (
-        lambda text: read_allowance(
+    "read_rate_limit": (
+        lambda text: read_rate_limit(
             {"ratelimit-limit": text, "x-ratelimit-remaining": text, "ratelimit-reset": text}, 0
         ),
         HEADERS,
@@ -224,14 +224,14 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
 }
 
 
-def answer(headers: dict[str, str]) -> http.Answer:
+def answer(headers: dict[str, str]) -> http.SourceResponse:
     response = httpx.Response(
         200,
         headers={name: value.encode() for name, value in headers.items()},
         stream=httpx.ByteStream(b""),
     )
     response.request = httpx.Request("GET", "https://r.example/")
-    return http.Answer(response, "r.example", "a test", redirected=False)
+    return http.SourceResponse(response, "r.example", "a test", redirected=False)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -20,7 +20,7 @@ from entrepot.api.client import CacheClient, EngineRefused
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.hostile import HOSTILE, obeyed
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.screens.base import AREAS
@@ -125,7 +125,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def busy(engine: Engine, source: StandIn, registry: httpx.AsyncClient) -> Engine:
+async def busy(engine: Engine, source: FakeRegistry, registry: httpx.AsyncClient) -> Engine:
     """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that
     was refused, and events."""
     await engine.create_credential_set(

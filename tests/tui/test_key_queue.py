@@ -13,7 +13,7 @@ from textual.keys import _character_to_key
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, pulled
 
 NAMED = {"\r": "enter", "\x1b": "escape"}
@@ -141,7 +141,7 @@ async def test_keys_behind_the_answer_to_a_question_are_for_the_screen_below(
 
 
 async def test_a_name_that_was_typed_before_the_question_was_drawn_deletes_nothing(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     """F66: it was meant for something else. Once the question is there the name can be typed as
     quickly as one likes."""
@@ -193,7 +193,7 @@ async def test_a_key_pressed_while_the_terminal_is_too_small_is_never_taken_late
 
 
 async def test_an_eviction_typed_by_heart(
-    person: Person, engine: Engine, source: StandIn, clock: Clock
+    person: Person, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")

@@ -11,14 +11,14 @@ from textual.widgets import Input
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
 async def test_every_area_fits_its_terminal(
-    engine: Engine, source: StandIn, size: tuple[int, int]
+    engine: Engine, source: FakeRegistry, size: tuple[int, int]
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
@@ -119,7 +119,7 @@ async def test_leaving_is_immediate_when_nothing_runs_and_the_engine_is_not_ours
         assert person.app.return_value.keep_engine
 
 
-async def test_leaving_asks_when_pulls_run(engine: Engine, source: StandIn) -> None:
+async def test_leaving_asks_when_pulls_run(engine: Engine, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
         "linux/amd64"
     ]

@@ -15,7 +15,7 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
@@ -107,7 +107,7 @@ async def held(engine: Engine) -> Holdings:
 
 
 @pytest.fixture
-async def stocked(engine: Engine, source: StandIn, clock: Clock) -> Engine:
+async def stocked(engine: Engine, source: FakeRegistry, clock: Clock) -> Engine:
     """An engine that has one of everything, and images that may be evicted."""
     for name in ("library/nginx", "library/redis"):
         source.add_image(name, "1")

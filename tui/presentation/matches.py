@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from entrepot.api.models import RuleMatch
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from tui.presentation.status import named
 
 
@@ -35,12 +35,14 @@ def holding_text(found: RuleMatch) -> str:
     if found.tag is None and found.digest is None:
         return (
             "the repository is cached"
-            if found.holding is not Holding.NOTHING
+            if found.holding is not CachedState.NOT_CACHED
             else "nothing of the repository is cached yet"
         )
-    return {Holding.WHOLE: "held", Holding.PART: "held in part", Holding.NOTHING: "not held yet"}[
-        found.holding
-    ]
+    return {
+        CachedState.CACHED: "held",
+        CachedState.PARTLY_CACHED: "held in part",
+        CachedState.NOT_CACHED: "not held yet",
+    }[found.holding]
 
 
 def rule_to_show(found: RuleMatch) -> str | None:

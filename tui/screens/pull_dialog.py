@@ -15,7 +15,7 @@ from textual.widgets import Input
 from entrepot.api.client import ClientError
 from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
 from tui.presentation.matches import holding_text
 from widgets.dialogs.base import Dialog
@@ -132,7 +132,7 @@ class PullDialog(Dialog[bool]):
             found is None
             or found.repository is None
             or found.tag is None
-            or found.holding is Holding.NOTHING
+            or found.holding is CachedState.NOT_CACHED
         ):
             return None
         try:

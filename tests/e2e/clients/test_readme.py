@@ -10,7 +10,7 @@ from tests.e2e.clients.container_clients import Containerd, Docker, Podman, Skop
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import skopeo_environment
 from tests.e2e.clients.processes import run
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 from tests.test_documents_examples import CLIENTS, HOSTS_TOML, REGISTRIES_CONF
 
 ADDRESS, IMAGE = "127.0.0.1:5000", "library/nginx:1.27"
@@ -37,14 +37,14 @@ def test_its_lines_for_container_clients_are_those_that_are_tried_here() -> None
     assert programs == ["docker", "podman", "skopeo", "ctr"]
 
 
-def test_its_line_for_docker(docker: Docker, entrepot: Entrepot, app: StandInImage) -> None:
+def test_its_line_for_docker(docker: Docker, entrepot: Entrepot, app: FakeImage) -> None:
     docker.forget()
     pull = docker.run(*typed("docker", entrepot))
     assert pull.status == 0, pull.output
     docker.assert_holds(f"{entrepot.address}/library/app:1", app)
 
 
-def test_its_line_for_podman(podman: Podman, entrepot: Entrepot, app: StandInImage) -> None:
+def test_its_line_for_podman(podman: Podman, entrepot: Entrepot, app: FakeImage) -> None:
     podman.forget()
     pull = podman.run(*typed("podman", entrepot))
     assert pull.status == 0, pull.output
@@ -52,7 +52,7 @@ def test_its_line_for_podman(podman: Podman, entrepot: Entrepot, app: StandInIma
 
 
 def test_its_line_for_skopeo(
-    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage, tmp_path: Path
+    skopeo: Skopeo, entrepot: Entrepot, app: FakeImage, tmp_path: Path
 ) -> None:
     *words, target = typed("skopeo", entrepot)
     assert target == "dir:nginx"
@@ -65,7 +65,7 @@ def test_its_line_for_skopeo(
 
 
 def test_its_line_for_containerd(
-    containerd: Containerd, entrepot: Entrepot, app: StandInImage
+    containerd: Containerd, entrepot: Entrepot, app: FakeImage
 ) -> None:
     containerd.forget()
     *words, image = typed("ctr", entrepot)
@@ -77,7 +77,7 @@ def test_its_line_for_containerd(
 
 
 def test_its_file_for_podman_makes_the_option_needless(
-    podman: Podman, entrepot: Entrepot, app: StandInImage
+    podman: Podman, entrepot: Entrepot, app: FakeImage
 ) -> None:
     podman.forget()
     podman.use_registries("")
@@ -90,7 +90,7 @@ def test_its_file_for_podman_makes_the_option_needless(
 
 
 def test_its_file_for_containerd_makes_the_option_needless(
-    containerd: Containerd, entrepot: Entrepot, app: StandInImage, tmp_path: Path
+    containerd: Containerd, entrepot: Entrepot, app: FakeImage, tmp_path: Path
 ) -> None:
     containerd.forget()
     (tmp_path / entrepot.address).mkdir()

@@ -16,7 +16,7 @@ from entrepot.engine.engine import Engine
 from entrepot.httpd.server import HttpServer, bound
 from entrepot.server.run import management_app, registry_app
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.scenarios.fuzz.conftest import Watch, ask, examples
 
 DIGEST = "sha256:" + "a" * 64
@@ -144,7 +144,7 @@ METHODS = st.sampled_from(
 )
 async def test_what_is_cached_is_answered_whatever_the_headers(
     cached: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     method: str,
     kind: str,

@@ -26,7 +26,7 @@ from entrepot.httpd.server import bound, serving
 from entrepot.server.acr.management import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 EXAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "data/swagger-examples-2023-01-01-preview.json").read_text()
@@ -43,7 +43,7 @@ SECRET_IDS = {
 
 
 @pytest.fixture
-def settings(settings: Settings, source: StandIn) -> Settings:
+def settings(settings: Settings, source: FakeRegistry) -> Settings:
     """The stand-in is Docker Hub too."""
     return replace(
         settings,
@@ -151,7 +151,7 @@ async def test_the_examples_of_the_specification_are_answered_in_their_shapes(
 
 
 async def test_a_set_that_was_not_tried_yet_has_no_health(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     gate = source.hold("/v2/")
     made = (
@@ -703,14 +703,14 @@ async def test_a_rule_without_a_freshness_has_none_in_its_shape(
 
 
 async def test_which_rule_answers(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64", "linux/arm64"])
     pull = engine.cache.pulls.get(
         (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     for image in (
         "library/nginx:1.27",
         f"{engine.address}/library/nginx:1.27",
@@ -828,7 +828,7 @@ async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
 
 
 async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await engine.create_rule(
         RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx")
@@ -838,7 +838,7 @@ async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
         source.add_image(repository, "1", platforms=["linux/amd64"])
         pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
     inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
     assert (inside["kind"], inside["repositories"], inside["fetchedAgainBy"]) == (
         "rule",

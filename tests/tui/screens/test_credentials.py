@@ -7,7 +7,7 @@ import pytest
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.sign_in import BasicSignIn
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
@@ -26,7 +26,7 @@ async def login(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_c_tries_to_sign_in_and_says_how_it_went(
-    engine: Engine, source: StandIn, login: None
+    engine: Engine, source: FakeRegistry, login: None
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "secret-word"})
     async with dashboard(engine, size=(120, 40)) as person:

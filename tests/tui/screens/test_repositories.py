@@ -13,7 +13,7 @@ from entrepot.api.client import CacheClient
 from entrepot.engine.engine import Engine
 from entrepot.formatting import short_digest
 from tests.conftest import Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
@@ -22,11 +22,11 @@ from widgets.row_list import RowList
 
 
 @pytest.fixture
-async def nginx(engine: Engine, source: StandIn) -> None:
+async def nginx(engine: Engine, source: FakeRegistry) -> None:
     """One tag of one repository, held for one platform."""
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
 
 
 async def many(engine: Engine, count: int) -> None:
@@ -166,7 +166,7 @@ async def test_a_locked_repository_can_not_be_deleted_until_it_is_unlocked(
 
 
 async def test_a_repository_opens_into_its_tags(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     for tag in ("1.26", "1.27"):
         source.add_image("library/nginx", tag)
@@ -209,7 +209,7 @@ async def test_a_tag_is_locked_and_shown_as_locked(
 
 
 async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_it(
-    person: Person, engine: Engine, source: StandIn, nginx: None
+    person: Person, engine: Engine, source: FakeRegistry, nginx: None
 ) -> None:
     before = (await engine.repositories.detail("library/nginx")).tags[0].digest
     moved = source.add_image("library/nginx", "1.27", layers=[30_000])
@@ -230,7 +230,7 @@ async def test_a_refresh_of_a_moved_tag_says_where_it_moved_and_offers_to_pull_i
 
 
 async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(
-    person: Person, engine: Engine, source: StandIn, nginx: None
+    person: Person, engine: Engine, source: FakeRegistry, nginx: None
 ) -> None:
     await person.press("4")
     await person.sees("library/nginx")
@@ -245,7 +245,7 @@ async def test_a_refresh_of_a_tag_that_did_not_move_or_is_gone_says_so(
 
 
 async def test_of_several_tags_the_one_to_refresh_is_chosen(
-    person: Person, engine: Engine, source: StandIn, nginx: None
+    person: Person, engine: Engine, source: FakeRegistry, nginx: None
 ) -> None:
     source.add_image("library/nginx", "1.26")
     await pulled(engine, "library/nginx:1.26")
@@ -283,7 +283,7 @@ async def test_y_offers_lines_for_the_clients_and_copies_the_chosen_one(
 
 
 async def test_an_eviction_is_shown_before_it_is_done_and_wants_a_word(
-    person: Person, engine: Engine, source: StandIn, clock: Clock
+    person: Person, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[100_000])
@@ -321,7 +321,7 @@ async def test_which_rule_answers_is_told_for_an_image_that_is_not_held(person: 
     )
 
 
-async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) -> None:
+async def test_p_pulls_an_image_and_shows_it(person: Person, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27")
     await person.press("4", "p")
     await person.sees("Pull an image into the cache")
@@ -334,7 +334,7 @@ async def test_p_pulls_an_image_and_shows_it(person: Person, source: StandIn) ->
 
 @pytest.mark.parametrize("typed", ["library/nginx:1.27", "library/nginx", "amd46"])
 async def test_f74_what_is_no_platform_is_refused_where_it_is_typed(
-    typed: str, person: Person, engine: Engine, source: StandIn
+    typed: str, person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     """A newcomer who types the image once more got a pull that failed a second later."""
     source.add_image("library/nginx", "1.27", layers=[30_000])
@@ -376,7 +376,7 @@ async def test_where_the_index_is_known_its_platforms_are_offered(
 
 
 async def test_f74_two_versions_of_windows_are_one_platform_to_choose(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image(
         "library/nginx", "1.27", layers=[30_000], platforms=["windows/amd64", "linux/amd64"]
@@ -395,7 +395,7 @@ async def test_f74_two_versions_of_windows_are_one_platform_to_choose(
     )
     await engine.cache.pulls.get(
         (await engine.start_pull("library/nginx:1.27", "windows/amd64", "cli")).id
-    ).over.wait()
+    ).finished.wait()
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("p")

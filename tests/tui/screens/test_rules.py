@@ -11,7 +11,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
@@ -25,7 +25,9 @@ async def credential_set(engine: Engine, name: str, login_server: str = LOGIN_SE
     )
 
 
-async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, source: StandIn) -> None:
+async def test_a_rule_shows_what_it_does_and_what_it_saved(
+    engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1")
     await pulled(engine, "library/nginx:1")
     async with dashboard(engine, size=(120, 40)) as person:
@@ -50,7 +52,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, sourc
 
 
 async def test_a_rule_is_deleted_only_after_what_stays_was_shown(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     await pulled(engine, "library/nginx:1")
@@ -122,7 +124,7 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
 
 class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
-    def settings(self, source: StandIn) -> Settings:
+    def settings(self, source: FakeRegistry) -> Settings:
         declared = (
             DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
             DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
@@ -224,7 +226,7 @@ async def test_a_rule_is_copied_as_a_command_or_as_toml(
 
 
 async def test_enter_shows_what_came_through_the_rule(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     source.add_image("acme/api", "5")

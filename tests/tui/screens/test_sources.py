@@ -8,7 +8,7 @@ from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
 from tests.tui.scripted import (
@@ -80,7 +80,7 @@ async def test_where_nothing_happens_nothing_is_painted_and_the_rules_are_read_o
         assert engine.asked["rules"] == 1
 
 
-async def test_a_source_is_examined(person: Person, source: StandIn) -> None:
+async def test_a_source_is_examined(person: Person, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1")
     await person.press("6")
     await person.sees(f"> {LOGIN_SERVER}", "c check")

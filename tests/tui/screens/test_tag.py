@@ -7,7 +7,7 @@ import os
 import pytest
 
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
@@ -16,7 +16,7 @@ BASE = os.urandom(300_000)
 
 
 @pytest.fixture
-async def shared(engine: Engine, source: StandIn) -> None:
+async def shared(engine: Engine, source: FakeRegistry) -> None:
     """Two images that share their lower layer, each held for one of its two platforms."""
     for name in ("nginx", "debian"):
         source.add_image(f"library/{name}", "1", layers=[BASE, os.urandom(50_000)])
@@ -100,7 +100,7 @@ async def test_what_is_copied_is_for_the_platform_under_the_cursor(
 
 
 async def test_an_image_without_an_index_is_one_row(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/plain", "1", layers=[20_000], platforms=["linux/amd64"], index=False)
     await pulled(engine, "library/plain:1")

@@ -8,7 +8,7 @@ from textual import events
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
 
 
@@ -201,7 +201,7 @@ async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24)])
 async def test_each_step_has_its_question_and_its_next_key(
-    engine: Engine, source: StandIn, size: tuple[int, int]
+    engine: Engine, source: FakeRegistry, size: tuple[int, int]
 ) -> None:
     async with dashboard(engine, size=size) as person:
         await to_secrets(person)

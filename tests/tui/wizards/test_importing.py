@@ -10,7 +10,7 @@ from textual import events
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
 from tui.wizards.importing import LONGEST, offered, read_text
 
@@ -59,7 +59,7 @@ async def begin(person: Person) -> None:
 
 
 async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_rule(
-    folder: Path, person: Person, engine: Engine, source: StandIn
+    folder: Path, person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("team/app", "1")
     await begin(person)

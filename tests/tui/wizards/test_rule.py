@@ -10,7 +10,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
 from tui.options import Options
 from tui.wizards.rule import RuleWizard, proposed_name
@@ -30,7 +30,7 @@ async def choose_example(person: Person) -> None:
 
 
 async def test_a_rule_is_made_and_its_first_image_pulled(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("team/app", "1")
     await choose_example(person)
@@ -268,7 +268,7 @@ SMALL, DESIGN = (60, 15), (80, 24)
 
 @pytest.mark.parametrize("size", [SMALL, DESIGN])
 async def test_each_step_has_its_question_its_rule_and_its_next_key(
-    engine: Engine, source: StandIn, size: tuple[int, int]
+    engine: Engine, source: FakeRegistry, size: tuple[int, int]
 ) -> None:
     async with dashboard(engine, size=size) as person:
         await choose_example(person)
