@@ -232,7 +232,7 @@ def test_the_configurations_of_the_clients_can_be_parsed() -> None:
     assert json.loads(block(DAEMON_JSON).text) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
 
 
-def test_the_unit_starts_what_the_set_up_has_linked(tmp_path: Path) -> None:
+def test_the_unit_starts_what_the_set_up_has_linked() -> None:
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(block(UNIT).text)

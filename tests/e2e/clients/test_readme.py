@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.documents import block
-from tests.e2e.clients.container_clients import Containerd, Docker, Podman, Skopeo
+from tests.e2e.clients.container_clients import Containerd, Docker, Podman
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import skopeo_environment
 from tests.e2e.clients.processes import run
@@ -51,9 +53,8 @@ def test_its_line_for_podman(podman: Podman, entrepot: Entrepot, app: FakeImage)
     podman.assert_holds(f"{entrepot.address}/library/app:1", app)
 
 
-def test_its_line_for_skopeo(
-    skopeo: Skopeo, entrepot: Entrepot, app: FakeImage, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("skopeo", "app")
+def test_its_line_for_skopeo(entrepot: Entrepot, tmp_path: Path) -> None:
     *words, target = typed("skopeo", entrepot)
     assert target == "dir:nginx"
     pull = run(
