@@ -363,7 +363,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         if not self.offered:
             return ""
         try:
-            pulled = {pull.image for pull in await self.client.pulls()}
+            pulled = {pull.image for pull in await self.client.pulls.list()}
         except ClientError:
             pulled = set()
         return next((image for image in self.offered if image not in pulled), self.offered[0])
@@ -374,7 +374,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         as that is known."""
         # A lost connection and a set that was deleted meanwhile are shown by themselves.
         with suppress(ClientError):
-            self.tell_health(await self.client.credential_set_once_tried(name))
+            self.tell_health(await self.client.credential_sets.wait_for_sign_in(name))
 
     def tell_health(self, credential_set: CredentialSetSnapshot) -> None:
         """Say how the last sign-in of a credential set went."""

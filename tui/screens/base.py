@@ -128,7 +128,7 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
         try:
             if self.app.skips_look():
                 return
-            status = await self.app.client.status()
+            status = await self.app.client.system.status()
             self.app.status = status
             if self.FOLLOWS_REVISION and status.revision and status.revision == self._revision:
                 self.show_again()

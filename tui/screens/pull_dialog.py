@@ -17,7 +17,7 @@ from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
-from tui.presentation.matches import holding_text
+from tui.presentation.matches import match_state
 from widgets.dialogs.base import Dialog
 from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
 from widgets.dialogs.prompt import PAUSE
@@ -111,7 +111,7 @@ class PullDialog(Dialog[bool]):
             return
         self._asked = image
         try:
-            found = await self.app.client.match(image)
+            found = await self.app.client.rules.match(image)
         except ClientError:
             # It is typed only half; the pull itself says what is wrong.
             found = None
@@ -123,9 +123,7 @@ class PullDialog(Dialog[bool]):
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
-            self._say(
-                f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}."
-            )
+            self._say(f"{found.rule} gets it from {found.source_repository}; {match_state(found)}.")
 
     async def _held(self, found: RuleMatch | None) -> TagDetail | None:
         if (
@@ -136,7 +134,7 @@ class PullDialog(Dialog[bool]):
         ):
             return None
         try:
-            return await self.app.client.tag(found.repository, found.tag)
+            return await self.app.client.repositories.get_tag(found.repository, found.tag)
         except ClientError:
             # It went meanwhile.
             return None
@@ -198,7 +196,7 @@ class PullDialog(Dialog[bool]):
             return
         self._pulling = True
         try:
-            await self.app.client.start_pull(self._named, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(self._named, platform or None, asked_by="dashboard")
         except ClientError as error:
             self._say(error.message, refused=True)
         else:
