@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 
+from entrepot.core.hosts import is_loopback
 from entrepot.errors import EntrepotError
 from entrepot.formatting import printable
-from entrepot.source.addresses import is_loopback
 from entrepot.source.challenges import Challenge, parse_challenges
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import (

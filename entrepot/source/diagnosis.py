@@ -24,8 +24,9 @@ from typing import Final
 import httpx
 
 from entrepot.causes import Cause, CauseCode, memory_cause, open_files_cause
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address
+from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.dns import LookupsBusy, LookupTimedOut
 from entrepot.source.environment import (

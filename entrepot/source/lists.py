@@ -11,9 +11,9 @@ import msgspec
 
 from entrepot.core.media_types import EMPTY_INDEX, OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
+from entrepot.encoding import first_json_value
 from entrepot.errors import ReferenceInvalid
 from entrepot.formatting import counted
-from entrepot.jsontext import first_value
 from entrepot.source.decoding import Undecodable, decode
 from entrepot.source.errors import SourceAnswerInvalid, SourceNotFound
 from entrepot.source.http import SourceResponse
@@ -242,7 +242,7 @@ def _join_pages(pages: list[bytes]) -> bytes:
 
     Raises `Undecodable`.
     """
-    pages = [first_value(page) for page in pages]
+    pages = [first_json_value(page) for page in pages]
     entries = [
         bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()
     ]

@@ -13,7 +13,7 @@ import msgspec
 
 from entrepot.core.media_types import INDEXES, MANIFEST_TYPES
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.jsontext import first_value
+from entrepot.encoding import first_json_value
 from entrepot.source.content_encoding import is_json
 from entrepot.source.decoding import Undecodable, decode, parse_media_type
 from entrepot.source.errors import SourceAnswerInvalid
@@ -147,7 +147,7 @@ def _read_manifest(
     server: str, content_type: str | None, content: bytes, digest: Digest | None, about: str
 ) -> FetchedManifest:
     try:
-        hint = decode(first_value(content), _ManifestHint)
+        hint = decode(first_json_value(content), _ManifestHint)
     except Undecodable:
         raise SourceAnswerInvalid(
             f"{server} answers with something that is no manifest for {about}.",

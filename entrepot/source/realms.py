@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.registries import LoginServerInvalid, parse_login_server
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address, parse_address
+from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.errors import SourceRefused
 from entrepot.source.http import origin_of, same_origin
 
