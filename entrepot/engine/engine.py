@@ -427,7 +427,7 @@ class Engine:
     async def check_rule(self, draft: RuleDraft) -> RuleVerdict:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which
         target would be free."""
-        return self.documents.rules.problems(
+        return self.documents.rules.validate(
             draft, existing_repositories=await self.catalog.repository_names()
         )
 
@@ -683,13 +683,13 @@ class Engine:
 
     def check_credential_set(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
-        return self.documents.credential_sets.problems(draft)
+        return self.documents.credential_sets.validate(draft)
 
     async def try_sign_in(self, draft: CredentialSetDraft) -> TriedSignIn:
         """Sign in as a credential set would that is not made yet, or not like this; nothing is kept
         of it. Raises a refusal when there can be no such set."""
         # In a book without others every name is free, that of the set which is to be changed too.
-        tried = CredentialBook(self.registries).check(draft)
+        tried = CredentialBook(self.registries).parse(draft)
         found = await self.sign_ins.outcome(tried)
         return TriedSignIn(
             health=found.status, error_code=found.error_code, error_message=found.error_message
