@@ -22,7 +22,7 @@ import tui.screens
 import tui.wizards
 import widgets
 from entrepot.formatting import Column, table
-from entrepot.toml import Text, TomlInvalid, nearest
+from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
@@ -116,7 +116,7 @@ def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
     """The table ``[keys]`` of ``keymap.toml``: ids of bindings, and a key or a list of keys for
     each. What is wrong is told, and the rest is taken."""
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
     except FileNotFoundError:
         return Keymap({})
     except OSError as error:
