@@ -27,7 +27,7 @@ from entrepot.api.models import (
     UpstreamSnapshot,
 )
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings

@@ -182,10 +182,10 @@ class Health:
             each
             for each in self._fills()
             if each.state in {FillState.RUNNING, FillState.RESUMED}
-            and now - each.moved > self._stuck_after
+            and now - each.last_progress > self._stuck_after
         ]
         if not stuck:
             return None
-        first = min(stuck, key=lambda fill: fill.moved)
+        first = min(stuck, key=lambda fill: fill.last_progress)
         more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
-        return f"The fill of {first.digest} has made no step for {now - first.moved:.0f} s{more}."
+        return f"The fill of {first.digest} has made no step for {now - first.last_progress:.0f} s{more}."
