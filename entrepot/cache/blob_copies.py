@@ -267,7 +267,7 @@ class BlobCopies:
             await self._remove_damaged(digest, lambda _status: True, "the disk can't read it")
             return False
         identity = _identity(checked.status)
-        if checked.is_right:
+        if checked.digest_matches:
             _remember(self._checked, digest, (identity, self._monotonic()), CHECKED)
             return True
         await self._remove_damaged(
@@ -278,7 +278,7 @@ class BlobCopies:
     async def _remove_damaged(
         self, digest: Digest, is_damaged: Callable[[os.stat_result], bool], what: str
     ) -> None:
-        if not self._blobs.condemn(digest, is_damaged=is_damaged):
+        if not self._blobs.remove_damaged(digest, is_damaged=is_damaged):
             return
         self.record_damaged(digest, what)
         try:

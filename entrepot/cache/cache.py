@@ -227,7 +227,7 @@ class ArtifactCache:
         if isinstance(blob, CachedBlob):
             # Its file is opened a moment later, for a range in another thread: until then the copy
             # must not be evicted.
-            self._blob_store.hand_out(digest)
+            self._blob_store.lease(digest)
             self.hits += 1
             self.usage.record_blob_use(digest)
             return blob

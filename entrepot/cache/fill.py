@@ -43,7 +43,7 @@ from entrepot.source.errors import (
     SourceFailed,
     SourceMisread,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     SourceUnreachable,
 )
@@ -132,7 +132,7 @@ class FillFailed(EntrepotError):
     status = oci_status = 503
 
 
-_REQUESTER_ERRORS = (SourceNotFound, SourceRefused, SourceOverAllowance)
+_REQUESTER_ERRORS = (SourceNotFound, SourceRefused, SourceRateLimited)
 """Failures that concern the repository and the credentials of a request: through others the source
 may have the blob."""
 
@@ -140,7 +140,7 @@ _RESUMABLE = (
     SourceBrokeOff,
     SourceUnreachable,
     SourceFailed,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     FillUnwanted,
 )
@@ -472,7 +472,7 @@ class Fill:
         try:
             if not partial.is_committed and partial.is_linked:
                 await (
-                    self._store.set_aside
+                    self._store.keep_for_resume
                     if is_resumable and not self._buffer.bypassing
                     else self._store.discard
                 )(partial)
@@ -498,7 +498,7 @@ class Fill:
             # What was left over may be wrong, or bytes that were compressed on the way were misread
             # (F85).
             is_repeatable = partial is not None and (
-                partial.left_over or isinstance(error, SourceMisread)
+                partial.resumable_size or isinstance(error, SourceMisread)
             )
             if partial is None or not is_repeatable or self._is_read or self._buffer.bypassing:
                 raise
@@ -531,7 +531,11 @@ class Fill:
             # because no thread may write any more.
             self._buffer.close()
             await writing
-        if self._partial is None or self.received != self.size or not self._partial.is_right():
+        if (
+            self._partial is None
+            or self.received != self.size
+            or not self._partial.digest_matches()
+        ):
             raise SourceAnswerInvalid(
                 f"The source sent wrong bytes for {self.digest}: their digest is another.",
                 "Nothing was cached. Pull again; if it happens again, something between here and "
@@ -629,7 +633,7 @@ class Fill:
             self._disk_refused(error)
         self._partial = partial
         self._holds_part = True
-        while partial.left_over and await self._store.take_left_over(partial):
+        while partial.resumable_size and await self._store.hash_resumable(partial):
             self._buffer.skip_to(partial.written)
             self.resumed_at = self.received
             self._record_progress(self._clock())
@@ -734,7 +738,7 @@ class Fill:
         return (
             self._partial is not None
             and self._buffer.acknowledged == self.received
-            and self._partial.is_right()
+            and self._partial.digest_matches()
         )
 
     def judge_pace(self, *, others_wait: bool) -> bool:

@@ -34,7 +34,6 @@ class Fills:
     It is no `SingleFlight`, because a fill is joined while it streams: who may join depends on how
     far it is and on whose behalf its source was asked.
 
-    *on_stored* gets the digest, size and login server of each blob that is stored now;
     *parallel_per_source* blobs are fetched from one login server at once.
     """
 
@@ -43,7 +42,7 @@ class Fills:
         store: BlobStore,
         *,
         clock: Callable[[], float],
-        on_stored: Callable[[Digest, int, str], Awaitable[None]],
+        on_stored: Callable[[Digest, int, str], Awaitable[None]] | None = None,
         on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         parallel_per_source: int = 6,
@@ -51,8 +50,10 @@ class Fills:
         self._store = store
         self._clock = clock
         self._pause = pause
-        self._on_stored = on_stored
-        self._on_refusal = on_refusal
+        self.on_stored = on_stored
+        """Awaited with the digest, size and login server of each blob that is stored."""
+        self.on_refusal = on_refusal
+        """Called with the error when the disk begins to refuse blobs."""
         self._parallel_per_source = parallel_per_source
         self.refusal: OSError | None = None
         """The error with which the disk last refused a blob; None again as soon as one has been
@@ -204,7 +205,7 @@ class Fills:
         is_first = self.refusal is None
         self.refusal = error
         if is_first:
-            self._on_refusal(error)
+            self.on_refusal(error)
 
     async def _run(self, fill: Fill) -> None:
         await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
@@ -212,7 +213,8 @@ class Fills:
             return
         self.refusal = None
         try:
-            await self._on_stored(fill.digest, fill.size, fill.origin)
+            if self.on_stored is not None:
+                await self.on_stored(fill.digest, fill.size, fill.origin)
         except Exception as error:
             # The blob is stored all the same, and its missing row is added at the next start; the
             # other fills must not suffer.

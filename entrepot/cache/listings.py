@@ -16,14 +16,14 @@ from entrepot.cache.failures import SourceFailures
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.cache.results import ListAnswer, Origin
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import RegistryError, RepositoryUnknown
-from entrepot.source.client import EMPTY_INDEX, SourceClient
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.manifests import INDEXES
 
 
 class ListResolver:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from entrepot.core.reference import Repository
-from entrepot.jsontext import first_value
+from entrepot.encoding import first_json_value
 
 LIST_FRESHNESS = 60.0
 """Seconds for which a list is trusted at most; the tag lifetime of a rule may be shorter."""
@@ -142,7 +142,7 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
     """The referrers of an index that have an artifact type, each byte for byte; None where the
     index can't be read."""
     try:
-        document = msgspec.json.decode(first_value(index.body), type=dict[str, msgspec.Raw])
+        document = msgspec.json.decode(first_json_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])
         selected = [
             referrer

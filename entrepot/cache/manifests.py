@@ -23,7 +23,7 @@ from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceUnreachable,
 )
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
@@ -269,7 +269,7 @@ class ManifestResolver:
         try:
             try:
                 response = await self._client(route).manifest(route.repository, reference)
-            except (SourceUnreachable, SourceOverAllowance):
+            except (SourceUnreachable, SourceRateLimited):
                 # Docker Hub counted nothing that did not arrive or was refused for the count.
                 raise
             except SourceError:

@@ -26,6 +26,7 @@ from entrepot.cache.results import (
     Origin,
 )
 from entrepot.causes import CauseCode, at_fault
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine
 from entrepot.errors import (
@@ -50,17 +51,24 @@ from entrepot.httpd.ranges import (
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.httpd.server import (
+    ON_SENT_KEY,
+    REASON_KEY,
+    RETRY_AFTER,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+)
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
     SourceBusy,
     SourceError,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceUnreachable,
 )
 from entrepot.source.loop_detection import came_through
-from entrepot.store.manifests import OCI_INDEX
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -216,7 +224,7 @@ class RegistryApp:
             # That it is answered is the answer.
             await response.json(b'{"status":"alive"}')
         elif path == "/readyz":
-            problems = self._engine.health_of_engine.problems()
+            problems = self._engine.health.problems()
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
@@ -232,7 +240,7 @@ class RegistryApp:
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
             described = await self._engine.cache.describe_manifest(repository, reference)
-            if isinstance(reference, Digest) or accept.takes(described.media_type):
+            if isinstance(reference, Digest) or accept.accepts(described.media_type):
                 await response.empty(
                     200,
                     self._manifest_headers(
@@ -260,10 +268,10 @@ class RegistryApp:
 
         The latter is what the CNCF's registry does for clients of schema 2 only.
         """
-        if isinstance(reference, Digest) or accept.takes(answer.manifest.media_type):
+        if isinstance(reference, Digest) or accept.accepts(answer.manifest.media_type):
             return answer
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
-        if child is None or not accept.takes(child.media_type):
+        if child is None or not accept.accepts(child.media_type):
             wanted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
@@ -375,7 +383,7 @@ class RegistryApp:
             blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
-        self._engine.served += sent
+        self._engine.traffic.served(sent)
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
@@ -487,7 +495,7 @@ class _Response:
             "headers": [*headers, *common],
         }
         if self._reason:
-            start[REASON] = self._reason
+            start[REASON_KEY] = self._reason
         await self._send(start)
 
     async def empty(self, status: int, headers: Headers) -> None:
@@ -539,7 +547,7 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
+        if isinstance(error, (SourceRateLimited, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         elif isinstance(error, SourceUnreachable):
             # It is tried again after a second. An engine whose source this one is needs to hear so.
@@ -570,7 +578,7 @@ class _Response:
         self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]
     ) -> None:
         if self._sends_files:
-            # SENT is told while the file goes out: a client may leave in the middle of it.
+            # ON_SENT_KEY is told while the file goes out: a client may leave in the middle of it.
             await self._send(
                 {
                     "type": "http.response.zerocopysend",
@@ -578,7 +586,7 @@ class _Response:
                     "offset": start,
                     "count": end - start,
                     "more_body": True,
-                    SENT: sent,
+                    ON_SENT_KEY: sent,
                 }
             )
             return

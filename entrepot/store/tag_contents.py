@@ -12,10 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, distinct, exists, func, literal, not_, select
 
+from entrepot.core.media_types import INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
 from entrepot.store import schema
-from entrepot.store.manifests import INDEXES, ReferenceKind, attestations
+from entrepot.store.manifests import ReferenceKind, attestations
 from entrepot.store.records import CachedTag, ImageBlobRecord, ImageRecord, TagEntry
 from entrepot.store.rows import stated_size
 
@@ -52,7 +53,9 @@ class _Sharing:
     examples: tuple[str, ...] = ()
 
 
-def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagContents | None:
+def read_tag_contents(
+    connection: Connection, repository: Repository, tag: Tag
+) -> TagContents | None:
     """The contents of a tag; None when it is not cached."""
     tags = schema.tags.c
     top_query = (
@@ -148,7 +151,7 @@ class RepositoryContents:
     shared: int
 
 
-def of_repository(connection: Connection, repository: Repository) -> RepositoryContents:
+def read_repository_contents(connection: Connection, repository: Repository) -> RepositoryContents:
     """The contents of a repository, and how much of them other repositories need too."""
     links, refers = schema.repository_manifests, schema.references
     names = (

@@ -9,9 +9,10 @@ import pytest
 
 from entrepot.cache import index as index_module
 from entrepot.cache.index import DIGESTS, RECENT_BLOBS, RESOLVED_TAGS, CacheIndex, RepositoryIndex
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, ReferenceKind
+from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from tests.store.test_catalog import SOURCE, image
 
 NGINX = Repository("library/nginx")

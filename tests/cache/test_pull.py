@@ -24,11 +24,12 @@ from entrepot.cache.pull import (
     PullSubject,
     TooManyPulls,
 )
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.states import LayerState, PullState
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import SourceFailed
-from entrepot.store.manifests import OCI_MANIFEST, Descriptor, Manifest
+from entrepot.store.manifests import Descriptor, Manifest
 
 REPOSITORY = Repository("library/nginx")
 ORIGIN = PullOrigin("example-rule", "registry.example.com", "registry.example.com/library/nginx")

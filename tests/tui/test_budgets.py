@@ -16,7 +16,7 @@ from entrepot.cache.pull import PullProgress
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Looks, Opened, sees
 from tests.tui.pty import Program
 from tests.tui.test_life import ESCAPE, PLACES, visit
@@ -69,10 +69,10 @@ async def cost(program: Program, looks: Looks, keys: str, text: str, back: str =
 
 
 async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
@@ -120,7 +120,7 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
 
 async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) -> None:
     for number in range(30):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(
                 f"rule-{number:02}", f"registry.example.com/team-{number}/*", f"team-{number}/*"
             )

@@ -15,7 +15,7 @@ import pytest
 from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
 from tests.e2e.clients.processes import Process
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
 
@@ -181,10 +181,10 @@ async def test_a_terminal_of_256_colours_gets_no_more(opened: Opened, looks: Loo
 
 
 async def test_in_ascii_not_one_other_byte_is_sent(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
@@ -390,10 +390,10 @@ async def test_an_engine_that_is_stopped_half_way_is_missed_too(
 
 
 async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry, tmp_path: Path
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")

@@ -15,12 +15,12 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
 from tui.wizards.wizard import Wizard
-from widgets.dialogs.common import Question
+from widgets.dialogs.question import Question
 
 PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "overview": (("1",), "Pulling now"),
@@ -91,7 +91,7 @@ class Holdings:
 
 async def held(engine: Engine) -> Holdings:
     details = [
-        await engine.repositories.detail(each.name) for each in await engine.repositories.all()
+        await engine.repositories.get(each.name) for each in await engine.repositories.list()
     ]
     return Holdings(
         frozenset(
@@ -107,17 +107,17 @@ async def held(engine: Engine) -> Holdings:
 
 
 @pytest.fixture
-async def stocked(engine: Engine, source: StandIn, clock: Clock) -> Engine:
+async def stocked(engine: Engine, source: FakeRegistry, clock: Clock) -> Engine:
     """An engine that has one of everything, and images that may be evicted."""
     for name in ("library/nginx", "library/redis"):
         source.add_image(name, "1")
         await pulled(engine, f"{name}:1")
     await engine.repositories.lock("library/redis")
     for name in ("free-login", "used-login"):
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
         )
-    await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
+    await engine.rules.create(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
     clock.now += 1000
     return engine
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tests.e2e.clients.layouts import skopeo_environment
 from tests.e2e.clients.processes import Finished, Process, bare_environment, run
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 from tests.programs import require_program, require_root
 
 AMD64 = "linux/amd64"
@@ -30,7 +30,7 @@ class ContainerClient(Protocol):
     def pull(self, reference: str, platform: str = AMD64) -> None:
         """Pull ``127.0.0.1:5000/library/app:1``; raises `PullFailed`."""
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         """It has the image that was published, to the last byte that it keeps."""
 
     def forget(self) -> None:
@@ -43,7 +43,7 @@ def _checked(finished: Finished) -> str:
     return finished.output
 
 
-def _unpacked_layers(image: StandInImage, platform: str) -> list[str]:
+def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     config = json.loads(image.platforms[platform].config.content)
     return list(config["rootfs"]["diff_ids"])
 
@@ -114,7 +114,7 @@ class Skopeo:
         contents = [each.read_bytes() for each in (self._root / "image").iterdir()]
         return {f"sha256:{hashlib.sha256(each).hexdigest()}": each for each in contents}
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
         directory = self._root / "image"
         assert (directory / "manifest.json").read_bytes() == published.manifest.content
@@ -188,7 +188,7 @@ class Podman:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
         published = image.platforms[platform]
         assert details["Id"] == published.config.digest.hex
@@ -282,7 +282,7 @@ class Containerd:
             )
         )
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
         listed = {
             line.split()[0]: line.split()[2]
@@ -377,7 +377,7 @@ class Docker:
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("pull", "--platform", platform, reference))
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         [details] = json.loads(_checked(self.run("image", "inspect", reference)))
         assert details["Id"] == str(image.platforms[platform].config.digest)
         assert details["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]

@@ -12,7 +12,7 @@ from tests.e2e.registries.certificates import Authority
 from tests.e2e.registries.namespace import NETWORK, Namespace
 from tests.e2e.registries.profiles import PROFILES, Profile
 from tests.e2e.registries.sign_in import TokenService
-from tests.fakes import Request, StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry, Request
 from tests.fakes.faults import Answer
 from tests.fakes.registry import error
 
@@ -26,7 +26,7 @@ class Part(Protocol):
         """None: this is another part's."""
 
 
-class Host(StandIn):
+class Host(FakeRegistry):
     """One host. What its parts don't answer is 404, and so is what was meant for another host."""
 
     def __init__(self, name: str, address: str, authority: Authority) -> None:
@@ -50,7 +50,7 @@ class Blobs:
         self._query = query
         self._signed = signed
         self._addresses: set[str] = set()
-        self._files = StandIn()
+        self._files = FakeRegistry()
         self.signatures: list[str] = []
 
     def address(self, blob: str, content: bytes) -> str:
@@ -91,7 +91,7 @@ class Api:
 
     def __init__(self, profile: Profile, blobs: Blobs) -> None:
         self.profile = profile
-        self.content = StandIn()
+        self.content = FakeRegistry()
         self.tokens = (
             TokenService(profile, lambda name: self.content.has_repository(name))
             if profile.realm
@@ -139,7 +139,7 @@ class Api:
 class Front:
     """A registry that answers nothing but ``/v2/`` itself: registry.k8s.io."""
 
-    def __init__(self, profile: Profile, blobs: Blobs, behind: StandIn) -> None:
+    def __init__(self, profile: Profile, blobs: Blobs, behind: FakeRegistry) -> None:
         self._profile = profile
         self._blobs = blobs
         self._behind = behind
@@ -179,7 +179,7 @@ class Source:
         if profile.realm_for_bad_tokens:
             hosts[profile.realm_for_bad_tokens.split("/")[2]].parts.append(_Closed())
 
-    def add_image(self, repository: str, tag: str) -> StandInImage:
+    def add_image(self, repository: str, tag: str) -> FakeImage:
         """An image of two platforms with three layers each."""
         prefix = f"{self.profile.manifests.partition('/v2/')[2]}/" if self.profile.manifests else ""
         return self.api.content.add_image(prefix + repository, tag, layers=[40_000, 9_000, 200])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 LONG = 40
 """How many times as many examples there are in the long run."""
@@ -170,9 +170,9 @@ def _open_files() -> int:
 
 
 @pytest.fixture
-async def cached(steady: Engine, source: StandIn) -> Engine:
+async def cached(steady: Engine, source: FakeRegistry) -> Engine:
     """With ``library/nginx:1.27`` in the cache."""
     source.add_image("library/nginx", "1.27")
-    started = await steady.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await steady.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await steady.cache.pulls.get(started.id).finished.wait()
     return steady
