@@ -2,7 +2,7 @@
 
     python -m screenshots.record
 
-It is what a terminal of 80x24 is sent, byte for byte, while somebody types. To see it: ``asciinema
+It is what a terminal of 80x24 is sent, byte for byte, while a script types. To see it: ``asciinema
 play screenshots/demo.cast``.
 """
 
@@ -63,7 +63,7 @@ def record() -> list[tuple[float, str]]:
         os.execv(sys.executable, [sys.executable, "-m", "entrepot", "demo"])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    sent: list[tuple[float, str]] = []
+    chunks: list[tuple[float, str]] = []
     picture = Picture(COLUMNS, LINES)
     start = time.monotonic()
 
@@ -75,9 +75,9 @@ def record() -> list[tuple[float, str]]:
             data = os.read(terminal, 65536)
         except OSError:
             return False
-        told = decoder.decode(data)
-        picture.feed(told)
-        sent.append((time.monotonic() - start, told))
+        text = decoder.decode(data)
+        picture.feed(text)
+        chunks.append((time.monotonic() - start, text))
         return bool(data)
 
     for text, keys, pause in VISIT:
@@ -99,14 +99,16 @@ def record() -> list[tuple[float, str]]:
             pass
     os.kill(pid, signal.SIGTERM)
     os.waitpid(pid, 0)
-    return sent
+    return chunks
 
 
 def main() -> None:
     """Record, and write the file."""
-    sent = record()
-    shown = next((index for index, (_, text) in enumerate(sent) if "\x1b[?1049h" in text), 0)
-    begin = sent[shown][0]
+    chunks = record()
+    first_drawn = next(
+        (index for index, (_, text) in enumerate(chunks) if "\x1b[?1049h" in text), 0
+    )
+    begin = chunks[first_drawn][0]
     header = {
         "version": 2,
         "width": COLUMNS,
@@ -114,7 +116,7 @@ def main() -> None:
         "title": "Entrepot",
         "env": {"TERM": "xterm-256color"},
     }
-    events = [[round(at - begin, 3), "o", text] for at, text in sent[shown:]]
+    events = [[round(at - begin, 3), "o", text] for at, text in chunks[first_drawn:]]
     CAST.write_text(
         "\n".join(json.dumps(each, ensure_ascii=False) for each in [header, *events]) + "\n"
     )

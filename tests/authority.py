@@ -26,7 +26,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._above = above
         signer = above if above is not None else self
-        made = (
+        certificate = (
             x509.CertificateBuilder(
                 signer._name,
                 self._name,
@@ -38,7 +38,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(signer._key, hashes.SHA256())
         )
-        self.content = made.public_bytes(serialization.Encoding.PEM)
+        self.content = certificate.public_bytes(serialization.Encoding.PEM)
         self.path = root / f"{name.replace(' ', '-')}.pem"
         self.path.write_bytes(self.content)
 
@@ -73,7 +73,7 @@ class Authority:
             builder = builder.add_extension(
                 x509.AuthorityInformationAccess([access]), critical=False
             )
-        made = builder.sign(self._key, hashes.SHA256())
+        certificate = builder.sign(self._key, hashes.SHA256())
         secret = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -81,7 +81,7 @@ class Authority:
         )
         path = self._root / f"server-{x509.random_serial_number()}.pem"
         above = self.content if chain and self._above is not None else b""
-        path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM) + above)
+        path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM) + above)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         return context

@@ -21,7 +21,7 @@ from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.processes import Leftovers, adopt
 
 LOGIN_SERVER = "registry.example.com"
@@ -104,13 +104,13 @@ def open_directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
-def settings(source: StandIn) -> Settings:
+def settings(source: FakeRegistry) -> Settings:
     return Settings(
         listen="127.0.0.1:0",
         upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
@@ -128,7 +128,7 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine

@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from tests.fakes import StandIn
-from tests.fakes.images import StandInImage
+from tests.fakes import FakeRegistry
+from tests.fakes.images import FakeImage
 
 TITLE, PASTE = "\x1b]0;OBEYED\x1b\\", "\x1b]52;c;ZXZpbA==\x07"
 
@@ -26,8 +26,8 @@ def obeyed(text: str) -> list[str]:
 
 
 def evil_image(
-    source: StandIn, repository: str = "library/evil", *, variant: str = HOSTILE
-) -> StandInImage:
+    source: FakeRegistry, repository: str = "library/evil", *, variant: str = HOSTILE
+) -> FakeImage:
     """An image whose index says hostile things in its platform, its media types and its
     annotations. Its layers can be pulled."""
     image = source.add_image(repository, "1", layers=[b"layer"], platforms=["linux/amd64"])

@@ -57,8 +57,9 @@ _reserved: list[socket.socket] = []
 
 
 def reserved_port() -> int:
-    """A port of 127.0.0.1 that nobody else gets until pytest ends, for a program that does not take
-    0 for any.
+    """A port of 127.0.0.1 that no other program gets until pytest ends.
+
+    For programs that can't choose a free port themselves (port 0).
 
     It is bound and not listened on. Servers set SO_REUSEADDR, and so get it all the same
     (socket(7)).
@@ -187,20 +188,20 @@ class Leftovers:
         command lines of these."""
         deadline = time.monotonic() + ENDING
         commands: dict[int, str] = {}
-        while (left := children() - self._before - _shared) and (
+        while (running := children() - self._before - _shared) and (
             seconds := deadline + KILLING - time.monotonic()
         ) > 0:
             if (patience := deadline - time.monotonic()) <= 0:
-                for process in list(family(left)):
+                for process in list(family(running)):
                     commands.setdefault(process.pid, f"{process.pid}: {process.command}")
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGKILL)
-            _wait_for_any(left, patience if patience > 0 else seconds)
+            _wait_for_any(running, patience if patience > 0 else seconds)
         self._reap()
         return list(commands.values())
 
     def _reap(self) -> None:
-        """Forget adopted children that have ended: nobody else waits for those."""
+        """Reap adopted children that have ended: no other code waits for them."""
         others = {process.pid for process in self._before | _shared}
         for pid in _pids_of_children(os.getpid()):
             if pid not in others and _running(pid) is None:

@@ -40,12 +40,12 @@ def require_program(name: str) -> Path:
     path = os.pathsep.join(
         [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"]
     )
-    found = shutil.which(name, path=path)
-    if found is None:
+    executable = shutil.which(name, path=path)
+    if executable is None:
         _missing(
             f"the program {name} is not installed (Debian package: {_PACKAGES.get(name, name)})"
         )
-    return Path(found)
+    return Path(executable)
 
 
 def require_root(name: str) -> None:
@@ -56,8 +56,10 @@ def require_root(name: str) -> None:
 
 
 def run_in_mount_namespace(module: str, *arguments: str | Path) -> str:
-    """What a module of the tests prints that mounts things where nobody else sees them; the test is
-    skipped where that is forbidden."""
+    """The output of a test module that runs in a mount namespace of its own.
+
+    The test is skipped where such a namespace is forbidden.
+    """
     require_root("a mount namespace")
     require_program("mount")
     command = [
@@ -70,7 +72,7 @@ def run_in_mount_namespace(module: str, *arguments: str | Path) -> str:
         module,
         *arguments,
     ]
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         capture_output=True,
         text=True,
@@ -78,14 +80,14 @@ def run_in_mount_namespace(module: str, *arguments: str | Path) -> str:
         check=False,
         cwd=Path(__file__).parents[1],
     )
-    if done.returncode and re.search(
+    if completed.returncode and re.search(
         r"^(unshare|mount|chattr): .*(permitted|permission denied|not supported)",
-        done.stderr,
+        completed.stderr,
         re.IGNORECASE | re.MULTILINE,
     ):
-        pytest.skip(f"this can't be brought about here: {done.stderr.splitlines()[0]}")
-    assert done.stderr == ""
-    return done.stdout
+        pytest.skip(f"this can't be brought about here: {completed.stderr.splitlines()[0]}")
+    assert completed.stderr == ""
+    return completed.stdout
 
 
 def _missing(what: str) -> NoReturn:

@@ -412,7 +412,7 @@ class Dashboard(EngineApp):
         if not self.demo_images:
             return ""
         try:
-            pulled = {pull.image for pull in await self.client.pulls()}
+            pulled = {pull.image for pull in await self.client.pulls.list()}
         except ClientError:
             pulled = set()
         return next(
@@ -424,7 +424,7 @@ class Dashboard(EngineApp):
         """Show how the first sign-in of a new or changed credential set went, once it has ended."""
         # A lost connection is shown anyway, and so is a set that was deleted meanwhile.
         with suppress(ClientError):
-            self.notify_health(await self.client.credential_set_once_tried(name))
+            self.notify_health(await self.client.credential_sets.wait_for_sign_in(name))
 
     def notify_health(self, credential_set: CredentialSetSnapshot) -> None:
         """Show how the last sign-in of a credential set went."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EntrepotError
+from entrepot.files import replace_file
 from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
@@ -95,16 +96,12 @@ def read_options(file: Path, state_file: Path) -> Options:
 
 def save_theme(state_file: Path, theme: str, *, instead_of: str) -> None:
     """Save a theme for the next start, in the dashboard's own file; raises `OSError`."""
-    # Where the file is a link into a repository of dotfiles, its target is replaced, and the link
-    # stays.
-    state_file = Path(os.path.realpath(state_file))
-    state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new_file = state_file.with_name(f"{state_file.name}.new")
-    new_file.write_text(
+    Path(os.path.realpath(state_file)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = (
         "# Written by the dashboard when a theme is chosen in it.\n"
         f'theme = "{theme}"\ninstead_of = "{instead_of}"\n'
     )
-    new_file.replace(state_file)
+    replace_file(state_file, content.encode())
 
 
 def theme_named(name: str, themes: Iterable[str]) -> str:

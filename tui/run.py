@@ -60,7 +60,7 @@ def run_dashboard(
     encoding = getattr(sys.__stderr__, "encoding", None) or "ascii"
     options = replace(options, ascii=options.ascii or not encoding.lower().startswith("utf"))
     if options.read_only:
-        client.only_read()
+        client.bind_to_reading()
     keymap = None
     # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is another
     # user's.

@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from entrepot.core.states import (
+    CachedState,
     HealthStatus,
-    Holding,
     ImportOutcome,
     LayerState,
     Outcome,
@@ -204,7 +204,7 @@ class TagImage(Snapshot, frozen=True, kw_only=True):
     """Bytes of the manifest and all that it needs; None as long as the manifest itself is not held."""
     held_size: int
     """Bytes that are held of it."""
-    holding: Holding
+    holding: CachedState
     last_used: float | None
     """None: it was not asked for since it came in, or is not held."""
     locked: bool = False
@@ -235,7 +235,7 @@ class TagDetail(Snapshot, frozen=True, kw_only=True):
     """Other tags of the repository that point at the very same, twenty at the most."""
 
 
-class UpstreamSnapshot(Snapshot, frozen=True, kw_only=True):
+class SourceRegistrySnapshot(Snapshot, frozen=True, kw_only=True):
     """A source registry that rules may pull from."""
 
     name: str
@@ -504,7 +504,7 @@ class RuleMatch(Snapshot, frozen=True, kw_only=True):
     credential_set: str | None
     pull: str | None
     """What a client writes to get it: ``127.0.0.1:5000/library/nginx:1.27``."""
-    holding: Holding
+    holding: CachedState
     """How much of the named tag or digest is held, or of the repository when neither was named
     (then ``whole`` stands for: it holds something)."""
     why_not: str | None = None
@@ -630,7 +630,7 @@ class Finding(Snapshot, frozen=True, kw_only=True):
     """The fault behind it, where one is recognised (`entrepot.causes`)."""
 
 
-class Examination(Snapshot, frozen=True, kw_only=True):
+class DoctorReport(Snapshot, frozen=True, kw_only=True):
     """All that ``entrepot doctor`` found. What follows from a failure was not looked at."""
 
     findings: tuple[Finding, ...]

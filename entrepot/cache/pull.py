@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from entrepot.api.models import LayerSnapshot, PullSnapshot
 from entrepot.cache.fill import Fill, FillState
 from entrepot.cache.recent_failures import Failure
 from entrepot.core.reference import Digest, Repository, Tag
@@ -23,24 +22,24 @@ from entrepot.formatting import counted
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks, where_raised
 
-ENDED_AT_HAND = 200
+ENDED_PULLS_IN_MEMORY = 200
 """Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more
 of them."""
 
-LAYERS_AT_HAND = 20
+ENDED_PULLS_WITH_LAYERS = 20
 """Ended pulls that keep their layers here."""
 
-ASKED_BY = 20
+MAX_REQUESTERS = 20
 """Addresses that a pull remembers of those who asked for it."""
 
-RUNNING_AT_ONCE = 100
+MAX_RUNNING_PULLS = 100
 """Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer
 meanwhile gets that layer, and no pull begins for it."""
 
-WAITING_AT_MOST = 1_000
+MAX_WAITING_PULLS = 1_000
 """Pulls that may wait for their turn; more are refused."""
 
-LAYERS_AT_ONCE = 64
+MAX_LAYERS_AT_ONCE = 64
 """Layers of one pull that are fetched or wait for their turn at the source at once: as many as
 ``parallel_per_source`` may be."""
 
@@ -52,6 +51,68 @@ class TooManyPulls(EntrepotError):
 
     code = "TooManyPulls"
     status = oci_status = 503
+
+
+class LayerProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far one blob of an image is: a layer, or the config. Sizes are in bytes."""
+
+    digest: str
+    media_type: str
+    size: int
+    received: int
+    state: LayerState
+    waiting_clients: int = 0
+    resumed_at: int | None = None
+    """The byte at which the fill last resumed."""
+
+
+class PullProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far a pull is, as data. Sizes are in bytes, speeds in bytes per second.
+
+    `entrepot.cache.pull_history` stores it under these names (in camelCase): a change of a field
+    needs a new version of the stored record.
+    """
+
+    id: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    """Of the image manifest; None until the tag is resolved."""
+    platform: str | None
+    """``linux/amd64``; None where the manifest names none."""
+    rule: str | None
+    login_server: str
+    source_repository: str
+    state: PullState
+    started: float
+    ended: float | None = None
+    layers: tuple[LayerProgress, ...] = ()
+    size: int = 0
+    """Of all layers and the config."""
+    received: int = 0
+    """How much of ``size`` is in the cache: cached before, or received."""
+    speed: float = 0.0
+    """From the source, over the last seconds."""
+    time_left: float | None = None
+    from_source: int = 0
+    to_clients: int = 0
+    waiting_clients: int = 0
+    """Clients that read its blobs while they arrive."""
+    layer_count: int = 0
+    """Layers and the config, also where ``layers`` is left out."""
+    asked_by: tuple[str, ...] = ()
+    """Addresses of clients, ``cli`` or ``dashboard``."""
+    error_code: str | None = None
+    error_message: str | None = None
+    error_cause: str | None = None
+    """The cause of the error, where one is recognised (`entrepot.causes`)."""
+
+    @property
+    def image(self) -> str:
+        """The image as a user would type it: ``library/nginx:1.27``."""
+        if self.tag:
+            return f"{self.repository}:{self.tag}"
+        return f"{self.repository}@{self.digest}" if self.digest else self.repository
 
 
 _LAYER_STATES = {
@@ -83,7 +144,7 @@ class PullSubject:
 class _Layer:
     """A blob of the image, and its fill if it has one."""
 
-    __slots__ = ("_size", "_snapshot", "descriptor", "fill", "held_before")
+    __slots__ = ("_progress", "_size", "descriptor", "fill", "held_before")
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
@@ -92,7 +153,7 @@ class _Layer:
         self._size = descriptor.size or 0
         """In bytes. One that its manifest does not state is 0 until it is known; what a copy has
         counts (F82)."""
-        self._snapshot: LayerSnapshot | None = None
+        self._progress: LayerProgress | None = None
 
     def joins(self, fill: Fill) -> None:
         self.fill = fill
@@ -104,9 +165,9 @@ class _Layer:
         self.held_before = True
         self._size = size
 
-    def snapshot(self) -> LayerSnapshot:
-        """The one before, where nothing has changed: a pull may have a thousand layers, and is
-        looked at every second."""
+    def progress(self) -> LayerProgress:
+        """Its progress as data: the same object as before while nothing has changed, because a
+        pull may have a thousand layers and is polled every second (S23)."""
         fill = self.fill
         size = self._size
         if fill is None:
@@ -124,14 +185,14 @@ class _Layer:
             )
             received, clients, resumed_at = fill.received, fill.readers, fill.resumed_at
             size = max(fill.size, received)
-        last = self._snapshot
+        last = self._progress
         if (
             last is None
             or last.state is not state
             or (last.size, last.received, last.waiting_clients, last.resumed_at)
             != (size, received, clients, resumed_at)
         ):
-            last = self._snapshot = LayerSnapshot(
+            last = self._progress = LayerProgress(
                 digest=str(self.descriptor.digest),
                 media_type=self.descriptor.media_type,
                 size=size,
@@ -159,12 +220,12 @@ class Pull:
     error: EntrepotError | None = None
     asked_by: dict[str, None] = field(default_factory=dict)
     layers: list[_Layer] = field(default_factory=list)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    _last: PullSnapshot | None = None
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    _last: PullProgress | None = None
 
-    def asked(self, who: str | None) -> None:
+    def add_requester(self, who: str | None) -> None:
         """Remember who asked for it."""
-        if who is not None and len(self.asked_by) < ASKED_BY:
+        if who is not None and len(self.asked_by) < MAX_REQUESTERS:
             self.asked_by[who] = None
 
     def fills(self) -> Iterable[Fill]:
@@ -173,7 +234,7 @@ class Pull:
 
     def freeze(self) -> None:
         """It has ended: keep its last progress, and let go of manifest and fills."""
-        self._last = self.snapshot()
+        self._last = self.progress()
         self.manifest = None
         self.layers = []
 
@@ -182,17 +243,17 @@ class Pull:
         if self._last is not None and self._last.layers:
             self._last = msgspec.structs.replace(self._last, layers=())
 
-    def snapshot(self) -> PullSnapshot:
+    def progress(self) -> PullProgress:
         """Its progress as data."""
         if self._last is not None:
             return self._last
-        layers = tuple(layer.snapshot() for layer in self.layers)
+        layers = tuple(layer.progress() for layer in self.layers)
         size = sum(layer.size for layer in layers)
         received = sum(layer.received for layer in layers)
         speed = (
             0.0 if self.state.ended else sum(fill.speed for fill in self.fills() if not fill.ended)
         )
-        return PullSnapshot(
+        return PullProgress(
             id=self.id,
             repository=self.repository,
             tag=self.tag,
@@ -223,7 +284,7 @@ class Pull:
 
 
 class Pulls:
-    """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns
+    """All pulls of an engine: those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. It owns
     their tasks.
 
     *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held;
@@ -248,7 +309,7 @@ class Pulls:
         self._pulls: OrderedDict[str, Pull] = OrderedDict()
         self._under_way: dict[tuple[Repository, Digest], Pull] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(RUNNING_AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_RUNNING_PULLS)
         self._needed: Counter[Digest] = Counter()
         self._numbers = itertools.count(1)
         self._owned = OwnedTasks()
@@ -274,7 +335,7 @@ class Pulls:
     @property
     def is_busy(self) -> bool:
         """Whether a pull that begins now would have to wait for others to end."""
-        return len(self._tasks) >= RUNNING_AT_ONCE
+        return len(self._tasks) >= MAX_RUNNING_PULLS
 
     def needed(self) -> Collection[Digest]:
         """The blobs of all pulls under way, those that are held already included: a live view,
@@ -283,9 +344,9 @@ class Pulls:
 
     def notices(self) -> Iterator[str]:
         """What to tell while pulls wait for others to end."""
-        waiting = len(self._tasks) - RUNNING_AT_ONCE
+        waiting = len(self._tasks) - MAX_RUNNING_PULLS
         if waiting > 0:
-            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {RUNNING_AT_ONCE} are under way at once."
+            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {MAX_RUNNING_PULLS} are under way at once."
 
     def get(self, id: str) -> Pull:
         """A pull by its id; raises `NotFound`."""
@@ -310,23 +371,23 @@ class Pulls:
         """Begin a pull of an image: one that is known, or one that has to be looked up first. An
         image that is being pulled already gets no second pull.
 
-        Beyond `RUNNING_AT_ONCE` pulls it waits for others to end; beyond `WAITING_AT_MOST` more it
+        Beyond `MAX_RUNNING_PULLS` pulls it waits for others to end; beyond `MAX_WAITING_PULLS` more it
         is refused: raises `TooManyPulls`.
         """
         if isinstance(subject, PullSubject) and (
             same := self.of(repository, subject.manifest.digest)
         ):
-            same.asked(asked_by)
+            same.add_requester(asked_by)
             return same
         if not self._owned.open:
             raise EntrepotError("The engine is stopping.", "Pull again when it runs.")
-        if len(self._tasks) >= RUNNING_AT_ONCE + WAITING_AT_MOST:
+        if len(self._tasks) >= MAX_RUNNING_PULLS + MAX_WAITING_PULLS:
             raise TooManyPulls(
-                f"{RUNNING_AT_ONCE} pulls are under way, and {WAITING_AT_MOST:,} wait for their end.",
+                f"{MAX_RUNNING_PULLS} pulls are under way, and {MAX_WAITING_PULLS:,} wait for their end.",
                 "Pull again later.",
             )
         pull = Pull(str(next(self._numbers)), repository, tag, origin, self._clock())
-        pull.asked(asked_by)
+        pull.add_requester(asked_by)
         if isinstance(subject, PullSubject):
             self._becomes(pull, subject)
         self._pulls[pull.id] = pull
@@ -402,7 +463,7 @@ class Pulls:
             if not self._needed[digest]:
                 del self._needed[digest]
         pull.freeze()
-        pull.over.set()
+        pull.finished.set()
         self._on_change(pull)
 
     async def _complete_layers(self, pull: Pull) -> None:
@@ -420,7 +481,7 @@ class Pulls:
                     errors[index] = error
 
         await asyncio.gather(
-            *(complete_next() for _ in range(min(LAYERS_AT_ONCE, len(pull.layers))))
+            *(complete_next() for _ in range(min(MAX_LAYERS_AT_ONCE, len(pull.layers))))
         )
         if errors:
             raise errors[min(errors)]
@@ -472,9 +533,9 @@ class Pulls:
 
     def _forget_old(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state.ended]
-        for id in ended[: max(0, len(ended) - LAYERS_AT_HAND)]:
+        for id in ended[: max(0, len(ended) - ENDED_PULLS_WITH_LAYERS)]:
             self._pulls[id].forget_layers()
-        for id in ended[: max(0, len(ended) - ENDED_AT_HAND)]:
+        for id in ended[: max(0, len(ended) - ENDED_PULLS_IN_MEMORY)]:
             del self._pulls[id]
 
 

@@ -11,10 +11,9 @@ import asyncio
 import errno
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,7 @@ from typing import Any, Final, TypeVar
 
 import tomli_w
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import replace
 
-from entrepot.api.models import ImportPlan
 from entrepot.causes import user_name
 from entrepot.config.settings import Directories
 from entrepot.core.credentials import (
@@ -35,10 +32,16 @@ from entrepot.core.credentials import (
     to_the_second,
 )
 from entrepot.core.registries import SourceRegistries
-from entrepot.core.rule_import import CredentialSetRow, ImportRefused, RuleRow, read_import
+from entrepot.core.rule_import import (
+    CredentialSetRow,
+    ImportRefused,
+    ImportResult,
+    RuleRow,
+    read_import,
+)
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
 from entrepot.errors import EngineError, Refusal
-from entrepot.files import READABLE_STORES
+from entrepot.files import READABLE_STORES, replace_file
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
@@ -256,10 +259,10 @@ class Documents:
 
     async def plan_import(
         self, text: str, existing_repositories: Collection[str] = ()
-    ) -> ImportPlan:
-        """What would become of the rules and credential sets of a TOML text; nothing is changed."""
+    ) -> ImportResult:
+        """What an import of a TOML text would do; nothing is changed."""
         state = self._state
-        done = await asyncio.to_thread(
+        return await asyncio.to_thread(
             read_import,
             text,
             state.rules,
@@ -267,23 +270,24 @@ class Documents:
             self._registries,
             existing_repositories,
         )
-        return done.plan
 
     async def apply_import(
         self, text: str, existing_repositories: Collection[str] = ()
-    ) -> ImportPlan:
-        """Make the rules and credential sets of a TOML text, all or none of them; raises
-        `ImportRefused`, or `DocumentInvalid`."""
+    ) -> ImportResult:
+        """Create the rules and credential sets of a TOML text, all or none of them.
 
-        def bring_in(state: _State) -> tuple[ImportPlan, RuleBook, CredentialBook]:
-            read = read_import(
+        Raises `ImportRefused` or `DocumentInvalid`.
+        """
+
+        def apply(state: _State) -> tuple[ImportResult, RuleBook, CredentialBook]:
+            result = read_import(
                 text, state.rules, state.credential_sets, self._registries, existing_repositories
             )
-            if not read.plan.possible:
-                raise ImportRefused(read.plan)
-            return replace(read.plan, applied=True), read.rules, read.credential_sets
+            if not result.possible:
+                raise ImportRefused(result)
+            return result, result.rules, result.credential_sets
 
-        return await self._change(bring_in)
+        return await self._change(apply)
 
     async def _change(
         self, change: Callable[[_State], tuple[Made, RuleBook, CredentialBook]]
@@ -725,29 +729,16 @@ def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
 
 
 def _replace(file: Path, content: bytes) -> Signature:
-    """Put *content* in the place of a file in one step that a crash can't halve.
+    """Replace a document whole (`replace_file`); return the signature of the new version.
 
     Raises `EngineError` or `ConfigurationReadOnly`, and then the file is as it was.
     """
-    # Where the file is a link into somebody's repository of dotfiles, what it points at is
-    # replaced, and the link stays.
-    place = Path(os.path.realpath(file))
-    temporary = ""
     try:
         if not file.is_symlink():
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        with open(descriptor, "wb") as opened:
-            os.fchmod(descriptor, 0o600)
-            opened.write(content)
-            opened.flush()
-            os.fsync(descriptor)
-            signature = _signature_of(os.fstat(descriptor))
-        os.replace(temporary, place)
+            directory = Path(os.path.realpath(file)).parent
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _signature_of(replace_file(file, content))
     except OSError as error:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
         if error.errno == errno.EBUSY:
             raise _read_only(
                 file,
@@ -760,16 +751,3 @@ def _replace(file: Path, content: bytes) -> Signature:
             f"{file} can't be written: {error.strerror}. Nothing is changed.",
             "Give the engine's user the right to write there, and room on the disk.",
         ) from None
-    _sync_directory(place.parent)
-    return signature
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the renaming last through a power cut. Some file systems can't, and then it lasts as
-    long as they let it."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

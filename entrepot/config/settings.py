@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
 from entrepot.certificates import CertificatesInvalid, foreign_format, read_certificates
 from entrepot.config.directories import SOCKET_PATH_LENGTH, Directories
 from entrepot.core.freshness import FreshnessInvalid, parse_freshness
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import (
     DEFAULT_OVER_TCP,
     KINDS_OVER_TCP,
@@ -22,7 +23,6 @@ from entrepot.core.reference import quoted
 from entrepot.core.registries import (
     DeclaredUpstream,
     SourceRegistries,
-    is_loopback,
     parse_login_server,
 )
 from entrepot.core.secret_identifiers import KINDS

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from entrepot.api.models import CheckedCredentialSet, Problem
 from entrepot.core.reference import quoted
 from entrepot.core.registries import SourceRegistries, SourceRegistry, UpstreamTakesNoCredentials
 from entrepot.core.secret_identifiers import SecretIdentifier
@@ -97,6 +96,14 @@ class CredentialHealth:
     checked: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialSetVerdict:
+    """A credential set draft as a book judges it."""
+
+    problems: tuple[Refusal, ...]
+    """In the order of the fields."""
+
+
 class CredentialBook:
     """All credential sets, with the limits that hold between them. An immutable value: each change
     gives a new book."""
@@ -139,11 +146,9 @@ class CredentialBook:
             raise judged.refusals[0]
         return judged.credential_set(created or datetime.now(UTC))
 
-    def problems(self, draft: CredentialSetDraft) -> CheckedCredentialSet:
+    def problems(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """Everything that is wrong with a draft of which parts may be missing."""
-        return CheckedCredentialSet(
-            problems=problems_of(_Judged(draft, self, complete=False).refusals)
-        )
+        return CredentialSetVerdict(tuple(_Judged(draft, self, complete=False).refusals))
 
     def with_set(self, credential_set: CredentialSet) -> CredentialBook:
         """The book with one more set; raises a `Refusal` if it can't stand in it."""
@@ -293,13 +298,6 @@ def parse_name(text: str, what: str) -> str:
         f"{quoted(text)} can't be the name of a {what}.",
         f"A name has 5 to 50 letters (A to Z), digits and dashes; this one has {reason}.",
         field="name",
-    )
-
-
-def problems_of(refusals: Iterable[Refusal]) -> tuple[Problem, ...]:
-    """Refusals as the plain values that a screen draws beside its fields."""
-    return tuple(
-        Problem(code=each.code, message=each.message, field=each.field) for each in refusals
     )
 
 

@@ -7,13 +7,13 @@ administrator may declare further ones, and give a known one another endpoint, i
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
+from entrepot.core.hosts import is_loopback
 from entrepot.core.reference import Repository, quoted
 from entrepot.core.states import SignIn
 from entrepot.errors import Refusal
@@ -313,14 +313,3 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
         hint = f"Write https:// and a host, with a port where it needs one and without a path: {example}."
         raise UpstreamDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
     return origin, parts.scheme, host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself: an address of 127.0.0.0/8 or ::1, or a name below
-    ``localhost`` (RFC 6761, section 6.3)."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

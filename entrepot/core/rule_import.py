@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-import msgspec
 from msgspec import Struct
 
-from entrepot.api.models import ImportEntry, ImportPlan, ImportProblem, Problem
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialSet,
     CredentialSetDraft,
-    problems_of,
     to_the_second,
 )
 from entrepot.core.permitted_identifiers import PermittedIdentifiers, SecretKindNotAllowed
@@ -27,11 +24,8 @@ from entrepot.core.states import ImportOutcome
 from entrepot.errors import Refusal
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 
-SHOWN: Final = 5
-"""So many problems are told in a message; the plan has them all."""
-
-INVALID: Final = "ImportInvalid"
-"""The code of what can't be read."""
+PROBLEMS_IN_MESSAGE: Final = 5
+"""Problems that `ImportRefused` names in its message; its result has all of them."""
 
 Row = TypeVar("Row", bound=Struct)
 
@@ -73,33 +67,97 @@ class CredentialSetRow(Struct, kw_only=True):
         return CredentialSetDraft(self.name, self.login_server, self.username_id, self.password_id)
 
 
-class ImportRefused(Refusal):
-    """Something of an import can't be made, so nothing of it is."""
+class ImportInvalid(Refusal):
+    """A part of an import's text can't be read."""
 
-    code = "ImportRefused"
-    status = 409
+    code = "ImportInvalid"
 
-    def __init__(self, plan: ImportPlan) -> None:
-        told = [_placed(each.message, each.line) for each in plan.problems]
-        told += [
-            _placed(f"{each.name}: {problem.message}", each.line)
-            for each in plan.entries
-            for problem in each.problems
-        ]
-        more = f" There are {len(told) - SHOWN:,} more problems." if len(told) > SHOWN else ""
-        super().__init__(
-            f"Nothing is imported. {' '.join(told[:SHOWN])}{more}",
-            "Mend the text, or leave out what can't be.",
+
+@dataclass(frozen=True, slots=True)
+class ImportTextProblem:
+    """Something that is wrong with the text of an import, or with all of it together."""
+
+    refusal: ImportInvalid
+    line: int | None
+    """Counted from 1; None where no line is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryResult:
+    """What an import does with one rule or credential set of its text."""
+
+    name: str
+    outcome: ImportOutcome
+    line: int | None
+    """Where the entry begins in the text, counted from 1."""
+    problems: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleEntryResult(EntryResult):
+    """What an import does with one ``[[rules]]``; normal forms where they are valid."""
+
+    source_repository: str | None
+    target_repository: str | None
+    credential_set: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSetEntryResult(EntryResult):
+    """What an import does with one ``[[credential_sets]]``."""
+
+    login_server: str | None
+    username: SecretIdentifier | None
+    """None where the text has no valid identifier: it may be the secret itself."""
+    password: SecretIdentifier | None
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether the engine runs a program each time it signs in with this credential set."""
+        return any(
+            identifier is not None and identifier.runs_program
+            for identifier in (self.username, self.password)
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Import:
-    """What an import would do, and the books as they would be."""
+class ImportResult:
+    """What an import would do, and the books as they would be. It is applied whole or not at all."""
 
-    plan: ImportPlan
+    entries: tuple[RuleEntryResult | CredentialSetEntryResult, ...]
+    """Credential sets first, then rules, each in the order of the text."""
+    problems: tuple[ImportTextProblem, ...]
+    """Those that belong to no entry."""
     rules: RuleBook
     credential_sets: CredentialBook
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be applied."""
+        return not self.problems and all(
+            entry.outcome is not ImportOutcome.CONFLICT for entry in self.entries
+        )
+
+
+class ImportRefused(Refusal):
+    """At least one entry of an import can't be created, so the import changes nothing."""
+
+    code = "ImportRefused"
+    status = 409
+
+    def __init__(self, result: ImportResult) -> None:
+        problems = [_placed(problem.refusal.message, problem.line) for problem in result.problems]
+        problems += [
+            _placed(f"{entry.name}: {refusal.message}", entry.line)
+            for entry in result.entries
+            for refusal in entry.problems
+        ]
+        omitted = len(problems) - PROBLEMS_IN_MESSAGE
+        more = f" There are {omitted:,} more problems." if omitted > 0 else ""
+        super().__init__(
+            f"Nothing is imported. {' '.join(problems[:PROBLEMS_IN_MESSAGE])}{more}",
+            "Fix the text, or leave out the entries that can't be created.",
+        )
 
 
 def read_import(
@@ -108,232 +166,203 @@ def read_import(
     credential_sets: CredentialBook,
     registries: SourceRegistries,
     existing_repositories: Collection[str] = (),
-) -> Import:
-    """Hold a text against what is in force: its credential sets first, then its rules, each beside
-    those before it. Nothing is raised."""
+) -> ImportResult:
+    """Check a text against the books in force: its credential sets first, then its rules, each
+    together with those before it. Raises nothing."""
     try:
-        read = Text(text.encode("utf-8", "surrogatepass"))
+        document = Text(text.encode("utf-8", "surrogatepass"))
     except TomlInvalid as invalid:
-        return Import(
-            ImportPlan(
-                entries=(),
-                problems=(ImportProblem(code=INVALID, message=invalid.what, line=invalid.line),),
-            ),
-            rules,
-            credential_sets,
+        problem = ImportTextProblem(ImportInvalid(invalid.what), invalid.line)
+        return ImportResult((), (problem,), rules, credential_sets)
+    problems = [
+        ImportTextProblem(
+            ImportInvalid(what),
+            document.line_of_key(key)
+            or document.line_of_entry(key, 0)
+            or document.line_of_table(key),
         )
-    problems: list[ImportProblem] = []
-    for key, what in unknown_keys(read.values, ("rules", "credential_sets")):
-        problems.append(
-            ImportProblem(
-                code=INVALID,
-                message=what,
-                line=read.line_of_key(key) or read.line_of_entry(key, 0) or read.line_of_table(key),
-            )
-        )
-    sets_read = list(_entries(read, "credential_sets", CredentialSetRow, problems))
-    rules_read = list(_entries(read, "rules", RuleRow, problems))
-    if not (problems or sets_read or rules_read):
-        problems.append(
-            ImportProblem(
-                code=INVALID,
-                message="It holds no rule and no credential set. Write each rule below a line [[rules]].",
-            )
-        )
+        for key, what in unknown_keys(document.values, ("rules", "credential_sets"))
+    ]
+    set_entries = list(_entries(document, "credential_sets", CredentialSetRow, problems))
+    rule_entries = list(_entries(document, "rules", RuleRow, problems))
+    if not (problems or set_entries or rule_entries):
+        what = "It holds no rule and no credential set. Write each rule below a line [[rules]]."
+        problems.append(ImportTextProblem(ImportInvalid(what), None))
     now = to_the_second(datetime.now(UTC))
-    entries: list[ImportEntry] = []
-    for each in sets_read:
-        entry, credential_sets = _judge_set(each, credential_sets, registries, now)
-        entries.append(entry)
-    before, rules = rules, rules.with_credential_sets(credential_sets)
-    for each in rules_read:
-        entry, rules = _judge_rule(
-            each, before, rules, credential_sets, registries, existing_repositories, now
+    results: list[RuleEntryResult | CredentialSetEntryResult] = []
+    for entry in set_entries:
+        set_result, credential_sets = _import_set(entry, credential_sets, registries, now)
+        results.append(set_result)
+    rules_before, rules = rules, rules.with_credential_sets(credential_sets)
+    for entry in rule_entries:
+        rule_result, rules = _import_rule(
+            entry, rules_before, rules, credential_sets, registries, existing_repositories, now
         )
-        entries.append(entry)
-    return Import(
-        ImportPlan(entries=tuple(entries), problems=tuple(problems)), rules, credential_sets
+        results.append(rule_result)
+    return ImportResult(tuple(results), tuple(problems), rules, credential_sets)
+
+
+def restrict_identifiers(result: ImportResult, identifiers: PermittedIdentifiers) -> ImportResult:
+    """The result, with a conflict for each new credential set that has a forbidden identifier.
+
+    Blocks (`PermittedIdentifiers.check`).
+    """
+    return replace(
+        result, entries=tuple(_restrict_entry(entry, identifiers) for entry in result.entries)
     )
 
 
-def permitted_plan(plan: ImportPlan, identifiers: PermittedIdentifiers) -> ImportPlan:
-    """The plan, with a conflict for each credential set that would be made and of which an
-    identifier is not permitted. Blocks (see there)."""
-    return msgspec.structs.replace(
-        plan, entries=tuple(_permitted(each, identifiers) for each in plan.entries)
-    )
-
-
-def _permitted(entry: ImportEntry, identifiers: PermittedIdentifiers) -> ImportEntry:
-    if entry.outcome is not ImportOutcome.CREATE:
+def _restrict_entry(
+    entry: RuleEntryResult | CredentialSetEntryResult, identifiers: PermittedIdentifiers
+) -> RuleEntryResult | CredentialSetEntryResult:
+    if not isinstance(entry, CredentialSetEntryResult) or entry.outcome is not ImportOutcome.CREATE:
         return entry
     refusals = []
-    for text, field in (
-        (entry.username_id, "usernameSecretIdentifier"),
-        (entry.password_id, "passwordSecretIdentifier"),
+    for identifier, field in (
+        (entry.username, "usernameSecretIdentifier"),
+        (entry.password, "passwordSecretIdentifier"),
     ):
         try:
-            if text is not None:
-                identifiers.check(SecretIdentifier.parse(text), field=field)
+            if identifier is not None:
+                identifiers.check(identifier, field=field)
         except SecretKindNotAllowed as refusal:
             refusals.append(refusal)
     if not refusals:
         return entry
-    return msgspec.structs.replace(
-        entry, outcome=ImportOutcome.CONFLICT, problems=problems_of(refusals)
-    )
+    return replace(entry, outcome=ImportOutcome.CONFLICT, problems=tuple(refusals))
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Entry:
     """An entry as far as it can be read."""
 
     name: str
     line: int | None
     values: Mapping[str, Any]
     row: Any
-    problems: tuple[Problem, ...]
+    problems: tuple[ImportInvalid, ...]
 
 
 def _entries(
-    text: Text, table: str, row: type[Row], problems: list[ImportProblem]
-) -> Iterator[_Read]:
+    text: Text, table: str, row: type[Row], problems: list[ImportTextProblem]
+) -> Iterator[_Entry]:
     entries = text.values.get(table, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         line = text.line_of_table(table) or text.line_of_key(table)
         problems.append(
-            ImportProblem(
-                code=INVALID, message=f"Write each entry below a line [[{table}]].", line=line
-            )
+            ImportTextProblem(ImportInvalid(f"Write each entry below a line [[{table}]]."), line)
         )
         return
     for number, entry in enumerate(entries):
         name = entry.get("name")
         wrong = [what for _, what in unknown_keys(entry, row.__struct_fields__)]
-        made: Any = None
+        converted_row: Any = None
         try:
-            made = converted(
+            converted_row = converted(
                 {key: value for key, value in entry.items() if key in row.__struct_fields__}, row
             )
         except TomlInvalid as invalid:
             wrong.append(invalid.what)
-        shown = name[:60] if isinstance(name, str) and name else f"number {number + 1}"
-        yield _Read(
-            shown,
+        yield _Entry(
+            name[:60] if isinstance(name, str) and name else f"number {number + 1}",
             text.line_of_entry(table, number),
             entry,
-            made,
-            tuple(Problem(code=INVALID, message=what) for what in wrong),
+            converted_row,
+            tuple(ImportInvalid(what) for what in wrong),
         )
 
 
-def _judge_set(
-    read: _Read, sets: CredentialBook, registries: SourceRegistries, now: datetime
-) -> tuple[ImportEntry, CredentialBook]:
-    def entry(
+def _import_set(
+    entry: _Entry, sets: CredentialBook, registries: SourceRegistries, now: datetime
+) -> tuple[CredentialSetEntryResult, CredentialBook]:
+    def result(
         outcome: ImportOutcome,
-        made: CredentialSet | None = None,
-        problems: tuple[Problem, ...] = (),
-    ) -> ImportEntry:
-        identifiers = (
-            (made.username, made.password)
-            if made is not None
-            else (_identifier(read, "username_id"), _identifier(read, "password_id"))
-        )
-        username, password = (None if each is None else str(each) for each in identifiers)
-        return ImportEntry(
-            kind="credentialSet",
-            name=read.name,
-            outcome=outcome,
-            line=read.line,
-            login_server=made.login_server if made is not None else _text(read, "login_server"),
-            username_id=username,
-            password_id=password,
-            runs_program=any(each is not None and each.runs_program for each in identifiers),
-            problems=problems,
+        credential_set: CredentialSet | None = None,
+        problems: tuple[Refusal, ...] = (),
+    ) -> CredentialSetEntryResult:
+        if credential_set is not None:
+            login_server: str | None = credential_set.login_server
+            username: SecretIdentifier | None = credential_set.username
+            password: SecretIdentifier | None = credential_set.password
+        else:
+            login_server = _text(entry, "login_server")
+            username = _identifier(entry, "username_id")
+            password = _identifier(entry, "password_id")
+        return CredentialSetEntryResult(
+            entry.name, outcome, entry.line, problems, login_server, username, password
         )
 
-    if read.problems:
-        return entry(ImportOutcome.CONFLICT, problems=read.problems), sets
-    draft = read.row.draft
-    there = sets.find(read.row.name)
+    if entry.problems:
+        return result(ImportOutcome.CONFLICT, problems=entry.problems), sets
+    draft = entry.row.draft
+    existing = sets.find(entry.row.name)
     try:
-        if there is not None:
-            wanted = CredentialBook(registries).check(draft)
-            if replace(wanted, name=there.name, created=there.created) == there:
-                return entry(ImportOutcome.UNCHANGED, there), sets
-        made = sets.check(draft, created=read.row.created or now)
-        return entry(ImportOutcome.CREATE, made), sets.with_set(made)
+        if existing is not None:
+            same = CredentialBook(registries).check(draft)
+            if replace(same, name=existing.name, created=existing.created) == existing:
+                return result(ImportOutcome.UNCHANGED, existing), sets
+        created = sets.check(draft, created=entry.row.created or now)
+        return result(ImportOutcome.CREATE, created), sets.with_set(created)
     except Refusal as refusal:
-        return entry(
-            ImportOutcome.CONFLICT, problems=sets.problems(draft).problems or problems_of([refusal])
-        ), sets
+        problems = sets.problems(draft).problems or (refusal,)
+        return result(ImportOutcome.CONFLICT, problems=problems), sets
 
 
-def _judge_rule(
-    read: _Read,
-    before: RuleBook,
+def _import_rule(
+    entry: _Entry,
+    rules_before: RuleBook,
     rules: RuleBook,
     sets: CredentialBook,
     registries: SourceRegistries,
     existing_repositories: Collection[str],
     now: datetime,
-) -> tuple[ImportEntry, RuleBook]:
-    def entry(
-        outcome: ImportOutcome, made: CacheRule | None = None, problems: tuple[Problem, ...] = ()
-    ) -> ImportEntry:
-        return ImportEntry(
-            kind="rule",
-            name=read.name,
-            outcome=outcome,
-            line=read.line,
-            source_repository=str(made.source)
-            if made is not None
-            else _text(read, "source_repository"),
-            target_repository=str(made.target)
-            if made is not None
-            else _text(read, "target_repository"),
-            credential_set=made.credential_set
-            if made is not None
-            else _text(read, "credential_set"),
-            problems=problems,
+) -> tuple[RuleEntryResult, RuleBook]:
+    def result(
+        outcome: ImportOutcome, rule: CacheRule | None = None, problems: tuple[Refusal, ...] = ()
+    ) -> RuleEntryResult:
+        return RuleEntryResult(
+            entry.name,
+            outcome,
+            entry.line,
+            problems,
+            str(rule.source) if rule is not None else _text(entry, "source_repository"),
+            str(rule.target) if rule is not None else _text(entry, "target_repository"),
+            rule.credential_set if rule is not None else _text(entry, "credential_set"),
         )
 
-    if read.problems:
-        return entry(ImportOutcome.CONFLICT, problems=read.problems), rules
-    draft = read.row.draft
-    there = before.find(read.row.name)
+    if entry.problems:
+        return result(ImportOutcome.CONFLICT, problems=entry.problems), rules
+    draft = entry.row.draft
+    existing = rules_before.find(entry.row.name)
     try:
-        if there is not None:
-            wanted = RuleBook(registries, sets).check(draft)
-            same = (wanted.source, wanted.target, wanted.credential_set, wanted.freshness) == (
-                there.source,
-                there.target,
-                there.credential_set,
-                there.freshness,
-            )
-            if same:
-                return entry(ImportOutcome.UNCHANGED, there), rules
-        made = rules.check(
-            draft, existing_repositories=existing_repositories, created=read.row.created or now
+        if existing is not None:
+            same = RuleBook(registries, sets).check(draft)
+            if (same.source, same.target, same.credential_set, same.freshness) == (
+                existing.source,
+                existing.target,
+                existing.credential_set,
+                existing.freshness,
+            ):
+                return result(ImportOutcome.UNCHANGED, existing), rules
+        created = rules.check(
+            draft, existing_repositories=existing_repositories, created=entry.row.created or now
         )
-        return entry(ImportOutcome.CREATE, made), rules.with_rule(made)
+        return result(ImportOutcome.CREATE, created), rules.with_rule(created)
     except Refusal as refusal:
         problems = rules.problems(draft, existing_repositories=existing_repositories).problems
-        return entry(ImportOutcome.CONFLICT, problems=problems or problems_of([refusal])), rules
+        return result(ImportOutcome.CONFLICT, problems=problems or (refusal,)), rules
 
 
-def _identifier(read: _Read, key: str) -> SecretIdentifier | None:
-    """An identifier of an entry that can't be made. What is none is not shown: it may be the secret
-    itself."""
+def _identifier(entry: _Entry, key: str) -> SecretIdentifier | None:
+    """A valid identifier of an entry that can't be created, else None: it may be the secret."""
     try:
-        return SecretIdentifier.parse(_text(read, key) or "")
+        return SecretIdentifier.parse(_text(entry, key) or "")
     except SecretIdentifierInvalid:
         return None
 
 
-def _text(read: _Read, key: str) -> str | None:
-    value = read.values.get(key)
+def _text(entry: _Entry, key: str) -> str | None:
+    value = entry.values.get(key)
     return value if isinstance(value, str) else None
 
 

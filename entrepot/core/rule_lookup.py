@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from entrepot.api.models import NearRule
+from entrepot.core.hosts import looks_like_host
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.rules import CacheRule, Route, RuleBook
@@ -23,22 +23,35 @@ _SCHEMES = ("https://", "http://", "docker://", "oci://")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """What answers for an image. *repository* is ours, and None where no rule leads to a source;
-    *others* come from the same source."""
+class NearbyRule:
+    """A rule that does not answer for an image, though it nearly does."""
+
+    rule: CacheRule
+    why: str
+    """``Its target is library/nginx.``"""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLookup:
+    """Which rule answers for an image."""
 
     repository: Repository | None
+    """The target repository; None for a source repository to which no rule leads."""
     tag: Tag | None
     digest: Digest | None
     route: Route | None
+    """None: no rule answers."""
     why_not: str | None = None
+    """Why no rule answers, and what to do."""
     others: tuple[str, ...] = ()
-    near: tuple[NearRule, ...] = ()
+    """Other target repositories that come from the same source repository."""
+    near: tuple[NearbyRule, ...] = ()
+    """Where no rule answers: at most `NEAR` that come near, the nearest first."""
 
 
 def match(
     text: str, rules: RuleBook, registries: SourceRegistries, own_addresses: Collection[str]
-) -> Match:
+) -> RuleLookup:
     """What answers for *text*; raises a `Refusal` when it names no image."""
     written = text.strip()
     for scheme in _SCHEMES:
@@ -46,24 +59,19 @@ def match(
     host, slash, rest = written.partition("/")
     if slash and host.lower() in own_addresses:
         return _here(rest, rules)
-    if slash and _is_host(host, registries):
+    if slash and (looks_like_host(host) or host.lower() in registries):
         return _at_source(host, rest, rules, registries)
     return _here(written, rules)
 
 
-def _is_host(host: str, registries: SourceRegistries) -> bool:
-    # As docker has it: a first part with a dot or a port, or localhost, is a host.
-    return "." in host or ":" in host or host.lower() == "localhost" or host.lower() in registries
-
-
-def _here(text: str, rules: RuleBook) -> Match:
+def _here(text: str, rules: RuleBook) -> RuleLookup:
     image, tag = _parse(text)
     route = rules.route(image.repository)
     if route is not None:
-        return Match(image.repository, tag, image.digest, route)
+        return RuleLookup(image.repository, tag, image.digest, route)
     what = f"No cache rule answers for {image.repository}."
     if not len(rules):
-        return Match(
+        return RuleLookup(
             image.repository,
             tag,
             image.digest,
@@ -76,10 +84,10 @@ def _here(text: str, rules: RuleBook) -> Match:
         if near
         else "Make one in the dashboard or with: entrepot rule create"
     )
-    return Match(image.repository, tag, image.digest, None, f"{what} {hint}", near=near)
+    return RuleLookup(image.repository, tag, image.digest, None, f"{what} {hint}", near=near)
 
 
-def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistries) -> Match:
+def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistries) -> RuleLookup:
     # Without its host it has the grammar of an image here.
     image, tag = _parse(rest)
     try:
@@ -87,12 +95,14 @@ def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistri
     except Refusal as refusal:
         # A repository of ours may begin with the name of a host.
         here = _at_host(f"{host}/{rest}", rules)
-        return here or Match(None, tag, image.digest, None, refusal.message)
+        return here or RuleLookup(None, tag, image.digest, None, refusal.message)
     path = registry.repository(image.repository)
     found = [(repository, route) for repository, route in _reaching(registry, path, rules)]
     if found:
         (repository, route), *more = found
-        return Match(repository, tag, image.digest, route, others=tuple(each for each, _ in more))
+        return RuleLookup(
+            repository, tag, image.digest, route, others=tuple(each for each, _ in more)
+        )
     here = _at_host(f"{host}/{rest}", rules)
     if here is not None:
         return here
@@ -103,10 +113,10 @@ def _at_source(host: str, rest: str, rules: RuleBook, registries: SourceRegistri
         if near
         else f"None pulls from {registry.login_server} at all. Make one in the dashboard or with: entrepot rule create"
     )
-    return Match(None, tag, image.digest, None, f"{what} {hint}", near=near)
+    return RuleLookup(None, tag, image.digest, None, f"{what} {hint}", near=near)
 
 
-def _at_host(text: str, rules: RuleBook) -> Match | None:
+def _at_host(text: str, rules: RuleBook) -> RuleLookup | None:
     try:
         found = _here(text, rules)
     except Refusal:
@@ -147,7 +157,7 @@ def _target(rule: CacheRule, path: str) -> str | None:
     return f"{rule.target.path}/{rest}" if rule.target.path else rest
 
 
-def _near_here(repository: str, rules: RuleBook) -> Iterator[NearRule]:
+def _near_here(repository: str, rules: RuleBook) -> Iterator[NearbyRule]:
     scored: list[tuple[float, CacheRule, str]] = []
     official = rules.route(f"library/{repository}") if "/" not in repository else None
     if official is not None:
@@ -176,14 +186,14 @@ def _near_here(repository: str, rules: RuleBook) -> Iterator[NearRule]:
         if likeness >= LIKENESS:
             scored.append((likeness, rule, f"Its target is {target}."))
     for _, rule, why in sorted(scored, key=lambda each: (-each[0], each[1].name.casefold())):
-        yield _near(rule, why)
+        yield NearbyRule(rule, why)
 
 
-def _near_at_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearRule]:
+def _near_at_source(registry: SourceRegistry, path: str, rules: RuleBook) -> Iterator[NearbyRule]:
     of_registry = [rule for rule in rules if rule.source.login_server == registry.login_server]
     scored = [(_likeness(path, rule.source.path), rule) for rule in of_registry]
     for _, rule in sorted(scored, key=lambda each: (-each[0], each[1].name.casefold())):
-        yield _near(rule, f"It pulls {rule.source} from the same registry.")
+        yield NearbyRule(rule, f"It pulls {rule.source} from the same registry.")
 
 
 def _likeness(one: str, other: str) -> float:
@@ -193,13 +203,4 @@ def _likeness(one: str, other: str) -> float:
         compared.ratio()
         if compared.real_quick_ratio() >= LIKENESS and compared.quick_ratio() >= LIKENESS
         else 0.0
-    )
-
-
-def _near(rule: CacheRule, why: str) -> NearRule:
-    return NearRule(
-        name=rule.name,
-        source_repository=str(rule.source),
-        target_repository=str(rule.target),
-        why=why,
     )

@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import ClassVar, Final, TypeVar
 
-from entrepot.api.models import CheckedRule
 from entrepot.core.credentials import (
     CredentialBook,
     CredentialSetInUse,
     parse_name,
-    problems_of,
     to_the_second,
 )
 from entrepot.core.freshness import freshness_text, parse_optional_freshness
@@ -193,6 +191,22 @@ class Route:
         return f"{self.registry.login_server}/{self.repository}"
 
 
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """A rule draft as a book judges it. Fields that the draft leaves out are neither judged nor filled."""
+
+    source_repository: str | None
+    """In its normal form: ``docker.io/library/nginx`` for ``docker.io/nginx``."""
+    login_server: str | None
+    sign_in: SignIn | None
+    proposed_target: str | None
+    """A target that is free."""
+    problems: tuple[Refusal, ...]
+    """In the order of the fields."""
+    remarks: tuple[str, ...]
+    """``library/ was put in front: Docker Hub keeps its official images there.``"""
+
+
 class RuleBook:
     """All cache rules, with the limits that hold between them. An immutable value: each change
     gives a new book."""
@@ -284,20 +298,20 @@ class RuleBook:
 
     def problems(
         self, draft: RuleDraft, *, existing_repositories: Collection[str] = ()
-    ) -> CheckedRule:
+    ) -> RuleVerdict:
         """Everything that is wrong with a draft of which parts may be missing, a target that would
         be free, and what a person may want to know."""
         judged = _Judged(draft, self, complete=False)
         judged.check_existing(existing_repositories)
         source, registry = judged.source, judged.registry
-        return CheckedRule(
+        return RuleVerdict(
             source_repository=str(source) if source else None,
             login_server=source.login_server if source else None,
             sign_in=registry.sign_in if registry else None,
             proposed_target=self._proposed_target(source, existing_repositories)
             if source
             else None,
-            problems=problems_of(judged.refusals),
+            problems=tuple(judged.refusals),
             remarks=tuple(judged.remarks()),
         )
 

@@ -53,12 +53,12 @@ class HealthStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Holding(StrEnum):
-    """How much of something is held."""
+class CachedState(StrEnum):
+    """How much of an image or a repository is cached."""
 
-    WHOLE = "whole"
-    PART = "part"
-    NOTHING = "nothing"
+    CACHED = "whole"
+    PARTLY_CACHED = "part"
+    NOT_CACHED = "nothing"
 
 
 class VerificationState(StrEnum):

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from entrepot.core import media_types
 from entrepot.core.reference import Digest
 
 CREATED = "2025-01-01T00:00:00Z"
@@ -44,21 +45,21 @@ class MediaTypes:
 
 
 OCI = MediaTypes(
-    index="application/vnd.oci.image.index.v1+json",
-    manifest="application/vnd.oci.image.manifest.v1+json",
-    config="application/vnd.oci.image.config.v1+json",
-    layer="application/vnd.oci.image.layer.v1.tar+gzip",
+    index=media_types.OCI_INDEX,
+    manifest=media_types.OCI_MANIFEST,
+    config=media_types.OCI_CONFIG,
+    layer=media_types.OCI_LAYER,
 )
 DOCKER = MediaTypes(
-    index="application/vnd.docker.distribution.manifest.list.v2+json",
-    manifest="application/vnd.docker.distribution.manifest.v2+json",
-    config="application/vnd.docker.container.image.v1+json",
-    layer="application/vnd.docker.image.rootfs.diff.tar.gzip",
+    index=media_types.DOCKER_LIST,
+    manifest=media_types.DOCKER_MANIFEST,
+    config=media_types.DOCKER_CONFIG,
+    layer=media_types.DOCKER_LAYER,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
+class GeneratedDescriptor:
     """What a manifest or index says of a blob or manifest. *size* is in bytes."""
 
     media_type: str
@@ -66,7 +67,7 @@ class Descriptor:
     size: int
 
     @classmethod
-    def of(cls, media_type: str, content: bytes) -> Descriptor:
+    def of(cls, media_type: str, content: bytes) -> GeneratedDescriptor:
         """The descriptor of *content*."""
         return cls(media_type, Digest.of(content), len(content))
 
@@ -178,7 +179,9 @@ def build_config(
 
 
 def build_manifest(
-    config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = OCI
+    config: GeneratedDescriptor,
+    layers: Iterable[GeneratedDescriptor],
+    media_types: MediaTypes = OCI,
 ) -> bytes:
     """An image manifest."""
     return _json(
@@ -192,7 +195,7 @@ def build_manifest(
 
 
 def build_index(
-    manifests: Iterable[tuple[str, Descriptor]], media_types: MediaTypes = OCI
+    manifests: Iterable[tuple[str, GeneratedDescriptor]], media_types: MediaTypes = OCI
 ) -> bytes:
     """An index, or Docker's manifest list, of manifests by their platform."""
     return _json(

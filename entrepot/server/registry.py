@@ -18,8 +18,15 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.results import (
+    CachedBlob,
+    ListAnswer,
+    ManifestAnswer,
+    ManifestDescription,
+    Origin,
+)
 from entrepot.causes import CauseCode, at_fault
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine
 from entrepot.errors import (
@@ -44,17 +51,24 @@ from entrepot.httpd.ranges import (
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.httpd.server import (
+    ON_SENT_KEY,
+    REASON_KEY,
+    RETRY_AFTER,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+)
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
     SourceBusy,
     SourceError,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceUnreachable,
 )
 from entrepot.source.loop_detection import came_through
-from entrepot.store.manifests import OCI_INDEX
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -210,7 +224,7 @@ class RegistryApp:
             # That it is answered is the answer.
             await response.json(b'{"status":"alive"}')
         elif path == "/readyz":
-            problems = self._engine.health_of_engine.problems()
+            problems = self._engine.health.problems()
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
@@ -226,7 +240,7 @@ class RegistryApp:
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
             described = await self._engine.cache.describe_manifest(repository, reference)
-            if isinstance(reference, Digest) or accept.takes(described.media_type):
+            if isinstance(reference, Digest) or accept.accepts(described.media_type):
                 await response.empty(
                     200,
                     self._manifest_headers(
@@ -234,8 +248,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
-        answer = await self._acceptable(repository, reference, accept, answer, response)
+        answer = await self._engine.cache.manifest(repository, reference)
+        answer = await self._acceptable(repository, reference, accept, answer)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -248,23 +262,22 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
-        response: _Response,
     ) -> ManifestAnswer:
         """What the client accepts: a digest is answered as it is, and a client that knows no
         indexes gets the image for linux/amd64 of a tag.
 
         The latter is what the CNCF's registry does for clients of schema 2 only.
         """
-        if isinstance(reference, Digest) or accept.takes(answer.manifest.media_type):
+        if isinstance(reference, Digest) or accept.accepts(answer.manifest.media_type):
             return answer
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
-        if child is None or not accept.takes(child.media_type):
+        if child is None or not accept.accepts(child.media_type):
             wanted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
                 "Use a newer client.",
             )
-        return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
+        return await self._engine.cache.manifest(repository, child.digest)
 
     def _manifest_headers(
         self,
@@ -293,9 +306,9 @@ class RegistryApp:
         blob = await self._engine.cache.blob(repository, digest, asked_by=response.client)
         size = blob.size
         parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
-        origin = Origin.CACHE if isinstance(blob, HeldBlob) else Origin.UPSTREAM
+        origin = Origin.CACHE if isinstance(blob, CachedBlob) else Origin.UPSTREAM
         answer = _BlobAnswer(digest, size, origin, parts)
-        if isinstance(blob, HeldBlob):
+        if isinstance(blob, CachedBlob):
             try:
                 await self._cached_blob(blob, response, answer)
             except FileNotFoundError:
@@ -322,13 +335,14 @@ class RegistryApp:
             answer.status, answer.headers, body, etag=str(digest), sent=self._count
         )
 
-    async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
-        copies = self._engine.cache.copies
+    async def _cached_blob(
+        self, blob: CachedBlob, response: _Response, answer: _BlobAnswer
+    ) -> None:
         etag = str(blob.digest)
         if answer.is_whole:
-            copies.requested(response.client, blob.digest)
+            blob.record_request(response.client)
         try:
-            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+            async with blob.open() as file:
                 if answer.multipart is None:
                     await response.file(
                         answer.status,
@@ -360,16 +374,16 @@ class RegistryApp:
                 error.strerror,
                 response.client,
             )
-            copies.suspect(blob.digest)
+            blob.check_in_background()
             raise EngineError(
                 f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
                 "Pull again, and look at the disk.",
             ) from None
         if answer.is_whole:
-            copies.delivered(response.client, blob.digest)
+            blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
-        self._engine.served += sent
+        self._engine.traffic.served(sent)
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
@@ -481,7 +495,7 @@ class _Response:
             "headers": [*headers, *common],
         }
         if self._reason:
-            start[REASON] = self._reason
+            start[REASON_KEY] = self._reason
         await self._send(start)
 
     async def empty(self, status: int, headers: Headers) -> None:
@@ -533,7 +547,7 @@ class _Response:
             headers.append((b"allow", b"GET, HEAD"))
         if isinstance(error, RangeUnsatisfiable):
             headers.append((b"content-range", f"bytes */{error.size}".encode()))
-        if isinstance(error, (SourceOverAllowance, SourceAvoided, SourceBusy, EngineBusy)):
+        if isinstance(error, (SourceRateLimited, SourceAvoided, SourceBusy, EngineBusy)):
             headers.append((b"retry-after", str(_retry_after(error.retry_after)).encode()))
         elif isinstance(error, SourceUnreachable):
             # It is tried again after a second. An engine whose source this one is needs to hear so.
@@ -564,7 +578,7 @@ class _Response:
         self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]
     ) -> None:
         if self._sends_files:
-            # SENT is told while the file goes out: a client may leave in the middle of it.
+            # ON_SENT_KEY is told while the file goes out: a client may leave in the middle of it.
             await self._send(
                 {
                     "type": "http.response.zerocopysend",
@@ -572,7 +586,7 @@ class _Response:
                     "offset": start,
                     "count": end - start,
                     "more_body": True,
-                    SENT: sent,
+                    ON_SENT_KEY: sent,
                 }
             )
             return

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,23 +23,23 @@ import truststore
 
 from entrepot.causes import CauseCode
 from entrepot.certificates import trust_certificates
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES, MANIFEST_TYPES, OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
+from entrepot.encoding import first_json_value
 from entrepot.errors import DigestInvalid, ReferenceInvalid
 from entrepot.formatting import counted, duration, printable
-from entrepot.jsontext import first_value
 from entrepot.secrets import read_credential
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.auth import (
     CREDENTIALS_CURE,
     Authorization,
+    Authorizer,
     Login,
-    Tokens,
-    asks_for_sign_in,
-    rule_elsewhere,
 )
-from entrepot.source.circuit_breaker import Breaker, Breakers
+from entrepot.source.challenges import asks_for_sign_in
+from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
     NotDecodable,
@@ -68,14 +68,15 @@ from entrepot.source.errors import (
     SourceLoop,
     SourceMisread,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
     SourceUnreachable,
 )
-from entrepot.source.http import ATTEMPTS, COMPRESSED_HINT, Answer, Exchange, origin_of
+from entrepot.source.http import ATTEMPTS, COMPRESSED_HINT, SourceHttp, SourceResponse, origin_of
 from entrepot.source.loop_detection import Via
 from entrepot.source.proxies import environment_problems
-from entrepot.source.rate_limit import Allowances, read_retry_after
+from entrepot.source.rate_limit import RateLimit, RateLimits, read_retry_after
+from entrepot.source.realms import rule_elsewhere
 
 if TYPE_CHECKING:
     from entrepot.config.settings import Settings
@@ -118,28 +119,14 @@ credentials there is nothing to keep apart."""
 _SIGN_IN = "the sign-in"
 """What a sign-in without a repository is called in messages."""
 
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
-MANIFEST_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    INDEX_TYPE,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    DOCKER_LIST_TYPE,
-)
 MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; anything else only where the source has nothing better: an
 artifact's own type."""
-
-EMPTY_INDEX = (
-    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-)
-"""What the specification wants answered for a manifest without referrers."""
 
 _UNTYPED = frozenset(
     {"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"}
 )
 _IMAGE_TYPES = frozenset(MANIFEST_TYPES)
-_INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
 """JSON, without white space, that says nothing."""
 
@@ -176,7 +163,7 @@ class ReferrersIndex:
     @property
     def media_type(self) -> str:
         """Always that of an index."""
-        return INDEX_TYPE
+        return OCI_INDEX
 
     @property
     def digest(self) -> Digest:
@@ -194,9 +181,8 @@ class TagPage:
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamState:
-    """What is known of a source registry from its last answers. *allowance_resets* is in seconds
-    since the epoch."""
+class SourceState:
+    """What the last requests to a source registry showed."""
 
     reachable: bool | None = None
     """None before anything was asked of it."""
@@ -205,11 +191,7 @@ class UpstreamState:
     """What to do about the problem."""
     cause: CauseCode | None = None
     """The fault that is behind it, where one is recognised."""
-    allowance_remaining: int | None = None
-    allowance_limit: int | None = None
-    allowance_resets: float | None = None
-    allowance_window: float | None = None
-    """Seconds in which the limit is counted."""
+    rate_limit: RateLimit = field(default_factory=RateLimit)
     unreachable_since: float | None = None
     """Since when it is not asked because it could not be reached; None: it is asked as usual."""
     next_try: float | None = None
@@ -324,7 +306,7 @@ class _Upstream:
         self.problem = error
 
 
-def trusting(settings: Settings) -> ssl.SSLContext:
+def tls_context(settings: Settings) -> ssl.SSLContext:
     """TLS that trusts the certificate authorities of the system, and those that the settings add."""
     tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
@@ -355,13 +337,13 @@ class Sources:
         )
         self._pause = pause
         self.wall_clock = wall_clock
-        self.tokens = Tokens(read_credential, clock=clock, wall_clock=wall_clock)
-        self.allowances = Allowances(clock, wall_clock)
-        self.breakers = Breakers(clock, wall_clock)
+        self.authorizer = Authorizer(read_credential, clock=clock, wall_clock=wall_clock)
+        self.rate_limits = RateLimits(clock, wall_clock)
+        self.breakers = CircuitBreakers(clock, wall_clock)
         self.breakers.on_change = self._reachability_changed
         self.via = Via()
         """By which an engine knows its own requests."""
-        self.on_reachability: Callable[[Breaker], None] = lambda _: None
+        self.on_reachability: Callable[[CircuitBreaker], None] = lambda _: None
         """Told when a host of a source is given up, and when it answers again."""
         self.misread: dict[tuple[str, Digest], bool] = {}
         """By login server and digest: blobs labelled as compressed, and whether they were wrongly
@@ -377,6 +359,7 @@ class Sources:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.authorizer.close()
         await self.breakers.close()
         transports, self._transports = list(self._transports.values()), {}
         for each in transports:
@@ -397,8 +380,8 @@ class Sources:
 
     def _exchange(
         self, registry: SourceRegistry, transport: httpx.AsyncBaseTransport, reach: Reach
-    ) -> Exchange:
-        return Exchange(
+    ) -> SourceHttp:
+        return SourceHttp(
             transport,
             registry.login_server,
             timeout=self._timeout,
@@ -411,15 +394,14 @@ class Sources:
         )
 
     @property
-    def asked(self) -> list[str]:
+    def contacted(self) -> list[str]:
         """The login servers of which something was asked since the start."""
         return sorted(self._upstreams)
 
-    def state(self, login_server: str) -> UpstreamState:
+    def state(self, login_server: str) -> SourceState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
-        allowance = self.allowances.get(login_server)
-        broken = self.breakers.open_of(login_server)
+        broken = self.breakers.opened_first(login_server)
         # Why it is not asked counts more than what was tried since.
         problem = (
             broken.error
@@ -428,20 +410,17 @@ class Sources:
             if upstream
             else None
         )
-        return UpstreamState(
+        return SourceState(
             reachable=upstream.reachable if upstream else None,
             problem=problem.what if problem else None,
             advice=problem.hint or None if problem else None,
             cause=problem.cause if problem else None,
-            allowance_remaining=allowance.remaining,
-            allowance_limit=allowance.limit,
-            allowance_resets=allowance.resets,
-            allowance_window=allowance.window,
+            rate_limit=self.rate_limits.get(login_server),
             unreachable_since=broken.since if broken else None,
             next_try=broken.next_try if broken else None,
         )
 
-    def _reachability_changed(self, breaker: Breaker) -> None:
+    def _reachability_changed(self, breaker: CircuitBreaker) -> None:
         if breaker.since is None:
             upstream = self.upstream(breaker.login_server)
             upstream.reachable, upstream.problem = True, None
@@ -486,7 +465,7 @@ class Sources:
         from entrepot.source.transport import SourceTransport
 
         if self._tls is None:
-            self._tls = trusting(self._settings)
+            self._tls = tls_context(self._settings)
         return SourceTransport, self._tls
 
 
@@ -497,7 +476,7 @@ class SourceClient:
     Every method raises a `SourceError` of the kind that fits.
     """
 
-    def __init__(self, sources: Sources, login: Login, exchange: Exchange) -> None:
+    def __init__(self, sources: Sources, login: Login, exchange: SourceHttp) -> None:
         self._sources = sources
         self._login = login
         self._exchange = exchange
@@ -574,7 +553,7 @@ class SourceClient:
         )
 
     async def _checked_manifest(
-        self, answer: Answer, content: bytes, digest: Digest | None, about: str
+        self, answer: SourceResponse, content: bytes, digest: Digest | None, about: str
     ) -> FetchedManifest:
         self._refuse_page(answer, about)
         self._refuse_media_type(answer, about)
@@ -588,7 +567,7 @@ class SourceClient:
         self, media_type: str | None, content: bytes, digest: Digest | None, about: str
     ) -> FetchedManifest:
         try:
-            hint = decode(first_value(content), _ManifestHint)
+            hint = decode(first_json_value(content), _ManifestHint)
         except Undecodable:
             raise SourceAnswerInvalid(
                 f"{self._server} answers with something that is no manifest for {about}.",
@@ -634,10 +613,10 @@ class SourceClient:
                 _ASK_PUBLISHER,
             )
         if media_type in _IMAGE_TYPES and (
-            hint.is_image if media_type in _INDEX_TYPES else hint.is_index
+            hint.is_image if media_type in INDEXES else hint.is_index
         ):
             kind, other = (
-                ("an index", "an image") if media_type in _INDEX_TYPES else ("an image", "an index")
+                ("an index", "an image") if media_type in INDEXES else ("an image", "an index")
             )
             raise SourceAnswerInvalid(
                 f"{self._server} sent {about} as {kind}, and it is {other}.", _ASK_PUBLISHER
@@ -717,7 +696,7 @@ class SourceClient:
 
     @asynccontextmanager
     async def _read_encoded(
-        self, answer: Answer, digest: Digest, size: int | None, about: str
+        self, answer: SourceResponse, digest: Digest, size: int | None, about: str
     ) -> AsyncGenerator[BlobStream, None]:
         """A whole blob that is labelled as compressed, as it came or decoded: as its digest had it
         the last time, else as it seems to be (F85)."""
@@ -801,7 +780,7 @@ class SourceClient:
             f"Pull again: it is read {'as it comes' if decodes else 'decoded'} then. {COMPRESSED_HINT}",
         )
 
-    def _placed(self, answer: Answer, offset: int, about: str) -> tuple[int, int | None]:
+    def _placed(self, answer: SourceResponse, offset: int, about: str) -> tuple[int, int | None]:
         """Where the body of a blob's answer belongs, and the size of the whole blob."""
         told = answer.headers.get("content-range", "")
         if answer.status == 200:
@@ -935,7 +914,7 @@ class SourceClient:
                 answer, content = await self._read(
                     path,
                     repository,
-                    {"Accept": INDEX_TYPE},
+                    {"Accept": OCI_INDEX},
                     about=about,
                     limit=left,
                     unsupported=not pages,
@@ -968,7 +947,7 @@ class SourceClient:
                 _NOT_A_REGISTRY,
             ) from None
 
-    def _next_query(self, answer: Answer) -> str | None:
+    def _next_query(self, answer: SourceResponse) -> str | None:
         """The query of the next page. Only that is taken from the link: host and path stay the
         registry's own."""
         link = next_link(answer.headers.get("link", ""))
@@ -982,7 +961,7 @@ class SourceClient:
             )
         return target.query.decode("ascii")
 
-    async def check_sign_in(self) -> None:
+    async def verify_credentials(self) -> None:
         """Sign in anew; raises `SourceRefused` when the source does not accept the credentials, or
         what else keeps it from answering.
 
@@ -991,7 +970,7 @@ class SourceClient:
         """
         if self._login.credential_set is not None:
             await read_credential(self._login.credential_set)
-        self._sources.tokens.forget(self._login)
+        self._sources.authorizer.invalidate(self._login)
         async with self._ask(
             "GET", "", Repository(""), {}, about=_SIGN_IN, accepted={200, 404}
         ) as answer:
@@ -1013,7 +992,7 @@ class SourceClient:
         about: str,
         limit: int,
         unsupported: bool = False,
-    ) -> tuple[Answer, bytes]:
+    ) -> tuple[SourceResponse, bytes]:
         """GET something small, in several attempts when the answer breaks off. *unsupported*: a
         source that does not know such a request has no such thing."""
         attempt = 1
@@ -1046,12 +1025,12 @@ class SourceClient:
         about: str,
         accepted: set[int],
         unsupported: bool = False,
-    ) -> AsyncGenerator[Answer, None]:
+    ) -> AsyncGenerator[SourceResponse, None]:
         """Make a request, signing in where it is asked for. Every other answer than those
         *accepted* becomes an error."""
         kind = "blobs" if "/blobs/" in path else "manifests"
         pause = (self._server, self._login.identity, kind)
-        left = self._sources.allowances.pause_left(pause)
+        left = self._sources.rate_limits.remaining_pause(pause)
         if left is not None:
             raise self._over_allowance(about, "", left)
         url = httpx.URL(f"{self._login.registry.endpoint}/v2/{path}")
@@ -1061,13 +1040,13 @@ class SourceClient:
             self._upstream.note(error)
             if isinstance(error, SourceUnreachable):
                 self._upstream.reachable = False
-            if isinstance(error, SourceOverAllowance):
-                self._sources.allowances.exceeded(self._server, pause, error.retry_after)
+            if isinstance(error, SourceRateLimited):
+                self._sources.rate_limits.record_exceeded(self._server, pause, error.retry_after)
             raise
         async with answer:
             self._upstream.reachable = True
             if not answer.redirected:
-                self._sources.allowances.note(self._server, answer.headers)
+                self._sources.rate_limits.record(self._server, answer.headers)
             if answer.status in accepted:
                 self._upstream.problem = None
                 yield answer
@@ -1075,8 +1054,8 @@ class SourceClient:
             if unsupported and answer.status in {400, 405, 406, 501}:
                 raise SourceNotFound(f"{self._server} does not know {about}.")
             refused = await self._error(answer, about)
-            if isinstance(refused, SourceOverAllowance):
-                self._sources.allowances.exceeded(self._server, pause, refused.retry_after)
+            if isinstance(refused, SourceRateLimited):
+                self._sources.rate_limits.record_exceeded(self._server, pause, refused.retry_after)
             self._upstream.note(None if isinstance(refused, SourceNotFound) else refused)
             raise refused
 
@@ -1087,22 +1066,24 @@ class SourceClient:
         headers: Mapping[str, str],
         repository: Repository,
         about: str,
-    ) -> Answer:
+    ) -> SourceResponse:
         """Make a request with what its registry asks for, and with what a registry asks for that it
         hands requests on to (F80).
 
         No registry is asked more than three times: without a token, with one that has just been
         revoked, and with a new one.
         """
-        tokens = self._sources.tokens
-        authorization = await tokens.known(self._login, repository, self._exchange)
+        authorizer = self._sources.authorizer
+        authorization = await authorizer.authorization(self._login, repository, self._exchange)
         sent: dict[str, Authorization] = {}
         challenged: dict[str, int] = {}
 
         async def authorize(target: httpx.URL) -> str | None:
             origin = origin_of(target)
             try:
-                token = await tokens.known(self._handed_on(origin), repository, self._exchange)
+                token = await authorizer.authorization(
+                    self._handed_on(origin), repository, self._exchange
+                )
             except SourceRefused:
                 # It says so itself when it is asked without a token.
                 return None
@@ -1112,7 +1093,7 @@ class SourceClient:
 
         while True:
             sent.clear()
-            answer = await self._exchange.open(
+            answer = await self._exchange.request(
                 method, url, _with(headers, authorization), about=about, authorize=authorize
             )
             challenges = answer.headers.get_list("www-authenticate")
@@ -1132,7 +1113,7 @@ class SourceClient:
             renewed = challenged.get(origin, 0) > 0
             challenged[origin] = challenged.get(origin, 0) + 1
             if not answer.redirected:
-                authorization = await tokens.answer(
+                authorization = await authorizer.answer_challenges(
                     challenges,
                     self._login,
                     repository,
@@ -1142,7 +1123,7 @@ class SourceClient:
                 )
                 continue
             try:
-                await tokens.answer(
+                await authorizer.answer_challenges(
                     challenges,
                     self._handed_on(origin),
                     repository,
@@ -1159,7 +1140,7 @@ class SourceClient:
         """Nobody in particular at another registry, to which the redirects of this one lead."""
         host = origin.partition("://")[2]
         return Login(
-            SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, handed_on_by=self._server
+            SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, redirected_by=self._server
         )
 
     def _refused_elsewhere(self, origin: str, about: str) -> SourceRefused:
@@ -1175,7 +1156,9 @@ class SourceClient:
             f"{self._server}/{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
         )
 
-    def _refuse_page(self, answer: Answer, about: str, *, unless: Digest | None = None) -> None:
+    def _refuse_page(
+        self, answer: SourceResponse, about: str, *, unless: Digest | None = None
+    ) -> None:
         """A page for people is no answer of a registry: a captive portal or a web gallery sent it.
         A blob may be a page if the source says its digest."""
         if answer.is_page and (unless is None or _digest_header(answer.headers) != unless):
@@ -1183,20 +1166,20 @@ class SourceClient:
             self._upstream.note(page)
             raise page
 
-    def _refuse_media_type(self, answer: Answer, about: str) -> None:
+    def _refuse_media_type(self, answer: SourceResponse, about: str) -> None:
         """What is no media type is kept nowhere: it would become a header of an answer of ours."""
         if not answer.media_type_is_valid:
             raise SourceAnswerInvalid(
                 f"{self._server} sends {about} with a Content-Type that is none.", _ASK_PUBLISHER
             )
 
-    async def _error(self, answer: Answer, about: str) -> SourceError:
+    async def _error(self, answer: SourceResponse, about: str) -> SourceError:
         message = await _said(answer)
         error = self._judge(answer, about, f" ({message})" if message else "")
         error.source_message = message
         return error
 
-    def _judge(self, answer: Answer, about: str, said: str) -> SourceError:
+    def _judge(self, answer: SourceResponse, about: str, said: str) -> SourceError:
         status = answer.status
         if status == 404:
             return SourceNotFound(
@@ -1250,7 +1233,7 @@ class SourceClient:
         why = said or f" (status {status})"
         if self._login.credential_set is None:
             return SourceRefused(
-                f"{self._server} lets us in only with credentials{why}.",
+                f"{self._server} requires credentials{why}.",
                 "Give the cache rule a credential set.",
             )
         name = self._login.credential_set.name
@@ -1261,14 +1244,14 @@ class SourceClient:
 
     def _over_allowance(
         self, about: str, said: str, retry_after: float | None
-    ) -> SourceOverAllowance:
+    ) -> SourceRateLimited:
         when = f"again in {retry_after:.0f} s" if retry_after is not None else "again later"
         more = (
             " A credential set may have a larger allowance."
             if self._login.credential_set is None
             else ""
         )
-        return SourceOverAllowance(
+        return SourceRateLimited(
             f"Too many requests to {self._server}: it gives us no more for now, and {about} was asked for{said}.",
             f"Try {when}.{more}",
             retry_after=retry_after,
@@ -1309,7 +1292,7 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
     yield b""
 
 
-async def _said(answer: Answer) -> str:
+async def _said(answer: SourceResponse) -> str:
     """What the source itself says about an error, for a person: the first of its OCI errors, at
     most `CAUSE_LENGTH` characters."""
     if (
@@ -1351,7 +1334,7 @@ def _cursor(text: str | None) -> str | None:
 def _joined(pages: list[bytes]) -> bytes:
     """One index of the entries of all pages, each as it came, with everything else of the first;
     raises `Undecodable`."""
-    pages = [first_value(page) for page in pages]
+    pages = [first_json_value(page) for page in pages]
     entries = [
         bytes(entry) for page in pages for entry in decode(page, _ReferrersPage).manifests or ()
     ]

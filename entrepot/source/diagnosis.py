@@ -24,15 +24,16 @@ from typing import Final
 import httpx
 
 from entrepot.causes import Cause, CauseCode, memory_cause, open_files_cause
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address
+from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.dns import LookupsBusy, LookupTimedOut
 from entrepot.source.environment import (
     CLOCK_CURE,
     CLOCK_WRONG,
     ClockEvidence,
-    clock_is,
+    describe_clock,
     has_name_server,
     has_network,
     has_route,
@@ -86,7 +87,7 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RequestTarget:
     """Whom a request was for. *name* is the login server of the source registry, *url* what was
     asked."""
 
@@ -121,7 +122,7 @@ class Diagnosis:
         self.clock = clock if clock is not None else ClockEvidence()
         self._looks = looks
 
-    def answered(self, login_server: str, headers: Mapping[str, str]) -> None:
+    def note_response(self, login_server: str, headers: Mapping[str, str]) -> None:
         """An answer came over a connection that was trusted: its Date says what time it is."""
         self.clock.note(login_server, headers)
 
@@ -129,10 +130,10 @@ class Diagnosis:
         self, error: httpx.TransportError, name: str, reach: Reach | None = None
     ) -> SourceUnreachable:
         """What to tell of a failed request of *error* to the source registry *name*."""
-        place = Place(name, error.request.url, reach if reach is not None else Reach())
+        place = RequestTarget(name, error.request.url, reach if reach is not None else Reach())
         return SourceUnreachable.of_cause(await self.cause(error, place))
 
-    async def cause(self, error: BaseException, place: Place) -> Cause:
+    async def cause(self, error: BaseException, place: RequestTarget) -> Cause:
         """The cause of *error*, an error of httpx or of the system; nothing is raised."""
         chain = causes_of(error)
         proxy = _proxy_of(place.url)
@@ -176,12 +177,16 @@ class Diagnosis:
     def clock_cause(self, ahead: float, so: str = "") -> Cause:
         """The clock is *ahead* seconds behind what is right; *so* says what comes of it."""
         return Cause(
-            CauseCode.CLOCK_WRONG, f"{clock_is(ahead, self.clock.wall_clock())}{so}.", CLOCK_CURE
+            CauseCode.CLOCK_WRONG,
+            f"{describe_clock(ahead, self.clock.wall_clock())}{so}.",
+            CLOCK_CURE,
         )
 
     # TLS
 
-    async def _of_tls(self, chain: list[BaseException], place: Place, proxy: Proxy | None) -> Cause:
+    async def _of_tls(
+        self, chain: list[BaseException], place: RequestTarget, proxy: Proxy | None
+    ) -> Cause:
         untrusted = [each for each in chain if isinstance(each, ssl.SSLCertVerificationError)]
         if not untrusted:
             return await self._of_handshake(chain, place)
@@ -221,7 +226,7 @@ class Diagnosis:
             "Whoever runs the registry must give it a certificate that today's systems accept.",
         )
 
-    def _not_yet_valid(self, certificate: Certificate | None, place: Place) -> Cause:
+    def _not_yet_valid(self, certificate: Certificate | None, place: RequestTarget) -> Cause:
         wall = self.clock.wall_clock()
         begins = certificate.not_before.timestamp() if certificate is not None else None
         ahead = self._clock_ahead(certificate, place.name)
@@ -242,7 +247,7 @@ class Diagnosis:
             f"Whoever runs the registry must replace it. This machine's clock says {_day_of(wall)}.",
         )
 
-    def _expired(self, certificate: Certificate | None, place: Place) -> Cause:
+    def _expired(self, certificate: Certificate | None, place: RequestTarget) -> Cause:
         wall = self.clock.wall_clock()
         ends = certificate.not_after.timestamp() if certificate is not None else None
         ahead = self._clock_ahead(certificate, place.name)
@@ -273,7 +278,7 @@ class Diagnosis:
             return stated
         return self.clock.behind_records or stated
 
-    async def _of_handshake(self, chain: list[BaseException], place: Place) -> Cause:
+    async def _of_handshake(self, chain: list[BaseException], place: RequestTarget) -> Cause:
         reasons = {
             getattr(each, "reason", None) for each in chain if isinstance(each, ssl.SSLError)
         }
@@ -305,7 +310,7 @@ class Diagnosis:
             "Check the endpoint in settings.toml, and whether that port speaks https.",
         )
 
-    async def _presented(self, place: Place, *, asks_date: bool) -> Certificate | None:
+    async def _presented(self, place: RequestTarget, *, asks_date: bool) -> Certificate | None:
         return await presented(place.url, place.reach, asks_date=asks_date) if self._looks else None
 
 
@@ -326,7 +331,7 @@ def _proxy_of(url: httpx.URL) -> Proxy | None:
         return None
 
 
-def _of_network(chain: list[BaseException], error: BaseException, place: Place) -> Cause:
+def _of_network(chain: list[BaseException], error: BaseException, place: RequestTarget) -> Cause:
     numbers = _errnos(chain)
     lookup = _failed_lookup(chain)
     where = place.shown
@@ -411,7 +416,7 @@ def _concerns_network(chain: list[BaseException], host: str) -> bool:
     return is_lookup and literal_address(host) is None
 
 
-def _of_surroundings(chain: list[BaseException], place: Place) -> Cause | None:
+def _of_surroundings(chain: list[BaseException], place: RequestTarget) -> Cause | None:
     """What this machine lacks so that nothing, or nothing of a kind, can be reached. Blocks."""
     lookup, numbers = _failed_lookup(chain), _errnos(chain)
     if not has_network():
@@ -443,7 +448,7 @@ def _of_surroundings(chain: list[BaseException], place: Place) -> Cause | None:
     return None
 
 
-def _of_limits(chain: list[BaseException], place: Place) -> Cause | None:
+def _of_limits(chain: list[BaseException], place: RequestTarget) -> Cause | None:
     """What this machine has run out of."""
     numbers = _errnos(chain)
     for number in (errno.EMFILE, errno.ENFILE):
@@ -463,7 +468,7 @@ def _of_limits(chain: list[BaseException], place: Place) -> Cause | None:
     return None
 
 
-def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: Place) -> Cause:
+def _of_proxy(error: ProxyFailed, chain: list[BaseException], place: RequestTarget) -> Cause:
     """What is wrong with the proxy that a request went through: it looks up and connects, not we."""
     proxy = error.proxy
     if error.status is not None:
@@ -513,7 +518,7 @@ def _said_by_proxy(chain: list[BaseException]) -> str:
     return texts[-1].rstrip(".") if texts else "no answer"
 
 
-def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: Place) -> Cause:
+def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: RequestTarget) -> Cause:
     """A proxy works, and can't connect to the source."""
     who, so, around = _proxy_words(place, error.proxy)
     return Cause(
@@ -523,7 +528,7 @@ def _of_connection_behind_proxy(error: BehindProxyUnreachable, place: Place) -> 
     )
 
 
-def _of_way_through_proxy(error: BaseException, place: Place, proxy: Proxy) -> Cause:
+def _of_way_through_proxy(error: BaseException, place: RequestTarget, proxy: Proxy) -> Cause:
     """A connection through a proxy fails, and nothing tells which of the two ends is at fault.
 
     Only the proxy is connected to from here, so the source alone is never named (F75).
@@ -545,7 +550,7 @@ def _of_way_through_proxy(error: BaseException, place: Place, proxy: Proxy) -> C
     )
 
 
-def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy) -> Cause:
+def _of_proxy_certificate(chain: list[BaseException], place: RequestTarget, proxy: Proxy) -> Cause:
     """A proxy that speaks TLS and can't prove who it is."""
     who, so, _ = _proxy_words(place, proxy)
     reasons = [
@@ -565,7 +570,7 @@ def _of_proxy_certificate(chain: list[BaseException], place: Place, proxy: Proxy
     )
 
 
-def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
+def _proxy_words(place: RequestTarget, proxy: Proxy) -> tuple[str, str, str]:
     """The proxy, what comes of its fault, and the way around it."""
     return (
         f"The proxy {proxy.place} (the engine's {proxy.variable})",
@@ -574,7 +579,7 @@ def _proxy_words(place: Place, proxy: Proxy) -> tuple[str, str, str]:
     )
 
 
-def _of_proxy_status(status: int, place: Place, proxy: Proxy) -> Cause:
+def _of_proxy_status(status: int, place: RequestTarget, proxy: Proxy) -> Cause:
     who, so, around = _proxy_words(place, proxy)
     if status == 407:
         state = "wants a user name and a password"
@@ -600,7 +605,7 @@ def _of_proxy_status(status: int, place: Place, proxy: Proxy) -> Cause:
     )
 
 
-def _wrong_name(certificate: Certificate | None, place: Place) -> Cause:
+def _wrong_name(certificate: Certificate | None, place: RequestTarget) -> Cause:
     names = certificate.names if certificate is not None else ()
     shown = ", ".join(names[:NAMES_SHOWN]) + (
         f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
@@ -613,7 +618,7 @@ def _wrong_name(certificate: Certificate | None, place: Place) -> Cause:
     )
 
 
-def _no_issuer(certificate: Certificate | None, place: Place, proxy: Proxy | None) -> Cause:
+def _no_issuer(certificate: Certificate | None, place: RequestTarget, proxy: Proxy | None) -> Cause:
     if certificate is None:
         return Cause(
             CauseCode.CERTIFICATE_UNTRUSTED,

@@ -120,7 +120,7 @@ class ClockEvidence:
         return max(0.0, self.not_before - self.wall_clock())
 
 
-def clock_is(ahead: float, wall: float) -> str:
+def describe_clock(ahead: float, wall: float) -> str:
     """``This machine's clock is 400 days behind (2025-10-26)``, for a clock that says *wall*."""
     days = abs(ahead) / 86_400
     span = f"{days:,.0f} days" if days >= 2 else duration(abs(ahead))

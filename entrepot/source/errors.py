@@ -9,7 +9,7 @@
     │   ├── CredentialUnavailable  ours can't be read here
     │   └── SignInUnsafe        a sign-in that would give credentials away
     ├── SourceNotFound          it has no such manifest, blob or repository: 404
-    ├── SourceOverAllowance     it lets us pull no more for now: 429
+    ├── SourceRateLimited     it lets us pull no more for now: 429
     ├── SourceFailed            it answers with an error of its own: 5xx
     │   └── SourceBusy          and says when to come back: 503 or 504 with Retry-After
     ├── SourceLoop              it is an engine that got its own request back: 508
@@ -85,11 +85,11 @@ class SourceNotFound(SourceError):
     oci_code = "MANIFEST_UNKNOWN"
 
 
-class SourceOverAllowance(SourceError):
+class SourceRateLimited(SourceError):
     """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks
     us to wait, if it says so."""
 
-    code = "SourceOverAllowance"
+    code = "SourceRateLimited"
     status = oci_status = 429
     oci_code = "TOOMANYREQUESTS"
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.core.states import CachedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,45 @@ class CachedTag:
     platforms: tuple[str, ...]
     size: int
     locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBlobRecord:
+    """A layer or the config of an image, and what else needs it.
+
+    *size* is in bytes: that of the cached copy, else what the manifest states; None where neither
+    is known. *shared_images* counts images of other repositories, and of this one behind other
+    tags; images behind the same tag are not among them. *shared_repositories* counts other
+    repositories. *shared_with* names one or two of those images as examples: ``library/nginx:1.27``,
+    or ``library/nginx`` where no tag points there.
+    """
+
+    digest: str
+    media_type: str
+    size: int | None
+    cached: bool
+    shared_images: int = 0
+    shared_repositories: int = 0
+    shared_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """A manifest behind a tag: one image of one platform, or an attestation about one.
+
+    *size* is in bytes, of the manifest and all that it needs; None while the manifest itself is not
+    cached. *last_used* is None when the image was not requested since it came in. *attests* is the
+    digest of the image that an attestation is about; None: it is an image.
+    """
+
+    digest: str
+    media_type: str
+    platform: str | None
+    size: int | None
+    cached_size: int
+    state: CachedState
+    last_used: float | None
+    locked: bool = False
+    attests: str | None = None
+    config: ImageBlobRecord | None = None
+    layers: tuple[ImageBlobRecord, ...] = ()

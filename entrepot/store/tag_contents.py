@@ -1,7 +1,7 @@
-"""What is behind a tag: images and their layers, what of it is held, and who else needs it.
+"""The contents of a tag: its images and their layers, what of them is cached, and what shares them.
 
-All of it comes from questions that follow the catalog's indexes from the tag on, so that it takes
-no longer in a large catalog, but for layers that very many images share.
+All queries follow the catalog's indexes from the tag on: they take no longer in a large catalog,
+but for layers that very many images share.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, distinct, exists, func, literal, not_, select
 
-from entrepot.api.models import ImageBlob, TagImage
+from entrepot.core.media_types import INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.store import schema
-from entrepot.store.manifests import INDEXES, ReferenceKind, attestations
-from entrepot.store.records import CachedTag, TagEntry
+from entrepot.store.manifests import ReferenceKind, attestations
+from entrepot.store.records import CachedTag, ImageBlobRecord, ImageRecord, TagEntry
 from entrepot.store.rows import stated_size
 
-EXAMPLES = 2
-"""Images that are named of those that share a blob."""
-
-TAGS_NAMED = 20
-"""Tags that are named of those that point at the same."""
+MAX_OTHER_TAGS = 20
+"""Other tags named that point at the same digest."""
 
 _links = schema.repository_manifests.c
 _refers = schema.references.c
@@ -32,12 +29,16 @@ _refers = schema.references.c
 
 @dataclass(frozen=True, slots=True)
 class TagContents:
-    """A tag with all that is behind it. Sizes are in bytes."""
+    """A tag and everything that it leads to.
+
+    *own_size* is in bytes, of what only this tag needs; *shared_size* of what other tags, images
+    or repositories need too.
+    """
 
     tag: CachedTag
     media_type: str
     is_index: bool
-    images: tuple[TagImage, ...]
+    images: tuple[ImageRecord, ...]
     own_size: int
     shared_size: int
     also_tagged: tuple[Tag, ...]
@@ -45,15 +46,17 @@ class TagContents:
 
 @dataclass(frozen=True, slots=True)
 class _Sharing:
-    """Who else needs a blob."""
+    """What else needs a blob."""
 
     images: int = 0
     repositories: int = 0
     examples: tuple[str, ...] = ()
 
 
-def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagContents | None:
-    """What is behind a tag; None when it is not cached."""
+def read_tag_contents(
+    connection: Connection, repository: Repository, tag: Tag
+) -> TagContents | None:
+    """The contents of a tag; None when it is not cached."""
     tags = schema.tags.c
     top_query = (
         select(schema.tags, _links.media_type, schema.manifests.c.content)
@@ -76,47 +79,48 @@ def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagC
             children.setdefault(row.manifest, []).append(row)
     blobs: dict[str, dict[str, Any]] = {}
     for row in connection.execute(_blobs_query(repository, below)):
-        # A manifest may name a blob twice; it is one all the same.
+        # A manifest may name a blob twice; it counts once.
         blobs.setdefault(row.manifest, {}).setdefault(row.digest, row)
     sharing = _sharing(connection, repository, below)
-    # What other tags lead to is needed even when this tag goes.
+    # Manifests that other tags lead to stay needed when this tag goes.
     needed = set(connection.execute(_otherwise_tagged_query(repository, tag, below)).scalars())
-    elsewhere = set(
+    in_other_repositories = set(
         connection.execute(
             select(_links.digest)
             .where(_links.digest.in_(below), _links.repository != repository)
             .distinct()
         ).scalars()
     )
-    same = (
+    same_digest = (
         select(tags.name)
         .where(tags.repository == repository, tags.digest == top.digest, tags.name != tag)
         .order_by(tags.name)
-        .limit(TAGS_NAMED)
+        .limit(MAX_OTHER_TAGS)
     )
-    also_tagged = tuple(Tag(name) for name in connection.execute(same).scalars())
+    also_tagged = tuple(Tag(name) for name in connection.execute(same_digest).scalars())
 
     attested = attestations(top.content)
     is_index = top.media_type in INDEXES or top.digest in children
     images = [
         _image(row, links, blobs, sharing, attested)
-        for row in (_listed(top.digest, children) if is_index else [top])
+        for row in (_images_of_index(top.digest, children) if is_index else [top])
     ]
-    held: dict[str, tuple[int, bool]] = {}
+    sizes: dict[str, tuple[int, bool]] = {}
+    """By digest: the bytes cached, and whether something else needs them too."""
     for manifest, row in links.items():
-        held[manifest] = row.size, manifest in needed or manifest in elsewhere
+        sizes[manifest] = row.size, manifest in needed or manifest in in_other_repositories
         for digest, blob in blobs.get(manifest, {}).items():
-            if blob.held is not None:
-                _, before = held.get(digest, (0, False))
-                held[digest] = blob.held, before or manifest in needed or digest in sharing
-    whole, shared = (
-        sum(size for size, _ in held.values()),
-        sum(size for size, is_shared in held.values() if is_shared),
-    )
+            if blob.cached_size is not None:
+                _, already_shared = sizes.get(digest, (0, False))
+                is_shared = already_shared or manifest in needed or digest in sharing
+                sizes[digest] = blob.cached_size, is_shared
+    total = sum(size for size, _ in sizes.values())
+    shared = sum(size for size, is_shared in sizes.values() if is_shared)
     platforms = {
         row.platform
         for digest, row in links.items()
-        if row.platform and any(each.held is not None for each in blobs.get(digest, {}).values())
+        if row.platform
+        and any(blob.cached_size is not None for blob in blobs.get(digest, {}).values())
     }
     entry = TagEntry(
         digest=Digest.parse(top.digest), cached=top.cached, checked=top.checked, gone=top.gone
@@ -126,18 +130,20 @@ def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagC
         entry=entry,
         last_pull=top.last_pull,
         platforms=tuple(sorted(platforms)),
-        size=whole,
+        size=total,
         locked=top.locked,
     )
     return TagContents(
-        cached, top.media_type, is_index, tuple(images), whole - shared, shared, also_tagged
+        cached, top.media_type, is_index, tuple(images), total - shared, shared, also_tagged
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryContents:
-    """What a repository holds. *own* and *shared* are bytes that it alone needs, and that others
-    need too."""
+    """The contents of a repository.
+
+    *own* is in bytes, of what only this repository needs; *shared* of what others need too.
+    """
 
     tags: tuple[Tag, ...]
     manifests: int
@@ -145,8 +151,8 @@ class RepositoryContents:
     shared: int
 
 
-def of_repository(connection: Connection, repository: Repository) -> RepositoryContents:
-    """What a repository holds, and how much of it others need too."""
+def read_repository_contents(connection: Connection, repository: Repository) -> RepositoryContents:
+    """The contents of a repository, and how much of them other repositories need too."""
     links, refers = schema.repository_manifests, schema.references
     names = (
         select(schema.tags.c.name)
@@ -155,17 +161,17 @@ def of_repository(connection: Connection, repository: Repository) -> RepositoryC
     )
     tags = tuple(Tag(name) for name in connection.execute(names).scalars())
     other = links.alias()
-    elsewhere = exists(
+    in_other_repositories = exists(
         select(other.c.digest).where(
             other.c.digest == _links.digest, other.c.repository != repository
         )
     )
     manifests = (
-        select(func.length(schema.manifests.c.content), elsewhere)
+        select(func.length(schema.manifests.c.content), in_other_repositories)
         .join(links, _links.digest == schema.manifests.c.digest)
         .where(_links.repository == repository)
     )
-    mine = (
+    referenced = (
         select(_refers.digest)
         .join(links, _links.digest == _refers.manifest)
         .where(_links.repository == repository, _refers.kind != ReferenceKind.MANIFEST)
@@ -176,17 +182,16 @@ def of_repository(connection: Connection, repository: Repository) -> RepositoryC
         .join(other, other.c.digest == others.c.manifest)
         .where(others.c.digest == schema.blobs.c.digest, other.c.repository != repository)
     )
-    blobs = select(schema.blobs.c.size, needed).where(schema.blobs.c.digest.in_(mine))
-    of_manifests = [tuple(row) for row in connection.execute(manifests)]
-    held = of_manifests + [tuple(row) for row in connection.execute(blobs)]
-    shared = sum(size for size, is_shared in held if is_shared)
-    return RepositoryContents(
-        tags, len(of_manifests), sum(size for size, _ in held) - shared, shared
-    )
+    blobs = select(schema.blobs.c.size, needed).where(schema.blobs.c.digest.in_(referenced))
+    manifest_sizes = [tuple(row) for row in connection.execute(manifests)]
+    sizes = manifest_sizes + [tuple(row) for row in connection.execute(blobs)]
+    shared = sum(size for size, is_shared in sizes if is_shared)
+    own = sum(size for size, _ in sizes) - shared
+    return RepositoryContents(tags, len(manifest_sizes), own, shared)
 
 
 def _reached(digest: str) -> Any:
-    """A manifest and all below it."""
+    """A manifest and all manifests below it."""
     reached = select(literal(digest).label("digest")).cte("reached", recursive=True)
     below = (
         select(_refers.digest)
@@ -215,14 +220,14 @@ def _children_query(below: Any) -> Any:
 
 
 def _of_images(repository: Repository, below: Any) -> Any:
-    """Whether a reference is to a blob, and of an image of the repository."""
-    held = select(_links.digest).where(_links.repository == repository, _links.digest.in_(below))
-    return and_(_refers.manifest.in_(held), _refers.kind != ReferenceKind.MANIFEST)
+    """Whether a reference is to a blob, and from an image of the repository."""
+    cached = select(_links.digest).where(_links.repository == repository, _links.digest.in_(below))
+    return and_(_refers.manifest.in_(cached), _refers.kind != ReferenceKind.MANIFEST)
 
 
 def _blobs_query(repository: Repository, below: Any) -> Any:
     return (
-        select(schema.references, schema.blobs.c.size.label("held"))
+        select(schema.references, schema.blobs.c.size.label("cached_size"))
         .join(schema.blobs, schema.blobs.c.digest == _refers.digest, isouter=True)
         .where(_of_images(repository, below))
         .order_by(_refers.manifest, _refers.position)
@@ -230,7 +235,7 @@ def _blobs_query(repository: Repository, below: Any) -> Any:
 
 
 def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any:
-    """Those of some manifests to which other tags of the repository lead, from above."""
+    """The manifests among *below* that other tags of the repository lead to."""
     above = select(_links.digest.label("base"), _links.digest.label("digest")).where(
         _links.repository == repository, _links.digest.in_(below)
     )
@@ -252,14 +257,13 @@ def _otherwise_tagged_query(repository: Repository, tag: Tag, below: Any) -> Any
 
 
 def _sharing(connection: Connection, repository: Repository, below: Any) -> dict[str, _Sharing]:
-    """Who else needs the blobs of the images of a repository; blobs that nobody else needs are left
-    out."""
-    wanted = select(_refers.digest).where(_of_images(repository, below))
+    """What else needs the blobs of a tag's images; blobs that nothing else needs are left out."""
+    blobs_of_tag = select(_refers.digest).where(_of_images(repository, below))
     others = (
         select(_refers.digest.label("blob"), _links.repository, _links.digest.label("manifest"))
         .join(schema.repository_manifests, _links.digest == _refers.manifest)
         .where(
-            _refers.digest.in_(wanted),
+            _refers.digest.in_(blobs_of_tag),
             _refers.kind != ReferenceKind.MANIFEST,
             not_(and_(_links.repository == repository, _links.digest.in_(below))),
         )
@@ -268,7 +272,7 @@ def _sharing(connection: Connection, repository: Repository, below: Any) -> dict
     )
     image = others.c.repository + literal("@") + others.c.manifest
     other_repository = case((others.c.repository != repository, others.c.repository))
-    # The first and the last in the order of names: two examples for the price of one look at all.
+    # The first and the last by name: two examples from one aggregation.
     query = select(
         others.c.blob,
         func.count(),
@@ -277,7 +281,7 @@ def _sharing(connection: Connection, repository: Repository, below: Any) -> dict
         func.max(image),
     ).group_by(others.c.blob)
     rows = connection.execute(query).all()
-    names = _names(connection, {each for row in rows for each in row[3:]})
+    names = _names(connection, {image for row in rows for image in row[3:]})
     return {
         blob: _Sharing(images, repositories, tuple(dict.fromkeys((names[first], names[last]))))
         for blob, images, repositories, first, last in rows
@@ -285,9 +289,11 @@ def _sharing(connection: Connection, repository: Repository, below: Any) -> dict
 
 
 def _names(connection: Connection, images: Iterable[str]) -> dict[str, str]:
-    """For each ``library/nginx@sha256:…`` a name with a tag that leads there:
-    ``library/nginx:1.27``; without one, that of the repository."""
-    pairs = {each: tuple(each.split("@", 1)) for each in images}
+    """Names to show for images given as ``library/nginx@sha256:…``.
+
+    The name with a tag that leads there: ``library/nginx:1.27``; without one, the repository's.
+    """
+    pairs = {image: tuple(image.split("@", 1)) for image in images}
     parents: dict[str, set[str]] = {}
     for chunk in schema.chunks(sorted({digest for _, digest in pairs.values()})):
         query = select(_refers.digest, _refers.manifest).where(
@@ -303,45 +309,41 @@ def _names(connection: Connection, images: Iterable[str]) -> dict[str, str]:
     for chunk in schema.chunks(sorted(by_repository)):
         for part in schema.chunks(sorted(set().union(*(by_repository[each] for each in chunk)))):
             of_both = column.repository.in_(chunk) & column.digest.in_(part)
-            found = (
+            tag_query = (
                 select(column.repository, column.digest, func.min(column.name))
                 .where(of_both)
                 .group_by(column.repository, column.digest)
             )
-            for repository, digest, name in connection.execute(found):
+            for repository, digest, name in connection.execute(tag_query):
                 tags[repository, digest] = name
     names = {}
     for image, (repository, digest) in pairs.items():
-        found_tag = next(
-            (
-                tags[repository, each]
-                for each in (digest, *sorted(parents.get(digest, ())))
-                if (repository, each) in tags
-            ),
-            None,
+        candidates = (digest, *sorted(parents.get(digest, ())))
+        tag = next(
+            (tags[repository, each] for each in candidates if (repository, each) in tags), None
         )
-        names[image] = f"{repository}:{found_tag}" if found_tag is not None else repository
+        names[image] = f"{repository}:{tag}" if tag is not None else repository
     return names
 
 
-def _listed(top: str, children: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """The images of an index, those of an index within it in its place."""
-    found: dict[str, Any] = {}
-    seen: set[str] = {top}
-    # A source may chain a thousand indexes, each within the one before (S34): Python's own stack
-    # would not hold them.
+def _images_of_index(top: str, children: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The images of an index; an index within it is replaced by its own images."""
+    images: dict[str, Any] = {}
+    visited: set[str] = {top}
+    # No recursion: a source may chain a thousand indexes, each within the one before (S34), which
+    # is more than Python's own stack takes.
     under_way = [iter(children.get(top, ()))]
     while under_way:
         for row in under_way[-1]:
             if row.digest not in children:
-                found.setdefault(row.digest, row)
-            elif row.digest not in seen:
-                seen.add(row.digest)
+                images.setdefault(row.digest, row)
+            elif row.digest not in visited:
+                visited.add(row.digest)
                 under_way.append(iter(children[row.digest]))
                 break
         else:
             under_way.pop()
-    return list(found.values())
+    return list(images.values())
 
 
 def _image(
@@ -350,55 +352,45 @@ def _image(
     blobs: Mapping[str, Mapping[str, Any]],
     sharing: Mapping[str, _Sharing],
     attested: Mapping[str, str],
-) -> TagImage:
+) -> ImageRecord:
     link = links.get(row.digest)
-    of_image = list(blobs.get(row.digest, {}).values()) if link is not None else []
-    told = [_blob(each, sharing.get(each.digest, _Sharing())) for each in of_image]
-    needed = [each for each in of_image if not each.optional]
-    held = [each for each in of_image if each.held is not None]
-    holding = Holding.PART if held else Holding.NOTHING
-    if held and all(each.held is not None for each in needed):
-        holding = Holding.WHOLE
-    # What a copy has counts, whatever the manifest states (F82).
-    sizes = [each.size for each in told]
+    blob_rows = list(blobs.get(row.digest, {}).values()) if link is not None else []
+    records = [_blob(blob, sharing.get(blob.digest, _Sharing())) for blob in blob_rows]
+    needed = [blob for blob in blob_rows if not blob.optional]
+    cached = [blob for blob in blob_rows if blob.cached_size is not None]
+    state = CachedState.PARTLY_CACHED if cached else CachedState.NOT_CACHED
+    if cached and all(blob.cached_size is not None for blob in needed):
+        state = CachedState.CACHED
+    # The size of a copy counts, whatever the manifest states (F82).
+    sizes = [record.size for record in records]
     blobs_size = None if None in sizes else sum(size for size in sizes if size is not None)
     used = (
         []
         if link is None
         else [moment for moment in (link.last_pull, link.last_used) if moment is not None]
     )
-    return TagImage(
+    by_kind = [(blob.kind, record) for blob, record in zip(blob_rows, records, strict=True)]
+    return ImageRecord(
         digest=row.digest,
         media_type=row.media_type,
         platform=(link.platform if link is not None else None) or getattr(row, "platform", None),
         size=None if link is None or blobs_size is None else link.size + blobs_size,
-        held_size=0 if link is None else link.size + sum(each.held for each in held),
-        holding=holding,
+        cached_size=0 if link is None else link.size + sum(blob.cached_size for blob in cached),
+        state=state,
         last_used=max(used, default=None),
         locked=link is not None and bool(link.locked),
         attests=attested.get(row.digest),
-        config=next(
-            (
-                blob
-                for blob, each in zip(told, of_image, strict=True)
-                if each.kind == ReferenceKind.CONFIG
-            ),
-            None,
-        ),
-        layers=tuple(
-            blob
-            for blob, each in zip(told, of_image, strict=True)
-            if each.kind == ReferenceKind.LAYER
-        ),
+        config=next((record for kind, record in by_kind if kind == ReferenceKind.CONFIG), None),
+        layers=tuple(record for kind, record in by_kind if kind == ReferenceKind.LAYER),
     )
 
 
-def _blob(row: Any, sharing: _Sharing) -> ImageBlob:
-    return ImageBlob(
+def _blob(row: Any, sharing: _Sharing) -> ImageBlobRecord:
+    return ImageBlobRecord(
         digest=row.digest,
         media_type=row.media_type,
-        size=row.held if row.held is not None else stated_size(row.size),
-        held=row.held is not None,
+        size=row.cached_size if row.cached_size is not None else stated_size(row.size),
+        cached=row.cached_size is not None,
         shared_images=sharing.images,
         shared_repositories=sharing.repositories,
         shared_with=sharing.examples,

@@ -16,7 +16,7 @@ from tests.bench.nginx import Source
 from tests.e2e.clients.container_clients import AMD64
 from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
 from tests.e2e.clients.processes import STARTING, Process, bare_environment
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 from tests.processes import reserved_port
 from tests.programs import require_program
 
@@ -35,11 +35,11 @@ class Contender:
     root: Path
 
 
-Start = Callable[[Path, Source, StandInImage], AbstractContextManager[Contender]]
+Start = Callable[[Path, Source, FakeImage], AbstractContextManager[Contender]]
 
 
 @contextmanager
-def through_entrepot(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+def through_entrepot(root: Path, source: Source, image: FakeImage) -> Iterator[Contender]:
     """An engine with empty directories and its default settings."""
     with Entrepot(root, source.url) as engine:
         write_rules(engine, [(image.repository, image.repository)])
@@ -64,7 +64,7 @@ def write_rules(engine: Entrepot, repositories: list[tuple[str, str]]) -> None:
 
 
 @contextmanager
-def through_proxy(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+def through_proxy(root: Path, source: Source, image: FakeImage) -> Iterator[Contender]:
     """The CNCF's registry as a pull-through cache: Debian's configuration with its cache of
     descriptors in memory, but no logs of requests."""
     program = require_program("docker-registry")
@@ -125,7 +125,7 @@ def _wait_until_it_answers(process: Process, port: int) -> None:
 
 
 @contextmanager
-def straight(root: Path, source: Source, image: StandInImage) -> Iterator[Contender]:
+def straight(root: Path, source: Source, image: FakeImage) -> Iterator[Contender]:
     """The source registry without a cache: the floor."""
     yield Contender(SOURCE, source.address, source.pid, lambda: None, root)
 

@@ -26,20 +26,19 @@ LIVE = """
 import time
 from functools import partial
 from types import SimpleNamespace
-from entrepot.cache.pull import Pulls
-from entrepot.api.models import (PullSnapshot)
+from entrepot.cache.pull import PullProgress, Pulls
 from entrepot.core.states import (PullState)
 
 BEGUN = time.time()
 
-def snapshot(number):
+def progress(number):
     # 60 seconds for a pull of a gigabyte, again and again.
     passed = (time.time() - BEGUN + number * 3) % 60
-    return PullSnapshot(id=str(number), repository=f"library/image-{number:02}", tag="1.27", digest=None, platform="linux/amd64", rule="bench-0",
+    return PullProgress(id=str(number), repository=f"library/image-{number:02}", tag="1.27", digest=None, platform="linux/amd64", rule="bench-0",
         login_server="registry.example.com", source_repository=f"registry.example.com/library/image-{number:02}", state=PullState.RUNNING, started=BEGUN,
         size=10**9, received=int(10**9 * passed / 60), speed=16.6e6 + passed * 1e4, time_left=60 - passed, asked_by=("10.0.4.17",))
 
-Pulls.all = lambda self: [SimpleNamespace(state=PullState.RUNNING, snapshot=partial(snapshot, number)) for number in reversed(range(20))]
+Pulls.all = lambda self: [SimpleNamespace(state=PullState.RUNNING, progress=partial(progress, number)) for number in reversed(range(20))]
 Pulls.running_count = lambda self: 20
 from entrepot.cli import main
 main()

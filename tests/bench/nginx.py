@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.clients.processes import Process, bare_environment
-from tests.fakes.images import Content, StandInImage
+from tests.fakes.images import Content, FakeImage
 from tests.processes import reserved_port
 from tests.programs import require_program
 
@@ -131,7 +131,7 @@ class Source(Nginx):
     """The images as a source registry has them, without a sign-in. One worker, so that its log is
     in the order of its answers."""
 
-    def __init__(self, root: Path, images: Sequence[StandInImage]) -> None:
+    def __init__(self, root: Path, images: Sequence[FakeImage]) -> None:
         self._access_log = root / "access.log"
         locations = [_location("/v2/", "application/json", 'return 200 "{}";')]
         blobs = root / "blobs"

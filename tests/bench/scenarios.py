@@ -18,13 +18,14 @@ import httpx
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialBook
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook, RuleDraft
-from entrepot.demo.images import Descriptor, build_manifest
+from entrepot.demo.images import GeneratedDescriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.bench.contenders import (
     CACHES,
     CACHES_AND_SOURCE,
@@ -41,7 +42,7 @@ from tests.bench.readers import WrongAnswer, read_together
 from tests.bench.wrk import ACCEPT, ask_again_and_again
 from tests.e2e.clients.container_clients import AMD64, ARM64
 from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 MEGABYTE = 1_000_000
 
@@ -62,7 +63,7 @@ class Bench:
             yield from [*contenders.items()][first:] + [*contenders.items()][:first]
 
     @contextmanager
-    def source(self, image: StandInImage) -> Iterator[Source]:
+    def source(self, image: FakeImage) -> Iterator[Source]:
         with (
             tempfile.TemporaryDirectory(prefix="s-", dir=self.root) as fresh,
             Source(Path(fresh), [image]) as source,
@@ -70,7 +71,7 @@ class Bench:
             yield source
 
     @contextmanager
-    def started(self, start: Start, source: Source, image: StandInImage) -> Iterator[Contender]:
+    def started(self, start: Start, source: Source, image: FakeImage) -> Iterator[Contender]:
         """A contender with empty storage."""
         with (
             tempfile.TemporaryDirectory(prefix="r-", dir=self.root) as fresh,
@@ -130,7 +131,7 @@ class Bench:
         return self.found[since:]
 
 
-def image_of(name: str, layers: Sequence[int]) -> StandInImage:
+def image_of(name: str, layers: Sequence[int]) -> FakeImage:
     """An image for two platforms, of which one is pulled; *layers* are its sizes in bytes, to the
     next 10 KiB."""
     return build_image(
@@ -344,13 +345,13 @@ async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str)
     """What a dashboard asks every two seconds, once when it comes and once when nothing has changed
     since; and what an eviction of everything would take."""
     async with CacheClient.at(directories.socket) as client:
-        await client.status()
+        await client.system.status()
         questions: dict[str, Callable[[], Awaitable[object]]] = {
-            "listing of the rules": client.rules,
-            "listing of the repositories": client.repositories,
-            "listing again of the rules": client.rules,
-            "listing again of the repositories": client.repositories,
-            "plan of an eviction": lambda: client.evict(dry_run=True, target=0),
+            "listing of the rules": client.rules.list,
+            "listing of the repositories": client.repositories.list,
+            "listing again of the rules": client.rules.list,
+            "listing again of the repositories": client.repositories.list,
+            "plan of an eviction": lambda: client.system.preview_eviction(target=0),
         }
         for name, ask in questions.items():
             started = time.perf_counter()
@@ -371,7 +372,7 @@ async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
             for name in names:
                 contents = [f"{name} {part}".encode() for part in ("config", "layer-1", "layer-2")]
                 config, *layers = [
-                    Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
+                    GeneratedDescriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
                     for each in contents
                 ]
                 content = build_manifest(config, layers)

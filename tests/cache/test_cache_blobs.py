@@ -12,9 +12,9 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.api.models import PullSnapshot
-from entrepot.cache import cache as cache_module
+from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
+from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
@@ -24,7 +24,7 @@ from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import BasicSignIn, FlipByte, StandIn, Status
+from tests.fakes import BasicSignIn, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Headers, IgnoreRange
 from tests.fakes.images import Content
 from tests.server.test_registry import error_of, pull_all
@@ -39,11 +39,11 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-async def pulled(engine: Engine, image: str) -> PullSnapshot:
-    pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
+async def pulled(engine: Engine, image: str) -> PullProgress:
+    pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(30):
-        await pull.over.wait()
-    return pull.snapshot()
+        await pull.finished.wait()
+    return pull.progress()
 
 
 async def fills_end(engine: Engine) -> None:
@@ -55,14 +55,16 @@ async def fills_end(engine: Engine) -> None:
 
 
 @pytest.fixture
-async def other() -> AsyncIterator[StandIn]:
+async def other() -> AsyncIterator[FakeRegistry]:
     """The source registry of somebody else."""
-    async with StandIn() as other:
+    async with FakeRegistry() as other:
         yield other
 
 
 @pytest.fixture
-def settings(source: StandIn, other: StandIn, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(
+    source: FakeRegistry, other: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
     return Settings(
@@ -75,17 +77,17 @@ def settings(source: StandIn, other: StandIn, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-async def private(engine: Engine, source: StandIn) -> Content:
+async def private(engine: Engine, source: FakeRegistry) -> Content:
     """A layer that came through the credentials of its source registry; ``other/*`` comes from
     another."""
     source.sign_in = BasicSignIn({"ann": "s3cret"})
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
     )
-    await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
+    await engine.rules.create(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("private/app", "1", layers=[os.urandom(LARGE)], platforms=[AMD64])
     assert (await pulled(engine, "private/app:1")).state is PullState.COMPLETED
     return image.platforms[AMD64].layers[0]
@@ -96,7 +98,7 @@ def path_of(blob: Content, repository: str = "other/app") -> str:
 
 
 async def test_s20_a_source_that_only_says_that_it_has_a_blob_opens_no_copy_of_another(
-    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+    registry: httpx.AsyncClient, engine: Engine, other: FakeRegistry, private: Content
 ) -> None:
     other.add_blob("app", private)
     other.fault("/blobs/", FlipByte(), method="GET")
@@ -117,7 +119,7 @@ async def test_s20_a_source_that_only_says_that_it_has_a_blob_opens_no_copy_of_a
 
 
 async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(
-    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+    registry: httpx.AsyncClient, engine: Engine, other: FakeRegistry, private: Content
 ) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     other.fault(str(private.digest), Status(404))
@@ -133,7 +135,7 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
     engine: Engine,
     directories: Directories,
     settings: Settings,
-    other: StandIn,
+    other: FakeRegistry,
     private: Content,
     clock: Clock,
 ) -> None:
@@ -158,7 +160,7 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         (OTHER, False),
     }
     await other.stop()
-    engine.cache.copies.forget_all()
+    engine.cache.copies.invalidate_all()
     assert (await registry.get(path_of(private))).content == private.content
 
 
@@ -170,8 +172,8 @@ async def test_s20_a_source_without_ranges_proves_a_small_blob_whole_and_sends_a
     proven: bool,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
-    other: StandIn,
+    source: FakeRegistry,
+    other: FakeRegistry,
     private: Content,
 ) -> None:
     image = source.add_image("private/sized", "1", layers=[os.urandom(size)], platforms=[AMD64])
@@ -186,11 +188,11 @@ async def test_s20_a_source_without_ranges_proves_a_small_blob_whole_and_sends_a
     )
     await fills_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size()
+    assert (await engine.status.get()).blobs_size == await engine.catalog.blobs_size()
 
 
 async def test_s20_a_source_that_is_down_proves_nothing(
-    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+    registry: httpx.AsyncClient, engine: Engine, other: FakeRegistry, private: Content
 ) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     await registry.get("/v2/other/app/manifests/1")
@@ -201,9 +203,9 @@ async def test_s20_a_source_that_is_down_proves_nothing(
 
 
 async def test_s20_what_came_without_credentials_opens_for_everybody(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, other: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, other: FakeRegistry
 ) -> None:
-    await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
+    await engine.rules.create(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("library/base", "1", platforms=[AMD64]).platforms[AMD64]
     await pulled(engine, "library/base:1")
     for blob in image.blobs:
@@ -213,28 +215,28 @@ async def test_s20_what_came_without_credentials_opens_for_everybody(
 
 
 async def test_s20_a_repository_without_its_rule_keeps_what_it_cached_and_opens_nothing_else(
-    registry: httpx.AsyncClient, engine: Engine, other: StandIn, private: Content
+    registry: httpx.AsyncClient, engine: Engine, other: FakeRegistry, private: Content
 ) -> None:
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     await registry.get("/v2/other/app/manifests/1")
     for rule in ("example-other", "example-private"):
-        await engine.delete_rule(rule)
+        await engine.rules.delete(rule)
     assert (await registry.get(path_of(private, "private/app"))).content == private.content
     for method in ("GET", "HEAD"):
         assert (await registry.request(method, path_of(private))).status_code == 404
 
 
 async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_served(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1", platforms=[AMD64])
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         await engine.cache.pulls.get(
-            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
-        ).over.wait()
+            (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
+        ).finished.wait()
     with sqlite3.connect(directories.catalog) as connection:
         connection.executescript("DROP TABLE blob_origins; PRAGMA user_version = 3;")
     connection.close()
@@ -249,11 +251,11 @@ async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_se
 async def test_s20_a_proof_that_takes_too_long_is_none(
     registry: httpx.AsyncClient,
     engine: Engine,
-    other: StandIn,
+    other: FakeRegistry,
     private: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "PROOF_TIMEOUT", 0.05)
+    monkeypatch.setattr(blobs_module, "PROOF_TIMEOUT", 0.05)
     other.add_blob("app", private)
     gate = other.hold(str(private.digest), method="GET")
     getting = asyncio.create_task(registry.get(path_of(private)))
@@ -275,7 +277,7 @@ UNNAMED = b"a blob that no manifest names" * 100
 
 
 async def test_s16_a_wrong_size_of_one_head_is_corrected_by_the_get(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     source.fault("/blobs/", Headers({"Content-Length": "1234"}), method="HEAD")
@@ -288,7 +290,7 @@ async def test_s16_a_wrong_size_of_one_head_is_corrected_by_the_get(
 
 
 async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     path = path_of(blob, "library/app")
@@ -302,12 +304,12 @@ async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
 
 
 async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     path = path_of(source.add_blob("library/app", UNNAMED), "library/app")
     for passed, heads in (
         (0.0, 1),
-        (cache_module.STATED_SIZE_TTL - 1, 1),
+        (blobs_module.STATED_SIZE_TTL - 1, 1),
         (2.0, 2),
         (-10_000.0, 3),
     ):
@@ -317,7 +319,7 @@ async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
 
 
 async def test_s16_a_size_of_a_head_takes_no_copy_away(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/app", UNNAMED)
     path = path_of(blob, "library/app")
@@ -333,7 +335,7 @@ async def test_s16_a_size_of_a_head_takes_no_copy_away(
 
 
 async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image(
         "library/app", "1", layers=[os.urandom(50_000), os.urandom(50_000)], platforms=[AMD64]
@@ -342,22 +344,22 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
     gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.start_pull("library/app:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
     await gate.reached
     # Nothing refers to them any more but the pull.
     assert await engine.catalog.delete_repository(Repository("library/app"))
-    await engine.housekeeping.collect()
-    assert set(await engine.blobs.held()) == {first.digest, image.config.digest}
+    await engine.maintenance.collect()
+    assert set(await engine.blobs.sizes()) == {first.digest, image.config.digest}
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     await fills_end(engine)
-    await engine.housekeeping.collect()
-    assert await engine.blobs.held() == {}
+    await engine.maintenance.collect()
+    assert await engine.blobs.sizes() == {}
 
 
 async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image(
         "library/app", "1", layers=[os.urandom(1000), os.urandom(1000)], platforms=[AMD64]
@@ -366,7 +368,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
     gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.start_pull("library/app:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
     await gate.reached
     async with asyncio.timeout(30):
         while not next(
@@ -375,17 +377,17 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()
-    await pull.over.wait()
-    ended = pull.snapshot()
+    await pull.finished.wait()
+    ended = pull.progress()
     assert ended.state is PullState.COMPLETED
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
 
 
 async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(
-    engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of an engine that root ran once; it was a failure that nobody had foreseen."""
-    await engine.create_rule(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
+    await engine.rules.create(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
     source.add_image("app", "1", platforms=[AMD64], index=False)
     first = await pulled(engine, "example/app:1")
     assert first.state is PullState.COMPLETED

@@ -11,12 +11,12 @@ import pytest
 
 from entrepot.cache import lists
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_INDEX
 from tests.conftest import Clock
-from tests.fakes import Content, StandIn, StandInImage, Status
+from tests.fakes import Content, FakeImage, FakeRegistry, Status
 
 TAGS = "/v2/library/nginx/tags/list"
 NGINX = Repository("library/nginx")
@@ -25,17 +25,17 @@ SBOM = "application/spdx+json"
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image("library/nginx", "1", layers=[10])
 
 
-def referrers_of(image: StandInImage, artifact_type: str | None = None) -> str:
+def referrers_of(image: FakeImage, artifact_type: str | None = None) -> str:
     return f"/v2/library/nginx/referrers/{image.digest}" + (
         f"?artifactType={artifact_type}" if artifact_type else ""
     )
 
 
-def add_referrer(source: StandIn, image: StandInImage, artifact_type: str) -> Digest:
+def add_referrer(source: FakeRegistry, image: FakeImage, artifact_type: str) -> Digest:
     content = Content.of(
         "application/vnd.oci.image.manifest.v1+json",
         b'{"schemaVersion":2,"artifactType":"%s"}' % artifact_type.encode(),
@@ -67,7 +67,7 @@ def origin(response: httpx.Response) -> tuple[str, bool]:
 
 
 async def test_s28_all_clients_share_one_request_for_a_list_and_one_copy_of_it(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     gate = source.hold("/tags/list")
@@ -95,11 +95,11 @@ async def test_s28_a_list_is_asked_for_again_after_its_freshness_or_a_minute(
     seconds: float,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
-    await engine.update_rule("example-library", freshness=freshness)
+    await engine.rules.update("example-library", freshness=freshness)
     await registry.get(TAGS)
     source.add_image("library/nginx", "2", layers=[10])
     clock.now += seconds - 1
@@ -110,17 +110,17 @@ async def test_s28_a_list_is_asked_for_again_after_its_freshness_or_a_minute(
 
 
 async def test_s28_a_rule_that_always_asks_always_asks(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
-    await engine.update_rule("example-library", freshness="always")
+    await engine.rules.update("example-library", freshness="always")
     for _ in range(3):
         assert origin(await registry.get(TAGS)) == ("upstream", False)
     assert source.count("GET", "/tags/list") == 3
 
 
 async def test_s28_each_page_is_a_list_of_its_own(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
@@ -133,7 +133,7 @@ async def test_s28_each_page_is_a_list_of_its_own(
 
 
 async def test_s28_a_source_that_fails_is_asked_once_and_the_last_list_is_served(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
@@ -145,13 +145,13 @@ async def test_s28_a_source_that_fails_is_asked_once_and_the_last_list_is_served
         assert (tags_in(response), *origin(response)) == (["1", "2"], "stale", True)
     assert "status 500" in response.headers["warning"]
     assert source.count("GET", "/tags/list") == 2
-    clock.now += lists.LIST_KEPT
+    clock.now += lists.LIST_MAX_AGE
     engine.cache.drop_expired()
     assert (await registry.get(TAGS)).status_code == 502
 
 
 async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
@@ -168,7 +168,7 @@ async def test_s28_without_a_last_list_the_cached_tags_are_served_and_say_so(
 
 
 async def test_s28_a_source_that_has_the_repository_no_more_is_believed(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)
@@ -180,11 +180,11 @@ async def test_s28_a_source_that_has_the_repository_no_more_is_believed(
 
 
 async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get("/v2/library/nginx/manifests/1")
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     response = await registry.get(TAGS)
     assert (tags_in(response), *origin(response)) == (["1"], "stale", True)
     assert "No cache rule answers" in response.headers["warning"]
@@ -192,7 +192,10 @@ async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(
 
 
 async def test_s28_a_catalog_that_fails_hides_no_tags_of_the_source(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
 
@@ -205,27 +208,27 @@ async def test_s28_a_catalog_that_fails_hides_no_tags_of_the_source(
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(
-    n: int, registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    n: int, registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     answer = await engine.cache.tags(NGINX, n=n, last=None)
     assert json.loads(answer.listing.body) == {"name": NGINX, "tags": ["1", "2"][:n]}
     assert answer.listing.next_last == ("1" if n == 1 else None)
 
 
 async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     for path in (TAGS, "/v2/library/nginx/manifests/1"):
         await registry.get(path)
     clock.now += engine.settings.freshness
     for path, flights in (
-        (TAGS, engine.cache._list_flights),
-        ("/v2/library/nginx/manifests/1", engine.cache._flights),
+        (TAGS, engine.cache._listings._fetches),
+        ("/v2/library/nginx/manifests/1", engine.cache._manifests._fetches),
     ):
         gate = source.hold(path)
         asking = asyncio.create_task(registry.get(path))
@@ -237,11 +240,11 @@ async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
 
 
 async def test_s28_a_change_of_rules_asks_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)
-    await engine.update_rule("example-library", freshness="1 h")
+    await engine.rules.update("example-library", freshness="1 h")
     assert origin(await registry.get(TAGS)) == ("upstream", False)
 
 
@@ -249,7 +252,7 @@ async def test_s28_a_change_of_rules_asks_again(
 
 
 async def test_s15_referrers_are_shared_and_kept_for_a_minute(
-    registry: httpx.AsyncClient, source: StandIn, image: StandInImage, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, clock: Clock
 ) -> None:
     signature = add_referrer(source, image, SIGNATURE)
     gate = source.hold("/referrers/")
@@ -274,7 +277,7 @@ FAILURES = [(500, 502), (503, 502), (429, 429), (403, 403), (401, 403)]
 
 @pytest.mark.parametrize(("status", "expected"), FAILURES)
 async def test_f73_an_outage_is_never_told_as_no_referrers(
-    status: int, expected: int, registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+    status: int, expected: int, registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     """A policy that looks for signatures would read an empty list as "unsigned"."""
     await registry.get("/v2/library/nginx/manifests/1")
@@ -292,7 +295,7 @@ async def test_f73_an_outage_is_never_told_as_no_referrers(
 
 
 async def test_f73_a_source_that_can_not_be_reached_has_no_empty_list(
-    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     await registry.get("/v2/library/nginx/manifests/1")
     await source.stop()
@@ -301,7 +304,7 @@ async def test_f73_a_source_that_can_not_be_reached_has_no_empty_list(
 
 @pytest.mark.parametrize("status", [500, 429, 403])
 async def test_f73_the_last_known_referrers_are_served_with_a_warning(
-    status: int, registry: httpx.AsyncClient, source: StandIn, image: StandInImage, clock: Clock
+    status: int, registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, clock: Clock
 ) -> None:
     signature = add_referrer(source, image, SIGNATURE)
     await registry.get(referrers_of(image))
@@ -320,7 +323,7 @@ async def test_f73_the_last_known_referrers_are_served_with_a_warning(
 
 @pytest.mark.parametrize("source_filters", [True, False])
 async def test_f73_a_filter_is_applied_and_said_to_be(
-    source_filters: bool, registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+    source_filters: bool, registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     signature, sbom = add_referrer(source, image, SIGNATURE), add_referrer(source, image, SBOM)
     if not source_filters:
@@ -335,7 +338,7 @@ async def test_f73_a_filter_is_applied_and_said_to_be(
 
 
 async def test_f73_a_source_that_ignores_the_filter_is_filtered_here(
-    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     listed = [
         {"digest": "sha256:1", "artifactType": SBOM, "x-own": 1},
@@ -354,7 +357,7 @@ async def test_f73_a_source_that_ignores_the_filter_is_filtered_here(
 
 
 async def test_f73_f82_a_list_with_a_byte_order_mark_and_odd_entries_passes(
-    registry: httpx.AsyncClient, source: StandIn, image: StandInImage
+    registry: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     """What can't be filtered goes to the client whole, which filters itself."""
     listed = [
@@ -375,14 +378,14 @@ async def test_f73_f82_a_list_with_a_byte_order_mark_and_odd_entries_passes(
 
 
 async def test_f73_without_a_rule_the_cached_index_is_served_else_an_empty_one_that_says_why(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, image: FakeImage
 ) -> None:
     other = source.add_image("library/nginx", "2", layers=[20])
     index = Content.of(OCI_INDEX, b'{"schemaVersion":2,"manifests":[]}   ')
     source.add_manifest("library/nginx", index, f"sha256-{image.digest.hex}")
     for tag in ("1", "2", f"sha256-{image.digest.hex}"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).status_code == 200
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     asked = len(source.requests)
     response = await registry.get(referrers_of(image))
     assert (response.content, *origin(response)) == (index.content, "stale", True)
@@ -424,7 +427,7 @@ def test_s28_lists_are_bounded_in_number(
 ) -> None:
     monkeypatch.setattr(lists, "LISTS", 3)
     for number in range(5):
-        kept.keep(key(number), SourceList(b"x"))
+        kept.put(key(number), SourceList(b"x"))
         # The first is used each time.
         assert kept.fresh(key(0), 60) is not None
     assert [number for number in range(5) if kept.last_known(key(number))] == [0, 3, 4]
@@ -433,11 +436,11 @@ def test_s28_lists_are_bounded_in_number(
 def test_s28_lists_are_bounded_in_bytes(kept: SourceLists, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "LISTS_BYTES", 1_000)
     for number in range(100):
-        kept.keep(key(number), SourceList(b"x" * 100))
+        kept.put(key(number), SourceList(b"x" * 100))
     assert 1 <= len(kept) <= 9
     assert kept.last_known(key(99)) is not None
-    kept.keep(key("large"), SourceList(b"x" * 2_000))
+    kept.put(key("large"), SourceList(b"x" * 2_000))
     assert len(kept) == 0
     for number in range(100):
-        kept.keep(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
+        kept.put(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
     assert len(kept) == 1

@@ -16,15 +16,15 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
-from entrepot.store.manifests import OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import Content, Fault, Html, StandIn, Status
+from tests.fakes import Content, FakeRegistry, Fault, Html, Status
 
 EVIL_TYPE = "application/vnd.evil.thing"
 
@@ -52,7 +52,7 @@ async def running(
 
 
 async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_is(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     content = untyped_image()
     source.add_manifest("evil/app", Content.of(EVIL_TYPE, content))
@@ -60,7 +60,7 @@ async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_i
     as_docker = {"Accept": OCI_MANIFEST}
     async with running(directories, settings, clock) as (engine, registry):
         for name in ("evil", "g"):
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"example-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
             )
         first = await registry.get(f"/v2/evil/app/manifests/{good.digest}")
@@ -96,7 +96,7 @@ async def test_s08_who_brings_the_bytes_of_an_image_first_does_not_say_what_it_i
 
 
 async def test_s24_the_answers_of_requests_that_failed_are_released(
-    registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[weakref.ref[httpx.Response]] = []
     send = SourceTransport.handle_async_request
@@ -123,7 +123,7 @@ async def test_s24_the_answers_of_requests_that_failed_are_released(
 
 
 async def test_s24_unknown_tags_cost_little_memory_and_it_comes_back(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """It was 23 kB for each of the last 10,000 failures, and never given back."""
     count = 300
@@ -166,7 +166,7 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("the catalog was asked")
 
-    engine.cache.holdings.forget(Repository("library/nginx"))
+    engine.cache.index.invalidate(Repository("library/nginx"))
     for name in ("tag", "media_types_of", "manifests_of", "blobs_of", "is_cached"):
         monkeypatch.setattr(engine.catalog, name, ask)
     for _ in range(2):
@@ -176,7 +176,7 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
 
 
 async def test_a_failure_is_forgotten_when_what_failed_comes_in_on_another_way(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 404
     content = untyped_image()
@@ -188,7 +188,7 @@ async def test_a_failure_is_forgotten_when_what_failed_comes_in_on_another_way(
 
 
 async def test_a_blob_that_is_not_there_is_no_manifest_that_is_not_there(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """Who asks for a manifest under the address of blobs must not make it unknown to others."""
     manifest = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()))
@@ -223,7 +223,7 @@ INVALID: dict[str, tuple[Content, Fault | None]] = {
 
 @pytest.mark.parametrize("kind", INVALID)
 async def test_f67_an_invalid_manifest_is_told_and_not_kept_and_not_fetched_for_each_request(
-    kind: str, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    kind: str, registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     manifest, fault = INVALID[kind]
     source.add_manifest("library/nginx", manifest, "1")
@@ -244,7 +244,7 @@ async def test_f67_an_invalid_manifest_is_told_and_not_kept_and_not_fetched_for_
 
 @pytest.mark.parametrize("kind", INVALID)
 async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives_an_invalid_manifest(
-    kind: str, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    kind: str, registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     good = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 200
@@ -269,7 +269,7 @@ async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives
 
 
 async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     gate = source.hold("/manifests/", method="HEAD")
@@ -285,7 +285,7 @@ async def test_all_who_ask_for_a_tag_that_is_not_cached_share_one_head(
 async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -294,7 +294,7 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     cached = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")
     assert (await registry.get("/v2/library/nginx/manifests/1")).status_code == 200
     clock.now += engine.settings.freshness
-    monkeypatch.setattr(engine.cache._flights, "_group_limit", 3)
+    monkeypatch.setattr(engine.cache._manifests._fetches, "_group_limit", 3)
     gate = source.hold("/manifests/")
     asking = [
         asyncio.create_task(registry.get(f"/v2/library/nginx/manifests/u{number}"))
@@ -303,7 +303,7 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     for refused in islice(asyncio.as_completed(asking), 17):
         response = await refused
         assert (response.status_code, "retry-after" in response.headers) == (503, True)
-    assert len(engine.cache._flights._flights) == 3
+    assert len(engine.cache._manifests._fetches._flights) == 3
     stale = await registry.get("/v2/library/nginx/manifests/1")
     assert (stale.status_code, stale.content, stale.headers["entrepot-origin"]) == (
         200,
@@ -315,16 +315,19 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
     await asyncio.gather(*asking, return_exceptions=True)
     gate.open()
     async with asyncio.timeout(30):
-        while engine.cache._flights._flights:
+        while engine.cache._manifests._fetches._flights:
             await asyncio.sleep(0)
-    assert not engine.cache._flights._groups
+    assert not engine.cache._manifests._fetches._groups
     # What was not even asked is not remembered as a failure.
     source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "u19")
     assert (await registry.get("/v2/library/nginx/manifests/u19")).status_code == 200
 
 
 async def test_a_tag_that_comes_while_the_catalog_is_asked_is_not_fetched_again(
-    engine: Engine, registry: httpx.AsyncClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    registry: httpx.AsyncClient,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One of fifty clients looked into the catalog before the manifest was there, and asked the
     source after it was."""

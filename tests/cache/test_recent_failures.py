@@ -11,7 +11,7 @@ import pytest
 from entrepot.cache.recent_failures import REMEMBERED_FAILURES, Failure, Failures
 from entrepot.core.reference import Repository
 from entrepot.errors import BlobUnknown, EntrepotError, ManifestUnknown, RangeUnsatisfiable
-from entrepot.source.errors import SourceFailed, SourceOverAllowance
+from entrepot.source.errors import SourceFailed, SourceRateLimited
 from tests.conftest import Clock
 
 NGINX = Repository("library/nginx")
@@ -31,7 +31,7 @@ def failures(clock: Clock) -> Failures:
     "error",
     [
         ManifestUnknown("It is not there.", "Look elsewhere.", field="tag"),
-        SourceOverAllowance("Too many.", "Try again later.", retry_after=30.0),
+        SourceRateLimited("Too many.", "Try again later.", retry_after=30.0),
         RangeUnsatisfiable("It is shorter.", size=5),
     ],
     ids=lambda error: type(error).__name__,

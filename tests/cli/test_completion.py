@@ -16,17 +16,17 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.programs import require_program
 from tests.tui.conftest import dashboard, pulled
 from tui.theme import theme_names
 
 
 @pytest.fixture
-async def filled(entrepot: CommandLine, engine: Engine, source: StandIn) -> CommandLine:
+async def filled(entrepot: CommandLine, engine: Engine, source: FakeRegistry) -> CommandLine:
     """An engine with a rule, a credential set and cached tags, and ``entrepot`` on the PATH as pip
     installs it."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:U", "env:P")
     )
     for image in ("library/nginx:1.27", "library/nginx:1.28", "library/node:22"):

@@ -18,7 +18,7 @@ from entrepot.formatting import Column
 from entrepot.server.run import _JsonFormatter, _PlainFormatter
 from entrepot.store import manifests
 from tests.cli.conftest import CommandLine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.hostile import HOSTILE, evil_image, obeyed
 
 
@@ -34,7 +34,7 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return f"linux/amd64/{HOSTILE}"
 
 
-async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn) -> None:
+async def _held(registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry) -> None:
     """A container client pulls the image by what its index refers to."""
     image = evil_image(source)
     assert (await registry.get("/v2/library/evil/manifests/1")).content == image.manifest.content
@@ -43,14 +43,14 @@ async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn) ->
     for blob in amd.blobs:
         await registry.get(f"/v2/library/evil/blobs/{blob.digest}")
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def test_the_command_line_shows_a_hostile_image_in_printable_lines(
     entrepot: CommandLine,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     platform: str | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -82,7 +82,7 @@ async def test_what_the_engine_says_of_a_hostile_image_is_the_same_for_a_script(
     entrepot: CommandLine,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     platform: str | None,
 ) -> None:
     await _held(registry, engine, source)

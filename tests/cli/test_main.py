@@ -17,7 +17,7 @@ from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, SET, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.test_imports import COMMAND, HEAVY
 
 ON_AN_ENGINE = [
@@ -220,7 +220,7 @@ async def test_status_shows_the_engine(entrepot: CommandLine, engine: Engine) ->
 
 
 async def test_status_says_what_the_cache_did_in_the_last_day(
-    entrepot: CommandLine, engine: Engine, source: StandIn
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     for _ in range(2):
@@ -236,7 +236,7 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(
     entrepot: CommandLine, engine: Engine
 ) -> None:
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     ended = await entrepot.done("status")
     assert ended.errors.startswith("! example-set is unhealthy: ")
     assert "unhealthy" not in ended.output
@@ -452,7 +452,7 @@ async def test_an_output_that_takes_no_more_is_an_error_in_one_line(
 
 
 async def test_the_doctor_tells_a_line_for_each_check_and_ends_with_1_when_one_fails(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     ended = await entrepot.done("doctor")
     assert f"ok    {LOGIN_SERVER}: sign-in: lets us in without credentials\n" in ended.output

@@ -14,7 +14,7 @@ from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn, Status
+from tests.fakes import FakeRegistry, Status
 
 
 def _running(repository: str, tag: str) -> PullSnapshot:
@@ -37,7 +37,7 @@ def _running(repository: str, tag: str) -> PullSnapshot:
 
 
 async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     old = source.add_image("library/nginx", "1", layers=[b"old"])
     assert (
@@ -68,7 +68,7 @@ async def test_a_tag_is_refreshed_and_it_is_told_what_became_of_it(
 
 
 async def test_f74_a_platform_is_named_as_people_name_it(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[20_000])
     ended = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "AArch64")
@@ -88,7 +88,7 @@ async def test_f74_a_platform_is_named_as_people_name_it(
 
 
 async def test_a_pull_ends_in_one_line_and_the_image_is_held(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[200_000, 50_000])
     size = image.platforms["linux/arm64"].size
@@ -126,7 +126,9 @@ async def test_a_pull_ends_in_one_line_and_the_image_is_held(
     assert await entrepot.ask("repository", "list") == []
 
 
-async def test_a_pull_in_json_is_its_last_picture(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_pull_in_json_is_its_last_picture(
+    entrepot: CommandLine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1.27")
     found = await entrepot.ask("pull", "library/nginx:1.27", "--platform", "linux/amd64")
     assert (found["state"], found["repository"], found["tag"], found["askedBy"]) == (
@@ -140,7 +142,7 @@ async def test_a_pull_in_json_is_its_last_picture(entrepot: CommandLine, source:
 
 
 async def test_progress_is_told_in_lines_where_there_is_no_terminal(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)])
@@ -162,7 +164,7 @@ async def test_progress_is_told_in_lines_where_there_is_no_terminal(
     assert rest.decode().splitlines()[-1].startswith("library/nginx:1.27 linux/amd64: ")
 
 
-async def test_a_pull_of_an_unknown_tag_fails(entrepot: CommandLine, source: StandIn) -> None:
+async def test_a_pull_of_an_unknown_tag_fails(entrepot: CommandLine, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1.27")
     ended = await entrepot.run("pull", "library/nginx:9.99")
     assert (ended.status, ended.output) == (1, "")
@@ -170,7 +172,7 @@ async def test_a_pull_of_an_unknown_tag_fails(entrepot: CommandLine, source: Sta
 
 
 async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     ended = await entrepot.run("pull", "library/nginx:1.27", "--platform", "linux/s390x")
@@ -180,7 +182,7 @@ async def test_a_pull_of_a_platform_that_the_image_does_not_have_fails(
 
 
 async def test_a_pull_that_the_source_refuses_fails_with_its_reason(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms["linux/amd64"].layers[0]
     source.fault(str(layer.digest), Status(403), method="GET")
@@ -192,7 +194,7 @@ async def test_a_pull_that_the_source_refuses_fails_with_its_reason(
 
 
 async def test_ctrl_c_leaves_the_pull_to_the_engine(
-    entrepot: CommandLine, engine: Engine, source: StandIn
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1.27", layers=[os.urandom(500_000)])
@@ -217,7 +219,7 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(
     assert not pull.state.ended
     gate.open()
     async with asyncio.timeout(PATIENCE):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
 
 
@@ -260,7 +262,7 @@ def test_progress_is_never_longer_than_the_terminal_is_wide() -> None:
 
 
 async def test_in_a_terminal_progress_stays_on_its_line(
-    entrepot: CommandLine, source: StandIn
+    entrepot: CommandLine, source: FakeRegistry
 ) -> None:
     name = "library/" + "long-" * 14 + "name"
     layer = (

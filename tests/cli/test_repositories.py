@@ -11,21 +11,21 @@ from entrepot.core.reference import Repository
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import CommandLine
 from tests.conftest import Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 async def _cached(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock, *names: str
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock, *names: str
 ) -> None:
     for name in names:
         source.add_image(f"library/{name}", "1", layers=[os.urandom(100_000)])
         await entrepot.done("pull", f"library/{name}:1", "--platform", "linux/amd64")
         clock.now += 3600
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
 
 
 async def test_a_tag_with_its_images_and_layers(
-    entrepot: CommandLine, engine: Engine, source: StandIn
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry
 ) -> None:
     shared = b"shared" * 1000
     image = source.add_image("library/nginx", "1.27", layers=[shared, b"own"])
@@ -54,7 +54,7 @@ async def test_a_tag_with_its_images_and_layers(
 
 
 async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "nginx")
     ended = await entrepot.done("repository", "lock", "library/nginx")
@@ -77,7 +77,7 @@ async def test_a_locked_repository_shows_its_lock_and_can_not_be_deleted(
 
 
 async def test_a_tag_and_a_manifest_are_locked_for_themselves(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "nginx")
     await entrepot.done("repository", "lock", "library/nginx:1")
@@ -89,7 +89,7 @@ async def test_a_tag_and_a_manifest_are_locked_for_themselves(
     await entrepot.done("repository", "unlock", "library/nginx:1")
     assert [
         each.locked
-        for each in await engine.catalog.held_manifests(Repository("library/nginx"))
+        for each in await engine.catalog.inventory_manifests(Repository("library/nginx"))
         if str(each.digest) == digest
     ] == [True]
     missing = await entrepot.run("repository", "lock", "library/nginx:2")
@@ -102,7 +102,7 @@ async def test_a_tag_and_a_manifest_are_locked_for_themselves(
 
 
 async def test_a_dry_run_shows_what_would_go(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
     ended = await entrepot.done("evict", "--dry-run", "--to", "150kB")
@@ -120,7 +120,7 @@ async def test_a_dry_run_shows_what_would_go(
 
 
 async def test_eviction_says_what_went_and_what_could_not(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await _cached(entrepot, engine, source, clock, "a", "b")
     nothing = await entrepot.done("evict")
@@ -147,7 +147,7 @@ async def test_eviction_says_what_went_and_what_could_not(
 
 
 async def test_right_after_a_pull_eviction_names_the_last_minute_as_the_reason(
-    entrepot: CommandLine, engine: Engine, source: StandIn, clock: Clock
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     """Newcomer: what was pulled a moment ago was said to be "locked or in use", and is neither."""
     await _cached(entrepot, engine, source, clock, "a")

@@ -7,7 +7,7 @@ from pathlib import Path
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import SET, CommandLine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 RULE_KEYS = {
     "repositories",
@@ -116,7 +116,7 @@ async def test_which_rule_answers_for_an_image(entrepot: CommandLine) -> None:
 
 
 async def test_a_dry_run_of_a_deletion_deletes_nothing(
-    entrepot: CommandLine, engine: Engine, source: StandIn
+    entrepot: CommandLine, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64"])
     await entrepot.done("pull", "library/nginx:1.27", "--platform", "linux/amd64")

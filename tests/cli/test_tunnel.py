@@ -18,7 +18,7 @@ from entrepot.cli.tunnel import ConnectionFailed, SshAddress, Tunnel
 from entrepot.engine.engine import Engine
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.cli.secure_shell import FarMachine, processes_that_name
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_client_that_bound_itself_is_refused_there(
 
 
 async def test_a_pull_is_watched_from_here(
-    near: CommandLine, there: Engine, source: StandIn
+    near: CommandLine, there: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     ended = await near.done(
@@ -268,7 +268,7 @@ def test_an_address_in_all_its_parts() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 async def test_nothing_is_left_behind_however_a_command_ends(
-    end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: StandIn
+    end: signal.Signals, near: CommandLine, far: FarMachine, there: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"x" * 100_000])
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
@@ -283,9 +283,9 @@ async def test_nothing_is_left_behind_however_a_command_ends(
             await asyncio.sleep(0)
     assert (leftovers(near) == []) == (end is not signal.SIGKILL)
     [pull] = there.cache.pulls.all()
-    assert not pull.snapshot().state.ended
+    assert not pull.progress().state.ended
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
 
 
 # Kept up
@@ -319,24 +319,24 @@ async def test_a_connection_that_was_lost_is_told_and_made_again(
         CacheClient.at(tunnel.socket, absent=tunnel.absent) as client,
         asyncio.timeout(PATIENCE),
     ):
-        assert (await client.status()).rules == 1
+        assert (await client.system.status()).rules == 1
         for _ in range(2):
             (far.root / "key").rename(far.root / "hidden")
             far.cut()
             while True:
                 with suppress(EngineUnreachable):
-                    await client.status()
+                    await client.system.status()
                 if "Permission denied" in (tunnel.problem or ""):
                     break
             with pytest.raises(
                 EngineUnreachable,
                 match=r"Permission denied: far does not let you in .* It is tried again every few seconds",
             ):
-                await client.status()
+                await client.system.status()
             (far.root / "hidden").rename(far.root / "key")
             while tunnel.problem is not None:
                 await asyncio.sleep(0)
-            assert (await client.status()).rules == 1
+            assert (await client.system.status()).rules == 1
 
 
 async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(
@@ -349,9 +349,9 @@ async def test_an_engine_that_starts_again_is_found_through_the_same_tunnel(
             EngineUnreachable,
             match=r"No engine answers on far\. Start one there with: entrepot serve",
         ):
-            await client.status()
+            await client.system.status()
         moved.rename(path)
-        assert (await client.status()).rules == 1
+        assert (await client.system.status()).rules == 1
 
 
 async def test_a_tunnel_that_is_closed_while_it_connects_again_stays_closed(

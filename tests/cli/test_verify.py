@@ -13,7 +13,7 @@ from entrepot.core.states import VerificationState
 from entrepot.engine.engine import Engine
 from entrepot.engine.verification import DEFAULT_SPEED
 from tests.cli.conftest import PATIENCE, CommandLine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.scenarios.test_damaged_blobs import flip
 
@@ -21,11 +21,11 @@ AMD64 = "linux/amd64"
 
 
 @pytest.fixture
-async def image(engine: Engine, source: StandIn) -> PlatformImage:
+async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(200_000)], platforms=[AMD64])
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1", AMD64, "test")).id
-    ).over.wait()
+        (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
+    ).finished.wait()
     return image.platforms[AMD64]
 
 

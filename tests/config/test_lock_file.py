@@ -43,7 +43,7 @@ def test_f68_a_shorter_record_replaces_a_longer_one(tmp_path: Path) -> None:
 def test_f68_a_process_that_has_ended_is_no_engine(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     lock.touch()
-    code = f"from pathlib import Path; from entrepot.running_engine import record_engine; record_engine(Path({str(lock)!r}), None)"
+    code = f"from pathlib import Path; from entrepot.config.lock_file import record_engine; record_engine(Path({str(lock)!r}), None)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert json.loads(lock.read_text())["pid"] > 0
     assert running_engine(lock) is None

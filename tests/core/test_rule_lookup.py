@@ -7,7 +7,7 @@ import pytest
 from entrepot.core.credentials import CredentialBook
 from entrepot.core.reference import Digest
 from entrepot.core.registries import SourceRegistries
-from entrepot.core.rule_lookup import Match, match
+from entrepot.core.rule_lookup import RuleLookup, match
 from entrepot.core.rules import RuleBook, RuleDraft
 from entrepot.errors import Refusal
 
@@ -29,7 +29,7 @@ def book(rules: dict[str, tuple[str, str]]) -> RuleBook:
     return made
 
 
-def asked(image: str, rules: dict[str, tuple[str, str]] = RULES) -> Match:
+def asked(image: str, rules: dict[str, tuple[str, str]] = RULES) -> RuleLookup:
     return match(image, book(rules), SourceRegistries(), OWN)
 
 
@@ -131,7 +131,7 @@ def test_where_no_rule_answers_those_that_come_near_are_named(
     found = asked(image)
     assert found.route is None
     assert found.why_not is not None
-    assert (found.near[0].name, found.near[0].why) == (near, why)
+    assert (found.near[0].rule.name, found.near[0].why) == (near, why)
     assert len(found.near) <= 5
 
 

@@ -3,7 +3,7 @@
 It speaks HTTP/1.1 on a socket of its own, in the event loop of the test, so that a dropped
 connection, a short body or a missing header is exactly that::
 
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         image = source.add_image("library/nginx", "1.27", layers=[100_000, 20_000])
         source.fault("/blobs/", DropAfter(50_000))
         ...
@@ -27,9 +27,9 @@ from tests.fakes.faults import (
     Status,
     TruncateAt,
 )
-from tests.fakes.images import Content, PlatformImage, StandInImage
-from tests.fakes.proxies import HttpProxy, SocksProxy, StandInProxy
-from tests.fakes.registry import StandIn
+from tests.fakes.images import Content, FakeImage, PlatformImage
+from tests.fakes.proxies import FakeProxy, HttpProxy, SocksProxy
+from tests.fakes.registry import FakeRegistry
 from tests.fakes.sign_in import BasicSignIn, SignIn, TokenSignIn
 from tests.fakes.transport import Request
 
@@ -38,6 +38,9 @@ __all__ = [
     "Compressed",
     "Content",
     "DropAfter",
+    "FakeImage",
+    "FakeProxy",
+    "FakeRegistry",
     "Fault",
     "FlipByte",
     "Gate",
@@ -54,9 +57,6 @@ __all__ = [
     "Shorten",
     "SignIn",
     "SocksProxy",
-    "StandIn",
-    "StandInImage",
-    "StandInProxy",
     "Status",
     "TokenSignIn",
     "TruncateAt",

@@ -49,7 +49,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Something that goes wrong with an answer. *times*: so many answers, or None for all until
-    `StandIn.clear_faults`."""
+    `FakeRegistry.clear_faults`."""
 
     times: int | None = field(default=None, kw_only=True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from entrepot.core.reference import Digest
 from entrepot.demo.images import (
     OCI,
-    Descriptor,
+    GeneratedDescriptor,
     LayerRecipe,
     MediaTypes,
     build_config,
@@ -34,8 +34,8 @@ class Content:
         return len(self.content)
 
     @property
-    def descriptor(self) -> Descriptor:
-        return Descriptor(self.media_type, self.digest, self.size)
+    def descriptor(self) -> GeneratedDescriptor:
+        return GeneratedDescriptor(self.media_type, self.digest, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PlatformImage:
 
 
 @dataclass(frozen=True, slots=True)
-class StandInImage:
+class FakeImage:
     """An image of one or several platforms, under a tag."""
 
     repository: str
@@ -102,7 +102,7 @@ def build_image(
     *,
     index: bool,
     media_types: MediaTypes = OCI,
-) -> StandInImage:
+) -> FakeImage:
     built: dict[str, PlatformImage] = {}
     for platform in platforms:
         contents, diff_ids = [], []
@@ -137,4 +137,4 @@ def build_image(
         if index
         else None
     )
-    return StandInImage(repository, tag, listed, built)
+    return FakeImage(repository, tag, listed, built)

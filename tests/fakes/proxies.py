@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 Place = tuple[str, int]
 
 
-class StandInProxy:
+class FakeProxy:
     """A proxy on a port of 127.0.0.1. Use it as ``async with``.
 
     *names* says where the hosts are that it knows; it knows no other. With *user* and *password* it
@@ -49,7 +49,7 @@ class StandInProxy:
         user = f"{self.user}:{self.password}@" if self.user else ""
         return f"{self.scheme}://{user}127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> StandInProxy:
+    async def __aenter__(self) -> FakeProxy:
         self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
@@ -96,7 +96,7 @@ class StandInProxy:
             far_writer.close()
 
 
-class HttpProxy(StandInProxy):
+class HttpProxy(FakeProxy):
     """An HTTP proxy: CONNECT for https, whole URLs for http, one request for each connection."""
 
     def __init__(
@@ -149,7 +149,7 @@ class HttpProxy(StandInProxy):
         await self._tunnel(place, reader, writer, first)
 
 
-class SocksProxy(StandInProxy):
+class SocksProxy(FakeProxy):
     """A SOCKS5 proxy (RFC 1928, RFC 1929). *refusal* is its reply for names that it does not know."""
 
     scheme = "socks5"

@@ -1,4 +1,4 @@
-"""The stand-in registry: OCI distribution 1.1, pull side, with faults."""
+"""The fake registry: OCI distribution 1.1, pull side, with faults."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import replace
 from entrepot.core.reference import Digest
 from entrepot.demo.images import OCI, MediaTypes
 from tests.fakes.faults import Answer, Fault, Gate
-from tests.fakes.images import Content, Layers, StandInImage, build_image
+from tests.fakes.images import Content, FakeImage, Layers, build_image
 from tests.fakes.sign_in import SignIn
 from tests.fakes.transport import Request, Server
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
-class StandIn(Server):
+class FakeRegistry(Server):
     """A source registry for tests. Use it as ``async with``; it listens on a free port of
     127.0.0.1.
 
@@ -48,7 +48,7 @@ class StandIn(Server):
         self._faults: list[tuple[str, str | None, Fault]] = []
         self._left: dict[int, int] = {}
 
-    async def __aenter__(self) -> StandIn:
+    async def __aenter__(self) -> FakeRegistry:
         await self.start()
         return self
 
@@ -66,7 +66,7 @@ class StandIn(Server):
         *,
         index: bool = True,
         media_types: MediaTypes = OCI,
-    ) -> StandInImage:
+    ) -> FakeImage:
         """An image under a tag, which moves if it was there. Without *index* the tag points to the
         manifest of the only platform."""
         image = build_image(

@@ -14,6 +14,7 @@ from tests.fakes import (
     BasicSignIn,
     Content,
     DropAfter,
+    FakeRegistry,
     FlipByte,
     Hang,
     Headers,
@@ -23,7 +24,6 @@ from tests.fakes import (
     NoContentLength,
     Redirect,
     Shorten,
-    StandIn,
     Status,
     TokenSignIn,
     TruncateAt,
@@ -40,7 +40,7 @@ class Raw:
 
 
 async def ask(
-    source: StandIn, target: str, *, method: str = "GET", headers: dict[str, str] | None = None
+    source: FakeRegistry, target: str, *, method: str = "GET", headers: dict[str, str] | None = None
 ) -> Raw:
     """Ask on a connection of its own, and read until it ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
@@ -68,12 +68,12 @@ async def ask(
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[StandIn]:
-    async with StandIn() as running:
+async def source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as running:
         yield running
 
 
-async def test_an_image_has_an_index_manifests_configs_and_layers(source: StandIn) -> None:
+async def test_an_image_has_an_index_manifests_configs_and_layers(source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[20_480, b"as it is"])
     index = await ask(source, "/v2/library/nginx/manifests/1.27")
     assert index.body == image.manifest.content
@@ -91,7 +91,7 @@ async def test_an_image_has_an_index_manifests_configs_and_layers(source: StandI
     assert amd64.layers[1].content == arm64.layers[1].content == b"as it is"
 
 
-async def test_an_image_may_be_a_bare_manifest_of_dockers_kind(source: StandIn) -> None:
+async def test_an_image_may_be_a_bare_manifest_of_dockers_kind(source: FakeRegistry) -> None:
     image = source.add_image(
         "acme/api", "1", platforms=["linux/amd64"], index=False, media_types=DOCKER
     )
@@ -101,7 +101,7 @@ async def test_an_image_may_be_a_bare_manifest_of_dockers_kind(source: StandIn) 
     ] == DOCKER.manifest
 
 
-async def test_layers_may_differ_by_platform(source: StandIn) -> None:
+async def test_layers_may_differ_by_platform(source: FakeRegistry) -> None:
     image = source.add_image(
         "acme/api", "1", layers={"linux/amd64": [b"one"], "linux/arm64": [b"two", b"three"]}
     )
@@ -110,7 +110,7 @@ async def test_layers_may_differ_by_platform(source: StandIn) -> None:
     ] == [[b"one"], [b"two", b"three"]]
 
 
-async def test_a_tag_moves_and_goes_and_its_old_manifest_stays(source: StandIn) -> None:
+async def test_a_tag_moves_and_goes_and_its_old_manifest_stays(source: FakeRegistry) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
     new = source.add_image("library/nginx", "1.27", layers=[b"new"])
     assert (await ask(source, "/v2/library/nginx/manifests/1.27")).body == new.manifest.content
@@ -121,7 +121,7 @@ async def test_a_tag_moves_and_goes_and_its_old_manifest_stays(source: StandIn) 
     assert (await ask(source, "/v2/library/nginx/manifests/1.27")).status == 404
 
 
-async def test_a_digest_opens_nothing_in_another_repository(source: StandIn) -> None:
+async def test_a_digest_opens_nothing_in_another_repository(source: FakeRegistry) -> None:
     blob = source.add_blob("library/nginx", b"x")
     assert (await ask(source, f"/v2/acme/api/blobs/{blob.digest}")).status == 404
 
@@ -137,7 +137,7 @@ async def test_a_digest_opens_nothing_in_another_repository(source: StandIn) -> 
     ],
 )
 async def test_ranges_are_answered(
-    source: StandIn, asked: str, status: int, told: str | None, body: bytes | None
+    source: FakeRegistry, asked: str, status: int, told: str | None, body: bytes | None
 ) -> None:
     blob = source.add_blob("a", b"0123456789")
     answer = await ask(source, f"/v2/a/blobs/{blob.digest}", headers={"Range": asked})
@@ -149,7 +149,7 @@ async def test_ranges_are_answered(
     assert whole.status == 200
 
 
-async def test_what_was_asked_and_sent_is_remembered(source: StandIn) -> None:
+async def test_what_was_asked_and_sent_is_remembered(source: FakeRegistry) -> None:
     blob = source.add_blob("a", b"x" * 1000)
     await ask(source, f"/v2/a/blobs/{blob.digest}", headers={"X-Test": "1"})
     await ask(source, f"/v2/a/blobs/{blob.digest}?q=1", method="HEAD")
@@ -183,7 +183,7 @@ async def test_what_was_asked_and_sent_is_remembered(source: StandIn) -> None:
     assert source.bytes_sent == 1000
 
 
-async def test_connections_are_kept_alive(source: StandIn) -> None:
+async def test_connections_are_kept_alive(source: FakeRegistry) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
     for _ in range(2):
         writer.write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -193,7 +193,7 @@ async def test_connections_are_kept_alive(source: StandIn) -> None:
     assert [each.connection for each in source.requests] == [1, 1]
 
 
-async def test_it_comes_back_on_the_same_port(source: StandIn) -> None:
+async def test_it_comes_back_on_the_same_port(source: FakeRegistry) -> None:
     port = source.port
     await source.stop()
     with pytest.raises(ConnectionRefusedError):
@@ -209,7 +209,10 @@ BODY = bytes(range(200)) * 1000
 
 
 async def spoiled(
-    source: StandIn, *faults: object, headers: dict[str, str] | None = None, method: str = "GET"
+    source: FakeRegistry,
+    *faults: object,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
 ) -> Raw:
     blob = source.add_blob("a", BODY)
     for fault in faults:
@@ -217,7 +220,7 @@ async def spoiled(
     return await ask(source, f"/v2/a/blobs/{blob.digest}", headers=headers, method=method)
 
 
-async def test_a_status_comes_as_often_as_it_should(source: StandIn) -> None:
+async def test_a_status_comes_as_often_as_it_should(source: FakeRegistry) -> None:
     source.fault("/v2/", Status(503, {"Retry-After": "1"}, times=2))
     answers = [await ask(source, "/v2/") for _ in range(3)]
     assert [each.status for each in answers] == [503, 503, 200]
@@ -228,13 +231,13 @@ async def test_a_status_comes_as_often_as_it_should(source: StandIn) -> None:
     assert (await ask(source, "/v2/")).status == 200
 
 
-async def test_a_fault_may_be_for_one_method_alone(source: StandIn) -> None:
+async def test_a_fault_may_be_for_one_method_alone(source: FakeRegistry) -> None:
     source.fault("/v2/", Status(500), method="HEAD")
     assert (await ask(source, "/v2/", method="HEAD")).status == 500
     assert (await ask(source, "/v2/")).status == 200
 
 
-async def test_a_drop_is_a_reset_after_exactly_so_many_bytes(source: StandIn) -> None:
+async def test_a_drop_is_a_reset_after_exactly_so_many_bytes(source: FakeRegistry) -> None:
     answer = await spoiled(source, DropAfter(150_000))
     assert answer.headers["content-length"] == str(len(BODY))
     assert answer.body == BODY[:150_000] + b"<reset>"
@@ -243,18 +246,20 @@ async def test_a_drop_is_a_reset_after_exactly_so_many_bytes(source: StandIn) ->
     assert (await spoiled(source)).body == BODY
 
 
-async def test_a_truncation_is_an_orderly_end_after_exactly_so_many_bytes(source: StandIn) -> None:
+async def test_a_truncation_is_an_orderly_end_after_exactly_so_many_bytes(
+    source: FakeRegistry,
+) -> None:
     answer = await spoiled(source, TruncateAt(150_000))
     assert answer.headers["content-length"] == str(len(BODY))
     assert answer.body == BODY[:150_000]
 
 
-async def test_a_shortened_answer_is_well_formed(source: StandIn) -> None:
+async def test_a_shortened_answer_is_well_formed(source: FakeRegistry) -> None:
     answer = await spoiled(source, Shorten(10))
     assert (answer.headers["content-length"], answer.body) == ("10", BODY[:10])
 
 
-async def test_one_byte_is_another(source: StandIn) -> None:
+async def test_one_byte_is_another(source: FakeRegistry) -> None:
     answer = await spoiled(source, FlipByte(at=-1))
     assert len(answer.body) == len(BODY)
     assert [
@@ -264,7 +269,9 @@ async def test_one_byte_is_another(source: StandIn) -> None:
     ] == [len(BODY) - 1]
 
 
-async def test_without_a_length_the_body_comes_in_chunks_or_until_the_end(source: StandIn) -> None:
+async def test_without_a_length_the_body_comes_in_chunks_or_until_the_end(
+    source: FakeRegistry,
+) -> None:
     chunked = await spoiled(source, NoContentLength(times=1))
     assert chunked.headers["transfer-encoding"] == "chunked"
     assert "content-length" not in chunked.headers
@@ -280,23 +287,23 @@ async def test_without_a_length_the_body_comes_in_chunks_or_until_the_end(source
     assert "content-length" not in head.headers
 
 
-async def test_faults_add_up(source: StandIn) -> None:
+async def test_faults_add_up(source: FakeRegistry) -> None:
     answer = await spoiled(source, NoContentLength(), TruncateAt(10))
     assert answer.body == b"a\r\n" + BODY[:10] + b"\r\n"
 
 
-async def test_a_page_for_people_comes_with_status_200(source: StandIn) -> None:
+async def test_a_page_for_people_comes_with_status_200(source: FakeRegistry) -> None:
     answer = await spoiled(source, Html())
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
-async def test_a_range_is_ignored(source: StandIn) -> None:
+async def test_a_range_is_ignored(source: FakeRegistry) -> None:
     answer = await spoiled(source, IgnoreRange(), headers={"Range": "bytes=10-"})
     assert (answer.status, answer.body) == (200, BODY)
     assert source.requests[0].headers["range"] == "bytes=10-"
 
 
-async def test_headers_are_changed_and_left_out(source: StandIn) -> None:
+async def test_headers_are_changed_and_left_out(source: FakeRegistry) -> None:
     answer = await spoiled(
         source, Headers({"etag": '"mine"', "X-New": "1"}, remove=("docker-content-digest",))
     )
@@ -304,14 +311,14 @@ async def test_headers_are_changed_and_left_out(source: StandIn) -> None:
     assert "docker-content-digest" not in answer.headers
 
 
-async def test_a_redirect_leads_elsewhere(source: StandIn) -> None:
+async def test_a_redirect_leads_elsewhere(source: FakeRegistry) -> None:
     answer = await spoiled(source, Redirect("http://storage.example{path}?sig=1"))
     assert answer.status == 307
     assert answer.headers["location"].startswith("http://storage.example/v2/a/blobs/sha256:")
     assert answer.headers["location"].endswith("?sig=1")
 
 
-async def test_no_answer_is_not_a_byte(source: StandIn) -> None:
+async def test_no_answer_is_not_a_byte(source: FakeRegistry) -> None:
     assert (
         await spoiled(source, NoAnswer()) == Raw(0, {"": ""}, b"")
         or (await spoiled(source, NoAnswer())).status == 0
@@ -320,7 +327,7 @@ async def test_no_answer_is_not_a_byte(source: StandIn) -> None:
 
 @pytest.mark.parametrize("after", [None, 0, 10])
 async def test_a_hanging_answer_says_nothing_more_until_the_client_leaves(
-    source: StandIn, after: int | None
+    source: FakeRegistry, after: int | None
 ) -> None:
     blob = source.add_blob("a", BODY)
     source.fault("/blobs/", Hang(after))
@@ -336,7 +343,7 @@ async def test_a_hanging_answer_says_nothing_more_until_the_client_leaves(
     assert source.requests[0].bytes_sent == (after or 0)
 
 
-async def test_a_gate_holds_until_it_is_opened(source: StandIn) -> None:
+async def test_a_gate_holds_until_it_is_opened(source: FakeRegistry) -> None:
     blob = source.add_blob("a", BODY)
     gate = source.hold("/blobs/", after_bytes=70_000)
     asking = [asyncio.create_task(ask(source, f"/v2/a/blobs/{blob.digest}")) for _ in range(2)]
@@ -348,7 +355,7 @@ async def test_a_gate_holds_until_it_is_opened(source: StandIn) -> None:
     assert (await ask(source, f"/v2/a/blobs/{blob.digest}")).body == BODY
 
 
-async def test_a_gate_before_the_head_holds_the_head(source: StandIn) -> None:
+async def test_a_gate_before_the_head_holds_the_head(source: FakeRegistry) -> None:
     gate = source.hold("/v2/")
     reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
     writer.write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -359,7 +366,7 @@ async def test_a_gate_before_the_head_holds_the_head(source: StandIn) -> None:
     writer.close()
 
 
-async def test_the_throttle_waits_as_long_as_the_bytes_should_take(source: StandIn) -> None:
+async def test_the_throttle_waits_as_long_as_the_bytes_should_take(source: FakeRegistry) -> None:
     waited: list[float] = []
 
     async def pause(seconds: float) -> None:
@@ -374,7 +381,7 @@ async def test_the_throttle_waits_as_long_as_the_bytes_should_take(source: Stand
 
 
 async def test_basic_credentials_let_in() -> None:
-    async with StandIn(BasicSignIn({"ann": "word"})) as source:
+    async with FakeRegistry(BasicSignIn({"ann": "word"})) as source:
         refused = await ask(source, "/v2/")
         assert (refused.status, refused.headers["www-authenticate"]) == (
             401,
@@ -390,7 +397,7 @@ async def test_basic_credentials_let_in() -> None:
 
 
 async def test_a_token_opens_its_own_repository_alone() -> None:
-    async with StandIn(TokenSignIn({"ann": "word"}, private=("acme/*",))) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "word"}, private=("acme/*",))) as source:
         source.add_manifest("acme/api", Content.of("x/y", b"{}"), "1")
         source.add_manifest("library/nginx", Content.of("x/y", b"{}"), "1")
         refused = await ask(source, "/v2/acme/api/manifests/1")
@@ -425,7 +432,7 @@ async def test_a_token_opens_its_own_repository_alone() -> None:
 
 async def test_tokens_are_revoked() -> None:
     sign_in = TokenSignIn()
-    async with StandIn(sign_in) as source:
+    async with FakeRegistry(sign_in) as source:
         await ask(source, "/token")
         assert (
             await ask(source, "/v2/", headers={"Authorization": "Bearer token-1"})

@@ -1,4 +1,4 @@
-"""Freshness, allowances and the bad days of source registries, as container clients see them. The
+"""Freshness, rate limits and the bad days of source registries, as container clients see them. The
 codes are those of the list of failures.
 
 Where the scenarios of sources and credentials are held:
@@ -26,8 +26,8 @@ import httpx
 import pytest
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
-from entrepot.cache import cache
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
+from entrepot.cache import failures
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
@@ -40,7 +40,7 @@ from entrepot.server.registry import RegistryApp
 from entrepot.server.run import management_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import BasicSignIn, Hang, Headers, Html, StandIn, Status, TokenSignIn
+from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
 
 TAG = "/v2/library/nginx/manifests/1.27"
 AMD64 = "linux/amd64"
@@ -58,13 +58,15 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-def upstream_of(engine: Engine) -> UpstreamSnapshot:
-    return next(each for each in engine.upstream_snapshots() if each.login_server == LOGIN_SERVER)
+def upstream_of(engine: Engine) -> SourceRegistrySnapshot:
+    return next(
+        each for each in engine.status.source_registries() if each.login_server == LOGIN_SERVER
+    )
 
 
 async def rule_of(engine: Engine) -> RuleSnapshot:
-    await engine.cache.ledger.write()
-    return next(each for each in await engine.rule_snapshots() if each.name == RULE)
+    await engine.cache.usage.write()
+    return next(each for each in await engine.rules.list() if each.name == RULE)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -127,11 +129,11 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
     heads: int,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness=freshness)
+    await engine.rules.update(RULE, freshness=freshness)
     await registry.get(TAG)
     source.requests.clear()
     clock.now += after
@@ -141,7 +143,7 @@ async def test_f22_the_freshness_of_its_rule_says_how_often_the_source_is_asked_
 
 
 async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     child = image.platforms[AMD64].digest
@@ -160,10 +162,10 @@ async def test_f22_a_held_image_is_pulled_a_hundred_times_without_a_request(
 
 
 async def test_with_always_all_who_wait_share_one_head(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness="always")
+    await engine.rules.update(RULE, freshness="always")
     await registry.get(TAG)
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
@@ -177,7 +179,7 @@ async def test_with_always_all_who_wait_share_one_head(
 
 
 async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest_stays(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     old = source.add_image("library/nginx", "1.27", layers=[b"old"])
     await registry.get(TAG)
@@ -185,7 +187,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert (await registry.get(TAG)).content == old.manifest.content
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
-        told = await client.refresh("library/nginx:1.27")
+        told = await client.repositories.refresh_tag("library/nginx:1.27")
     assert (told.before, told.digest, told.moved, told.problem) == (
         str(old.digest),
         str(new.digest),
@@ -193,7 +195,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
         None,
     )
     assert [each.method for each in source.requests] == ["HEAD", "GET"]
-    assert not (await engine.refresh("library/nginx:1.27")).moved
+    assert not (await engine.pulls.refresh("library/nginx:1.27")).moved
     assert (await registry.get(TAG)).content == new.manifest.content
     asked = len(source.requests)
     assert (
@@ -204,19 +206,19 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
 
 
 async def test_f24_a_tag_that_is_gone_at_its_source_stays_and_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     source.remove_tag("library/nginx", "1.27")
-    assert (await engine.refresh("library/nginx:1.27")).gone
+    assert (await engine.pulls.refresh("library/nginx:1.27")).gone
     response = await registry.get(TAG)
     assert (response.status_code, response.content) == (200, image.manifest.content)
     assert "is gone at its source" in response.headers["warning"]
 
 
 async def test_f25_a_repository_that_was_deleted_here_fills_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -230,7 +232,7 @@ async def test_f25_a_repository_that_was_deleted_here_fills_again(
 
 
 async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_refresh(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     assert (await registry.get(TAG)).status_code == 404
     source.add_image("library/nginx", "1.27")
@@ -239,11 +241,11 @@ async def test_f26_a_tag_that_appears_is_seen_within_seconds_and_at_once_by_a_re
     assert (await registry.get(TAG)).status_code == 200
     assert (await registry.get("/v2/library/nginx/manifests/2")).status_code == 404
     source.add_image("library/nginx", "2")
-    assert (await engine.refresh("library/nginx:2")).before is None
+    assert (await engine.pulls.refresh("library/nginx:2")).before is None
 
 
 async def test_f28_an_index_with_its_children_held_costs_one_head(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100], platforms=PLATFORMS)
     await registry.get(TAG)
@@ -260,22 +262,22 @@ async def test_f28_an_index_with_its_children_held_costs_one_head(
 
 
 async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
-    pull = await engine.start_pull("library/nginx:1.27", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    pull = await engine.pulls.start("library/nginx:1.27", AMD64, "cli")
+    await engine.cache.pulls.get(pull.id).finished.wait()
     wanted = image.platforms[AMD64]
     assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
         blob.size for blob in wanted.blobs
     )
 
 
-# Allowance
+# RateLimit
 
 
 async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     source.fault(
@@ -292,13 +294,13 @@ async def test_the_allowance_of_docker_hub_is_read_and_shown_with_its_window(
 
 
 async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_before_its_time(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     source.add_image("library/redis", "7")
     for path in (TAG, "/v2/library/redis/manifests/7"):
         await registry.get(path)
-    engine.sources.allowances._clock = clock
+    engine.sources.rate_limits._clock = clock
     source.fault("/manifests/", Status(429, headers={"Retry-After": "120"}))
     source.requests.clear()
     clock.now += engine.settings.freshness
@@ -320,7 +322,7 @@ async def test_f19_over_the_allowance_a_copy_is_served_and_nothing_is_asked_befo
 
 @pytest.mark.parametrize("asked", ["30", None])
 async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_back_later(
-    asked: str | None, registry: httpx.AsyncClient, source: StandIn
+    asked: str | None, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     random.seed(1)
     source.fault("/manifests/", Status(429, headers={"Retry-After": asked} if asked else {}))
@@ -335,7 +337,7 @@ async def test_f20_over_the_allowance_without_a_copy_a_client_is_told_to_come_ba
 
 
 async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_is_no_missing_image(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.sign_in = TokenSignIn()
     source.add_image("library/nginx", "1.27")
@@ -344,19 +346,19 @@ async def test_f21_a_token_endpoint_over_its_limit_is_a_429_and_one_that_fails_i
     source.clear_faults()
     source.fault("/token", Status(500))
     clock.now += engine.settings.negative_freshness
-    engine.sources.allowances._pauses.clear()
+    engine.sources.rate_limits._pauses.clear()
     assert error_of(await registry.get(TAG))[0] == 502
 
 
 async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive_a_restart(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
     async with (
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for _ in range(5):
             await registry.get(TAG)
         clock.now += 1_000
@@ -366,9 +368,9 @@ async def test_f22_requests_made_and_saved_are_counted_for_each_rule_and_outlive
         assert source.count("GET", "/manifests/") == found.requests_made
     async with Engine.open(directories, settings, clock=clock) as engine:
         assert await rule_of(engine) == found
-        await engine.delete_rule(RULE)
+        await engine.rules.delete(RULE)
         await engine.repositories.delete("library/nginx")
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await rule_of(engine)).requests_saved == 0
 
 
@@ -396,7 +398,7 @@ async def silent_port(*, accepts: bool) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def bad_endpoint(kind: str, source: StandIn) -> AsyncIterator[str]:
+async def bad_endpoint(kind: str, source: FakeRegistry) -> AsyncIterator[str]:
     if kind.startswith("silent"):
         async with silent_port(accepts=kind == "silent") as port:
             yield f"http://127.0.0.1:{port}"
@@ -416,7 +418,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
     kind: str,
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     sent: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -429,11 +431,11 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.1)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
@@ -457,7 +459,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             await until(
                 lambda: (
                     upstream_of(engine).unreachable_since is not None
-                    and not engine.cache._flights._flights
+                    and not engine.cache._manifests._fetches._flights
                 )
             )
             sent.clear()
@@ -485,7 +487,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
 
 
 async def test_f18_a_source_that_is_back_is_used_again_by_itself(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, tries: Tries
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock, tries: Tries
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -511,7 +513,11 @@ async def test_f18_a_source_that_is_back_is_used_again_by_itself(
     ids=["500", "503", "403", "captive portal"],
 )
 async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is_held_is_served(
-    fault: Status | Html, registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    fault: Status | Html,
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
@@ -533,11 +539,11 @@ async def test_f18_a_source_that_answers_badly_is_no_unreachable_one_and_what_is
 async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_but_not_waited_for(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.05)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -545,7 +551,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 10_000)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -553,7 +559,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
         await source.arrived("HEAD", "1.28")
     gate.open()
     # The answer that came late counts all the same: both tags are fresh now.
-    await until(lambda: not engine.cache._flights._flights)
+    await until(lambda: not engine.cache._manifests._fetches._flights)
     for tag in ("1.27", "1.28"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers[
             "entrepot-origin"
@@ -568,7 +574,7 @@ async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pu
     fault: Status | Hang | Html,
     directories: Directories,
     settings: Settings,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
@@ -578,11 +584,11 @@ async def test_f27_one_failing_repository_does_not_keep_the_others_from_being_pu
         Engine.open(directories, replace(settings, read_timeout=0.3), clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         failing = asyncio.create_task(registry.get(TAG))
         while not failing.done():
             assert (await registry.head("/v2/library/redis/manifests/7")).status_code == 200
-            assert (await engine.refresh("library/redis:7")).problem is None
+            assert (await engine.pulls.refresh("library/redis:7")).problem is None
         assert (await failing).status_code in {404, 502, 503}
         assert (await registry.get("/v2/library/redis/manifests/7")).status_code == 200
         assert upstream_of(engine).unreachable_since is None
@@ -596,10 +602,10 @@ async def with_credentials(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     """The rule signs in as ann, with the right password."""
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.update_rule(RULE, "example-set")
+    await engine.rules.update(RULE, "example-set")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -608,7 +614,7 @@ async def with_credentials(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     [(TAG, "MANIFEST_UNKNOWN"), (f"/v2/library/nginx/blobs/{Digest.of(b'x')}", "BLOB_UNKNOWN")],
 )
 async def test_f53_what_the_source_hides_from_the_public_is_unknown(
-    status: int, path: str, code: str, registry: httpx.AsyncClient, source: StandIn
+    status: int, path: str, code: str, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status))
     assert error_of(await registry.get(path))[:2] == (404, code)
@@ -617,7 +623,7 @@ async def test_f53_what_the_source_hides_from_the_public_is_unknown(
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.usefixtures("with_credentials")
 async def test_f53_credentials_that_are_refused_are_no_missing_image(
-    status: int, registry: httpx.AsyncClient, source: StandIn
+    status: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status))
     told = error_of(await registry.get(TAG))
@@ -628,7 +634,7 @@ async def test_f53_credentials_that_are_refused_are_no_missing_image(
 
 @pytest.mark.parametrize(("status", "expected"), [(500, 502), (502, 502), (503, 503), (418, 502)])
 async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
-    status: int, expected: int, registry: httpx.AsyncClient, source: StandIn
+    status: int, expected: int, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/library/", Status(status, headers={"Retry-After": "60"}))
     told = error_of(await registry.get(TAG))
@@ -639,7 +645,7 @@ async def test_f53_failures_of_the_source_name_the_source_and_the_rule(
 
 
 async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     layer = (
         source.add_image("library/nginx", "1.27", index=False, platforms=[AMD64])
@@ -656,7 +662,7 @@ async def test_f53_a_blob_that_its_source_has_lost_is_an_unknown_blob(
 
 @pytest.mark.usefixtures("with_credentials")
 async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.sign_in = TokenSignIn(realm="https://evil.example.net/token")
     source.add_image("library/nginx", "1.27")
@@ -666,7 +672,7 @@ async def test_f45_a_source_that_wants_the_sign_in_elsewhere_is_no_missing_image
 
 
 async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
-    registry: httpx.AsyncClient, source: StandIn, sent: list[str]
+    registry: httpx.AsyncClient, source: FakeRegistry, sent: list[str]
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     assert (await registry.get(f"{TAG}?ns=169.254.169.254")).content == image.manifest.content
@@ -678,7 +684,7 @@ async def test_f46_the_name_of_another_registry_in_ns_is_never_dialled(
     "authorization", ["Basic YW5uOnMzY3JldA==", "Bearer something", "Nonsense"]
 )
 async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_on(
-    authorization: str, registry: httpx.AsyncClient, source: StandIn
+    authorization: str, registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     assert (await registry.get(TAG, headers={"Authorization": authorization})).status_code == 200
@@ -687,11 +693,11 @@ async def test_f48_credentials_of_somebody_else_are_neither_refused_nor_passed_o
 
 @pytest.mark.usefixtures("with_credentials")
 async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     source.sign_in = TokenSignIn({"ann": "s3cret"}, anonymous=False)
-    await engine.check_sign_in("example-set")
-    assert engine.health("example-set").status.value == "Healthy"
+    await engine.credential_sets.verify("example-set")
+    assert engine.credential_sets.health("example-set").status.value == "Healthy"
     assert upstream_of(engine).allowance_remaining is None
 
 
@@ -699,14 +705,14 @@ async def test_f50_a_sign_in_without_headers_about_limits_is_healthy(
     "written", ["docker.io/alpine", "index.docker.io/library/alpine", "docker.io/library/alpine"]
 )
 async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
-    written: str, directories: Directories, source: StandIn
+    written: str, directories: Directories, source: FakeRegistry
 ) -> None:
     settings = Settings(
         upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
     )
     image = source.add_image("library/alpine", "3")
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-        await engine.create_rule(RuleDraft("hub-alpine", written, "alpine"))
+        await engine.rules.create(RuleDraft("hub-alpine", written, "alpine"))
         assert (await registry.get("/v2/alpine/manifests/3")).content == image.manifest.content
 
 
@@ -714,7 +720,10 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
 
 
 async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_own_source_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two rules of one source: one signs in as ann, who may read what is private, the other as
     nobody."""
@@ -724,15 +733,15 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     hidden, shared = private.platforms[AMD64].layers
     monkeypatch.setenv("SOURCE_USER", "ann")
     monkeypatch.setenv("SOURCE_PASSWORD", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
     )
-    await engine.create_rule(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
-    pull = await engine.start_pull("private/app:1", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    await engine.rules.create(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
+    pull = await engine.pulls.start("private/app:1", AMD64, "cli")
+    await engine.cache.pulls.get(pull.id).finished.wait()
     assert engine.blobs.size(hidden.digest) is not None
     source.requests.clear()
     for digest in (private.digest, private.platforms[AMD64].digest):
@@ -763,7 +772,7 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
 
 
 async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
-    directories: Directories, settings: Settings, source: StandIn
+    directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
     layers = (
         source.add_image(
@@ -780,7 +789,7 @@ async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
         Engine.open(directories, replace(settings, parallel_per_source=2)) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         getting = [
             asyncio.create_task(registry.get(f"/v2/library/nginx/blobs/{layer.digest}"))
             for layer in layers
@@ -792,14 +801,14 @@ async def test_f63_blobs_beyond_the_cap_of_a_source_wait_their_turn(
 
 
 async def test_a_source_sees_the_name_and_version_of_entrepot(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get(TAG)
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
 
 
-class SixStandIn(StandIn):
+class SixStandIn(FakeRegistry):
     """The same on the loopback address of IPv6."""
 
     @property
@@ -829,12 +838,12 @@ async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
         name = f"[::1]:{source.port}"
         settings = Settings(upstreams=(DeclaredUpstream(name, "Six", SignIn.NONE, source.url),))
         async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-            await engine.create_rule(RuleDraft(RULE, f"{name}/library/*", "library/*"))
+            await engine.rules.create(RuleDraft(RULE, f"{name}/library/*", "library/*"))
             assert (await registry.get(TAG)).content == image.manifest.content
 
 
 async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_used(
-    directories: Directories, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def two_addresses(host: str, port: int | None, **_: object) -> list[tuple[object, ...]]:
         assert host == "two.example"
@@ -849,19 +858,19 @@ async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_
         )
     )
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         assert (await registry.get(TAG)).content == image.manifest.content
 
 
 async def test_a_freshness_that_is_none_is_refused_and_changes_nothing(engine: Engine) -> None:
     with pytest.raises(Refusal) as refused:
-        await engine.update_rule(RULE, freshness="soon")
+        await engine.rules.update(RULE, freshness="soon")
     assert (refused.value.code, refused.value.field) == ("FreshnessInvalid", "freshness")
     assert engine.documents.rules.get(RULE).freshness is None
 
 
 async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "s3cret"})
     source.add_image("library/nginx", "1.27")
@@ -869,11 +878,11 @@ async def test_a_basic_sign_in_that_is_refused_tells_the_public_nothing(
 
 
 async def test_a_tag_that_is_never_checked_again_says_so(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    await engine.update_rule(RULE, freshness="never")
+    await engine.rules.update(RULE, freshness="never")
     await registry.get(TAG)
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.fresh_until is None
-    assert (await engine.cache.holdings.tag(Repository("library/nginx"), Tag("1.27"))) is not None
+    assert (await engine.cache.index.tag(Repository("library/nginx"), Tag("1.27"))) is not None

@@ -17,16 +17,16 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
-from entrepot.store.blobs import WORTH_CONTINUING
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import (
     DropAfter,
+    FakeImage,
+    FakeRegistry,
     FlipByte,
     Html,
     NoContentLength,
     Shorten,
-    StandIn,
-    StandInImage,
     Status,
 )
 from tests.fakes.faults import Headers, IgnoreRange, TruncateAt
@@ -53,12 +53,12 @@ async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image(REPOSITORY, "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
 
 
 @pytest.fixture
-def layer(image: StandInImage) -> Content:
+def layer(image: FakeImage) -> Content:
     return image.platforms[AMD64].layers[0]
 
 
@@ -92,7 +92,7 @@ class Transfer:
         )
 
 
-async def get_manifests(client: httpx.AsyncClient, image: StandInImage) -> None:
+async def get_manifests(client: httpx.AsyncClient, image: FakeImage) -> None:
     """As every client does before it asks for blobs."""
     for reference in (image.tag, str(image.platforms[AMD64].digest)):
         (await client.get(f"/v2/{REPOSITORY}/manifests/{reference}")).raise_for_status()
@@ -105,7 +105,7 @@ async def filled(engine: Engine, content: Content) -> None:
 
 
 async def test_f02_when_the_first_client_leaves_the_others_get_every_byte_from_the_same_request(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, layer: Content
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, layer: Content
 ) -> None:
     gate = source.hold(str(layer.digest), after_bytes=SIZE // 10, method="GET")
     leader = Transfer()
@@ -124,7 +124,7 @@ async def test_f02_when_the_first_client_leaves_the_others_get_every_byte_from_t
 async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     client: httpx.AsyncClient,
     served: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     layer: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,7 +148,7 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [again] = source.asked("GET", str(layer.digest))
     left_over = int(again.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    assert WORTH_CONTINUING <= left_over <= SIZE // 2
+    assert MIN_RESUMABLE_SIZE <= left_over <= SIZE // 2
     assert again.bytes_sent == layer.size - left_over
 
 
@@ -157,8 +157,8 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
     ranges: bool,
     client: httpx.AsyncClient,
     served: Engine,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
 ) -> None:
     await get_manifests(client, image)
@@ -171,9 +171,9 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
     assert len(others) == 2
     assert all(each.headers["if-range"] == f'"{layer.digest}"' for each in others)
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
-    [told] = [each for each in pull.snapshot().layers if each.digest == str(layer.digest)]
+    [told] = [each for each in pull.progress().layers if each.digest == str(layer.digest)]
     assert (told.state, told.resumed_at is not None) == (LayerState.VERIFIED, True)
 
 
@@ -186,8 +186,8 @@ async def test_f07_a_body_that_is_too_short_is_never_taken_for_the_blob(
     fault: Shorten | NoContentLength,
     client: httpx.AsyncClient,
     served: Engine,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
 ) -> None:
     await get_manifests(client, image)
@@ -203,7 +203,7 @@ async def test_f07_a_body_that_is_too_short_is_never_taken_for_the_blob(
 
 
 async def test_f07_an_orderly_end_before_the_promised_length_is_continued(
-    client: httpx.AsyncClient, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, layer: Content
 ) -> None:
     await get_manifests(client, image)
     source.fault(str(layer.digest), TruncateAt(SIZE // 2), method="GET")
@@ -216,8 +216,8 @@ async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
     at: int,
     client: httpx.AsyncClient,
     served: Engine,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
 ) -> None:
     await get_manifests(client, image)
@@ -227,7 +227,7 @@ async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
     assert all(each.received < layer.size for each in transfers)
     assert served.blobs.size(layer.digest) is None
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.error is not None
     assert "wrong bytes" in pull.error.message
     assert any(
@@ -237,7 +237,11 @@ async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
 
 
 async def test_f09_a_web_page_in_place_of_a_blob_is_refused(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    image: FakeImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     source.fault(str(layer.digest), Html(), method="GET")
@@ -248,7 +252,11 @@ async def test_f09_a_web_page_in_place_of_a_blob_is_refused(
 
 
 async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    image: FakeImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     step = layer.size // 8
@@ -269,7 +277,7 @@ async def test_f10_eight_ranges_at_once_of_a_cold_blob_come_from_one_request(
 
 
 async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetches_no_body(
-    client: httpx.AsyncClient, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient, source: FakeRegistry, image: FakeImage, layer: Content
 ) -> None:
     for path, content in (
         (f"manifests/{image.tag}", image.manifest),
@@ -294,8 +302,8 @@ async def test_f11_a_head_of_what_is_not_held_tells_length_and_digest_and_fetche
 async def test_f12_what_a_source_does_not_say_in_a_head_the_client_is_told_all_the_same(
     fault: NoContentLength | Headers,
     client: httpx.AsyncClient,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
 ) -> None:
     source.fault("", fault, method="HEAD")
@@ -311,18 +319,26 @@ async def test_f12_what_a_source_does_not_say_in_a_head_the_client_is_told_all_t
 
 
 async def test_f15_a_cold_image_is_fetched_once(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    image: FakeImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     everything = [image.manifest, image.platforms[AMD64].manifest, *image.platforms[AMD64].blobs]
     assert source.bytes_sent == sum(each.size for each in everything)
 
 
 async def test_f39_a_blob_whose_file_is_gone_is_fetched_again(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    image: FakeImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     await Transfer().get(client, layer)
@@ -341,64 +357,68 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     directories: Directories,
     settings: Settings,
     clock: Clock,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        pull = await engine.start_pull(f"{REPOSITORY}:1", AMD64, "cli")
-        await engine.cache.pulls.get(pull.id).over.wait()
+        pull = await engine.pulls.start(f"{REPOSITORY}:1", AMD64, "cli")
+        await engine.cache.pulls.get(pull.id).finished.wait()
         config = image.platforms[AMD64].config
         path = engine.blobs.path(layer.digest)
         engine.blobs.path(config.digest).unlink()
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size < SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size > SIZE
-        assert (await engine.status()).blobs_size == SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size > SIZE
+        assert (await engine.status.get()).blobs_size == SIZE
 
 
 async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
-    client: httpx.AsyncClient, served: Engine, source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     images = [
         source.add_image(REPOSITORY, f"v{number}", layers=[os.urandom(10_000)], platforms=[AMD64])
         for number in range(40)
     ]
 
-    async def pull(image: StandInImage) -> None:
+    async def pull(image: FakeImage) -> None:
         for reference in (image.tag, str(image.platforms[AMD64].digest)):
             (await client.get(f"/v2/{REPOSITORY}/manifests/{reference}")).raise_for_status()
         for blob in image.platforms[AMD64].blobs:
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repositories.detail(REPOSITORY)
+    detail = await served.repositories.get(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {
         (image.tag, str(image.digest)) for image in images
     }
 
 
 async def test_f41_collecting_while_a_fill_goes_on_takes_nothing_from_it(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, image: StandInImage, layer: Content
+    client: httpx.AsyncClient,
+    served: Engine,
+    source: FakeRegistry,
+    image: FakeImage,
+    layer: Content,
 ) -> None:
     await get_manifests(client, image)
     gate = source.hold(str(layer.digest), after_bytes=SIZE // 2, method="GET")
     transfer = Transfer()
     reading = asyncio.create_task(transfer.get(client, layer))
     await transfer.begun.wait()
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     gate.open()
     await reading
     assert transfer.is_whole(layer)
     await filled(served, layer)
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     assert served.blobs.size(layer.digest) == layer.size

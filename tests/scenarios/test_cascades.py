@@ -19,10 +19,10 @@ from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry import LONGEST_WAIT, RegistryApp
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn, Status
+from tests.fakes import FakeRegistry, Status
 
 PATHS = [
     "manifests/1",
@@ -43,7 +43,7 @@ async def engines(
 ) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
     """Running engines with a client each. The source of each is another by its number, or an
     address."""
-    listeners = [bound("127.0.0.1", 0) for _ in sources]
+    listeners = [bind_tcp("127.0.0.1", 0) for _ in sources]
     async with AsyncExitStack() as stack:
         running = []
         for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
@@ -55,7 +55,7 @@ async def engines(
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
             await stack.enter_async_context(serving(RegistryApp(engine), listener))
@@ -99,7 +99,7 @@ async def test_clients_of_both_engines_of_a_ring_are_told_at_once(
 
 
 async def test_engines_in_a_row_are_no_ring(
-    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1")
     async with engines(tmp_path, settings, clock, [source.url, 0, 1]) as running:
@@ -130,7 +130,12 @@ async def test_the_own_sign_in_in_a_ring_says_so(
 @pytest.mark.parametrize("status", [503, 504, 429])
 @pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
 async def test_when_to_come_back_is_handed_on(
-    as_date: bool, status: int, tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+    as_date: bool,
+    status: int,
+    tmp_path: Path,
+    settings: Settings,
+    clock: Clock,
+    source: FakeRegistry,
 ) -> None:
     """A source's 503 with Retry-After became a 502 without one."""
     retry_after = formatdate(time.time() + 40, usegmt=True) if as_date else "40"
@@ -143,7 +148,7 @@ async def test_when_to_come_back_is_handed_on(
 
 
 async def test_no_client_is_asked_to_wait_for_years(
-    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
 ) -> None:
     source.fault("/manifests/", Status(503, headers={"Retry-After": "99999999999"}))
     async with engines(tmp_path, settings, clock, [source.url]) as [(_, client)]:
@@ -152,7 +157,7 @@ async def test_no_client_is_asked_to_wait_for_years(
 
 
 async def test_engines_in_a_row_quote_the_source_and_not_each_other(
-    tmp_path: Path, settings: Settings, clock: Clock, source: StandIn
+    tmp_path: Path, settings: Settings, clock: Clock, source: FakeRegistry
 ) -> None:
     """Each quoted the last one's sentence, cut in the middle of a word."""
     async with engines(tmp_path, settings, clock, [source.url, 0, 1, 2]) as running:
@@ -172,7 +177,7 @@ async def test_engines_in_a_row_quote_the_source_and_not_each_other(
 
 
 async def test_a_long_sentence_of_a_source_is_cut_between_words(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"%s"}]}' % b"quotation ".join([b""] * 60)
     source.fault(

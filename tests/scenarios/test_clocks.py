@@ -13,7 +13,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 TAG = "/v2/library/nginx/manifests/1.27"
 DAY = 86_400.0
@@ -29,7 +29,7 @@ async def engine(
     directories: Directories, settings: Settings, clock: Clock, monotonic: Clock
 ) -> AsyncIterator[Engine]:
     async with Engine.open(directories, settings, clock=clock, monotonic=monotonic) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine
@@ -41,7 +41,7 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
 
 
 async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"old"])
     clock.now += 30 * DAY
@@ -57,7 +57,7 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again(
 
 
 async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a_restart(
-    directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[b"old"])
     clock.now += 30 * DAY
@@ -65,7 +65,7 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         await registry.get(TAG)
@@ -83,7 +83,7 @@ async def test_s14_a_failure_ends_after_its_seconds_though_the_clock_was_set_bac
     method: str,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     clock: Clock,
     monotonic: Clock,
 ) -> None:
@@ -96,7 +96,7 @@ async def test_s14_a_failure_ends_after_its_seconds_though_the_clock_was_set_bac
 
 
 async def test_s14_a_failure_does_not_end_early_though_the_clock_was_set_forward(
-    registry: httpx.AsyncClient, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, source: FakeRegistry, clock: Clock
 ) -> None:
     assert (await registry.get(TAG)).status_code == 404
     clock.now += 3_600
@@ -105,7 +105,11 @@ async def test_s14_a_failure_does_not_end_early_though_the_clock_was_set_forward
 
 
 async def test_s14_what_a_head_said_is_trusted_for_its_seconds_whatever_the_clock_does(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock, monotonic: Clock
+    registry: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
+    clock: Clock,
+    monotonic: Clock,
 ) -> None:
     source.add_image("library/nginx", "1.27")
     assert (await registry.head(TAG)).status_code == 200

@@ -21,7 +21,7 @@ from entrepot.server.registry import RegistryApp
 from tests.conftest import LOGIN_SERVER
 from tests.e2e.clients.processes import Process, bare_environment
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes import Compressed, FlipByte, Headers, NoContentLength, StandIn, StandInImage
+from tests.fakes import Compressed, FakeImage, FakeRegistry, FlipByte, Headers, NoContentLength
 from tests.fakes.images import build_image
 from tests.programs import require_program
 from tests.server.test_registry import pull_all
@@ -36,10 +36,10 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
 
 
 async def pulled(engine: Engine, image: str) -> PullState:
-    pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(60):
-        await pull.over.wait()
-    return pull.snapshot().state
+        await pull.finished.wait()
+    return pull.progress().state
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ async def pulled(engine: Engine, image: str) -> PullState:
     ],
 )
 async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_it_was_stored(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, fault: Compressed | Headers
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, fault: Compressed | Headers
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(300_000), 200_000])
     source.fault("/v2/", fault)
@@ -65,7 +65,7 @@ async def test_an_image_that_is_compressed_or_labelled_on_the_way_is_served_as_i
 
 
 async def test_a_blob_that_was_read_the_wrong_way_is_fetched_again_before_a_client_has_any_of_it(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     """A config of many bytes that is stored compressed and labelled, in chunks: nothing tells that
     it is a blob as it is."""
@@ -79,28 +79,30 @@ async def test_a_blob_that_was_read_the_wrong_way_is_fetched_again_before_a_clie
 
 
 async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[100_000], platforms=[AMD64])
     layer = image.platforms[AMD64].layers[0]
     source.fault(str(layer.digest), FlipByte(-20))
     source.fault(str(layer.digest), Compressed())
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1.27", AMD64, "test")).id)
+    pull = engine.cache.pulls.get(
+        (await engine.pulls.start("library/nginx:1.27", AMD64, "test")).id
+    )
     async with asyncio.timeout(60):
-        await pull.over.wait()
-    ended = pull.snapshot()
+        await pull.finished.wait()
+    ended = pull.progress()
     assert ended.state is PullState.FAILED
     assert "labelled as compressed (gzip), which Entrepot did not ask for" in (
         ended.error_message or ""
     )
-    assert engine.blobs.look(layer.digest) is None
+    assert engine.blobs.stat_size(layer.digest) is None
 
 
 # A real registry behind a real proxy that compresses all that passes
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Iterator[tuple[str, StandInImage]]:
+def stored(tmp_path: Path) -> Iterator[tuple[str, FakeImage]]:
     """The address of nginx in front of docker-registry, and an image that is there."""
     nginx = require_program("nginx")
     image = build_image("library/nginx", "1.27", [300_000, 100_000], [AMD64], index=False)
@@ -146,7 +148,7 @@ http {{
             process.stop()
 
 
-def push(url: str, image: StandInImage) -> None:
+def push(url: str, image: FakeImage) -> None:
     """Store an image of one platform."""
     platform = image.platforms[AMD64]
     with httpx.Client(base_url=f"{url}/v2/{image.repository}", trust_env=False) as http:
@@ -164,7 +166,7 @@ def push(url: str, image: StandInImage) -> None:
 
 
 async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte_for_byte(
-    stored: tuple[str, StandInImage], directories: Directories
+    stored: tuple[str, FakeImage], directories: Directories
 ) -> None:
     url, image = stored
     settings = Settings(
@@ -180,7 +182,7 @@ async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte
         assert answer.headers.get("content-encoding") == "gzip"
         assert "content-length" not in answer.headers
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         async with registry_of(engine) as registry:

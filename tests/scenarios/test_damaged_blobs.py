@@ -25,7 +25,7 @@ from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.engine.test_maintenance import event
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 from tests.fakes.images import Content
 from tests.server.test_registry import error_of, pull_all, pulls_end
 
@@ -35,17 +35,17 @@ LAYER = 300_000
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image("library/nginx", "1", layers=[os.urandom(LAYER)], platforms=[AMD64])
 
 
 @pytest.fixture
-def layer(image: StandInImage) -> Content:
+def layer(image: FakeImage) -> Content:
     return image.platforms[AMD64].layers[0]
 
 
 @pytest.fixture
-async def cached(registry: httpx.AsyncClient, engine: Engine, image: StandInImage) -> StandInImage:
+async def cached(registry: httpx.AsyncClient, engine: Engine, image: FakeImage) -> FakeImage:
     await pull_all(registry, image)
     await pulls_end(engine)
     for fill in list(engine.fills.under_way):
@@ -78,12 +78,12 @@ DAMAGES: list[Callable[[Path], None]] = [
 async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
-    cached: StandInImage,
+    source: FakeRegistry,
+    cached: FakeImage,
     layer: Content,
     damage: Callable[[Path], None],
 ) -> None:
-    before = (await engine.status()).blobs_size
+    before = (await engine.status.get()).blobs_size
     damage(engine.blobs.path(layer.digest))
     response = await registry.get(path_of(layer))
     assert (response.status_code, response.content == layer.content) == (200, True)
@@ -92,12 +92,12 @@ async def test_f90_a_file_of_another_size_is_not_served_but_fetched_again(
     assert f"The cached copy of {layer.digest} is damaged: its file has" in told
     await pulls_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
-    assert (await engine.status()).blobs_size == before == await engine.catalog.blobs_size()
+    assert (await engine.status.get()).blobs_size == before == await engine.catalog.blobs_size()
     assert list(engine.directories.fills.iterdir()) == []
 
 
 async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
     os.truncate(engine.blobs.path(layer.digest), 5)
     response = await registry.head(path_of(layer))
@@ -108,9 +108,9 @@ async def test_f90_a_head_tells_the_right_size_of_a_damaged_copy(
 
 
 async def test_f90_where_no_rule_answers_any_more_a_damaged_copy_is_an_unknown_blob(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
-    await engine.delete_rule(RULE)
+    await engine.rules.delete(RULE)
     assert (await registry.get(path_of(layer))).content == layer.content
     os.truncate(engine.blobs.path(layer.digest), 5)
     for _ in range(2):
@@ -125,16 +125,16 @@ async def test_f90_where_no_rule_answers_any_more_a_damaged_copy_is_an_unknown_b
 async def test_l01_a_start_finds_a_file_of_another_size(
     directories: Directories,
     settings: Settings,
-    source: StandIn,
-    image: StandInImage,
+    source: FakeRegistry,
+    image: FakeImage,
     layer: Content,
     clock: Clock,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
+        await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         await engine.cache.pulls.get(
-            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
-        ).over.wait()
+            (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
+        ).finished.wait()
         os.truncate(engine.blobs.path(layer.digest), 7)
     async with Engine.open(directories, settings, clock=clock) as engine:
         async with asyncio.timeout(30):
@@ -147,26 +147,26 @@ async def test_l01_a_start_finds_a_file_of_another_size(
             == 1
         )
         assert engine.blobs.size(layer.digest) is None
-        await engine.housekeeping.collect()
+        await engine.maintenance.collect()
         assert (
-            (await engine.status()).blobs_size
+            (await engine.status.get()).blobs_size
             == await engine.catalog.blobs_size()
             == image.platforms[AMD64].size - LAYER
         )
 
 
 async def test_l01_a_pull_fetches_a_damaged_layer_again(
-    engine: Engine, cached: StandInImage, layer: Content
+    engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
     os.truncate(engine.blobs.path(layer.digest), 7)
-    pull = engine.cache.pulls.get((await engine.start_pull("library/nginx:1", AMD64, "test")).id)
-    await pull.over.wait()
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:1", AMD64, "test")).id)
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     assert engine.blobs.path(layer.digest).read_bytes() == layer.content
 
 
 async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image(
         "library/single", "1", platforms=["linux/arm64"], index=False
@@ -174,9 +174,9 @@ async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
 
     async def pulled() -> PullState:
         pull = engine.cache.pulls.get(
-            (await engine.start_pull("library/single:1", "linux/arm64", "test")).id
+            (await engine.pulls.start("library/single:1", "linux/arm64", "test")).id
         )
-        await pull.over.wait()
+        await pull.finished.wait()
         return pull.state
 
     assert await pulled() is PullState.COMPLETED
@@ -190,8 +190,8 @@ async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
 async def test_l01_a_manifest_that_lies_about_a_size_takes_no_right_copy_away(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
-    cached: StandInImage,
+    source: FakeRegistry,
+    cached: FakeImage,
     layer: Content,
 ) -> None:
     """The digest decides: the copy is hashed once, and served with its own size."""
@@ -215,27 +215,27 @@ async def test_l01_a_manifest_that_lies_about_a_size_takes_no_right_copy_away(
 async def test_l01_a_file_without_a_row_is_hashed_before_it_is_served(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
-    cached: StandInImage,
+    source: FakeRegistry,
+    cached: FakeImage,
     layer: Content,
 ) -> None:
     await engine.cache.copies.drop(layer.digest)
     assert (await registry.get(path_of(layer))).content == layer.content
     assert (await engine.catalog.blob(layer.digest)) is not None
     assert (
-        (await engine.status()).blobs_size
+        (await engine.status.get()).blobs_size
         == await engine.catalog.blobs_size()
         == cached.platforms[AMD64].size
     )
     await engine.catalog.remove_blob(layer.digest)
-    engine.cache.copies.forget_all()
+    engine.cache.copies.invalidate_all()
     flip(engine.blobs.path(layer.digest))
     assert (await registry.get(path_of(layer))).content == layer.content
     assert len(events_of(engine, "blob-damaged")) == 1
 
 
 async def test_f90_wrong_bytes_that_a_client_asks_for_again_at_once_are_found(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
     flip(engine.blobs.path(layer.digest))
     assert (await registry.get(path_of(layer))).content != layer.content
@@ -248,7 +248,7 @@ async def test_f90_wrong_bytes_that_a_client_asks_for_again_at_once_are_found(
 async def test_f90_a_popular_blob_is_hashed_once_in_ten_minutes(
     registry: httpx.AsyncClient,
     engine: Engine,
-    cached: StandInImage,
+    cached: FakeImage,
     layer: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -270,19 +270,19 @@ async def test_f90_a_popular_blob_is_hashed_once_in_ten_minutes(
                 await asyncio.sleep(0)
 
     await get(1)
-    clock.now += copies_module.ASKED_AGAIN + 1
+    clock.now += copies_module.REPEAT_WINDOW + 1
     await get(1)
     assert hashed == []
     await get(10)
     assert hashed == [layer.digest]
     for _ in range(20):
-        clock.now += copies_module.CHECK_VALID / 20
+        clock.now += copies_module.CHECK_TTL / 20
         await get(1)
     assert hashed == [layer.digest] * 2
 
 
 async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_line_in_the_log(
-    engine: Engine, source: StandIn, caplog: pytest.LogCaptureFixture
+    engine: Engine, source: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = 40_000_000
     content = os.urandom(1_000_000) * (size // 1_000_000)
@@ -292,8 +292,8 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
         .layers[0]
     )
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/large:1", AMD64, "test")).id
-    ).over.wait()
+        (await engine.pulls.start("library/large:1", AMD64, "test")).id
+    ).finished.wait()
     received = 0
 
     async def get(client: httpx.AsyncClient) -> None:
@@ -330,8 +330,8 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
 async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
-    cached: StandInImage,
+    source: FakeRegistry,
+    cached: FakeImage,
     layer: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -352,20 +352,20 @@ async def test_f90_a_copy_that_can_not_be_moved_away_is_not_served_either(
 
 
 async def test_a_blob_whose_file_is_gone_is_fetched_again_and_counts_once(
-    registry: httpx.AsyncClient, engine: Engine, cached: StandInImage, layer: Content
+    registry: httpx.AsyncClient, engine: Engine, cached: FakeImage, layer: Content
 ) -> None:
-    before = (await engine.status()).blobs_size
+    before = (await engine.status.get()).blobs_size
     engine.blobs.path(layer.digest).unlink()
     assert (await registry.get(path_of(layer))).content == layer.content
     await pulls_end(engine)
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size() == before
+    assert (await engine.status.get()).blobs_size == await engine.catalog.blobs_size() == before
     assert events_of(engine, "blob-damaged") == []
 
 
 async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_fetched_again(
     registry: httpx.AsyncClient,
     engine: Engine,
-    cached: StandInImage,
+    cached: FakeImage,
     layer: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -389,7 +389,7 @@ async def test_f90_a_file_that_is_cut_between_the_look_at_it_and_its_opening_is_
 async def test_f90_a_file_that_the_disk_can_not_read_is_removed_without_a_traceback(
     registry: httpx.AsyncClient,
     engine: Engine,
-    cached: StandInImage,
+    cached: FakeImage,
     layer: Content,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -18,7 +18,7 @@ from entrepot.httpd.accept import Accept
 from entrepot.httpd.ranges import parse_ranges
 from entrepot.server.paging import page_size
 from entrepot.server.run import listening
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 REQUESTS = 600
 
@@ -129,7 +129,7 @@ def a_request(chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_whatever_is_asked_for_it_is_no_failure_of_the_engine(
-    seed: int, engine: Engine, source: StandIn, caplog: pytest.LogCaptureFixture
+    seed: int, engine: Engine, source: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.add_image("library/app", "1", layers=[100])
     chance = random.Random(seed)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clients.entrepot import Entrepot
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 from tests.programs import require_program
 
 WITHIN = 1.0
@@ -38,7 +38,7 @@ Writer = asyncio.StreamWriter
 class Engine:
     """A running engine with its source, and clients that speak to it byte by byte."""
 
-    def __init__(self, process: Entrepot, source: StandIn, image: StandInImage) -> None:
+    def __init__(self, process: Entrepot, source: FakeRegistry, image: FakeImage) -> None:
         self.process = process
         self.source = source
         self.layer = image.platforms["linux/amd64"].layers[0]
@@ -92,7 +92,7 @@ class Engine:
 @asynccontextmanager
 async def running(root: Path, prefix: Sequence[str | Path] = ()) -> AsyncIterator[Engine]:
     """A running engine, started by the program *prefix*, with a source that has one image."""
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         image = source.add_image("library/app", "1", layers=[20_000_000], platforms=["linux/amd64"])
         with Entrepot(root, source.url, program=("-c", SHORT_GRACE)) as process:
             ready = await asyncio.to_thread(

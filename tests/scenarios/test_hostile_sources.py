@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import CRAWLS_AT_MOST, LOOK_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
@@ -23,7 +23,7 @@ from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import DropAfter, FlipByte, StandIn, StandInImage, Status
+from tests.fakes import DropAfter, FakeImage, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Fault, Headers
 
 AMD64 = "linux/amd64"
@@ -39,23 +39,23 @@ BAD_LOCATIONS = [
 
 
 @pytest.fixture
-async def other_source() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def other_source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
 async def served(
-    directories: Directories, settings: Settings, other_source: StandIn
+    directories: Directories, settings: Settings, other_source: FakeRegistry
 ) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
     other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
     settings = replace(settings, upstreams=(*settings.upstreams, other), parallel_per_source=2)
     async with Engine.open(directories, settings) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-other", "other.example.com/library/*", "other/*")
         )
         async with listening(engine):
@@ -71,7 +71,7 @@ async def client(served: Engine) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def get_manifests(client: httpx.AsyncClient, repository: str, image: StandInImage) -> None:
+async def get_manifests(client: httpx.AsyncClient, repository: str, image: FakeImage) -> None:
     for reference in (image.tag, str(image.platforms[AMD64].digest)):
         (await client.get(f"/v2/{repository}/manifests/{reference}")).raise_for_status()
 
@@ -104,7 +104,7 @@ def redirect(location: str) -> list[Fault]:
     ],
 )
 async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull(
-    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: StandIn
+    faults: list[Fault], client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Clients hung for ever, and the pull was told as completed without its blob."""
     image = source.add_image("library/nginx", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
@@ -122,8 +122,8 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
         assert resumed
     [pull] = served.cache.pulls.all()
     async with asyncio.timeout(30):
-        await pull.over.wait()
-    assert (pull.state, pull.snapshot().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
+        await pull.finished.wait()
+    assert (pull.state, pull.progress().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
     assert served.blobs.size(layer.digest) is None
     assert not served.fills.is_under_way(layer.digest)
     # And when the source is right again, so is the answer.
@@ -132,7 +132,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
 
 
 async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_another(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     """Whoever ran one slow source made a base layer unpullable for everybody."""
     base = os.urandom(SIZE)
@@ -154,13 +154,13 @@ async def test_s07_a_slow_or_hostile_source_holds_up_nobody_who_pulls_through_an
         await held_up
     await until(lambda: not served.fills.under_way)
     assert served.blobs.size(layer.digest) == SIZE
-    assert (await served.status()).blobs_size == sum(
+    assert (await served.status.get()).blobs_size == sum(
         {each.digest: each.size for each in (*good.platforms[AMD64].blobs,)}.values()
     )
 
 
 async def test_s07_a_blob_that_came_twice_counts_once(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, other_source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, other_source: FakeRegistry
 ) -> None:
     base = os.urandom(SIZE)
     images = [
@@ -172,7 +172,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
         each.hold(str(layer.digest), after_bytes=1, method="GET") for each in (source, other_source)
     ]
     pulls = [
-        await served.start_pull(f"{repository}/app:1", AMD64, "test")
+        await served.pulls.start(f"{repository}/app:1", AMD64, "test")
         for repository in ("library", "other")
     ]
     for gate in gates:
@@ -180,22 +180,22 @@ async def test_s07_a_blob_that_came_twice_counts_once(
     for gate in gates:
         gate.open()
     for pull in pulls:
-        await served.cache.pulls.get(pull.id).over.wait()
+        await served.cache.pulls.get(pull.id).finished.wait()
         assert served.cache.pulls.get(pull.id).state is PullState.COMPLETED
     await until(lambda: not served.fills.under_way)
     assert (
         source.count("GET", str(layer.digest)) == other_source.count("GET", str(layer.digest)) == 1
     )
     blobs = {each.digest: each.size for image in images for each in image.platforms[AMD64].blobs}
-    assert served.housekeeping.held_size == await served.catalog.blobs_size() == sum(blobs.values())
+    assert served.maintenance.held_size == await served.catalog.blobs_size() == sum(blobs.values())
 
 
 async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_of_them(
-    client: httpx.AsyncClient, served: Engine, source: StandIn
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry
 ) -> None:
     """Six blobs at a byte a second held all places of a source for good, and nothing said so."""
     now = 0.0
-    served.fills._clock = served.health_of_engine._clock = lambda: now
+    served.fills._clock = served.health._clock = lambda: now
     slow = [
         source.add_image("library/slow", str(number), layers=[os.urandom(SIZE)], platforms=[AMD64])
         for number in range(2)
@@ -207,7 +207,7 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
     ]
     pulls = [
         served.cache.pulls.get(
-            (await served.start_pull(f"library/slow:{image.tag}", AMD64, "test")).id
+            (await served.pulls.start(f"library/slow:{image.tag}", AMD64, "test")).id
         )
         for image in slow
     ]
@@ -221,48 +221,48 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
         lambda: served.fills.is_under_way(layer.digest) and len(served.fills.under_way) >= 3
     )
     now += RATE_WINDOW
-    served.fills.look()
-    [notice] = (await served.status()).notices
+    served.fills.check_pace()
+    [notice] = (await served.status.get()).notices
     assert notice.startswith(f"2 blobs from {LOGIN_SERVER} come in at less than 1.0 kB/s")
     assert (await client.get("/readyz")).status_code == 200
-    now += LOOK_INTERVAL
-    served.fills.look()
+    now += PACE_INTERVAL
+    served.fills.check_pace()
     assert (await waiting).content == layer.content
     for gate in gates:
         gate.open()
     for pull in pulls:
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
-    assert (await served.status()).notices == ()
+    assert (await served.status.get()).notices == ()
 
 
 async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
-    served: Engine, source: StandIn
+    served: Engine, source: FakeRegistry
 ) -> None:
     now = 0.0
     served.fills._clock = lambda: now
     image = source.add_image("library/slow", "1", layers=[os.urandom(SIZE)], platforms=[AMD64])
     gate = source.hold(str(image.platforms[AMD64].layers[0].digest), after_bytes=100, method="GET")
-    pull = served.cache.pulls.get((await served.start_pull("library/slow:1", AMD64, "test")).id)
+    pull = served.cache.pulls.get((await served.pulls.start("library/slow:1", AMD64, "test")).id)
     await gate.reached
     await until(lambda: any(fill.received == 100 for fill in served.fills.under_way))
-    while now < CRAWLS_AT_MOST:
+    while now < MAX_CRAWL_TIME:
         now += RATE_WINDOW
-        served.fills.look()
+        served.fills.check_pace()
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state is PullState.FAILED
-    assert "less than 1.0 kB/s" in (pull.snapshot().error_message or "")
+    assert "less than 1.0 kB/s" in (pull.progress().error_message or "")
     assert not served.fills.under_way
 
 
 async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no_further_pull_begins(
-    client: httpx.AsyncClient, served: Engine, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, served: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
     under way."""
-    monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 1)
+    monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 1)
     first, second = (
         source.add_image(
             "library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]
@@ -270,14 +270,14 @@ async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no
         for tag in ("1", "2")
     )
     gate = source.hold(str(first.platforms[AMD64].layers[0].digest), method="GET")
-    running = await served.start_pull("library/app:1", AMD64, "test")
+    running = await served.pulls.start("library/app:1", AMD64, "test")
     await gate.reached
     await get_manifests(client, "library/app", second)
     layer = second.platforms[AMD64].layers[0]
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content
     assert [pull.id for pull in served.cache.pulls.all()] == [running.id]
     gate.open()
-    await served.cache.pulls.get(running.id).over.wait()
+    await served.cache.pulls.get(running.id).finished.wait()
     # When there is room, the rest of an image comes again with its first layer.
     layer = second.platforms[AMD64].layers[1]
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content

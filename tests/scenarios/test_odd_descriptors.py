@@ -16,13 +16,13 @@ from entrepot.api.models import PullSnapshot
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.rules import RuleDraft
-from entrepot.core.states import Holding, LayerState, PullState, VerificationState
+from entrepot.core.states import CachedState, LayerState, PullState, VerificationState
 from entrepot.demo.images import OCI
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import NoContentLength, StandIn
+from tests.fakes import FakeRegistry, NoContentLength
 from tests.fakes.faults import Headers, IgnoreRange
 from tests.fakes.images import Content
 
@@ -45,7 +45,9 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def descriptor(source: StandIn, content: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
+def descriptor(
+    source: FakeRegistry, content: bytes, media_type: str, **fields: Any
+) -> dict[str, Any]:
     """A descriptor of a blob that the source has. A field that is given as ... is left out."""
     blob = source.add_blob(REPOSITORY, content)
     whole = {"mediaType": media_type, "digest": str(blob.digest), "size": len(content)} | fields
@@ -53,7 +55,7 @@ def descriptor(source: StandIn, content: bytes, media_type: str, **fields: Any) 
 
 
 def add_image(
-    source: StandIn, edit: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
+    source: FakeRegistry, edit: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
 ) -> Content:
     """An image of one platform under the tag ``1``; *fields* replace those of its config and
     layers, *edit* changes the document."""
@@ -88,25 +90,25 @@ async def get_blob(client: httpx.AsyncClient, content: bytes) -> None:
 async def pulled(
     engine: Engine, platform: str | None = "linux/amd64", tag: str = "1"
 ) -> PullSnapshot:
-    started = await engine.start_pull(f"{REPOSITORY}:{tag}", platform, "test")
-    await engine.cache.pulls.get(started.id).over.wait()
-    return await engine.pull_snapshot(started.id)
+    started = await engine.pulls.start(f"{REPOSITORY}:{tag}", platform, "test")
+    await engine.cache.pulls.get(started.id).finished.wait()
+    return await engine.pulls.get(started.id)
 
 
 async def check_accounts(engine: Engine) -> None:
     """What is shown and counted are the sizes of the copies, whatever the manifest states."""
     sizes = [len(CONFIG), len(SMALL), len(LARGE)]
-    detail = await engine.repositories.tag(REPOSITORY, "1")
+    detail = await engine.repositories.get_tag(REPOSITORY, "1")
     [image] = detail.images
     assert image.config is not None
     assert [each.size for each in (image.config, *image.layers)] == sizes
-    assert (image.holding, image.size) == (Holding.WHOLE, image.held_size)
+    assert (image.holding, image.size) == (CachedState.CACHED, image.held_size)
     assert image.held_size is not None
     assert image.held_size > sum(sizes)
-    [repository] = await engine.repositories.all()
+    [repository] = await engine.repositories.list()
     assert (repository.size, detail.tag.size) == (detail.own_size + detail.shared_size,) * 2
     assert await engine.catalog.blobs_size() == sum(sizes)
-    assert (await engine.match(f"{REPOSITORY}:1")).holding is Holding.WHOLE
+    assert (await engine.rules.match(f"{REPOSITORY}:1")).holding is CachedState.CACHED
 
 
 SIZES: dict[str, Any] = {
@@ -124,7 +126,7 @@ SIZES: dict[str, Any] = {
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(
-    size: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn
+    size: Any, client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = add_image(source, size=size)
     await get_image(client, image)
@@ -142,7 +144,7 @@ async def test_f82_a_size_that_is_none_stops_no_client_and_no_pull(
 @pytest.mark.parametrize("more", [-1, 1, 1000])
 @pytest.mark.parametrize("length", [True, False], ids=["with a length", "without a length"])
 async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(
-    more: int, length: bool, client: httpx.AsyncClient, engine: Engine, source: StandIn
+    more: int, length: bool, client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     if not length:
         source.fault("/blobs/", NoContentLength())
@@ -169,7 +171,7 @@ async def test_f82_a_size_that_is_off_is_set_right_by_the_digest(
 
 @pytest.mark.parametrize("more", [-1, 1])
 async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_what_came(
-    more: int, engine: Engine, source: StandIn
+    more: int, engine: Engine, source: FakeRegistry
 ) -> None:
     def edit(document: dict[str, Any]) -> None:
         for each in (document["config"], *document["layers"]):
@@ -187,7 +189,7 @@ async def test_f82_a_pull_of_an_image_whose_sizes_are_off_completes_and_shows_wh
 
 
 async def test_f82_ranges_and_heads_of_a_blob_without_a_size_are_right(
-    client: httpx.AsyncClient, engine: Engine, source: StandIn
+    client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
@@ -210,7 +212,7 @@ async def test_f82_ranges_and_heads_of_a_blob_without_a_size_are_right(
 
 @pytest.mark.parametrize("more", [-1, 1])
 async def test_f82_the_first_range_of_a_blob_whose_size_is_off_names_the_right_size(
-    more: int, client: httpx.AsyncClient, source: StandIn
+    more: int, client: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     add_image(source, lambda document: document["layers"][1].update(size=len(LARGE) + more))
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
@@ -226,7 +228,7 @@ async def test_f82_the_first_range_of_a_blob_whose_size_is_off_names_the_right_s
 
 @pytest.mark.parametrize("size", [-1, len(LARGE) + 1])
 async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(
-    size: int, client: httpx.AsyncClient, engine: Engine, source: StandIn
+    size: int, client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     other = source.add_blob(REPOSITORY, os.urandom(len(LARGE)))
 
@@ -244,7 +246,7 @@ async def test_f82_wrong_bytes_are_refused_whatever_the_size_says(
 
 
 async def test_f82_where_nobody_says_how_large_a_blob_is_one_sentence_says_so(
-    client: httpx.AsyncClient, source: StandIn
+    client: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """No answer goes without a length: containerd and older docker stop at one (containerd #3110)."""
     add_image(source, size=-1)
@@ -293,7 +295,7 @@ ODD_DOCUMENTS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("odd", ODD_DOCUMENTS.values(), ids=ODD_DOCUMENTS)
 async def test_f82_an_odd_document_passes_byte_by_byte_and_its_image_is_pulled(
-    odd: Callable[[bytes], bytes], client: httpx.AsyncClient, engine: Engine, source: StandIn
+    odd: Callable[[bytes], bytes], client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_manifest(
         REPOSITORY, Content.of(OCI.manifest, odd(add_image(source).content)), "1"
@@ -322,7 +324,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 async def test_f82_fields_that_are_odd_say_nothing(
-    fields: dict[str, Any], client: httpx.AsyncClient, engine: Engine, source: StandIn
+    fields: dict[str, Any], client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = add_image(source, **fields)
     await get_image(client, image)
@@ -331,19 +333,19 @@ async def test_f82_fields_that_are_odd_say_nothing(
 
 
 async def test_f82_a_layer_that_comes_twice_with_different_sizes_is_one(
-    client: httpx.AsyncClient, engine: Engine, source: StandIn
+    client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = add_image(
         source, lambda document: document["layers"].append(document["layers"][1] | {"size": -1})
     )
     await get_image(client, image)
     assert (await pulled(engine)).state is PullState.COMPLETED
-    detail = await engine.repositories.tag(REPOSITORY, "1")
+    detail = await engine.repositories.get_tag(REPOSITORY, "1")
     assert detail.tag.size == len(image.content) + len(CONFIG) + len(SMALL) + len(LARGE)
 
 
 async def test_f82_an_empty_config_is_a_blob_like_any_other(
-    client: httpx.AsyncClient, engine: Engine, source: StandIn
+    client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     add_image(source, lambda document: document.update(config=descriptor(source, b"", OCI.config)))
     assert (await pulled(engine)).state is PullState.COMPLETED
@@ -367,7 +369,7 @@ ODD_ENTRIES: dict[str, Any] = {
 
 @pytest.mark.parametrize("entry", ODD_ENTRIES.values(), ids=ODD_ENTRIES)
 async def test_f82_one_odd_entry_of_an_index_hides_no_other(
-    entry: Any, client: httpx.AsyncClient, engine: Engine, source: StandIn
+    entry: Any, client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = add_image(source)
     good = image.descriptor.document() | {
@@ -390,7 +392,7 @@ async def test_f82_one_odd_entry_of_an_index_hides_no_other(
 
 
 async def test_f82_an_index_of_which_nothing_can_be_used_is_refused_in_one_sentence(
-    client: httpx.AsyncClient, engine: Engine, source: StandIn
+    client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     content = json.dumps(
         {"schemaVersion": 2, "manifests": [ODD_ENTRIES["a digest that is none"], None]}
@@ -414,7 +416,11 @@ async def test_f82_an_index_of_which_nothing_can_be_used_is_refused_in_one_sente
     ({"layers": [{"digest": "sha256:" + "a" * 64, "size": 10**400}]}, "of more than 1,000,000,000,000,000,000,000,000 bytes"),
 ])  # fmt: skip
 async def test_f82_f67_what_no_client_can_use_is_502_with_the_reason_and_asked_for_once(
-    edit: dict[str, Any], reason: str, client: httpx.AsyncClient, engine: Engine, source: StandIn
+    edit: dict[str, Any],
+    reason: str,
+    client: httpx.AsyncClient,
+    engine: Engine,
+    source: FakeRegistry,
 ) -> None:
     """A number of 2^63 stands in no client's memory, and in no database."""
     add_image(source, lambda document: document.update(edit))
@@ -430,7 +436,7 @@ async def test_f82_f67_what_no_client_can_use_is_502_with_the_reason_and_asked_f
 
 @pytest.mark.parametrize("media_type", ["application/x\r\nX-Evil: 1", "application/x\0y"])
 async def test_f67_a_media_type_that_can_not_be_sent_is_502_and_not_kept(
-    media_type: str, client: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    media_type: str, client: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     add_image(source, lambda document: document.update(mediaType=media_type))
     source.fault("/manifests/", Headers({"Content-Type": "application/json"}))
@@ -447,28 +453,28 @@ async def test_f67_a_media_type_that_can_not_be_sent_is_502_and_not_kept(
 
 
 async def test_f82_a_size_is_shown_as_not_known_until_the_blob_is_here(
-    client: httpx.AsyncClient, engine: Engine, source: StandIn
+    client: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     add_image(source, size=None)
     assert (await client.get(f"/v2/{REPOSITORY}/manifests/1")).status_code == 200
-    [image] = (await engine.repositories.tag(REPOSITORY, "1")).images
+    [image] = (await engine.repositories.get_tag(REPOSITORY, "1")).images
     assert (image.size, [each.size for each in image.layers], image.holding) == (
         None,
         [None, None],
-        Holding.NOTHING,
+        CachedState.NOT_CACHED,
     )
 
 
 @pytest.mark.parametrize("size", [-1, 7])
 async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_the_image(
-    size: int, directories: Directories, settings: Settings, source: StandIn, clock: Clock
+    size: int, directories: Directories, settings: Settings, source: FakeRegistry, clock: Clock
 ) -> None:
     """The catalog takes a size that is not known. The digest decides once more, and what came is
     what is freed."""
     rule = RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
     image = add_image(source, size=size)
     async with Engine.open(directories, settings, clock=clock) as first:
-        await first.create_rule(rule)
+        await first.rules.create(rule)
         assert (await pulled(first)).state is PullState.COMPLETED
     await source.stop()
     async with Engine.open(directories, settings, clock=clock) as engine:
@@ -487,14 +493,14 @@ async def test_f82_an_engine_that_starts_again_serves_and_verifies_and_evicts_th
             0,
         )
         clock.now += 3600
-        planned = await engine.housekeeping.evict(target=0, dry_run=True)
+        planned = await engine.maintenance.evict(target=0, dry_run=True)
         assert planned.freed == len(CONFIG) + len(SMALL) + len(LARGE)
 
 
 # Platforms
 
 
-def add_index(source: StandIn, *platforms: str) -> dict[str, Content]:
+def add_index(source: FakeRegistry, *platforms: str) -> dict[str, Content]:
     """An index under the tag ``1``, with an image for each platform."""
     images, entries = {}, []
     for platform in platforms:
@@ -554,7 +560,7 @@ PLATFORMS = (
     ],
 )
 async def test_f74_a_pull_takes_the_best_image_for_a_platform_as_people_name_it(
-    named: str, pulls: str, engine: Engine, source: StandIn
+    named: str, pulls: str, engine: Engine, source: FakeRegistry
 ) -> None:
     images = add_index(source, *PLATFORMS)
     pull = await pulled(engine, named)
@@ -563,7 +569,7 @@ async def test_f74_a_pull_takes_the_best_image_for_a_platform_as_people_name_it(
 
 @pytest.mark.parametrize("named", ["linux/s390x", "macos", "windows(10.0.26100)/arm64"])
 async def test_f74_where_no_image_runs_the_pull_says_what_there_is(
-    named: str, engine: Engine, source: StandIn
+    named: str, engine: Engine, source: FakeRegistry
 ) -> None:
     add_index(source, *PLATFORMS)
     pull = await pulled(engine, named)
@@ -577,7 +583,7 @@ async def test_f74_where_no_image_runs_the_pull_says_what_there_is(
 
 
 async def test_f74_an_index_within_an_index_leads_to_the_image(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     images = add_index(source, "linux/amd64", "linux/arm64")
     inner = source.right_manifest(REPOSITORY, "1")
@@ -596,7 +602,7 @@ async def test_f74_an_index_within_an_index_leads_to_the_image(
 
 
 async def test_f74_an_index_whose_only_image_names_no_platform_is_that_image(
-    engine: Engine, source: StandIn
+    engine: Engine, source: FakeRegistry
 ) -> None:
     image = add_image(source)
     source.add_manifest(

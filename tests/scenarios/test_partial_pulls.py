@@ -13,10 +13,10 @@ import pytest
 
 from entrepot.engine.engine import Engine
 from entrepot.httpd.ranges import MAX_PARTS
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry import RegistryApp
 from tests.e2e.registries.certificates import Authority
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
 from tests.multipart import read_parts
 
@@ -24,7 +24,7 @@ SIZE = 3_000_000
 
 
 @pytest.fixture
-def layer(source: StandIn) -> Content:
+def layer(source: FakeRegistry) -> Content:
     return source.add_image("library/nginx", "1", layers=[SIZE]).platforms["linux/amd64"].layers[0]
 
 
@@ -36,7 +36,7 @@ def path(layer: Content) -> str:
 @asynccontextmanager
 async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """A client over a real connection, with TLS where *tls* is a directory for certificates."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     server_tls, client_tls = None, False
     if tls is not None:
@@ -54,8 +54,8 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
 
 
 async def fill(engine: Engine) -> None:
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 @pytest.mark.parametrize("transport", ["asgi", "tcp", "tls"])
@@ -78,7 +78,7 @@ async def test_several_ranges_are_one_body_with_a_part_for_each(
     transport: str,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     layer: Content,
     path: str,
     tmp_path: Path,
@@ -104,7 +104,7 @@ async def test_several_ranges_are_one_body_with_a_part_for_each(
 
 
 async def test_ranges_of_a_blob_that_is_on_its_way_come_as_soon_as_they_are_there(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, layer: Content, path: str
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, layer: Content, path: str
 ) -> None:
     gate = source.hold(str(layer.digest), 1_000_000)
     async with connected(engine) as client:
@@ -230,7 +230,7 @@ async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(
     is_cached: bool,
     registry: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     layer: Content,
     path: str,
 ) -> None:
@@ -276,7 +276,7 @@ async def read_all(pieces: AsyncIterator[bytes]) -> bytes:
 
 
 async def test_a_fill_that_ends_in_the_middle_of_the_parts_cuts_the_connection(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, layer: Content, path: str
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, layer: Content, path: str
 ) -> None:
     source.hold(str(layer.digest), 1_000_000)
     async with connected(engine) as client:

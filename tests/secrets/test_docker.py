@@ -18,7 +18,7 @@ from entrepot.secrets import (
     read_secret,
 )
 from entrepot.secrets.docker import MAX_CONFIG_SIZE
-from tests.fakes import BasicSignIn, StandIn
+from tests.fakes import BasicSignIn, FakeRegistry
 from tests.programs import require_program
 from tests.secrets.conftest import Script, set_of
 
@@ -488,7 +488,7 @@ async def test_a_login_of_skopeo_is_read(config: Path, path: str) -> None:
     skopeo = require_program("skopeo")
     remove(config)
     (config.parents[1] / "XDG_RUNTIME_DIR").mkdir()
-    async with StandIn(BasicSignIn({"jörg": "pä:ss"})) as source:
+    async with FakeRegistry(BasicSignIn({"jörg": "pä:ss"})) as source:
         host = source.url.removeprefix("http://")
         command = [
             skopeo,

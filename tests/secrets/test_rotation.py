@@ -16,7 +16,7 @@ from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source.client import Sources
 from tests.conftest import Clock
-from tests.fakes import StandIn, TokenSignIn
+from tests.fakes import FakeRegistry, TokenSignIn
 from tests.secrets.conftest import Script, set_of
 from tests.secrets.test_keyring import Kept
 
@@ -71,7 +71,7 @@ async def test_a_rotated_password_is_used_when_the_token_is_refused_or_has_expir
     sign_in = TokenSignIn({"ann": "one"}, anonymous=False)
     keep("one")
     async with (
-        StandIn(sign_in) as source,
+        FakeRegistry(sign_in) as source,
         Sources(Settings(), clock=clock, wall_clock=clock) as sources,
     ):
         source.add_image("library/nginx", "1")

@@ -8,14 +8,14 @@ import json
 import httpx
 import pytest
 
+from entrepot.core.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import _warning
-from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import FlipByte, Html, StandIn, StandInImage, Status
+from tests.fakes import FakeImage, FakeRegistry, FlipByte, Html, Status
 
 AMD64 = "linux/amd64"
 
@@ -27,10 +27,10 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 async def pulls_end(engine: Engine) -> None:
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
-async def pull_all(registry: httpx.AsyncClient, image: StandInImage, platform: str = AMD64) -> None:
+async def pull_all(registry: httpx.AsyncClient, image: FakeImage, platform: str = AMD64) -> None:
     """What a container client does to pull one platform of an image."""
     index = await registry.get(f"/v2/{image.repository}/manifests/{image.tag}")
     assert index.content == image.manifest.content
@@ -53,7 +53,7 @@ async def test_the_version_check_is_answered(registry: httpx.AsyncClient) -> Non
 
 
 async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_source(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
@@ -65,7 +65,7 @@ async def test_an_image_is_pulled_byte_for_byte_and_then_served_without_the_sour
 
 
 async def test_only_the_platform_that_was_asked_for_is_fetched(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
@@ -73,11 +73,11 @@ async def test_only_the_platform_that_was_asked_for_is_fetched(
     for blob in image.platforms["linux/arm64"].blobs:
         assert source.count("GET", str(blob.digest)) == 0
     assert source.count("GET", str(image.platforms["linux/arm64"].digest)) == 0
-    assert (await engine.repositories.detail("library/nginx")).tags[0].platforms == (AMD64,)
+    assert (await engine.repositories.get("library/nginx")).tags[0].platforms == (AMD64,)
 
 
 async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[5_000, 6_000, 7_000])
     wanted = image.platforms[AMD64]
@@ -85,7 +85,7 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
     await registry.get(f"/v2/library/nginx/manifests/{wanted.digest}")
     await registry.get(f"/v2/library/nginx/blobs/{wanted.layers[0].digest}")
     await pulls_end(engine)
-    [pull] = [each.snapshot() for each in engine.cache.pulls.all()]
+    [pull] = [each.progress() for each in engine.cache.pulls.all()]
     assert pull.state is PullState.COMPLETED
     assert (pull.image, pull.platform, pull.rule, pull.source_repository) == (
         "library/nginx:1.27",
@@ -100,7 +100,7 @@ async def test_a_layer_brings_the_rest_of_its_image_though_the_client_goes(
 
 
 async def test_looking_costs_no_layers(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     wanted = image.platforms[AMD64]
@@ -114,7 +114,7 @@ async def test_looking_costs_no_layers(
 
 
 async def test_a_head_on_an_uncached_tag_fetches_no_body(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.head("/v2/library/nginx/manifests/1.27")
@@ -126,7 +126,7 @@ async def test_a_head_on_an_uncached_tag_fetches_no_body(
 
 
 async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_wants_it(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.head("/v2/library/nginx/manifests/1.27")
@@ -134,13 +134,11 @@ async def test_a_tag_seen_by_head_and_pulled_by_digest_is_cached_as_containerd_w
     await source.stop()
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
-    assert [tag.name for tag in (await engine.repositories.detail("library/nginx")).tags] == [
-        "1.27"
-    ]
+    assert [tag.name for tag in (await engine.repositories.get("library/nginx")).tags] == ["1.27"]
 
 
 async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     layer = image.platforms[AMD64].layers[0]
@@ -151,7 +149,7 @@ async def test_a_head_on_an_uncached_blob_tells_its_size_and_fetches_nothing(
 
 
 async def test_within_the_freshness_a_tag_asks_nothing_and_after_it_one_head(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
@@ -170,7 +168,7 @@ async def test_within_the_freshness_a_tag_asks_nothing_and_after_it_one_head(
 
 
 async def test_a_moved_tag_is_seen_after_the_freshness_and_its_old_digest_stays(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     old = source.add_image("library/nginx", "latest", layers=[b"old"])
     await registry.get("/v2/library/nginx/manifests/latest")
@@ -191,7 +189,7 @@ async def test_a_moved_tag_is_seen_after_the_freshness_and_its_old_digest_stays(
 
 
 async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
@@ -200,12 +198,12 @@ async def test_a_tag_that_is_gone_at_its_source_is_kept_served_and_flagged(
     response = await registry.get("/v2/library/nginx/manifests/1.27")
     assert response.content == image.manifest.content
     assert "gone at its source" in response.headers["warning"]
-    [tag] = (await engine.repositories.detail("library/nginx")).tags
+    [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.gone
 
 
 async def test_a_stale_tag_is_served_with_a_warning_when_the_source_is_down(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await registry.get("/v2/library/nginx/manifests/1.27")
@@ -238,7 +236,7 @@ def test_a_long_warning_is_cut() -> None:
 
 
 async def test_a_cold_range_is_answered_from_one_fetch(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[400_000])
     layer = image.platforms[AMD64].layers[0]
@@ -268,7 +266,7 @@ async def test_a_cold_range_is_answered_from_one_fetch(
 
 
 async def test_a_range_for_other_content_gets_the_whole_blob(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms[AMD64].layers[0]
     path = f"/v2/library/nginx/blobs/{layer.digest}"
@@ -277,7 +275,7 @@ async def test_a_range_for_other_content_gets_the_whole_blob(
 
 
 async def test_a_client_that_has_it_already_is_told_so(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     path = "/v2/library/nginx/manifests/1.27"
@@ -288,7 +286,7 @@ async def test_a_client_that_has_it_already_is_told_so(
 
 
 async def test_a_client_that_knows_no_indexes_gets_the_image_of_a_tag(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.get(
@@ -306,7 +304,7 @@ async def test_a_client_that_knows_no_indexes_gets_the_image_of_a_tag(
 
 
 async def test_several_accept_headers_are_one_list(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.get(
@@ -317,7 +315,7 @@ async def test_several_accept_headers_are_one_list(
 
 
 async def test_wrong_bytes_are_never_kept(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "1.27", layers=[300_000]).platforms[AMD64].layers[0]
     source.fault(str(layer.digest), FlipByte(1000), method="GET")
@@ -329,7 +327,7 @@ async def test_wrong_bytes_are_never_kept(
 
 
 async def test_a_web_page_in_place_of_a_manifest_is_a_bad_gateway(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     source.fault("/manifests/", Html())
@@ -337,7 +335,7 @@ async def test_a_web_page_in_place_of_a_manifest_is_a_bad_gateway(
 
 
 async def test_what_the_source_does_not_have_is_unknown(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     status, code, message = error_of(await registry.get("/v2/library/nginx/manifests/9"))
@@ -351,7 +349,7 @@ async def test_what_the_source_does_not_have_is_unknown(
 
 
 async def test_a_failure_is_remembered_for_seconds_only(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     await registry.get("/v2/library/nginx/manifests/1.27")
     asked = len(source.requests)
@@ -367,7 +365,7 @@ async def test_a_failure_is_remembered_for_seconds_only(
     [(500, (502, "UNKNOWN")), (429, (429, "TOOMANYREQUESTS")), (401, (404, "MANIFEST_UNKNOWN"))],
 )
 async def test_the_source_answers_for_its_own_failures(
-    registry: httpx.AsyncClient, source: StandIn, status: int, expected: tuple[int, str]
+    registry: httpx.AsyncClient, source: FakeRegistry, status: int, expected: tuple[int, str]
 ) -> None:
     source.fault(
         "/manifests/", Status(status, headers={"Retry-After": "7"} if status == 429 else {})
@@ -379,10 +377,12 @@ async def test_the_source_answers_for_its_own_failures(
 
 
 async def test_a_digest_alone_opens_nothing(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     private = source.add_image("private/app", "1")
-    await engine.create_rule(RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*"))
+    await engine.rules.create(
+        RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*")
+    )
     await pull_all(registry, private)
     await pulls_end(engine)
     layer = private.platforms[AMD64].layers[0]
@@ -394,7 +394,7 @@ async def test_a_digest_alone_opens_nothing(
 
 
 async def test_without_a_rule_nothing_is_asked(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for path in ("manifests/1", f"blobs/{Digest.of(b'')}", "tags/list"):
         status, code, message = error_of(await registry.get(f"/v2/other/thing/{path}"))
@@ -404,12 +404,12 @@ async def test_without_a_rule_nothing_is_asked(
 
 
 async def test_what_a_deleted_rule_had_cached_stays_pullable(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     clock.now += 10 * engine.settings.freshness
     asked = len(source.requests)
     await pull_all(registry, image)
@@ -421,18 +421,18 @@ async def test_what_a_deleted_rule_had_cached_stays_pullable(
 
 
 async def test_a_deleted_repository_is_gone_and_fills_again(
-    registry: httpx.AsyncClient, engine: Engine, source: StandIn
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     await pull_all(registry, image)
     await pulls_end(engine)
     await engine.repositories.delete("library/nginx")
-    assert await engine.repositories.all() == []
+    assert await engine.repositories.list() == []
     await pull_all(registry, image)
 
 
 async def test_tags_come_from_the_source_page_by_page(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for tag in ("1", "2", "3"):
         source.add_image("library/nginx", tag, layers=[10])
@@ -444,7 +444,7 @@ async def test_tags_come_from_the_source_page_by_page(
 
 
 async def test_without_the_source_the_cached_tags_are_listed(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
@@ -454,7 +454,7 @@ async def test_without_the_source_the_cached_tags_are_listed(
 
 
 async def test_the_catalog_lists_cached_repositories_page_by_page(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     for name in ("a", "b", "c"):
         source.add_image(f"library/{name}", "1", layers=[10])
@@ -467,7 +467,7 @@ async def test_the_catalog_lists_cached_repositories_page_by_page(
 
 
 async def test_referrers_are_the_sources_or_an_empty_index(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.get(f"/v2/library/nginx/referrers/{image.digest}")
@@ -503,7 +503,7 @@ async def test_a_push_is_refused_with_what_to_do(registry: httpx.AsyncClient, me
 )
 async def test_what_can_not_be_read_gets_its_own_error(
     registry: httpx.AsyncClient,
-    source: StandIn,
+    source: FakeRegistry,
     path: str,
     headers: dict[str, str],
     expected: tuple[int, str],
@@ -513,7 +513,7 @@ async def test_what_can_not_be_read_gets_its_own_error(
 
 
 async def test_a_range_outside_a_blob_can_not_be_satisfied(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "1.27").platforms[AMD64].layers[0]
     response = await registry.get(
@@ -524,7 +524,7 @@ async def test_a_range_outside_a_blob_can_not_be_satisfied(
 
 
 async def test_f70_nonsense_in_accept_is_no_preference(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     response = await registry.get(
@@ -534,7 +534,7 @@ async def test_f70_nonsense_in_accept_is_no_preference(
 
 
 async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     await registry.get("/v2/library/nginx/manifests/1")

@@ -125,7 +125,7 @@ def test_f79_before_its_end_has_begun_an_engine_has_all_the_time() -> None:
 
 def test_a_process_in_a_session_of_its_own_has_no_terminal() -> None:
     """setsid(2)."""
-    code = "import sys; from entrepot.server.ending import has_terminal; sys.exit(has_terminal())"
+    code = "import sys; from entrepot.server.shutdown import has_terminal; sys.exit(has_terminal())"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=CHECKOUT, start_new_session=True, check=False

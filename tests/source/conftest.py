@@ -16,7 +16,7 @@ from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.secrets import SecretIdentifier
 from entrepot.source.client import SourceClient, Sources
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 
 @dataclass
@@ -50,8 +50,8 @@ def pauses() -> Pauses:
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[StandIn]:
-    async with StandIn() as running:
+async def source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as running:
         yield running
 
 
@@ -88,7 +88,7 @@ def registry(endpoint: str, login_server: str = "docker.io") -> SourceRegistry:
 
 
 @pytest.fixture
-def client(sources: Sources, source: StandIn) -> SourceClient:
+def client(sources: Sources, source: FakeRegistry) -> SourceClient:
     """The stand-in without credentials."""
     return sources.client(registry(source.url), None)
 

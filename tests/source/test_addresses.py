@@ -10,16 +10,17 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredUpstream, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source import transport
-from entrepot.source.addresses import Reach, is_local, is_loopback, literal_address, parse_address
+from entrepot.source.addresses import Reach, is_local, parse_address
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.http import AddressRefused
 from entrepot.source.transport import SourceTransport
-from tests.fakes import Redirect, StandIn, TokenSignIn
+from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
 
 NGINX = Repository("library/nginx")
@@ -225,13 +226,13 @@ def resolving(monkeypatch: pytest.MonkeyPatch, **names: str) -> list[str]:
 
 
 @pytest.fixture
-def vm(source: StandIn) -> SourceRegistry:
+def vm(source: FakeRegistry) -> SourceRegistry:
     """The stand-in as a registry whose endpoint is a name."""
     return registry(f"http://vm.example:{source.port}")
 
 
 async def test_a_declared_name_may_be_on_this_machine(
-    sources: Sources, source: StandIn, vm: SourceRegistry, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, source: FakeRegistry, vm: SourceRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving(monkeypatch, vm_example="127.0.0.1")
     image = source.add_image("library/nginx", "latest")
@@ -252,7 +253,7 @@ async def test_a_declared_name_may_be_on_this_machine(
 )
 async def test_a_redirect_reaches_nothing_on_this_machine_by_number_or_name(
     sources: Sources,
-    source: StandIn,
+    source: FakeRegistry,
     vm: SourceRegistry,
     monkeypatch: pytest.MonkeyPatch,
     location: str,
@@ -269,21 +270,19 @@ async def test_a_redirect_reaches_nothing_on_this_machine_by_number_or_name(
             "0177_1": "127.0.0.1",
         },
     )
-    async with StandIn() as inside:
+    async with FakeRegistry() as inside:
         source.fault("/manifests/", Redirect(location.format(port=inside.port)))
-        with pytest.raises(
-            SourceAnswerInvalid, match="an address of this machine's own surroundings"
-        ):
+        with pytest.raises(SourceAnswerInvalid, match="a local address"):
             await sources.client(vm, None).manifest(NGINX, LATEST)
         assert not inside.requests
 
 
 async def test_every_hop_is_judged(
-    sources: Sources, source: StandIn, vm: SourceRegistry, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, source: FakeRegistry, vm: SourceRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S21: the first redirect leads to the source's own host."""
     resolving(monkeypatch, vm_example="127.0.0.1", inside_example="127.0.0.1")
-    async with StandIn() as inside:
+    async with FakeRegistry() as inside:
         source.fault("/manifests/", Redirect("/second"))
         source.fault("/second", Redirect(f"http://inside.example:{inside.port}/"))
         with pytest.raises(SourceAnswerInvalid, match=r"leads to inside\.example"):
@@ -292,15 +291,15 @@ async def test_every_hop_is_judged(
 
 
 async def test_the_realm_is_judged_after_its_look_up(
-    sources: Sources, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S21: a realm below the registry's own domain may resolve to anything."""
     resolving(monkeypatch, r_example_com="127.0.0.1", auth_example_com="127.0.0.1")
-    async with StandIn() as inside:
+    async with FakeRegistry() as inside:
         source.sign_in = TokenSignIn(realm=f"http://auth.example.com:{inside.port}/token")
         with pytest.raises(
             SourceAnswerInvalid,
-            match=r"auth\.example\.com, which is an address of this machine's own surroundings",
+            match=r"auth\.example\.com, which is a local address",
         ):
             await sources.client(
                 registry(f"http://r.example.com:{source.port}", "r.example.com"), None
@@ -315,13 +314,13 @@ async def test_a_registry_of_the_table_is_never_this_machine(
     resolving(monkeypatch, **{"registry-1_docker_io": "127.0.0.1 ::1 169.254.169.254"})
     with pytest.raises(
         SourceAnswerInvalid,
-        match=r"registry-1\.docker\.io, which is an address of this machine's own",
+        match=r"registry-1\.docker\.io, which is a local address",
     ) as raised:
         await sources.client(SourceRegistries().find("docker.io"), None).head_manifest(
             NGINX, LATEST
         )
     assert "settings.toml" in raised.value.hint
-    assert sources.breakers.open_of("docker.io") is None, (
+    assert sources.breakers.opened_first("docker.io") is None, (
         "a host that was not asked is not given up"
     )
 
@@ -346,7 +345,7 @@ async def test_of_several_addresses_only_the_permitted_ones_are_tried(
 
 
 async def test_the_socket_itself_is_judged_whatever_the_look_up_said(
-    source: StandIn, monkeypatch: pytest.MonkeyPatch
+    source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S21: the last of the three judgements, which also sees what a cache of look-ups says."""
     monkeypatch.setattr(Reach, "permits_host", lambda *_: True)
@@ -358,7 +357,7 @@ async def test_the_socket_itself_is_judged_whatever_the_look_up_said(
 
 
 async def test_through_a_proxy_literal_addresses_are_judged_and_names_are_the_proxys(
-    source: StandIn, monkeypatch: pytest.MonkeyPatch
+    source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S21: the proxy may run on this machine, and what it is asked for must not."""
     monkeypatch.setenv("http_proxy", source.url)
@@ -435,7 +434,7 @@ async def test_whatever_a_transport_refuses_to_send_is_an_invalid_answer(
     sources = opened(transport=httpx.MockTransport(answer))
     with pytest.raises(SourceAnswerInvalid, match="to which no request can be made"):
         await sources.client(registry("https://r.example"), None).manifest(NGINX, LATEST)
-    assert sources.breakers.open_of("docker.io") is None
+    assert sources.breakers.opened_first("docker.io") is None
 
 
 async def test_hosts_that_a_source_invents_are_given_up_in_bounded_number(

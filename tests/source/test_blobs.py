@@ -12,11 +12,12 @@ from entrepot.source.errors import (
     SourceError,
     SourceFailed,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
 from tests.fakes import (
     DropAfter,
+    FakeRegistry,
     Fault,
     FlipByte,
     Headers,
@@ -24,7 +25,6 @@ from tests.fakes import (
     NoContentLength,
     Redirect,
     Shorten,
-    StandIn,
     Status,
     TruncateAt,
 )
@@ -43,7 +43,7 @@ async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
     return bytes(received)
 
 
-async def test_a_blob_comes_as_a_stream(client: SourceClient, source: StandIn) -> None:
+async def test_a_blob_comes_as_a_stream(client: SourceClient, source: FakeRegistry) -> None:
     layer = (
         source.add_image("library/nginx", "latest", layers=[500_000])
         .platforms["linux/amd64"]
@@ -58,14 +58,16 @@ async def test_a_blob_comes_as_a_stream(client: SourceClient, source: StandIn) -
         assert await read(stream) == layer.content
 
 
-async def test_an_empty_blob_is_a_blob(client: SourceClient, source: StandIn) -> None:
+async def test_an_empty_blob_is_a_blob(client: SourceClient, source: FakeRegistry) -> None:
     empty = source.add_blob("library/nginx", b"")
     async with client.blob(NGINX, empty.digest) as stream:
         assert stream.size == 0
         assert await read(stream) == b""
 
 
-async def test_a_blob_is_resumed_where_it_broke_off(client: SourceClient, source: StandIn) -> None:
+async def test_a_blob_is_resumed_where_it_broke_off(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     layer = (
         source.add_image("library/nginx", "latest", layers=[500_000])
         .platforms["linux/amd64"]
@@ -101,7 +103,7 @@ async def test_a_blob_is_resumed_where_it_broke_off(client: SourceClient, source
     ],
 )
 async def test_a_body_that_is_too_short_is_never_a_clean_end(
-    client: SourceClient, source: StandIn, faults: list[Fault]
+    client: SourceClient, source: FakeRegistry, faults: list[Fault]
 ) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     for fault in faults:
@@ -111,7 +113,9 @@ async def test_a_body_that_is_too_short_is_never_a_clean_end(
             await read(stream)
 
 
-async def test_a_body_without_a_length_has_no_size(client: SourceClient, source: StandIn) -> None:
+async def test_a_body_without_a_length_has_no_size(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     for fault in (NoContentLength(times=1), NoContentLength(close=True, times=1)):
         source.fault("/blobs/", fault)
@@ -122,7 +126,7 @@ async def test_a_body_without_a_length_has_no_size(client: SourceClient, source:
 
 
 async def test_a_source_that_ignores_ranges_begins_anew(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     source.fault("/blobs/", IgnoreRange())
@@ -131,14 +135,16 @@ async def test_a_source_that_ignores_ranges_begins_anew(
         assert await read(stream) == layer.content
 
 
-async def test_a_blob_that_has_changed_begins_anew(client: SourceClient, source: StandIn) -> None:
+async def test_a_blob_that_has_changed_begins_anew(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     async with client.blob(NGINX, layer.digest, offset=1000, validator='"another"') as stream:
         assert stream.offset == 0
 
 
 async def test_a_weak_validator_is_neither_given_nor_sent(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     source.fault("/blobs/", Headers({"ETag": 'W/"1"'}))
@@ -162,7 +168,7 @@ async def test_a_weak_validator_is_neither_given_nor_sent(
     ],
 )
 async def test_another_range_than_the_one_asked_for_is_refused(
-    client: SourceClient, source: StandIn, content_range: str
+    client: SourceClient, source: FakeRegistry, content_range: str
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 20_000)
     source.fault("/blobs/", Headers({"Content-Range": content_range}))
@@ -172,7 +178,7 @@ async def test_another_range_than_the_one_asked_for_is_refused(
 
 
 async def test_a_range_of_a_blob_of_unknown_size_is_taken(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 20_000)
     source.fault("/blobs/", Headers({"Content-Range": "bytes 1000-19999/*"}))
@@ -181,7 +187,7 @@ async def test_a_range_of_a_blob_of_unknown_size_is_taken(
 
 
 async def test_a_part_that_nobody_asked_for_is_refused(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 2000)
     source.fault("/blobs/", Status(206, {"Content-Range": "bytes 0-9/2000"}, b"0123456789"))
@@ -191,7 +197,7 @@ async def test_a_part_that_nobody_asked_for_is_refused(
 
 
 async def test_nothing_is_left_of_a_blob_that_was_read_to_its_end(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 2000)
     async with client.blob(NGINX, blob.digest, offset=2000) as stream:
@@ -200,7 +206,7 @@ async def test_nothing_is_left_of_a_blob_that_was_read_to_its_end(
 
 
 async def test_a_blob_that_is_shorter_than_what_was_read_of_it_is_refused(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 2000)
     with pytest.raises(SourceAnswerInvalid, match="has no byte 2,500"):
@@ -209,7 +215,7 @@ async def test_a_blob_that_is_shorter_than_what_was_read_of_it_is_refused(
 
 
 async def test_wrong_bytes_and_short_bodies_without_a_length_are_left_to_the_digest(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 2000)
     source.fault("/blobs/", FlipByte(7))
@@ -220,7 +226,7 @@ async def test_wrong_bytes_and_short_bodies_without_a_length_are_left_to_the_dig
 
 
 async def test_a_blob_may_be_a_page_if_the_source_says_that_it_is_the_right_one(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"<html>documentation</html>")
     source.fault("/blobs/", Headers({"Content-Type": "text/html"}))
@@ -230,10 +236,10 @@ async def test_a_blob_may_be_a_page_if_the_source_says_that_it_is_the_right_one(
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(404, SourceNotFound), (403, SourceRefused), (429, SourceOverAllowance), (500, SourceFailed)],
+    [(404, SourceNotFound), (403, SourceRefused), (429, SourceRateLimited), (500, SourceFailed)],
 )
 async def test_a_blob_that_is_refused_is_an_error(
-    client: SourceClient, source: StandIn, status: int, error: type[SourceError]
+    client: SourceClient, source: FakeRegistry, status: int, error: type[SourceError]
 ) -> None:
     source.fault("/blobs/", Status(status))
     with pytest.raises(error):
@@ -242,9 +248,9 @@ async def test_a_blob_that_is_refused_is_an_error(
 
 
 async def test_storage_that_refuses_is_not_a_matter_of_credentials(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
-    async with StandIn() as storage:
+    async with FakeRegistry() as storage:
         layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
         source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
         storage.fault("/store/", Status(403, body=b"<Error>Request has expired</Error>"))
@@ -254,7 +260,7 @@ async def test_storage_that_refuses_is_not_a_matter_of_credentials(
 
 
 async def test_who_leaves_a_stream_early_ends_the_connection_and_gives_up_its_place(
-    opened: Callable[..., Sources], source: StandIn
+    opened: Callable[..., Sources], source: FakeRegistry
 ) -> None:
     layer = source.add_blob("library/nginx", bytes(MORE_THAN_SOCKETS_HOLD))
     client = opened(parallel_per_source=1).client(registry(source.url), None)
@@ -278,7 +284,7 @@ async def test_who_leaves_a_stream_early_ends_the_connection_and_gives_up_its_pl
     ],
 )
 async def test_the_size_of_a_blob_is_found_out(
-    client: SourceClient, source: StandIn, faults: list[tuple[str, Fault]]
+    client: SourceClient, source: FakeRegistry, faults: list[tuple[str, Fault]]
 ) -> None:
     blob = source.add_blob("library/nginx", bytes(MORE_THAN_SOCKETS_HOLD))
     for method, fault in faults:
@@ -290,9 +296,9 @@ async def test_the_size_of_a_blob_is_found_out(
 
 
 async def test_storage_whose_address_is_signed_for_get_alone_still_tells_the_size(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
-    async with StandIn() as storage:
+    async with FakeRegistry() as storage:
         layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
         storage.files["/store/1"] = layer.content
         source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
@@ -301,7 +307,7 @@ async def test_storage_whose_address_is_signed_for_get_alone_still_tells_the_siz
 
 
 async def test_the_size_of_a_blob_that_is_not_there_is_not_found(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx@sha256:000"):
         await client.head_blob(NGINX, ABSENT)
@@ -311,7 +317,7 @@ async def test_the_size_of_a_blob_that_is_not_there_is_not_found(
 
 
 async def test_a_source_that_never_says_a_size_is_told_so(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = source.add_blob("library/nginx", b"x" * 1000)
     source.fault("/blobs/", NoContentLength())

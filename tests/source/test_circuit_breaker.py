@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from entrepot.source.circuit_breaker import Breakers
+from entrepot.source.circuit_breaker import CircuitBreakers
 from entrepot.source.errors import SourceAvoided, SourceUnreachable
 from tests.source.conftest import Clock
 
@@ -16,7 +16,7 @@ from tests.source.conftest import Clock
 async def test_a_wall_clock_that_is_set_does_not_move_the_next_try(jump: float) -> None:
     """S14, F69: clients were told to come back in an hour."""
     clock, wall_clock = Clock(50.0), Clock()
-    breakers = Breakers(clock, wall_clock)
+    breakers = CircuitBreakers(clock, wall_clock)
     waiting = asyncio.Event()
 
     async def wait(_: float) -> None:
@@ -28,7 +28,7 @@ async def test_a_wall_clock_that_is_set_does_not_move_the_next_try(jump: float) 
 
     breakers.wait = wait
     breaker = breakers.of("docker.io", httpx.URL("https://registry-1.docker.io"))
-    breakers.give_up(breaker, SourceUnreachable("docker.io can't be reached."), reaches)
+    breakers.open(breaker, SourceUnreachable("docker.io can't be reached."), reaches)
     await waiting.wait()
     wall_clock.now += jump
     with pytest.raises(SourceAvoided) as raised:

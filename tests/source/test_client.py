@@ -8,16 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from entrepot.config.settings import MANIFEST_LIMIT
+from entrepot.core.media_types import EMPTY_INDEX, MANIFEST_TYPES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.demo.images import DOCKER, OCI
 from entrepot.source.client import (
-    EMPTY_INDEX,
-    MANIFEST_TYPES,
     BlobStream,
     SourceClient,
     Sources,
+    SourceState,
     TagPage,
-    UpstreamState,
 )
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -25,18 +24,19 @@ from entrepot.source.errors import (
     SourceError,
     SourceFailed,
     SourceNotFound,
-    SourceOverAllowance,
+    SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.rate_limit import RateLimit
 from tests.fakes import (
     Content,
     DropAfter,
+    FakeRegistry,
     Fault,
     Headers,
     Html,
     NoContentLength,
     Redirect,
-    StandIn,
     Status,
 )
 from tests.source.conftest import Clock, registry
@@ -57,7 +57,7 @@ async def read(stream: BlobStream, received: bytearray | None = None) -> bytes:
 
 
 async def test_a_manifest_is_asked_for_in_all_four_media_types(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
     await client.head_manifest(NGINX, LATEST)
@@ -68,7 +68,7 @@ async def test_a_manifest_is_asked_for_in_all_four_media_types(
 
 @pytest.mark.parametrize("media_types", [OCI, DOCKER])
 async def test_the_head_of_a_manifest_tells_digest_type_and_size(
-    client: SourceClient, source: StandIn, media_types: object
+    client: SourceClient, source: FakeRegistry, media_types: object
 ) -> None:
     image = source.add_image("library/nginx", "latest", media_types=media_types)  # type: ignore[arg-type]
     head = await client.head_manifest(NGINX, LATEST)
@@ -81,7 +81,7 @@ async def test_the_head_of_a_manifest_tells_digest_type_and_size(
 
 
 async def test_a_head_without_a_digest_leaves_it_open(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
@@ -99,7 +99,7 @@ async def test_a_head_without_a_digest_leaves_it_open(
     ],
 )
 async def test_what_a_head_says_wrong_is_left_open(
-    client: SourceClient, source: StandIn, headers: dict[str, str], part: str
+    client: SourceClient, source: FakeRegistry, headers: dict[str, str], part: str
 ) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(headers))
@@ -108,7 +108,7 @@ async def test_what_a_head_says_wrong_is_left_open(
 
 @pytest.mark.parametrize("status", [405, 501])
 async def test_a_source_that_knows_no_head_leaves_everything_open(
-    client: SourceClient, source: StandIn, status: int
+    client: SourceClient, source: FakeRegistry, status: int
 ) -> None:
     source.fault("/manifests/", Status(status))
     head = await client.head_manifest(NGINX, LATEST)
@@ -116,7 +116,7 @@ async def test_a_source_that_knows_no_head_leaves_everything_open(
 
 
 async def test_a_head_by_digest_that_answers_another_digest_is_invalid(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Docker-Content-Digest": str(ABSENT)}))
@@ -125,7 +125,7 @@ async def test_a_head_by_digest_that_answers_another_digest_is_invalid(
 
 
 async def test_the_bytes_of_a_manifest_are_kept_as_they_came(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     odd = Content.of(
         OCI.manifest,
@@ -140,13 +140,15 @@ async def test_the_bytes_of_a_manifest_are_kept_as_they_came(
     )
 
 
-async def test_a_manifest_is_fetched_by_digest(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_is_fetched_by_digest(client: SourceClient, source: FakeRegistry) -> None:
     child = source.add_image("library/nginx", "latest").platforms["linux/arm64"]
     source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
     assert (await client.manifest(NGINX, child.digest)).content == child.manifest.content
 
 
-async def test_a_manifest_can_be_asked_for_by_sha512(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_can_be_asked_for_by_sha512(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     image = source.add_image("library/nginx", "latest")
     digest = Digest.of(image.manifest.content, "sha512")
     source.add_manifest("library/nginx", Content(OCI.index, image.manifest.content, digest))
@@ -154,7 +156,7 @@ async def test_a_manifest_can_be_asked_for_by_sha512(client: SourceClient, sourc
 
 
 async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers(remove=("Docker-Content-Digest",)))
@@ -164,7 +166,7 @@ async def test_a_manifest_by_tag_without_a_digest_gets_the_digest_of_its_bytes(
 
 @pytest.mark.parametrize("by_digest", [True, False])
 async def test_a_manifest_with_wrong_bytes_is_refused(
-    client: SourceClient, source: StandIn, by_digest: bool
+    client: SourceClient, source: FakeRegistry, by_digest: bool
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Fault())
@@ -183,7 +185,7 @@ async def test_a_manifest_with_wrong_bytes_is_refused(
     "content_type", ["application/json", "text/plain; charset=utf-8", "application/octet-stream"]
 )
 async def test_a_manifest_sent_under_no_type_of_its_own_is_what_it_says_itself(
-    client: SourceClient, source: StandIn, content_type: str
+    client: SourceClient, source: FakeRegistry, content_type: str
 ) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Content-Type": content_type}))
@@ -191,7 +193,7 @@ async def test_a_manifest_sent_under_no_type_of_its_own_is_what_it_says_itself(
 
 
 async def test_parameters_of_a_media_type_are_left_out(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Headers({"Content-Type": f"{OCI.index}; charset=utf-8"}))
@@ -199,7 +201,9 @@ async def test_parameters_of_a_media_type_are_left_out(
     assert (await client.head_manifest(NGINX, LATEST)).media_type == OCI.index
 
 
-async def test_a_web_page_is_no_answer_of_a_registry(client: SourceClient, source: StandIn) -> None:
+async def test_a_web_page_is_no_answer_of_a_registry(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/v2/", Html())
     for asking in (
@@ -208,7 +212,7 @@ async def test_a_web_page_is_no_answer_of_a_registry(client: SourceClient, sourc
         client.head_blob(NGINX, image.platforms["linux/amd64"].config.digest),
         client.tags(NGINX, n=None, last=None),
         client.referrers(NGINX, image.digest, None),
-        client.check_sign_in(),
+        client.verify_credentials(),
     ):
         with pytest.raises(SourceAnswerInvalid, match="web page"):
             await asking
@@ -221,7 +225,7 @@ async def test_a_web_page_is_no_answer_of_a_registry(client: SourceClient, sourc
     "body", [b"", b"<!DOCTYPE html><p>Welcome", b"null", b"[]", b'{"mediaType": 5}', b"\xff\xfe{}"]
 )
 async def test_something_else_than_json_is_no_manifest(
-    client: SourceClient, source: StandIn, body: bytes
+    client: SourceClient, source: FakeRegistry, body: bytes
 ) -> None:
     source.fault("/manifests/", Status(200, body=body))
     with pytest.raises(SourceAnswerInvalid, match="no manifest"):
@@ -230,7 +234,7 @@ async def test_something_else_than_json_is_no_manifest(
 
 @pytest.mark.parametrize("framing", [Fault(), NoContentLength()])
 async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(
-    client: SourceClient, source: StandIn, framing: Fault
+    client: SourceClient, source: FakeRegistry, framing: Fault
 ) -> None:
     source.add_manifest(
         "library/nginx",
@@ -245,7 +249,7 @@ async def test_a_manifest_that_is_too_large_is_not_read_to_its_end(
 
 
 async def test_a_larger_manifest_is_read_where_the_settings_say_so(
-    opened: Callable[..., Sources], source: StandIn
+    opened: Callable[..., Sources], source: FakeRegistry
 ) -> None:
     """S10, S23: 4 MiB are what registries take, and a setting raises it."""
     client = opened(manifest_limit=5 * 1024 * 1024).client(registry(source.url), None)
@@ -257,7 +261,9 @@ async def test_a_larger_manifest_is_read_where_the_settings_say_so(
     assert (await client.manifest(NGINX, LATEST)).digest == large.digest
 
 
-async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source: StandIn) -> None:
+async def test_a_manifest_of_four_mebibytes_is_read(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     large = source.add_manifest(
         "library/nginx",
         Content.of(OCI.manifest, b'{"a":"' + b"x" * (4 * 1024 * 1024 - 8) + b'"}'),
@@ -281,7 +287,7 @@ async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source
             SourceRefused,
             r"docker\.io refuses docker\.io/library/nginx:latest without credentials",
         ),
-        (Status(429), SourceOverAllowance, r"Too many requests to docker\.io"),
+        (Status(429), SourceRateLimited, r"Too many requests to docker\.io"),
         (
             Status(500),
             SourceFailed,
@@ -297,7 +303,7 @@ async def test_a_manifest_of_four_mebibytes_is_read(client: SourceClient, source
     ],
 )
 async def test_each_refusal_of_a_source_says_what_and_whose_fault(
-    client: SourceClient, source: StandIn, fault: Status, error: type[SourceError], text: str
+    client: SourceClient, source: FakeRegistry, fault: Status, error: type[SourceError], text: str
 ) -> None:
     source.fault("/manifests/", fault)
     with pytest.raises(error, match=text):
@@ -306,7 +312,9 @@ async def test_each_refusal_of_a_source_says_what_and_whose_fault(
         await client.head_manifest(NGINX, LATEST)
 
 
-async def test_what_the_source_itself_says_is_told(client: SourceClient, source: StandIn) -> None:
+async def test_what_the_source_itself_says_is_told(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"requested access\\u001b[31m to the resource\\nis denied"}]}'
     source.fault("/manifests/", Status(403, body=body))
     with pytest.raises(
@@ -320,7 +328,7 @@ async def test_what_the_source_itself_says_is_told(client: SourceClient, source:
     [b"", b"no JSON", b'{"errors": []}', b'{"errors": "x"}', b'{"errors":[{"code": 5}]}', b"\xff"],
 )
 async def test_an_error_in_a_form_of_its_own_is_still_an_error(
-    client: SourceClient, source: StandIn, body: bytes
+    client: SourceClient, source: FakeRegistry, body: bytes
 ) -> None:
     source.fault("/manifests/", Status(404, body=body))
     with pytest.raises(SourceNotFound, match=r"docker\.io has no library/nginx:latest\."):
@@ -328,17 +336,17 @@ async def test_an_error_in_a_form_of_its_own_is_still_an_error(
 
 
 async def test_a_place_that_is_no_registry_can_not_be_signed_in_at(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.fault("/v2/", Status(404))
     with pytest.raises(SourceAnswerInvalid, match="it has no /v2/"):
-        await client.check_sign_in()
+        await client.verify_credentials()
 
 
 # Tags
 
 
-async def test_tags_come_in_pages(client: SourceClient, source: StandIn) -> None:
+async def test_tags_come_in_pages(client: SourceClient, source: FakeRegistry) -> None:
     for tag in ("a", "b", "c", "d", "e"):
         source.add_image("library/nginx", tag, layers=[])
     assert await client.tags(NGINX, n=None, last=None) == TagPage(("a", "b", "c", "d", "e"), None)
@@ -348,7 +356,7 @@ async def test_tags_come_in_pages(client: SourceClient, source: StandIn) -> None
 
 
 async def test_a_page_that_the_source_cuts_shorter_goes_on(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     for tag in ("a", "b", "c"):
         source.add_image("library/nginx", tag, layers=[])
@@ -357,7 +365,7 @@ async def test_a_page_that_the_source_cuts_shorter_goes_on(
 
 
 async def test_no_more_than_a_thousand_tags_are_asked_for(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "a", layers=[])
     await client.tags(NGINX, n=10_000, last="0 &=?")
@@ -365,7 +373,7 @@ async def test_no_more_than_a_thousand_tags_are_asked_for(
 
 
 async def test_a_source_that_knows_no_pages_is_cut_into_pages(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.fault(
         "/tags/",
@@ -377,7 +385,7 @@ async def test_a_source_that_knows_no_pages_is_cut_into_pages(
 
 
 async def test_a_repository_without_tags_has_an_empty_list(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.fault("/tags/", Status(200, body=b'{"name":"library/nginx","tags":null}'))
     assert await client.tags(NGINX, n=None, last=None) == TagPage((), None)
@@ -396,7 +404,7 @@ async def test_a_repository_without_tags_has_an_empty_list(
     ],
 )
 async def test_where_the_next_page_begins_is_read_from_the_link(
-    client: SourceClient, source: StandIn, link: str, following: str | None
+    client: SourceClient, source: FakeRegistry, link: str, following: str | None
 ) -> None:
     source.fault("/tags/", Status(200, {"Link": link}, b'{"tags":["a"]}'))
     assert await client.tags(NGINX, n=1, last=None) == TagPage(("a",), following)
@@ -404,7 +412,7 @@ async def test_where_the_next_page_begins_is_read_from_the_link(
 
 @pytest.mark.parametrize("unit", ["<>;", "<a>;b,", "<", "rel=next;"])
 async def test_the_largest_links_that_pass_take_no_time(
-    client: SourceClient, source: StandIn, unit: str
+    client: SourceClient, source: FakeRegistry, unit: str
 ) -> None:
     """S05: 100 headers of 8,190 bytes, which the client's parser lets through, held the event loop
     for 68 s."""
@@ -417,7 +425,7 @@ async def test_the_largest_links_that_pass_take_no_time(
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": "a"}', b'{"tags": [1]}'])
 async def test_something_else_than_a_list_of_tags_is_refused(
-    client: SourceClient, source: StandIn, body: bytes
+    client: SourceClient, source: FakeRegistry, body: bytes
 ) -> None:
     source.fault("/tags/", Status(200, body=body))
     with pytest.raises(SourceAnswerInvalid, match="no list"):
@@ -434,7 +442,7 @@ async def test_the_tags_of_a_repository_that_is_not_there_are_not_found(
 # Referrers
 
 
-async def test_referrers_are_listed(client: SourceClient, source: StandIn) -> None:
+async def test_referrers_are_listed(client: SourceClient, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "latest")
     signature = Content.of(
         OCI.manifest, b'{"schemaVersion":2,"artifactType":"application/vnd.dev.sigstore"}'
@@ -453,7 +461,7 @@ async def test_referrers_are_listed(client: SourceClient, source: StandIn) -> No
 
 @pytest.mark.parametrize("status", [None, 400, 405, 501])
 async def test_without_a_referrers_api_the_fallback_tag_is_read(
-    client: SourceClient, source: StandIn, status: int | None
+    client: SourceClient, source: FakeRegistry, status: int | None
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.has_referrers = False
@@ -468,7 +476,7 @@ async def test_without_a_referrers_api_the_fallback_tag_is_read(
 
 
 async def test_without_any_referrers_the_index_is_empty(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.has_referrers = False
     listed = await client.referrers(NGINX, ABSENT, None)
@@ -481,62 +489,60 @@ async def test_without_any_referrers_the_index_is_empty(
 
 
 async def test_referrers_that_are_refused_are_not_taken_for_none(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.fault("/referrers/", Status(403))
     with pytest.raises(SourceRefused):
         await client.referrers(NGINX, ABSENT, None)
 
 
-# Allowance and state
+# Rate limit and state
 
 
 async def test_the_allowance_is_told_in_the_state(
-    client: SourceClient, sources: Sources, source: StandIn
+    client: SourceClient, sources: Sources, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
-    assert sources.state("docker.io") == UpstreamState()
+    assert sources.state("docker.io") == SourceState()
     source.fault(
         "/manifests/",
         Headers({"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}),
     )
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(
+    assert sources.state("docker.io") == SourceState(
         reachable=True,
         problem=None,
-        allowance_remaining=76,
-        allowance_limit=100,
-        allowance_window=21_600,
+        rate_limit=RateLimit(100, 76, None, 21_600),
     )
 
 
 async def test_the_allowance_of_storage_behind_a_redirect_is_another(
-    client: SourceClient, sources: Sources, source: StandIn
+    client: SourceClient, sources: Sources, source: FakeRegistry
 ) -> None:
-    async with StandIn() as storage:
+    async with FakeRegistry() as storage:
         layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
         storage.files["/store/1"] = layer.content
         source.fault("/blobs/", Redirect(f"{storage.url}/store/1"))
         storage.fault("/store/", Headers({"RateLimit-Limit": "5", "RateLimit-Remaining": "1"}))
         async with client.blob(NGINX, layer.digest) as stream:
             await read(stream)
-    assert sources.state("docker.io").allowance_limit is None
+    assert sources.state("docker.io").rate_limit.limit is None
 
 
 async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
-    client: SourceClient, sources: Sources, source: StandIn, clock: Clock
+    client: SourceClient, sources: Sources, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Status(429, {"Retry-After": "60"}, times=1))
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.manifest(NGINX, LATEST)
     assert raised.value.retry_after == 60.0
     clock.now += 20
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.head_manifest(NGINX, LATEST)
     assert raised.value.retry_after == 40.0
     assert len(source.requests) == 1
-    assert sources.state("docker.io").allowance_remaining == 0
+    assert sources.state("docker.io").rate_limit.remaining == 0
     # What is counted are manifests: the layers of a manifest that we have still come.
     async with client.blob(NGINX, image.platforms["linux/amd64"].layers[0].digest) as stream:
         await read(stream)
@@ -544,16 +550,16 @@ async def test_a_source_over_its_allowance_is_not_asked_again_before_its_time(
     assert (await client.manifest(NGINX, LATEST)).digest == image.digest
 
 
-async def test_429_is_not_tried_again_by_itself(client: SourceClient, source: StandIn) -> None:
+async def test_429_is_not_tried_again_by_itself(client: SourceClient, source: FakeRegistry) -> None:
     source.fault("/manifests/", Status(429))
-    with pytest.raises(SourceOverAllowance) as raised:
+    with pytest.raises(SourceRateLimited) as raised:
         await client.manifest(NGINX, LATEST)
     assert raised.value.retry_after is None
     assert len(source.requests) == 1
 
 
 async def test_the_state_tells_the_last_problem_until_it_is_over(
-    client: SourceClient, sources: Sources, source: StandIn
+    client: SourceClient, sources: Sources, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
     source.fault("/manifests/", Status(500))
@@ -580,16 +586,16 @@ async def test_the_state_tells_the_last_problem_until_it_is_over(
         while sources.state("docker.io").unreachable_since is not None:
             await asyncio.sleep(0)
     await client.head_manifest(NGINX, LATEST)
-    assert sources.state("docker.io") == UpstreamState(reachable=True)
+    assert sources.state("docker.io") == SourceState(reachable=True)
 
 
 async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(
-    client: SourceClient, sources: Sources, source: StandIn
+    client: SourceClient, sources: Sources, source: FakeRegistry
 ) -> None:
     layer = source.add_image("library/nginx", "latest").platforms["linux/amd64"].layers[0]
     with pytest.raises(SourceNotFound):
         await client.head_manifest(NGINX, Tag("missing"))
-    assert sources.state("docker.io") == UpstreamState(reachable=True)
+    assert sources.state("docker.io") == SourceState(reachable=True)
     source.fault("/blobs/", DropAfter(100))
     with pytest.raises(SourceBrokeOff):
         async with client.blob(NGINX, layer.digest) as stream:
@@ -598,7 +604,7 @@ async def test_a_blob_that_broke_off_is_a_problem_and_a_missing_tag_is_none(
 
 
 async def test_all_clients_of_a_login_server_share_its_connections(
-    sources: Sources, source: StandIn
+    sources: Sources, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "latest")
     for _ in range(3):

@@ -31,10 +31,10 @@ from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceMi
 from tests.fakes import (
     Compressed,
     DropAfter,
+    FakeRegistry,
     FlipByte,
     Headers,
     NoContentLength,
-    StandIn,
     TokenSignIn,
 )
 from tests.source.conftest import registry
@@ -206,7 +206,7 @@ def test_whether_a_blob_was_compressed_on_the_way(
 
 async def test_manifests_lists_and_tokens_are_decoded(sources: Sources) -> None:
     for fault in (Compressed(), Compressed("deflate"), Compressed(chunked=False)):
-        async with StandIn(TokenSignIn()) as source:
+        async with FakeRegistry(TokenSignIn()) as source:
             source.fault("/", fault)
             image = source.add_image(str(NGINX), "latest")
             client = sources.client(registry(source.url, f"r{id(fault)}.example"), None)
@@ -223,7 +223,7 @@ async def test_manifests_lists_and_tokens_are_decoded(sources: Sources) -> None:
 
 
 async def test_a_manifest_with_the_label_alone_is_as_it_came(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     image = source.add_image(str(NGINX), "latest")
     for coding in ("gzip", "br", "zstd", "x"):
@@ -233,7 +233,7 @@ async def test_a_manifest_with_the_label_alone_is_as_it_came(
 
 
 async def test_a_manifest_that_is_large_when_decoded_is_refused(
-    opened: Callable[..., Sources], source: StandIn
+    opened: Callable[..., Sources], source: FakeRegistry
 ) -> None:
     source.add_image(str(NGINX), "latest")
     source.fault("/manifests/", Compressed())
@@ -242,7 +242,9 @@ async def test_a_manifest_that_is_large_when_decoded_is_refused(
         await opened().client(registry(source.url), None).manifest(NGINX, LATEST)
 
 
-async def test_a_document_of_another_coding_says_so(client: SourceClient, source: StandIn) -> None:
+async def test_a_document_of_another_coding_says_so(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     source.files["/v2/library/nginx/manifests/latest"] = b"\x8b\x02\x80abc"
     source.fault("/manifests/", Headers({"Content-Encoding": "br"}))
     with pytest.raises(
@@ -255,7 +257,7 @@ async def test_a_document_of_another_coding_says_so(client: SourceClient, source
 
 @pytest.mark.parametrize("times", [2, 3])
 async def test_a_document_that_was_compressed_more_than_once_says_so(
-    client: SourceClient, source: StandIn, times: int
+    client: SourceClient, source: FakeRegistry, times: int
 ) -> None:
     """F85: it is no sign-in page."""
     content = b'{"schemaVersion": 2}'
@@ -271,7 +273,7 @@ async def test_a_document_that_was_compressed_more_than_once_says_so(
 
 
 async def test_a_document_that_can_not_be_used_is_no_sign_in_page(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """F82: whoever publishes it made it so, and no proxy."""
     source.files["/v2/library/nginx/manifests/latest"] = b'{"schemaVersion": 2, "mediaType": 7}'
@@ -304,7 +306,7 @@ async def read(
     ids=["gzip", "deflate", "length"],
 )
 async def test_a_blob_that_was_compressed_on_the_way_is_decoded(
-    client: SourceClient, source: StandIn, blob: bytes, fault: Compressed
+    client: SourceClient, source: FakeRegistry, blob: bytes, fault: Compressed
 ) -> None:
     source.add_blob(str(NGINX), blob)
     source.fault("/blobs/", fault)
@@ -329,7 +331,7 @@ async def test_a_blob_that_was_compressed_on_the_way_is_decoded(
     ids=["layer", "config", "tar", "zstd"],
 )
 async def test_a_label_is_no_compression(
-    client: SourceClient, source: StandIn, blob: bytes, coding: str
+    client: SourceClient, source: FakeRegistry, blob: bytes, coding: str
 ) -> None:
     source.add_blob(str(NGINX), blob)
     source.fault("/blobs/", Headers({"Content-Encoding": coding}))
@@ -340,7 +342,7 @@ async def test_a_label_is_no_compression(
 
 
 async def test_a_wrong_guess_is_corrected_by_the_next_attempt(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """A gzip file of JSON that is a blob itself, labelled, without a length and without a size."""
     blob = zipped(DOCUMENT * 10)
@@ -354,7 +356,9 @@ async def test_a_wrong_guess_is_corrected_by_the_next_attempt(
         assert await read(client, blob, size=None) == blob
 
 
-async def test_bytes_that_are_wrong_both_ways_say_so(client: SourceClient, source: StandIn) -> None:
+async def test_bytes_that_are_wrong_both_ways_say_so(
+    client: SourceClient, source: FakeRegistry
+) -> None:
     source.add_blob(str(NGINX), LAYER)
     source.fault("/blobs/", FlipByte(-20))
     source.fault("/blobs/", Compressed())
@@ -373,7 +377,7 @@ async def test_bytes_that_are_wrong_both_ways_say_so(client: SourceClient, sourc
 
 
 async def test_what_grows_without_end_is_cut_at_the_size_of_the_blob(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     bomb = zipped(bytes(100_000_000))
     blob = DOCUMENT
@@ -384,7 +388,7 @@ async def test_what_grows_without_end_is_cut_at_the_size_of_the_blob(
 
 
 async def test_a_decoded_blob_goes_on_where_it_broke_off(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = LAYER
     source.add_blob(str(NGINX), blob)
@@ -409,7 +413,7 @@ async def test_a_decoded_blob_goes_on_where_it_broke_off(
 
 
 async def test_a_part_of_compressed_bytes_is_no_part_of_the_blob(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     blob = DOCUMENT * 100
     encoded = zipped(blob)
@@ -423,7 +427,7 @@ async def test_a_part_of_compressed_bytes_is_no_part_of_the_blob(
 
 
 async def test_a_part_of_what_is_only_labelled_is_one_of_the_blob(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_blob(str(NGINX), LAYER)
     source.fault("/blobs/", LABEL)
@@ -432,7 +436,7 @@ async def test_a_part_of_what_is_only_labelled_is_one_of_the_blob(
 
 
 async def test_the_length_of_compressed_bytes_is_not_the_size_of_a_blob(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     source.add_blob(str(NGINX), LAYER)
     source.fault("/blobs/", Compressed(chunked=False))

@@ -30,17 +30,17 @@ from entrepot.source import diagnosis
 from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import Certificate, presented
 from entrepot.source.client import Sources
-from entrepot.source.diagnosis import Diagnosis, Place
+from entrepot.source.diagnosis import Diagnosis, RequestTarget
 from entrepot.source.environment import (
     ClockEvidence,
-    clock_is,
+    describe_clock,
     has_name_server,
     trust_store_problem,
 )
 from entrepot.source.errors import SourceError, SourceUnreachable
 from entrepot.source.proxies import Proxy, ProxyFailed
 from tests.authority import Authority
-from tests.fakes import Headers, StandIn
+from tests.fakes import FakeRegistry, Headers
 from tests.programs import require_program, require_root
 from tests.source.conftest import Clock, registry
 from widgets.text import wrapped
@@ -96,7 +96,7 @@ async def test_the_issuer_of_a_certificate_that_is_not_trusted_is_named(
     code: CauseCode,
     what: str,
 ) -> None:
-    async with StandIn(tls=authority.server(**server)) as source:  # type: ignore[arg-type]
+    async with FakeRegistry(tls=authority.server(**server)) as source:  # type: ignore[arg-type]
         error = await failure(opened(), source.url)
         assert (error.cause, what in error.what, "ca_file" in error.hint) == (code, True, True)
         assert not source.requests, "nothing was sent to it"
@@ -106,14 +106,14 @@ async def test_an_intermediate_that_a_server_sends_completes_the_chain(
     opened: Callable[..., Sources], authority: Authority, tmp_path: Path
 ) -> None:
     issuer = Authority(tmp_path, "Example Issuing", authority)
-    async with StandIn(tls=issuer.server(is_public=True)) as source:
+    async with FakeRegistry(tls=issuer.server(is_public=True)) as source:
         source.add_image("library/nginx", "latest")
         await (
             opened(ca_file=authority.path)
             .client(registry(source.url), None)
             .head_manifest(NGINX, LATEST)
         )
-    async with StandIn(tls=issuer.server(is_public=True, chain=False)) as source:
+    async with FakeRegistry(tls=issuer.server(is_public=True, chain=False)) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
     assert error.cause is CauseCode.CERTIFICATE_CHAIN_INCOMPLETE
     assert "without that of the issuer, Example Issuing" in error.what
@@ -122,7 +122,7 @@ async def test_an_intermediate_that_a_server_sends_completes_the_chain(
 async def test_a_certificate_for_other_names_says_for_which(
     opened: Callable[..., Sources], authority: Authority
 ) -> None:
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(("one.example", "two.example", "three.example", "four.example"))
     ) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
@@ -137,7 +137,7 @@ async def test_a_certificate_that_expired_is_the_sources_fault_where_the_clock_i
     opened: Callable[..., Sources], authority: Authority
 ) -> None:
     ended = datetime.now(UTC) - timedelta(days=40)
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(begins=ended - timedelta(days=90), ends=ended)
     ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(usegmt=True)}))
@@ -152,7 +152,7 @@ async def test_the_advice_to_name_the_issuer_as_ca_file_holds_for_one_below_anot
     opened: Callable[..., Sources], tmp_path: Path, authority: Authority, chain: bool
 ) -> None:
     issuer = Authority(tmp_path, "Example Issuer", authority)
-    async with StandIn(tls=issuer.server(chain=chain)) as source:
+    async with FakeRegistry(tls=issuer.server(chain=chain)) as source:
         image = source.add_image(str(NGINX), LATEST)
         error = await failure(opened(), source.url)
         assert "name its certificate as ca_file in settings.toml" in error.hint
@@ -239,7 +239,7 @@ async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
     monkeypatch.setattr(diagnosis, "speaks_http", yes)
     failed = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")
     failed.reason = "WRONG_VERSION_NUMBER"
-    place = Place("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
+    place = RequestTarget("registry.corp", httpx.URL("https://registry.corp:5000"), Reach())
     cause = await Diagnosis(looks=True).cause(failed, place)
     assert cause.code == CauseCode.PLAIN_HTTP
     lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
@@ -286,7 +286,7 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
         monkeypatch.setattr("entrepot.source.environment._STORES", (str(default),))
     else:
         monkeypatch.setattr("entrepot.source.environment._STORES", ())
-    async with StandIn(tls=authority.server()) as source:
+    async with FakeRegistry(tls=authority.server()) as source:
         error = await failure(opened(ca_file=Authority(tmp_path, "Other").path), source.url)
     assert error.cause is CauseCode.TRUST_STORE_EMPTY
     assert (
@@ -330,7 +330,7 @@ async def test_a_clock_that_is_behind_is_at_fault_and_not_the_certificate(
     opened: Callable[..., Sources], authority: Authority, clock: Clock
 ) -> None:
     right = datetime.now(UTC) + timedelta(days=400)
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))
     ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
@@ -352,7 +352,7 @@ async def test_a_clock_that_is_ahead_is_at_fault_and_not_the_certificate(
     opened: Callable[..., Sources], authority: Authority, clock: Clock
 ) -> None:
     right = datetime.now(UTC) - timedelta(days=400)
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(begins=right - timedelta(days=10), ends=right + timedelta(days=80))
     ) as source:
         source.fault("/v2/", Headers({"Date": formatdate(right.timestamp(), usegmt=True)}))
@@ -368,7 +368,7 @@ async def test_without_a_date_the_certificate_says_how_far_the_clock_is_behind_a
     opened: Callable[..., Sources], authority: Authority
 ) -> None:
     begins = datetime.now(UTC) + timedelta(days=300, hours=1)
-    async with StandIn(
+    async with FakeRegistry(
         tls=authority.server(begins=begins, ends=begins + timedelta(days=80))
     ) as source:
         error = await failure(opened(ca_file=authority.path), source.url)
@@ -381,8 +381,10 @@ async def test_where_another_source_agrees_with_the_clock_a_certificate_of_the_f
     begins = datetime.now(UTC) + timedelta(days=300)
     sources = opened(ca_file=authority.path)
     async with (
-        StandIn(tls=authority.server()) as other,
-        StandIn(tls=authority.server(begins=begins, ends=begins + timedelta(days=80))) as source,
+        FakeRegistry(tls=authority.server()) as other,
+        FakeRegistry(
+            tls=authority.server(begins=begins, ends=begins + timedelta(days=80))
+        ) as source,
     ):
         other.fault("/v2/", Headers({"Date": formatdate(usegmt=True)}))
         other.add_image("library/nginx", "latest")
@@ -437,11 +439,11 @@ def test_the_sources_that_are_remembered_are_bounded() -> None:
 
 def test_a_clock_that_is_minutes_off_is_told_with_the_time() -> None:
     assert (
-        clock_is(600, 1_780_000_000.0)
+        describe_clock(600, 1_780_000_000.0)
         == "This machine's clock is 10 min behind (2026-05-28 20:26 UTC)"
     )
     assert (
-        clock_is(-2.5 * 86_400, 1_780_000_000.0)
+        describe_clock(-2.5 * 86_400, 1_780_000_000.0)
         == "This machine's clock is 2 days ahead (2026-05-28)"
     )
 
@@ -716,7 +718,7 @@ async def test_a_variable_that_names_no_proxy_is_at_fault_and_not_the_source(
 
 
 async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(
-    opened: Callable[..., Sources], source: StandIn
+    opened: Callable[..., Sources], source: FakeRegistry
 ) -> None:
     sources = opened()
     await source.stop()
@@ -731,7 +733,7 @@ async def test_a_source_that_is_avoided_keeps_the_words_and_the_cure_first(
 async def test_the_look_at_a_certificate_goes_nowhere_a_request_may_not_go(
     authority: Authority,
 ) -> None:
-    async with StandIn(tls=authority.server()) as source:
+    async with FakeRegistry(tls=authority.server()) as source:
         assert await presented(httpx.URL(source.url), Reach(), asks_date=True) is None
         assert not source.requests
         certificate = await presented(httpx.URL(source.url), Reach(loopback=True), asks_date=False)
@@ -758,13 +760,13 @@ async def test_a_silent_name_server_says_nothing_of_how_the_proxy_is_named(
     failed = ProxyFailed("", proxy)
     failed.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     cause = await Diagnosis().cause(
-        failed, Place("docker.io", httpx.URL("https://registry.example"), Reach())
+        failed, RequestTarget("docker.io", httpx.URL("https://registry.example"), Reach())
     )
     assert (cause.code, "https_proxy" in cause.hint) == (CauseCode.NAME_SERVER_SILENT, False)
     assert "The proxy proxy.corp:3128 (the engine's https_proxy) can't be reached" in cause.what
 
 
-LONG = Place("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
+LONG = RequestTarget("docker.io", httpx.URL("https://production.cloudflare.docker.com/x"))
 PROXY = Proxy("http", "proxy.intranet.example.com", 3128, "HTTPS_PROXY")
 
 

@@ -30,10 +30,10 @@ from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.secrets import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
-from entrepot.source.circuit_breaker import Breakers
+from entrepot.source.circuit_breaker import CircuitBreakers
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceError
-from entrepot.source.http import Exchange
+from entrepot.source.http import SourceHttp
 from entrepot.source.transport import SourceTransport
 from entrepot.store.manifests import LARGEST_SIZE, ManifestUnreadable, parse_manifest
 from tests.source.conftest import registry
@@ -367,7 +367,7 @@ OPERATIONS: tuple[Callable[[SourceClient], Awaitable[object]], ...] = (
     lambda client: client.head_blob(NGINX, BLOB),
     read_tags,
     read_referrers,
-    lambda client: client.check_sign_in(),
+    lambda client: client.verify_credentials(),
 )
 
 
@@ -488,9 +488,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert isinstance(place, tuple)
         tried.append(str(place[0]))
         assert reach is not None
-        assert reach.permits_address(str(place[0])), (
-            "an address of this machine's own surroundings would be connected to"
-        )
+        assert reach.permits_address(str(place[0])), "a local address would be connected to"
         raise OSError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -515,10 +513,10 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
         if url is None:
             return
         sends = SourceTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connections=1)
-        breakers = Breakers(time.monotonic, time.time)
+        breakers = CircuitBreakers(time.monotonic, time.time)
         breakers.wait = lambda _: asyncio.Event().wait()  # type: ignore[assignment,return-value]
         timeout = httpx.Timeout(1.0, pool=None)
-        exchange = Exchange(
+        http = SourceHttp(
             sends,
             "registry.example",
             timeout=timeout,
@@ -529,7 +527,7 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
         begun = time.thread_time()
         try:
             with pytest.raises(SourceError) as raised:
-                await exchange.open("GET", url, {}, about="a thing")
+                await http.request("GET", url, {}, about="a thing")
             assert raised.value.what.isprintable()
             assert time.thread_time() - begun < SECOND
         finally:

@@ -22,11 +22,11 @@ from entrepot.source.errors import (
 )
 from tests.fakes import (
     BasicSignIn,
+    FakeImage,
+    FakeRegistry,
     Redirect,
     Request,
     SocksProxy,
-    StandIn,
-    StandInImage,
     Status,
     TokenSignIn,
 )
@@ -39,7 +39,7 @@ VANITY = "vanity.example"
 HOST = "host.example"
 
 
-class HandingOn(StandIn):
+class HandingOn(FakeRegistry):
     """Lets clients in as it likes, and sends them to another registry."""
 
     to = f"http://{HOST}"
@@ -56,9 +56,9 @@ class Handing:
     """Two registries; `client` sees the first one."""
 
     vanity: HandingOn
-    host: StandIn
+    host: FakeRegistry
     proxy: SocksProxy
-    image: StandInImage
+    image: FakeImage
     client: Callable[..., SourceClient]
 
     @property
@@ -66,7 +66,7 @@ class Handing:
         [platform] = self.image.platforms.values()
         return platform.blobs[-1].digest, platform.blobs[-1].content
 
-    def authorizations(self, source: StandIn) -> set[str]:
+    def authorizations(self, source: FakeRegistry) -> set[str]:
         return {
             request.headers["authorization"]
             for request in source.requests
@@ -94,7 +94,7 @@ async def handing(
     )
     async with (
         HandingOn() as vanity,
-        StandIn(sign_in) as host,
+        FakeRegistry(sign_in) as host,
         SocksProxy({HOST: ("127.0.0.1", host.port)}) as proxy,
     ):
         assert isinstance(proxy, SocksProxy)
@@ -161,7 +161,7 @@ async def test_a_token_of_the_registry_behind_is_renewed_and_replaced(
 
 async def test_storage_behind_the_registry_behind_gets_no_token(handing: Handing) -> None:
     digest, content = handing.layer
-    async with StandIn() as storage:
+    async with FakeRegistry() as storage:
         storage.files["/store/1"] = content
         handing.proxy.names["storage.example"] = ("127.0.0.1", storage.port)
 
@@ -208,7 +208,7 @@ async def test_credentials_never_go_to_the_realm_of_another_registry(
     handing.vanity.sign_in = TokenSignIn({"ann": "s3cret"}, realm=f"http://{HOST}/token")
     with pytest.raises(SignInUnsafe, match=r"host\.example, which is not its own") as refused:
         await handing.client(credential_set).head_manifest(NGINX, LATEST)
-    assert "Make a cache rule with host.example as its source" in refused.value.hint
+    assert "Create a cache rule with host.example as its source" in refused.value.hint
     assert not handing.host.requests
     assert not handing.authorizations(handing.vanity)
 
@@ -277,7 +277,7 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
     assert refused.value.hint.startswith(
-        "Make a cache rule with host.example as its source, and give it a credential set for host.example"
+        "Create a cache rule with host.example as its source, and give it a credential set for host.example"
     )
     assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
@@ -285,14 +285,14 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
 
 async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources) -> None:
     """F80: a rule for the host alone would ask another registry."""
-    async with StandIn(BasicSignIn({"ann": "s3cret"})) as behind, StandIn() as front:
+    async with FakeRegistry(BasicSignIn({"ann": "s3cret"})) as behind, FakeRegistry() as front:
         behind.add_image(str(NGINX), "latest")
         front.fault("/manifests/", Redirect(f"{behind.url}/v2/{NGINX}/manifests/latest"))
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(front.url), None).manifest(NGINX, LATEST)
     place = f"127.0.0.1:{behind.port}"
     assert f"hands us on to {place} for" in refused.value.what
-    assert refused.value.hint.startswith(f"Make a cache rule with {place} as its source")
+    assert refused.value.hint.startswith(f"Create a cache rule with {place} as its source")
 
 
 async def test_what_the_registry_behind_does_not_have_is_not_there(handing: Handing) -> None:
@@ -318,7 +318,7 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
     """Each host asks for a sign-in of its own, and sends us on to the next one."""
     names = [f"host{number}.example" for number in range(5)]
 
-    class Next(StandIn):
+    class Next(FakeRegistry):
         def right_answer(self, request: Request) -> Answer:
             name = request.headers["host"]
             if request.path == "/token":
@@ -341,6 +341,6 @@ async def test_a_redirect_from_the_registry_behind_is_judged_as_every_other(
     handing: Handing,
 ) -> None:
     handing.vanity.to = "http://169.254.169.254"
-    with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
+    with pytest.raises(SourceAnswerInvalid, match="a local address"):
         await handing.client().head_manifest(NGINX, LATEST)
     assert not handing.proxy.destinations

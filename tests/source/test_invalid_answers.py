@@ -16,7 +16,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
 from entrepot.source.client import SourceClient, Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceError
-from tests.fakes import Fault, Redirect, Request, StandIn, Status, TokenSignIn
+from tests.fakes import FakeRegistry, Fault, Redirect, Request, Status, TokenSignIn
 from tests.fakes.faults import Answer
 from tests.source.conftest import registry as declared
 from tests.source.test_client import ABSENT, NGINX
@@ -85,7 +85,7 @@ INVALID: dict[str, Fault] = {
 async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remembered(
     engine: Engine,
     registry: httpx.AsyncClient,
-    source: StandIn,
+    source: FakeRegistry,
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
@@ -101,8 +101,8 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
     assert len(source.requests) == 1, "one request for each client's would be a storm"
     assert not [each for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR]
     assert all(each.getMessage().isprintable() for each in caplog.records)
-    holding = await engine.cache.holdings.of(Repository("library/nginx"))
-    assert not holding.manifests
+    index = await engine.cache.index.of(Repository("library/nginx"))
+    assert not index.manifests
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
     ],
 )
 async def test_what_a_manifest_is_stands_in_its_header_or_in_itself(
-    client: SourceClient, source: StandIn, media_type: str, body: bytes, expected: str
+    client: SourceClient, source: FakeRegistry, media_type: str, body: bytes, expected: str
 ) -> None:
     """S08: the digest covers what a manifest says of itself, and not its header."""
     source.fault("/manifests/", Status(200, {"Content-Type": media_type}, body))
@@ -133,7 +133,7 @@ async def test_what_a_manifest_is_stands_in_its_header_or_in_itself(
 
 
 async def test_a_head_tells_no_type_that_a_get_would_not_tell(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """S08."""
     image = source.add_image("library/nginx", "1")
@@ -171,7 +171,7 @@ async def test_a_head_tells_no_type_that_a_get_would_not_tell(
     ],
 )
 async def test_a_part_with_absurd_numbers_is_an_invalid_answer(
-    client: SourceClient, source: StandIn, value: str
+    client: SourceClient, source: FakeRegistry, value: str
 ) -> None:
     """S02: 5,000 digits in the answer to a resume were a ValueError of int, and the fill was never
     told."""
@@ -214,7 +214,7 @@ async def test_an_absurd_length_is_no_length(opened: Callable[..., Sources], len
 
 @pytest.mark.parametrize("length", ["9" * 5_000, "99999999999999999999999", "-1"])
 async def test_a_length_that_http_does_not_allow_is_an_error_of_the_source(
-    client: SourceClient, source: StandIn, length: str
+    client: SourceClient, source: FakeRegistry, length: str
 ) -> None:
     """S02: what the parser of HTTP says of it is no fault of ours."""
     source.add_image("library/nginx", "1")
@@ -242,7 +242,7 @@ class HeaderOnly(Fault):
 
 
 async def test_a_validator_that_can_be_no_header_is_not_sent_back(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """S02: it would be a UnicodeEncodeError when the blob is resumed."""
     layer = source.add_blob("library/nginx", b"x" * 200)
@@ -256,7 +256,7 @@ async def test_a_validator_that_can_be_no_header_is_not_sent_back(
 
 
 async def test_a_token_answer_nested_deeply_is_a_502(
-    registry: httpx.AsyncClient, source: StandIn
+    registry: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     """S26."""
     source.sign_in = TokenSignIn()
@@ -265,7 +265,7 @@ async def test_a_token_answer_nested_deeply_is_a_502(
 
 
 async def test_what_a_source_says_of_an_error_is_one_printable_line(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """S04: as all text from outside, bidirectional controls and C1 too."""
     source.fault(
@@ -288,7 +288,7 @@ async def test_what_a_source_says_of_an_error_is_one_printable_line(
 
 
 async def test_names_of_a_source_that_are_no_tags_go_nowhere(
-    client: SourceClient, source: StandIn, caplog: pytest.LogCaptureFixture
+    client: SourceClient, source: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S27, S04."""
     body = json.dumps(
@@ -320,7 +320,7 @@ async def test_names_of_a_source_that_are_no_tags_go_nowhere(
 
 
 async def test_a_page_of_a_list_without_any_tag_is_empty_and_goes_on(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """S27: what comes after is not lost."""
     source.fault(
@@ -332,7 +332,7 @@ async def test_a_page_of_a_list_without_any_tag_is_empty_and_goes_on(
 
 
 async def test_a_long_list_of_tags_is_read_beside_the_event_loop(
-    client: SourceClient, source: StandIn, monkeypatch: pytest.MonkeyPatch
+    client: SourceClient, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S05, S23: 16 MB of names are a second of work."""
     threads: list[object] = []
@@ -481,7 +481,7 @@ async def test_all_pages_of_referrers_together_have_the_limit_of_a_manifest(
 
 
 async def test_a_further_page_that_is_missing_is_no_reason_to_look_elsewhere(
-    client: SourceClient, source: StandIn
+    client: SourceClient, source: FakeRegistry
 ) -> None:
     """S15: the fallback tag would be an answer to another question."""
     first = Pages([referrers_page("a")], ["<?n=1>; rel=next"])

@@ -24,12 +24,12 @@ from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
 from entrepot.source.transport import SourceTransport
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import (
+    FakeImage,
+    FakeProxy,
+    FakeRegistry,
     HttpProxy,
     Redirect,
     SocksProxy,
-    StandIn,
-    StandInImage,
-    StandInProxy,
     TokenSignIn,
 )
 from tests.programs import require_program
@@ -52,29 +52,29 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-async def source(authority: Authority) -> AsyncIterator[StandIn]:
-    async with StandIn(
+async def source(authority: Authority) -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry(
         TokenSignIn(realm=f"https://{HOST}/token"), tls=authority.server(HOST)
     ) as running:
         yield running
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image(str(NGINX), "latest", [1_000_000], ["linux/amd64"])
 
 
 @pytest.fixture(params=["http", "https", "socks5", "socks5h"])
 async def proxy(
     request: pytest.FixtureRequest,
-    source: StandIn,
+    source: FakeRegistry,
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[StandInProxy]:
+) -> AsyncIterator[FakeProxy]:
     names = {HOST: ("127.0.0.1", source.port)}
     async with AsyncExitStack() as stack:
         if request.param.startswith("socks5"):
-            running: StandInProxy = await stack.enter_async_context(
+            running: FakeProxy = await stack.enter_async_context(
                 SocksProxy(names, user="ann", password="s3cret")
             )
         else:
@@ -91,9 +91,9 @@ async def proxy(
 async def test_an_image_is_pulled_through_a_proxy_that_looks_the_names_up(
     opened: Callable[..., Sources],
     authority: Authority,
-    proxy: StandInProxy,
-    source: StandIn,
-    image: StandInImage,
+    proxy: FakeProxy,
+    source: FakeRegistry,
+    image: FakeImage,
 ) -> None:
     client = opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None)
     manifest = await client.manifest(NGINX, Tag("latest"))
@@ -109,7 +109,7 @@ async def test_an_image_is_pulled_through_a_proxy_that_looks_the_names_up(
 
 
 async def test_a_proxy_that_wants_another_password_is_at_fault_and_not_the_source(
-    opened: Callable[..., Sources], authority: Authority, proxy: StandInProxy, source: StandIn
+    opened: Callable[..., Sources], authority: Authority, proxy: FakeProxy, source: FakeRegistry
 ) -> None:
     proxy.password = "another"
     client = opened(ca_file=authority.path).client(registry(f"https://{HOST}", HOST), None)
@@ -129,7 +129,7 @@ async def test_a_proxy_that_does_not_answer_is_at_fault_and_not_the_source(
     opened: Callable[..., Sources],
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
-    proxy: StandInProxy,
+    proxy: FakeProxy,
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -141,7 +141,7 @@ async def test_a_proxy_that_does_not_answer_is_at_fault_and_not_the_source(
 
 
 async def test_a_name_of_a_proxy_that_is_not_known_is_not_the_name_of_the_source(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, proxy: StandInProxy
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, proxy: FakeProxy
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"{proxy.scheme}://proxy.invalid:1080")
     with pytest.raises(SourceUnreachable) as refused:
@@ -205,7 +205,7 @@ async def test_a_proxy_whose_own_certificate_is_not_trusted_is_at_fault_and_not_
 
 
 async def test_a_certificate_that_is_not_trusted_is_named_behind_every_proxy(
-    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, source: StandIn
+    opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch, source: FakeRegistry
 ) -> None:
     names = {HOST: ("127.0.0.1", source.port)}
     async with HttpProxy(names) as over_http, SocksProxy(names) as over_socks:
@@ -290,7 +290,7 @@ async def test_what_is_no_socks_proxy_is_an_error_of_the_proxy(
 async def test_connections_through_a_socks_proxy_notice_a_dead_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with StandIn() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
+    async with FakeRegistry() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         source.files["/x"] = bytes(4_000_000)
         transport = SourceTransport(ssl.create_default_context(), connections=1)
@@ -340,10 +340,10 @@ async def test_through_a_socks_proxy_too_no_literal_address_of_our_surroundings_
 async def test_a_redirect_to_a_literal_address_of_our_surroundings_is_not_followed_through_a_proxy(
     opened: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with StandIn() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
+    async with FakeRegistry() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         source.fault("/manifests/", Redirect("http://169.254.169.254/latest/meta-data"))
-        with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
+        with pytest.raises(SourceAnswerInvalid, match="a local address"):
             await (
                 opened()
                 .client(registry(f"http://{HOST}", HOST), None)
@@ -437,7 +437,7 @@ async def test_an_image_is_pulled_through_a_real_proxy(
         )
         arguments = ["-d", "-c", str(settings)]
         monkeypatch.setenv("HTTP_PROXY", f"http://ann:s3cret@127.0.0.1:{port}")
-    async with StandIn(address=machine_address) as source:
+    async with FakeRegistry(address=machine_address) as source:
         image = source.add_image(str(NGINX), "latest", [300_000], ["linux/amd64"])
         process = await _started(program, *arguments, port=port)
         try:

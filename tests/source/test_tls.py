@@ -17,7 +17,7 @@ from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
 from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
-from tests.fakes import Redirect, StandIn, TokenSignIn
+from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
 
 NGINX = Repository("library/nginx")
@@ -63,7 +63,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
 async def test_a_certificate_that_the_system_does_not_know_is_refused(
     opened: Callable[..., Sources], tls: ssl.SSLContext
 ) -> None:
-    async with StandIn(tls=tls) as source:
+    async with FakeRegistry(tls=tls) as source:
         with pytest.raises(
             SourceUnreachable, match="its certificate is not trusted: self-signed certificate"
         ):
@@ -79,7 +79,7 @@ async def test_a_certificate_that_the_system_knows_is_trusted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    async with StandIn(TokenSignIn({"ann": "s3cret"}), tls=tls) as source:
+    async with FakeRegistry(TokenSignIn({"ann": "s3cret"}), tls=tls) as source:
         layer = (
             source.add_image("library/nginx", "latest", layers=[3_000_000])
             .platforms["linux/amd64"]
@@ -104,7 +104,7 @@ async def test_from_https_no_redirect_leads_to_http(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    async with StandIn(tls=tls) as source, StandIn() as storage:
+    async with FakeRegistry(tls=tls) as source, FakeRegistry() as storage:
         source.fault("/manifests/", Redirect(f"{storage.url}/x"))
         with pytest.raises(SourceAnswerInvalid, match="from https to http"):
             await opened().client(registry(source.url), None).manifest(NGINX, Tag("latest"))
@@ -117,7 +117,7 @@ async def test_a_certificate_authority_of_the_settings_is_trusted_besides_those_
     (tmp_path / "settings.toml").write_text(f'ca_file = "{certificate.name}"')
     found = Settings.load(tmp_path / "settings.toml").ca_file
     assert found == certificate
-    async with StandIn(tls=tls) as source:
+    async with FakeRegistry(tls=tls) as source:
         source.add_image("library/nginx", "latest")
         await (
             opened(ca_file=found).client(registry(source.url), None).manifest(NGINX, Tag("latest"))

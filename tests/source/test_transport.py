@@ -16,20 +16,28 @@ from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
 from entrepot.source.proxies import proxy_of
 from entrepot.source.transport import SourceTransport
-from tests.fakes import DropAfter, Hang, Headers, NoAnswer, NoContentLength, StandIn, TruncateAt
+from tests.fakes import (
+    DropAfter,
+    FakeRegistry,
+    Hang,
+    Headers,
+    NoAnswer,
+    NoContentLength,
+    TruncateAt,
+)
 
 BODY = bytes(range(256)) * 4096
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[StandIn]:
-    async with StandIn() as running:
+async def source() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as running:
         running.files["/x"] = BODY
         yield running
 
 
 @pytest.fixture
-async def http(source: StandIn) -> AsyncIterator[httpx.AsyncClient]:
+async def http(source: FakeRegistry) -> AsyncIterator[httpx.AsyncClient]:
     transport = SourceTransport(
         ssl.create_default_context(), connections=4, reach=Reach(loopback=True)
     )
@@ -49,7 +57,7 @@ async def body(
     return bytes(received)
 
 
-async def test_bytes_come_as_they_were_sent(http: httpx.AsyncClient, source: StandIn) -> None:
+async def test_bytes_come_as_they_were_sent(http: httpx.AsyncClient, source: FakeRegistry) -> None:
     source.files["/gz"] = gzip.compress(BODY)
     source.fault("/gz", Headers({"Content-Encoding": "gzip"}))
     assert await body(http, "/gz") == source.files["/gz"]
@@ -58,7 +66,7 @@ async def test_bytes_come_as_they_were_sent(http: httpx.AsyncClient, source: Sta
 
 
 async def test_an_address_is_sent_as_it_was_written(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     target = "/x?X-Amz-Credential=AK%2F20250101%2Fs3&sig=a%2Bb%3D%3D&tilde=%7E&plain=a:b/c,d+e"
     await http.get(target)
@@ -66,7 +74,7 @@ async def test_an_address_is_sent_as_it_was_written(
 
 
 async def test_redirects_and_all_headers_are_handed_over(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault(
         "/x", Headers(add=(("WWW-Authenticate", "Basic"), ("WWW-Authenticate", 'Bearer realm="x"')))
@@ -85,7 +93,7 @@ async def test_redirects_and_all_headers_are_handed_over(
     ],
 )
 async def test_a_connection_that_ends_too_early_is_an_error(
-    http: httpx.AsyncClient, source: StandIn, fault: TruncateAt, error: type[Exception]
+    http: httpx.AsyncClient, source: FakeRegistry, fault: TruncateAt, error: type[Exception]
 ) -> None:
     source.fault("/x", fault)
     with pytest.raises(error):
@@ -93,7 +101,7 @@ async def test_a_connection_that_ends_too_early_is_an_error(
 
 
 async def test_what_came_before_a_connection_broke_is_handed_over(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.fault("/x", DropAfter(600_000))
     received = bytearray()
@@ -102,7 +110,7 @@ async def test_what_came_before_a_connection_broke_is_handed_over(
     assert received == BODY[:600_000]
 
 
-async def test_silence_is_a_read_time_out(http: httpx.AsyncClient, source: StandIn) -> None:
+async def test_silence_is_a_read_time_out(http: httpx.AsyncClient, source: FakeRegistry) -> None:
     source.fault("/x", Hang(1000))
     http.timeout = httpx.Timeout(5.0, read=0.05)
     with pytest.raises(httpx.ReadTimeout):
@@ -114,7 +122,7 @@ async def test_silence_is_a_read_time_out(http: httpx.AsyncClient, source: Stand
 
 
 async def test_a_reader_that_takes_its_time_meets_no_time_out(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.files["/large"] = BODY * 16
     http.timeout = httpx.Timeout(5.0, read=0.1)
@@ -128,7 +136,7 @@ async def test_a_reader_that_takes_its_time_meets_no_time_out(
     assert received == len(BODY) * 16
 
 
-async def test_no_connection_is_refused(http: httpx.AsyncClient, source: StandIn) -> None:
+async def test_no_connection_is_refused(http: httpx.AsyncClient, source: FakeRegistry) -> None:
     await source.stop()
     with pytest.raises(httpx.ConnectError):
         await body(http)
@@ -139,14 +147,14 @@ async def test_an_unknown_name_is_refused(http: httpx.AsyncClient) -> None:
         await http.get("http://name.invalid/x")
 
 
-async def test_connections_are_kept_alive(http: httpx.AsyncClient, source: StandIn) -> None:
+async def test_connections_are_kept_alive(http: httpx.AsyncClient, source: FakeRegistry) -> None:
     for _ in range(3):
         assert await body(http) == BODY
     assert len({each.connection for each in source.requests}) == 1
 
 
 async def test_a_body_that_is_left_ends_its_connection(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.files["/large"] = BODY * 32
     async with http.stream("GET", "/large") as response:
@@ -159,7 +167,7 @@ async def test_a_body_that_is_left_ends_its_connection(
 
 
 async def test_a_cancelled_request_ends_its_connection(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     gate = source.hold("/x", after_bytes=70_000)
     reading = asyncio.create_task(body(http))
@@ -173,7 +181,7 @@ async def test_a_cancelled_request_ends_its_connection(
 
 
 async def test_memory_is_bounded_when_nobody_reads(
-    http: httpx.AsyncClient, source: StandIn
+    http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     source.files["/large"] = BODY * 64
     async with http.stream("GET", "/large") as response:
@@ -234,7 +242,7 @@ def test_the_proxy_of_the_environment_is_used(
 
 
 async def test_requests_go_through_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, http: httpx.AsyncClient, source: StandIn
+    monkeypatch: pytest.MonkeyPatch, http: httpx.AsyncClient, source: FakeRegistry
 ) -> None:
     monkeypatch.setenv("http_proxy", source.url.replace("http://", "http://user:word@"))
     monkeypatch.delenv("no_proxy", raising=False)
@@ -301,7 +309,7 @@ async def test_a_body_whose_framing_breaks_is_an_error_and_never_a_wait_without_
 
 
 async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_over_it(
-    source: StandIn,
+    source: FakeRegistry,
 ) -> None:
     """Each answer watches the end of its connection, and only while it is read."""
     transport = SourceTransport(

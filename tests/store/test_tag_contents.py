@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.store.catalog import Catalog, Usage
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from entrepot.store.tag_contents import TagContents
 
 NGINX, DEBIAN, REDIS = (
@@ -79,13 +80,14 @@ async def keep(
     await catalog.add_manifest(
         repository, f"docker.io/{repository}", manifest, tags=[Tag(each) for each in tags], now=1.0
     )
-    for each in manifest.blobs if held else ():
-        await catalog.add_blob(each.digest, each.size, now=1.0)
+    for blob in manifest.blobs if held else ():
+        assert blob.size is not None
+        await catalog.add_blob(blob.digest, blob.size, now=1.0)
     return manifest
 
 
 async def behind(catalog: Catalog, repository: Repository, tag: str) -> TagContents:
-    found = await catalog.behind_tag(repository, Tag(tag))
+    found = await catalog.tag_contents(repository, Tag(tag))
     assert found is not None
     return found
 
@@ -105,31 +107,31 @@ async def test_of_an_index_the_platforms_that_were_not_pulled_are_told_too(
         ("linux/amd64",),
     )
     first, second = found.images
-    assert (first.digest, first.platform, first.holding) == (
+    assert (first.digest, first.platform, first.state) == (
         str(amd.digest),
         "linux/amd64",
-        Holding.WHOLE,
+        CachedState.CACHED,
     )
-    assert first.size == first.held_size == len(amd.content) + CONFIG + 2 * LAYER
+    assert first.size == first.cached_size == len(amd.content) + CONFIG + 2 * LAYER
     assert first.config is not None
-    assert (first.config.digest, first.config.size, first.config.held) == (
+    assert (first.config.digest, first.config.size, first.config.cached) == (
         str(digest("config of amd")),
         CONFIG,
         True,
     )
-    assert [(each.digest, each.held) for each in first.layers] == [
+    assert [(each.digest, each.cached) for each in first.layers] == [
         (str(digest("a")), True),
         (str(digest("b")), True),
     ]
-    assert (second.digest, second.platform, second.holding, second.size, second.held_size) == (
+    assert (second.digest, second.platform, second.state, second.size, second.cached_size) == (
         str(arm.digest),
         "linux/arm64",
-        Holding.NOTHING,
+        CachedState.NOT_CACHED,
         None,
         0,
     )
     assert (second.media_type, second.config, second.layers) == (OCI_MANIFEST, None, ())
-    assert found.own_size == found.tag.size == len(top.content) + first.held_size
+    assert found.own_size == found.tag.size == len(top.content) + first.cached_size
     assert found.shared_size == 0
     [listing] = await catalog.tags(NGINX)
     assert listing == found.tag
@@ -143,11 +145,14 @@ async def test_an_image_without_an_index_is_the_only_one(catalog: Catalog) -> No
 
 async def test_an_image_of_which_layers_are_missing_is_held_in_part(catalog: Catalog) -> None:
     partly = await keep(catalog, NGINX, image("partly", "a", "b"), "1", held=False)
-    assert (await behind(catalog, NGINX, "1")).images[0].holding is Holding.NOTHING
+    assert (await behind(catalog, NGINX, "1")).images[0].state is CachedState.NOT_CACHED
     await catalog.add_blob(digest("a"), LAYER, now=1.0)
     [found] = (await behind(catalog, NGINX, "1")).images
-    assert (found.holding, found.held_size) == (Holding.PART, len(partly.content) + LAYER)
-    assert [each.held for each in found.layers] == [True, False]
+    assert (found.state, found.cached_size) == (
+        CachedState.PARTLY_CACHED,
+        len(partly.content) + LAYER,
+    )
+    assert [each.cached for each in found.layers] == [True, False]
 
 
 async def test_an_attestation_says_which_image_it_is_about(catalog: Catalog) -> None:
@@ -249,8 +254,8 @@ async def test_the_last_use_of_an_image_is_a_pull_or_a_look(catalog: Catalog) ->
 
 async def test_a_tag_that_is_not_there(catalog: Catalog) -> None:
     await keep(catalog, NGINX, image("a"), "1")
-    assert await catalog.behind_tag(NGINX, Tag("2")) is None
-    assert await catalog.behind_tag(REDIS, Tag("1")) is None
+    assert await catalog.tag_contents(NGINX, Tag("2")) is None
+    assert await catalog.tag_contents(REDIS, Tag("1")) is None
 
 
 async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: Catalog) -> None:
@@ -262,7 +267,7 @@ async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: C
         below = index(listed(below, "linux/amd64"))
         await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, now=1.0)
     await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, tags=[Tag("1")], now=1.0)
-    found = await catalog.behind_tag(NGINX, Tag("1"))
+    found = await catalog.tag_contents(NGINX, Tag("1"))
     assert found is not None
     assert [each.digest for each in found.images] == [str(amd.digest)]
 
@@ -288,13 +293,13 @@ async def test_f82_a_size_that_no_manifest_states_is_not_known_until_the_blob_is
     for name, size in (("a", 100), ("b", 8)):
         await catalog.add_blob(digest(name), size, now=1.0)
     found = await behind(catalog, NGINX, "1")
-    assert (found.images[0].size, found.images[0].held_size) == (None, len(odd.content) + 108)
+    assert (found.images[0].size, found.images[0].cached_size) == (None, len(odd.content) + 108)
     await catalog.add_blob(digest("c"), 1000, now=1.0)
     found = await behind(catalog, NGINX, "1")
-    assert (found.images[0].size, found.tag.size, found.images[0].holding) == (
+    assert (found.images[0].size, found.tag.size, found.images[0].state) == (
         len(odd.content) + 1108,
         len(odd.content) + 1108,
-        Holding.WHOLE,
+        CachedState.CACHED,
     )
     assert [each.size for each in found.images[0].layers] == [100, 8, 1000]
 

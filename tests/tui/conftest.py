@@ -85,8 +85,8 @@ class Person:
 
 async def pulled(engine: Engine, image: str, platform: str = "linux/amd64") -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, platform, "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start(image, platform, "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 @asynccontextmanager
@@ -186,15 +186,15 @@ def environment(directories: Directories) -> dict[str, str]:
 async def looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Looks]:
     """The engine answers on its socket, looked at twice a second, and its free space is always the
     same."""
-    counted, status = Looks(), engine.status
+    counted, get_status = Looks(), engine.status.get
 
     async def steady() -> EngineStatus:
         counted.another()
         return msgspec.structs.replace(
-            await status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1
+            await get_status(), space_free=80 * 10**9, space_limit=70 * 10**9, pulls_running=1
         )
 
-    monkeypatch.setattr(engine, "status", steady)
+    monkeypatch.setattr(engine.status, "get", steady)
     async with answering(engine):
         yield counted
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrepot.api.models import PullSnapshot
+from entrepot.cache.pull import PullProgress
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Looks, Opened, sees
 from tests.tui.pty import Program
 from tests.tui.test_life import ESCAPE, PLACES, visit
@@ -33,9 +33,9 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def pull(number: int, received: int) -> PullSnapshot:
+def pull(number: int, received: int) -> PullProgress:
     """A pull that moves on by as much at each look as a fast one does."""
-    return PullSnapshot(
+    return PullProgress(
         id=str(number),
         repository=f"library/image-{number:02}",
         tag="1.27",
@@ -69,11 +69,11 @@ async def cost(program: Program, looks: Looks, keys: str, text: str, back: str =
 
 
 async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
     for keys, text in (
@@ -120,7 +120,7 @@ async def test_a_field_that_waits_to_be_typed_into_sends_nothing(
 
 async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) -> None:
     for number in range(30):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft(
                 f"rule-{number:02}", f"registry.example.com/team-{number}/*", f"team-{number}/*"
             )
@@ -164,7 +164,7 @@ async def test_twenty_pulls_cost_little_for_a_look(
         # A look twice a second at 60 s for a pull: what 20 pulls at once are in a fast network.
         received += 8_000_000
         return [
-            SimpleNamespace(state=PullState.RUNNING, snapshot=partial(pull, number, received))
+            SimpleNamespace(state=PullState.RUNNING, progress=partial(pull, number, received))
             for number in reversed(range(20))
         ]
 

@@ -14,7 +14,7 @@ import pytest
 
 from entrepot.engine.engine import Engine
 from entrepot.store import manifests
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.hostile import COMMANDS, HOSTILE, evil_image, obeyed
 from tests.tui.conftest import Looks, Opened, sees
 
@@ -35,7 +35,9 @@ def grammar(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn, variant: str) -> None:
+async def _held(
+    registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, variant: str
+) -> None:
     image = evil_image(source, variant=variant)
     [amd] = image.platforms.values()
     for path in (
@@ -45,13 +47,13 @@ async def _held(registry: httpx.AsyncClient, engine: Engine, source: StandIn, va
     ):
         assert (await registry.get(f"/v2/library/evil/{path}")).status_code == 200
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def test_a_line_that_was_copied_runs_nothing_but_its_program(
     engine: Engine,
     registry: httpx.AsyncClient,
-    source: StandIn,
+    source: FakeRegistry,
     looks: Looks,
     opened: Opened,
     grammar: str,
@@ -95,7 +97,7 @@ async def test_a_line_that_was_copied_runs_nothing_but_its_program(
 async def test_no_screen_sends_what_a_terminal_obeys(
     engine: Engine,
     registry: httpx.AsyncClient,
-    source: StandIn,
+    source: FakeRegistry,
     looks: Looks,
     opened: Opened,
     grammar: str,

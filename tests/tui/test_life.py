@@ -15,7 +15,7 @@ import pytest
 from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
 from tests.e2e.clients.processes import Process
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
 
@@ -181,11 +181,11 @@ async def test_a_terminal_of_256_colours_gets_no_more(opened: Opened, looks: Loo
 
 
 async def test_in_ascii_not_one_other_byte_is_sent(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
     engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
     await sees(program, "All is well.")
@@ -301,7 +301,7 @@ async def test_a_wizard_and_a_dialog_survive_a_resize_to_too_small_and_back(
 async def test_an_exception_leaves_the_terminal_clean_and_says_where_the_log_is(
     opened: Opened, looks: Looks, directories: Directories
 ) -> None:
-    broken = "import widgets.lines as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
+    broken = "import widgets.bars as l; l.TabLine.render = lambda self: 1 / 0; from entrepot.cli import main; main()"
     program = await opened(command=(sys.executable, "-c", broken))
     assert await asyncio.to_thread(program.ended) == 1
     told = program.picture.text().replace("\n", "")
@@ -390,11 +390,11 @@ async def test_an_engine_that_is_stopped_half_way_is_missed_too(
 
 
 async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
-    opened: Opened, looks: Looks, engine: Engine, source: StandIn, tmp_path: Path
+    opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry, tmp_path: Path
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
     await visit(program)

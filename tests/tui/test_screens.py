@@ -11,14 +11,14 @@ from textual.widgets import Input
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])
 async def test_every_area_fits_its_terminal(
-    engine: Engine, source: StandIn, size: tuple[int, int]
+    engine: Engine, source: FakeRegistry, size: tuple[int, int]
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
@@ -43,7 +43,9 @@ async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
     person: Person, engine: Engine
 ) -> None:
     for name in ("alpha", "beta", "gamma"):
-        await engine.create_rule(RuleDraft(f"team-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*"))
+        await engine.rules.create(
+            RuleDraft(f"team-{name}", f"{LOGIN_SERVER}/{name}/*", f"{name}/*")
+        )
     await person.press("2")
     await person.sees("team-alpha", "team-gamma")
     await person.press("slash")
@@ -60,7 +62,7 @@ async def test_a_filter_shows_what_matches_and_how_many_and_escape_clears_it(
 async def test_the_cursor_stays_on_its_row_when_rows_come(person: Person, engine: Engine) -> None:
     await person.press("2")
     await person.sees("> example-library")
-    await engine.create_rule(RuleDraft("a-first-one", f"{LOGIN_SERVER}/a/*", "a/*"))
+    await engine.rules.create(RuleDraft("a-first-one", f"{LOGIN_SERVER}/a/*", "a/*"))
     person.app.poll_now()
     await person.sees("a-first-one")
     assert any(line.startswith("> example-library") for line in lines(person.app))
@@ -78,19 +80,20 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
 async def test_an_engine_that_is_lost_is_shown_and_found_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from entrepot.api.client import CacheClient, EngineUnreachable
+    from entrepot.api.client import EngineUnreachable
+    from entrepot.api.system import SystemClient
 
     async with dashboard(engine) as person:
-        status = CacheClient.status
+        status = SystemClient.status
 
-        async def unreachable(self: CacheClient) -> None:
+        async def unreachable(self: SystemClient) -> None:
             raise EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
-        monkeypatch.setattr(CacheClient, "status", unreachable)
+        monkeypatch.setattr(SystemClient, "status", unreachable)
         person.app.poll_now()
         await person.press("2")
         await person.sees("no answer from the engine since")
-        monkeypatch.setattr(CacheClient, "status", status)
+        monkeypatch.setattr(SystemClient, "status", status)
         person.app.poll_now()
         await person.sees("The engine answers again.", "example-library")
 
@@ -119,13 +122,13 @@ async def test_leaving_is_immediate_when_nothing_runs_and_the_engine_is_not_ours
         assert person.app.return_value.keep_engine
 
 
-async def test_leaving_asks_when_pulls_run(engine: Engine, source: StandIn) -> None:
+async def test_leaving_asks_when_pulls_run(engine: Engine, source: FakeRegistry) -> None:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(300_000)]).platforms[
         "linux/amd64"
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000, method="GET")
     async with dashboard(engine) as person:
-        await engine.start_pull("library/nginx:1", "linux/amd64", "cli")
+        await engine.pulls.start("library/nginx:1", "linux/amd64", "cli")
         await gate.reached
         person.app.poll_now()
         await person.sees("1 running")

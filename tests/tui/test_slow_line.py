@@ -28,7 +28,7 @@ async def asked(program: Program, mark: int) -> None:
 
 @pytest.fixture
 async def two_rules(engine: Engine) -> None:
-    await engine.create_rule(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
+    await engine.rules.create(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
 
 
 async def test_an_arrow_in_two_pieces_is_an_arrow(

@@ -15,7 +15,7 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
@@ -94,7 +94,7 @@ class Holdings:
 
 async def held(engine: Engine) -> Holdings:
     details = [
-        await engine.repositories.detail(each.name) for each in await engine.repositories.all()
+        await engine.repositories.get(each.name) for each in await engine.repositories.list()
     ]
     return Holdings(
         frozenset(
@@ -110,17 +110,17 @@ async def held(engine: Engine) -> Holdings:
 
 
 @pytest.fixture
-async def stocked(engine: Engine, source: StandIn, clock: Clock) -> Engine:
+async def stocked(engine: Engine, source: FakeRegistry, clock: Clock) -> Engine:
     """An engine that has one of everything, and images that may be evicted."""
     for name in ("library/nginx", "library/redis"):
         source.add_image(name, "1")
         await pulled(engine, f"{name}:1")
     await engine.repositories.lock("library/redis")
     for name in ("free-login", "used-login"):
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
         )
-    await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
+    await engine.rules.create(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
     clock.now += 1000
     return engine
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from entrepot.api.models import ImageBlob, TagDetail, TagImage
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from entrepot.formatting import ago, counted, short_digest, since, size
 from tui.presentation.repositories import tag_state
-from tui.presentation.status import named
+from tui.presentation.status import join_names
 from widgets.row_list import Cell, Row
 
 HELD = {
-    Holding.WHOLE: ("held", "good"),
-    Holding.PART: ("in part", "warn"),
-    Holding.NOTHING: ("not here", "dim"),
+    CachedState.CACHED: ("held", "good"),
+    CachedState.PARTLY_CACHED: ("in part", "warn"),
+    CachedState.NOT_CACHED: ("not here", "dim"),
 }
 
 _CLIENTS_GET_IT_ELSEWHERE = ("foreign", "nondistributable")
@@ -64,7 +64,7 @@ def image_lines(image: TagImage, detail: TagDetail, now: float) -> tuple[str, ..
     shared = shared_size(image)
     parts = [
         word
-        if image.holding is not Holding.PART or image.size is None
+        if image.holding is not CachedState.PARTLY_CACHED or image.size is None
         else f"{word}: {size(image.held_size)} of {size(image.size)}",
         f"{size(shared)} of it shared"
         if shared
@@ -169,7 +169,7 @@ def sharers(blob: ImageBlob) -> str:
         if blob.shared_images
         else counted(blob.shared_repositories, "repository", "repositories")
     )
-    return f"{others}: {named(blob.shared_with, shown=2)}" if blob.shared_with else others
+    return f"{others}: {join_names(blob.shared_with, limit=2)}" if blob.shared_with else others
 
 
 def blob_lines(blob: ImageBlob, image: TagImage) -> tuple[str, ...]:

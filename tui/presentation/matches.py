@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from entrepot.api.models import RuleMatch
-from entrepot.core.states import Holding
-from tui.presentation.status import named
+from entrepot.core.states import CachedState
+from tui.presentation.status import join_names
 
 
 def match_lines(found: RuleMatch) -> tuple[str, ...]:
@@ -24,23 +24,25 @@ def match_lines(found: RuleMatch) -> tuple[str, ...]:
     )
     return (
         f"{found.rule} answers, with {found.source_repository}",
-        f"{signs_in}   {holding_text(found)}",
+        f"{signs_in}   {match_state(found)}",
         *((f"pull it as {found.pull}",) if found.pull else ()),
         *_others(found),
     )
 
 
-def holding_text(found: RuleMatch) -> str:
+def match_state(found: RuleMatch) -> str:
     """How much of what was asked for is held."""
     if found.tag is None and found.digest is None:
         return (
             "the repository is cached"
-            if found.holding is not Holding.NOTHING
+            if found.holding is not CachedState.NOT_CACHED
             else "nothing of the repository is cached yet"
         )
-    return {Holding.WHOLE: "held", Holding.PART: "held in part", Holding.NOTHING: "not held yet"}[
-        found.holding
-    ]
+    return {
+        CachedState.CACHED: "held",
+        CachedState.PARTLY_CACHED: "held in part",
+        CachedState.NOT_CACHED: "not held yet",
+    }[found.holding]
 
 
 def rule_to_show(found: RuleMatch) -> str | None:
@@ -49,4 +51,4 @@ def rule_to_show(found: RuleMatch) -> str | None:
 
 
 def _others(found: RuleMatch) -> tuple[str, ...]:
-    return (f"also here as {named(found.others, shown=3)}",) if found.others else ()
+    return (f"also here as {join_names(found.others, limit=3)}",) if found.others else ()

@@ -100,11 +100,18 @@ def tag_row(tag: TagSnapshot, clock: Callable[[], float]) -> Row:
         tag.name,
         cells,
         search=words,
-        order=(natural(tag.name), platforms, tag.size, tag.cached, tag.last_pull or 0.0, trust),
+        order=(
+            natural_order(tag.name),
+            platforms,
+            tag.size,
+            tag.cached,
+            tag.last_pull or 0.0,
+            trust,
+        ),
     )
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
     """By what versions are sorted: 1.9 comes before 1.27."""
     return [
         (int(number) if number else -1, letters)

@@ -128,7 +128,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
         try:
             if self.app.is_poll_early():
                 return
-            status = await self.app.client.status()
+            status = await self.app.client.system.status()
             self.app.status = status
             if self.FOLLOWS_REVISION and status.revision and status.revision == self._revision:
                 self.show_again()

@@ -81,7 +81,7 @@ class CachedScreen(ListScreen):
             ):
                 return
         try:
-            await (client.unlock if subject.locked else client.lock)(
+            await (client.repositories.unlock if subject.locked else client.repositories.lock)(
                 subject.repository, subject.tag
             )
         except ClientError as error:
@@ -114,7 +114,7 @@ class CachedScreen(ListScreen):
         image = f"{subject.repository}:{tag}"
         self.app.notify(f"Asking the source about {image} ...", timeout=2)
         try:
-            done = await self.app.client.refresh(image)
+            done = await self.app.client.repositories.refresh_tag(image)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -163,7 +163,7 @@ class CachedScreen(ListScreen):
 
     async def _detail_of(self, repository: str) -> RepositoryDetail | None:
         try:
-            return await self.app.client.repository(repository)
+            return await self.app.client.repositories.get(repository)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return None
@@ -208,9 +208,9 @@ class CachedScreen(ListScreen):
         client, what = self.app.client, "cached repository" if subject.tag is None else "tag"
         try:
             if subject.tag is None:
-                plan = await client.plan_delete_repository(subject.repository)
+                plan = await client.repositories.preview_delete(subject.repository)
             else:
-                plan = await client.plan_delete_tag(subject.repository, subject.tag)
+                plan = await client.repositories.preview_delete_tag(subject.repository, subject.tag)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -235,9 +235,9 @@ class CachedScreen(ListScreen):
             return
         try:
             if subject.tag is None:
-                await client.delete_repository(subject.repository)
+                await client.repositories.delete(subject.repository)
             else:
-                await client.delete_tag(subject.repository, subject.tag)
+                await client.repositories.delete_tag(subject.repository, subject.tag)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:

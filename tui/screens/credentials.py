@@ -90,7 +90,7 @@ class CredentialsScreen(ListScreen):
 
     async def fetch(self) -> None:
         """All credential sets."""
-        found = await self.app.client.credential_sets()
+        found = await self.app.client.credential_sets.list()
         if found == self._seen:
             self.show_again()
             return
@@ -144,7 +144,7 @@ class CredentialsScreen(ListScreen):
         if found is None:
             return
         try:
-            tried = await self.app.client.check_sign_in(found.name)
+            tried = await self.app.client.credential_sets.sign_in(found.name)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
@@ -158,7 +158,7 @@ class CredentialsScreen(ListScreen):
         if found is None:
             return
         try:
-            plan = await self.app.client.plan_delete_credential_set(found.name)
+            plan = await self.app.client.credential_sets.preview_delete(found.name)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -180,7 +180,7 @@ class CredentialsScreen(ListScreen):
         )
         if answer == "delete":
             try:
-                await self.app.client.delete_credential_set(found.name)
+                await self.app.client.credential_sets.delete(found.name)
                 self.app.notify(f"The credential set {found.name} is deleted.")
             except ClientError as error:
                 self.app.notify(error.message, severity="error")

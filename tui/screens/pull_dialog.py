@@ -15,9 +15,9 @@ from textual.widgets import Input
 from entrepot.api.client import ClientError
 from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
-from tui.presentation.matches import holding_text
+from tui.presentation.matches import match_state
 from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
 from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
@@ -110,7 +110,7 @@ class PullDialog(Dialog[bool]):
             return
         self._asked = image
         try:
-            found = await self.app.client.match(image)
+            found = await self.app.client.rules.match(image)
         except ClientError:
             # It is typed only half; the pull itself says what is wrong.
             found = None
@@ -122,20 +122,18 @@ class PullDialog(Dialog[bool]):
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
-            self._say(
-                f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}."
-            )
+            self._say(f"{found.rule} gets it from {found.source_repository}; {match_state(found)}.")
 
     async def _held(self, found: RuleMatch | None) -> TagDetail | None:
         if (
             found is None
             or found.repository is None
             or found.tag is None
-            or found.holding is Holding.NOTHING
+            or found.holding is CachedState.NOT_CACHED
         ):
             return None
         try:
-            return await self.app.client.tag(found.repository, found.tag)
+            return await self.app.client.repositories.get_tag(found.repository, found.tag)
         except ClientError:
             # It went meanwhile.
             return None
@@ -197,7 +195,7 @@ class PullDialog(Dialog[bool]):
             return
         self._pulling = True
         try:
-            await self.app.client.start_pull(self._named, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(self._named, platform or None, asked_by="dashboard")
         except ClientError as error:
             self._say(error.message, refused=True)
         else:

@@ -20,7 +20,7 @@ from tui.presentation.pulls import (
     PROGRESS_WIDTH,
     STEADY_COLUMNS,
     asked_by,
-    how_it_ended,
+    ended_text,
     layer_progress,
     layer_row,
     opened_pull_detail,
@@ -28,7 +28,7 @@ from tui.presentation.pulls import (
     pull_progress,
     pull_row,
     pull_summary,
-    running_told,
+    running_summary,
     under_way_first,
 )
 from tui.screens.base import WIDE, ListScreen
@@ -114,12 +114,14 @@ class PullsScreen(ListScreen):
         """The pulls under way; all of them only when others go on than before, and now and then,
         because up to a thousand that ended are remembered."""
         running = (
-            await self.app.client.running_pulls() if time.monotonic() < self._next_all else None
+            await self.app.client.pulls.list_running()
+            if time.monotonic() < self._next_all
+            else None
         )
         if running is None or {pull.id for pull in running} != {
             pull.id for pull in self._pulls.values() if not pull.state.ended
         }:
-            pulls = await self.app.client.pulls()
+            pulls = await self.app.client.pulls.list()
             self._next_all = time.monotonic() + ALL_INTERVAL
         else:
             pulls = [*running, *(pull for pull in self._pulls.values() if pull.state.ended)]
@@ -156,7 +158,7 @@ class PullsScreen(ListScreen):
 
     def count_text(self) -> str:
         """What goes on, or how many are known."""
-        return running_told(tuple(self._pulls.values())) or super().count_text()
+        return running_summary(tuple(self._pulls.values())) or super().count_text()
 
     @property
     def _current(self) -> PullSnapshot | None:
@@ -267,7 +269,7 @@ class PullScreen(ListScreen):
 
     async def fetch(self) -> None:
         """The pull with its layers."""
-        self.show_pull(await self.app.client.pull(self._pull_id))
+        self.show_pull(await self.app.client.pulls.get(self._pull_id))
 
     def show_pull(self, pull: PullSnapshot) -> None:
         """Show it."""
@@ -278,7 +280,7 @@ class PullScreen(ListScreen):
         )
         update_line(
             self.query_one(".empty", Plain),
-            how_it_ended(pull) if pull.state.ended else self.empty_text,
+            ended_text(pull) if pull.state.ended else self.empty_text,
             resizes=False,
         )
         self.show_rows([layer_row(layer) for layer in pull.layers])
@@ -365,7 +367,7 @@ def copy_command(screen: ListScreen, pull: PullSnapshot) -> None:
 async def pull_again(screen: ListScreen, pull: PullSnapshot) -> PullSnapshot | None:
     """Begin a pull of the same image and platform; None: the engine said no, and that was shown."""
     try:
-        return await screen.app.client.start_pull(pull.image, pull.platform, asked_by="dashboard")
+        return await screen.app.client.pulls.start(pull.image, pull.platform, asked_by="dashboard")
     except ClientError as error:
         screen.app.notify(error.message, severity="error", timeout=10)
         return None
@@ -382,7 +384,7 @@ async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
         == "cancel-pull"
     ):
         try:
-            await screen.app.client.cancel_pull(pull.id)
+            await screen.app.client.pulls.cancel(pull.id)
         except ClientError as error:
             screen.app.notify(error.message, severity="error")
         screen.app.poll_now()

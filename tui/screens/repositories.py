@@ -86,7 +86,7 @@ class RepositoriesScreen(CachedScreen):
 
     async def fetch(self) -> None:
         """All cached repositories."""
-        found = await self.app.client.repositories()
+        found = await self.app.client.repositories.list()
         if found == self._seen:
             self.show_again()
             return
@@ -134,7 +134,7 @@ class RepositoriesScreen(CachedScreen):
             return
         self.app.pause_keys(get_current_worker())
         try:
-            plan = await self.app.client.evict(dry_run=True, target=parse_size(answers["to"]))
+            plan = await self.app.client.system.preview_eviction(target=parse_size(answers["to"]))
             if not plan.images:
                 self.app.notify(nothing_to_evict(plan))
                 return
@@ -146,7 +146,7 @@ class RepositoriesScreen(CachedScreen):
                 typed=EVICT,
             )
             if await self.app.push_screen_wait(question) == "evict":
-                done = await self.app.client.evict(target=parse_size(answers["to"]))
+                done = await self.app.client.system.evict(target=parse_size(answers["to"]))
                 self.app.notify(
                     f"{counted(len(done.images), 'image')} evicted: {size(done.freed)} freed."
                 )

@@ -66,7 +66,7 @@ class RepositoryScreen(OpenedScreen):
 
     async def fetch(self) -> None:
         """The repository with its tags."""
-        detail = await self.app.client.repository(self._repository)
+        detail = await self.app.client.repositories.get(self._repository)
         if detail == self._seen:
             self.show_again()
             return

@@ -119,7 +119,7 @@ class RulesScreen(ListScreen):
 
     async def fetch(self) -> None:
         """All rules."""
-        found = await self.app.client.rules()
+        found = await self.app.client.rules.list()
         if found == self._seen:
             self.show_again()
             return
@@ -179,10 +179,10 @@ class RulesScreen(ListScreen):
         try:
             sets = [
                 each
-                for each in await self.app.client.credential_sets()
+                for each in await self.app.client.credential_sets.list()
                 if each.login_server == rule.login_server
             ]
-            checked = await self.app.client.check_rule(source_repository=rule.source_repository)
+            checked = await self.app.client.rules.validate(source_repository=rule.source_repository)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -202,7 +202,7 @@ class RulesScreen(ListScreen):
 
         async def submit(name: str) -> str:
             try:
-                await self.app.client.update_rule(rule.name, name or None)
+                await self.app.client.rules.update(rule.name, name or None)
             except ClientError as error:
                 return f"Not possible: {error.message}"
             return ""
@@ -232,7 +232,7 @@ class RulesScreen(ListScreen):
             if not text:
                 return LineVerdict("")
             try:
-                answers[text] = await self.app.client.match(text)
+                answers[text] = await self.app.client.rules.match(text)
             except ClientError as error:
                 return LineVerdict(error.message, refused=True)
             return LineVerdict("\n".join(match_lines(answers[text])))
@@ -261,7 +261,7 @@ class RulesScreen(ListScreen):
             if not text:
                 return LineVerdict("The rule takes the freshness of the settings.")
             try:
-                checked = await self.app.client.check_rule(freshness=text)
+                checked = await self.app.client.rules.validate(freshness=text)
             except ClientError as error:
                 return LineVerdict(error.message, refused=True)
             if checked.problems:
@@ -272,7 +272,7 @@ class RulesScreen(ListScreen):
 
         async def submit(text: str) -> LineVerdict:
             try:
-                await self.app.client.update_rule(rule.name, freshness=text or None)
+                await self.app.client.rules.update(rule.name, freshness=text or None)
             except ClientError as error:
                 return LineVerdict(f"Not possible: {error.message}", refused=True)
             return LineVerdict("")
@@ -313,7 +313,7 @@ class RulesScreen(ListScreen):
         if rule is None:
             return
         try:
-            plan = await self.app.client.plan_delete_rule(rule.name)
+            plan = await self.app.client.rules.preview_delete(rule.name)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -327,7 +327,7 @@ class RulesScreen(ListScreen):
         )
         if answer == "delete":
             try:
-                await self.app.client.delete_rule(rule.name)
+                await self.app.client.rules.delete(rule.name)
                 self.app.notify(f"The cache rule {rule.name} is deleted.")
             except ClientError as error:
                 self.app.notify(error.message, severity="error")

@@ -111,7 +111,7 @@ class TagScreen(OpenedScreen):
 
     async def fetch(self) -> None:
         """The tag with all that is behind it."""
-        detail = await self.app.client.tag(self._repository, self._tag)
+        detail = await self.app.client.repositories.get_tag(self._repository, self._tag)
         if detail == self._seen:
             self.show_again()
             return

@@ -23,7 +23,7 @@ from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import counted, size
 from tui.presentation.imports import (
-    done_summary,
+    applied_summary,
     entry_lines,
     first_conflict,
     plan_rows,
@@ -249,9 +249,9 @@ class ImportWizard(Wizard[bool | None]):
         if number == FILE:
             await self._offer_files()
         elif number == PLAN:
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
         elif self._done is not None:
-            self.query_one("#done-summary", Plain).update(done_summary(self._done))
+            self.query_one("#done-summary", Plain).update(applied_summary(self._done))
 
     async def _offer_files(self) -> None:
         typed = self._typed
@@ -366,7 +366,7 @@ class ImportWizard(Wizard[bool | None]):
         """Read the file again and plan anew."""
         try:
             self._text = await asyncio.to_thread(read_text, self._typed)
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
         except OSError as error:
             self.app.notify(str(error), severity="error")
         except ClientError as error:
@@ -386,10 +386,10 @@ class ImportWizard(Wizard[bool | None]):
         if not await confirm_programs(self.app, programs_text(self._plan)):
             return
         try:
-            self._done = await self.app.client.apply_import(self._text)
+            self._done = await self.app.client.rules.apply_import(self._text)
         except EngineRefused as error:
             # Something has changed since it was planned.
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
             self.app.notify(f"Nothing is made. {error.message}", severity="error")
             return
         await self.go_to(DONE)

@@ -15,7 +15,7 @@ from textual.containers import Horizontal
 from textual.widgets import Input
 
 from entrepot.api.client import EngineRefused
-from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, UpstreamSnapshot
+from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted
 from tui.presentation.credentials import HEALTH
@@ -114,7 +114,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._upstreams: list[UpstreamSnapshot] = []
+        self._upstreams: list[SourceRegistrySnapshot] = []
         self._sets: list[CredentialSetSnapshot] = []
         self._checked_rule: CheckedRule | None = None
         self._proposed_target = ""
@@ -230,7 +230,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
     # What was entered
 
     @property
-    def _upstream(self) -> UpstreamSnapshot | None:
+    def _upstream(self) -> SourceRegistrySnapshot | None:
         """The row that was chosen, unless the name is typed."""
         row = self.query_one("#sources", RowList).current
         return next(
@@ -311,7 +311,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         """Fill a step in with what follows from those before it."""
         if number == SOURCE and not self._upstreams:
             self.query_one("#own-entry").display = False
-            self._upstreams = await self.app.client.upstreams()
+            self._upstreams = await self.app.client.system.source_registries()
             rows = [
                 Row(
                     each.login_server,
@@ -357,7 +357,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         elif number == REVIEW:
             name = self.query_one("#name", Input)
             if name.value.strip() in {"", self._proposed_name}:
-                taken = {each.name.casefold() for each in await self.app.client.rules()}
+                taken = {each.name.casefold() for each in await self.app.client.rules.list()}
                 name.value = self._proposed_name = proposed_name(self._normal_source, taken)
             self._show_review()
         elif number == FIRST_PULL:
@@ -399,7 +399,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         self._sets = (
             [
                 each
-                for each in await self.app.client.credential_sets()
+                for each in await self.app.client.credential_sets.list()
                 if each.login_server == login_server
             ]
             if sign_in is not SignIn.NONE
@@ -489,7 +489,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
             return await self._check_source()
         if step == FRESHNESS:
             self._show_freshness()
-        checked = await self.app.client.check_rule(
+        checked = await self.app.client.rules.validate(
             name=self._rule_name if step >= REVIEW else None,
             source_repository=self._source,
             target_repository=self._target if step >= TARGET else None,
@@ -550,7 +550,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 return False
             # A registry of the list can be pulled from; a book that is full is told before anything
             # is typed.
-            checked = await self.app.client.check_rule(
+            checked = await self.app.client.rules.validate(
                 source_repository=f"{upstream.login_server}/*"
             )
             if self.current != SOURCE:
@@ -569,7 +569,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
             return False
         # Everything of a registry is a source that nothing but the registry itself can be wrong
         # with.
-        checked = await self.app.client.check_rule(source_repository=f"{self._login_server}/*")
+        checked = await self.app.client.rules.validate(source_repository=f"{self._login_server}/*")
         if self.current != SOURCE:
             return False
         problem = first_problem(checked.problems, ("sourceRepository", None))
@@ -581,7 +581,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         )
         return problem is None
 
-    def _about(self, upstream: UpstreamSnapshot) -> tuple[str, ...]:
+    def _about(self, upstream: SourceRegistrySnapshot) -> tuple[str, ...]:
         """What a registry asks for, and how many rules there may be."""
         asks = {
             SignIn.NONE: "It serves unauthenticated pulls only, so its rules have no credential set.",
@@ -672,7 +672,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
             await self._begin_first_pull()
             return
         try:
-            await self.app.client.create_rule(
+            await self.app.client.rules.create(
                 self._rule_name,
                 self._source,
                 self._target,
@@ -691,7 +691,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
         image = own_path(self.query_one("#image", Input).value, self.app.address)
         platform = self.query_one("#platform", Input).value.strip()
         try:
-            await self.app.client.start_pull(image, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(image, platform or None, asked_by="dashboard")
         except EngineRefused as error:
             self.query_one("#pull-feedback", Feedback).show(
                 Problem(code=error.code, message=error.message, field=error.field)

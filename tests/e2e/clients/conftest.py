@@ -23,7 +23,7 @@ from tests.e2e.clients.container_clients import (
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]
 
 
 @pytest.fixture(scope="session")
-def app(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
+def app(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> FakeImage:
     """``library/app:1``: an index of two platforms with three layers each."""
     image = build_image(
         "library/app", "1", [3_000_000, 300_000, 20_000], [AMD64, ARM64], index=True
@@ -98,14 +98,14 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 @pytest.fixture(params=["skopeo", "podman", "containerd", "docker"])
 def client(request: pytest.FixtureRequest) -> ContainerClient:
     """Each container client in turn, with nothing pulled yet."""
-    found: ContainerClient = request.getfixturevalue(request.param)
-    found.forget()
-    return found
+    client: ContainerClient = request.getfixturevalue(request.param)
+    client.forget()
+    return client
 
 
 @pytest.fixture(scope="session")
 def shared(
-    source: DockerRegistry, app: StandInImage, tmp_path_factory: pytest.TempPathFactory
+    source: DockerRegistry, app: FakeImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Entrepot]:
     """One running engine for tests that change nothing; it holds ``library/app:1`` for linux/amd64."""
     with Entrepot(tmp_path_factory.mktemp("e"), source.url) as engine:

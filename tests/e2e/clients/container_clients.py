@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tests.e2e.clients.layouts import skopeo_environment
 from tests.e2e.clients.processes import Finished, Process, bare_environment, run
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 from tests.programs import require_program, require_root
 
 AMD64 = "linux/amd64"
@@ -30,7 +30,7 @@ class ContainerClient(Protocol):
     def pull(self, reference: str, platform: str = AMD64) -> None:
         """Pull ``127.0.0.1:5000/library/app:1``; raises `PullFailed`."""
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         """It has the image that was published, to the last byte that it keeps."""
 
     def forget(self) -> None:
@@ -43,7 +43,7 @@ def _checked(finished: Finished) -> str:
     return finished.output
 
 
-def _unpacked_layers(image: StandInImage, platform: str) -> list[str]:
+def _unpacked_layers(image: FakeImage, platform: str) -> list[str]:
     config = json.loads(image.platforms[platform].config.content)
     return list(config["rootfs"]["diff_ids"])
 
@@ -114,12 +114,12 @@ class Skopeo:
         contents = [each.read_bytes() for each in (self._root / "image").iterdir()]
         return {f"sha256:{hashlib.sha256(each).hexdigest()}": each for each in contents}
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
         directory = self._root / "image"
         assert (directory / "manifest.json").read_bytes() == published.manifest.content
-        for each in published.blobs:
-            assert (directory / each.digest.hex).read_bytes() == each.content
+        for blob in published.blobs:
+            assert (directory / blob.digest.hex).read_bytes() == blob.content
         assert {each.name for each in directory.iterdir()} == {
             "manifest.json",
             "version",
@@ -188,15 +188,15 @@ class Podman:
         """Have what is configured of registries (containers-registries.conf(5))."""
         self._registries.write_text(f"unqualified-search-registries = []\n{text}")
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
-        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
+        [details] = json.loads(_checked(self.run("image", "inspect", reference)))
         published = image.platforms[platform]
-        assert found["Id"] == published.config.digest.hex
-        assert {each.rpartition("@")[2] for each in found["RepoDigests"]} == {
+        assert details["Id"] == published.config.digest.hex
+        assert {each.rpartition("@")[2] for each in details["RepoDigests"]} == {
             str(image.digest),
             str(published.digest),
         }
-        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+        assert details["RootFS"]["Layers"] == _unpacked_layers(image, platform)
 
     def forget(self) -> None:
         _checked(self.run("image", "rm", "--all", "--force"))
@@ -282,11 +282,11 @@ class Containerd:
             )
         )
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
         published = image.platforms[platform]
         listed = {
-            each.split()[0]: each.split()[2]
-            for each in self.run("images", "list").output.splitlines()[1:]
+            line.split()[0]: line.split()[2]
+            for line in self.run("images", "list").output.splitlines()[1:]
         }
         assert listed[reference] == str(image.digest)
         expected = {image.manifest, published.manifest, *published.blobs}
@@ -296,8 +296,8 @@ class Containerd:
         root = (
             self._socket.parent / "root" / "io.containerd.content.v1.content" / "blobs" / "sha256"
         )
-        for each in expected:
-            assert (root / each.digest.hex).read_bytes() == each.content
+        for blob in expected:
+            assert (root / blob.digest.hex).read_bytes() == blob.content
 
     def forget(self) -> None:
         self._namespace = next(self._namespaces)
@@ -377,11 +377,11 @@ class Docker:
     def pull(self, reference: str, platform: str = AMD64) -> None:
         _checked(self.run("pull", "--platform", platform, reference))
 
-    def assert_holds(self, reference: str, image: StandInImage, platform: str = AMD64) -> None:
-        [found] = json.loads(_checked(self.run("image", "inspect", reference)))
-        assert found["Id"] == str(image.platforms[platform].config.digest)
-        assert found["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]
-        assert found["RootFS"]["Layers"] == _unpacked_layers(image, platform)
+    def assert_holds(self, reference: str, image: FakeImage, platform: str = AMD64) -> None:
+        [details] = json.loads(_checked(self.run("image", "inspect", reference)))
+        assert details["Id"] == str(image.platforms[platform].config.digest)
+        assert details["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{image.digest}"]
+        assert details["RootFS"]["Layers"] == _unpacked_layers(image, platform)
 
     def forget(self) -> None:
         _checked(self.run("system", "prune", "--all", "--force"))

@@ -11,19 +11,19 @@ import httpx
 
 from entrepot.demo.images import DOCKER, OCI
 from tests.e2e.clients.processes import bare_environment, run
-from tests.fakes.images import Content, PlatformImage, StandInImage
+from tests.fakes.images import Content, FakeImage, PlatformImage
 from tests.programs import require_program
 
 
-def write_layout(image: StandInImage, directory: Path) -> Path:
+def write_layout(image: FakeImage, directory: Path) -> Path:
     """Write an image as an OCI image layout (OCI image specification 1.1, "Image Layout")."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     contents = [image.manifest]
     for platform in image.platforms.values():
         contents += [platform.manifest, *platform.blobs]
-    for each in contents:
-        (blobs / each.digest.hex).write_bytes(each.content)
+    for content in contents:
+        (blobs / content.digest.hex).write_bytes(content.content)
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     entry = image.manifest.descriptor.document() | {
         "annotations": {"org.opencontainers.image.ref.name": image.tag}
@@ -32,9 +32,7 @@ def write_layout(image: StandInImage, directory: Path) -> Path:
     return directory
 
 
-def push(
-    image: StandInImage, address: str, scratch: Path, *, options: tuple[str, ...] = ()
-) -> None:
+def push(image: FakeImage, address: str, scratch: Path, *, options: tuple[str, ...] = ()) -> None:
     """Push an image with all its platforms to the registry at *address*; *options* go to ``skopeo
     copy``."""
     layout = scratch / f"{image.repository.replace('/', '-')}-{image.tag}"
@@ -56,7 +54,7 @@ def push(
     assert finished.status == 0, finished.output
 
 
-def published(address: str, repository: str, tag: str) -> StandInImage:
+def published(address: str, repository: str, tag: str) -> FakeImage:
     """What a registry without sign-in has under a tag, read raw."""
     with httpx.Client(base_url=f"http://{address}/v2/{repository}", trust_env=False) as registry:
 
@@ -92,7 +90,7 @@ def published(address: str, repository: str, tag: str) -> StandInImage:
             if listed is None
             else [platform_image(manifest(each["digest"])) for each in listed]
         )
-        return StandInImage(
+        return FakeImage(
             repository,
             tag,
             None if listed is None else top,

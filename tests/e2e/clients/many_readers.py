@@ -57,10 +57,10 @@ def main(address: str, repository: str, tag: str, digest: str, count: str) -> No
         )
         for number in range(int(count))
     ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     json.dump(results, sys.stdout)
 
 

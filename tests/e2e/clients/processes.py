@@ -1,4 +1,4 @@
-"""Programs that run while tests do: started, listened to line by line, ended. Nobody sleeps: all
+"""Programs that run while tests do: started, listened to line by line, ended. No sleeping: all
 waiting is for a line or for the end."""
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ class Process:
         """The first line that has the pattern; raises `ProcessFailed` when the program ends before,
         or when the time, in seconds, is over."""
         deadline = time.monotonic() + timeout
-        seen = since
+        position = since
         with self._heard:
             while True:
-                for line in self._lines[seen:]:
-                    if found := re.search(pattern, line):
-                        return found
-                seen = max(seen, len(self._lines))
+                for line in self._lines[position:]:
+                    if match := re.search(pattern, line):
+                        return match
+                position = max(position, len(self._lines))
                 if self._silent:
                     raise ProcessFailed(
                         f"{self._name} ended without a line like {pattern!r}:\n"
@@ -163,7 +163,7 @@ def run(
     arguments: Sequence[str | Path], *, environment: Mapping[str, str], timeout: float = 120.0
 ) -> Finished:
     """Run a program to its end, which has to come within *timeout* seconds."""
-    done = subprocess.run(
+    completed = subprocess.run(
         tied(arguments),
         env=dict(environment),
         stdin=subprocess.DEVNULL,
@@ -174,7 +174,7 @@ def run(
         timeout=timeout,
         check=False,
     )
-    return Finished(done.returncode, done.stdout)
+    return Finished(completed.returncode, completed.stdout)
 
 
 def bare_environment(home: Path) -> dict[str, str]:

@@ -69,12 +69,12 @@ class DockerRegistry:
         configuration = self._root / "config.json"
         # JSON is YAML, which is what it reads.
         configuration.write_text(json.dumps(self._configuration()))
-        self._process, found = Process.until(
+        self._process, match = Process.until(
             r"listening on (127\.0\.0\.1:\d+)",
             [self._program, "serve", configuration],
             environment=bare_environment(self._root / "home"),
         )
-        self.address = found[1]
+        self.address = match[1]
         if self._pid_before is not None:
             replace_shared(self._pid_before, self.pid)
         return self
@@ -96,7 +96,7 @@ class DockerRegistry:
         return configuration
 
     def stop(self) -> None:
-        """Stop it; nobody answers on its port any more. What it counted stays."""
+        """Stop it: its port refuses connections from now on. What it counted stays."""
         if self._process is not None:
             self._process.stop()
             self._pid_before = self._process.pid
@@ -126,7 +126,7 @@ class DockerRegistry:
             # A registry that wants a sign-in answers 401, and logs that as well.
             httpx.get(f"{self.url}{marker}", trust_env=False)
             self._process.wait_for_line(re.escape(marker))
-        found = [_ACCESS.search(line) for line in self._process.lines()]
+        matches = [_ACCESS.search(line) for line in self._process.lines()]
         return self._earlier + [
             Access(
                 each["method"],
@@ -135,12 +135,12 @@ class DockerRegistry:
                 int(each["sent"]),
                 each["agent"],
             )
-            for each in found
+            for each in matches
             if each and "?marker=" not in each["target"]
         ]
 
     def asked(self, since: int = 0) -> list[tuple[str, str]]:
-        """Method and address of what was asked after so many requests."""
+        """Method and address of each request after the first *since* ones."""
         return [(each.method, each.target) for each in self.accesses()[since:]]
 
     def count(self, method: str, part: str, since: int = 0) -> int:

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.clients.container_clients import AMD64
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -72,7 +72,7 @@ def test_a_malformed_or_unknown_address_is_refused(
     "header",
     ["bytes=2-1", "bytes=x-", "bytes", "bytes=-", "bytes=1-2-3", "bytes=--1", "bytes=0-1,x"],
 )
-def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: StandInImage) -> None:
+def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: FakeImage) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
     assert (answer.status_code, answer.content) == (200, layer.content)
@@ -80,7 +80,7 @@ def test_a_malformed_range_is_ignored(header: str, shared: Entrepot, app: StandI
 
 @pytest.mark.parametrize("header", ["bytes=3999999999-", "bytes=-0"])
 def test_a_range_outside_the_blob_is_not_satisfiable(
-    header: str, shared: Entrepot, app: StandInImage
+    header: str, shared: Entrepot, app: FakeImage
 ) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
@@ -99,7 +99,7 @@ def test_a_range_outside_the_blob_is_not_satisfiable(
     ],
 )
 def test_a_range_is_answered_with_exactly_its_bytes(
-    header: str, start: int, end: int | None, shared: Entrepot, app: StandInImage
+    header: str, start: int, end: int | None, shared: Entrepot, app: FakeImage
 ) -> None:
     layer = app.platforms[AMD64].layers[0]
     answer = shared.get(f"/v2/library/app/blobs/{layer.digest}", headers={"Range": header})
@@ -115,14 +115,14 @@ def test_a_range_is_answered_with_exactly_its_bytes(
 
 @pytest.mark.parametrize("header", ["nonsense", "application/", "*; q=.2", ";;=", "\u00e4/\u00e4"])
 def test_f70_what_can_not_be_read_in_an_accept_header_is_skipped(
-    header: str, shared: Entrepot, app: StandInImage
+    header: str, shared: Entrepot, app: FakeImage
 ) -> None:
     answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": header.encode()})
     assert (answer.status_code, answer.content) == (200, app.manifest.content)
 
 
 def test_a_client_that_accepts_none_of_the_formats_is_told_which_it_is(
-    shared: Entrepot, app: StandInImage
+    shared: Entrepot, app: FakeImage
 ) -> None:
     answer = shared.get("/v2/library/app/manifests/1", headers={"Accept": "text/html"})
     _assert_refused(answer, 404, "MANIFEST_UNKNOWN")

@@ -18,8 +18,8 @@ import pytest
 from tests.e2e.clients.container_clients import AMD64, Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.test_killed import Body
-from tests.fakes import StandIn
-from tests.fakes.images import StandInImage
+from tests.fakes import FakeRegistry
+from tests.fakes.images import FakeImage
 from tests.programs import require_program
 
 SIZE = 48_000_000
@@ -63,13 +63,13 @@ def freezable_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def stand_in() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_that_it_is_not_kept(
-    small_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     engine = new_engine(stand_in.url)
     (engine.root / "d").symlink_to(small_disk)
@@ -122,8 +122,8 @@ def fill(disk: Path) -> Path:
 
 
 async def filled_engine(
-    disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
-) -> tuple[Entrepot, StandInImage]:
+    disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+) -> tuple[Entrepot, FakeImage]:
     """A running engine with its data on *disk*, and an image that is cached."""
     engine = new_engine(stand_in.url, settings="freshness = 0.001")
     (engine.root / "d").symlink_to(disk)
@@ -134,7 +134,7 @@ async def filled_engine(
     return engine, cached
 
 
-async def pulls(engine: Entrepot, skopeo: Skopeo, *images: StandInImage) -> None:
+async def pulls(engine: Entrepot, skopeo: Skopeo, *images: FakeImage) -> None:
     """Each image is pulled whole, and has the right content."""
     for image in images:
         reference = f"{engine.address}/{image.repository}:1"
@@ -143,7 +143,7 @@ async def pulls(engine: Entrepot, skopeo: Skopeo, *images: StandInImage) -> None
 
 
 async def test_with_no_byte_left_new_images_pass_and_it_is_said(
-    small_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     """S19."""
     engine, cached = await filled_engine(small_disk, stand_in, new_engine, skopeo)
@@ -171,7 +171,7 @@ async def test_with_no_byte_left_new_images_pass_and_it_is_said(
 
 
 async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
-    small_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    small_disk: Path, stand_in: FakeRegistry, new_engine: Callable[..., Entrepot], skopeo: Skopeo
 ) -> None:
     """S19."""
     engine, cached = await filled_engine(small_disk, stand_in, new_engine, skopeo)
@@ -196,7 +196,10 @@ async def test_on_a_disk_that_can_only_be_read_an_engine_starts_and_serves(
 
 
 async def test_a_disk_that_hangs_delays_only_what_needs_it(
-    freezable_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    freezable_disk: Path,
+    stand_in: FakeRegistry,
+    new_engine: Callable[..., Entrepot],
+    skopeo: Skopeo,
 ) -> None:
     """S19: a cold manifest got no answer at all, and `entrepot status` hung."""
     engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)
@@ -234,7 +237,10 @@ async def test_a_disk_that_hangs_delays_only_what_needs_it(
 
 
 async def test_while_the_disk_hangs_rules_are_listed_and_the_end_takes_a_bounded_time(
-    freezable_disk: Path, stand_in: StandIn, new_engine: Callable[..., Entrepot], skopeo: Skopeo
+    freezable_disk: Path,
+    stand_in: FakeRegistry,
+    new_engine: Callable[..., Entrepot],
+    skopeo: Skopeo,
 ) -> None:
     """F79: rules could not be listed, and SIGTERM did not end the engine."""
     engine, cached = await filled_engine(freezable_disk, stand_in, new_engine, skopeo)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.clients.container_clients import AMD64
 from tests.e2e.clients.entrepot import Entrepot
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 SIZE = 48 * 1024 * 1024
 """Bytes of the layer: several times what the buffers of both ends of a connection hold, so that
@@ -22,7 +22,7 @@ most of it is still to be sent when it is evicted."""
 
 AT_ONCE = """
 from entrepot.store import blobs, eviction
-blobs.LEASE_LINGERS = eviction.RECENT = 0.0
+blobs.LEASE_DURATION = eviction.RECENT = 0.0
 from entrepot.cli.main import main
 main()
 """
@@ -74,7 +74,7 @@ async def test_a_client_in_the_middle_of_a_download_gets_all_bytes_of_a_blob_tha
 ) -> None:
     """F32."""
     content = os.urandom(SIZE)
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         image = source.add_image("library/app", "1", layers=[content])
         layer = image.platforms[AMD64].layers[0]
         engine = await asyncio.to_thread(new_engine(source.url, program=("-c", AT_ONCE)).start)
@@ -114,7 +114,7 @@ async def test_a_served_engine_keeps_its_limit_and_what_is_locked(
     new_engine: Callable[..., Entrepot],
 ) -> None:
     """F34 and F35, as an administrator sees them."""
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         for name in "abc":
             source.add_image(f"library/{name}", "1", layers=[os.urandom(1_000_000)])
         engine = await asyncio.to_thread(

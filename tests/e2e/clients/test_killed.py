@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from entrepot.store.blobs import WORTH_CONTINUING
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE
 from tests.e2e.clients.container_clients import AMD64, Skopeo
 from tests.e2e.clients.entrepot import Entrepot
-from tests.fakes import Content, StandIn, StandInImage
+from tests.fakes import Content, FakeImage, FakeRegistry
 
 KILLS = 100 if os.environ.get("ENTREPOT_TESTS") == "long" else 40
 """How often an engine is killed."""
@@ -65,24 +65,24 @@ class Body:
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def stand_in() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
-async def engine(stand_in: StandIn, new_engine: Callable[..., Entrepot]) -> Entrepot:
+async def engine(stand_in: FakeRegistry, new_engine: Callable[..., Entrepot]) -> Entrepot:
     engine = await asyncio.to_thread(new_engine(stand_in.url).start)
     await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     return engine
 
 
 @pytest.fixture
-def image(stand_in: StandIn) -> StandInImage:
+def image(stand_in: FakeRegistry) -> FakeImage:
     return stand_in.add_image("library/app", "1", layers=[4_000_000, 500_000], platforms=[AMD64])
 
 
-def _layer(image: StandInImage) -> Content:
+def _layer(image: FakeImage) -> Content:
     return image.platforms[AMD64].layers[0]
 
 
@@ -90,7 +90,7 @@ def _url(engine: Entrepot, content: Content) -> str:
     return f"{engine.url}/v2/library/app/blobs/{content.digest}"
 
 
-async def _ask_for_manifests(engine: Entrepot, image: StandInImage) -> None:
+async def _ask_for_manifests(engine: Entrepot, image: FakeImage) -> None:
     """As every client does before it asks for blobs."""
     async with httpx.AsyncClient(trust_env=False, timeout=60, base_url=engine.url) as client:
         for reference in ("1", str(image.platforms[AMD64].digest)):
@@ -110,7 +110,7 @@ def _assert_only_whole_blobs(engine: Entrepot) -> None:
     ids=["before the first byte", "in the middle", "before the last byte"],
 )
 async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_restart(
-    sent: int, engine: Entrepot, stand_in: StandIn, image: StandInImage, skopeo: Skopeo
+    sent: int, engine: Entrepot, stand_in: FakeRegistry, image: FakeImage, skopeo: Skopeo
 ) -> None:
     layer = _layer(image)
     sent = sent % layer.size
@@ -131,7 +131,7 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
 
     kept = sum(each.stat().st_size for each in engine.unfinished() if layer.digest.hex in each.name)
     await asyncio.to_thread(engine.start)
-    worth_continuing = sent > WORTH_CONTINUING
+    worth_continuing = sent > MIN_RESUMABLE_SIZE
     assert [str(layer.digest.hex) in each.name for each in engine.unfinished()] == [
         True
     ] * worth_continuing
@@ -153,13 +153,13 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
 
 @pytest.mark.parametrize("life", range(KILLS // 20))
 async def test_killed_again_and_again_it_never_serves_a_short_or_wrong_blob(
-    life: int, engine: Entrepot, stand_in: StandIn
+    life: int, engine: Entrepot, stand_in: FakeRegistry
 ) -> None:
     # At 32 MB a second a layer takes an eighth of a second, and the kills fall from its first byte
     # to its last.
     stand_in.throttle = 32_000_000
     moments = random.Random(f"F37 {life}")
-    before: StandInImage | None = None
+    before: FakeImage | None = None
     continued = 0
     for number in range(20):
         image = stand_in.add_image(

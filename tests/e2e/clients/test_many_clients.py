@@ -13,7 +13,7 @@ from tests.e2e.clients.entrepot import CHECKOUT, Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.processes import bare_environment, run
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 CROWD = 50
 LAYER = 200_000_000
@@ -25,14 +25,14 @@ GB."""
 
 
 @pytest.fixture(scope="module")
-def big(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
+def big(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> FakeImage:
     image = build_image("library/big", "1", [LAYER], [AMD64], index=False)
     push(image, source.address, tmp_path_factory.mktemp("big"))
     return image
 
 
 def test_fifty_clients_ask_for_a_cold_blob_and_the_source_sees_one_get(
-    entrepot: Entrepot, source: DockerRegistry, big: StandInImage, tmp_path: Path
+    entrepot: Entrepot, source: DockerRegistry, big: FakeImage, tmp_path: Path
 ) -> None:
     layer = big.platforms[AMD64].layers[0]
     before = source.mark()

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from tests.e2e.clients.container_clients import Containerd, Docker, Podman
 from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 
 BLOBS = 4
 """Of ``library/app:1`` for one platform: three layers and the config."""
 
 
 def test_podman_pulls_by_the_name_of_the_source_registry(
-    podman: Podman, entrepot: Entrepot, app: StandInImage
+    podman: Podman, entrepot: Entrepot, app: FakeImage
 ) -> None:
     podman.forget()
     podman.use_mirror(LOGIN_SERVER, entrepot.address)
@@ -27,7 +27,7 @@ def test_podman_pulls_by_the_name_of_the_source_registry(
 
 
 def test_containerd_pulls_by_the_name_of_the_source_registry(
-    containerd: Containerd, entrepot: Entrepot, app: StandInImage
+    containerd: Containerd, entrepot: Entrepot, app: FakeImage
 ) -> None:
     containerd.forget()
     containerd.use_mirror(LOGIN_SERVER, entrepot.address)
@@ -39,7 +39,7 @@ def test_containerd_pulls_by_the_name_of_the_source_registry(
 
 
 def test_docker_pulls_official_images_by_their_short_names(
-    docker: Docker, new_engine: Callable[..., Entrepot], source: DockerRegistry, app: StandInImage
+    docker: Docker, new_engine: Callable[..., Entrepot], source: DockerRegistry, app: FakeImage
 ) -> None:
     engine = new_engine(
         source.url,

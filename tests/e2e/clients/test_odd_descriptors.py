@@ -14,17 +14,17 @@ from entrepot.demo.images import OCI
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
 from tests.e2e.clients.container_clients import AMD64, ContainerClient, PullFailed
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
 
 Document = dict[str, Any]
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[StandIn]:
+async def source() -> AsyncIterator[FakeRegistry]:
     """A source registry that takes such manifests: docker's own refuses most of them when they are
     pushed."""
-    async with StandIn() as source:
+    async with FakeRegistry() as source:
         yield source
 
 
@@ -69,7 +69,7 @@ ENTRIES: list[Any] = [
 ]
 
 
-def _publish(source: StandIn, kind: str) -> None:
+def _publish(source: FakeRegistry, kind: str) -> None:
     image = source.add_image("library/odd", "1", layers=[30_000, 20_000], platforms=[AMD64])
     document = json.loads(image.platforms[AMD64].manifest.content)
     IMAGES[kind](document)
@@ -101,7 +101,7 @@ async def _outcome(client: ContainerClient, reference: str) -> str:
 
 @pytest.mark.parametrize("kind", IMAGES)
 async def test_f82_what_a_client_can_use_it_gets(
-    kind: str, client: ContainerClient, engine: Engine, source: StandIn
+    kind: str, client: ContainerClient, engine: Engine, source: FakeRegistry
 ) -> None:
     _publish(source, kind)
     async with listening(engine):

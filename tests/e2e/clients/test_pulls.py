@@ -9,11 +9,11 @@ from tests.e2e.clients.container_clients import AMD64, ARM64, ContainerClient, P
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.layouts import published, push
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 
 def test_the_harness_sees_what_a_client_pulls_straight_from_the_source(
-    client: ContainerClient, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference, before = f"{source.address}/library/app:1", source.mark()
     client.pull(reference)
@@ -23,7 +23,7 @@ def test_the_harness_sees_what_a_client_pulls_straight_from_the_source(
 
 
 def test_a_cold_pull_gives_every_byte_and_asks_the_source_for_each_once(
-    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference, before = f"{entrepot.address}/library/app:1", source.mark()
     client.pull(reference)
@@ -35,7 +35,7 @@ def test_a_cold_pull_gives_every_byte_and_asks_the_source_for_each_once(
 
 
 def test_a_warm_pull_asks_the_source_for_nothing(
-    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference = f"{entrepot.address}/library/app:1"
     client.pull(reference)
@@ -48,7 +48,7 @@ def test_a_warm_pull_asks_the_source_for_nothing(
 
 
 def test_after_the_freshness_one_look_at_the_tag_is_all_that_the_source_sees(
-    client: ContainerClient, forgetful: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, forgetful: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference = f"{forgetful.address}/library/app:1"
     client.pull(reference)
@@ -61,7 +61,7 @@ def test_after_the_freshness_one_look_at_the_tag_is_all_that_the_source_sees(
 
 
 def test_with_the_source_gone_a_held_image_is_pulled_all_the_same(
-    client: ContainerClient, forgetful: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, forgetful: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference = f"{forgetful.address}/library/app:1"
     client.pull(reference)
@@ -76,7 +76,7 @@ def test_with_the_source_gone_a_held_image_is_pulled_all_the_same(
 
 
 def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_a_source_that_does_not_answer(
-    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     with source.stopped():
         # Of an answer with a 5xx status most clients show no more than that.
@@ -92,14 +92,14 @@ def test_with_the_source_gone_an_image_that_is_not_held_is_no_missing_image_but_
 
 
 def test_an_image_that_the_source_does_not_have_is_not_found(
-    client: ContainerClient, entrepot: Entrepot, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, app: FakeImage
 ) -> None:
     with pytest.raises(PullFailed, match=r"(?i)not found|unknown"):
         client.pull(f"{entrepot.address}/library/app:none")
 
 
 def test_only_the_platform_that_was_asked_for_comes_into_the_cache(
-    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference, before = f"{entrepot.address}/library/app:1", source.mark()
     client.pull(reference, ARM64)
@@ -113,7 +113,7 @@ def test_only_the_platform_that_was_asked_for_comes_into_the_cache(
 
 
 def test_an_image_that_was_pulled_survives_a_restart_of_the_engine(
-    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     reference = f"{entrepot.address}/library/app:1"
     skopeo.pull(reference)
@@ -126,7 +126,7 @@ def test_an_image_that_was_pulled_survives_a_restart_of_the_engine(
 
 
 def test_an_index_is_pulled_with_all_its_platforms(
-    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage
+    skopeo: Skopeo, entrepot: Entrepot, app: FakeImage
 ) -> None:
     everything = skopeo.pull_all_platforms(f"{entrepot.address}/library/app:1")
     expected = [
@@ -141,7 +141,7 @@ def test_an_index_is_pulled_with_all_its_platforms(
 
 
 @pytest.fixture(scope="session")
-def docker_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
+def docker_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> FakeImage:
     """``library/docker:1``: a manifest list of two platforms in Docker's own format, schema 2."""
     built = build_image("library/docker", "1", [200_000, 20_000], [AMD64, ARM64], index=True)
     push(
@@ -154,7 +154,7 @@ def docker_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def single_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> StandInImage:
+def single_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactory) -> FakeImage:
     """``library/single:1``: an image in Docker's own format that no index names."""
     built = build_image("library/single", "1", [200_000, 20_000], [AMD64], index=False)
     push(
@@ -167,7 +167,7 @@ def single_image(source: DockerRegistry, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_image_in_dockers_format_comes_with_its_bytes_and_media_types(
-    client: ContainerClient, entrepot: Entrepot, docker_image: StandInImage
+    client: ContainerClient, entrepot: Entrepot, docker_image: FakeImage
 ) -> None:
     assert docker_image.manifest.media_type == DOCKER.index
     reference = f"{entrepot.address}/library/docker:1"
@@ -177,7 +177,7 @@ def test_an_image_in_dockers_format_comes_with_its_bytes_and_media_types(
 
 
 def test_an_image_without_an_index_comes_whole(
-    client: ContainerClient, entrepot: Entrepot, single_image: StandInImage
+    client: ContainerClient, entrepot: Entrepot, single_image: FakeImage
 ) -> None:
     assert single_image.manifest.media_type == DOCKER.manifest
     reference = f"{entrepot.address}/library/single:1"
@@ -188,7 +188,7 @@ def test_an_image_without_an_index_comes_whole(
 
 
 def test_an_image_is_pulled_by_its_digest(
-    client: ContainerClient, entrepot: Entrepot, app: StandInImage
+    client: ContainerClient, entrepot: Entrepot, app: FakeImage
 ) -> None:
     client.pull(f"{entrepot.address}/library/app@{app.digest}")
     entrepot.wait_for_pull("library/app@")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tests.e2e.clients.container_clients import Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes.images import StandInImage
+from tests.fakes.images import FakeImage
 
 
 def test_a_push_is_refused_with_the_reason_and_changes_nothing(
-    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: StandInImage
+    skopeo: Skopeo, entrepot: Entrepot, source: DockerRegistry, app: FakeImage
 ) -> None:
     refused = skopeo.copy(
         f"docker://{source.address}/library/app:1", f"docker://{entrepot.address}/library/pushed:1"
@@ -21,7 +21,7 @@ def test_a_push_is_refused_with_the_reason_and_changes_nothing(
 
 
 def test_a_delete_is_refused_with_the_reason_and_the_image_stays(
-    skopeo: Skopeo, entrepot: Entrepot, app: StandInImage
+    skopeo: Skopeo, entrepot: Entrepot, app: FakeImage
 ) -> None:
     reference = f"{entrepot.address}/library/app:1"
     skopeo.pull(reference)

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.clients.container_clients import AMD64, Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.source_registry import DockerRegistry
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 from tests.programs import require_program
 
 NewEngine = Callable[..., Entrepot]
@@ -40,11 +40,11 @@ def test_asked_to_end_it_ends_with_status_0_and_leaves_no_socket(
     entrepot.process.send(number)
     finished = entrepot.process.wait(PROMPTLY)
     assert (finished.status, finished.output.splitlines()[-1].partition(" ")[2]) == (0, "Stopping.")
-    assert not entrepot.config.directories.socket.exists()
+    assert not entrepot.directories.socket.exists()
 
 
 def test_after_its_end_it_starts_again_with_its_rules(
-    entrepot: Entrepot, skopeo: Skopeo, app: StandInImage
+    entrepot: Entrepot, skopeo: Skopeo, app: FakeImage
 ) -> None:
     entrepot.stop()
     entrepot.start()
@@ -54,13 +54,13 @@ def test_after_its_end_it_starts_again_with_its_rules(
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[StandIn]:
-    async with StandIn() as source:
+async def stand_in() -> AsyncIterator[FakeRegistry]:
+    async with FakeRegistry() as source:
         yield source
 
 
 @pytest.fixture
-async def slow(stand_in: StandIn, new_engine: NewEngine) -> Entrepot:
+async def slow(stand_in: FakeRegistry, new_engine: NewEngine) -> Entrepot:
     """An engine whose source registry never sends the end of a layer."""
     image = stand_in.add_image("library/app", "1", layers=[2_000_000], platforms=[AMD64])
     stand_in.hold(str(image.platforms[AMD64].layers[0].digest), 1_000_000, method="GET")
@@ -70,7 +70,7 @@ async def slow(stand_in: StandIn, new_engine: NewEngine) -> Entrepot:
 
 
 async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
-    slow: Entrepot, stand_in: StandIn
+    slow: Entrepot, stand_in: FakeRegistry
 ) -> None:
     pulling = asyncio.create_task(asyncio.to_thread(slow.run, "pull", "library/app:1", check=False))
     await stand_in.gates[0].reached
@@ -85,7 +85,7 @@ async def test_asked_to_end_while_a_pull_runs_it_ends_at_once_with_status_0(
 
 
 async def test_asked_to_end_while_a_client_waits_it_cuts_the_transfer_and_ends_with_status_0(
-    slow: Entrepot, stand_in: StandIn
+    slow: Entrepot, stand_in: FakeRegistry
 ) -> None:
     async with httpx.AsyncClient(base_url=slow.url, trust_env=False, timeout=60) as client:
         index = (await client.get("/v2/library/app/manifests/1")).json()
@@ -127,12 +127,12 @@ def test_a_port_in_use_is_one_sentence(
 
 
 def test_a_second_engine_on_the_same_data_is_one_sentence_and_the_first_goes_on(
-    entrepot: Entrepot, source: DockerRegistry, skopeo: Skopeo, app: StandInImage
+    entrepot: Entrepot, source: DockerRegistry, skopeo: Skopeo, app: FakeImage
 ) -> None:
     address = entrepot.address
     second = Entrepot(entrepot.root, source.url).launch().wait()
     assert second.status == 1
-    _assert_one_sentence(second.output, "engine", str(entrepot.config.directories.data))
+    _assert_one_sentence(second.output, "engine", str(entrepot.directories.data))
     assert entrepot.ask("status")["address"] == address
     skopeo.pull(f"{address}/library/app:1")
     skopeo.assert_holds(f"{address}/library/app:1", app)

@@ -15,7 +15,7 @@ from tests.e2e.clients.entrepot import LOGIN_SERVER, Entrepot
 from tests.e2e.clients.layouts import push
 from tests.e2e.clients.source_registry import DockerRegistry
 from tests.e2e.clients.token_server import TokenServer
-from tests.fakes.images import StandInImage, build_image
+from tests.fakes.images import FakeImage, build_image
 
 USER = "puller"
 PASSWORD = "correct-horse-battery"
@@ -76,7 +76,7 @@ def _push(
     )
 
 
-def _image(repository: str) -> StandInImage:
+def _image(repository: str) -> FakeImage:
     return build_image(repository, "1", [300_000, 20_000], [AMD64], index=True)
 
 

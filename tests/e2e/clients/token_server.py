@@ -29,7 +29,7 @@ LIFETIME = 300
 
 class TokenServer:
     """It gives tokens for what a user may do; *anonymous* is the beginning of repository names that
-    anybody may pull. *users* are passwords by user name."""
+    everyone may pull. *users* are passwords by user name."""
 
     def __init__(self, root: Path, *, users: dict[str, str], anonymous: str) -> None:
         self._users = users

@@ -1,4 +1,4 @@
-"""A certificate authority that nobody knows but the program that is told of it."""
+"""A certificate authority that only the program with its certificate trusts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Authority:
         self._root = root
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Throw-away authority")])
-        made = (
+        certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
@@ -28,12 +28,12 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.path = root / "authority.pem"
-        self.path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, host: str) -> ssl.SSLContext:
         """What a server needs to be *host*, and no other."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = (
+        certificate = (
             self._builder(x509.Name([]), key)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=True)
             .add_extension(
@@ -48,11 +48,11 @@ class Authority:
             serialization.NoEncryption(),
         )
         path = self._root / f"{host}.pem"
-        path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+        path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
-        # A client that does not say whom it wants gets nobody, as at the front of a content
-        # delivery network.
+        # A client that names no host (SNI) gets an alert, as at the front of a content delivery
+        # network.
         context.sni_callback = lambda _socket, name, _context: (
             None if name == host else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         )

@@ -19,7 +19,7 @@ from tests.e2e.clients.container_clients import Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.e2e.clients.processes import Finished, run
 from tests.e2e.registries.namespace import Namespace
-from tests.e2e.registries.profiles import MANNERS, Manner
+from tests.e2e.registries.profiles import PROFILES, Profile
 from tests.e2e.registries.sources import Source, World
 
 WRONG = "wrong-horse-battery-staple"
@@ -27,9 +27,9 @@ WRONG = "wrong-horse-battery-staple"
 T = TypeVar("T")
 
 
-def sign_in_of(manner: Manner) -> SignIn:
+def sign_in_of(profile: Profile) -> SignIn:
     """The policy of the table for a registry."""
-    return SourceRegistries().find(manner.login_server).sign_in
+    return SourceRegistries().find(profile.login_server).sign_in
 
 
 class EngineInNamespace(Entrepot):
@@ -46,8 +46,11 @@ class EngineInNamespace(Entrepot):
             "ENTREPOT_CLOCK": str(self._clock),
             "WRONG_PASSWORD": WRONG,
         }
-        for number, each in enumerate(MANNERS):
-            variables |= {f"USER_{number}": each.username, f"PASSWORD_{number}": each.password}
+        for number, profile in enumerate(PROFILES):
+            variables |= {
+                f"USER_{number}": profile.username,
+                f"PASSWORD_{number}": profile.password,
+            }
         super().__init__(
             root, "", variables=variables, program=("-m", "tests.e2e.registries.moved_clock")
         )
@@ -66,17 +69,17 @@ class EngineInNamespace(Entrepot):
             # In one piece, so that no half of it is ever read.
             os.pwrite(file.fileno(), f"{self._offset:016.3f}".encode(), 0)
 
-    def wait_until_reached(self, manner: Manner) -> None:
+    def wait_until_reached(self, profile: Profile) -> None:
         """Wait until no host of a registry is left alone any more."""
 
         async def wait(client: CacheClient) -> None:
             async with asyncio.timeout(60):
                 while any(
                     each.unreachable_since is not None
-                    for each in await client.upstreams()
-                    if each.login_server == manner.login_server
+                    for each in await client.system.source_registries()
+                    if each.login_server == profile.login_server
                 ):
-                    await client.status()
+                    await client.system.status()
 
         self.manage(wait)
 
@@ -93,44 +96,44 @@ class EngineInNamespace(Entrepot):
         """A raw request of a container client."""
         return self._namespace.call(lambda: self.get(path))
 
-    def allow(self, manner: Manner) -> None:
+    def allow(self, profile: Profile) -> None:
         """Make all rules and credential sets of a registry that its policy allows: below
         ``NAME/open``, ``NAME/closed`` and ``NAME/wrong``."""
-        policy = sign_in_of(manner)
-        number = MANNERS.index(manner)
+        policy = sign_in_of(profile)
+        number = PROFILES.index(profile)
 
         async def make(client: CacheClient) -> None:
             public, private = (
-                f"{manner.login_server}/{manner.public}",
-                f"{manner.login_server}/{manner.private}",
+                f"{profile.login_server}/{profile.public}",
+                f"{profile.login_server}/{profile.private}",
             )
             if policy is SignIn.NONE:
-                await client.create_rule(f"{manner.name}-open", public, f"{manner.name}/open")
+                await client.rules.create(f"{profile.name}-open", public, f"{profile.name}/open")
                 return
-            await client.create_credential_set(
-                f"{manner.name}-right",
-                manner.login_server,
+            await client.credential_sets.create(
+                f"{profile.name}-right",
+                profile.login_server,
                 f"env:USER_{number}",
                 f"env:PASSWORD_{number}",
             )
-            await client.create_credential_set(
-                f"{manner.name}-wrong",
-                manner.login_server,
+            await client.credential_sets.create(
+                f"{profile.name}-wrong",
+                profile.login_server,
                 f"env:USER_{number}",
                 "env:WRONG_PASSWORD",
             )
-            right = f"{manner.name}-right"
-            await client.create_rule(
-                f"{manner.name}-open",
+            right = f"{profile.name}-right"
+            await client.rules.create(
+                f"{profile.name}-open",
                 public,
-                f"{manner.name}/open",
+                f"{profile.name}/open",
                 right if policy is SignIn.REQUIRED else None,
             )
-            await client.create_rule(
-                f"{manner.name}-closed", private, f"{manner.name}/closed", right
+            await client.rules.create(
+                f"{profile.name}-closed", private, f"{profile.name}/closed", right
             )
-            await client.create_rule(
-                f"{manner.name}-wrong", private, f"{manner.name}/wrong", f"{manner.name}-wrong"
+            await client.rules.create(
+                f"{profile.name}-wrong", private, f"{profile.name}/wrong", f"{profile.name}-wrong"
             )
 
         self.manage(make)
@@ -168,8 +171,8 @@ def engine(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
     """A running engine with all rules that the policies allow."""
     with EngineInNamespace(tmp_path_factory.mktemp("e"), world) as engine:
         engine.start()
-        for each in MANNERS:
-            engine.allow(each)
+        for profile in PROFILES:
+            engine.allow(profile)
         yield engine
 
 
@@ -178,7 +181,7 @@ def skopeo(world: World, tmp_path_factory: pytest.TempPathFactory) -> SkopeoInNa
     return SkopeoInNamespace(tmp_path_factory.mktemp("skopeo"), world.namespace)
 
 
-@pytest.fixture(params=[each.login_server for each in MANNERS])
+@pytest.fixture(params=[each.login_server for each in PROFILES])
 def source(request: pytest.FixtureRequest, world: World) -> Source:
     """Each source registry in turn."""
     return world.sources[request.param]

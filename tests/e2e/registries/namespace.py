@@ -54,11 +54,11 @@ class Namespace:
         return self.run(asyncio.to_thread(function))
 
     def __enter__(self) -> Namespace:
-        made = subprocess.run(
+        completed = subprocess.run(
             [self._ip, "netns", "add", self.name], capture_output=True, text=True, check=False
         )
-        if made.returncode:
-            pytest.skip(f"no network can be made here: {made.stderr.strip()}")
+        if completed.returncode:
+            pytest.skip(f"no network can be made here: {completed.stderr.strip()}")
         try:
             self._command("link", "set", "lo", "up")
             self._command("addr", "add", f"{NETWORK}.0/24", "dev", "lo")

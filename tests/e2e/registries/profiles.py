@@ -26,7 +26,7 @@ GOOGLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class Profile:
     """How one registry behaves."""
 
     login_server: str
@@ -89,12 +89,12 @@ class Manner:
         )
 
 
-MANNERS = (
+PROFILES = (
     # docs.docker.com: "Registry authentication" (token and access_token, expires_in 300), "Pull
     # usage and limits" (both headers on GET and HEAD, and only GETs count), "Allowlist for Docker
     # Desktop" (the host of blobs, June 2026). A repository that is not there is 401 (distribution
     # issue 4477).
-    Manner(
+    Profile(
         "docker.io",
         "registry-1.docker.io",
         "library/alpine",
@@ -112,7 +112,7 @@ MANNERS = (
     # docs.docker.com: "Use a Docker Hardened Image" (a sign-in is needed). Errors published by its
     # users show https://dhi.io/token with the service of Hub; it answers 401 to the anonymous. The
     # host of its blobs is taken to be Hub's.
-    Manner(
+    Profile(
         "dhi.io",
         "dhi.io",
         "python",
@@ -127,7 +127,7 @@ MANNERS = (
     ),
     # Azure/acr, docs/AAD-OAuth.md: access_token and nothing else; Azure/acr issue 217: the blob
     # store answers 400 when an Authorization header comes along.
-    Manner(
+    Profile(
         "contoso.azurecr.io",
         "contoso.azurecr.io",
         "base/alpine",
@@ -142,7 +142,7 @@ MANNERS = (
     ),
     # microsoft/containerregistry, docs/mcr-endpoints-guidance.md and client-firewall-rules.md:
     # everyone may pull, and *.data.mcr.microsoft.com has the blobs.
-    Manner(
+    Profile(
         "mcr.microsoft.com",
         "mcr.microsoft.com",
         "dotnet/runtime",
@@ -152,7 +152,7 @@ MANNERS = (
     ),
     # docs.aws.amazon.com, "Registry authentication in Amazon ECR public"; aws/containers-roadmap
     # issue 1806: 401 without a token; dependabot/proxy issue 157: 400 for Basic credentials.
-    Manner(
+    Profile(
         "public.ecr.aws",
         "public.ecr.aws",
         "docker/library/alpine",
@@ -168,7 +168,7 @@ MANNERS = (
     # docs.github.com, "Working with the Container registry". Published exchanges: its token service
     # answers 401 to the anonymous for what is private or not there (openai/tunnel-client issue 75)
     # and 403 to wrong credentials (coollabsio/coolify issue 5575).
-    Manner(
+    Profile(
         "ghcr.io",
         "ghcr.io",
         "acme/open",
@@ -183,7 +183,7 @@ MANNERS = (
     ),
     # docs.quay.io and quay/quay, endpoints/v2/v2auth.py (token and nothing else); quay/quay-docs
     # issue 149: the hosts of blobs.
-    Manner(
+    Profile(
         "quay.io",
         "quay.io",
         "prometheus/node-exporter",
@@ -199,7 +199,7 @@ MANNERS = (
     # kubernetes/registry.k8s.io, cmd/archeio/docs/request-handling.md: no token, /v2/ answers 200,
     # and everything else is redirected: manifests to Artifact Registry of a region, blobs to a
     # bucket of S3 that is open to all.
-    Manner(
+    Profile(
         "registry.k8s.io",
         "registry.k8s.io",
         "pause",
@@ -210,7 +210,7 @@ MANNERS = (
     # cloud.google.com, "Configure authentication to Artifact Registry for Docker".
     # ahmetb/serverless-registry-proxy issue 8: blobs are redirected to a long signed path of the
     # same host. seqeralabs/wave pull request 157: the challenge names no service.
-    Manner(
+    Profile(
         "europe-docker.pkg.dev",
         "europe-docker.pkg.dev",
         "contoso/base/alpine",
@@ -225,7 +225,7 @@ MANNERS = (
     ),
     # cloud.google.com, "Container Registry"; davedoesdev/dxf issue 28: realm and service. Its
     # anonymous tokens live for 43,200 s.
-    Manner(
+    Profile(
         "gcr.io",
         "gcr.io",
         "distroless/static",
@@ -241,8 +241,8 @@ MANNERS = (
     ),
     # docs.nvidia.com, "NGC User Guide" ($oauthtoken). sapcc/keppel pull request 731: the challenge
     # names no service, and tokens live for 600 s. NVIDIA/nvidia-container-toolkit issue 1945:
-    # whoever comes with a bad token is sent to another realm, which gives the anonymous nothing.
-    Manner(
+    # a client with a bad token is sent to another realm, which gives the anonymous nothing.
+    Profile(
         "nvcr.io",
         "nvcr.io",
         "nvidia/k8s-device-plugin",
@@ -256,7 +256,7 @@ MANNERS = (
     ),
     # access.redhat.com, "Red Hat Container Registry Authentication": no pull without a sign-in. The
     # challenge is as published in July 2026; blobs come from Quay's hosts.
-    Manner(
+    Profile(
         "registry.redhat.io",
         "registry.redhat.io",
         "ubi9/ubi",
@@ -273,7 +273,7 @@ MANNERS = (
         username="7654321|puller",
     ),
     # access.redhat.com, the same page: no sign-in here.
-    Manner(
+    Profile(
         "registry.access.redhat.com",
         "registry.access.redhat.com",
         "ubi9/ubi-minimal",

@@ -1,4 +1,4 @@
-"""How the stand-ins let clients in: each as its `Manner` says."""
+"""How the stand-ins let clients in: each as its `Profile` says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tests.e2e.registries.profiles import Manner
+from tests.e2e.registries.profiles import Profile
 from tests.fakes import Request
 from tests.fakes.faults import Answer
 from tests.fakes.registry import error
@@ -24,9 +24,9 @@ class _Token:
 class TokenService:
     """Gives tokens and knows them again; *exists* tells whether there is a repository of a name."""
 
-    def __init__(self, manner: Manner, exists: Callable[[str], bool]) -> None:
-        self.manner = manner
-        self.realm = manner.realm
+    def __init__(self, profile: Profile, exists: Callable[[str], bool]) -> None:
+        self.profile = profile
+        self.realm = profile.realm
         self._exists = exists
         self._tokens: dict[str, _Token] = {}
         self.given: list[str] = []
@@ -43,14 +43,14 @@ class TokenService:
 
     def admit(self, request: Request, url: str) -> Answer | None:
         """Answer a request for a token, and whatever comes without one that is good for it."""
-        manner = self.manner
+        profile = self.profile
         if self.is_asked(request):
             return self.give(request)
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic" and manner.basic_is_bad:
+        if scheme.lower() == "basic" and profile.basic_is_bad:
             return error(400, "DENIED")
         token = self._tokens.get(value) if scheme.lower() == "bearer" else None
-        needed = manner.scope.format(repository=request.repository) if request.repository else None
+        needed = profile.scope.format(repository=request.repository) if request.repository else None
         if token is None:
             return self._challenge(needed, 'error="invalid_token"' if value else "")
         if request.repository is None:
@@ -59,49 +59,52 @@ class TokenService:
             return None
         return (
             self._challenge(needed, 'error="insufficient_scope"')
-            if manner.hides == "registry" or token.user is None
+            if profile.hides == "registry" or token.user is None
             else error(404, "NAME_UNKNOWN")
         )
 
     def give(self, request: Request) -> Answer:
         """A token, as long as the real ones are."""
-        manner = self.manner
+        profile = self.profile
         if request.method != "GET":
             return error(405, "UNSUPPORTED")
-        if request.query.get("service", [""]) != [manner.service]:
+        if request.query.get("service", [""]) != [profile.service]:
             return error(400, "UNSUPPORTED")
-        found = basic_credentials(request)
-        if "authorization" in request.headers and found != (manner.username, manner.password):
+        credentials = basic_credentials(request)
+        if "authorization" in request.headers and credentials != (
+            profile.username,
+            profile.password,
+        ):
             return error(
-                manner.denies_with, "DENIED" if manner.denies_with == 403 else "UNAUTHORIZED"
+                profile.denies_with, "DENIED" if profile.denies_with == 403 else "UNAUTHORIZED"
             )
-        if found is None and not manner.anonymous:
+        if credentials is None and not profile.anonymous:
             return error(401, "UNAUTHORIZED")
-        user = found[0] if found else None
+        user = credentials[0] if credentials else None
         scopes = request.query.get("scope", [])
-        if manner.hides == "token" and any(
+        if profile.hides == "token" and any(
             not self._may_read(user, each.split(":")[1]) for each in scopes
         ):
             return error(401, "UNAUTHORIZED")
-        value = secrets.token_urlsafe(manner.token_size)[: manner.token_size]
+        value = secrets.token_urlsafe(profile.token_size)[: profile.token_size]
         self._tokens[value] = _Token(user, frozenset(scopes))
         self.given.append(value)
-        document: dict[str, object] = dict.fromkeys(manner.token_fields, value)
-        if manner.expires_in is not None:
-            document |= {"expires_in": manner.expires_in, "issued_at": "2026-08-01T12:00:00Z"}
+        document: dict[str, object] = dict.fromkeys(profile.token_fields, value)
+        if profile.expires_in is not None:
+            document |= {"expires_in": profile.expires_in, "issued_at": "2026-08-01T12:00:00Z"}
         return Answer(200, (("Content-Type", "application/json"),), json.dumps(document).encode())
 
     def _may_read(self, user: str | None, repository: str) -> bool:
-        return self._exists(repository) and (user is not None or repository != self.manner.private)
+        return self._exists(repository) and (user is not None or repository != self.profile.private)
 
     def _challenge(self, scope: str | None, flaw: str) -> Answer:
-        manner = self.manner
+        profile = self.profile
         realm = (
-            manner.realm_for_bad_tokens
-            if flaw == 'error="invalid_token"' and manner.realm_for_bad_tokens
+            profile.realm_for_bad_tokens
+            if flaw == 'error="invalid_token"' and profile.realm_for_bad_tokens
             else self.realm
         )
-        service = manner.service if realm == self.realm else "registry"
+        service = profile.service if realm == self.realm else "registry"
         parameters = [
             f'realm="{realm}"',
             f'service="{service}"' if service else "",

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from tests.e2e.registries.certificates import Authority
 from tests.e2e.registries.namespace import NETWORK, Namespace
-from tests.e2e.registries.profiles import MANNERS, Manner
+from tests.e2e.registries.profiles import PROFILES, Profile
 from tests.e2e.registries.sign_in import TokenService
-from tests.fakes import Request, StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry, Request
 from tests.fakes.faults import Answer
 from tests.fakes.registry import error
 
@@ -26,7 +26,7 @@ class Part(Protocol):
         """None: this is another part's."""
 
 
-class Host(StandIn):
+class Host(FakeRegistry):
     """One host. What its parts don't answer is 404, and so is what was meant for another host."""
 
     def __init__(self, name: str, address: str, authority: Authority) -> None:
@@ -50,7 +50,7 @@ class Blobs:
         self._query = query
         self._signed = signed
         self._addresses: set[str] = set()
-        self._files = StandIn()
+        self._files = FakeRegistry()
         self.signatures: list[str] = []
 
     def address(self, blob: str, content: bytes) -> str:
@@ -89,16 +89,16 @@ class Blobs:
 class Api:
     """``/v2/`` of a registry."""
 
-    def __init__(self, manner: Manner, blobs: Blobs) -> None:
-        self.manner = manner
-        self.content = StandIn()
+    def __init__(self, profile: Profile, blobs: Blobs) -> None:
+        self.profile = profile
+        self.content = FakeRegistry()
         self.tokens = (
-            TokenService(manner, lambda name: self.content.has_repository(name))
-            if manner.realm
+            TokenService(profile, lambda name: self.content.has_repository(name))
+            if profile.realm
             else None
         )
         self.content.sign_in = self.tokens
-        self.remaining = manner.allowance
+        self.remaining = profile.allowance
         self._blobs = blobs
 
     def answer(self, request: Request) -> Answer | None:
@@ -106,7 +106,7 @@ class Api:
             self.tokens and self.tokens.is_asked(request)
         ):
             return None
-        manner = self.manner
+        profile = self.profile
         if (
             self.remaining is not None
             and request.method == "GET"
@@ -121,15 +121,15 @@ class Api:
         if "/blobs/" in request.path:
             whole = self.content.blob(request.repository or "", request.path.rpartition("/")[2])
             target = self._blobs.address(request.path.rpartition("/")[2], whole)
-            host = "" if manner.blobs == manner.api else f"https://{manner.blobs}"
+            host = "" if profile.blobs == profile.api else f"https://{profile.blobs}"
             return Answer(
-                manner.redirects_with,
+                profile.redirects_with,
                 (("Location", f"{host}{target}"), ("Content-Type", "application/octet-stream")),
             )
         if self.remaining is not None and "/manifests/" in request.path:
             self.remaining -= request.method == "GET"
             limits = (
-                ("ratelimit-limit", f"{manner.allowance};w=21600"),
+                ("ratelimit-limit", f"{profile.allowance};w=21600"),
                 ("ratelimit-remaining", f"{self.remaining};w=21600"),
             )
             return answer.with_headers(*limits, ("docker-ratelimit-source", "198.18.0.1"))
@@ -139,8 +139,8 @@ class Api:
 class Front:
     """A registry that answers nothing but ``/v2/`` itself: registry.k8s.io."""
 
-    def __init__(self, manner: Manner, blobs: Blobs, behind: StandIn) -> None:
-        self._manner = manner
+    def __init__(self, profile: Profile, blobs: Blobs, behind: FakeRegistry) -> None:
+        self._profile = profile
         self._blobs = blobs
         self._behind = behind
 
@@ -150,48 +150,48 @@ class Front:
         repository, reference = request.repository, request.path.rpartition("/")[2]
         if not request.path.startswith("/v2/") or repository is None:
             return None
-        prefix = self._manner.manifests.partition("/v2/")[2]
-        to = f"https://{self._manner.manifests}/{request.target.removeprefix('/v2/')}"
+        prefix = self._profile.manifests.partition("/v2/")[2]
+        to = f"https://{self._profile.manifests}/{request.target.removeprefix('/v2/')}"
         if "/blobs/" in request.path and self._behind.has_blob(f"{prefix}/{repository}", reference):
-            to = f"https://{self._manner.blobs}{self._blobs.address(reference, self._behind.blob(f'{prefix}/{repository}', reference))}"
+            to = f"https://{self._profile.blobs}{self._blobs.address(reference, self._behind.blob(f'{prefix}/{repository}', reference))}"
         return Answer(307, (("Location", to), ("Content-Type", "text/html; charset=utf-8")))
 
 
 class Source:
     """A source registry with all of its hosts."""
 
-    def __init__(self, manner: Manner, hosts: dict[str, Host], namespace: Namespace) -> None:
-        self.manner = manner
+    def __init__(self, profile: Profile, hosts: dict[str, Host], namespace: Namespace) -> None:
+        self.profile = profile
         self._namespace = namespace
-        self.hosts = [hosts[each] for each in manner.hosts]
+        self.hosts = [hosts[each] for each in profile.hosts]
         self.blobs = Blobs(
-            manner.name, manner.query, signed=bool(manner.query) or manner.blobs == manner.api
+            profile.name, profile.query, signed=bool(profile.query) or profile.blobs == profile.api
         )
-        self.api = Api(manner, self.blobs)
-        hosts[manner.blobs].parts.append(self.blobs)
-        if manner.manifests:
-            hosts[manner.api].parts.append(Front(manner, self.blobs, self.api.content))
-            hosts[manner.manifests.partition("/")[0]].parts.append(self.api)
+        self.api = Api(profile, self.blobs)
+        hosts[profile.blobs].parts.append(self.blobs)
+        if profile.manifests:
+            hosts[profile.api].parts.append(Front(profile, self.blobs, self.api.content))
+            hosts[profile.manifests.partition("/")[0]].parts.append(self.api)
         else:
-            hosts[manner.api].parts.append(self.api)
-        if manner.realm and self.api.tokens is not None:
-            hosts[manner.realm.split("/")[2]].parts.append(_Realm(self.api.tokens))
-        if manner.realm_for_bad_tokens:
-            hosts[manner.realm_for_bad_tokens.split("/")[2]].parts.append(_Closed())
+            hosts[profile.api].parts.append(self.api)
+        if profile.realm and self.api.tokens is not None:
+            hosts[profile.realm.split("/")[2]].parts.append(_Realm(self.api.tokens))
+        if profile.realm_for_bad_tokens:
+            hosts[profile.realm_for_bad_tokens.split("/")[2]].parts.append(_Closed())
 
-    def add_image(self, repository: str, tag: str) -> StandInImage:
+    def add_image(self, repository: str, tag: str) -> FakeImage:
         """An image of two platforms with three layers each."""
-        prefix = f"{self.manner.manifests.partition('/v2/')[2]}/" if self.manner.manifests else ""
+        prefix = f"{self.profile.manifests.partition('/v2/')[2]}/" if self.profile.manifests else ""
         return self.api.content.add_image(prefix + repository, tag, layers=[40_000, 9_000, 200])
 
     def asked(self, since: int = 0) -> list[tuple[str, str, str]]:
-        """Host, method and path of what was asked about manifests and blobs after so many requests."""
-        found = [
+        """Host, method and path of each request for a manifest or blob after the first *since*."""
+        requests = [
             (host.name, each.method, each.path) for host in self.hosts for each in host.requests
         ]
         return [
             each
-            for each in found
+            for each in requests
             if "/manifests/" in each[2]
             or "/blobs/" in each[2]
             or "/artifacts-downloads/" in each[2]
@@ -202,19 +202,19 @@ class Source:
         return [request for each in self.hosts if each.name == host for request in each.requests]
 
     def forget_requests(self) -> None:
-        """Count anew."""
-        for each in self.hosts:
-            each.requests.clear()
+        """Start to count again from zero."""
+        for host in self.hosts:
+            host.requests.clear()
 
     def stop(self) -> None:
         """None of its hosts answers any more."""
-        for each in self.hosts:
-            self._namespace.run(each.stop())
+        for host in self.hosts:
+            self._namespace.run(host.stop())
 
     def start(self) -> None:
         """They answer again."""
-        for each in self.hosts:
-            self._namespace.run(each.start())
+        for host in self.hosts:
+            self._namespace.run(host.start())
 
     @property
     def secrets(self) -> list[str]:
@@ -242,7 +242,7 @@ class _Closed:
 
 def addresses(extra: Iterable[str] = ()) -> dict[str, str]:
     """An address for every host of every registry, and for those of *extra*."""
-    names = dict.fromkeys([*(host for each in MANNERS for host in each.hosts), *extra])
+    names = dict.fromkeys([*(host for each in PROFILES for host in each.hosts), *extra])
     return {host: f"{NETWORK}.{number}" for number, host in enumerate(names, start=1)}
 
 
@@ -251,11 +251,13 @@ class World:
 
     def __init__(self, root: Path, extra: Iterable[str] = ()) -> None:
         self.authority = Authority(root)
-        found = addresses(extra)
-        self.namespace = Namespace(found)
-        self._hosts = {name: Host(name, address, self.authority) for name, address in found.items()}
+        host_addresses = addresses(extra)
+        self.namespace = Namespace(host_addresses)
+        self._hosts = {
+            name: Host(name, address, self.authority) for name, address in host_addresses.items()
+        }
         self.sources = {
-            each.login_server: Source(each, self._hosts, self.namespace) for each in MANNERS
+            each.login_server: Source(each, self._hosts, self.namespace) for each in PROFILES
         }
 
     def host(self, name: str) -> Host:
@@ -269,8 +271,8 @@ class World:
     def __enter__(self) -> World:
         self.namespace.__enter__()
         try:
-            for each in self._hosts.values():
-                self.namespace.run(each.start())
+            for host in self._hosts.values():
+                self.namespace.run(host.start())
         except BaseException:
             self.__exit__()
             raise
@@ -278,7 +280,7 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         try:
-            for each in self._hosts.values():
-                self.namespace.run(each.stop())
+            for host in self._hosts.values():
+                self.namespace.run(host.stop())
         finally:
             self.namespace.__exit__()

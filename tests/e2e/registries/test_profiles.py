@@ -11,10 +11,10 @@ import pytest
 
 from entrepot.api.client import CacheClient
 from tests.e2e.registries.conftest import EngineInNamespace, SkopeoInNamespace
-from tests.e2e.registries.profiles import MANNERS
+from tests.e2e.registries.profiles import PROFILES
 from tests.e2e.registries.sources import Source, World
 
-PRESIGNED = [each.login_server for each in MANNERS if each.query]
+PRESIGNED = [each.login_server for each in PROFILES if each.query]
 
 
 def ask(
@@ -43,7 +43,7 @@ def ask(
 def test_a_presigned_address_refuses_credentials_heads_and_a_changed_query(
     world: World, source: Source
 ) -> None:
-    url = f"https://{source.manner.blobs}{source.blobs.address('sha256:some', b'content')}"
+    url = f"https://{source.profile.blobs}{source.blobs.address('sha256:some', b'content')}"
     assert ask(world, url).content == b"content"
     assert ask(world, url, {"Authorization": "Bearer x"}).status_code == 400
     assert ask(world, url, {"Cookie": "a=b"}).status_code == 400
@@ -56,8 +56,8 @@ def test_ecr_public_gives_nothing_without_a_token_and_takes_no_basic_credentials
     world: World,
 ) -> None:
     source = world.sources["public.ecr.aws"]
-    source.add_image(source.manner.public, "guarded")
-    url = f"https://public.ecr.aws/v2/{source.manner.public}/manifests/guarded"
+    source.add_image(source.profile.public, "guarded")
+    url = f"https://public.ecr.aws/v2/{source.profile.public}/manifests/guarded"
     refused = ask(world, url)
     assert refused.status_code == 401
     assert (
@@ -75,20 +75,22 @@ def test_docker_hub_counts_what_is_fetched_and_not_what_is_asked_for(
     engine: EngineInNamespace, world: World
 ) -> None:
     hub = world.sources["docker.io"]
-    hub.add_image(hub.manner.public, "counted")
+    hub.add_image(hub.profile.public, "counted")
     before = hub.api.remaining
     assert before is not None
-    path = f"/v2/{hub.manner.name}/open/manifests/counted"
+    path = f"/v2/{hub.profile.name}/open/manifests/counted"
     assert engine.ask_for(path).status_code == 200
     assert hub.api.remaining == before - 1
     engine.go_on(301)
     assert engine.ask_for(path).status_code == 200
     assert hub.api.remaining == before - 1
     shown = next(
-        each for each in engine.manage(CacheClient.upstreams) if each.login_server == "docker.io"
+        each
+        for each in engine.manage(lambda client: client.system.source_registries())
+        if each.login_server == "docker.io"
     )
     assert (shown.allowance_limit, shown.allowance_remaining) == (
-        hub.manner.allowance,
+        hub.profile.allowance,
         hub.api.remaining,
     )
 
@@ -98,11 +100,11 @@ def test_nvidia_ngc_is_signed_in_at_again_though_it_names_another_realm(
 ) -> None:
     ngc = world.sources["nvcr.io"]
     assert ngc.api.tokens is not None
-    reference = f"{engine.address}/{ngc.manner.name}/open"
-    ngc.add_image(ngc.manner.public, "before")
+    reference = f"{engine.address}/{ngc.profile.name}/open"
+    ngc.add_image(ngc.profile.public, "before")
     skopeo.pull(f"{reference}:before")
     ngc.api.tokens.revoke()
-    image = ngc.add_image(ngc.manner.public, "after")
+    image = ngc.add_image(ngc.profile.public, "after")
     skopeo.pull(f"{reference}:after")
     skopeo.assert_holds(f"{reference}:after", image)
     assert ngc.requests("authn.nvidia.com") == []
@@ -119,13 +121,13 @@ def test_red_hats_own_sign_in_is_used_though_it_is_of_another_domain(
     world.add_realm("sso.redhat.com", tokens)
     try:
         # A credential set that is new starts with a sign-in of its own.
-        number = MANNERS.index(red_hat.manner)
+        number = PROFILES.index(red_hat.profile)
 
         async def make(client: CacheClient) -> None:
-            await client.create_credential_set(
+            await client.credential_sets.create(
                 "sso-redhat", "registry.redhat.io", f"env:USER_{number}", f"env:PASSWORD_{number}"
             )
-            await client.create_rule(
+            await client.rules.create(
                 "sso-redhat", "registry.redhat.io/ubi9/sso", "sso/ubi", "sso-redhat"
             )
 
@@ -144,9 +146,9 @@ def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(
     engine: EngineInNamespace, world: World
 ) -> None:
     hub = world.sources["docker.io"]
-    hub.add_image(hub.manner.public, "held")
-    hub.add_image(hub.manner.public, "not-held")
-    path = f"/v2/{hub.manner.name}/open/manifests"
+    hub.add_image(hub.profile.public, "held")
+    hub.add_image(hub.profile.public, "not-held")
+    path = f"/v2/{hub.profile.name}/open/manifests"
     assert engine.ask_for(f"{path}/held").status_code == 200
     remaining, hub.api.remaining = hub.api.remaining, 0
     try:
@@ -159,6 +161,6 @@ def test_docker_hub_over_its_allowance_says_so_and_what_is_held_is_served(
         # It is left alone for as long as it asked for, and what it refused is remembered: each try
         # asks for something else.
         for number in itertools.count():
-            hub.add_image(hub.manner.public, f"later-{number}")
+            hub.add_image(hub.profile.public, f"later-{number}")
             if engine.ask_for(f"{path}/later-{number}").status_code == 200:
                 break

@@ -9,11 +9,11 @@ from entrepot.api.client import CacheClient, EngineRefused
 from entrepot.core.states import SignIn
 from tests.e2e.clients.container_clients import AMD64, PullFailed
 from tests.e2e.registries.conftest import WRONG, EngineInNamespace, SkopeoInNamespace, sign_in_of
-from tests.e2e.registries.profiles import MANNERS
+from tests.e2e.registries.profiles import PROFILES
 from tests.e2e.registries.sources import Source
 
-TAKING_CREDENTIALS = [each.login_server for each in MANNERS if sign_in_of(each) is not SignIn.NONE]
-OPEN_TO_ALL = [each.login_server for each in MANNERS if sign_in_of(each) is not SignIn.REQUIRED]
+TAKING_CREDENTIALS = [each.login_server for each in PROFILES if sign_in_of(each) is not SignIn.NONE]
+OPEN_TO_ALL = [each.login_server for each in PROFILES if sign_in_of(each) is not SignIn.REQUIRED]
 
 FRESHNESS = 300
 """Seconds that a tag is believed when the settings say nothing."""
@@ -31,25 +31,27 @@ def assert_nowhere(secrets: list[str], engine: EngineInNamespace) -> None:
 
 
 def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source: Source) -> None:
-    manner = source.manner
-    number = MANNERS.index(manner)
-    repository = f"{manner.login_server}/policy/test"
+    profile = source.profile
+    number = PROFILES.index(profile)
+    repository = f"{profile.login_server}/policy/test"
 
     async def with_credentials(client: CacheClient) -> None:
-        await client.create_credential_set(
-            f"{manner.name}-policy",
-            manner.login_server,
+        await client.credential_sets.create(
+            f"{profile.name}-policy",
+            profile.login_server,
             f"env:USER_{number}",
             f"env:PASSWORD_{number}",
         )
-        await client.create_rule(
-            f"{manner.name}-policy", repository, f"{manner.name}/policy", f"{manner.name}-policy"
+        await client.rules.create(
+            f"{profile.name}-policy", repository, f"{profile.name}/policy", f"{profile.name}-policy"
         )
 
     async def without(client: CacheClient) -> None:
-        await client.create_rule(f"{manner.name}-anonymous", repository, f"{manner.name}/anonymous")
+        await client.rules.create(
+            f"{profile.name}-anonymous", repository, f"{profile.name}/anonymous"
+        )
 
-    policy = sign_in_of(manner)
+    policy = sign_in_of(profile)
     if policy is SignIn.NONE:
         with pytest.raises(EngineRefused) as refused:
             engine.manage(with_credentials)
@@ -61,7 +63,7 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
             engine.manage(without)
         assert refused.value.code == (
             "EnforceDockerAuthentication"
-            if manner.login_server == "docker.io"
+            if profile.login_server == "docker.io"
             else "EnforceUpstreamAuthentication"
         )
     else:
@@ -71,16 +73,16 @@ def test_a_rule_can_be_made_as_the_policy_says(engine: EngineInNamespace, source
 def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.public, "cold")
+    profile = source.profile
+    image = source.add_image(profile.public, "cold")
     source.forget_requests()
-    reference = f"{engine.address}/{manner.name}/open:cold"
+    reference = f"{engine.address}/{profile.name}/open:cold"
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
-    engine.wait_for_pull(f"{manner.name}/open:cold")
+    engine.wait_for_pull(f"{profile.name}/open:cold")
     given = [
         each
-        for each in source.requests(manner.blobs)
+        for each in source.requests(profile.blobs)
         if "/v2/" not in each.path
         and each.status == 200
         and each.bytes_sent > 0
@@ -93,25 +95,25 @@ def test_a_cold_pull_is_byte_identical_and_fetches_each_blob_once(
 def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.public, "redirected")
+    profile = source.profile
+    image = source.add_image(profile.public, "redirected")
     source.forget_requests()
-    reference = f"{engine.address}/{manner.name}/open:redirected"
+    reference = f"{engine.address}/{profile.name}/open:redirected"
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
-    engine.wait_for_pull(f"{manner.name}/open:redirected")
+    engine.wait_for_pull(f"{profile.name}/open:redirected")
     redirected = [
-        each for each in source.requests(manner.api) if each.status == manner.redirects_with
+        each for each in source.requests(profile.api) if each.status == profile.redirects_with
     ]
     assert redirected
-    if manner.blobs != manner.api:
-        assert source.requests(manner.blobs)
+    if profile.blobs != profile.api:
+        assert source.requests(profile.blobs)
         assert [
             each.headers
-            for each in source.requests(manner.blobs)
+            for each in source.requests(profile.blobs)
             if {"authorization", "cookie"} & each.headers.keys()
         ] == []
-    if not manner.realm:
+    if not profile.realm:
         assert [
             each.target
             for host in source.hosts
@@ -124,26 +126,26 @@ def test_nothing_that_lets_us_in_reaches_the_host_of_the_blobs(
 def test_with_the_right_credentials_what_is_private_is_pulled(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.private, "right")
+    profile = source.profile
+    image = source.add_image(profile.private, "right")
     source.forget_requests()
-    reference = f"{engine.address}/{manner.name}/closed:right"
+    reference = f"{engine.address}/{profile.name}/closed:right"
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
-    engine.wait_for_pull(f"{manner.name}/closed:right")
+    engine.wait_for_pull(f"{profile.name}/closed:right")
     basic = {
         f"https://{host.name}{each.path}"
         for host in source.hosts
         for each in host.requests
         if each.headers.get("authorization", "").startswith("Basic ")
     }
-    assert basic <= {manner.realm}
-    sets = engine.manage(CacheClient.credential_sets)
-    assert [each.health.value for each in sets if each.name == f"{manner.name}-right"] == [
+    assert basic <= {profile.realm}
+    sets = engine.manage(lambda client: client.credential_sets.list())
+    assert [each.health.value for each in sets if each.name == f"{profile.name}-right"] == [
         "Healthy"
     ]
     assert_nowhere(
-        [*source.secrets, *(each for each in manner.password.splitlines() if len(each) > 20)],
+        [*source.secrets, *(each for each in profile.password.splitlines() if len(each) > 20)],
         engine,
     )
 
@@ -152,10 +154,10 @@ def test_with_the_right_credentials_what_is_private_is_pulled(
 def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.private, "wrong")
-    reference = f"{engine.address}/{manner.name}/wrong:wrong"
-    if not manner.realm:
+    profile = source.profile
+    image = source.add_image(profile.private, "wrong")
+    reference = f"{engine.address}/{profile.name}/wrong:wrong"
+    if not profile.realm:
         # It never asks who we are, so nothing is wrong.
         skopeo.pull(reference)
         skopeo.assert_holds(reference, image)
@@ -163,36 +165,36 @@ def test_wrong_credentials_are_told_to_the_client_and_to_the_administrator(
     with pytest.raises(PullFailed, match="denied") as failed:
         skopeo.pull(reference)
     told = str(failed.value)
-    assert manner.login_server in told
-    assert f"{manner.name}-wrong" in told
-    engine.process.wait_for_line(f"{manner.name}-wrong is unhealthy")
+    assert profile.login_server in told
+    assert f"{profile.name}-wrong" in told
+    engine.process.wait_for_line(f"{profile.name}-wrong is unhealthy")
     assert WRONG not in told
     assert_nowhere([*source.secrets, WRONG], engine)
 
 
 @pytest.mark.parametrize("source", OPEN_TO_ALL, indirect=True)
 def test_what_is_not_there_is_unknown(engine: EngineInNamespace, source: Source) -> None:
-    manner = source.manner
-    source.add_image(manner.public, "there")
+    profile = source.profile
+    source.add_image(profile.public, "there")
     engine.manage(
-        lambda client: client.create_rule(
-            f"{manner.name}-nothing",
-            f"{manner.login_server}/policy/nothing",
-            f"{manner.name}/nothing",
+        lambda client: client.rules.create(
+            f"{profile.name}-nothing",
+            f"{profile.login_server}/policy/nothing",
+            f"{profile.name}/nothing",
         )
     )
-    answer = engine.ask_for(f"/v2/{manner.name}/nothing/manifests/1")
+    answer = engine.ask_for(f"/v2/{profile.name}/nothing/manifests/1")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
 
 
 def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_head(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.public, "again")
-    reference = f"{engine.address}/{manner.name}/open:again"
+    profile = source.profile
+    image = source.add_image(profile.public, "again")
+    reference = f"{engine.address}/{profile.name}/open:again"
     skopeo.pull(reference)
-    engine.wait_for_pull(f"{manner.name}/open:again")
+    engine.wait_for_pull(f"{profile.name}/open:again")
     source.forget_requests()
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
@@ -200,32 +202,32 @@ def test_a_second_pull_asks_nothing_and_one_after_the_freshness_nothing_but_a_he
     engine.go_on(FRESHNESS + 1)
     skopeo.pull(reference)
     skopeo.assert_holds(reference, image)
-    heads = [(manner.api, "HEAD", f"/v2/{manner.public}/manifests/again")]
-    if manner.manifests:
-        host, _, prefix = manner.manifests.partition("/")
-        heads.append((host, "HEAD", f"/{prefix}/{manner.public}/manifests/again"))
+    heads = [(profile.api, "HEAD", f"/v2/{profile.public}/manifests/again")]
+    if profile.manifests:
+        host, _, prefix = profile.manifests.partition("/")
+        heads.append((host, "HEAD", f"/{prefix}/{profile.public}/manifests/again"))
     assert source.asked() == heads
 
 
 def test_with_the_source_gone_what_is_held_is_pulled(
     engine: EngineInNamespace, skopeo: SkopeoInNamespace, source: Source
 ) -> None:
-    manner = source.manner
-    image = source.add_image(manner.public, "gone")
-    reference = f"{engine.address}/{manner.name}/open:gone"
+    profile = source.profile
+    image = source.add_image(profile.public, "gone")
+    reference = f"{engine.address}/{profile.name}/open:gone"
     skopeo.pull(reference)
-    engine.wait_for_pull(f"{manner.name}/open:gone")
+    engine.wait_for_pull(f"{profile.name}/open:gone")
     source.stop()
     try:
         engine.go_on(FRESHNESS + 1)
         skopeo.pull(reference)
         skopeo.assert_holds(reference, image)
-        answer = engine.ask_for(f"/v2/{manner.name}/open/manifests/gone")
+        answer = engine.ask_for(f"/v2/{profile.name}/open/manifests/gone")
         assert (answer.status_code, answer.headers["entrepot-origin"]) == (200, "stale")
-        unknown = engine.ask_for(f"/v2/{manner.name}/open/manifests/never-held")
+        unknown = engine.ask_for(f"/v2/{profile.name}/open/manifests/never-held")
         assert unknown.status_code == 503
-        assert manner.login_server in unknown.json()["errors"][0]["message"]
+        assert profile.login_server in unknown.json()["errors"][0]["message"]
     finally:
         source.start()
         # Until the engine has found out by itself, whoever needs this source next is sent away.
-        engine.wait_until_reached(manner)
+        engine.wait_until_reached(profile)

@@ -16,14 +16,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 
 LONG = 40
 """How many times as many examples there are in the long run."""
 
 STALL = 1.0
-"""Seconds of this thread's processor time, in which nobody else is answered, that an example may
-take. A busy machine does not lengthen them."""
+"""Processor time, in seconds, that one example may take of the event loop's thread.
+
+No other client is answered meanwhile. A busy machine does not lengthen it.
+"""
 
 SPARE = 40
 """Tasks, and open files, that may be more afterwards: connections that are kept for the next
@@ -31,7 +33,7 @@ request."""
 
 
 def examples(number: int) -> settings:
-    """So many examples in the normal run, which share the fixtures of their test."""
+    """*number* examples in the normal run, which share the fixtures of their test."""
     long = os.environ.get("ENTREPOT_TESTS") == "long"
     return settings(
         max_examples=number * (LONG if long else 1), suppress_health_check=[*HealthCheck]
@@ -95,13 +97,13 @@ async def ask(
         if not messages:
             raise
         broken = True
-    answered = {
+    response_headers = {
         name.decode("latin-1").lower(): value.decode("latin-1")
         for name, value in messages[0]["headers"]
     }
     return Reply(
         messages[0]["status"],
-        answered,
+        response_headers,
         b"".join(message.get("body", b"") for message in messages[1:]),
         broken,
     )
@@ -155,7 +157,7 @@ async def steady(engine: Engine, watch: Watch) -> AsyncIterator[Engine]:
     yield engine
     async with asyncio.timeout(60):
         while (
-            any(not pull.snapshot().state.ended for pull in engine.cache.pulls.all())
+            any(not pull.progress().state.ended for pull in engine.cache.pulls.all())
             or len(asyncio.all_tasks()) > tasks + SPARE
         ):
             await asyncio.sleep(0)
@@ -168,9 +170,9 @@ def _open_files() -> int:
 
 
 @pytest.fixture
-async def cached(steady: Engine, source: StandIn) -> Engine:
+async def cached(steady: Engine, source: FakeRegistry) -> Engine:
     """With ``library/nginx:1.27`` in the cache."""
     source.add_image("library/nginx", "1.27")
-    started = await steady.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await steady.cache.pulls.get(started.id).over.wait()
+    started = await steady.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await steady.cache.pulls.get(started.id).finished.wait()
     return steady

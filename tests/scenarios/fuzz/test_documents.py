@@ -170,7 +170,7 @@ def test_an_import_is_planned_or_refused(watch: Watch, content: bytes) -> None:
         found = read_import(
             content.decode(errors="replace"), documents.rules, documents.credential_sets, registries
         )
-        assert found.plan.entries or found.plan.problems
+        assert found.entries or found.problems
 
 
 @examples(60)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
 from tests.multipart import read_parts
 from tests.scenarios.fuzz.conftest import Reply, Watch, ask, examples
@@ -105,11 +105,11 @@ def answered_positions(reply: Reply, content: bytes) -> list[int]:
 
 
 @pytest.fixture
-async def small(cached: Engine, source: StandIn) -> Content:
+async def small(cached: Engine, source: FakeRegistry) -> Content:
     """A layer of some two thousand bytes, in the cache."""
     image = source.add_image("library/small", "1", layers=[2000])
-    started = await cached.start_pull("library/small:1", "linux/amd64", "10.0.4.17")
-    await cached.cache.pulls.get(started.id).over.wait()
+    started = await cached.pulls.start("library/small:1", "linux/amd64", "10.0.4.17")
+    await cached.cache.pulls.get(started.id).finished.wait()
     return image.platforms["linux/amd64"].layers[0]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entrepot.engine.engine import Engine
 from entrepot.server.run import registry_app
-from tests.fakes import StandIn, TokenSignIn
+from tests.fakes import FakeRegistry, TokenSignIn
 from tests.fakes.faults import Answer, Fault
 from tests.fakes.transport import Request
 from tests.scenarios.fuzz.conftest import Watch, ask, examples
@@ -189,7 +189,7 @@ _numbers = itertools.count()
 
 async def _answered(
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     path: str,
     part: str,
@@ -209,7 +209,7 @@ async def _answered(
 @given(BODY, HEADERS, st.sampled_from(["GET", "HEAD"]))
 async def test_any_manifest_is_answered(
     steady: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     body: bytes,
     headers: tuple[tuple[str, str], ...],
@@ -230,7 +230,7 @@ async def test_any_manifest_is_answered(
 )
 async def test_any_status_with_any_headers_is_answered(
     steady: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     status: int,
     body: bytes,
@@ -261,7 +261,7 @@ LISTING = st.fixed_dictionaries(
 )
 async def test_any_listing_is_answered(
     steady: Engine,
-    source: StandIn,
+    source: FakeRegistry,
     watch: Watch,
     body: bytes,
     headers: tuple[tuple[str, str], ...],
@@ -285,7 +285,11 @@ TOKEN = st.fixed_dictionaries(
 @examples(60)
 @given(st.one_of(TOKEN.map(lambda document: json.dumps(document).encode()), RAW), HEADERS)
 async def test_any_token_is_answered(
-    steady: Engine, source: StandIn, watch: Watch, body: bytes, headers: tuple[tuple[str, str], ...]
+    steady: Engine,
+    source: FakeRegistry,
+    watch: Watch,
+    body: bytes,
+    headers: tuple[tuple[str, str], ...],
 ) -> None:
     source.sign_in = TokenSignIn()
     await _answered(

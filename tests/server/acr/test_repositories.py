@@ -11,7 +11,7 @@ import pytest
 from entrepot.core.reference import Repository
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 
 ATTRIBUTES = {
     "deleteEnabled": True,
@@ -22,23 +22,23 @@ ATTRIBUTES = {
 
 
 async def cache(
-    engine: Engine, source: StandIn, *images: str, platform: str = "linux/amd64"
-) -> list[StandInImage]:
+    engine: Engine, source: FakeRegistry, *images: str, platform: str = "linux/amd64"
+) -> list[FakeImage]:
     """Pull images until they are whole."""
     made = []
     for image in images:
         repository, _, tag = image.partition(":")
         made.append(source.add_image(repository, tag, layers=[f"layer of {image}".encode() * 100]))
-        pull = engine.cache.pulls.get((await engine.start_pull(image, platform, "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, platform, "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     return made
 
 
 async def test_the_catalog_comes_in_pages(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     assert (await management.get("/acr/v1/_catalog")).json() == {"repositories": []}
     names = [f"library/app{letter}" for letter in "abcde"]
@@ -63,7 +63,7 @@ async def test_the_catalog_comes_in_pages(
     "path", ["/acr/v1/_catalog", "/acr/v1/library/nginx/_tags", "/acr/v1/library/nginx/_manifests"]
 )
 async def test_a_page_of_no_number_is_refused(
-    path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    path: str, n: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     answer = await management.get(path, params={"n": n})
@@ -83,7 +83,7 @@ async def test_a_page_of_no_number_is_refused(
     ],
 )
 async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
-    path: str, key: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    path: str, key: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     answer = await management.get(path, params={"n": "0"})
@@ -91,7 +91,7 @@ async def test_f77_s25_a_page_of_no_entries_is_empty_and_has_no_link(
 
 
 async def test_a_repository_is_shown_in_acrs_shape(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1", "library/nginx:2")
     shown = (await management.get("/acr/v1/library/nginx")).json()
@@ -107,7 +107,7 @@ async def test_a_repository_is_shown_in_acrs_shape(
 
 
 async def test_tags_and_manifests_are_shown_in_acrs_shape(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     tags = (await management.get("/acr/v1/library/nginx/_tags")).json()
@@ -149,7 +149,7 @@ async def test_tags_and_manifests_are_shown_in_acrs_shape(
 
 
 async def test_tags_come_in_pages(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, *(f"library/nginx:{number}" for number in range(1, 4)))
     first = await management.get("/acr/v1/library/nginx/_tags?n=2")
@@ -160,7 +160,7 @@ async def test_tags_come_in_pages(
 
 
 async def test_a_deleted_tag_is_fetched_again_at_the_next_pull(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1", "library/nginx:2")
     answer = await management.delete("/acr/v1/library/nginx/_tags/1")
@@ -173,7 +173,7 @@ async def test_a_deleted_tag_is_fetched_again_at_the_next_pull(
 
 
 async def test_a_deleted_manifest_takes_its_tags_along(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     image, _ = await cache(engine, source, "library/nginx:1", "library/nginx:2")
     assert (
@@ -188,7 +188,7 @@ async def test_a_deleted_manifest_takes_its_tags_along(
 
 
 async def test_a_deleted_repository_says_what_went_with_it(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1")
     answer = await management.delete("/acr/v1/library/nginx")
@@ -222,7 +222,7 @@ async def test_what_is_not_there_or_has_no_name(
     code: str,
     management: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     answer = await management.request(method, path)
@@ -250,7 +250,7 @@ async def test_errors_of_the_data_api_have_the_shape_that_az_reads(
     code: str,
     management: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
 ) -> None:
     """ARM's shape stays beside it, for programs that were written for earlier versions."""
     await cache(engine, source, "library/nginx:1")
@@ -288,7 +288,7 @@ async def test_listings_of_a_repository_that_is_not_there(
 
 
 async def test_the_dashboard_s_view_has_names_in_camel_case(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1.27")
     [listed] = (await management.get("/entrepot/v1/repositories")).json()
@@ -329,7 +329,7 @@ def attributes(document: dict[str, Any]) -> dict[str, bool]:
 
 @pytest.mark.parametrize("path", LOCKABLE)
 async def test_what_has_delete_enabled_false_can_not_be_deleted(
-    path: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     path = path.replace("DIGEST", str(image.digest))
@@ -350,7 +350,7 @@ async def test_what_has_delete_enabled_false_can_not_be_deleted(
 
 
 async def test_a_locked_tag_keeps_the_manifests_that_it_needs(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     await management.patch("/acr/v1/library/nginx/_tags/1.27", json={"deleteEnabled": False})
@@ -377,7 +377,7 @@ async def test_attributes_that_can_not_be_changed_are_refused(
     path: str,
     management: httpx.AsyncClient,
     engine: Engine,
-    source: StandIn,
+    source: FakeRegistry,
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     path = path.replace("DIGEST", str(image.digest))
@@ -394,7 +394,7 @@ async def test_attributes_that_can_not_be_changed_are_refused(
 
 @pytest.mark.parametrize("body", ["", "[]", '{"deleteEnabled": "no"}', '{"delete": false}'])
 async def test_a_change_that_can_not_be_read_is_refused_with_what_to_send(
-    body: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    body: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1.27")
     refused = await management.patch("/acr/v1/library/nginx", content=body)
@@ -411,7 +411,7 @@ async def test_a_change_that_can_not_be_read_is_refused_with_what_to_send(
     ],
 )
 async def test_what_is_not_there_can_not_be_locked(
-    path: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    path: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1.27")
     answer = await management.patch(path, json={"deleteEnabled": False})
@@ -419,7 +419,7 @@ async def test_what_is_not_there_can_not_be_locked(
 
 
 async def test_what_is_behind_a_tag(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     [image] = await cache(engine, source, "library/nginx:1.27")
     found = (await management.get("/entrepot/v1/repositories/library/nginx/_tags/1.27")).json()
@@ -447,7 +447,7 @@ async def test_what_is_behind_a_tag(
     [("library/nginx/_tags/2", "ResourceNotFound"), ("library/redis/_tags/1", "ResourceNotFound")],
 )
 async def test_what_is_behind_a_tag_that_is_not_there(
-    path: str, code: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    path: str, code: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     answer = await management.get(f"/entrepot/v1/repositories/{path}")
@@ -455,7 +455,7 @@ async def test_what_is_behind_a_tag_that_is_not_there(
 
 
 async def test_a_repository_may_be_named_as_if_it_were_a_tag(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/tags/plan:plan")
     assert (await management.get("/entrepot/v1/repositories/library/tags/plan")).json()[
@@ -467,7 +467,7 @@ async def test_a_repository_may_be_named_as_if_it_were_a_tag(
 
 
 async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     common = b"common" * 1000
     for image, layers in (
@@ -476,9 +476,9 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
     ):
         repository, _, tag = image.partition(":")
         source.add_image(repository, tag, layers=layers, platforms=["linux/amd64"])
-        pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
     before = await engine.catalog.repositories(Repository("library/nginx"))
     plan = (await management.get("/entrepot/v1/repositories/library/nginx/_plan")).json()
     assert (
@@ -514,7 +514,7 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
 
 
 async def test_a_plan_for_what_is_locked_says_so(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     await engine.repositories.lock_tag("library/nginx", "1")
@@ -536,7 +536,7 @@ async def test_a_plan_for_what_is_locked_says_so(
 
 @pytest.mark.parametrize("listing", ["rules", "credentialSets", "repositories"])
 async def test_a_listing_that_the_caller_has_is_not_sent_again(
-    listing: str, management: httpx.AsyncClient, engine: Engine, source: StandIn
+    listing: str, management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     path = f"/entrepot/v1/{listing}"
@@ -551,7 +551,7 @@ async def test_a_listing_that_the_caller_has_is_not_sent_again(
 
 
 async def test_a_listing_is_sent_again_when_something_was_pulled_or_deleted(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     await cache(engine, source, "library/nginx:1")
     known = (await management.get("/entrepot/v1/repositories")).headers["etag"]

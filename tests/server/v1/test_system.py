@@ -11,24 +11,25 @@ import httpx
 import pytest
 
 from entrepot import __version__
-from entrepot.engine.engine import Engine, own_platform
+from entrepot.engine.engine import Engine
+from entrepot.engine.pulls import own_platform
 from entrepot.server.acr.management import BODY_LIMIT
 from entrepot.server.run import listening
 from entrepot.server.v1 import system
 from tests.conftest import LOGIN_SERVER, Clock
-from tests.fakes import StandIn, StandInImage
+from tests.fakes import FakeImage, FakeRegistry
 
 PULLS = "/entrepot/v1/pulls"
 
 
 @pytest.fixture
-def image(source: StandIn) -> StandInImage:
+def image(source: FakeRegistry) -> FakeImage:
     return source.add_image("library/nginx", "1.27", layers=[os.urandom(300_000)])
 
 
 async def over(engine: Engine, id: str) -> None:
     async with asyncio.timeout(30):
-        await engine.cache.pulls.get(id).over.wait()
+        await engine.cache.pulls.get(id).finished.wait()
 
 
 async def test_the_status_is_the_engine_in_one_look(
@@ -45,7 +46,7 @@ async def test_the_status_is_the_engine_in_one_look(
 
 
 async def test_the_last_24_hours_in_steps_of_five_minutes(
-    management: httpx.AsyncClient, engine: Engine, image: StandInImage
+    management: httpx.AsyncClient, engine: Engine, image: FakeImage
 ) -> None:
     started = (
         await management.post(
@@ -79,11 +80,11 @@ async def test_f74_a_pull_for_what_is_no_platform_is_400_and_none_begins(
         in error["message"]
     )
     assert len(error["message"]) < 400
-    assert engine.pull_snapshots() == []
+    assert engine.pulls.list() == []
 
 
 async def test_a_pull_from_its_start_to_its_end(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn, image: StandInImage
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry, image: FakeImage
 ) -> None:
     layer = image.platforms["linux/arm64"].layers[0]
     gate = source.hold(str(layer.digest), after_bytes=100_000, method="GET")
@@ -112,7 +113,7 @@ async def test_a_pull_from_its_start_to_its_end(
 
 
 async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=[own_platform(), "linux/s390x"])
     started = (await management.post(PULLS, json={"image": "library/nginx:1.27"})).json()
@@ -126,7 +127,7 @@ async def test_a_pull_that_asks_for_no_platform_gets_this_machine_s(
 
 
 async def test_a_cancelled_pull_has_ended_when_the_answer_comes(
-    management: httpx.AsyncClient, source: StandIn, image: StandInImage
+    management: httpx.AsyncClient, source: FakeRegistry, image: FakeImage
 ) -> None:
     gate = source.hold("/blobs/", after_bytes=10, method="GET")
     started = (
@@ -193,7 +194,7 @@ async def test_source_registries_are_listed_with_how_they_let_us_in(
 async def test_what_happened_lately_is_listed_oldest_first(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     found = (await management.get("/entrepot/v1/events?recent=1")).json()
     assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
     assert found[1].keys() == {"time", "kind", "message", "subject"}
@@ -257,14 +258,14 @@ async def test_a_request_to_stop_is_taken(management: httpx.AsyncClient, engine:
 
 
 async def test_an_eviction_is_shown_first_and_then_done(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn, clock: Clock
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     clock.now += 3600
     size = image.platforms["linux/amd64"].size
     planned = (await management.post("/entrepot/v1/checks/eviction", json={"target": 0})).json()
@@ -313,7 +314,7 @@ async def test_an_eviction_that_can_not_be_read_is_refused(
 
 @pytest.mark.usefixtures("image")
 async def test_pulls_that_go_on_can_be_asked_for_alone(
-    management: httpx.AsyncClient, engine: Engine, source: StandIn
+    management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     ended = (
         await management.post(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from entrepot.api.models import ImageBlob, TagDetail, TagImage, TagSnapshot
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from tui.presentation.images import (
     blob_facts,
     blob_kind,
@@ -38,11 +38,11 @@ TOP = ImageBlob(
 )
 AMD64 = TagImage(
     digest="sha256:" + "a" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/amd64", size=71_002_000, held_size=59_002_000,
-    holding=Holding.PART, last_used=NOW - 120, config=CONFIG, layers=(BASE, TOP),
+    holding=CachedState.PARTLY_CACHED, last_used=NOW - 120, config=CONFIG, layers=(BASE, TOP),
 )  # fmt: skip
 ARM64 = TagImage(
     digest="sha256:" + "b" * 64, media_type="application/vnd.oci.image.manifest.v1+json", platform="linux/arm64", size=None, held_size=0,
-    holding=Holding.NOTHING, last_used=None,
+    holding=CachedState.NOT_CACHED, last_used=None,
 )  # fmt: skip
 ATTESTATION = msgspec.structs.replace(
     ARM64, digest="sha256:" + "d" * 64, platform="unknown/unknown", attests=AMD64.digest

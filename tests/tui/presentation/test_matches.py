@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from entrepot.api.models import NearRule, RuleMatch
-from entrepot.core.states import Holding
+from entrepot.core.states import CachedState
 from tui.presentation.matches import match_lines, rule_to_show
 
 FOUND = RuleMatch(
     image="library/nginx:1.27", repository="library/nginx", tag="1.27", digest=None, rule="hub-library", source_repository="docker.io/library/nginx",
-    credential_set="hub-login", pull="cache:5000/library/nginx:1.27", holding=Holding.WHOLE,
+    credential_set="hub-login", pull="cache:5000/library/nginx:1.27", holding=CachedState.CACHED,
 )  # fmt: skip
 
 
@@ -26,10 +26,10 @@ def test_the_rule_that_answers_is_told_with_its_source_sign_in_and_what_is_held(
 def test_of_a_repository_it_is_told_whether_anything_is_cached() -> None:
     whole = msgspec.structs.replace(FOUND, tag=None)
     assert match_lines(whole)[1].endswith("the repository is cached")
-    assert match_lines(msgspec.structs.replace(whole, holding=Holding.NOTHING))[1].endswith(
+    assert match_lines(msgspec.structs.replace(whole, holding=CachedState.NOT_CACHED))[1].endswith(
         "nothing of the repository is cached yet"
     )
-    assert match_lines(msgspec.structs.replace(FOUND, holding=Holding.NOTHING))[1].endswith(
+    assert match_lines(msgspec.structs.replace(FOUND, holding=CachedState.NOT_CACHED))[1].endswith(
         "not held yet"
     )
 

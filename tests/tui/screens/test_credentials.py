@@ -7,7 +7,7 @@ import pytest
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.fakes.sign_in import BasicSignIn
 from tests.tui.conftest import Person, dashboard
 from tests.tui.grid import lines
@@ -18,7 +18,7 @@ async def login(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A credential set whose secrets are there."""
     monkeypatch.setenv("EXAMPLE_USER", "ann")
     monkeypatch.setenv("EXAMPLE_PASSWORD", "secret-word")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
@@ -26,7 +26,7 @@ async def login(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_c_tries_to_sign_in_and_says_how_it_went(
-    engine: Engine, source: StandIn, login: None
+    engine: Engine, source: FakeRegistry, login: None
 ) -> None:
     source.sign_in = BasicSignIn({"ann": "secret-word"})
     async with dashboard(engine, size=(120, 40)) as person:
@@ -45,7 +45,7 @@ async def test_c_tries_to_sign_in_and_says_how_it_went(
 async def test_a_set_that_rules_use_is_not_deleted_and_the_dialog_names_them(
     person: Person, engine: Engine, login: None
 ) -> None:
-    await engine.update_rule("example-library", "example-login")
+    await engine.rules.update("example-library", "example-login")
     await person.press("3")
     await person.sees("example-login", "used by example-library")
     await person.press("d")

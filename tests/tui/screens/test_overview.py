@@ -9,7 +9,7 @@ from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.formatting import size
 from tests.conftest import Clock
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person
 from tests.tui.grid import lines, looks_like
 from tests.tui.screens.test_events import EVENTS
@@ -143,13 +143,13 @@ async def test_pulls_that_have_no_room_are_counted() -> None:
 
 
 async def test_what_was_served_is_seen_after_a_while(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[300_000])
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
     await look(person)
-    came = size((await engine.status()).blobs_size)
+    came = size((await engine.status.get()).blobs_size)
     await person.sees(
         f"from sources {came}", "The pull of library/nginx:1.27 linux/amd64 is completed"
     )

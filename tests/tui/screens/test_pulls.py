@@ -11,7 +11,7 @@ from entrepot.api.models import PullSnapshot
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import DropAfter, StandIn, Status
+from tests.fakes import DropAfter, FakeRegistry, Status
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
 from tests.tui.scripted import (
@@ -28,18 +28,18 @@ from tests.tui.scripted import (
 
 
 async def pulled(engine: Engine, image: str) -> None:
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 async def test_a_pull_is_watched_layer_by_layer(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image(
         "library/nginx", "1.27", layers=[os.urandom(400_000), os.urandom(300_000)]
     ).platforms["linux/amd64"]
     gate = source.hold(str(image.layers[0].digest), after_bytes=200_000, method="GET")
-    await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await gate.reached
     await person.press("5")
     await person.sees("library/nginx:1.27", "[####", "asked by 10.0.4.17")
@@ -49,7 +49,9 @@ async def test_a_pull_is_watched_layer_by_layer(
     await person.sees("completed in", "3 of 3 blobs here")
 
 
-async def test_a_resumed_layer_says_so(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_resumed_layer_says_so(
+    person: Person, engine: Engine, source: FakeRegistry
+) -> None:
     layer = (
         source.add_image("library/nginx", "1", layers=[os.urandom(500_000)])
         .platforms["linux/amd64"]
@@ -63,7 +65,7 @@ async def test_a_resumed_layer_says_so(person: Person, engine: Engine, source: S
     await person.sees("verified", "resumed at")
 
 
-async def test_a_failed_pull_says_why(person: Person, engine: Engine, source: StandIn) -> None:
+async def test_a_failed_pull_says_why(person: Person, engine: Engine, source: FakeRegistry) -> None:
     source.fault("/manifests/", Status(500))
     await pulled(engine, "library/nginx:1")
     await person.press("5")
@@ -71,13 +73,13 @@ async def test_a_failed_pull_says_why(person: Person, engine: Engine, source: St
 
 
 async def test_a_pull_is_cancelled_after_a_question(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     image = source.add_image("library/nginx", "1.27", layers=[os.urandom(400_000)]).platforms[
         "linux/amd64"
     ]
     gate = source.hold(str(image.layers[0].digest), after_bytes=100_000, method="GET")
-    await engine.start_pull("library/nginx:1.27", "linux/amd64", "cli")
+    await engine.pulls.start("library/nginx:1.27", "linux/amd64", "cli")
     await gate.reached
     await person.press("5")
     await person.sees("library/nginx:1.27", "x cancel")
@@ -89,7 +91,7 @@ async def test_a_pull_is_cancelled_after_a_question(
 
 
 async def test_p_pulls_an_image_and_shows_it(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
     await person.press("4", "p")
@@ -251,7 +253,7 @@ async def test_a_look_that_finds_no_pull_changed_paints_nothing() -> None:
 
 
 async def test_what_failed_is_pulled_again_and_what_goes_on_is_not(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     source.fault("/manifests/", Status(500))

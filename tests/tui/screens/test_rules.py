@@ -11,7 +11,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
@@ -20,12 +20,14 @@ STRICT = "strict.example.com"
 
 
 async def credential_set(engine: Engine, name: str, login_server: str = LOGIN_SERVER) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(name, login_server, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
     )
 
 
-async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, source: StandIn) -> None:
+async def test_a_rule_shows_what_it_does_and_what_it_saved(
+    engine: Engine, source: FakeRegistry
+) -> None:
     source.add_image("library/nginx", "1")
     await pulled(engine, "library/nginx:1")
     async with dashboard(engine, size=(120, 40)) as person:
@@ -50,7 +52,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(engine: Engine, sourc
 
 
 async def test_a_rule_is_deleted_only_after_what_stays_was_shown(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     await pulled(engine, "library/nginx:1")
@@ -112,7 +114,7 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
     await person.sees("example-library")
     await person.press("s")
     await person.sees("example-login")
-    await engine.delete_credential_set("example-login")
+    await engine.credential_sets.delete("example-login")
     await person.press("home", "enter")
     await person.sees(
         "How does example-library sign in?",
@@ -122,7 +124,7 @@ async def test_a_refused_sign_in_is_told_in_place(person: Person, engine: Engine
 
 class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
-    def settings(self, source: StandIn) -> Settings:
+    def settings(self, source: FakeRegistry) -> Settings:
         declared = (
             DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
             DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
@@ -133,7 +135,9 @@ class TestASourceThatWantsSomebodyToSignIn:
         self, person: Person, engine: Engine
     ) -> None:
         await credential_set(engine, "strict-login", STRICT)
-        await engine.create_rule(RuleDraft("a-strict-rule", f"{STRICT}/x/*", "x/*", "strict-login"))
+        await engine.rules.create(
+            RuleDraft("a-strict-rule", f"{STRICT}/x/*", "x/*", "strict-login")
+        )
         await person.press("2")
         await person.sees("a-strict-rule")
         await person.press("g", "s")
@@ -180,7 +184,7 @@ async def test_the_freshness_of_a_rule_is_judged_while_it_is_typed(
 async def test_which_rule_answers_is_told_while_it_is_typed_and_enter_goes_there(
     person: Person, engine: Engine
 ) -> None:
-    await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    await engine.rules.create(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     await person.press("2")
     await person.sees("> example-library", "team-api")
     await person.press("w")
@@ -224,11 +228,11 @@ async def test_a_rule_is_copied_as_a_command_or_as_toml(
 
 
 async def test_enter_shows_what_came_through_the_rule(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1")
     source.add_image("acme/api", "5")
-    await engine.create_rule(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
+    await engine.rules.create(RuleDraft("team-api", f"{LOGIN_SERVER}/acme/api", "acme/api"))
     await pulled(engine, "library/nginx:1")
     await pulled(engine, "acme/api:5")
     await person.press("2")
@@ -270,7 +274,7 @@ async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
 async def test_without_a_rule_the_screen_says_what_a_rule_is(
     person: Person, engine: Engine, size: tuple[int, int]
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(

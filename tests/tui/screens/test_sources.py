@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person
 from tests.tui.grid import looks_like
 from tests.tui.scripted import (
@@ -25,13 +25,13 @@ SIZES = ((60, 15), (80, 24), (120, 40))
 
 UPSTREAMS = (
     changed(UPSTREAM, allowance_remaining=73, allowance_limit=100, allowance_window=21_600.0, allowance_resets=NOW + 3 * 3600),
-    UpstreamSnapshot(name="Microsoft Artifact Registry", login_server="mcr.microsoft.com", sign_in=SignIn.NONE, rules=1, reachable=True),
-    UpstreamSnapshot(name="GitHub", login_server="ghcr.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=True, problem="ghcr.io answers with a web page."),
-    UpstreamSnapshot(
+    SourceRegistrySnapshot(name="Microsoft Artifact Registry", login_server="mcr.microsoft.com", sign_in=SignIn.NONE, rules=1, reachable=True),
+    SourceRegistrySnapshot(name="GitHub", login_server="ghcr.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=True, problem="ghcr.io answers with a web page."),
+    SourceRegistrySnapshot(
         name="Quay", login_server="quay.io", sign_in=SignIn.OPTIONAL, rules=1, reachable=False, problem="quay.io can't be reached.",
         unreachable_since=NOW - 180, next_try=NOW + 20,
     ),
-    UpstreamSnapshot(name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL),
+    SourceRegistrySnapshot(name="Azure Container Registry", login_server="*.azurecr.io", sign_in=SignIn.OPTIONAL),
 )  # fmt: skip
 
 
@@ -80,13 +80,13 @@ async def test_where_nothing_happens_nothing_is_painted_and_the_rules_are_read_o
         assert engine.asked["rules"] == 1
 
 
-async def test_a_source_is_examined(person: Person, source: StandIn) -> None:
+async def test_a_source_is_examined(person: Person, source: FakeRegistry) -> None:
     source.add_image("library/nginx", "1")
     await person.press("6")
     await person.sees(f"> {LOGIN_SERVER}", "c check")
     await person.press("c")
     await person.sees(
-        f"Examination of {LOGIN_SERVER}",
+        f"Doctor report of {LOGIN_SERVER}",
         "ok connection",
         "ok sign-in",
         "this machine, space",

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from entrepot.engine.engine import Engine
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard, pulled
 from tests.tui.grid import lines
 
@@ -16,7 +16,7 @@ BASE = os.urandom(300_000)
 
 
 @pytest.fixture
-async def shared(engine: Engine, source: StandIn) -> None:
+async def shared(engine: Engine, source: FakeRegistry) -> None:
     """Two images that share their lower layer, each held for one of its two platforms."""
     for name in ("nginx", "debian"):
         source.add_image(f"library/{name}", "1", layers=[BASE, os.urandom(50_000)])
@@ -83,7 +83,7 @@ async def test_a_platform_that_is_not_here_is_pulled_from_its_row(
     await person.sees("Pull an image into the cache", "library/nginx:1", "linux/arm64")
     await person.press("enter")
     await person.sees("5 Pulls", "arm64", "complete")
-    detail = await engine.repositories.detail("library/nginx")
+    detail = await engine.repositories.get("library/nginx")
     assert detail.tags[0].platforms == ("linux/amd64", "linux/arm64")
 
 
@@ -100,7 +100,7 @@ async def test_what_is_copied_is_for_the_platform_under_the_cursor(
 
 
 async def test_an_image_without_an_index_is_one_row(
-    person: Person, engine: Engine, source: StandIn
+    person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/plain", "1", layers=[20_000], platforms=["linux/amd64"], index=False)
     await pulled(engine, "library/plain:1")
@@ -118,7 +118,7 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
     await person.press("right", "enter")
     await person.sees("No tag is cached")
     assert "Copy how to get" not in person.seen()
-    assert (await engine.repositories.detail("library/nginx")).tags == ()
+    assert (await engine.repositories.get("library/nginx")).tags == ()
 
 
 async def test_a_dashboard_that_only_reads_shows_layers_and_changes_nothing(

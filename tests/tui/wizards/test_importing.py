@@ -10,7 +10,7 @@ from textual import events
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
-from tests.fakes import StandIn
+from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
 from tui.wizards.importing import LONGEST, path_candidates, read_text
 
@@ -59,7 +59,7 @@ async def begin(person: Person) -> None:
 
 
 async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_rule(
-    folder: Path, person: Person, engine: Engine, source: StandIn
+    folder: Path, person: Person, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("team/app", "1")
     await begin(person)
@@ -79,7 +79,7 @@ async def test_a_file_is_found_planned_and_made_and_an_image_pulled_through_its_
     await person.sees("1 cache rule and 1 credential set are made.", "enter close")
     await person.press("enter")
     await person.sees("Cache rules", "team-apps", "example-library")
-    await person.app.client.start_pull("team/app:1", "linux/amd64")
+    await person.app.client.pulls.start("team/app:1", "linux/amd64")
     await person.press("5")
     await person.sees("team/app:1", "complete")
     assert [each.state for each in engine.cache.pulls.all()] == [PullState.COMPLETED]
@@ -134,7 +134,7 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
     await person.sees("Fine: 16 lines.")
     await person.press("enter")
     await person.sees("enter make all of it")
-    await engine.apply_import(
+    await engine.rules.apply_import(
         f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
     )
     await person.press("enter")

@@ -1,0 +1,174 @@
+"""The API's models of what core, store and cache return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from entrepot.api.models import (
+    CheckedCredentialSet,
+    CheckedRule,
+    ImageBlob,
+    ImportEntry,
+    ImportPlan,
+    ImportProblem,
+    LayerSnapshot,
+    NearRule,
+    Problem,
+    PullSnapshot,
+    TagImage,
+)
+from entrepot.cache.pull import PullProgress
+from entrepot.core.credentials import CredentialSetVerdict
+from entrepot.core.rule_import import CredentialSetEntryResult, ImportResult, RuleEntryResult
+from entrepot.core.rule_lookup import NearbyRule
+from entrepot.core.rules import RuleVerdict
+from entrepot.errors import Refusal
+from entrepot.store.records import ImageBlobRecord, ImageRecord
+
+
+def problems_model(refusals: Iterable[Refusal]) -> tuple[Problem, ...]:
+    """Refusals as the plain values that a screen draws beside its fields."""
+    return tuple(
+        Problem(code=refusal.code, message=refusal.message, field=refusal.field)
+        for refusal in refusals
+    )
+
+
+def checked_rule_model(verdict: RuleVerdict) -> CheckedRule:
+    """The verdict on a rule draft."""
+    return CheckedRule(
+        source_repository=verdict.source_repository,
+        login_server=verdict.login_server,
+        sign_in=verdict.sign_in,
+        proposed_target=verdict.proposed_target,
+        problems=problems_model(verdict.problems),
+        remarks=verdict.remarks,
+    )
+
+
+def checked_credential_set_model(
+    verdict: CredentialSetVerdict, refused_identifiers: Iterable[Refusal] = ()
+) -> CheckedCredentialSet:
+    """The verdict on a credential set draft, with what forbids its secret identifiers."""
+    return CheckedCredentialSet(problems=problems_model((*verdict.problems, *refused_identifiers)))
+
+
+def near_rule_model(nearby: NearbyRule) -> NearRule:
+    """A rule that nearly answers for an image."""
+    return NearRule(
+        name=nearby.rule.name,
+        source_repository=str(nearby.rule.source),
+        target_repository=str(nearby.rule.target),
+        why=nearby.why,
+    )
+
+
+def import_plan_model(result: ImportResult, *, applied: bool = False) -> ImportPlan:
+    """What an import would do, or did (*applied*)."""
+    return ImportPlan(
+        entries=tuple(_import_entry_model(entry) for entry in result.entries),
+        problems=tuple(
+            ImportProblem(
+                code=problem.refusal.code, message=problem.refusal.message, line=problem.line
+            )
+            for problem in result.problems
+        ),
+        applied=applied,
+    )
+
+
+def _import_entry_model(entry: RuleEntryResult | CredentialSetEntryResult) -> ImportEntry:
+    problems = problems_model(entry.problems)
+    if isinstance(entry, RuleEntryResult):
+        return ImportEntry(
+            kind="rule",
+            name=entry.name,
+            outcome=entry.outcome,
+            line=entry.line,
+            source_repository=entry.source_repository,
+            target_repository=entry.target_repository,
+            credential_set=entry.credential_set,
+            problems=problems,
+        )
+    return ImportEntry(
+        kind="credentialSet",
+        name=entry.name,
+        outcome=entry.outcome,
+        line=entry.line,
+        login_server=entry.login_server,
+        username_id=str(entry.username) if entry.username is not None else None,
+        password_id=str(entry.password) if entry.password is not None else None,
+        runs_program=entry.runs_program,
+        problems=problems,
+    )
+
+
+def pull_snapshot(progress: PullProgress) -> PullSnapshot:
+    """The API's model of a pull's progress."""
+    return PullSnapshot(
+        id=progress.id,
+        repository=progress.repository,
+        tag=progress.tag,
+        digest=progress.digest,
+        platform=progress.platform,
+        rule=progress.rule,
+        login_server=progress.login_server,
+        source_repository=progress.source_repository,
+        state=progress.state,
+        started=progress.started,
+        ended=progress.ended,
+        layers=tuple(
+            LayerSnapshot(
+                digest=layer.digest,
+                media_type=layer.media_type,
+                size=layer.size,
+                received=layer.received,
+                state=layer.state,
+                waiting_clients=layer.waiting_clients,
+                resumed_at=layer.resumed_at,
+            )
+            for layer in progress.layers
+        ),
+        size=progress.size,
+        received=progress.received,
+        speed=progress.speed,
+        time_left=progress.time_left,
+        from_source=progress.from_source,
+        to_clients=progress.to_clients,
+        waiting_clients=progress.waiting_clients,
+        layer_count=progress.layer_count,
+        asked_by=progress.asked_by,
+        error_code=progress.error_code,
+        error_message=progress.error_message,
+        error_cause=progress.error_cause,
+    )
+
+
+def tag_image(image: ImageRecord) -> TagImage:
+    """The API's model of a manifest behind a tag."""
+    return TagImage(
+        digest=image.digest,
+        media_type=image.media_type,
+        platform=image.platform,
+        size=image.size,
+        held_size=image.cached_size,
+        holding=image.state,
+        last_used=image.last_used,
+        locked=image.locked,
+        attests=image.attests,
+        config=image_blob(image.config) if image.config is not None else None,
+        layers=tuple(image_blob(layer) for layer in image.layers),
+    )
+
+
+def image_blob(blob: ImageBlobRecord) -> ImageBlob:
+    """The API's model of a layer or a config."""
+    return ImageBlob(
+        digest=blob.digest,
+        media_type=blob.media_type,
+        size=blob.size,
+        held=blob.cached,
+        shared_images=blob.shared_images,
+        shared_repositories=blob.shared_repositories,
+        shared_with=blob.shared_with,
+    )
