@@ -88,7 +88,7 @@ def places(app: type[App[Any]]) -> list[Place]:
 def _modules(*packages: ModuleType) -> Iterator[ModuleType]:
     for package in packages:
         for each in sorted(
-            pkgutil.iter_modules(package.__path__, f"{package.__name__}."),
+            pkgutil.walk_packages(package.__path__, f"{package.__name__}."),
             key=lambda module: module.name,
         ):
             yield import_module(each.name)
