@@ -87,7 +87,7 @@ def _nodes(*packages: ModuleType) -> Iterator[type[DOMNode]]:
 def _modules(*packages: ModuleType) -> Iterator[ModuleType]:
     for package in packages:
         for info in sorted(
-            pkgutil.iter_modules(package.__path__, f"{package.__name__}."),
+            pkgutil.walk_packages(package.__path__, f"{package.__name__}."),
             key=lambda info: info.name,
         ):
             yield import_module(info.name)
