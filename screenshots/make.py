@@ -101,7 +101,7 @@ async def camera(
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
     started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 async def served(engine: Engine, image: str, times: int) -> None:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
-DOCUMENTS = (README, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").rglob("*.md")))
+DOCUMENTS = (README, *sorted({*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")} - {README}))
 
 _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
@@ -19,7 +20,7 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of code, and where it stands."""
+    """A block of code. *text* has no indentation of a list around it."""
 
     document: Path
     line: int
@@ -42,12 +43,12 @@ def blocks() -> Iterator[Block]:
     for document in DOCUMENTS:
         text = document.read_text()
         for block in _BLOCK.finditer(text):
-            yield Block(
-                document, text.count("\n", 0, block.start()) + 1, block["language"], block["text"]
-            )
+            line = text.count("\n", 0, block.start()) + 1
+            yield Block(document, line, block["language"], dedent(block["text"]))
 
 
 def block(first: str) -> Block:
-    """The block that begins with a line."""
-    [only] = [each for each in blocks() if each.first == first]
-    return only
+    """The block that begins with a line; a second one has to be the same."""
+    block, *copies = [block for block in blocks() if block.first == first]
+    assert all(copy.text == block.text for copy in copies), first
+    return block

@@ -1,4 +1,4 @@
-"""Every block of code in the README and the other documents works as it is written.
+"""Every block of code in the README and the other pages works as it is written.
 
 Each block is known by its first line, and `HOW` says how it is tried. A block that is missing there
 fails a test, and so does one that no document has. Container clients have their blocks tried in
@@ -34,12 +34,17 @@ from tui.options import read_options
 
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/entrepot"
 SET_UP_TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+SET_UP_WITH_UV = "uv tool install .        # or: pipx install ."
+SET_UP_FROM_WHEEL = "pip wheel --no-deps --wheel-dir dist ."
+SET_UP_TO_CONTRIBUTE = "uv sync"
 LINK = 'sudo ln -s "$PWD/.venv/bin/entrepot" /usr/local/bin/entrepot'
 SERVE = "entrepot serve"
-FIRST_RULE = "entrepot rule create --name ecr-library --source-repo 'public.ecr.aws/docker/library/*' --target-repo 'library/*'"
-CLIENTS = "docker pull 127.0.0.1:5000/library/nginx:1.27                                     # 127.0.0.0/8 may always be plain HTTP"
+FIRST_RULE = "entrepot rule create --name microsoft-dotnet \\"
+FIRST_PULL = "docker pull 127.0.0.1:5000/dotnet/runtime:9.0"
 SECRETS = "install -m 600 /dev/null ~/hub-user && echo 'my-name' > ~/hub-user"
-SIGNED_IN = "entrepot credential-set create --name hub-login --login-server docker.io --username-id file:$HOME/hub-user --password-id file:$HOME/hub-token"
+SIGNED_IN = "entrepot credential-set create --name hub-login --login-server docker.io \\"
+OTHER_RULE = "entrepot rule create --name ecr-library \\"
+CLIENTS = "docker pull 127.0.0.1:5000/library/nginx:1.27"
 REGISTRIES_CONF = "[[registry]]"
 HOSTS_TOML = 'server = "http://127.0.0.1:5000"'
 DAEMON_JSON = '{"registry-mirrors": ["http://127.0.0.1:5000"]}'
@@ -48,35 +53,48 @@ ENABLE_UNIT = "systemctl --user enable --now entrepot.service"
 COMPLETION = 'eval "$(_ENTREPOT_COMPLETE=bash_source entrepot)"'
 ELSEWHERE = "entrepot --connect ssh://me@cache.example.com                       # the dashboard"
 KEYMAP = "[keys]"
-DASHBOARD = 'theme = "entrepot-light"     # --theme NAME: or entrepot-dark, ansi-dark, ansi-light and Textual\'s others; one chosen in the dashboard is kept'
+DASHBOARD = (
+    'theme = "entrepot-light"     '
+    "# --theme NAME: or entrepot-dark, ansi-dark, ansi-light, Textual's"
+)
 SETTINGS = 'listen = "127.0.0.1:5000"'
-CURL = 'curl --unix-socket "$XDG_RUNTIME_DIR/entrepot/entrepot.sock" http://entrepot/entrepot/v1/status'
+CURL = (
+    'curl --unix-socket "$XDG_RUNTIME_DIR/entrepot/entrepot.sock" '
+    "http://entrepot/entrepot/v1/status"
+)
 BENCH = (
     "python -m tests.bench            # five rounds; --rounds 2, --only crowd, or --quick for less"
 )
+CHECKS = "ruff check . && ruff format --check ."
 
 HOW = {
     SET_UP: "read: it takes half a minute and the network; .ci/run does the same",
     SET_UP_TESTS: "read: .ci/run does the same",
+    SET_UP_WITH_UV: "read: it takes the network",
+    SET_UP_FROM_WHEEL: "read: it takes the network",
+    SET_UP_TO_CONTRIBUTE: "read: it takes the network",
     LINK: "run",
     SERVE: "run",
     FIRST_RULE: "run",
-    CLIENTS: "run in tests/e2e/clients/test_readme.py",
+    FIRST_PULL: "compared with the lines for clients",
     SECRETS: "run",
     SIGNED_IN: "run",
+    OTHER_RULE: "run",
+    CLIENTS: "run in tests/e2e/clients/test_readme.py",
     REGISTRIES_CONF: "read by podman in tests/e2e/clients/test_readme.py",
     HOSTS_TOML: "read by containerd in tests/e2e/clients/test_readme.py",
     DAEMON_JSON: "read by dockerd in tests/e2e/clients/test_mirrors.py",
     UNIT: "verified by systemd",
     ENABLE_UNIT: "run with programs that only record how they are called",
     COMPLETION: "run",
-    ELSEWHERE: "parsed; the command that needs no terminal is run with an ssh that only records how it is called",
+    ELSEWHERE: "parsed; the command that needs no terminal is run with an ssh that only records",
     KEYMAP: "read by entrepot keys --check",
     DASHBOARD: "read by the dashboard",
     SETTINGS: "read by the engine",
     "[management]": "read by the engine",
     CURL: "run",
     BENCH: "parsed: it takes a quarter of an hour",
+    CHECKS: "compared with .ci/run",
 }
 """How each block is tried, by its first line."""
 
@@ -94,21 +112,21 @@ echo "${{0##*/}} $*" >> {log}
 
 
 def test_every_block_of_every_document_is_tried() -> None:
-    firsts = {each.first: each.place for each in blocks()}
+    firsts = {block.first: block.place for block in blocks() if block.language != "text"}
     assert {place: first for first, place in firsts.items() if first not in HOW} == {}
     assert set(HOW) - set(firsts) == set()
 
 
 def test_every_block_says_what_it_is_written_in() -> None:
-    assert {
-        each.place: each.language
-        for each in blocks()
-        if each.language not in {"sh", "toml", "json", "ini"}
-    } == {}
+    # A drawing is text.
+    languages = {"sh", "toml", "json", "ini", "text"}
+    assert [block.place for block in blocks() if block.language not in languages] == []
 
 
 @pytest.mark.parametrize(
-    "example", [each for each in blocks() if each.language == "sh"], ids=lambda each: each.place
+    "example",
+    [block for block in blocks() if block.language == "sh"],
+    ids=lambda block: block.place,
 )
 def test_every_block_for_a_shell_can_be_parsed_by_bash(example: Block) -> None:
     done = subprocess.run(
@@ -122,16 +140,38 @@ def test_every_block_for_a_shell_can_be_parsed_by_bash(example: Block) -> None:
 
 
 def test_the_commands_of_the_set_up_name_what_there_is() -> None:
-    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     for first in (SET_UP, SET_UP_TESTS):
         assert block(first).text.count("\n") == 1
-        assert set(re.findall(r"\.\[(\w+)\]", first)) <= set(extras)
+        extras = set(re.findall(r"\.\[(\w+)\]", first))
+        assert extras <= set(project["project"]["optional-dependencies"])
         make, install, run = first.split(" && ")
         assert make == "python3 -m venv .venv"
         assert install.startswith(".venv/bin/pip install ")
         assert run in {".venv/bin/entrepot", ".venv/bin/pytest"}
+    # What uv sync installs besides the project itself.
+    assert project["dependency-groups"] == {"dev": ["entrepot[test,dev]"]}
+
+
+def test_each_installer_is_given_the_clone_or_the_wheel_that_was_built() -> None:
+    assert re.findall(
+        r"(uv tool|pipx) install (\S+)$", SET_UP_WITH_UV.replace("  ", "\n"), re.M
+    ) == [
+        ("uv tool", "."),
+        ("pipx", "."),
+    ]
+    build, install = block(SET_UP_FROM_WHEEL).text.splitlines()
+    directory = shlex.split(build)[shlex.split(build).index("--wheel-dir") + 1]
+    wheels = re.findall(r"(?:uv tool|pipx) install (\S+)", install)
+    assert wheels == [f"{directory}/entrepot-*.whl"] * 2
+
+
+def test_contributors_are_told_the_checks_that_decide() -> None:
+    checks = [check for line in block(CHECKS).text.splitlines() for check in line.split(" && ")]
+    ci = (CHECKOUT / ".ci/run").read_text().splitlines()
+    assert [
+        check for check in checks if check in ci or f"ENTREPOT_REQUIRE_PROGRAMS=1 {check}" in ci
+    ] == checks
 
 
 # Documents in TOML, JSON and INI
@@ -139,9 +179,9 @@ def test_the_commands_of_the_set_up_name_what_there_is() -> None:
 
 def test_the_settings_are_what_the_engine_takes(tmp_path: Path) -> None:
     examples = [
-        each
-        for each in blocks()
-        if each.language == "toml" and each.first in {SETTINGS, "[management]"}
+        block
+        for block in blocks()
+        if block.language == "toml" and block.first in {SETTINGS, "[management]"}
     ]
     assert len(examples) == 3
     for name in ("cache.pem", "cache-key.pem"):
@@ -249,6 +289,12 @@ def test_commands_for_an_engine_elsewhere_can_be_typed(line: str) -> None:
         command.make_context(str(command.name), left)
 
 
+def test_the_readme_pulls_as_the_page_for_clients_says() -> None:
+    lines = [line for line in block(CLIENTS).text.splitlines() if line[:6] in {"docker", "podman"}]
+    pulls = block(FIRST_PULL).text.replace("dotnet/runtime:9.0", "library/nginx:1.27")
+    assert pulls.splitlines() == lines
+
+
 def test_the_options_of_the_benchmark_are_those_that_it_has() -> None:
     for options in (["--rounds", "2"], ["--only", "crowd"], ["--quick"]):
         assert " ".join(options) in block(BENCH).text
@@ -267,8 +313,8 @@ class Sandbox:
             root / "calls",
         )
         self.address = f"127.0.0.1:{port}"
-        for each in (self.clone / ".venv/bin", self.home, self.bin, root / "run"):
-            each.mkdir(parents=True)
+        for directory in (self.clone / ".venv/bin", self.home, self.bin, root / "run"):
+            directory.mkdir(parents=True)
         _program(self.clone / ".venv/bin/entrepot", RUN.format(python=sys.executable))
         for name, then in {
             "sudo": 'exec "$@"',
@@ -318,39 +364,27 @@ def _program(path: Path, text: str) -> None:
 
 @pytest.fixture
 def sandbox(tmp_path_factory: pytest.TempPathFactory, source: FakeRegistry) -> Sandbox:
-    """It has the source registries of the README, which are one stand-in."""
+    """It has the source registries of the pages, which are one fake."""
     sandbox = Sandbox(tmp_path_factory.mktemp("n"), reserved_port())
     config = sandbox.home / ".config/entrepot"
     config.mkdir(parents=True)
     endpoints = "".join(
         f'[upstreams."{name}"]\nendpoint = "{source.url}"\n'
-        for name in ("public.ecr.aws", "docker.io")
+        for name in ("mcr.microsoft.com", "docker.io", "public.ecr.aws")
     )
     (config / "settings.toml").write_text(f'listen = "{sandbox.address}"\n{endpoints}')
-    source.add_image("docker/library/nginx", "1.27", layers=[b"layer"])
+    source.add_image("dotnet/runtime", "9.0", layers=[b"layer"])
     return sandbox
 
 
 async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: Sandbox) -> None:
-    """From the link in the PATH to a credential set that works, with the programs that each line
-    names, in the order of the README."""
+    """From the link in the PATH to a credential set that works, in the order of the README; then
+    what the other pages let a user type."""
     require_program("bash")
     require_program("curl")
-    order = [
-        SET_UP,
-        LINK,
-        SERVE,
-        FIRST_RULE,
-        CLIENTS,
-        SECRETS,
-        SIGNED_IN,
-        ENABLE_UNIT,
-        COMPLETION,
-        ELSEWHERE,
-        CURL,
-    ]
-    readme = [each.first for each in blocks() if each.document == README]
-    assert [first for first in readme if first in order] == order
+    readme = [block.first for block in blocks() if block.document == README]
+    order = [SET_UP, LINK, SERVE, FIRST_RULE, FIRST_PULL, SECRETS, SIGNED_IN, SET_UP_TESTS]
+    assert readme == order
 
     await sandbox.run(block(LINK).text)
     assert (sandbox.bin / "entrepot").readlink() == sandbox.clone / ".venv/bin/entrepot"
@@ -364,19 +398,22 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
                 in (await sandbox.run("entrepot status 2>&1 || true")).encode()
             ):
                 pass
-        assert "library/nginx:1.27" in await sandbox.run(block(FIRST_RULE).text)
-        cached = json.loads(await sandbox.run("entrepot repository list --json"))
-        assert [each["name"] for each in cached] == ["library/nginx"]
+        assert "dotnet/runtime:9.0" in await sandbox.run(block(FIRST_RULE).text)
+        repositories = json.loads(await sandbox.run("entrepot repository list --json"))
+        assert [repository["name"] for repository in repositories] == ["dotnet/runtime"]
         await sandbox.run(block(SECRETS).text, typed="dckr_pat_secret\n")
         for name, content in (("hub-user", "my-name\n"), ("hub-token", "dckr_pat_secret\n")):
             assert (sandbox.home / name).read_text() == content
             assert stat.S_IMODE((sandbox.home / name).stat().st_mode) == 0o600
-        assert re.search(
-            r"^Health +Healthy$", await sandbox.run(block(SIGNED_IN).text), re.MULTILINE
-        )
-        assert [
-            each["name"] for each in json.loads(await sandbox.run("entrepot rule list --json"))
-        ] == ["ecr-library", "hub-grafana"]
+        signed_in = await sandbox.run(block(SIGNED_IN).text)
+        assert re.search(r"^Health +Healthy$", signed_in, re.MULTILINE)
+        await sandbox.run(block(OTHER_RULE).text)
+        rules = json.loads(await sandbox.run("entrepot rule list --json"))
+        assert [rule["name"] for rule in rules] == [
+            "ecr-library",
+            "hub-library",
+            "microsoft-dotnet",
+        ]
         await sandbox.run(block(ENABLE_UNIT).text)
         assert sandbox.calls[-4:] == [
             "systemctl --user enable --now entrepot.service",
@@ -387,71 +424,11 @@ async def test_a_newcomer_who_follows_the_readme_gets_where_it_says(sandbox: San
         assert "_entrepot_completion" in await sandbox.run(
             f"{block(COMPLETION).text}complete -p entrepot"
         )
-        assert (
-            json.loads(
-                re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)[0]
-            )["repositories"]
-            == 1
-        )
+        [status] = re.findall(r"^\{.*\}$", await sandbox.run(block(CURL).text), re.MULTILINE)
+        assert json.loads(status)["repositories"] == 1
         await sandbox.run(block(ELSEWHERE).text.splitlines()[1], status=1)
         assert re.fullmatch(r"ssh .*-p 2222 .*cache\.example\.com.*", sandbox.calls[-1])
     finally:
         serving.terminate()
         async with asyncio.timeout(60):
             await serving.communicate()
-
-
-# The table of commands
-
-
-def _rows() -> dict[str, set[str]]:
-    """The options of each command of the table, by the command."""
-    section = (
-        README.read_text().partition("## The command line\n")[2].partition("\nThe options have")[0]
-    )
-    rows: dict[str, set[str]] = {}
-    for line in section.splitlines():
-        cells = re.split(r"(?<!\\)\|", line)
-        usages = re.findall(r"`([^`]+)`", cells[1]) if len(cells) == 4 else []
-        if not usages or not usages[0].startswith("entrepot"):
-            continue
-        words = [
-            word
-            for word in usages[0].split()
-            if re.fullmatch(r"[a-z-]+", word) and not word.startswith("--")
-        ]
-        rows[" ".join(words)] = set(re.findall(r"--[a-z-]+", usages[0]))
-        for usage in usages[1:]:
-            rows[" ".join([*words[:-1], usage.split()[0]])] = set(re.findall(r"--[a-z-]+", usage))
-    return rows
-
-
-def _commands(group: click.Group, *before: str) -> dict[str, set[str]]:
-    commands: dict[str, set[str]] = {}
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            commands |= _commands(command, *before, name)
-        elif not command.hidden:
-            options = {
-                option
-                for parameter in command.params
-                if isinstance(parameter, click.Option)
-                for option in parameter.opts
-                if option.startswith("--")
-            }
-            # The README says once that listings have --json.
-            commands[" ".join((*before, name))] = options - {"--json"}
-    return commands
-
-
-def test_the_table_has_each_command_with_each_of_its_options_and_no_other() -> None:
-    rows = _rows()
-    assert rows.pop("entrepot") == set()
-    assert rows == _commands(cli, "entrepot")
-
-
-def test_the_options_before_a_command_are_explained() -> None:
-    text = README.read_text()
-    for parameter in cli.params:
-        for option in parameter.opts:
-            assert option in {"--version"} or f"{option}" in text, option

@@ -1,8 +1,9 @@
-"""What ``pyproject.toml`` says to pip and to whoever builds a distribution of it."""
+"""What ``pyproject.toml`` says to pip, and to the programs that build distributions of it."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import tomllib
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
+from tests.documents import CHECKOUT, DOCUMENTS
+
 PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+
+HOOK: dict[str, Any] = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]
 
 GROUPS = {
     "dependencies": PROJECT["project"]["dependencies"],
@@ -77,21 +81,72 @@ def test_the_files_that_say_so_can_be_read_by_older_pythons(name: str) -> None:
     ast.parse((CHECKOUT / "entrepot" / name).read_text(), feature_version=(3, 7))
 
 
-def test_a_source_distribution_holds_what_the_readme_leads_to() -> None:
+def _is_included(path: str) -> bool:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    links = set(re.findall(r"\]\(([^)#:]+)\)", (CHECKOUT / "README.md").read_text()))
-    mentioned = {
-        "docs/keys.md",
-        "screenshots/demo.cast",
-        ".ci/run",
-        ".ci/lowest",
-        "tests/test_packaging.py",
+    return any(f"/{path}" == entry or f"/{path}".startswith(f"{entry}/") for entry in included)
+
+
+def test_a_source_distribution_holds_what_the_pages_lead_to() -> None:
+    links = {
+        os.path.relpath(document.parent / link, CHECKOUT)
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", document.read_text())
     }
-    for path in sorted(links | mentioned):
+    mentioned = {"screenshots/demo.cast", ".ci/run", ".ci/lowest", "tests/test_packaging.py"}
+    assert {"docs/keys.md", "screenshots/overview.png", "CONTRIBUTING.md", "SECURITY.md"} <= links
+    for path in sorted(links | mentioned | {"hatch_build.py"}):
         assert (CHECKOUT / path).exists(), path
-        assert any(f"/{path}" == each or f"/{path}".startswith(f"{each}/") for each in included), (
-            path
-        )
+        assert _is_included(path), path
+
+
+# What a package index is told
+
+
+def _metadata(monkeypatch: pytest.MonkeyPatch, repository: str) -> dict[str, Any]:
+    """What the hook of the build adds, built from a repository at this address."""
+    pytest.importorskip("hatchling")
+    from hatch_build import VARIABLE, ProjectLinks
+
+    monkeypatch.setenv(VARIABLE, repository)
+    metadata: dict[str, Any] = {}
+    ProjectLinks(str(CHECKOUT), HOOK).update(metadata)
+    return metadata
+
+
+def test_a_package_index_shows_pictures_and_links_of_the_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metadata = _metadata(monkeypatch, "https://forge.example/ann/entrepot/")
+    readme = metadata["readme"]["text"]
+    repository = "https://forge.example/ann/entrepot"
+    assert f"]({repository}/raw/HEAD/screenshots/overview.png)" in readme
+    assert f"]({repository}/blob/HEAD/docs/rules.md)" in readme
+    assert re.findall(r"\]\((?!https://)[^)]*\)", readme) == []
+    assert metadata["urls"]["Source"] == repository
+    assert metadata["urls"].keys() == HOOK["urls"].keys()
+
+
+def test_a_package_index_shows_no_broken_picture_or_link_of_an_unknown_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metadata = _metadata(monkeypatch, "")
+    assert re.findall(r"\]\((?!https://)[^)]*\)", metadata["readme"]["text"]) == []
+    assert "overview.png" not in metadata["readme"]["text"]
+    assert metadata["urls"] == {}
+
+
+def test_the_readme_of_an_index_is_otherwise_that_of_the_repository(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    repository = "https://forge.example/ann/entrepot"
+    readme = _metadata(monkeypatch, repository)["readme"]["text"]
+    assert re.sub(rf"{repository}/(raw|blob)/HEAD/", "", readme) == text
+
+
+def test_the_hook_of_the_build_can_be_read_by_older_pythons() -> None:
+    """pip of an older Python runs it before it looks at ``requires-python``."""
+    ast.parse((CHECKOUT / "hatch_build.py").read_text(), feature_version=(3, 7))
 
 
 def test_the_types_of_the_package_can_be_used_by_others() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EntrepotError
+from entrepot.files import replace_file
 from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
@@ -85,15 +86,12 @@ def read_options(file: Path, kept: Path) -> Options:
 
 def keep_theme(kept: Path, theme: str, *, instead_of: str) -> None:
     """Remember a theme for the next time, in a file of our own; raises `OSError`."""
-    # Where the file is a link into a repository of dotfiles, what it points at is replaced, and the
-    # link stays.
-    kept = Path(os.path.realpath(kept))
-    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = kept.with_name(f"{kept.name}.new")
-    fresh.write_text(
-        f'# Written by the dashboard when a theme is chosen in it.\ntheme = "{theme}"\ninstead_of = "{instead_of}"\n'
+    Path(os.path.realpath(kept)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = (
+        "# Written by the dashboard when a theme is chosen in it.\n"
+        f'theme = "{theme}"\ninstead_of = "{instead_of}"\n'
     )
-    fresh.replace(kept)
+    replace_file(kept, content.encode())
 
 
 def theme_named(name: str, themes: Iterable[str]) -> str:

@@ -39,13 +39,13 @@ from entrepot.tasks import OwnedTasks, uninterrupted
 RECORDS = 50_000
 """Blobs whose size and origins stay in memory, those used last."""
 
-ASKED_AGAIN = 60.0
+REPEAT_WINDOW = 60.0
 """Seconds within which a client that asks for the same whole blob again may have got wrong bytes."""
 
 DELIVERIES = 10_000
 """Deliveries of a whole blob to a client that are remembered for it."""
 
-CHECK_VALID = 600.0
+CHECK_TTL = 600.0
 """Seconds for which a copy that was hashed is not hashed again because a client asks for it again."""
 
 CHECKED = 10_000
@@ -120,18 +120,18 @@ class BlobCopies:
     def _keep_record(self, digest: Digest, record: BlobRecord) -> None:
         _remember(self._records, digest, record, RECORDS)
 
-    def forget(self, digest: Digest) -> None:
+    def invalidate(self, digest: Digest) -> None:
         """The copy was evicted or removed."""
         self._forgotten += 1
         self._records.pop(digest, None)
         self._checked.pop(digest, None)
 
-    def forget_all(self) -> None:
+    def invalidate_all(self) -> None:
         """Rows were changed for many blobs: read them again."""
         self._forgotten += 1
         self._records.clear()
 
-    def fetching(self, digest: Digest, origin: BlobOrigin) -> None:
+    def record_fetch(self, digest: Digest, origin: BlobOrigin) -> None:
         """A fill is about to fetch a blob from a source registry."""
         key = (digest, origin.login_server)
         # Where two rules of one source registry share a fill, nobody knows whose credentials bring
@@ -140,7 +140,7 @@ class BlobCopies:
             self._fetching, key, origin.with_credentials or self._fetching.get(key, False), CHECKED
         )
 
-    def fetched_from(self, digest: Digest, login_server: str) -> BlobOrigin:
+    def origin_of_fetch(self, digest: Digest, login_server: str) -> BlobOrigin:
         """Who gave a blob that a fill from *login_server* has brought."""
         return BlobOrigin(login_server, self._fetching.pop((digest, login_server), True))
 
@@ -157,7 +157,7 @@ class BlobCopies:
             self._catalog.add_blob(digest, size, now=self._now(), origin=origin)
         )
         # Its row may name origins that were not in memory.
-        self.forget(digest)
+        self.invalidate(digest)
         return is_new
 
     async def add_origin(self, digest: Digest, size: int, origin: BlobOrigin) -> None:
@@ -275,7 +275,7 @@ class BlobCopies:
     ) -> None:
         if not self._blobs.condemn(digest, is_damaged=is_damaged):
             return
-        self.removed_damaged(digest, what)
+        self.record_damaged(digest, what)
         try:
             await self.drop(digest)
         except CatalogFailed as error:
@@ -286,15 +286,15 @@ class BlobCopies:
 
     async def drop(self, digest: Digest) -> None:
         """The file of a copy is gone: drop its row. Raises `CatalogFailed`."""
-        self.forget(digest)
+        self.invalidate(digest)
         recorded_size = await _written(self._catalog.remove_blob(digest))
         # It may have been read while it was dropped.
-        self.forget(digest)
+        self.invalidate(digest)
         self.on_size_changed(-recorded_size)
 
-    def removed_damaged(self, digest: Digest, what: str) -> None:
+    def record_damaged(self, digest: Digest, what: str) -> None:
         """A damaged copy was moved away: forget it, and tell *what* was wrong with it."""
-        self.forget(digest)
+        self.invalidate(digest)
         _remember(self._damaged, digest, None, DAMAGED)
         self._events.record(
             "blob-damaged",
@@ -309,29 +309,29 @@ class BlobCopies:
 
     # What clients got
 
-    def delivered(self, client: str | None, digest: Digest) -> None:
+    def record_delivery(self, client: str | None, digest: Digest) -> None:
         """A client got a whole copy."""
         _remember(self._deliveries, (client, digest), self._monotonic(), DELIVERIES)
 
-    def requested(self, client: str | None, digest: Digest) -> None:
+    def record_request(self, client: str | None, digest: Digest) -> None:
         """A client asks for a whole copy; where it got it a moment ago, the copy is hashed in the
         background."""
         delivery = self._deliveries.get((client, digest))
         now = self._monotonic()
-        if delivery is None or now - delivery > ASKED_AGAIN:
+        if delivery is None or now - delivery > REPEAT_WINDOW:
             return
         identity, checked = self._checked.get(digest, (None, 0.0))
-        if identity is None or now - checked >= CHECK_VALID:
-            self.suspect(digest)
+        if identity is None or now - checked >= CHECK_TTL:
+            self.check_in_background(digest)
 
-    def suspect(self, digest: Digest) -> None:
+    def check_in_background(self, digest: Digest) -> None:
         """Hash a copy in the background, unless that or too much else is being hashed already."""
         if digest in self._background or len(self._background) >= CHECKS_AT_ONCE:
             return
         self._background.add(digest)
-        self._tasks.start(self._check_in_background(digest), f"hashing {digest}")
+        self._tasks.start(self._check_suspect(digest), f"hashing {digest}")
 
-    async def _check_in_background(self, digest: Digest) -> None:
+    async def _check_suspect(self, digest: Digest) -> None:
         try:
             await self.check(digest)
         except OSError as error:

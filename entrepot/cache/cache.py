@@ -23,13 +23,15 @@ import msgspec
 
 from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.fill import BlobSource, Fill, Fills
-from entrepot.cache.index import Holdings, Ledger, Resolved
+from entrepot.cache.index import CacheIndex, Resolved
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
 from entrepot.cache.proof import proves
 from entrepot.cache.pull import Pull, PullOrigin, Pulls, PullSubject
 from entrepot.cache.pull_history import PullHistory
 from entrepot.cache.recent_failures import Failures
+from entrepot.cache.usage import UsageTracker
 from entrepot.config.settings import Settings
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES
 from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
@@ -42,7 +44,7 @@ from entrepot.errors import (
     RepositoryUnknown,
 )
 from entrepot.events import EventLog
-from entrepot.source.client import EMPTY_INDEX, BlobStream, ManifestHead, SourceClient
+from entrepot.source.client import BlobStream, ManifestHead, SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -57,7 +59,6 @@ from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import (
-    INDEXES,
     Descriptor,
     Manifest,
     ManifestUnreadable,
@@ -66,11 +67,11 @@ from entrepot.store.manifests import (
     parse_manifest,
 )
 
-PATIENCE_WITH_COPY = 2.0
+REVALIDATION_TIMEOUT = 2.0
 """Seconds that a client waits for the source's word on a tag of which a copy is held; after that it
 gets the copy."""
 
-RESOLVED_BELIEVED = 300.0
+RESOLVED_TAG_TTL = 300.0
 """Seconds for which it is believed at the most, without asking again, where a tag points that is
 not held: a freshness of its rule speaks of what is held."""
 
@@ -122,7 +123,7 @@ class ManifestAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
+class RefreshResult:
     """What became of a tag of which the source was asked on purpose. *before* is where it pointed,
     *problem* why the source could not be asked."""
 
@@ -144,7 +145,7 @@ class ManifestDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBlob:
+class CachedBlob:
     """A blob that is held whole. *size* is in bytes."""
 
     digest: Digest
@@ -249,8 +250,8 @@ class ArtifactCache:
         self.copies = BlobCopies(
             catalog=catalog, blobs=blobs, fills=fills, events=events, now=clock
         )
-        self.holdings = Holdings(catalog)
-        self.ledger = Ledger(catalog, clock)
+        self.index = CacheIndex(catalog)
+        self.usage = UsageTracker(catalog, clock)
         self.history = PullHistory(catalog, clock)
         self.pulls = Pulls(
             clock=clock,
@@ -266,7 +267,7 @@ class ArtifactCache:
             await flights.close()
         await self._proofs.close()
         await self.copies.close()
-        await self.ledger.write()
+        await self.usage.write()
 
     # Manifests
 
@@ -290,14 +291,14 @@ class ArtifactCache:
         else:
             self.hits += 1
         if (route := self._route(repository)) is not None:
-            self.ledger.manifest_answered(route.rule.name)
-        holding = await self.holdings.of(repository)
-        tag = reference if not isinstance(reference, Digest) else holding.tag_of.get(reference)
-        holding.was_asked(answer.manifest, tag)
-        self.ledger.manifest_used(repository, answer.manifest, tag)
+            self.usage.record_answer(route.rule.name)
+        index = await self.index.of(repository)
+        tag = reference if not isinstance(reference, Digest) else index.tag_of.get(reference)
+        index.record_request(answer.manifest, tag)
+        self.usage.record_manifest_use(repository, answer.manifest, tag)
         return answer
 
-    async def refresh(self, repository: Repository, tag: Tag) -> Refreshed:
+    async def refresh(self, repository: Repository, tag: Tag) -> RefreshResult:
         """Ask the source where a tag points, however fresh it is. A held tag costs a HEAD, and a
         GET of the manifest when it moved.
 
@@ -305,10 +306,10 @@ class ArtifactCache:
         """
         if self._route(repository) is None:
             raise await self._unknown(repository, tag)
-        before = await self.holdings.tag(repository, tag)
+        before = await self.index.tag(repository, tag)
         answer = await self._find_manifest(repository, tag, refresh=True)
-        after = await self.holdings.tag(repository, tag)
-        return Refreshed(
+        after = await self.index.tag(repository, tag)
+        return RefreshResult(
             digest=answer.manifest.digest,
             before=before.digest if before is not None else None,
             gone=after is not None and after.gone,
@@ -327,7 +328,7 @@ class ArtifactCache:
         return 0 <= self._clock() - entry.checked < self.freshness(route)
 
     def _is_trusted(self, resolved: Resolved, route: Route) -> bool:
-        return self._monotonic() - resolved.time < min(self.freshness(route), RESOLVED_BELIEVED)
+        return self._monotonic() - resolved.time < min(self.freshness(route), RESOLVED_TAG_TTL)
 
     async def describe_manifest(
         self, repository: Repository, reference: Tag | Digest
@@ -337,14 +338,14 @@ class ArtifactCache:
         route = self._route(repository)
         if route is not None:
             self._raise_remembered_without_copy(repository, reference)
-        holding = await self.holdings.of(repository)
+        index = await self.index.of(repository)
         held = (
-            reference in holding.manifests
+            reference in index.manifests
             if isinstance(reference, Digest)
-            else await self.holdings.tag(repository, reference) is not None
+            else await self.index.tag(repository, reference) is not None
         )
         if not held and route is not None:
-            resolved = holding.resolved.get(reference)
+            resolved = index.resolved.get(reference)
             if resolved is not None and self._is_trusted(resolved, route):
                 return ManifestDescription(
                     resolved.digest, resolved.media_type, resolved.size, Origin.UPSTREAM
@@ -359,7 +360,7 @@ class ArtifactCache:
                 return ManifestDescription(head.digest, head.media_type, head.size, Origin.UPSTREAM)
         answer = await self._find_manifest(repository, reference)
         manifest = answer.manifest
-        self.ledger.manifest_seen(repository, manifest.digest)
+        self.usage.record_manifest_check(repository, manifest.digest)
         return ManifestDescription(
             manifest.digest,
             manifest.media_type,
@@ -381,8 +382,10 @@ class ArtifactCache:
             and head.media_type is not None
             and head.size is not None
         ):
-            holding = await self.holdings.of(repository)
-            holding.resolves(reference, head.digest, head.media_type, head.size, self._monotonic())
+            index = await self.index.of(repository)
+            index.source_confirmed(
+                reference, head.digest, head.media_type, head.size, self._monotonic()
+            )
         return head
 
     async def _find_manifest(
@@ -393,17 +396,17 @@ class ArtifactCache:
             return await self._find_by_digest(repository, route, reference)
         if route is not None and not refresh:
             self._raise_remembered_without_copy(repository, reference)
-        entry = await self.holdings.tag(repository, reference)
+        entry = await self.index.tag(repository, reference)
         if entry is None:
             if route is None:
                 raise await self._unknown(repository, reference)
             if not refresh:
                 self._raise_remembered(repository, reference)
-            resolved = (await self.holdings.of(repository)).resolved.get(reference)
+            resolved = (await self.index.of(repository)).resolved.get(reference)
             if resolved is not None and not refresh and self._is_trusted(resolved, route):
                 return await self._find_by_digest(repository, route, resolved.digest)
             # It may have come for another client while the catalog was asked.
-            entry = None if refresh else self.holdings.tag_at_hand(repository, reference)
+            entry = None if refresh else self.index.tag_in_memory(repository, reference)
             if entry is None:
                 return await self._ask(repository, route, reference, None)
         if route is None:
@@ -434,12 +437,12 @@ class ArtifactCache:
     def _patience(self, client: SourceClient) -> float:
         """Seconds that somebody who could have a copy waits for the source. One that kept others
         waiting just now is asked, but not waited for."""
-        return 0.0 if client.is_suspected else PATIENCE_WITH_COPY
+        return 0.0 if client.is_suspected else REVALIDATION_TIMEOUT
 
     def _too_slow(self, client: SourceClient, route: Route) -> SourceUnreachable:
         client.suspect()
         return SourceUnreachable(
-            f"{route.registry.login_server} does not answer within {PATIENCE_WITH_COPY:g} s. (cache rule {route.rule.name})"
+            f"{route.registry.login_server} does not answer within {REVALIDATION_TIMEOUT:g} s. (cache rule {route.rule.name})"
         )
 
     async def _find_by_digest(
@@ -447,8 +450,8 @@ class ArtifactCache:
     ) -> ManifestAnswer:
         if route is not None:
             self._raise_remembered_without_copy(repository, digest)
-        holding = await self.holdings.of(repository)
-        if digest in holding.manifests:
+        index = await self.index.of(repository)
+        if digest in index.manifests:
             return ManifestAnswer(await self._held_manifest(repository, digest), Origin.CACHE)
         if route is None:
             raise await self._unknown(repository, digest)
@@ -481,7 +484,7 @@ class ArtifactCache:
             # Where the catalog fails, that is found out again.
             with suppress(CatalogFailed):
                 await self._catalog.mark_tag_gone(repository, tag, now=self._clock())
-            self.holdings.forget_tag(repository, tag)
+            self.index.invalidate_tag(repository, tag)
             self._events.record(
                 "tag-gone",
                 f"{route.source}:{tag} is gone at its source; what is held of it stays and is served.",
@@ -494,10 +497,10 @@ class ArtifactCache:
             )
         except SourceError as error:
             raise self._failed(repository, tag, error, route, has_copy=True) from error
-        holding = await self.holdings.of(repository)
-        if head.digest is None or head.digest not in holding.manifests:
+        index = await self.index.of(repository)
+        if head.digest is None or head.digest not in index.manifests:
             return await self._fetch(repository, route, tag, has_copy=True)
-        if not await self.holdings.point_tag(repository, tag, head.digest, now=self._clock()):
+        if not await self.index.point_tag(repository, tag, head.digest, now=self._clock()):
             return await self._fetch(repository, route, tag, has_copy=True)
         self._failures.forget(repository, tag)
         return ManifestAnswer(await self._held_manifest(repository, head.digest), Origin.CACHE)
@@ -519,9 +522,9 @@ class ArtifactCache:
                 # Nothing was counted that did not arrive or was refused for the count.
                 raise
             except SourceError:
-                self.ledger.manifest_fetched(route.rule.name)
+                self.usage.record_fetch(route.rule.name)
                 raise
-            self.ledger.manifest_fetched(route.rule.name)
+            self.usage.record_fetch(route.rule.name)
             manifest = await parse_manifest(fetched.content, fetched.media_type, fetched.digest)
         except ManifestUnreadable as error:
             raise self._invalid(repository, reference, error, route, has_copy=has_copy) from error
@@ -529,12 +532,14 @@ class ArtifactCache:
             raise self._failed(
                 repository, _of_manifest(reference), error, route, has_copy=has_copy
             ) from error
-        holding = await self.holdings.of(repository)
+        index = await self.index.of(repository)
         tags = (
-            holding.resolved_to(manifest.digest) if isinstance(reference, Digest) else [reference]
+            index.tags_resolved_to(manifest.digest)
+            if isinstance(reference, Digest)
+            else [reference]
         )
         try:
-            await self.holdings.add_manifest(
+            await self.index.add_manifest(
                 repository, route.source, manifest, tags=tags, now=self._clock()
             )
         except (OverflowError, UnicodeError) as error:
@@ -574,7 +579,7 @@ class ArtifactCache:
         # the second look reads it anew.
         for _ in range(2):
             try:
-                manifest = await self.holdings.manifest_of(repository, digest)
+                manifest = await self.index.manifest_of(repository, digest)
             except CatalogFailed:
                 # Its source may have it yet.
                 if route is None:
@@ -582,7 +587,7 @@ class ArtifactCache:
                 manifest = None
             if manifest is not None:
                 return manifest
-            self.holdings.forget(repository)
+            self.index.invalidate(repository)
         # It was evicted or deleted since somebody looked.
         if route is None:
             raise ManifestUnknown(f"{repository} holds no manifest {digest}.")
@@ -615,7 +620,7 @@ class ArtifactCache:
         # Without a proof a copy of another source's credentials is none: the answer is what this
         # repository's source says.
         if size is not None and await self._is_open(repository, route, digest):
-            self.ledger.blob_used(digest)
+            self.usage.record_blob_use(digest)
             return BlobDescription(digest, size, Origin.CACHE)
         if route is None:
             raise self._not_held(repository, digest)
@@ -625,7 +630,7 @@ class ArtifactCache:
 
     async def blob(
         self, repository: Repository, digest: Digest, *, asked_by: str | None = None
-    ) -> HeldBlob | Fill:
+    ) -> CachedBlob | Fill:
         """A blob for a client: held whole, or the fill that brings it. A layer that is not held
         begins the pull of its image.
 
@@ -633,12 +638,12 @@ class ArtifactCache:
         """
         descriptor, is_named = await self._descriptor(repository, digest)
         blob = await self._cached_or_fill(repository, descriptor, is_named=is_named)
-        if isinstance(blob, HeldBlob):
+        if isinstance(blob, CachedBlob):
             # Whoever answers opens the file a moment later, for a range in another thread: until
             # then it must not be evicted.
             self._blobs.hand_out(digest)
             self.hits += 1
-            self.ledger.blob_used(digest)
+            self.usage.record_blob_use(digest)
             return blob
         self.misses += 1
         if not is_named:
@@ -657,15 +662,15 @@ class ArtifactCache:
     async def _descriptor(self, repository: Repository, digest: Digest) -> tuple[Descriptor, bool]:
         """A blob of the repository, and whether a manifest that we hold names it; otherwise only
         the source's word links it."""
-        holding = await self.holdings.of(repository)
-        descriptor = holding.blobs.get(digest)
+        index = await self.index.of(repository)
+        descriptor = index.blobs.get(digest)
         if descriptor is not None:
             return descriptor, True
         if self._size_stated_lately(repository, digest) is not None:
             return self._stated_sizes[repository, digest].descriptor, False
         route = self._route(repository)
         if route is None:
-            if not holding.manifests:
+            if not index.manifests:
                 raise await self._unknown(repository, digest)
             raise self._not_held(repository, digest)
         self._raise_remembered(repository, str(digest))
@@ -716,11 +721,11 @@ class ArtifactCache:
     async def _obtain(self, repository: Repository, descriptor: Descriptor) -> Fill | int:
         """The fill of a blob that a manifest names, or its size in bytes when it is held."""
         blob = await self._cached_or_fill(repository, descriptor)
-        return blob.size if isinstance(blob, HeldBlob) else blob
+        return blob.size if isinstance(blob, CachedBlob) else blob
 
     async def _cached_or_fill(
         self, repository: Repository, descriptor: Descriptor, *, is_named: bool = True
-    ) -> HeldBlob | Fill:
+    ) -> CachedBlob | Fill:
         """A right copy that opens for the repository, else the fill that brings the blob from the
         repository's own source."""
         digest = descriptor.digest
@@ -730,7 +735,7 @@ class ArtifactCache:
         while size is not None and await self._opens(repository, route, digest, size):
             # It may have been evicted, or found damaged, while its source was asked.
             if self._blobs.size(digest) == size:
-                return HeldBlob(digest, size)
+                return CachedBlob(digest, size)
             size = await self.copies.size(digest, stated_size)
         if route is None:
             # Its rule was deleted while it comes in.
@@ -744,7 +749,7 @@ class ArtifactCache:
                 raise self._not_held(repository, digest)
             return fill
         size = await self._size_to_fetch(repository, route, descriptor)
-        self.copies.fetching(digest, _blob_origin(route))
+        self.copies.record_fetch(digest, _blob_origin(route))
         return await self._fills.join(
             digest, size, self._blob_source(route, digest, size), origin=route.registry.login_server
         )
@@ -886,13 +891,13 @@ class ArtifactCache:
         self, repository: Repository, layer: Digest, asked_by: str | None
     ) -> None:
         route = self._route(repository)
-        holding = await self.holdings.of(repository)
+        index = await self.index.of(repository)
         try:
-            digest = holding.last_asked_with(layer)
+            digest = index.latest_image_with(layer)
             if digest is None:
                 digest = next(iter(await self._catalog.images_with(repository, layer)), None)
             manifest = (
-                await self.holdings.manifest_of(repository, digest) if digest is not None else None
+                await self.index.manifest_of(repository, digest) if digest is not None else None
             )
         except CatalogFailed:
             # The client gets its layer all the same; only the rest of the image is not fetched
@@ -900,10 +905,10 @@ class ArtifactCache:
             return
         if route is None or manifest is None:
             return
-        subject = PullSubject(manifest, holding.platform_of.get(manifest.digest))
+        subject = PullSubject(manifest, index.platform_of.get(manifest.digest))
         self.pulls.begin(
             repository,
-            holding.tag_of.get(manifest.digest),
+            index.tag_of.get(manifest.digest),
             _pull_origin(route),
             subject,
             asked_by=asked_by,
@@ -1061,9 +1066,9 @@ class ArtifactCache:
         (distribution specification 1.1, "Referrers Tag Schema")."""
         if not await self._catalog.is_cached(repository):
             raise await self._unknown(repository, digest)
-        entry = await self.holdings.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
+        entry = await self.index.tag(repository, Tag(f"{digest.algorithm}-{digest.hex}"[:128]))
         manifest = (
-            await self.holdings.manifest_of(repository, entry.digest) if entry is not None else None
+            await self.index.manifest_of(repository, entry.digest) if entry is not None else None
         )
         is_index = manifest is not None and manifest.media_type in INDEXES
         index = SourceList(manifest.content if manifest is not None and is_index else EMPTY_INDEX)
@@ -1193,10 +1198,7 @@ class ArtifactCache:
     ) -> None:
         """The same for a manifest of which nothing is cached: that is known without a question to
         the catalog, which costs ten times as much."""
-        if (
-            isinstance(reference, Digest)
-            or self.holdings.tag_at_hand(repository, reference) is None
-        ):
+        if isinstance(reference, Digest) or self.index.tag_in_memory(repository, reference) is None:
             self._failures.check(repository, _of_manifest(reference), without_copy=True)
 
     def drop_expired(self) -> None:

@@ -1,4 +1,4 @@
-"""Turns at a source registry: how many blobs come from it at once, and in which order the others
+"""FetchQueue at a source registry: how many blobs come from it at once, and in which order the others
 follow."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FILLS_PER_SOURCE = 500
 """Fills of one source registry that are under way, those that wait for their turn included. A fill
 that waits costs some kilobytes and no file descriptor."""
 
-WAITING_FOR_PLACE = 5_000
+MAX_WAITING_REQUESTS = 5_000
 """Requests that may wait until a source registry has fewer fills than `FILLS_PER_SOURCE`; more than
 that are refused."""
 
@@ -25,7 +25,7 @@ class TooManyFills(EntrepotError):
     status = oci_status = 503
 
 
-class Turns:
+class FetchQueue:
     """The turns of one source registry: *count* blobs come from it at once. First come, first
     served (`asyncio.Semaphore` is fair)."""
 
@@ -53,7 +53,7 @@ class Turns:
     async def take_place(self) -> None:
         """Wait until a fill may be begun; raises `TooManyFills`. The caller calls `leave_place`
         when the fill has ended."""
-        if self._places.locked() and self._waiting_for_place >= WAITING_FOR_PLACE:
+        if self._places.locked() and self._waiting_for_place >= MAX_WAITING_REQUESTS:
             raise TooManyFills(
                 f"{FILLS_PER_SOURCE:,} blobs of one source registry are on their way and {self._waiting_for_place:,} more are waited for.",
                 "Pull again later.",

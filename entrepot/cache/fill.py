@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from entrepot.cache.fetch_queue import Turns
-from entrepot.cache.fill_buffer import WINDOW, Readers, StorageFailed, Window
+from entrepot.cache.fetch_queue import FetchQueue
+from entrepot.cache.fill_buffer import BYPASS_BUFFER, FillBuffer, Readers, StorageFailed
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration, rate
@@ -67,7 +67,7 @@ SPEED_WINDOW = 5.0
 SAMPLE_INTERVAL = 0.25
 """Seconds between two measurements of it, at least."""
 
-LEAST_RATE = 1000.0
+MIN_RATE = 1000.0
 """Bytes per second, over `RATE_WINDOW`, that a source has to send. A fill that gets less gives its
 turn to others who wait for one."""
 
@@ -75,15 +75,15 @@ RATE_WINDOW = 60.0
 """Seconds over which it is judged whether a fill crawls. Longer than the read time-out: a source
 that falls silent ends otherwise."""
 
-CRAWLS_AT_MOST = 600.0
+MAX_CRAWL_TIME = 600.0
 """Seconds, spent in turns at the source and without one `RATE_WINDOW` that was fast enough, after
 which a fill fails."""
 
-UNWANTED_AT_MOST = 60.0
+MAX_UNWANTED_TIME = 60.0
 """Seconds for which a fill goes on that no client reads and no pull waits for. What has come of it
 is left over for the next one."""
 
-LOOK_INTERVAL = 5.0
+PACE_INTERVAL = 5.0
 """Seconds between two looks at the pace of all fills."""
 
 _log = logging.getLogger("entrepot.fill")
@@ -205,7 +205,7 @@ class Fill:
         store: BlobStore,
         *,
         origin: str,
-        turns: Turns,
+        turns: FetchQueue,
         clock: Callable[[], float],
         disk_refused: Callable[[OSError], None] = lambda _: None,
     ) -> None:
@@ -236,7 +236,7 @@ class Fill:
         """None before the first turn: a fill that waits for it costs no file descriptor."""
         self._holds_part = False
         self._readers = Readers()
-        self._window = Window(self._readers, clock=clock)
+        self._window = FillBuffer(self._readers, clock=clock)
         self._samples: deque[_Sample] = deque(maxlen=int(SPEED_WINDOW / SAMPLE_INTERVAL) + 2)
         self._next_sample = self.moved
         self._waiting: set[asyncio.Future[None]] = set()
@@ -245,7 +245,7 @@ class Fill:
         """The entity tag to resume with."""
         self._is_read = False
         """Whether a client got some of it: then it can not begin again from another first byte."""
-        self.gives_up = False
+        self.is_ending = False
         """Whether it is about to end without the blob: who comes now has to wait for the next fill."""
         self._patience: asyncio.Timeout | None = None
         self._interruption: EntrepotError | None = None
@@ -265,7 +265,7 @@ class Fill:
     @property
     def can_be_joined(self) -> bool:
         """Whether somebody who comes now can have the blob from its first byte on."""
-        return self.state is not FillState.FAILED and not self.gives_up and self._window.is_whole
+        return self.state is not FillState.FAILED and not self.is_ending and self._window.is_whole
 
     @property
     def available(self) -> int:
@@ -282,7 +282,7 @@ class Fill:
         return self.state in {FillState.VERIFIED, FillState.FAILED}
 
     @property
-    def is_kept(self) -> bool:
+    def is_stored(self) -> bool:
         """Whether the whole blob is right and on the disk under its name: not so on a full disk,
         where it was only passed on."""
         return self._partial is not None and self._partial.is_committed
@@ -294,7 +294,7 @@ class Fill:
 
     @property
     def crawls(self) -> bool:
-        """Whether the source sent less than `LEAST_RATE` when that was last judged."""
+        """Whether the source sent less than `MIN_RATE` when that was last judged."""
         return not self.ended and self._pace.crawled > 0
 
     @property
@@ -328,7 +328,7 @@ class Fill:
             self._awaited -= 1
             self._waiting.discard(waiting)
 
-    async def is_given(self) -> bool:
+    async def is_granted(self) -> bool:
         """Wait until the source begins to send; False when it does not give the blob to this
         repository and credential set, but might to another."""
         while self.state is FillState.WAITING:
@@ -344,7 +344,7 @@ class Fill:
             self._awaited -= 1
         if self.error is not None:
             raise self.error.with_traceback(None)
-        if not self.is_kept:
+        if not self.is_stored:
             raise FillFailed(f"The blob {self.digest} was not kept.", "Pull again.")
 
     async def read(
@@ -426,7 +426,7 @@ class Fill:
                 await self._store.commit(self._partial)
         except asyncio.CancelledError:
             leaves_part = is_stopping()
-            if not self.is_kept:
+            if not self.is_stored:
                 self.fail(
                     FillCancelled(
                         f"The pull that wanted {self.digest} was cancelled.", "Pull again to go on."
@@ -513,7 +513,7 @@ class Fill:
             await self._store.discard(partial)
             self._let_go_of_part()
             self._partial = None
-            self._window = Window(self._readers, clock=self._clock)
+            self._window = FillBuffer(self._readers, clock=self._clock)
             self._samples.clear()
             self._validator = self.resumed_at = None
             self.state = FillState.WAITING
@@ -559,7 +559,7 @@ class Fill:
                 # would only make the clients wait for the same answer.
                 if self.received == 0 and not isinstance(error, SourceBrokeOff):
                     raise
-                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.crawled >= CRAWLS_AT_MOST:
+                if failures >= ATTEMPTS_WITHOUT_PROGRESS or self._pace.crawled >= MAX_CRAWL_TIME:
                     raise
                 _log.info(
                     "%s broke off at byte %d of %d: %s",
@@ -610,7 +610,7 @@ class Fill:
         finally:
             pace.turn_since = None
             self._patience = self._interruption = None
-        self.gives_up = False
+        self.is_ending = False
 
     async def _take_part(self) -> None:
         """Open the file, and hash what an earlier fill has left of it. Where the disk takes no new
@@ -732,11 +732,11 @@ class Fill:
             and self._partial.is_right()
         )
 
-    def look(self, *, others_wait: bool) -> bool:
+    def judge_pace(self, *, others_wait: bool) -> bool:
         """Judge the fill's pace, and whether anybody waits for it. Whether it gives its turn away,
         which it does only where *others wait* for one.
 
-        `Fills` calls it every `LOOK_INTERVAL` seconds.
+        `Fills` calls it every `PACE_INTERVAL` seconds.
         """
         if self.ended or self._patience is None or self._interruption is not None:
             return False
@@ -745,8 +745,8 @@ class Fill:
             self._unwanted_since = None
         elif self._unwanted_since is None:
             self._unwanted_since = now
-        elif now - self._unwanted_since >= UNWANTED_AT_MOST:
-            self.gives_up = True
+        elif now - self._unwanted_since >= MAX_UNWANTED_TIME:
+            self.is_ending = True
             self._interrupt(
                 FillUnwanted(
                     f"No client reads {self.digest} any more, and no pull waits for it.",
@@ -766,14 +766,14 @@ class Fill:
             # An engine that was stopped for a while (SIGSTOP) must not blame that on its sources.
             pace.crawled = (
                 0.0
-                if (self.fetched - pace.fetched) / seconds >= LEAST_RATE
+                if (self.fetched - pace.fetched) / seconds >= MIN_RATE
                 else pace.crawled + min(seconds, 2 * RATE_WINDOW)
             )
             pace.restart(now, self.fetched)
-        if pace.crawled >= CRAWLS_AT_MOST:
+        if pace.crawled >= MAX_CRAWL_TIME:
             self._interrupt(
                 SourceBrokeOff(
-                    f"{self.origin} sends {self.digest} at less than {rate(LEAST_RATE)}, for {duration(pace.crawled)} now: it was given up.",
+                    f"{self.origin} sends {self.digest} at less than {rate(MIN_RATE)}, for {duration(pace.crawled)} now: it was given up.",
                     "Pull again when the source is faster.",
                 )
             )
@@ -787,7 +787,7 @@ class Fill:
         if gives_turn:
             self._interrupt(
                 _TurnGivenAway(
-                    f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(LEAST_RATE)}."
+                    f"{self.digest} gives its turn at {self.origin} to others: it gets less than {rate(MIN_RATE)}."
                 )
             )
         return gives_turn
@@ -821,7 +821,9 @@ class Fill:
                 start = self._window.start
                 # A small file is not worth a difference.
                 self._window.pass_on(
-                    await self._store.read_partial(partial, 0, start) if start <= WINDOW else b""
+                    await self._store.read_partial(partial, 0, start)
+                    if start <= BYPASS_BUFFER
+                    else b""
                 )
                 self.error = await self._not_kept(error)
                 self._disk_refused(error)
@@ -871,7 +873,7 @@ class Fills:
         store: BlobStore,
         *,
         clock: Callable[[], float],
-        on_held: Callable[[Digest, int, str], Awaitable[None]] | None = None,
+        on_stored: Callable[[Digest, int, str], Awaitable[None]] | None = None,
         on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         parallel_per_source: int = 6,
@@ -879,8 +881,8 @@ class Fills:
         self._store = store
         self._clock = clock
         self._pause = pause
-        self.on_held = on_held
-        """Told the digest, size and login server of each blob that is held now."""
+        self.on_stored = on_stored
+        """Told the digest, size and login server of each blob that is in the store now."""
         self.on_refusal = on_refusal
         """Told what the disk says when it begins to refuse blobs."""
         self._parallel_per_source = parallel_per_source
@@ -888,7 +890,7 @@ class Fills:
         """What the disk said when it last refused to take a blob; None again as soon as one has
         been kept."""
         self._fills: dict[Digest, dict[tuple[str, int], Fill]] = {}
-        self._turns: dict[str, Turns] = {}
+        self._turns: dict[str, FetchQueue] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._owned = OwnedTasks()
         self._fetched_before = 0
@@ -898,21 +900,21 @@ class Fills:
         """Within it fills can begin; at its end those under way are cancelled and what they wrote
         is left over for the next engine."""
         async with self._owned:
-            self._owned.start(self._watch(), "looking at the pace of fills")
+            self._owned.start(self._watch_pace(), "looking at the pace of fills")
             yield self
 
-    async def _watch(self) -> None:
+    async def _watch_pace(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_INTERVAL)
-            self.look()
+            await asyncio.sleep(PACE_INTERVAL)
+            self.check_pace()
 
-    def look(self) -> None:
+    def check_pace(self) -> None:
         """Look at the pace of all fills once. Those that crawl give as many turns away as others
         wait for."""
         waiting = {origin: turns.waiting for origin, turns in self._turns.items()}
         for fill in list(self._tasks):
             try:
-                if fill.look(others_wait=waiting[fill.origin] > 0):
+                if fill.judge_pace(others_wait=waiting[fill.origin] > 0):
                     waiting[fill.origin] -= 1
             except Exception as error:
                 _log.error("The pace of %s can't be judged: %s", fill.digest, where_raised(error))
@@ -975,8 +977,8 @@ class Fills:
             what = "A blob" if len(fills) == 1 else counted(len(fills), "blob")
             comes = "comes" if len(fills) == 1 else "come"
             yield (
-                f"{what} from {origin} {comes} in at less than {rate(LEAST_RATE)} ({fills[0].digest}): the source is too slow. "
-                f"Other blobs have the turn meanwhile, and after {duration(CRAWLS_AT_MOST)} it is given up."
+                f"{what} from {origin} {comes} in at less than {rate(MIN_RATE)} ({fills[0].digest}): the source is too slow. "
+                f"Other blobs have the turn meanwhile, and after {duration(MAX_CRAWL_TIME)} it is given up."
             )
 
     async def join(self, digest: Digest, size: int, source: BlobSource, *, origin: str) -> Fill:
@@ -988,16 +990,16 @@ class Fills:
         """
         turns = self._turns.get(origin)
         if turns is None:
-            turns = self._turns[origin] = Turns(self._parallel_per_source)
+            turns = self._turns[origin] = FetchQueue(self._parallel_per_source)
         while True:
             fill = self._fills.get(digest, {}).get((origin, size))
-            if fill is not None and (fill.state is FillState.FAILED or fill.gives_up):
+            if fill is not None and (fill.state is FillState.FAILED or fill.is_ending):
                 # It is being cleared away.
                 await fill.finished.wait()
             elif fill is not None and fill.can_be_joined:
                 # Another repository may name a blob that it does not have: what it gets for an
                 # answer is none for this one.
-                if fill.source == source or await fill.is_given():
+                if fill.source == source or await fill.is_granted():
                     return fill
             else:
                 await turns.take_place()
@@ -1011,7 +1013,7 @@ class Fills:
                 turns.leave_place()
 
     def _begin(
-        self, digest: Digest, size: int, source: BlobSource, origin: str, turns: Turns
+        self, digest: Digest, size: int, source: BlobSource, origin: str, turns: FetchQueue
     ) -> Fill:
         if not self._owned.open:
             raise StorageFailed("The engine is stopping.", "Pull again when it runs.")
@@ -1039,12 +1041,12 @@ class Fills:
 
     async def _run(self, fill: Fill) -> None:
         await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
-        if fill.error is not None or not fill.is_kept:
+        if fill.error is not None or not fill.is_stored:
             return
         self.refusal = None
         try:
-            if self.on_held is not None:
-                await self.on_held(fill.digest, fill.size, fill.origin)
+            if self.on_stored is not None:
+                await self.on_stored(fill.digest, fill.size, fill.origin)
         except Exception as error:
             # The blob is held all the same, and its row in the catalog heals at the next start; the
             # other fills must not suffer.
@@ -1053,7 +1055,7 @@ class Fills:
             )
             _log.debug("%s", fill.digest, exc_info=error)
 
-    def _over(self, fill: Fill, turns: Turns) -> None:
+    def _over(self, fill: Fill, turns: FetchQueue) -> None:
         """A task has ended, in whatever way: so has its fill, for everybody who waits."""
         if not fill.ended:
             fill.fail(
@@ -1075,5 +1077,5 @@ class Fills:
         """Give up a fill that nobody wants any more. One that has come whole is kept all the same."""
         task = self._tasks.get(fill)
         if task is not None and not fill.ended:
-            fill.gives_up = True
+            fill.is_ending = True
             task.cancel()

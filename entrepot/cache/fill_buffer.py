@@ -21,11 +21,11 @@ from entrepot.errors import EntrepotError
 WRITE_AHEAD = 4 * 1024 * 1024
 """Bytes that may wait in memory for the disk; beyond it the source is not read on."""
 
-WINDOW = 8 * 1024 * 1024
+BYPASS_BUFFER = 8 * 1024 * 1024
 """Bytes of a blob that stay in memory when it is passed on; pieces are taken whole, so there may be
 a little more."""
 
-PATIENCE = 10.0
+MAX_READER_DELAY = 10.0
 """Seconds for which one reader may hold up the others, all its delays together, and for which a
 fill without a reader waits for one to come."""
 
@@ -89,7 +89,7 @@ class Readers:
         return bool(done)
 
 
-class Window:
+class FillBuffer:
     """The bytes from *start* to *end* of a blob. Those before *taken* are hashed, and on the disk
     unless they are passed on."""
 
@@ -203,19 +203,22 @@ class Window:
     async def passed_on(self) -> None:
         """Wait until the readers have gone on far enough; raises `StorageFailed` when nobody is
         there to be fed."""
-        while self.taken - self.start > WINDOW:
+        while self.taken - self.start > BYPASS_BUFFER:
             slowest = self._readers.slowest()
             if slowest is not None and (
-                slowest.position >= self.start + len(self._pieces[0]) or slowest.delays >= PATIENCE
+                slowest.position >= self.start + len(self._pieces[0])
+                or slowest.delays >= MAX_READER_DELAY
             ):
                 self.start += len(self._pieces.popleft())
                 continue
             since = self._clock()
             changed = await self._readers.change(
-                PATIENCE if slowest is None else PATIENCE - slowest.delays
+                MAX_READER_DELAY if slowest is None else MAX_READER_DELAY - slowest.delays
             )
             if slowest is not None:
-                slowest.delays = slowest.delays + (self._clock() - since) if changed else PATIENCE
+                slowest.delays = (
+                    slowest.delays + (self._clock() - since) if changed else MAX_READER_DELAY
+                )
             elif not changed:
                 raise StorageFailed(
                     "The blob can't be kept, and nobody waits for its bytes.",

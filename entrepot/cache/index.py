@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from entrepot.cache.bounded import BoundedMap, Tally
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry, Usage
+from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import Descriptor, Manifest
 
 REPOSITORIES = 4_000
@@ -47,17 +47,14 @@ RECENT_BLOBS = 2_000
 """Blobs of the images of one repository that clients asked for lately, by which it is known which
 image a layer is wanted for."""
 
-REMEMBERED = 50_000
+MAX_REMEMBERED = 50_000
 """All of these together, over all repositories: some 600 bytes each. Beyond it the repositories
 that were asked longest ago are forgotten."""
 
-UNWRITTEN = 50_000
-"""Uses of each kind that wait for a catalog that fails: beyond it the oldest are left out."""
-
-UNWRITTEN_BYTES = 32 * 1024 * 1024
+MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
 """Manifests that are kept in memory only because the catalog fails, in bytes."""
 
-UNWRITTEN_COUNT = 2_000
+MAX_UNWRITTEN_MANIFESTS = 2_000
 """Such manifests."""
 
 WRITE_TIMEOUT = 2.0
@@ -66,9 +63,6 @@ it."""
 
 STALLED_WRITE_TIMEOUT = 0.5
 """The same while an earlier write hangs."""
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 _log = logging.getLogger("entrepot.cache")
 
@@ -85,7 +79,7 @@ class Resolved:
 
 
 @dataclass
-class Holding:
+class RepositoryIndex:
     """What one repository holds and what was asked of it lately."""
 
     manifests: dict[Digest, str]
@@ -109,7 +103,7 @@ class Holding:
         """The blobs of each image that was asked for lately. Not the images themselves: some are
         megabytes."""
 
-    def takes(self, manifest: Manifest) -> None:
+    def add_manifest(self, manifest: Manifest) -> None:
         """The manifest belongs to the repository now, and so do its blobs."""
         self.manifests[manifest.digest] = manifest.media_type
         for each in manifest.blobs:
@@ -117,7 +111,7 @@ class Holding:
             if each.size is not None or each.digest not in self.blobs:
                 self.blobs[each.digest] = each
 
-    def was_asked(self, manifest: Manifest, tag: Tag | None) -> None:
+    def record_request(self, manifest: Manifest, tag: Tag | None) -> None:
         """A client got the manifest."""
         if tag is not None:
             self.tag_of.note(manifest.digest, tag)
@@ -133,7 +127,7 @@ class Holding:
                     frozenset(each.digest for each in manifest.blobs) if blobs is None else blobs
                 )
 
-    def last_asked_with(self, blob: Digest) -> Digest | None:
+    def latest_image_with(self, blob: Digest) -> Digest | None:
         """The manifest of the image asked for last that has this blob."""
         return next(
             (digest for digest in reversed(self._recent) if blob in self._recent[digest]), None
@@ -153,12 +147,14 @@ class Holding:
     def _remembered(self) -> tuple[BoundedMap[Any, Any], ...]:
         return self.resolved, self.tag_of, self.platform_of, self._recent
 
-    def resolves(self, tag: Tag, digest: Digest, media_type: str, size: int, now: float) -> None:
+    def source_confirmed(
+        self, tag: Tag, digest: Digest, media_type: str, size: int, now: float
+    ) -> None:
         """The source said where a tag points."""
         self.resolved[tag] = Resolved(digest, media_type, size, now)
         self.tag_of[digest] = tag
 
-    def resolved_to(self, digest: Digest) -> list[Tag]:
+    def tags_resolved_to(self, digest: Digest) -> list[Tag]:
         """The tags of which the source said that they point at *digest*; containerd asks for a tag
         with HEAD and then for the digest."""
         return [
@@ -181,7 +177,7 @@ class Unwritten:
 
 
 class UnwrittenManifests:
-    """The manifests that are kept in memory only, those that came last, within `UNWRITTEN_BYTES`."""
+    """The manifests that are kept in memory only, those that came last, within `MAX_UNWRITTEN_BYTES`."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Repository, Digest], Unwritten] = OrderedDict()
@@ -205,7 +201,7 @@ class UnwrittenManifests:
                 )
         self._kept[key] = unwritten
         self._bytes += len(unwritten.manifest.content)
-        while self._bytes > UNWRITTEN_BYTES or len(self._kept) > UNWRITTEN_COUNT:
+        while self._bytes > MAX_UNWRITTEN_BYTES or len(self._kept) > MAX_UNWRITTEN_MANIFESTS:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= len(oldest.manifest.content)
         return unwritten
@@ -259,12 +255,12 @@ class UnwrittenManifests:
         return True
 
 
-class Holdings:
+class CacheIndex:
     """The holdings of all repositories, read from the catalog when they are first asked for."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._holdings: OrderedDict[Repository, Holding] = OrderedDict()
+        self._repositories: OrderedDict[Repository, RepositoryIndex] = OrderedDict()
         self._tags: OrderedDict[tuple[Repository, Tag], TagEntry] = OrderedDict()
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         self._manifest_bytes = 0
@@ -276,14 +272,14 @@ class Holdings:
         """Counts what was forgotten: an answer of the catalog that was asked for before that must
         not be kept after it."""
 
-    async def of(self, repository: Repository) -> Holding:
+    async def of(self, repository: Repository) -> RepositoryIndex:
         """What a repository holds; where the catalog fails, as far as it is known."""
-        if self._tally.count > REMEMBERED:
+        if self._tally.count > MAX_REMEMBERED:
             self._forget_oldest_requests(repository)
-        holding = self._holdings.get(repository)
-        if holding is not None and holding.is_current:
-            self._holdings.move_to_end(repository)
-            return holding
+        index = self._repositories.get(repository)
+        if index is not None and index.is_current:
+            self._repositories.move_to_end(repository)
+            return index
         is_current = True
         while True:
             before = self._forgotten
@@ -295,26 +291,26 @@ class Holdings:
                 break
             if before == self._forgotten:
                 break
-        holding = self._holdings.setdefault(
-            repository, Holding(manifests, blobs, self._tally, is_current=is_current)
+        index = self._repositories.setdefault(
+            repository, RepositoryIndex(manifests, blobs, self._tally, is_current=is_current)
         )
-        if not holding.is_current and is_current:
-            holding.manifests, holding.blobs, holding.is_current = manifests, blobs, True
+        if not index.is_current and is_current:
+            index.manifests, index.blobs, index.is_current = manifests, blobs, True
         for each in self._unwritten.of(repository):
-            holding.takes(each.manifest)
-        while len(self._holdings) > REPOSITORIES:
-            _, oldest = self._holdings.popitem(last=False)
+            index.add_manifest(each.manifest)
+        while len(self._repositories) > REPOSITORIES:
+            _, oldest = self._repositories.popitem(last=False)
             oldest.release()
-        return holding
+        return index
 
     def _forget_oldest_requests(self, asking: Repository) -> None:
         """Make room for what is remembered of requests: where it is longest ago that somebody
         asked, but not in the repository that is asked now."""
-        for repository, holding in self._holdings.items():
-            if self._tally.count <= REMEMBERED * 3 // 4:
+        for repository, index in self._repositories.items():
+            if self._tally.count <= MAX_REMEMBERED * 3 // 4:
                 break
             if repository != asking:
-                holding.forget_requests()
+                index.forget_requests()
 
     async def tag(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points; None when it is not cached."""
@@ -331,7 +327,7 @@ class Holdings:
             self._keep_tag(repository, tag, entry)
         return entry
 
-    def tag_at_hand(self, repository: Repository, tag: Tag) -> TagEntry | None:
+    def tag_in_memory(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """Where a tag points, as far as that is known without a question to the catalog."""
         return self._tags.get((repository, tag))
 
@@ -389,10 +385,10 @@ class Holdings:
             # for that.
             self._hanging.add(writing)
             writing.add_done_callback(self._hanging.discard)
-        holding = await self.of(repository)
-        holding.takes(manifest)
+        index = await self.of(repository)
+        index.add_manifest(manifest)
         for tag in tags:
-            holding.resolved.pop(tag, None)
+            index.resolved.pop(tag, None)
             self._keep_tag(repository, tag, TagEntry(manifest.digest, now, now))
         self._keep_manifest(manifest)
 
@@ -450,31 +446,31 @@ class Holdings:
         self._keep_tag(repository, tag, TagEntry(digest, cached, now))
         return True
 
-    def forget_tag(self, repository: Repository, tag: Tag) -> None:
+    def invalidate_tag(self, repository: Repository, tag: Tag) -> None:
         """Read a tag anew from the catalog when it is next asked for."""
         self._forgotten += 1
         self._tags.pop((repository, tag), None)
 
-    def forget(self, repository: Repository) -> None:
+    def invalidate(self, repository: Repository) -> None:
         """Read a repository anew from the catalog when it is next asked for."""
         self._forgotten += 1
-        if (holding := self._holdings.pop(repository, None)) is not None:
-            holding.release()
+        if (index := self._repositories.pop(repository, None)) is not None:
+            index.release()
         for key in [key for key in self._tags if key[0] == repository]:
             del self._tags[key]
 
-    def forget_evicted(self, repositories: Collection[Repository]) -> None:
+    def invalidate_evicted(self, repositories: Collection[Repository]) -> None:
         """Images of some repositories were evicted: read what they hold anew, but keep what clients
         asked of them lately."""
         self._forgotten += 1
         for repository in repositories:
-            if (holding := self._holdings.get(repository)) is not None:
-                holding.is_current = False
+            if (index := self._repositories.get(repository)) is not None:
+                index.is_current = False
         for key in [key for key in self._tags if key[0] in repositories]:
             del self._tags[key]
-        self.forget_manifests()
+        self.invalidate_manifests()
 
-    def forget_manifests(self) -> None:
+    def invalidate_manifests(self) -> None:
         """Manifests were deleted: read them anew from the catalog."""
         self._forgotten += 1
         self._manifests.clear()
@@ -498,163 +494,3 @@ class Holdings:
 
 def _weight(manifest: Manifest) -> int:
     return len(manifest.content) + REFERENCE_BYTES * len(manifest.references)
-
-
-@dataclass
-class _Uses:
-    """What was used and is not written down. Each mapping is in the order of use as far as it
-    matters: what goes beyond `UNWRITTEN` is the oldest."""
-
-    pulls: dict[Repository, tuple[int, float]] = field(default_factory=dict)
-    tags: dict[tuple[Repository, Tag], float] = field(default_factory=dict)
-    manifests: dict[tuple[Repository, Digest], float] = field(default_factory=dict)
-    blobs: dict[Digest, float] = field(default_factory=dict)
-    seen: dict[tuple[Repository, Digest], float] = field(default_factory=dict)
-    requests: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return (
-            len(self.pulls)
-            + len(self.tags)
-            + len(self.manifests)
-            + len(self.blobs)
-            + len(self.seen)
-            + len(self.requests)
-        )
-
-    def has(self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]) -> bool:
-        """Whether a manifest or one of some blobs was used."""
-        return (
-            (repository, manifest) in self.manifests
-            or (repository, manifest) in self.seen
-            or any(blob in self.blobs for blob in blobs)
-        )
-
-    def pulled(self, repository: Repository, count: int, now: float) -> None:
-        """A repository was pulled *count* times, the last time *now*."""
-        before, _ = self.pulls.get(repository, (0, now))
-        _note(self.pulls, repository, (before + count, now))
-
-    def requested(self, rule: str, answered: int, made: int) -> None:
-        """Clients got so many manifests through a rule, and its source so many requests for them."""
-        answered_before, made_before = self.requests.get(rule, (0, 0))
-        _note(self.requests, rule, (answered_before + answered, made_before + made))
-
-    def add(self, later: _Uses) -> None:
-        """Take in what was used later."""
-        for repository, (count, last) in later.pulls.items():
-            self.pulled(repository, count, last)
-        for rule, (answered, made) in later.requests.items():
-            self.requested(rule, answered, made)
-        for tag, last in later.tags.items():
-            _note(self.tags, tag, last)
-        for manifest, last in later.manifests.items():
-            _note(self.manifests, manifest, last)
-        for blob, last in later.blobs.items():
-            _note(self.blobs, blob, last)
-        for manifest, last in later.seen.items():
-            _note(self.seen, manifest, last)
-
-    def usage(self) -> Usage:
-        """As the catalog takes it."""
-        return Usage(self.pulls, self.tags, self.manifests, self.blobs, self.seen, self.requests)
-
-
-def _note(uses: dict[K, V], key: K, value: V) -> None:
-    """Put something in as the last that was used, and leave out what was used first where there is
-    too much."""
-    uses.pop(key, None)
-    uses[key] = value
-    if len(uses) > UNWRITTEN:
-        del uses[next(iter(uses))]
-
-
-class Ledger:
-    """What was used, gathered in memory and written to the catalog once in a while: a hit costs no
-    write."""
-
-    def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
-        self._catalog = catalog
-        self._clock = clock
-        self._uses = _Uses()
-        self._written = _Uses()
-        """What is being written now; nothing, when nothing is."""
-        self._writing: asyncio.Task[None] | None = None
-        self.requests_saved = 0
-        """Manifests that clients got since the start, without those that sources were asked for."""
-
-    @property
-    def unwritten(self) -> int:
-        """How much is gathered and not in the catalog, in entries."""
-        return len(self._uses) + len(self._written)
-
-    def manifest_answered(self, rule: str) -> None:
-        """A client got a manifest through a rule; without the cache it would have asked the source."""
-        self._uses.requested(rule, 1, 0)
-        self.requests_saved += 1
-
-    def manifest_fetched(self, rule: str) -> None:
-        """A source was asked for a manifest (GET): what Docker Hub counts."""
-        self._uses.requested(rule, 0, 1)
-        self.requests_saved -= 1
-
-    def manifest_used(self, repository: Repository, manifest: Manifest, tag: Tag | None) -> None:
-        """A client got a manifest. An image manifest counts as a pull; an index leads to one."""
-        now = self._clock()
-        _note(self._uses.manifests, (repository, manifest.digest), now)
-        if tag is not None:
-            _note(self._uses.tags, (repository, tag), now)
-        if not manifest.is_index:
-            self._uses.pulled(repository, 1, now)
-
-    def manifest_seen(self, repository: Repository, digest: Digest) -> None:
-        """A client made sure that a manifest is there (HEAD), and has the image itself: a use,
-        which keeps it from eviction, but no pull."""
-        _note(self._uses.seen, (repository, digest), self._clock())
-
-    def blob_used(self, digest: Digest) -> None:
-        """A client got a blob that is held, or made sure that it is there."""
-        _note(self._uses.blobs, digest, self._clock())
-
-    def is_unwritten(
-        self, repository: Repository, manifest: Digest, blobs: Iterable[Digest]
-    ) -> bool:
-        """Whether a use of a manifest or of one of some blobs is not in the catalog yet: what is
-        being written now is not."""
-        blobs = tuple(blobs)
-        return self._uses.has(repository, manifest, blobs) or self._written.has(
-            repository, manifest, blobs
-        )
-
-    async def write(self) -> None:
-        """Write down what was used since the last time, all of it or nothing: what could not be
-        written is written the next time.
-
-        A caller that is cancelled does not stop the write, of which nobody could say then whether
-        it happened.
-        """
-        while self._writing is not None and not self._writing.done():
-            await asyncio.wait({self._writing})
-        if not self._uses:
-            return
-        self._written, self._uses = self._uses, _Uses()
-        self._writing = asyncio.create_task(self._record(), name="writing down what was used")
-        self._writing.add_done_callback(_look_at)
-        await asyncio.shield(self._writing)
-
-    async def _record(self) -> None:
-        try:
-            await self._catalog.record_usage(self._written.usage())
-        except BaseException:
-            self._written.add(self._uses)
-            self._uses = self._written
-            raise
-        finally:
-            self._written, self._writing = _Uses(), None
-
-
-def _look_at(task: asyncio.Task[None]) -> None:
-    """The caller may have left: then nobody else would look at the error, and asyncio would
-    complain."""
-    if not task.cancelled():
-        task.exception()

@@ -26,7 +26,7 @@ LISTS = 1_000
 LISTS_BYTES = 32 * 1024 * 1024
 """What they take together, in bytes."""
 
-LIST_KEPT = 86_400.0
+LIST_MAX_AGE = 86_400.0
 """Seconds after which a list is too old to be served in the place of a source that fails."""
 
 
@@ -83,7 +83,7 @@ class SourceLists:
     def last_known(self, key: ListKey) -> SourceList | None:
         """A list that came within the last day."""
         kept = self._lists.get(key)
-        return kept.list if kept is not None and self._clock() - kept.time < LIST_KEPT else None
+        return kept.list if kept is not None and self._clock() - kept.time < LIST_MAX_AGE else None
 
     def keep(self, key: ListKey, listing: SourceList) -> None:
         """A list came from its source just now."""
@@ -115,7 +115,7 @@ class SourceLists:
     def drop_expired(self) -> None:
         """Let go of what is too old for anybody."""
         now = self._clock()
-        for key in [key for key, kept in self._lists.items() if now - kept.time >= LIST_KEPT]:
+        for key in [key for key, kept in self._lists.items() if now - kept.time >= LIST_MAX_AGE]:
             self.discard(key)
 
     def _put(self, key: ListKey, kept: _Kept) -> None:

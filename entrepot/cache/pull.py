@@ -22,24 +22,24 @@ from entrepot.formatting import counted
 from entrepot.store.manifests import Descriptor, Manifest
 from entrepot.tasks import OwnedTasks, where_raised
 
-ENDED_AT_HAND = 200
+ENDED_PULLS_IN_MEMORY = 200
 """Ended pulls that stay here, for who waits for their end; `entrepot.cache.pull_history` keeps more
 of them."""
 
-LAYERS_AT_HAND = 20
+ENDED_PULLS_WITH_LAYERS = 20
 """Ended pulls that keep their layers here."""
 
-ASKED_BY = 20
+MAX_REQUESTERS = 20
 """Addresses that a pull remembers of those who asked for it."""
 
-RUNNING_AT_ONCE = 100
+MAX_RUNNING_PULLS = 100
 """Pulls that fetch at once; others wait for their turn in order. A client that asks for a layer
 meanwhile gets that layer, and no pull begins for it."""
 
-WAITING_AT_MOST = 1_000
+MAX_WAITING_PULLS = 1_000
 """Pulls that may wait for their turn; more are refused."""
 
-LAYERS_AT_ONCE = 64
+MAX_LAYERS_AT_ONCE = 64
 """Layers of one pull that are fetched or wait for their turn at the source at once: as many as
 ``parallel_per_source`` may be."""
 
@@ -220,12 +220,12 @@ class Pull:
     error: EntrepotError | None = None
     asked_by: dict[str, None] = field(default_factory=dict)
     layers: list[_Layer] = field(default_factory=list)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
     _last: PullProgress | None = None
 
-    def asked(self, who: str | None) -> None:
+    def add_requester(self, who: str | None) -> None:
         """Remember who asked for it."""
-        if who is not None and len(self.asked_by) < ASKED_BY:
+        if who is not None and len(self.asked_by) < MAX_REQUESTERS:
             self.asked_by[who] = None
 
     def fills(self) -> Iterable[Fill]:
@@ -284,7 +284,7 @@ class Pull:
 
 
 class Pulls:
-    """All pulls of an engine: those under way, and the last `ENDED_AT_HAND` that ended. It owns
+    """All pulls of an engine: those under way, and the last `ENDED_PULLS_IN_MEMORY` that ended. It owns
     their tasks.
 
     *obtain* gives the fill of a blob of a repository, or the size in bytes of a blob that is held;
@@ -309,7 +309,7 @@ class Pulls:
         self._pulls: OrderedDict[str, Pull] = OrderedDict()
         self._under_way: dict[tuple[Repository, Digest], Pull] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(RUNNING_AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_RUNNING_PULLS)
         self._needed: Counter[Digest] = Counter()
         self._numbers = itertools.count(1)
         self._owned = OwnedTasks()
@@ -335,7 +335,7 @@ class Pulls:
     @property
     def is_busy(self) -> bool:
         """Whether a pull that begins now would have to wait for others to end."""
-        return len(self._tasks) >= RUNNING_AT_ONCE
+        return len(self._tasks) >= MAX_RUNNING_PULLS
 
     def needed(self) -> Collection[Digest]:
         """The blobs of all pulls under way, those that are held already included: a live view,
@@ -344,9 +344,9 @@ class Pulls:
 
     def notices(self) -> Iterator[str]:
         """What to tell while pulls wait for others to end."""
-        waiting = len(self._tasks) - RUNNING_AT_ONCE
+        waiting = len(self._tasks) - MAX_RUNNING_PULLS
         if waiting > 0:
-            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {RUNNING_AT_ONCE} are under way at once."
+            yield f"{counted(waiting, 'pull waits', 'pulls wait')} for others to end: {MAX_RUNNING_PULLS} are under way at once."
 
     def get(self, id: str) -> Pull:
         """A pull by its id; raises `NotFound`."""
@@ -371,23 +371,23 @@ class Pulls:
         """Begin a pull of an image: one that is known, or one that has to be looked up first. An
         image that is being pulled already gets no second pull.
 
-        Beyond `RUNNING_AT_ONCE` pulls it waits for others to end; beyond `WAITING_AT_MOST` more it
+        Beyond `MAX_RUNNING_PULLS` pulls it waits for others to end; beyond `MAX_WAITING_PULLS` more it
         is refused: raises `TooManyPulls`.
         """
         if isinstance(subject, PullSubject) and (
             same := self.of(repository, subject.manifest.digest)
         ):
-            same.asked(asked_by)
+            same.add_requester(asked_by)
             return same
         if not self._owned.open:
             raise EntrepotError("The engine is stopping.", "Pull again when it runs.")
-        if len(self._tasks) >= RUNNING_AT_ONCE + WAITING_AT_MOST:
+        if len(self._tasks) >= MAX_RUNNING_PULLS + MAX_WAITING_PULLS:
             raise TooManyPulls(
-                f"{RUNNING_AT_ONCE} pulls are under way, and {WAITING_AT_MOST:,} wait for their end.",
+                f"{MAX_RUNNING_PULLS} pulls are under way, and {MAX_WAITING_PULLS:,} wait for their end.",
                 "Pull again later.",
             )
         pull = Pull(str(next(self._numbers)), repository, tag, origin, self._clock())
-        pull.asked(asked_by)
+        pull.add_requester(asked_by)
         if isinstance(subject, PullSubject):
             self._becomes(pull, subject)
         self._pulls[pull.id] = pull
@@ -463,7 +463,7 @@ class Pulls:
             if not self._needed[digest]:
                 del self._needed[digest]
         pull.freeze()
-        pull.over.set()
+        pull.finished.set()
         self._on_change(pull)
 
     async def _complete_layers(self, pull: Pull) -> None:
@@ -481,7 +481,7 @@ class Pulls:
                     errors[index] = error
 
         await asyncio.gather(
-            *(complete_next() for _ in range(min(LAYERS_AT_ONCE, len(pull.layers))))
+            *(complete_next() for _ in range(min(MAX_LAYERS_AT_ONCE, len(pull.layers))))
         )
         if errors:
             raise errors[min(errors)]
@@ -533,9 +533,9 @@ class Pulls:
 
     def _forget_old(self) -> None:
         ended = [id for id, pull in self._pulls.items() if pull.state.ended]
-        for id in ended[: max(0, len(ended) - LAYERS_AT_HAND)]:
+        for id in ended[: max(0, len(ended) - ENDED_PULLS_WITH_LAYERS)]:
             self._pulls[id].forget_layers()
-        for id in ended[: max(0, len(ended) - ENDED_AT_HAND)]:
+        for id in ended[: max(0, len(ended) - ENDED_PULLS_IN_MEMORY)]:
             del self._pulls[id]
 
 

@@ -11,10 +11,9 @@ import asyncio
 import errno
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +41,7 @@ from entrepot.core.rule_import import (
 )
 from entrepot.core.rules import CacheRule, RuleBook, RuleDraft, RulesInvalid
 from entrepot.errors import EngineError, Refusal
-from entrepot.files import READABLE_STORES
+from entrepot.files import READABLE_STORES, replace_file
 from entrepot.toml import Text, TomlInvalid, converted, unknown_keys
 
 DOCUMENT_SIZE: Final = 8 * 1024 * 1024
@@ -730,29 +729,16 @@ def _read_only(file: Path, reason: str, hint: str) -> ConfigurationReadOnly:
 
 
 def _replace(file: Path, content: bytes) -> Signature:
-    """Put *content* in the place of a file in one step that a crash can't halve.
+    """Replace a document whole (`replace_file`); return the signature of the new version.
 
     Raises `EngineError` or `ConfigurationReadOnly`, and then the file is as it was.
     """
-    # Where the file is a link into somebody's repository of dotfiles, what it points at is
-    # replaced, and the link stays.
-    place = Path(os.path.realpath(file))
-    temporary = ""
     try:
         if not file.is_symlink():
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        with open(descriptor, "wb") as opened:
-            os.fchmod(descriptor, 0o600)
-            opened.write(content)
-            opened.flush()
-            os.fsync(descriptor)
-            signature = _signature_of(os.fstat(descriptor))
-        os.replace(temporary, place)
+            directory = Path(os.path.realpath(file)).parent
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _signature_of(replace_file(file, content))
     except OSError as error:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
         if error.errno == errno.EBUSY:
             raise _read_only(
                 file,
@@ -765,16 +751,3 @@ def _replace(file: Path, content: bytes) -> Signature:
             f"{file} can't be written: {error.strerror}. Nothing is changed.",
             "Give the engine's user the right to write there, and room on the disk.",
         ) from None
-    _sync_directory(place.parent)
-    return signature
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the renaming last through a power cut. Some file systems can't, and then it lasts as
-    long as they let it."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from entrepot.core import media_types
 from entrepot.core.reference import Digest
 
 CREATED = "2025-01-01T00:00:00Z"
@@ -44,16 +45,16 @@ class MediaTypes:
 
 
 OCI = MediaTypes(
-    index="application/vnd.oci.image.index.v1+json",
-    manifest="application/vnd.oci.image.manifest.v1+json",
-    config="application/vnd.oci.image.config.v1+json",
-    layer="application/vnd.oci.image.layer.v1.tar+gzip",
+    index=media_types.OCI_INDEX,
+    manifest=media_types.OCI_MANIFEST,
+    config=media_types.OCI_CONFIG,
+    layer=media_types.OCI_LAYER,
 )
 DOCKER = MediaTypes(
-    index="application/vnd.docker.distribution.manifest.list.v2+json",
-    manifest="application/vnd.docker.distribution.manifest.v2+json",
-    config="application/vnd.docker.container.image.v1+json",
-    layer="application/vnd.docker.image.rootfs.diff.tar.gzip",
+    index=media_types.DOCKER_LIST,
+    manifest=media_types.DOCKER_MANIFEST,
+    config=media_types.DOCKER_CONFIG,
+    layer=media_types.DOCKER_LAYER,
 )
 
 

@@ -86,8 +86,8 @@ class Bookkeeping:
     async def _write_usage(self) -> None:
         """Write what was used, and what the catalog did not take before."""
         missed = self._catalog.health.missed_writes
-        await self._cache.holdings.write_unwritten()
-        await self._cache.ledger.write()
+        await self._cache.index.write_unwritten()
+        await self._cache.usage.write()
         await self._cache.history.write()
         await self._traffic.write_if_due()
         if (

@@ -112,7 +112,7 @@ class Engine:
             tasks=self._tasks,
             clock=clock,
         )
-        self.fills.on_held = self.maintenance.blob_kept
+        self.fills.on_stored = self.maintenance.blob_kept
         self.fills.on_refusal = self.maintenance.disk_refused
         self.verification = Verification(
             catalog=catalog,

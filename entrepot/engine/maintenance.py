@@ -118,7 +118,7 @@ class MaintenanceService:
         """A blob of *count* bytes has come from the login server *origin* and is held; from another
         one it may have come before."""
         if await self._cache.copies.add(
-            digest, count, self._cache.copies.fetched_from(digest, origin)
+            digest, count, self._cache.copies.origin_of_fetch(digest, origin)
         ):
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
@@ -246,9 +246,9 @@ class MaintenanceService:
         adopted, dropped = await self._catalog.reconcile(
             held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged
         )
-        self._cache.copies.forget_all()
+        self._cache.copies.invalidate_all()
         for digest, recorded_size in damaged.items():
-            self._cache.copies.removed_damaged(
+            self._cache.copies.record_damaged(
                 digest, f"its file had {held[digest]:,} bytes and should have {recorded_size:,}"
             )
         if adopted or dropped:
@@ -270,7 +270,7 @@ class MaintenanceService:
         last minute go a minute later."""
         async with self._collecting:
             left = await self._catalog.collect(self._take_away)
-            self._cache.holdings.forget_manifests()
+            self._cache.index.invalidate_manifests()
             await self._count_what_is_left()
         if left:
             self._collect_soon()
@@ -295,7 +295,7 @@ class MaintenanceService:
             return False
         if not self._blobs.take_away(digest):
             return False
-        self._cache.copies.forget(digest)
+        self._cache.copies.invalidate(digest)
         return True
 
     async def evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
@@ -312,13 +312,13 @@ class MaintenanceService:
             # eviction keeps an administrator from looking.
             with suppress(CatalogFailed, TimeoutError):
                 async with asyncio.timeout(USES_WRITTEN_WITHIN):
-                    await self._cache.ledger.write()
+                    await self._cache.usage.write()
             async with self._previewing:
                 made, limit = await self._plan(target)
             return await self._planned(made, limit, dry_run=True)
         async with self._evicting:
             # What clients used in the last moments is in memory only.
-            await self._cache.ledger.write()
+            await self._cache.usage.write()
             await self.collect()
             made, limit = await self._plan(target)
             if made.is_nothing:
@@ -363,12 +363,12 @@ class MaintenanceService:
         images: list[PlannedImage] = []
         freed = manifests = 0
         for part in made.parts(EVICTED_AT_ONCE):
-            await self._cache.ledger.write()
+            await self._cache.usage.write()
             async with self._collecting:
                 done = await self._catalog.evict(
                     part, is_used=self._is_used_now, take_away=self._take_away
                 )
-                self._cache.holdings.forget_evicted(
+                self._cache.index.invalidate_evicted(
                     {repository for repository, _ in done.manifests}
                 )
                 await self._count_what_is_left()
@@ -400,7 +400,7 @@ class MaintenanceService:
     def _is_used_now(self, image: PlannedImage) -> bool:
         repository, digest = image.manifest.key
         return (
-            self._cache.ledger.is_unwritten(repository, digest, image.telling)
+            self._cache.usage.is_unwritten(repository, digest, image.telling)
             or self._cache.pulls.of(repository, digest) is not None
         )
 

@@ -65,7 +65,7 @@ class PullService:
         if ended is not None:
             return pull_snapshot(ended)
         pull = self._cache.pulls.cancel(id)
-        await pull.over.wait()
+        await pull.finished.wait()
         return pull_snapshot(pull.progress())
 
     async def refresh(self, image: str) -> RefreshedTag:

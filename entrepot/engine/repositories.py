@@ -116,7 +116,7 @@ class RepositoryService:
         await self._end_pulls(lambda pull: pull.repository == repository)
         if not await self._catalog.delete_repository(repository):
             raise _no_repository(name)
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._cache.forget_failures()
         self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
         await self._maintenance.collect()
@@ -191,7 +191,7 @@ class RepositoryService:
         await self._check_unlocked(repository, tag)
         if not await self._catalog.delete_tag(repository, Tag(tag)):
             raise holds_no(name, f"tag {tag}")
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
@@ -223,7 +223,7 @@ class RepositoryService:
         )
         if not await self._catalog.delete_manifest(repository, digest):
             raise holds_no(name, f"manifest {digest}")
-        self._cache.holdings.forget(repository)
+        self._cache.index.invalidate(repository)
         self._events.record(
             "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
         )
@@ -236,7 +236,7 @@ class RepositoryService:
         for pull in ending:
             self._cache.pulls.cancel(pull.id)
         for pull in ending:
-            await pull.over.wait()
+            await pull.finished.wait()
 
     async def lock(self, name: str, *, locked: bool = True) -> None:
         """Lock a cached repository (ACR's ``deleteEnabled: false``) or unlock it: nothing of it is

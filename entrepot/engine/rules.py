@@ -137,7 +137,7 @@ class RuleService:
     async def delete(self, name: str) -> None:
         """Delete a cache rule; raises `CacheRuleNotFound`. What it cached stays and can be pulled."""
         rule = await self._documents.delete_rule(name)
-        await self._cache.ledger.write()
+        await self._cache.usage.write()
         await self._catalog.forget_requests_of(rule.name)
         self._cache.forget_failures()
         self._events.record(

@@ -52,7 +52,7 @@ class CacheCounts(Protocol):
         """Manifests and blobs that had to be fetched."""
 
     @property
-    def ledger(self) -> RequestsSaved:
+    def usage(self) -> RequestsSaved:
         """What was used."""
 
 
@@ -110,7 +110,7 @@ class Traffic:
             misses=self._cache.misses,
             served=self.bytes_served,
             from_source=self._fills.fetched,
-            requests_saved=self._cache.ledger.requests_saved,
+            requests_saved=self._cache.usage.requests_saved,
         )
         return tuple(getattr(counts, name) for name in COUNTED)
 

@@ -18,8 +18,9 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import HeldBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.cache import CachedBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
 from entrepot.causes import CauseCode, at_fault
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
 from entrepot.engine.engine import Engine
 from entrepot.errors import (
@@ -54,7 +55,6 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.source.loop_detection import came_through
-from entrepot.store.manifests import OCI_INDEX
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -293,9 +293,9 @@ class RegistryApp:
         blob = await self._engine.cache.blob(repository, digest, asked_by=response.client)
         size = blob.size
         parts = parts_within(requested_ranges, size) if response.range_applies(str(digest)) else ()
-        origin = Origin.CACHE if isinstance(blob, HeldBlob) else Origin.UPSTREAM
+        origin = Origin.CACHE if isinstance(blob, CachedBlob) else Origin.UPSTREAM
         answer = _BlobAnswer(digest, size, origin, parts)
-        if isinstance(blob, HeldBlob):
+        if isinstance(blob, CachedBlob):
             try:
                 await self._cached_blob(blob, response, answer)
             except FileNotFoundError:
@@ -322,11 +322,13 @@ class RegistryApp:
             answer.status, answer.headers, body, etag=str(digest), sent=self._count
         )
 
-    async def _cached_blob(self, blob: HeldBlob, response: _Response, answer: _BlobAnswer) -> None:
+    async def _cached_blob(
+        self, blob: CachedBlob, response: _Response, answer: _BlobAnswer
+    ) -> None:
         copies = self._engine.cache.copies
         etag = str(blob.digest)
         if answer.is_whole:
-            copies.requested(response.client, blob.digest)
+            copies.record_request(response.client, blob.digest)
         try:
             async with self._engine.blobs.opened(blob.digest, blob.size) as file:
                 if answer.multipart is None:
@@ -360,13 +362,13 @@ class RegistryApp:
                 error.strerror,
                 response.client,
             )
-            copies.suspect(blob.digest)
+            copies.check_in_background(blob.digest)
             raise EngineError(
                 f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
                 "Pull again, and look at the disk.",
             ) from None
         if answer.is_whole:
-            copies.delivered(response.client, blob.digest)
+            copies.record_delivery(response.client, blob.digest)
 
     def _count(self, sent: int) -> None:
         self._engine.traffic.served(sent)

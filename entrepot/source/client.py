@@ -23,6 +23,7 @@ import truststore
 
 from entrepot.causes import CauseCode
 from entrepot.certificates import trust_certificates
+from entrepot.core.media_types import EMPTY_INDEX, INDEXES, MANIFEST_TYPES, OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
@@ -118,28 +119,14 @@ credentials there is nothing to keep apart."""
 _SIGN_IN = "the sign-in"
 """What a sign-in without a repository is called in messages."""
 
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-DOCKER_LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
-MANIFEST_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    INDEX_TYPE,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    DOCKER_LIST_TYPE,
-)
 MANIFEST_ACCEPT = ", ".join((*MANIFEST_TYPES, "*/*;q=0.1"))
 """All four media types of images; anything else only where the source has nothing better: an
 artifact's own type."""
-
-EMPTY_INDEX = (
-    b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-)
-"""What the specification wants answered for a manifest without referrers."""
 
 _UNTYPED = frozenset(
     {"application/json", "application/octet-stream", "text/plain", "binary/octet-stream"}
 )
 _IMAGE_TYPES = frozenset(MANIFEST_TYPES)
-_INDEX_TYPES = frozenset({INDEX_TYPE, DOCKER_LIST_TYPE})
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
 """JSON, without white space, that says nothing."""
 
@@ -176,7 +163,7 @@ class ReferrersIndex:
     @property
     def media_type(self) -> str:
         """Always that of an index."""
-        return INDEX_TYPE
+        return OCI_INDEX
 
     @property
     def digest(self) -> Digest:
@@ -625,10 +612,10 @@ class SourceClient:
                 _ASK_PUBLISHER,
             )
         if media_type in _IMAGE_TYPES and (
-            hint.is_image if media_type in _INDEX_TYPES else hint.is_index
+            hint.is_image if media_type in INDEXES else hint.is_index
         ):
             kind, other = (
-                ("an index", "an image") if media_type in _INDEX_TYPES else ("an image", "an index")
+                ("an index", "an image") if media_type in INDEXES else ("an image", "an index")
             )
             raise SourceAnswerInvalid(
                 f"{self._server} sent {about} as {kind}, and it is {other}.", _ASK_PUBLISHER
@@ -926,7 +913,7 @@ class SourceClient:
                 answer, content = await self._read(
                     path,
                     repository,
-                    {"Accept": INDEX_TYPE},
+                    {"Accept": OCI_INDEX},
                     about=about,
                     limit=left,
                     unsupported=not pages,

@@ -39,7 +39,7 @@ from typing import NamedTuple, TypeVar
 from entrepot.causes import Cause, disk_cause
 from entrepot.core.reference import Digest
 from entrepot.errors import DigestInvalid
-from entrepot.files import file_system
+from entrepot.files import file_system, sync_directory
 from entrepot.formatting import counted, printable
 from entrepot.tasks import uninterrupted
 
@@ -620,11 +620,11 @@ class BlobStore:
             self._condemned.discard(partial.digest)
         self._arriving.discard(partial.path)
         partial.path = path
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         if made:
             # The name of the new directory has to survive a power cut as well.
-            _sync_directory(path.parent.parent)
-            _sync_directory(self._root)
+            sync_directory(path.parent.parent)
+            sync_directory(self._root)
         partial.is_committed = True
 
     async def discard(self, partial: PartialBlob) -> None:
@@ -829,11 +829,3 @@ def _hangs() -> OSError:
 
 def _close(file: FileIO) -> None:
     file.close()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,16 +22,12 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from entrepot.core.media_types import INDEXES
 from entrepot.core.platforms import OS_FEATURES_LIMIT, Platform, best_match
 from entrepot.core.reference import Digest, is_of_other_algorithm
 from entrepot.errors import DigestInvalid
 from entrepot.formatting import printable
 from entrepot.jsontext import first_value
-
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 PLATFORM_PART_LENGTH = 64
 
@@ -45,9 +41,6 @@ UNKNOWN_PLATFORM = Platform("unknown", "unknown")
 
 UNTYPED = "application/octet-stream"
 """The media type of what has none, or something else in its place."""
-
-INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
-IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 LAYERS_LIMIT = 1_000
 """The most layers of a manifest that is taken from a source: docker makes at most 127, and each

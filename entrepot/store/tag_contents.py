@@ -12,10 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, distinct, exists, func, literal, not_, select
 
+from entrepot.core.media_types import INDEXES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
 from entrepot.store import schema
-from entrepot.store.manifests import INDEXES, ReferenceKind, attestations
+from entrepot.store.manifests import ReferenceKind, attestations
 from entrepot.store.records import CachedTag, ImageBlobRecord, ImageRecord, TagEntry
 from entrepot.store.rows import stated_size
 

@@ -77,7 +77,7 @@ async def test_a_listing_that_did_not_change_is_the_very_same(
     started = await client.start_pull("library/nginx:1.27", "linux/amd64")
     async for _ in client.watch_pull(started.id, interval=0.0):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     [repository], revision = await client.repositories(), (await client.status()).revision
     assert await client.repositories() is await client.repositories()
     assert await client.rules() is await client.rules()
@@ -117,7 +117,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     revision, before = (await client.status()).revision, await listings()
     assert not await changed()
     await client.create_credential_set("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
@@ -130,7 +130,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         (await client.start_pull("library/nginx:1.27", "linux/amd64")).id, interval=0.0
     ):
         pass
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     assert await changed()
     await client.delete_tag("library/nginx", "1.27")
     assert await changed()
@@ -212,7 +212,7 @@ async def test_locks_and_eviction(
     image = source.add_image("library/nginx", "1.27").platforms["linux/amd64"]
     pull = engine.cache.pulls.get((await client.start_pull("library/nginx:1.27", "linux/amd64")).id)
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     clock.now += 3600
     for tag, digest in ((None, None), ("1.27", None), (None, str(image.digest))):
         await client.lock("library/nginx", tag, digest)
@@ -377,7 +377,7 @@ async def test_dots_lead_to_no_other_resource(
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
     started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
         client.delete_repository("library/none/../nginx"),
         client.delete_tag("library/nginx/x", "../.."),

@@ -18,13 +18,14 @@ import httpx
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialBook
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook, RuleDraft
 from entrepot.demo.images import Descriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.bench.contenders import (
     CACHES,
     CACHES_AND_SOURCE,

@@ -42,7 +42,7 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
 async def pulled(engine: Engine, image: str) -> PullProgress:
     pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     return pull.progress()
 
 
@@ -160,7 +160,7 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         (OTHER, False),
     }
     await other.stop()
-    engine.cache.copies.forget_all()
+    engine.cache.copies.invalidate_all()
     assert (await registry.get(path_of(private))).content == private.content
 
 
@@ -236,7 +236,7 @@ async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_se
         )
         await engine.cache.pulls.get(
             (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
-        ).over.wait()
+        ).finished.wait()
     with sqlite3.connect(directories.catalog) as connection:
         connection.executescript("DROP TABLE blob_origins; PRAGMA user_version = 3;")
     connection.close()
@@ -351,7 +351,7 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
     await engine.maintenance.collect()
     assert set(await engine.blobs.held()) == {first.digest, image.config.digest}
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     await fills_end(engine)
     await engine.maintenance.collect()
@@ -377,7 +377,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
     ended = pull.progress()
     assert ended.state is PullState.COMPLETED
     assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."

@@ -1,4 +1,4 @@
-"""Turns at a source: how many blobs come from it at once, and who has to give a turn away.
+"""FetchQueue at a source: how many blobs come from it at once, and who has to give a turn away.
 
 Failures L05 and F91 (a few trickling blobs took all turns for ever) and S10 (fills that waited held
 file descriptors).
@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entrepot.cache import fetch_queue as turns_module
-from entrepot.cache.fetch_queue import TooManyFills, Turns
+from entrepot.cache.fetch_queue import FetchQueue, TooManyFills
 from entrepot.cache.fill import (
-    CRAWLS_AT_MOST,
-    LEAST_RATE,
-    LOOK_INTERVAL,
+    MAX_CRAWL_TIME,
+    MAX_UNWANTED_TIME,
+    MIN_RATE,
+    PACE_INTERVAL,
     RATE_WINDOW,
     TAIL,
-    UNWANTED_AT_MOST,
     Fill,
     Fills,
     FillState,
@@ -109,7 +109,7 @@ class Place:
 
     def look_after(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.fills.look()
+        self.fills.check_pace()
 
     def descriptors(self) -> int:
         """Parts of blobs that are open now."""
@@ -133,12 +133,12 @@ async def opened(directory: Path) -> AsyncIterator[Place]:
     await store.open()
     clock = Clock()
 
-    async def on_held(digest: Digest, size: int, origin: str) -> None: ...
+    async def on_stored(digest: Digest, size: int, origin: str) -> None: ...
 
     async def pause(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    fills = Fills(store, clock=clock, on_held=on_held, pause=pause, parallel_per_source=2)
+    fills = Fills(store, clock=clock, on_stored=on_stored, pause=pause, parallel_per_source=2)
     try:
         async with fills.running():
             yield Place(fills, store, clock)
@@ -211,7 +211,7 @@ async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_othe
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 3)
-    monkeypatch.setattr(turns_module, "WAITING_FOR_PLACE", 2)
+    monkeypatch.setattr(turns_module, "MAX_WAITING_REQUESTS", 2)
     sources = drips(6, 100)
     joining = [asyncio.create_task(place.join(each)) for each in sources[:5]]
     await until(lambda: len(place.fills.under_way) == 3)
@@ -290,7 +290,7 @@ async def test_l05_one_that_comes_when_a_blob_crawls_already_has_its_turn_soon(
     place.look_after(RATE_WINDOW)
     [quick] = drips(1)
     await place.join_queue(quick)
-    place.look_after(LOOK_INTERVAL)
+    place.look_after(PACE_INTERVAL)
     await until(lambda: quick.open == 1)
     for each in pulls:
         each.cancel()
@@ -302,7 +302,7 @@ async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) ->
     pulls = [waits(each) for each in fills]
     await until(lambda: sources[1].open == 1)
     for each in sources[:2]:
-        each.send(int(LEAST_RATE * RATE_WINDOW))
+        each.send(int(MIN_RATE * RATE_WINDOW))
     await until(lambda: fills[0].received == fills[1].received > 0)
     place.look_after(RATE_WINDOW)
     await asyncio.sleep(0)
@@ -321,7 +321,7 @@ async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
     slow.send(WORTH_CONTINUING)
     await until(lambda: fill.received == WORTH_CONTINUING)
     place.look_after(RATE_WINDOW)
-    while place.clock.now < CRAWLS_AT_MOST + RATE_WINDOW:
+    while place.clock.now < MAX_CRAWL_TIME + RATE_WINDOW:
         assert not fill.ended
         place.look_after(RATE_WINDOW)
         for _ in range(5):
@@ -337,10 +337,10 @@ async def test_l05_the_time_in_the_queue_is_not_the_time_of_the_source(place: Pl
     fills = [await place.join(each) for each in sources]
     pulls = [waits(each) for each in fills]
     await until(lambda: sources[1].open == 1)
-    place.clock.now += 10 * CRAWLS_AT_MOST
+    place.clock.now += 10 * MAX_CRAWL_TIME
     sources[0].send(CHUNK * 4)
     await until(lambda: sources[2].open == 1)
-    place.fills.look()
+    place.fills.check_pace()
     assert not fills[2].crawls
     assert fills[1].crawls
     for each in pulls:
@@ -353,7 +353,7 @@ async def test_l05_the_time_in_which_the_engine_itself_stood_still_is_not_the_ti
     [source] = drips(1)
     pull = waits(await place.join(source))
     await until(lambda: source.open == 1)
-    place.look_after(10 * CRAWLS_AT_MOST)
+    place.look_after(10 * MAX_CRAWL_TIME)
     source.send(CHUNK * 4)
     await pull
     assert source.offsets == [0]
@@ -370,7 +370,7 @@ async def test_l05_a_source_that_sends_a_byte_and_breaks_off_does_not_escape_the
             place.clock.now += 20
             yield content[offset : offset + 1]
             await asyncio.sleep(0)
-            place.fills.look()
+            place.fills.check_pace()
 
         yield Stream(offset, len(content), one_byte())
 
@@ -455,8 +455,8 @@ async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
     client.cancel()
     await asyncio.wait([client])
     place.look_after(1)
-    place.look_after(UNWANTED_AT_MOST - 1)
-    assert not fill.gives_up
+    place.look_after(MAX_UNWANTED_TIME - 1)
+    assert not fill.is_ending
     place.look_after(1)
     # A client that comes at this moment gets a fill of its own.
     next_one = asyncio.create_task(place.join(source))
@@ -476,12 +476,12 @@ async def test_a_fill_that_is_wanted_again_in_time_goes_on(place: Place) -> None
     fill = await place.join(source)
     await until(lambda: source.open == 1)
     place.look_after(1)
-    place.look_after(UNWANTED_AT_MOST - 1)
+    place.look_after(MAX_UNWANTED_TIME - 1)
     pull = waits(fill)
     await asyncio.sleep(0)
     place.look_after(1)
-    place.look_after(UNWANTED_AT_MOST)
-    assert not fill.gives_up
+    place.look_after(MAX_UNWANTED_TIME)
+    assert not fill.is_ending
     source.send(CHUNK * 4)
     await pull
 
@@ -507,15 +507,15 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
 
 
 async def test_turns_are_given_in_order() -> None:
-    turns = Turns(1)
+    turns = FetchQueue(1)
     order: list[int] = []
 
-    async def takes(number: int) -> None:
+    async def take_turn(number: int) -> None:
         async with turns.turn():
             order.append(number)
             await asyncio.sleep(0)
 
-    await asyncio.gather(*(takes(number) for number in range(20)))
+    await asyncio.gather(*(take_turn(number) for number in range(20)))
     assert order == list(range(20))
     assert turns.waiting == 0
 
@@ -646,8 +646,8 @@ async def test_s02_whatever_a_source_does_a_fill_ends_and_all_who_wait_are_relea
             for each in ends
             if each is not None and not isinstance(each, (EntrepotError, bytes))
         ] == []
-        assert fill.state is (FillState.VERIFIED if fill.is_kept else FillState.FAILED)
-        assert (place.store.size(fill.digest) == len(content)) == fill.is_kept
+        assert fill.state is (FillState.VERIFIED if fill.is_stored else FillState.FAILED)
+        assert (place.store.size(fill.digest) == len(content)) == fill.is_stored
         # Nobody ever finishes a wrong blob.
         assert [each for each in ends if isinstance(each, bytes) and each != content] == []
         assert not place.fills._fills

@@ -28,7 +28,7 @@ from entrepot.cache.fill import (
     Fills,
     FillState,
 )
-from entrepot.cache.fill_buffer import WINDOW, WRITE_AHEAD, StorageFailed
+from entrepot.cache.fill_buffer import BYPASS_BUFFER, WRITE_AHEAD, StorageFailed
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -121,7 +121,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     refusals: list[int | None] = []
     origins: list[str] = []
 
-    async def on_held(digest: Digest, size: int, origin: str) -> None:
+    async def on_stored(digest: Digest, size: int, origin: str) -> None:
         held[digest] = size
         origins.append(origin)
 
@@ -132,7 +132,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     fills = Fills(
         store,
         clock=clock,
-        on_held=on_held,
+        on_stored=on_stored,
         on_refusal=lambda error: refusals.append(error.errno),
         pause=pause,
     )
@@ -391,13 +391,13 @@ async def test_a_source_that_ends_early_without_an_error_is_asked_again(place: P
 
 @pytest.mark.parametrize(
     "taken",
-    [0, 1000, WINDOW + 1000, WINDOW * 2],
+    [0, 1000, BYPASS_BUFFER + 1000, BYPASS_BUFFER * 2],
     ids=["nothing", "a little", "more than the memory", "most of it"],
 )
 async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(
     place: Place, taken: int
 ) -> None:
-    source = Source(os.urandom(WINDOW * 3 + 17))
+    source = Source(os.urandom(BYPASS_BUFFER * 3 + 17))
     gate = source.held_back[0] = asyncio.Event()
     fill = await place.join(source)
     half = fill.size // 2
@@ -453,8 +453,8 @@ async def test_on_a_full_disk_a_source_that_breaks_off_is_asked_again(place: Pla
 async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_own(
     place: Place,
 ) -> None:
-    source = Source(os.urandom(WINDOW * 3))
-    gate = source.held_back[WINDOW * 2] = asyncio.Event()
+    source = Source(os.urandom(BYPASS_BUFFER * 3))
+    gate = source.held_back[BYPASS_BUFFER * 2] = asyncio.Event()
     with no_file_above(0):
         fill = await place.join(source)
         early = asyncio.create_task(read(fill))
@@ -463,7 +463,7 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
         other = await place.join(source)
         assert other is not fill
         late = asyncio.create_task(read(other))
-        await until(lambda: fill.received == other.received == WINDOW * 2)
+        await until(lambda: fill.received == other.received == BYPASS_BUFFER * 2)
         gate.set()
         assert await early == await late == source.content
         await asyncio.gather(fill.finished.wait(), other.finished.wait())
@@ -475,8 +475,8 @@ async def test_on_a_full_disk_a_client_that_comes_too_late_gets_a_fill_of_its_ow
 async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_file(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
-    source = Source(os.urandom(WINDOW * 3))
+    monkeypatch.setattr("entrepot.cache.fill_buffer.MAX_READER_DELAY", 0.01)
+    source = Source(os.urandom(BYPASS_BUFFER * 3))
     gate = source.held_back[CHUNK * 8] = asyncio.Event()
     with no_file_above(CHUNK * 4):
         fill = await place.join(source)
@@ -511,8 +511,8 @@ async def test_on_a_full_disk_a_client_that_was_given_up_is_never_sent_another_f
 async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
-    source = Source(os.urandom(WINDOW * 3))
+    monkeypatch.setattr("entrepot.cache.fill_buffer.MAX_READER_DELAY", 0.01)
+    source = Source(os.urandom(BYPASS_BUFFER * 3))
     with no_file_above(0):
         fill = await place.join(source)
         with pytest.raises(StorageFailed, match="nobody waits"):
@@ -526,14 +526,14 @@ async def test_where_the_disk_takes_no_new_file_clients_get_every_byte_and_nothi
     def refuse(*_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    source = Source(os.urandom(WINDOW * 2))
+    source = Source(os.urandom(BYPASS_BUFFER * 2))
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
         fill = await place.join(source)
         assert await read(fill) == source.content
         with pytest.raises(StorageFailed, match="Read-only file system"):
             await fill.wait()
-    assert not fill.is_kept
+    assert not fill.is_stored
     assert place.held == {}
     assert place.refusals == [errno.EROFS]
     assert await read(await place.join(Source(b"content"))) == b"content"
@@ -553,7 +553,7 @@ async def test_while_the_disk_hangs_clients_get_every_byte(
     monkeypatch.setattr(BlobStore, "_open_part", hangs)
     try:
         for _ in range(6):
-            source = Source(os.urandom(WINDOW * 2))
+            source = Source(os.urandom(BYPASS_BUFFER * 2))
             fill = await place.join(source)
             async with asyncio.timeout(30):
                 assert await read(fill) == source.content
@@ -631,7 +631,7 @@ async def test_a_part_that_is_not_what_it_was_and_went_to_nobody_is_fetched_agai
     fill = await place.join(source)
     await fill.wait()
     assert source.requests == [(CHUNK * 20, None), (0, None)]
-    assert fill.is_kept
+    assert fill.is_stored
     assert await read(fill) == source.content
 
 
@@ -698,7 +698,7 @@ async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_
     source = Source(os.urandom(CHUNK * 32))
     source.held_back[CHUNK * 20] = asyncio.Event()
 
-    async def on_held(digest: Digest, size: int, origin: str) -> None: ...
+    async def on_stored(digest: Digest, size: int, origin: str) -> None: ...
 
     async def join(fills: Fills) -> Fill:
         return await fills.join(
@@ -711,7 +711,7 @@ async def test_the_end_of_the_engine_ends_the_fills_and_leaves_what_has_come_to_
     for number in (1, 2):
         store = BlobStore(tmp_path / "blobs", tmp_path / "fills")
         await store.open()
-        fills = Fills(store, clock=asyncio.get_running_loop().time, on_held=on_held)
+        fills = Fills(store, clock=asyncio.get_running_loop().time, on_stored=on_stored)
         async with fills.running():
             fill = await join(fills)
             await reaches_the_middle(fill, number)
@@ -867,7 +867,7 @@ async def test_whatever_the_store_raises_all_who_wait_get_a_definite_end(
     )
     whole, _, kept = await definite_end(fill)
     assert isinstance(kept, EntrepotError)
-    assert not fill.is_kept
+    assert not fill.is_stored
     # What came right goes to the clients; that it is not kept is what the pull is told.
     assert (whole is None) == (step == "commit")
     await until(lambda: not place.fills.under_way)
@@ -899,7 +899,7 @@ async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(
     async def fails(*_: object) -> None:
         raise kind("unforeseen")
 
-    place.fills.on_held = fails
+    place.fills.on_stored = fails
     fill = await place.join(Source(b"content"))
     assert await definite_end(fill) == [None, None, None]
     assert place.store.size(fill.digest) == 7
@@ -924,16 +924,16 @@ async def test_a_clock_that_fails_leaves_nobody_waiting(
             raise kind("unforeseen")
         return 0.0
 
-    async def on_held(digest: Digest, size: int, origin: str) -> None: ...
+    async def on_stored(digest: Digest, size: int, origin: str) -> None: ...
 
-    fills = Fills(store, clock=clock, on_held=on_held)
+    fills = Fills(store, clock=clock, on_stored=on_stored)
     async with fills.running():
         source = Source(os.urandom(CHUNK * 8))
         fill = await fills.join(
             Digest.of(source.content), len(source.content), source, origin=ORIGIN
         )
         ends = await definite_end(fill)
-        fills.look()
+        fills.check_pace()
     assert all(isinstance(end, EntrepotError) for end in ends)
     store.close()
 

@@ -8,13 +8,13 @@ import asyncio
 import pytest
 
 from entrepot.cache.fill_buffer import (
-    PATIENCE,
+    BYPASS_BUFFER,
+    MAX_READER_DELAY,
     SMALL_PIECE,
-    WINDOW,
     WRITE_AHEAD,
+    FillBuffer,
     Readers,
     StorageFailed,
-    Window,
 )
 
 PIECE = bytes(1024 * 1024)
@@ -38,18 +38,18 @@ def readers() -> Readers:
 
 
 @pytest.fixture
-def window(readers: Readers, clock: Clock) -> Window:
-    return Window(readers, clock=clock)
+def window(readers: Readers, clock: Clock) -> FillBuffer:
+    return FillBuffer(readers, clock=clock)
 
 
-def pass_on_more_than_fits(window: Window) -> None:
+def pass_on_more_than_fits(window: FillBuffer) -> None:
     window.pass_on(b"")
-    while window.end - window.start <= WINDOW:
+    while window.end - window.start <= BYPASS_BUFFER:
         window.add(PIECE)
         window.take(len(PIECE))
 
 
-async def test_it_is_read_across_its_pieces(window: Window) -> None:
+async def test_it_is_read_across_its_pieces(window: FillBuffer) -> None:
     window.skip_to(100)
     window.add(b"1" * SMALL_PIECE)
     window.add(b"two")
@@ -61,7 +61,7 @@ async def test_it_is_read_across_its_pieces(window: Window) -> None:
     assert window.read(window.end, 10) == b""
 
 
-async def test_small_pieces_are_joined(window: Window) -> None:
+async def test_small_pieces_are_joined(window: FillBuffer) -> None:
     for _ in range(100):
         window.add(b"x" * 1000)
     assert len(window._pieces) == -(-100 // (SMALL_PIECE // 1000))
@@ -70,7 +70,7 @@ async def test_small_pieces_are_joined(window: Window) -> None:
     ) == b"x" * len(range(0, 100_000, 7))
 
 
-async def test_what_waits_for_the_disk_is_given_once_and_in_order(window: Window) -> None:
+async def test_what_waits_for_the_disk_is_given_once_and_in_order(window: FillBuffer) -> None:
     window.add(b"one")
     assert await window.more() == [b"one"]
     window.add(b"two")
@@ -81,7 +81,7 @@ async def test_what_waits_for_the_disk_is_given_once_and_in_order(window: Window
     assert await window.more() == []
 
 
-async def test_who_adds_waits_while_too_much_waits_for_the_disk(window: Window) -> None:
+async def test_who_adds_waits_while_too_much_waits_for_the_disk(window: FillBuffer) -> None:
     window.add(bytes(WRITE_AHEAD))
     waiting = asyncio.create_task(window.room())
     await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_who_adds_waits_while_too_much_waits_for_the_disk(window: Window) 
     assert await waiting
 
 
-async def test_when_nothing_is_taken_any_more_nobody_waits_for_room(window: Window) -> None:
+async def test_when_nothing_is_taken_any_more_nobody_waits_for_room(window: FillBuffer) -> None:
     window.add(bytes(WRITE_AHEAD))
     waiting = asyncio.create_task(window.room())
     await asyncio.sleep(0)
@@ -98,7 +98,7 @@ async def test_when_nothing_is_taken_any_more_nobody_waits_for_room(window: Wind
     assert not await waiting
 
 
-async def test_what_is_on_the_disk_does_not_stay_in_memory(window: Window) -> None:
+async def test_what_is_on_the_disk_does_not_stay_in_memory(window: FillBuffer) -> None:
     for _ in range(4):
         window.add(PIECE)
     window.take(3 * len(PIECE))
@@ -109,7 +109,7 @@ async def test_what_is_on_the_disk_does_not_stay_in_memory(window: Window) -> No
     )
 
 
-async def test_from_a_small_file_the_blob_is_whole_in_memory(window: Window) -> None:
+async def test_from_a_small_file_the_blob_is_whole_in_memory(window: FillBuffer) -> None:
     window.skip_to(3)
     window.add(b"two")
     window.pass_on(b"one")
@@ -118,7 +118,7 @@ async def test_from_a_small_file_the_blob_is_whole_in_memory(window: Window) -> 
 
 
 async def test_it_waits_for_the_slowest_and_forgets_what_all_have(
-    window: Window, readers: Readers
+    window: FillBuffer, readers: Readers
 ) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         pass_on_more_than_fits(window)
@@ -137,9 +137,9 @@ async def test_it_waits_for_the_slowest_and_forgets_what_all_have(
 
 
 async def test_a_reader_that_leaves_is_waited_for_no_longer(
-    window: Window, readers: Readers
+    window: FillBuffer, readers: Readers
 ) -> None:
-    with readers.reading(WINDOW):
+    with readers.reading(BYPASS_BUFFER):
         with readers.reading(0):
             pass_on_more_than_fits(window)
             waiting = asyncio.create_task(window.passed_on())
@@ -149,7 +149,7 @@ async def test_a_reader_that_leaves_is_waited_for_no_longer(
 
 
 async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(
-    window: Window, readers: Readers, clock: Clock
+    window: FillBuffer, readers: Readers, clock: Clock
 ) -> None:
     with readers.reading(0) as slow, readers.reading(0) as quick:
         pass_on_more_than_fits(window)
@@ -158,7 +158,7 @@ async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(
         await asyncio.sleep(0)
         # It moves, but by a byte only, and the others have waited all the time.
         slow.position += 1
-        clock.now += PATIENCE
+        clock.now += MAX_READER_DELAY
         readers.changed()
         await waiting
         assert window.read(slow.position, 1) is None
@@ -166,9 +166,9 @@ async def test_a_reader_that_holds_up_the_others_for_too_long_is_given_up(
 
 
 async def test_without_a_reader_it_waits_for_one_and_then_gives_up(
-    window: Window, monkeypatch: pytest.MonkeyPatch
+    window: FillBuffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entrepot.cache.fill_buffer.PATIENCE", 0.01)
+    monkeypatch.setattr("entrepot.cache.fill_buffer.MAX_READER_DELAY", 0.01)
     pass_on_more_than_fits(window)
     with pytest.raises(StorageFailed, match="nobody waits for its bytes"):
         await window.passed_on()

@@ -11,10 +11,10 @@ import pytest
 
 from entrepot.cache import lists
 from entrepot.cache.lists import ListKey, SourceList, SourceLists, of_artifact_type
+from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_INDEX
 from tests.conftest import Clock
 from tests.fakes import Content, FakeImage, FakeRegistry, Status
 
@@ -145,7 +145,7 @@ async def test_s28_a_source_that_fails_is_asked_once_and_the_last_list_is_served
         assert (tags_in(response), *origin(response)) == (["1", "2"], "stale", True)
     assert "status 500" in response.headers["warning"]
     assert source.count("GET", "/tags/list") == 2
-    clock.now += lists.LIST_KEPT
+    clock.now += lists.LIST_MAX_AGE
     engine.cache.drop_expired()
     assert (await registry.get(TAGS)).status_code == 502
 

@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
-from entrepot.store.manifests import OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import Content, FakeRegistry, Fault, Html, Status
 
@@ -166,7 +166,7 @@ async def test_l14_a_failure_that_is_remembered_costs_no_question_to_the_catalog
     async def ask(*_: Any, **__: Any) -> Any:
         raise AssertionError("the catalog was asked")
 
-    engine.cache.holdings.forget(Repository("library/nginx"))
+    engine.cache.index.invalidate(Repository("library/nginx"))
     for name in ("tag", "media_types_of", "manifests_of", "blobs_of", "is_cached"):
         monkeypatch.setattr(engine.catalog, name, ask)
     for _ in range(2):

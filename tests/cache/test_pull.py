@@ -16,12 +16,20 @@ import pytest
 
 from entrepot.cache import pull as pull_module
 from entrepot.cache.fill import Fill, FillState
-from entrepot.cache.pull import LAYERS_AT_ONCE, Pull, PullOrigin, Pulls, PullSubject, TooManyPulls
+from entrepot.cache.pull import (
+    MAX_LAYERS_AT_ONCE,
+    Pull,
+    PullOrigin,
+    Pulls,
+    PullSubject,
+    TooManyPulls,
+)
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.states import LayerState, PullState
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import SourceFailed
-from entrepot.store.manifests import OCI_MANIFEST, Descriptor, Manifest
+from entrepot.store.manifests import Descriptor, Manifest
 
 REPOSITORY = Repository("library/nginx")
 ORIGIN = PullOrigin("example-rule", "registry.example.com", "registry.example.com/library/nginx")
@@ -141,7 +149,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def over(pull: Pull) -> PullState:
     async with asyncio.timeout(60):
-        await pull.over.wait()
+        await pull.finished.wait()
     return pull.state
 
 
@@ -240,7 +248,7 @@ async def test_a_layer_that_goes_while_the_others_come_is_fetched_again(place: P
     place.held.discard(held)
     place.fills[missing].end()
     await until(lambda: held in place.fills)
-    assert not pull.over.is_set()
+    assert not pull.finished.is_set()
     place.fills[held].end()
     assert await over(pull) is PullState.COMPLETED
     assert {layer.state for layer in pull.progress().layers} == {LayerState.VERIFIED}
@@ -273,7 +281,7 @@ async def test_a_failure_of_one_layer_leaves_the_others_to_arrive(place: Place) 
     first.end(SourceFailed("500."), FillState.FAILED)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert not pull.over.is_set()
+    assert not pull.finished.is_set()
     for each in others:
         each.end()
     assert await over(pull) is PullState.FAILED
@@ -287,12 +295,12 @@ async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> 
     """A manifest of 5,000 layers was 5,000 tasks and 5,000 file descriptors at once."""
     pull = place.begin(manifest_of(1000))
     ended = 0
-    while not pull.over.is_set():
+    while not pull.finished.is_set():
         await until(
-            lambda: pull.over.is_set() or any(not fill.ended for fill in place.fills.values())
+            lambda: pull.finished.is_set() or any(not fill.ended for fill in place.fills.values())
         )
         under_way = [fill for fill in place.fills.values() if not fill.ended]
-        assert len(under_way) <= LAYERS_AT_ONCE
+        assert len(under_way) <= MAX_LAYERS_AT_ONCE
         for fill in under_way:
             fill.end()
             ended += 1
@@ -304,8 +312,8 @@ async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One GET of a layer by a client that leaves fetches a whole image: without a bound of pulls."""
-    monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 2)
-    monkeypatch.setattr(pull_module, "WAITING_AT_MOST", 2)
+    monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 2)
+    monkeypatch.setattr(pull_module, "MAX_WAITING_PULLS", 2)
     place.pulls._turns = asyncio.Semaphore(2)
     assert not place.pulls.is_busy
     pulls = [place.begin(manifest_of(1)) for _ in range(2)]
@@ -344,7 +352,7 @@ async def test_an_ended_pull_keeps_its_last_progress_and_lets_go_of_manifest_and
 async def test_only_the_last_ended_pulls_keep_their_layers_in_memory(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pull_module, "LAYERS_AT_HAND", 1)
+    monkeypatch.setattr(pull_module, "ENDED_PULLS_WITH_LAYERS", 1)
     pulls = []
     for _ in range(3):
         pulls.append(place.begin(manifest_of(1)))
@@ -363,7 +371,7 @@ async def test_s23_a_look_at_a_pull_of_a_thousand_layers_makes_only_what_has_cha
     place: Place,
 ) -> None:
     pull = place.begin(manifest_of(1000))
-    await until(lambda: len(place.fills) == LAYERS_AT_ONCE)
+    await until(lambda: len(place.fills) == MAX_LAYERS_AT_ONCE)
     before = pull.progress()
     changed = next(iter(place.fills.values()))
     changed.received = 5
@@ -396,7 +404,7 @@ async def test_s24_an_ended_pull_keeps_what_its_error_says_and_not_what_failed(
         place.obtain_error = SourceFailed("It fails.", "Try again.")
         place.obtain_error.__cause__ = cause
     pull = place.begin(manifest_of(1))
-    await pull.over.wait()
+    await pull.finished.wait()
     assert isinstance(pull.error, SourceFailed)
     assert (pull.error.what, pull.error.hint) == ("It fails.", "Try again.")
     assert (pull.error.__cause__, pull.error.__traceback__) == (None, None)

@@ -54,7 +54,7 @@ LAYER = LayerProgress(
 async def over(engine: Engine, id: str) -> Pull:
     running = engine.cache.pulls.get(id)
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     return running
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from entrepot.cache import index as holdings_module
-from entrepot.cache.index import Ledger
+from entrepot.cache import usage as usage_module
+from entrepot.cache.usage import UsageTracker
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, Usage
 from tests.conftest import Clock
@@ -52,15 +52,15 @@ def disk(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-def ledger(catalog: Catalog, disk: Disk, clock: Clock) -> Ledger:
-    return Ledger(catalog, clock)
+def usage(catalog: Catalog, disk: Disk, clock: Clock) -> UsageTracker:
+    return UsageTracker(catalog, clock)
 
 
-def use(ledger: Ledger) -> None:
-    ledger.manifest_used(NGINX, MANIFEST, Tag("1"))
-    ledger.manifest_answered("rule")
-    ledger.manifest_fetched("rule")
-    ledger.blob_used(BLOB)
+def use(usage: UsageTracker) -> None:
+    usage.record_manifest_use(NGINX, MANIFEST, Tag("1"))
+    usage.record_answer("rule")
+    usage.record_fetch("rule")
+    usage.record_blob_use(BLOB)
 
 
 async def pulls(catalog: Catalog) -> tuple[int, float | None]:
@@ -69,50 +69,50 @@ async def pulls(catalog: Catalog) -> tuple[int, float | None]:
 
 
 async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(
-    ledger: Ledger, catalog: Catalog, disk: Disk, clock: Clock
+    usage: UsageTracker, catalog: Catalog, disk: Disk, clock: Clock
 ) -> None:
     disk.fails = True
-    use(ledger)
+    use(usage)
     for _ in range(3):
         with pytest.raises(CatalogFailed):
-            await ledger.write()
-        assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
-        assert ledger.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
+            await usage.write()
+        assert usage.is_unwritten(NGINX, MANIFEST.digest, [])
+        assert usage.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
     clock.now += 5
-    use(ledger)
+    use(usage)
     disk.fails = False
     for _ in range(2):
-        await ledger.write()
+        await usage.write()
         assert await pulls(catalog) == (2, clock.now)
         assert await catalog.requests_of_rules() == {"rule": (2, 2)}
-    assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
+    assert not usage.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
 async def test_s32_what_is_being_written_is_unwritten(
-    ledger: Ledger, catalog: Catalog, disk: Disk
+    usage: UsageTracker, catalog: Catalog, disk: Disk
 ) -> None:
     disk.goes_on.clear()
-    use(ledger)
-    writing = asyncio.create_task(ledger.write())
+    use(usage)
+    writing = asyncio.create_task(usage.write())
     await disk.reached.wait()
-    assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
-    assert ledger.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
+    assert usage.is_unwritten(NGINX, MANIFEST.digest, [])
+    assert usage.is_unwritten(NGINX, Digest.of(b"other"), [BLOB])
     disk.goes_on.set()
     await writing
-    assert not ledger.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
+    assert not usage.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
 async def test_s32_who_writes_while_another_does_waits_for_both(
-    ledger: Ledger, catalog: Catalog, disk: Disk
+    usage: UsageTracker, catalog: Catalog, disk: Disk
 ) -> None:
     """An eviction writes before it looks: all that was used before that has to be in the catalog
     then."""
     disk.goes_on.clear()
-    use(ledger)
-    first = asyncio.create_task(ledger.write())
+    use(usage)
+    first = asyncio.create_task(usage.write())
     await disk.reached.wait()
-    use(ledger)
-    second = asyncio.create_task(ledger.write())
+    use(usage)
+    second = asyncio.create_task(usage.write())
     await asyncio.sleep(0)
     disk.goes_on.set()
     await second
@@ -122,41 +122,41 @@ async def test_s32_who_writes_while_another_does_waits_for_both(
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted_twice(
-    fails: bool, ledger: Ledger, catalog: Catalog, disk: Disk
+    fails: bool, usage: UsageTracker, catalog: Catalog, disk: Disk
 ) -> None:
     disk.goes_on.clear()
-    use(ledger)
-    writing = asyncio.create_task(ledger.write())
+    use(usage)
+    writing = asyncio.create_task(usage.write())
     await disk.reached.wait()
     writing.cancel()
     await asyncio.wait([writing])
     assert writing.cancelled()
-    assert ledger.is_unwritten(NGINX, MANIFEST.digest, [])
+    assert usage.is_unwritten(NGINX, MANIFEST.digest, [])
     disk.fails = fails
     disk.goes_on.set()
     if fails:
         with pytest.raises(CatalogFailed):
-            await ledger.write()
+            await usage.write()
         disk.fails = False
-    await ledger.write()
+    await usage.write()
     assert (await pulls(catalog))[0] == 1
     assert await catalog.requests_of_rules() == {"rule": (1, 1)}
 
 
 async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(
-    ledger: Ledger, disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    usage: UsageTracker, disk: Disk, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holdings_module, "UNWRITTEN", 100)
+    monkeypatch.setattr(usage_module, "MAX_UNWRITTEN", 100)
     disk.fails = True
     for number in range(500):
         clock.now += 1
-        ledger.blob_used(Digest.of(str(number).encode()))
-        ledger.manifest_used(Repository(f"library/r{number}"), MANIFEST, Tag("1"))
-        ledger.manifest_seen(Repository(f"library/r{number}"), MANIFEST.digest)
+        usage.record_blob_use(Digest.of(str(number).encode()))
+        usage.record_manifest_use(Repository(f"library/r{number}"), MANIFEST, Tag("1"))
+        usage.record_manifest_check(Repository(f"library/r{number}"), MANIFEST.digest)
         if number % 50 == 49:
             with pytest.raises(CatalogFailed):
-                await ledger.write()
-            assert ledger.unwritten <= 5 * 100
+                await usage.write()
+            assert usage.unwritten <= 5 * 100
     # What was used last is what is kept.
-    assert ledger.is_unwritten(Repository("library/r499"), MANIFEST.digest, [])
-    assert not ledger.is_unwritten(Repository("library/r0"), MANIFEST.digest, [])
+    assert usage.is_unwritten(Repository("library/r499"), MANIFEST.digest, [])
+    assert not usage.is_unwritten(Repository("library/r0"), MANIFEST.digest, [])

@@ -43,7 +43,7 @@ async def _held(registry: httpx.AsyncClient, engine: Engine, source: FakeRegistr
     for blob in amd.blobs:
         await registry.get(f"/v2/library/evil/blobs/{blob.digest}")
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def test_the_command_line_shows_a_hostile_image_in_printable_lines(

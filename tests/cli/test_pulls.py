@@ -219,7 +219,7 @@ async def test_ctrl_c_leaves_the_pull_to_the_engine(
     assert not pull.state.ended
     gate.open()
     async with asyncio.timeout(PATIENCE):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
 
 

@@ -21,7 +21,7 @@ async def _cached(
         source.add_image(f"library/{name}", "1", layers=[os.urandom(100_000)])
         await entrepot.done("pull", f"library/{name}:1", "--platform", "linux/amd64")
         clock.now += 3600
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
 
 
 async def test_a_tag_with_its_images_and_layers(

@@ -285,7 +285,7 @@ async def test_nothing_is_left_behind_however_a_command_ends(
     [pull] = there.cache.pulls.all()
     assert not pull.progress().state.ended
     gate.open()
-    await pull.over.wait()
+    await pull.finished.wait()
 
 
 # Kept up

@@ -25,7 +25,7 @@ async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(200_000)], platforms=[AMD64])
     await engine.cache.pulls.get(
         (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
-    ).over.wait()
+    ).finished.wait()
     return image.platforms[AMD64]
 
 

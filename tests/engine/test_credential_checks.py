@@ -228,6 +228,6 @@ async def test_an_unhealthy_set_is_used_all_the_same(
         (await tried.engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state.value == "completed"
     assert tried.engine.credential_sets.health("example-login").status is HealthStatus.UNHEALTHY

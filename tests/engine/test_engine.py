@@ -28,7 +28,7 @@ from tests.fakes import BasicSignIn, DropAfter, FakeRegistry, Status
 async def ended(engine: Engine, pull: PullSnapshot) -> PullSnapshot:
     running: Pull = engine.cache.pulls.get(pull.id)
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     return pull_snapshot(running.progress())
 
 

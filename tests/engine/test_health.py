@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrepot.cache.fetch_queue import Turns
+from entrepot.cache.fetch_queue import FetchQueue
 from entrepot.cache.fill import Fill, FillState
 from entrepot.core.reference import Digest, Repository
 from entrepot.engine.engine import Engine
@@ -149,7 +149,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
             None,
             store,
             origin="registry.example.com",
-            turns=Turns(1),
+            turns=FetchQueue(1),
             clock=lambda: watched.now,
         )  # type: ignore[arg-type]
         fill.state = state

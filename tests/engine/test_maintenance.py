@@ -16,9 +16,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import HeldBlob
+from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
 from entrepot.config.settings import Directories, Settings, SizeLimit
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
@@ -29,7 +30,7 @@ from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry
@@ -42,7 +43,7 @@ LAYER = 100_000
 async def pull(engine: Engine, image: str) -> None:
     pulled = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
     async with asyncio.timeout(30):
-        await pulled.over.wait()
+        await pulled.finished.wait()
     assert pulled.state is PullState.COMPLETED
 
 
@@ -135,7 +136,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
     await source.stop()
     for blob in new.blobs:
         found = await engine.cache.blob(Repository("library/new"), blob.digest)
-        assert isinstance(found, HeldBlob)
+        assert isinstance(found, CachedBlob)
         assert (
             b"".join([chunk async for chunk in engine.blobs.read(blob.digest, 0, found.size)])
             == blob.content
@@ -181,11 +182,11 @@ async def test_of_a_repository_only_the_old_image_goes(
     old, new = images
     await engine.maintenance.evict(target=LAYER + 5000)
     assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["2"]
-    holding = await engine.cache.holdings.of(repository)
-    assert new.digest in holding.manifests
-    assert old.digest not in holding.manifests
-    assert holding.blobs.keys() == {blob.digest for blob in new.blobs}
-    assert await engine.cache.holdings.tag(repository, Tag("1")) is None
+    index = await engine.cache.index.of(repository)
+    assert new.digest in index.manifests
+    assert old.digest not in index.manifests
+    assert index.blobs.keys() == {blob.digest for blob in new.blobs}
+    assert await engine.cache.index.tag(repository, Tag("1")) is None
 
 
 async def test_a_limit_that_was_lowered_holds_for_what_is_cached_already(
@@ -395,7 +396,7 @@ async def test_an_image_that_is_being_pulled_stays(
     assert (done.images, done.shortfall > 0) == ((), True)
     gate.open()
     async with asyncio.timeout(30):
-        await running.over.wait()
+        await running.finished.wait()
     assert running.state is PullState.COMPLETED
     assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
 
@@ -469,7 +470,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
     async with asyncio.timeout(30):
         await fill.finished.wait()
         for each in engine.cache.pulls.all():
-            await each.over.wait()
+            await each.finished.wait()
     clock.now += HOUR
     await engine.maintenance.evict(target=0)
     assert await engine.blobs.held() == {}
@@ -486,8 +487,8 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
     monkeypatch.setattr(maintenance_module, "LEASE_LINGERS", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
-    assert isinstance(found, HeldBlob)
-    await engine.cache.ledger.write()
+    assert isinstance(found, CachedBlob)
+    await engine.cache.usage.write()
     clock.now += HOUR
     done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 1
@@ -507,9 +508,9 @@ async def test_a_manifest_that_is_evicted_while_it_is_asked_for_is_fetched_again
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    holding = await engine.cache.holdings.of(repository)
-    assert image.digest in holding.manifests
-    # What a request sees that looked at the holding just before the eviction was done.
+    index = await engine.cache.index.of(repository)
+    assert image.digest in index.manifests
+    # What a request sees that looked at the index just before the eviction was done.
     await engine.catalog.delete_manifest(repository, image.digest)
     await engine.maintenance.collect()
     assert (
@@ -539,7 +540,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
         # So far the network takes only a part of it.
         path = engine.blobs.path(Digest.parse(layer.digest))
         assert path.exists()
-        await engine.cache.ledger.write()
+        await engine.cache.usage.write()
         clock.now += HOUR
         await engine.maintenance.evict(target=0)
         assert not path.exists()
@@ -558,7 +559,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     repository = Repository("library/a")
-    engine.cache.holdings.forget(repository)
+    engine.cache.index.invalidate(repository)
     read, go_on = asyncio.Event(), asyncio.Event()
     really = engine.catalog.media_types_of
 
@@ -569,7 +570,7 @@ async def test_what_was_read_before_an_eviction_is_not_believed_after_it(
         return found
 
     monkeypatch.setattr(engine.catalog, "media_types_of", slow)
-    asking = asyncio.create_task(engine.cache.holdings.of(repository))
+    asking = asyncio.create_task(engine.cache.index.of(repository))
     await read.wait()
     await engine.maintenance.evict(target=0)
     go_on.set()
@@ -826,7 +827,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
 ) -> None:
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
     thaws = asyncio.Event()
 

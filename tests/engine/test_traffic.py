@@ -56,7 +56,7 @@ async def pull(client: httpx.AsyncClient, engine: Engine, image: FakeImage) -> N
         (await client.get(f"/v2/library/nginx/blobs/{each.digest}")).raise_for_status()
     async with asyncio.timeout(30):
         for running in engine.cache.pulls.all():
-            await running.over.wait()
+            await running.finished.wait()
         while engine.fills.under_way:
             await asyncio.sleep(0)
     # As the bookkeeping does it every two seconds.
@@ -182,7 +182,7 @@ class Counts:
         self.fetched = 0
 
     @property
-    def ledger(self) -> Counts:
+    def usage(self) -> Counts:
         return self
 
 

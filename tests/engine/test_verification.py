@@ -33,7 +33,7 @@ async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
         "library/nginx", "1", layers=[os.urandom(SIZE) for _ in range(4)], platforms=[AMD64]
     )
     pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:1", AMD64, "test")).id)
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     return image.platforms[AMD64]
 
@@ -166,7 +166,7 @@ async def test_it_keeps_to_its_speed(engine: Engine, source: FakeRegistry) -> No
     source.add_image("library/large", "1", layers=[os.urandom(size)], platforms=[AMD64])
     await engine.cache.pulls.get(
         (await engine.pulls.start("library/large:1", AMD64, "test")).id
-    ).over.wait()
+    ).finished.wait()
     clock = Clock()
     began = clock.now
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from entrepot.core.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from entrepot.httpd.accept import MAX_HEADER, Accept, AcceptInvalid
-from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 
 @pytest.mark.parametrize(

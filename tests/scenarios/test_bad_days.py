@@ -65,7 +65,7 @@ def upstream_of(engine: Engine) -> UpstreamSnapshot:
 
 
 async def rule_of(engine: Engine) -> RuleSnapshot:
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     return next(each for each in await engine.rules.list() if each.name == RULE)
 
 
@@ -266,7 +266,7 @@ async def test_f29_only_the_platform_that_was_asked_for_is_fetched(
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = await engine.pulls.start("library/nginx:1.27", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    await engine.cache.pulls.get(pull.id).finished.wait()
     wanted = image.platforms[AMD64]
     assert source.bytes_sent == image.manifest.size + wanted.manifest.size + sum(
         blob.size for blob in wanted.blobs
@@ -435,7 +435,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.1)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
@@ -543,7 +543,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 0.05)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -551,7 +551,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "PATIENCE_WITH_COPY", 10_000)
+    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -741,7 +741,7 @@ async def test_f47_what_came_in_with_other_credentials_is_served_only_where_its_
     )
     await engine.rules.create(RuleDraft("example-public", f"{LOGIN_SERVER}/public/*", "public/*"))
     pull = await engine.pulls.start("private/app:1", AMD64, "cli")
-    await engine.cache.pulls.get(pull.id).over.wait()
+    await engine.cache.pulls.get(pull.id).finished.wait()
     assert engine.blobs.size(hidden.digest) is not None
     source.requests.clear()
     for digest in (private.digest, private.platforms[AMD64].digest):
@@ -885,4 +885,4 @@ async def test_a_tag_that_is_never_checked_again_says_so(
     await registry.get(TAG)
     [tag] = (await engine.repositories.get("library/nginx")).tags
     assert tag.fresh_until is None
-    assert (await engine.cache.holdings.tag(Repository("library/nginx"), Tag("1.27"))) is not None
+    assert (await engine.cache.index.tag(Repository("library/nginx"), Tag("1.27"))) is not None

@@ -171,7 +171,7 @@ async def test_f06_a_source_that_breaks_off_is_continued_within_the_same_answer(
     assert len(others) == 2
     assert all(each.headers["if-range"] == f'"{layer.digest}"' for each in others)
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     [told] = [each for each in pull.progress().layers if each.digest == str(layer.digest)]
     assert (told.state, told.resumed_at is not None) == (LayerState.VERIFIED, True)
@@ -227,7 +227,7 @@ async def test_f08_no_client_can_finish_a_blob_with_a_wrong_byte(
     assert all(each.received < layer.size for each in transfers)
     assert served.blobs.size(layer.digest) is None
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.error is not None
     assert "wrong bytes" in pull.error.message
     assert any(
@@ -328,7 +328,7 @@ async def test_f15_a_cold_image_is_fetched_once(
     await get_manifests(client, image)
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [pull] = served.cache.pulls.all()
-    await pull.over.wait()
+    await pull.finished.wait()
     everything = [image.manifest, image.platforms[AMD64].manifest, *image.platforms[AMD64].blobs]
     assert source.bytes_sent == sum(each.size for each in everything)
 
@@ -366,7 +366,7 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         pull = await engine.pulls.start(f"{REPOSITORY}:1", AMD64, "cli")
-        await engine.cache.pulls.get(pull.id).over.wait()
+        await engine.cache.pulls.get(pull.id).finished.wait()
         config = image.platforms[AMD64].config
         path = engine.blobs.path(layer.digest)
         engine.blobs.path(config.digest).unlink()

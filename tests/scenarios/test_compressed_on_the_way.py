@@ -38,7 +38,7 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
 async def pulled(engine: Engine, image: str) -> PullState:
     pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(60):
-        await pull.over.wait()
+        await pull.finished.wait()
     return pull.progress().state
 
 
@@ -89,7 +89,7 @@ async def test_bytes_that_are_wrong_both_ways_are_kept_nowhere_and_say_why(
         (await engine.pulls.start("library/nginx:1.27", AMD64, "test")).id
     )
     async with asyncio.timeout(60):
-        await pull.over.wait()
+        await pull.finished.wait()
     ended = pull.progress()
     assert ended.state is PullState.FAILED
     assert "labelled as compressed (gzip), which Entrepot did not ask for" in (

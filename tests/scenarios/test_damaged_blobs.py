@@ -134,7 +134,7 @@ async def test_l01_a_start_finds_a_file_of_another_size(
         await engine.rules.create(RuleDraft(RULE, f"{LOGIN_SERVER}/library/*", "library/*"))
         await engine.cache.pulls.get(
             (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
-        ).over.wait()
+        ).finished.wait()
         os.truncate(engine.blobs.path(layer.digest), 7)
     async with Engine.open(directories, settings, clock=clock) as engine:
         async with asyncio.timeout(30):
@@ -160,7 +160,7 @@ async def test_l01_a_pull_fetches_a_damaged_layer_again(
 ) -> None:
     os.truncate(engine.blobs.path(layer.digest), 7)
     pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:1", AMD64, "test")).id)
-    await pull.over.wait()
+    await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     assert engine.blobs.path(layer.digest).read_bytes() == layer.content
 
@@ -176,7 +176,7 @@ async def test_l01_a_config_with_wrong_bytes_is_not_read_for_the_platform(
         pull = engine.cache.pulls.get(
             (await engine.pulls.start("library/single:1", "linux/arm64", "test")).id
         )
-        await pull.over.wait()
+        await pull.finished.wait()
         return pull.state
 
     assert await pulled() is PullState.COMPLETED
@@ -228,7 +228,7 @@ async def test_l01_a_file_without_a_row_is_hashed_before_it_is_served(
         == cached.platforms[AMD64].size
     )
     await engine.catalog.remove_blob(layer.digest)
-    engine.cache.copies.forget_all()
+    engine.cache.copies.invalidate_all()
     flip(engine.blobs.path(layer.digest))
     assert (await registry.get(path_of(layer))).content == layer.content
     assert len(events_of(engine, "blob-damaged")) == 1
@@ -270,13 +270,13 @@ async def test_f90_a_popular_blob_is_hashed_once_in_ten_minutes(
                 await asyncio.sleep(0)
 
     await get(1)
-    clock.now += copies_module.ASKED_AGAIN + 1
+    clock.now += copies_module.REPEAT_WINDOW + 1
     await get(1)
     assert hashed == []
     await get(10)
     assert hashed == [layer.digest]
     for _ in range(20):
-        clock.now += copies_module.CHECK_VALID / 20
+        clock.now += copies_module.CHECK_TTL / 20
         await get(1)
     assert hashed == [layer.digest] * 2
 
@@ -293,7 +293,7 @@ async def test_f90_a_reader_of_a_file_that_is_cut_meanwhile_is_cut_off_with_one_
     )
     await engine.cache.pulls.get(
         (await engine.pulls.start("library/large:1", AMD64, "test")).id
-    ).over.wait()
+    ).finished.wait()
     received = 0
 
     async def get(client: httpx.AsyncClient) -> None:

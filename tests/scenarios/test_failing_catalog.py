@@ -125,7 +125,7 @@ async def test_what_is_kept_in_memory_only_is_asked_for_at_its_source_once(
         assert (
             await registry.get("/v2/library/nginx/manifests/1", headers={"Accept": "*/*"})
         ).status_code == 200
-        engine.cache.holdings.forget_manifests()
+        engine.cache.index.invalidate_manifests()
     assert (
         len(
             [
@@ -150,7 +150,7 @@ async def test_where_the_catalog_can_not_be_read_sources_are_asked_and_memory_is
     new = source.add_image("library/new", "1").platforms[AMD64]
     for name in ("known", "forgotten"):
         await ended(engine, await engine.pulls.start(f"library/{name}:1", AMD64, "test"))
-    engine.cache.holdings.forget(Repository("library/forgotten"))
+    engine.cache.index.invalidate(Repository("library/forgotten"))
     # What the start does last is to forget the manifests that are in memory.
     await engine.maintenance.heal()
     await pulled(registry, "library/known", known)
@@ -185,8 +185,8 @@ async def test_a_write_that_hangs_holds_a_client_only_for_a_moment_and_may_yet_s
         assert (
             await registry.get(f"/v2/library/nginx/blobs/{made.layers[0].digest}")
         ).content == made.layers[0].content
-        assert await engine.cache.holdings.write_unwritten() == 0
-        [hanging] = engine.cache.holdings._hanging
+        assert await engine.cache.index.write_unwritten() == 0
+        [hanging] = engine.cache.index._hanging
     async with asyncio.timeout(30):
         assert await hanging
     assert await engine.catalog.manifests_of(Repository("library/nginx")) == {made.digest}
@@ -198,7 +198,7 @@ async def test_the_same_failure_of_the_bookkeeping_is_logged_once(
     """S19: 700 lines in 40 s."""
     full(True)
     for _ in range(3):
-        engine.cache.ledger.blob_used(Digest.of(b"x"))
+        engine.cache.usage.record_blob_use(Digest.of(b"x"))
         with pytest.raises(CatalogFailed) as failed:
             await engine.bookkeeping.run_once()
         engine.bookkeeping.log_failure(failed.value)
@@ -215,11 +215,11 @@ def unwritten(name: str, *tags: str) -> Unwritten:
 
 def test_what_is_kept_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = UnwrittenManifests()
-    monkeypatch.setattr(index, "UNWRITTEN_COUNT", 2)
+    monkeypatch.setattr(index, "MAX_UNWRITTEN_MANIFESTS", 2)
     for name in ("a", "b", "c"):
         kept.add(unwritten(name))
     assert [each.manifest for each in kept.of(NGINX)] == [image("b"), image("c")]
-    monkeypatch.setattr(index, "UNWRITTEN_BYTES", len(image("c").content))
+    monkeypatch.setattr(index, "MAX_UNWRITTEN_BYTES", len(image("c").content))
     kept.add(unwritten("c"))
     assert [each.manifest for each in kept.of(NGINX)] == [image("c")]
     kept.remove(unwritten("c"))

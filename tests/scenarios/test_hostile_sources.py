@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import CRAWLS_AT_MOST, LOOK_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
@@ -122,7 +122,7 @@ async def test_s02_what_no_parser_takes_is_an_invalid_answer_for_client_and_pull
         assert resumed
     [pull] = served.cache.pulls.all()
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert (pull.state, pull.progress().error_code) == (PullState.FAILED, "SourceAnswerInvalid")
     assert served.blobs.size(layer.digest) is None
     assert not served.fills.is_under_way(layer.digest)
@@ -180,7 +180,7 @@ async def test_s07_a_blob_that_came_twice_counts_once(
     for gate in gates:
         gate.open()
     for pull in pulls:
-        await served.cache.pulls.get(pull.id).over.wait()
+        await served.cache.pulls.get(pull.id).finished.wait()
         assert served.cache.pulls.get(pull.id).state is PullState.COMPLETED
     await until(lambda: not served.fills.under_way)
     assert (
@@ -221,18 +221,18 @@ async def test_l05_blobs_that_trickle_do_not_stop_a_source_and_the_status_tells_
         lambda: served.fills.is_under_way(layer.digest) and len(served.fills.under_way) >= 3
     )
     now += RATE_WINDOW
-    served.fills.look()
+    served.fills.check_pace()
     [notice] = (await served.status.get()).notices
     assert notice.startswith(f"2 blobs from {LOGIN_SERVER} come in at less than 1.0 kB/s")
     assert (await client.get("/readyz")).status_code == 200
-    now += LOOK_INTERVAL
-    served.fills.look()
+    now += PACE_INTERVAL
+    served.fills.check_pace()
     assert (await waiting).content == layer.content
     for gate in gates:
         gate.open()
     for pull in pulls:
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
     assert (await served.status.get()).notices == ()
 
@@ -247,11 +247,11 @@ async def test_l05_a_pull_from_a_source_that_crawls_for_ten_minutes_fails(
     pull = served.cache.pulls.get((await served.pulls.start("library/slow:1", AMD64, "test")).id)
     await gate.reached
     await until(lambda: any(fill.received == 100 for fill in served.fills.under_way))
-    while now < CRAWLS_AT_MOST:
+    while now < MAX_CRAWL_TIME:
         now += RATE_WINDOW
-        served.fills.look()
+        served.fills.check_pace()
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     assert pull.state is PullState.FAILED
     assert "less than 1.0 kB/s" in (pull.progress().error_message or "")
     assert not served.fills.under_way
@@ -262,7 +262,7 @@ async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no
 ) -> None:
     """One GET of a layer by a client that leaves fetched a whole image, without a bound of pulls
     under way."""
-    monkeypatch.setattr(pull_module, "RUNNING_AT_ONCE", 1)
+    monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 1)
     first, second = (
         source.add_image(
             "library/app", tag, layers=[os.urandom(SIZE), os.urandom(SIZE)], platforms=[AMD64]
@@ -277,7 +277,7 @@ async def test_s37_while_many_pulls_are_under_way_a_client_gets_its_layer_and_no
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content
     assert [pull.id for pull in served.cache.pulls.all()] == [running.id]
     gate.open()
-    await served.cache.pulls.get(running.id).over.wait()
+    await served.cache.pulls.get(running.id).finished.wait()
     # When there is room, the rest of an image comes again with its first layer.
     layer = second.platforms[AMD64].layers[1]
     assert (await client.get(f"/v2/library/app/blobs/{layer.digest}")).content == layer.content

@@ -91,7 +91,7 @@ async def pulled(
     engine: Engine, platform: str | None = "linux/amd64", tag: str = "1"
 ) -> PullSnapshot:
     started = await engine.pulls.start(f"{REPOSITORY}:{tag}", platform, "test")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     return await engine.pulls.get(started.id)
 
 

@@ -55,7 +55,7 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
 
 async def fill(engine: Engine) -> None:
     started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 @pytest.mark.parametrize("transport", ["asgi", "tcp", "tls"])

@@ -21,6 +21,7 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.registries import DeclaredUpstream
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
+from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import RegistryApp
 from tests.authority import Authority
@@ -70,8 +71,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             assert fault.hint in error["message"]
         # The pull of the command line and the dashboard.
         pull = engine.cache.pulls.get((await engine.pulls.start("library/nginx:2", None, "cli")).id)
-        await pull.over.wait()
-        ended = pull.progress()
+        await pull.finished.wait()
+        ended = pull_snapshot(pull.progress())
         assert ended.error_cause == fault.code
         assert fault.what in how_it_ended(ended)
         assert fault.hint in how_it_ended(ended)
@@ -229,7 +230,7 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
             pull = engine.cache.pulls.get(
                 (await engine.pulls.start(f"things{number}/x:1", None, "cli")).id
             )
-            await pull.over.wait()
+            await pull.finished.wait()
         assert len((await engine.status.get()).notices) == 1
         assert (
             (await engine.status.get())

@@ -8,12 +8,12 @@ import json
 import httpx
 import pytest
 
+from entrepot.core.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.registry import _warning
-from entrepot.store.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeImage, FakeRegistry, FlipByte, Html, Status
 
@@ -27,7 +27,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 async def pulls_end(engine: Engine) -> None:
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def pull_all(registry: httpx.AsyncClient, image: FakeImage, platform: str = AMD64) -> None:

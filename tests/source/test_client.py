@@ -8,11 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from entrepot.config.settings import MANIFEST_LIMIT
+from entrepot.core.media_types import EMPTY_INDEX, MANIFEST_TYPES
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.demo.images import DOCKER, OCI
 from entrepot.source.client import (
-    EMPTY_INDEX,
-    MANIFEST_TYPES,
     BlobStream,
     SourceClient,
     Sources,

@@ -101,8 +101,8 @@ async def test_what_a_source_can_provoke_is_a_502_with_a_reason_that_is_remember
     assert len(source.requests) == 1, "one request for each client's would be a storm"
     assert not [each for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR]
     assert all(each.getMessage().isprintable() for each in caplog.records)
-    holding = await engine.cache.holdings.of(Repository("library/nginx"))
-    assert not holding.manifests
+    index = await engine.cache.index.of(Repository("library/nginx"))
+    assert not index.manifests
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.errors import EngineError
 from entrepot.store.catalog import (
@@ -24,7 +25,7 @@ from entrepot.store.catalog import (
     Usage,
 )
 from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, PlannedImage, plan
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from entrepot.store.rows import reference_rows
 from entrepot.store.schema import SCHEMA_VERSION
 

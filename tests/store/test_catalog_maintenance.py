@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
 from entrepot.store import catalog as catalog_module
 from entrepot.store import catalog_maintenance as upkeep_module
 from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, Upkeep
-from entrepot.store.manifests import OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from entrepot.store.recovery import backup_of
 from tests.store.damage import damage_table
 from tests.store.test_catalog import NGINX, SOURCE, hold, image

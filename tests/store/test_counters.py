@@ -14,11 +14,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters
 from entrepot.store.catalog import Catalog
 from entrepot.store.eviction import plan
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 
 REPOSITORIES = [Repository(f"library/{name}") for name in ("a", "b", "c")]
 TAGS = [Tag("1"), Tag("2"), Tag("latest")]

@@ -10,13 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from entrepot.core.media_types import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest
 from entrepot.store.manifests import (
-    DOCKER_LIST,
     LARGEST_SIZE,
     LAYERS_LIMIT,
-    OCI_INDEX,
-    OCI_MANIFEST,
     PARSED_IN_THREAD,
     REFERENCES_LIMIT,
     Manifest,

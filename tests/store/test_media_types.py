@@ -7,9 +7,9 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Repository, Tag
 from entrepot.store.catalog import Catalog
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.test_catalog import DEBIAN, NGINX, SOURCE, image, index
 

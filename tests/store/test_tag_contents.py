@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.states import CachedState
 from entrepot.store.catalog import Catalog, Usage
-from entrepot.store.manifests import OCI_INDEX, OCI_MANIFEST, Manifest
+from entrepot.store.manifests import Manifest
 from entrepot.store.tag_contents import TagContents
 
 NGINX, DEBIAN, REDIS = (

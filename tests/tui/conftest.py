@@ -86,7 +86,7 @@ class Person:
 async def pulled(engine: Engine, image: str, platform: str = "linux/amd64") -> None:
     """Have an image in the cache."""
     started = await engine.pulls.start(image, platform, "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ async def test_where_nothing_moves_not_one_byte_is_sent_on_any_screen(
 ) -> None:
     source.add_image("library/nginx", "1.27")
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")
     for keys, text in (

@@ -47,7 +47,7 @@ async def _held(
     ):
         assert (await registry.get(f"/v2/library/evil/{path}")).status_code == 200
     for pull in engine.cache.pulls.all():
-        await pull.over.wait()
+        await pull.finished.wait()
 
 
 async def test_a_line_that_was_copied_runs_nothing_but_its_program(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -313,10 +313,10 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         return await listing(request, engine.revisions.rules, engine.rules.list)
 
     async def set_snapshots(request: Request) -> Response:
-        async def told() -> list[CredentialSetSnapshot]:
+        async def credential_sets() -> Sequence[CredentialSetSnapshot]:
             return engine.credential_sets.list()
 
-        return await listing(request, engine.revisions.credential_sets, told)
+        return await listing(request, engine.revisions.credential_sets, credential_sets)
 
     async def rule_snapshot(request: Request) -> Response:
         return json_response(await engine.rules.get(_name(request)))

@@ -109,7 +109,7 @@ async def small(cached: Engine, source: FakeRegistry) -> Content:
     """A layer of some two thousand bytes, in the cache."""
     image = source.add_image("library/small", "1", layers=[2000])
     started = await cached.pulls.start("library/small:1", "linux/amd64", "10.0.4.17")
-    await cached.cache.pulls.get(started.id).over.wait()
+    await cached.cache.pulls.get(started.id).finished.wait()
     return image.platforms["linux/amd64"].layers[0]
 
 

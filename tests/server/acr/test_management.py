@@ -710,7 +710,7 @@ async def test_which_rule_answers(
         (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     for image in (
         "library/nginx:1.27",
         f"{engine.address}/library/nginx:1.27",
@@ -838,7 +838,7 @@ async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
         source.add_image(repository, "1", platforms=["linux/amd64"])
         pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
     inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
     assert (inside["kind"], inside["repositories"], inside["fetchedAgainBy"]) == (
         "rule",

@@ -31,9 +31,9 @@ async def cache(
         made.append(source.add_image(repository, tag, layers=[f"layer of {image}".encode() * 100]))
         pull = engine.cache.pulls.get((await engine.pulls.start(image, platform, "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
     return made
 
 
@@ -478,7 +478,7 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
         source.add_image(repository, tag, layers=layers, platforms=["linux/amd64"])
         pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
-            await pull.over.wait()
+            await pull.finished.wait()
     before = await engine.catalog.repositories(Repository("library/nginx"))
     plan = (await management.get("/entrepot/v1/repositories/library/nginx/_plan")).json()
     assert (

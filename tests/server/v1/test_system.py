@@ -29,7 +29,7 @@ def image(source: FakeRegistry) -> FakeImage:
 
 async def over(engine: Engine, id: str) -> None:
     async with asyncio.timeout(30):
-        await engine.cache.pulls.get(id).over.wait()
+        await engine.cache.pulls.get(id).finished.wait()
 
 
 async def test_the_status_is_the_engine_in_one_look(
@@ -265,7 +265,7 @@ async def test_an_eviction_is_shown_first_and_then_done(
         (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
-        await pull.over.wait()
+        await pull.finished.wait()
     clock.now += 3600
     size = image.platforms["linux/amd64"].size
     planned = (await management.post("/entrepot/v1/checks/eviction", json={"target": 0})).json()

@@ -147,7 +147,7 @@ async def test_what_was_served_is_seen_after_a_while(
 ) -> None:
     source.add_image("library/nginx", "1.27", layers=[300_000])
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
     await look(person)
     came = size((await engine.status.get()).blobs_size)
     await person.sees(

@@ -29,7 +29,7 @@ from tests.tui.scripted import (
 
 async def pulled(engine: Engine, image: str) -> None:
     started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
-    await engine.cache.pulls.get(started.id).over.wait()
+    await engine.cache.pulls.get(started.id).finished.wait()
 
 
 async def test_a_pull_is_watched_layer_by_layer(

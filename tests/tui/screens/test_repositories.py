@@ -26,7 +26,7 @@ async def nginx(engine: Engine, source: FakeRegistry) -> None:
     """One tag of one repository, held for one platform."""
     source.add_image("library/nginx", "1.27")
     await pulled(engine, "library/nginx:1.27")
-    await engine.cache.ledger.write()
+    await engine.cache.usage.write()
 
 
 async def many(engine: Engine, count: int) -> None:
@@ -393,7 +393,7 @@ async def test_f74_two_versions_of_windows_are_one_platform_to_choose(
     )
     await engine.cache.pulls.get(
         (await engine.pulls.start("library/nginx:1.27", "windows/amd64", "cli")).id
-    ).over.wait()
+    ).finished.wait()
     await person.press("4")
     await person.sees("library/nginx")
     await person.press("p")
