@@ -304,7 +304,7 @@ async def test_a_rule_counts_what_is_held_through_it(engine: Engine, source: Fak
 
 
 def test_this_machine_has_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulls_module.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("entrepot.engine.pulls.platform.machine", lambda: "aarch64")
     assert own_platform() == "linux/arm64"
 
 

@@ -146,12 +146,12 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
         fill = Fill(
             digest,
             1,
-            None,
+            never_asked,
             store,
             origin="registry.example.com",
             turns=FetchQueue(1),
             clock=lambda: watched.now,
-        )  # type: ignore[arg-type]
+        )
         fill.state = state
         watched.under_way.append(fill)
     store.close()

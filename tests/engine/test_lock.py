@@ -177,7 +177,7 @@ def test_a_data_directory_that_can_not_be_made_is_seen_without_an_engine(
 ) -> None:
     assert not directories.data.exists()
     assert start_problem(directories) is None
-    monkeypatch.setattr(lock.os, "access", lambda *_: False)
+    monkeypatch.setattr("entrepot.engine.lock.os.access", lambda *_: False)
     problem = start_problem(directories)
     assert problem is not None
     assert problem.cause == "permission"
