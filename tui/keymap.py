@@ -22,8 +22,8 @@ import tui.screens
 import tui.wizards
 import widgets
 from entrepot.formatting import Column, table
-from entrepot.toml import Text, TomlInvalid, nearest
-from widgets.bars import key_name, sign_of
+from entrepot.toml import TomlDocument, TomlInvalid, nearest
+from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
 EVERYWHERE, LISTS = "Everywhere", "Lists"
@@ -116,7 +116,7 @@ def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
     """The table ``[keys]`` of ``keymap.toml``: ids of bindings, and a key or a list of keys for
     each. What is wrong is told, and the rest is taken."""
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
     except FileNotFoundError:
         return Keymap({})
     except OSError as error:
@@ -170,7 +170,7 @@ def is_key(name: str) -> bool:
     if not set(modifiers) <= MODIFIERS or not key:
         return False
     known = {each.value for each in Keys}
-    return key in known or name in known or sign_of(key) is not None
+    return key in known or name in known or character_of(key) is not None
 
 
 def _normal(name: str) -> str:

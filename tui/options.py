@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EntrepotError
 from entrepot.files import replace_file
-from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
+from entrepot.toml import TomlDocument, TomlInvalid, convert, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
 """Those of Textual's themes that use the terminal's own colours. They alone send no colour at all
@@ -59,12 +59,12 @@ def read_options(file: Path, kept: Path) -> Options:
     and the dashboard opens all the same."""
     options, problems = Options(), []
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
         for key, what in unknown_keys(text.values, _File.__struct_fields__):
             problems.append(_place(file, text.line_of_key(key) or text.line_of_table(key), what))
         known = {key: value for key, value in text.values.items() if key in _File.__struct_fields__}
         try:
-            options = Options(**to_builtins(converted(known, _File)))
+            options = Options(**to_builtins(convert(known, _File)))
         except TomlInvalid as error:
             problems.append(_place(file, text.line_of_key(error.key or ""), error.what))
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def read_options(file: Path, kept: Path) -> Options:
         problems.append(_place(file, error.line, error.what))
     in_file = options.theme
     try:
-        chosen = converted(Text(kept.read_bytes()).values, _Kept)
+        chosen = convert(TomlDocument(kept.read_bytes()).values, _Kept)
     except (OSError, TomlInvalid):
         # Nothing was chosen yet, or somebody else wrote into our own file: it is written anew with
         # the next choice.
@@ -84,7 +84,7 @@ def read_options(file: Path, kept: Path) -> Options:
     return replace(options, theme=theme, theme_in_file=in_file, problems=tuple(problems))
 
 
-def keep_theme(kept: Path, theme: str, *, instead_of: str) -> None:
+def save_theme(kept: Path, theme: str, *, instead_of: str) -> None:
     """Remember a theme for the next time, in a file of our own; raises `OSError`."""
     Path(os.path.realpath(kept)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = (

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from entrepot.core.reference import Repository
-from entrepot.jsontext import first_value
+from entrepot.encoding import first_json_value
 
 LIST_FRESHNESS = 60.0
 """Seconds for which a list is trusted at the most; a rule with a shorter freshness has its own."""
@@ -85,9 +85,9 @@ class SourceLists:
         kept = self._lists.get(key)
         return kept.list if kept is not None and self._clock() - kept.time < LIST_MAX_AGE else None
 
-    def keep(self, key: ListKey, listing: SourceList) -> None:
+    def put(self, key: ListKey, listing: SourceList) -> None:
         """A list came from its source just now."""
-        self._put(key, _Kept(listing, self._clock(), True))
+        self._store(key, _Kept(listing, self._clock(), True))
 
     def derive(
         self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]
@@ -98,7 +98,7 @@ class SourceLists:
         if kept is None or (before is not None and before.time >= kept.time):
             return
         if (selected := select(kept.list)) is not None:
-            self._put(key, _Kept(selected, kept.time, kept.is_trusted))
+            self._store(key, _Kept(selected, kept.time, kept.is_trusted))
 
     def discard(self, key: ListKey) -> None:
         """Its source has no such list any more."""
@@ -118,7 +118,7 @@ class SourceLists:
         for key in [key for key, kept in self._lists.items() if now - kept.time >= LIST_MAX_AGE]:
             self.discard(key)
 
-    def _put(self, key: ListKey, kept: _Kept) -> None:
+    def _store(self, key: ListKey, kept: _Kept) -> None:
         self.discard(key)
         self._lists[key] = kept
         self._bytes += _size(key, kept.list)
@@ -138,7 +138,7 @@ def of_artifact_type(index: SourceList, artifact_type: str) -> SourceList | None
     """Only those referrers of an index that have an artifact type, each as it stands there; None
     where the index can't be read."""
     try:
-        document = msgspec.json.decode(first_value(index.body), type=dict[str, msgspec.Raw])
+        document = msgspec.json.decode(first_json_value(index.body), type=dict[str, msgspec.Raw])
         referrers = msgspec.json.decode(document["manifests"], type=list[msgspec.Raw])
         wanted = [
             each

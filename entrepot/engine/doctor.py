@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from entrepot.api.models import Examination, Finding
+from entrepot.api.models import DoctorReport, Finding
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import SourceRegistries
@@ -66,7 +66,7 @@ class Doctor:
             clock=clock,
         )
 
-    async def examine(self, rule: str | None = None, *, source: str | None = None) -> Examination:
+    async def examine(self, rule: str | None = None, *, source: str | None = None) -> DoctorReport:
         """Check what all rules need, or one rule, or the rules of one *source* (a login server), and
         the machine; raises `CacheRuleNotFound`.
 
@@ -103,7 +103,7 @@ class Doctor:
 
         findings_by_source = await asyncio.gather(*map(check_source, login_servers))
         machine = [finding async for finding in self._machine.check(clock_offsets)]
-        return Examination(
+        return DoctorReport(
             findings=(
                 *(finding for findings in findings_by_source for finding in findings),
                 *machine,

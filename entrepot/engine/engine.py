@@ -43,7 +43,7 @@ from entrepot.source.client import Sources
 from entrepot.source.http import ATTEMPTS
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.catalog_maintenance import Upkeep
+from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.tasks import OwnedTasks
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Engine:
         )
         sources.on_reachability = SourceEvents(self.cache, self.events).reachability_changed
         self._tasks = OwnedTasks()
-        self._upkeep = Upkeep(catalog)
+        self._upkeep = CatalogMaintenance(catalog)
         self.maintenance = MaintenanceService(
             directories=directories,
             settings=settings,
@@ -265,7 +265,7 @@ class Engine:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        for sentence in self.catalog.health.told:
+        for sentence in self.catalog.health.notices:
             self.events.record("catalog-recovered", sentence, level=logging.WARNING)
         if self.catalog.refusal is not None:
             self.events.record(

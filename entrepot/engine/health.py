@@ -70,14 +70,14 @@ class CatalogFailures(Protocol):
         """What failed since the catalog last worked."""
 
 
-class CatalogToExamine(Protocol):
+class CatalogToProbe(Protocol):
     """The catalog (`entrepot.store.catalog.Catalog`)."""
 
     @property
     def health(self) -> CatalogFailures:
         """What its users met: an examination may well succeed beside that (L12)."""
 
-    async def examine(self) -> None:
+    async def probe(self) -> None:
         """Read and write a little; raises when that fails."""
 
 
@@ -93,7 +93,7 @@ class EngineHealth:
         directory: Path,
         *,
         fills: FillsUnderWay,
-        catalog: CatalogToExamine,
+        catalog: CatalogToProbe,
         events: EventLog,
         stuck_after: float,
         clock: Callable[[], float],
@@ -219,7 +219,7 @@ class EngineHealth:
     async def _check_catalog(self) -> str | None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._catalog.examine()
+                await self._catalog.probe()
         except TimeoutError:
             return f"The catalog has not answered for {PROBE_TIMEOUT:.0f} s."
         except Exception as error:

@@ -21,9 +21,9 @@ from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
-from entrepot.store.blobs import LEASE_LINGERS, BlobStore
+from entrepot.store.blobs import LEASE_DURATION, BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.eviction import Plan, PlannedImage, plan
+from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
 from entrepot.tasks import OwnedTasks
 
 ROOM = 60.0
@@ -235,16 +235,16 @@ class MaintenanceService:
         damaged: dict[Digest, int] = {}
 
         def remove_damaged(digest: Digest, recorded_size: int) -> bool:
-            if not self._blobs.condemn(
+            if not self._blobs.remove_damaged(
                 digest, is_damaged=lambda status: status.st_size != recorded_size
             ):
                 return False
             damaged[digest] = recorded_size
             return True
 
-        held = await self._blobs.held()
+        held = await self._blobs.sizes()
         adopted, dropped = await self._catalog.reconcile(
-            held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged
+            held, now=self._clock(), stat_size=self._blobs.stat_size, remove_damaged=remove_damaged
         )
         self._cache.copies.invalidate_all()
         for digest, recorded_size in damaged.items():
@@ -286,14 +286,14 @@ class MaintenanceService:
             self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
 
     async def _collect_later(self) -> None:
-        await asyncio.sleep(LEASE_LINGERS)
+        await asyncio.sleep(LEASE_DURATION)
         self._rest = None
         await self.collect()
 
     def _take_away(self, digest: Digest) -> bool:
         if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
             return False
-        if not self._blobs.take_away(digest):
+        if not self._blobs.remove(digest):
             return False
         self._cache.copies.invalidate(digest)
         return True
@@ -329,7 +329,7 @@ class MaintenanceService:
             _eviction_snapshot, images, made, limit, freed=freed, dry_run=False
         )
 
-    async def _plan(self, target: int | None) -> tuple[Plan, int]:
+    async def _plan(self, target: int | None) -> tuple[EvictionPlan, int]:
         """What an eviction would remove, and the bytes that may be held."""
         limit = await self.limit()
         goal = int(limit * self._settings.low_water) if target is None else target
@@ -341,10 +341,10 @@ class MaintenanceService:
         in_use |= await self._catalog.manifests_with(
             [fill.digest for fill in self._fills.under_way]
         )
-        picture = await self._catalog.picture()
+        picture = await self._catalog.inventory()
         await self._measure_catalog()
         return await asyncio.to_thread(
-            plan,
+            plan_eviction,
             picture,
             goal=goal,
             now=self._clock(),
@@ -352,13 +352,13 @@ class MaintenanceService:
             catalog_size=self.catalog_size,
         ), limit
 
-    async def _planned(self, made: Plan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
+    async def _planned(self, made: EvictionPlan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
         freed = sum(each.freed for each in made.images) + made.adopted_size
         return await asyncio.to_thread(
             _eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run
         )
 
-    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
+    async def _carry_out(self, made: EvictionPlan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""
         images: list[PlannedImage] = []
         freed = manifests = 0
@@ -366,13 +366,13 @@ class MaintenanceService:
             await self._cache.usage.write()
             async with self._collecting:
                 done = await self._catalog.evict(
-                    part, is_used=self._is_used_now, take_away=self._take_away
+                    part, is_used=self._is_used_now, remove_blob=self._take_away
                 )
                 self._cache.index.invalidate_evicted(
                     {repository for repository, _ in done.manifests}
                 )
                 await self._count_what_is_left()
-            if done.left:
+            if done.deferred:
                 self._collect_soon()
             images += done.images
             freed += done.freed
@@ -400,7 +400,7 @@ class MaintenanceService:
     def _is_used_now(self, image: PlannedImage) -> bool:
         repository, digest = image.manifest.key
         return (
-            self._cache.usage.is_unwritten(repository, digest, image.telling)
+            self._cache.usage.is_unwritten(repository, digest, image.distinctive_blobs)
             or self._cache.pulls.of(repository, digest) is not None
         )
 
@@ -411,7 +411,7 @@ def _refusal(error: OSError, cause: Cause | None) -> str:
 
 
 def _eviction_snapshot(
-    images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool
+    images: Sequence[PlannedImage], made: EvictionPlan, limit: int, *, freed: int, dry_run: bool
 ) -> EvictionSnapshot:
     return EvictionSnapshot(
         dry_run=dry_run,
@@ -430,7 +430,7 @@ def _eviction_snapshot(
         held=made.size,
         goal=made.goal,
         limit=limit,
-        shortfall=max(0, made.left - made.goal),
+        shortfall=max(0, made.remaining - made.goal),
         locked=made.locked_size,
         in_use=made.in_use_size,
         recent=made.recent_size,

@@ -58,7 +58,7 @@ class RepositoryService:
     async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
         rules = self._documents.rules
-        return await self._catalog.listed(lambda each: _repository_snapshot(each, rules))
+        return await self._catalog.map_repositories(lambda each: _repository_snapshot(each, rules))
 
     async def get(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags; raises `NotFound`."""
@@ -84,7 +84,7 @@ class RepositoryService:
     async def get_tag(self, name: str, tag: str) -> TagDetail:
         """A tag of a cached repository with all that is behind it; raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.behind_tag(repository, Tag(tag))
+        found = await self._catalog.tag_contents(repository, Tag(tag))
         if found is None:
             raise await self._no_tag(repository, tag)
         return TagDetail(
@@ -162,7 +162,7 @@ class RepositoryService:
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
         refusal = await _refusal_of(self._check_unlocked(repository))
-        found = await self._catalog.contents(repository)
+        found = await self._catalog.repository_contents(repository)
         route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="repository",
@@ -185,7 +185,7 @@ class RepositoryService:
         """What goes and what stays when a tag is deleted: all but the tag stays until it is
         evicted. Raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.behind_tag(repository, Tag(tag))
+        found = await self._catalog.tag_contents(repository, Tag(tag))
         if found is None:
             raise await self._no_tag(repository, tag)
         refusal = await _refusal_of(self._check_unlocked(repository, tag))
@@ -224,7 +224,7 @@ class RepositoryService:
         if locks.repository:
             raise _locked(name, name)
         for above in locked_above(
-            await self._catalog.held_manifests(repository), (repository, digest)
+            await self._catalog.inventory_manifests(repository), (repository, digest)
         ):
             tag = next((each for each in above.tags if each in locks.tags), None)
             part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"

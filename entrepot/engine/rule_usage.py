@@ -55,7 +55,7 @@ class RuleUsageCounter:
         try:
             async with asyncio.timeout(COUNT_TIMEOUT):
                 totals = await self._count_repositories(rules)
-                self._requests = await self._catalog.requests_of_rules()
+                self._requests = await self._catalog.rule_requests()
         except (CatalogFailed, TimeoutError) as error:
             _log.debug("The use of the rules can't be counted: %s", error)
             self.answers_with_old_counts += 1
@@ -71,7 +71,7 @@ class RuleUsageCounter:
         before = self._counted_for
         now = (rules, self._catalog.changes, self._catalog.uses)
         if before is None or before[0] is not rules or before[1:] != now[1:]:
-            self._repositories = await self._catalog.counted_use(
+            self._repositories = await self._catalog.aggregate_usage(
                 lambda rows: _sum_by_rule(rules, rows)
             )
             self._counted_for = now

@@ -138,7 +138,7 @@ class RuleService:
         """Delete a cache rule; raises `CacheRuleNotFound`. What it cached stays and can be pulled."""
         rule = await self._documents.delete_rule(name)
         await self._cache.usage.write()
-        await self._catalog.forget_requests_of(rule.name)
+        await self._catalog.delete_rule_requests(rule.name)
         self._cache.forget_failures()
         self._events.record(
             "rule-deleted", f"Cache rule {name} is deleted; what it cached stays.", name

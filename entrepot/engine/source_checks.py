@@ -22,7 +22,7 @@ from entrepot.engine.findings import failed, of_cause, of_error, ok, warning
 from entrepot.engine.isolated_checks import isolated
 from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration
-from entrepot.source.addresses import Reach
+from entrepot.source.addresses import LOCAL_ADDRESS, Reach
 from entrepot.source.client import SourceClient, Sources, tls_context
 from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
@@ -146,7 +146,7 @@ class SourceChecks:
             return failed(
                 about,
                 "name",
-                f"{url.host} is an address of this machine's own surroundings, by the name server.",
+                f"{url.host} is {LOCAL_ADDRESS}, by the name server.",
                 "No connection is made. If the registry really runs there, declare its endpoint in "
                 f'settings.toml, below [upstreams."{about}"].',
             )
@@ -203,7 +203,7 @@ class SourceChecks:
         about, reach = registry.login_server, Reach.of(registry)
         connect_timeout = self._settings.connect_timeout
         transport = SourceTransport(tls, connections=1, reach=reach, lookup_timeout=connect_timeout)
-        exchange = SourceHttp(
+        http = SourceHttp(
             transport,
             about,
             timeout=httpx.Timeout(self._settings.read_timeout, connect=connect_timeout, pool=None),
@@ -212,7 +212,7 @@ class SourceChecks:
             diagnosis=self._sources.diagnosis,
         )
         try:
-            async with await exchange.open(
+            async with await http.request(
                 "GET", httpx.URL(f"{registry.endpoint}/v2/"), {}, about="its /v2/"
             ) as answer:
                 if (date := parse_date(answer.headers.get("date"))) is not None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from entrepot import __version__
-from entrepot.api.models import EngineStatus, UpstreamSnapshot
+from entrepot.api.models import EngineStatus, SourceRegistrySnapshot
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.fill import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
@@ -124,7 +124,7 @@ class StatusService:
         yield from self._health.messages()
         if self._endpoints.socket_problem is not None:
             yield self._endpoints.socket_problem
-        yield from self._catalog.health.told
+        yield from self._catalog.health.notices
         yield from self._maintenance.notices(self._health.disk)
         yield from self._fills.notices()
         yield from self._cache.pulls.notices()
@@ -166,7 +166,7 @@ class StatusService:
 
     # Source registries
 
-    def source_registries(self) -> Sequence[UpstreamSnapshot]:
+    def source_registries(self) -> Sequence[SourceRegistrySnapshot]:
         """The source registries that rules may pull from, and their state."""
         rule_counts = Counter(rule.source.login_server for rule in self._documents.rules)
         registries = list(self._registries)
@@ -183,9 +183,9 @@ class StatusService:
             for registry in registries
         ]
 
-    def _registry_snapshot(self, registry: SourceRegistry, rules: int) -> UpstreamSnapshot:
+    def _registry_snapshot(self, registry: SourceRegistry, rules: int) -> SourceRegistrySnapshot:
         state = self._sources.state(registry.login_server)
-        return UpstreamSnapshot(
+        return SourceRegistrySnapshot(
             name=registry.name,
             login_server=registry.login_server,
             sign_in=registry.sign_in,

@@ -89,7 +89,7 @@ class Traffic:
 
     async def load(self) -> None:
         """Read what earlier engines wrote."""
-        for began, counts in (await self._catalog.activity()).items():
+        for began, counts in (await self._catalog.traffic()).items():
             self._steps[began] = _sum(self._steps.get(began, _NOTHING), counts)
         self._drop_old()
 
@@ -128,7 +128,7 @@ class Traffic:
         unwritten, self._unwritten = self._unwritten, set()
         since = self._oldest_step()
         try:
-            await self._catalog.record_activity(
+            await self._catalog.record_traffic(
                 {
                     began: self._steps[began]
                     for began in unwritten

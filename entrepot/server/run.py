@@ -26,12 +26,12 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.lock_file import record_engine
 from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
-from entrepot.core.registries import is_loopback
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.formatting import counted, escaped, printable, printable_json
-from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bound
+from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.acr.data import DataResources
 from entrepot.server.acr.management import CacheRuleResources, CredentialSetResources
@@ -83,7 +83,6 @@ def registry_app(engine: Engine) -> RegistryApp:
         health=engine.health,
         traffic=engine.traffic,
         via=engine.sources.via,
-        open_blob=engine.blobs.opened,
     )
 
 
@@ -314,7 +313,7 @@ async def _look_after_socket(
         return
     if renewed is not None:
         await server.listen(renewed)
-        server.leave(before)
+        server.stop_listening(before)
         engine.events.record(
             "socket-restored",
             f"The management socket {owned.path} was gone or replaced; it is there again.",
@@ -330,7 +329,7 @@ def _listener(
     host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER
 ) -> socket.socket:
     try:
-        return bound(host, port)
+        return bind_tcp(host, port)
     except socket.gaierror as error:
         raise EngineError(
             f"{host} is not an address of this machine: {error.strerror}.",

@@ -12,13 +12,13 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.cache import cache as cache_module
+from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -70,8 +70,8 @@ def settings(
     return Settings(
         listen="127.0.0.1:0",
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(OTHER, "Other", SignIn.OPTIONAL, other.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(OTHER, "Other", SignIn.OPTIONAL, other.url),
         ),
     )
 
@@ -255,7 +255,7 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
     private: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "PROOF_TIMEOUT", 0.05)
+    monkeypatch.setattr(blobs_module, "PROOF_TIMEOUT", 0.05)
     other.add_blob("app", private)
     gate = other.hold(str(private.digest), method="GET")
     getting = asyncio.create_task(registry.get(path_of(private)))
@@ -309,7 +309,7 @@ async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
     path = path_of(source.add_blob("library/app", UNNAMED), "library/app")
     for passed, heads in (
         (0.0, 1),
-        (cache_module.STATED_SIZE_TTL - 1, 1),
+        (blobs_module.STATED_SIZE_TTL - 1, 1),
         (2.0, 2),
         (-10_000.0, 3),
     ):
@@ -349,13 +349,13 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
     # Nothing refers to them any more but the pull.
     assert await engine.catalog.delete_repository(Repository("library/app"))
     await engine.maintenance.collect()
-    assert set(await engine.blobs.held()) == {first.digest, image.config.digest}
+    assert set(await engine.blobs.sizes()) == {first.digest, image.config.digest}
     gate.open()
     await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     await fills_end(engine)
     await engine.maintenance.collect()
-    assert await engine.blobs.held() == {}
+    assert await engine.blobs.sizes() == {}
 
 
 async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(

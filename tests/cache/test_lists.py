@@ -227,8 +227,8 @@ async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
         await registry.get(path)
     clock.now += engine.settings.freshness
     for path, flights in (
-        (TAGS, engine.cache._list_flights),
-        ("/v2/library/nginx/manifests/1", engine.cache._flights),
+        (TAGS, engine.cache._listings._fetches),
+        ("/v2/library/nginx/manifests/1", engine.cache._manifests._fetches),
     ):
         gate = source.hold(path)
         asking = asyncio.create_task(registry.get(path))
@@ -427,7 +427,7 @@ def test_s28_lists_are_bounded_in_number(
 ) -> None:
     monkeypatch.setattr(lists, "LISTS", 3)
     for number in range(5):
-        kept.keep(key(number), SourceList(b"x"))
+        kept.put(key(number), SourceList(b"x"))
         # The first is used each time.
         assert kept.fresh(key(0), 60) is not None
     assert [number for number in range(5) if kept.last_known(key(number))] == [0, 3, 4]
@@ -436,11 +436,11 @@ def test_s28_lists_are_bounded_in_number(
 def test_s28_lists_are_bounded_in_bytes(kept: SourceLists, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "LISTS_BYTES", 1_000)
     for number in range(100):
-        kept.keep(key(number), SourceList(b"x" * 100))
+        kept.put(key(number), SourceList(b"x" * 100))
     assert 1 <= len(kept) <= 9
     assert kept.last_known(key(99)) is not None
-    kept.keep(key("large"), SourceList(b"x" * 2_000))
+    kept.put(key("large"), SourceList(b"x" * 2_000))
     assert len(kept) == 0
     for number in range(100):
-        kept.keep(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
+        kept.put(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
     assert len(kept) == 1

@@ -198,7 +198,7 @@ async def test_the_bad_day_of_a_source_says_nothing_about_the_credentials(tried:
     for fault, code in (
         (Status(500), "SourceFailed"),
         (Html(), "SourceAnswerInvalid"),
-        (Status(429), "SourceOverAllowance"),
+        (Status(429), "SourceRateLimited"),
     ):
         tried.source.clear_faults()
         tried.source.fault("/v2/", fault)

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from entrepot.api.models import Examination, Finding
+from entrepot.api.models import DoctorReport, Finding
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream, UpstreamNotSupported
+from entrepot.core.registries import DeclaredRegistry, LoginServerNotSupported
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import Outcome, SignIn
 from entrepot.engine import source_checks
@@ -37,7 +37,7 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import BasicSignIn, FakeRegistry, Headers, Html, Status
 
 
-def finding(found: Examination, check: str, about: str | None = None) -> Finding:
+def finding(found: DoctorReport, check: str, about: str | None = None) -> Finding:
     [each] = [
         each for each in found.findings if each.check == check and about in {None, each.about}
     ]
@@ -45,15 +45,15 @@ def finding(found: Examination, check: str, about: str | None = None) -> Finding
     return each
 
 
-def checks(found: Examination, about: str = LOGIN_SERVER) -> list[str]:
+def checks(found: DoctorReport, about: str = LOGIN_SERVER) -> list[str]:
     return [each.check for each in found.findings if each.about == about]
 
 
 async def examined(
     directories: Directories, endpoint: str, *, ca_file: Path | None = None
-) -> Examination:
+) -> DoctorReport:
     """What is found with a source at an endpoint, on an engine of its own."""
-    upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+    upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
     settings = Settings(
         listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,)
     )
@@ -100,7 +100,7 @@ def served_with(path: Path) -> ssl.SSLContext:
 async def test_one_source_can_be_looked_at_alone(
     directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
-    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
+    other = DeclaredRegistry("other.example.com", "Other", SignIn.OPTIONAL, source.url)
     async with Engine.open(
         directories, replace(settings, upstreams=(*settings.upstreams, other))
     ) as engine:
@@ -153,7 +153,7 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
         await engine.rules.create(RuleDraft("quay-things", "quay.io/things/*", "things/*"))
         found = await engine.doctor().examine()
     assert checks(found, "quay.io") == ["name"]
-    assert "address of this machine's own surroundings" in finding(found, "name").what
+    assert "a local address" in finding(found, "name").what
 
 
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
@@ -439,7 +439,7 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
     """S27."""
 
     def find(*_: object, **__: object) -> None:
-        raise UpstreamNotSupported("Unsupported upstream or login server.", "Declare it.")
+        raise LoginServerNotSupported("Unsupported upstream or login server.", "Declare it.")
 
     monkeypatch.setattr(engine.registries, "find", find)
     found = await engine.doctor().examine()

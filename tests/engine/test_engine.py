@@ -15,7 +15,6 @@ from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import CacheRuleTargetOverlap, RuleDraft, TargetPrefixPresent
 from entrepot.core.states import HealthStatus, LayerState, PullState
-from entrepot.engine import pulls as pulls_module
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
 from entrepot.engine.pulls import own_platform
@@ -325,7 +324,7 @@ async def test_f79_while_the_catalog_fails_rules_are_listed_with_what_was_last_k
 
     with monkeypatch.context() as patched:
         patched.setattr("entrepot.engine.rule_usage.COUNT_TIMEOUT", 0.01)
-        patched.setattr(engine.catalog, "requests_of_rules", ask)
+        patched.setattr(engine.catalog, "rule_requests", ask)
         revision = engine.revisions.rules
         assert await engine.rules.list() == [before]
         # A client that keeps this answer is not told later that nothing has changed.

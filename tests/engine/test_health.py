@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -20,10 +21,15 @@ from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import CatalogFailed
-from entrepot.store.connections import Trouble
+from entrepot.store.connections import CatalogOperation
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
+
+
+def never_asked(*, offset: int, validator: str | None) -> NoReturn:
+    """The source of a fill that does not run."""
+    raise AssertionError(f"Asked for the bytes from {offset} on.")
 
 
 class Watched:
@@ -55,7 +61,7 @@ class Watched:
     def changes(self) -> list[tuple[str, str]]:
         return [(event.kind, event.message) for event in self.events.recent()]
 
-    async def examine(self) -> None:
+    async def probe(self) -> None:
         if self.catalog_error is not None:
             raise self.catalog_error
 
@@ -177,7 +183,7 @@ async def test_where_the_catalog_fails_the_status_still_tells_it(
         raise CatalogFailed("The catalog fails: unable to open database file.")
 
     monkeypatch.setattr(engine.catalog, "repositories_count", fails)
-    monkeypatch.setattr(engine.catalog, "examine", fails)
+    monkeypatch.setattr(engine.catalog, "probe", fails)
     await engine.health.check()
     status = await engine.status.get()
     assert status.notices == ("The catalog fails: unable to open database file.",)
@@ -234,7 +240,7 @@ async def test_a_failure_that_requests_met_is_told_until_one_succeeds(
     failed = CatalogFailed("The catalog fails: disk I/O error.")
     # What the engine writes by itself after its start would be a success.
     async with engine.catalog._writing:
-        engine.catalog.health.fails(Trouble.WRITING, failed)
+        engine.catalog.health.record_failure(CatalogOperation.WRITING, failed)
         unready = await registry.get("/readyz")
         assert (unready.status_code, unready.json()["problems"]) == (503, [failed.what])
         assert failed.message in (await engine.status.get()).notices

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.engine import lock
 from entrepot.engine.engine import Engine
 from entrepot.engine.lock import file_system, only_engine, start_problem
 from entrepot.errors import EngineError

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from entrepot.cache.cache import CachedBlob
 from entrepot.cache.fill import Fill
+from entrepot.cache.results import CachedBlob
 from entrepot.config.settings import Directories, Settings, SizeLimit
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
@@ -114,7 +114,7 @@ async def test_past_the_limit_the_images_used_least_recently_go_down_to_the_low_
         status = await engine.status.get()
         assert status.space_limit == int(3.5 * LAYER)
         assert 2 * LAYER < status.blobs_size <= 0.7 * status.space_limit
-        assert sum((await engine.blobs.held()).values()) == status.blobs_size
+        assert sum((await engine.blobs.sizes()).values()) == status.blobs_size
         assert status.notices == ()
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert re.fullmatch(
@@ -132,7 +132,7 @@ async def test_an_evicted_image_leaves_the_layer_that_another_needs(
     done = await engine.maintenance.evict(target=4 * LAYER - 1)
     assert [each.repository for each in done.images] == ["library/old"]
     assert done.freed == old.size - len(base)
-    assert set(await engine.blobs.held()) == {blob.digest for blob in new.blobs}
+    assert set(await engine.blobs.sizes()) == {blob.digest for blob in new.blobs}
     await source.stop()
     for blob in new.blobs:
         found = await engine.cache.blob(Repository("library/new"), blob.digest)
@@ -152,7 +152,7 @@ async def test_many_images_go_in_steps(
     done = await engine.maintenance.evict(target=0)
     assert [each.repository for each in done.images] == ["library/a", "library/b", "library/c"]
     assert done.freed == sum(image.size for image in images) - 2 * len(base)
-    assert (await engine.blobs.held(), (await engine.status.get()).blobs_size) == ({}, 0)
+    assert (await engine.blobs.sizes(), (await engine.status.get()).blobs_size) == ({}, 0)
     [evicted] = [each for each in engine.events.recent() if each.kind == "evicted"]
     assert evicted.message.startswith("Evicted 3 images of 3 repositories: 401.")
 
@@ -162,9 +162,9 @@ async def test_an_evicted_image_is_fetched_again_at_its_next_pull(
 ) -> None:
     [image] = await cached(engine, source, clock, "a")
     await engine.maintenance.evict(target=0)
-    assert (await names(engine), await engine.blobs.held()) == ([], {})
+    assert (await names(engine), await engine.blobs.sizes()) == ([], {})
     await pull(engine, "library/a:1")
-    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+    assert set(await engine.blobs.sizes()) == {blob.digest for blob in image.blobs}
     assert [tag.name for tag in (await engine.repositories.get("library/a")).tags] == ["1"]
 
 
@@ -212,12 +212,17 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
     await cached(engine, source, clock, "a", "b", "c")
     held = (await engine.status.get()).blobs_size
     total, reserve = 50 * LAYER, LAYER
-    monkeypatch.setattr("entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     assert (await engine.status.get()).space_limit == held - reserve
-    monkeypatch.setattr("entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
     )
     assert (await engine.status.get()).space_limit == int(total * 0.8)
-    monkeypatch.setattr("entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     done = await engine.maintenance.evict()
     assert [each.repository for each in done.images] == ["library/a", "library/b"]
     assert done.goal == int((held - reserve) * 0.9)
@@ -227,7 +232,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
     engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     a, b = await cached(engine, source, clock, "a", "b")
-    before = await engine.blobs.held()
+    before = await engine.blobs.sizes()
     planned = await engine.maintenance.evict(dry_run=True, target=LAYER + 5000)
     assert [
         (each.repository, each.tags, each.digest, each.platform) for each in planned.images
@@ -240,7 +245,7 @@ async def test_a_dry_run_shows_what_would_go_and_changes_nothing(
         planned.shortfall,
     ) == (True, a.size, a.size, a.size + b.size, 0)
     assert planned.images[0].last_used == pytest.approx(clock.now - 2 * HOUR)
-    assert await engine.blobs.held() == before
+    assert await engine.blobs.sizes() == before
     assert await names(engine) == ["a", "b"]
     assert (await engine.maintenance.evict(target=LAYER + 5000)).images == planned.images
 
@@ -317,7 +322,7 @@ async def test_what_is_locked_is_neither_evicted_nor_deleted(
     done = await engine.maintenance.evict(target=0)
     assert [each.repository for each in done.images] == ["library/b"]
     assert done.shortfall == a.size
-    assert set(await engine.blobs.held()) == {blob.digest for blob in a.blobs}
+    assert set(await engine.blobs.sizes()) == {blob.digest for blob in a.blobs}
     with pytest.raises(
         Locked, match=r"is locked\. Unlock it first: entrepot repository unlock library/a"
     ):
@@ -386,7 +391,7 @@ async def test_an_image_that_is_being_pulled_stays(
     async with asyncio.timeout(30):
         await gate.reached
         while (
-            Digest.of(first) not in await engine.blobs.held()
+            Digest.of(first) not in await engine.blobs.sizes()
             or await engine.catalog.blobs_size() < LAYER
         ):
             await asyncio.sleep(0)
@@ -397,7 +402,7 @@ async def test_an_image_that_is_being_pulled_stays(
     async with asyncio.timeout(30):
         await running.finished.wait()
     assert running.state is PullState.COMPLETED
-    assert set(await engine.blobs.held()) == {blob.digest for blob in image.blobs}
+    assert set(await engine.blobs.sizes()) == {blob.digest for blob in image.blobs}
 
 
 async def test_eviction_beside_fills_leaves_every_pull_whole(
@@ -472,7 +477,7 @@ async def test_a_slow_reader_of_a_fill_gets_all_of_it_after_its_eviction(
             await each.finished.wait()
     clock.now += HOUR
     await engine.maintenance.evict(target=0)
-    assert await engine.blobs.held() == {}
+    assert await engine.blobs.sizes() == {}
     async for chunk in body:
         got += chunk
     assert got == content
@@ -483,7 +488,7 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
 ) -> None:
     """F32: the image may go between the decision to serve its blob and the opening of the file,
     which goes a minute later."""
-    monkeypatch.setattr(maintenance_module, "LEASE_LINGERS", 0.05)
+    monkeypatch.setattr(maintenance_module, "LEASE_DURATION", 0.05)
     [image] = await cached(engine, source, clock, "a")
     found = await engine.cache.blob(Repository("library/a"), image.layers[0].digest)
     assert isinstance(found, CachedBlob)
@@ -495,10 +500,10 @@ async def test_a_blob_that_was_just_promised_to_a_client_is_still_there_when_it_
         b"".join([chunk async for chunk in engine.blobs.read(found.digest, 0, found.size)])
         == image.layers[0].content
     )
-    assert list(await engine.blobs.held()) == [found.digest]
-    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    assert list(await engine.blobs.sizes()) == [found.digest]
+    monkeypatch.setattr(blobs_module, "LEASE_DURATION", 0.0)
     async with asyncio.timeout(30):
-        while await engine.blobs.held():
+        while await engine.blobs.sizes():
             await asyncio.sleep(0)
 
 
@@ -522,7 +527,7 @@ async def test_a_client_of_the_real_server_gets_the_rest_of_what_is_evicted_whil
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel sends the file, and only its name goes."""
-    monkeypatch.setattr(blobs_module, "LEASE_LINGERS", 0.0)
+    monkeypatch.setattr(blobs_module, "LEASE_DURATION", 0.0)
     content = os.urandom(16_000_000)
     source.add_image("library/large", "1", layers=[content])
     await pull(engine, "library/large:1")
@@ -600,7 +605,7 @@ async def test_an_engine_whose_eviction_fails_once_goes_on(
     monkeypatch.setattr(maintenance_module, "ROOM", 0.01)
     async with limited(directories, settings, clock, 2 * LAYER) as engine:
         await cached(engine, source, clock, "a")
-        really, failures = engine.catalog.picture, 0
+        really, failures = engine.catalog.inventory, 0
 
         async def broken() -> object:
             nonlocal failures
@@ -609,7 +614,7 @@ async def test_an_engine_whose_eviction_fails_once_goes_on(
                 raise OSError("The disk failed for a moment.")
             return await really()
 
-        monkeypatch.setattr(engine.catalog, "picture", broken)
+        monkeypatch.setattr(engine.catalog, "inventory", broken)
         with caplog.at_level(logging.ERROR):
             async with event(engine, "evicted"):
                 await cached(engine, source, clock, "b")
@@ -632,7 +637,7 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
 ) -> None:
     """What was on the disk when the walk began is compared with the rows when it has ended, and
     clients are answered meanwhile."""
-    walk = BlobStore.held
+    walk = BlobStore.sizes
 
     async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
         blobs = await walk(self)
@@ -640,9 +645,9 @@ async def test_s17_a_blob_that_comes_in_while_the_files_are_walked_keeps_its_row
         return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "held", walked_slowly)
+        slow.setattr(BlobStore, "sizes", walked_slowly)
         await engine.maintenance.heal()
-    held = await engine.blobs.held()
+    held = await engine.blobs.sizes()
     assert len(held) == 2
     assert (
         (await engine.status.get()).blobs_size
@@ -657,7 +662,7 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
     engine: Engine, source: FakeRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cached(engine, source, clock, "a")
-    walk = BlobStore.held
+    walk = BlobStore.sizes
 
     async def walked_slowly(self: BlobStore) -> dict[Digest, int]:
         blobs = await walk(self)
@@ -665,9 +670,9 @@ async def test_s17_a_blob_that_goes_while_the_files_are_walked_gets_no_row(
         return blobs
 
     with monkeypatch.context() as slow:
-        slow.setattr(BlobStore, "held", walked_slowly)
+        slow.setattr(BlobStore, "sizes", walked_slowly)
         await engine.maintenance.heal()
-    assert (await engine.blobs.held(), await engine.catalog.blobs_size()) == ({}, 0)
+    assert (await engine.blobs.sizes(), await engine.catalog.blobs_size()) == ({}, 0)
 
 
 async def test_f84_foreign_names_do_not_end_healing_and_are_told(
@@ -704,7 +709,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
     monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
     done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 2
-    assert set(await engine.blobs.held()) == {stubborn.layers[0].digest}
+    assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}
     assert await engine.catalog.blobs_size() == LAYER
 
 
@@ -718,7 +723,7 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
     """L02: "20 blobs taken in", all deleted in the same second."""
     async with limited(directories, settings, clock, 50 * LAYER) as engine:
         images = await cached(engine, source, clock, "a", "b")
-        before = await engine.blobs.held()
+        before = await engine.blobs.sizes()
     (directories.catalog.with_name("catalog.sqlite.backup")).unlink()
     if loss == "gone":
         directories.catalog.unlink()
@@ -728,7 +733,7 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
         async with event(engine, "catalog-healed"):
             pass
         await engine.maintenance.collect()
-        assert await engine.blobs.held() == before
+        assert await engine.blobs.sizes() == before
         if loss == "noise":
             [notice] = (await engine.status.get()).notices
             assert notice.startswith(
@@ -742,12 +747,12 @@ async def test_when_the_catalog_is_lost_the_blobs_stay_and_the_next_pulls_use_th
         # Nobody knows any more who gave them: their source proves with a part that it has them
         # (S20), and nothing is fetched again.
         assert {each.progress().from_source for each in engine.cache.pulls.all()} == {0}
-        assert set(await engine.blobs.held()) == {
+        assert set(await engine.blobs.sizes()) == {
             blob.digest for image in images for blob in image.blobs
         }
         # They are no longer adopted: what needs them decides.
         await engine.repositories.delete("library/a")
-        assert set(await engine.blobs.held()) == {blob.digest for blob in images[1].blobs}
+        assert set(await engine.blobs.sizes()) == {blob.digest for blob in images[1].blobs}
 
 
 async def test_after_a_loss_and_its_copy_everything_is_as_before(
@@ -775,7 +780,7 @@ async def test_adopted_blobs_go_first_when_room_is_needed(
         async with event(engine, "catalog-healed"):
             pass
         await cached(engine, source, clock, "a")
-        assert len(await engine.blobs.held()) == 4
+        assert len(await engine.blobs.sizes()) == 4
         async with event(engine, "evicted"):
             await cached(engine, source, clock, "b")
         assert await names(engine) == ["a", "b"]
@@ -827,7 +832,7 @@ async def test_what_would_go_is_told_while_nothing_can_be_written(
     """B4.4: on a read-only disk, and while an eviction hangs in one that does not answer."""
     await cached(engine, source, clock, "old", "new")
     await engine.cache.usage.write()
-    await engine.cache.manifest(Repository("library/new"), Tag("1"), asked_by="test")
+    await engine.cache.manifest(Repository("library/new"), Tag("1"))
     thaws = asyncio.Event()
 
     async def refuses(*_: object) -> None:

@@ -143,7 +143,7 @@ async def test_after_a_day_it_is_forgotten(
         assert engine.traffic.total() == ActivityCounts()
         assert engine.traffic.snapshot().total == ActivityCounts()
         await engine.traffic.write()
-        assert await engine.catalog.activity() == {}
+        assert await engine.catalog.traffic() == {}
 
 
 async def test_the_next_engine_goes_on_in_the_same_step(
@@ -165,10 +165,10 @@ async def test_an_engine_that_is_killed_loses_a_minute_at_the_most(
     async with opened(directories, settings, clock) as (engine, client):
         await pull(client, engine, image)
         await engine.bookkeeping.run_once()
-        assert await engine.catalog.activity() == {}
+        assert await engine.catalog.traffic() == {}
         clock.now += WRITE_INTERVAL
         await engine.bookkeeping.run_once()
-        [counts] = (await engine.catalog.activity()).values()
+        [counts] = (await engine.catalog.traffic()).values()
         assert counts[:2] == (0, 4)
 
 
@@ -192,7 +192,7 @@ def failing(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(catalog, "record_activity", fail)
+        patched.setattr(catalog, "record_traffic", fail)
         yield
 
 
@@ -206,7 +206,7 @@ async def test_what_could_not_be_written_is_written_the_next_time(
         with failing(catalog, monkeypatch), pytest.raises(OSError, match="No space left"):
             await record.write()
         await record.write()
-        assert [written[0] for written in (await catalog.activity()).values()] == [3]
+        assert [written[0] for written in (await catalog.traffic()).values()] == [3]
 
 
 async def test_a_clock_that_is_set_back_does_no_harm(tmp_path: Path, clock: Clock) -> None:
@@ -222,7 +222,7 @@ async def test_a_clock_that_is_set_back_does_no_harm(tmp_path: Path, clock: Cloc
         counts.hits += 1
         assert record.snapshot().buckets[-1].hits == 2
         await record.write_if_due()
-        assert len(await catalog.activity()) <= STEPS
+        assert len(await catalog.traffic()) <= STEPS
 
 
 async def test_a_full_disk_at_the_end_does_not_keep_the_engine_from_ending(
@@ -241,5 +241,5 @@ async def test_a_full_disk_at_the_end_does_not_keep_the_engine_from_ending(
 
         async with opened(directories, settings, clock) as (engine, client):
             await pull(client, engine, image)
-            patched.setattr(engine.catalog, "record_activity", fail)
+            patched.setattr(engine.catalog, "record_traffic", fail)
     assert "could not be written down" in caplog.text

@@ -84,7 +84,7 @@ async def test_f90_damaged_blobs_are_removed_at_once_and_fetched_again(
     ) == (4, 2, 1, 0)
     assert set(verification.wrong_digests) == {str(flipped.digest), str(cut.digest)}
     assert ": 2 damaged and removed, 1 missing." in last_event(engine, "verification-ended")
-    assert set(await engine.blobs.held()) == {right.digest, image.config.digest}
+    assert set(await engine.blobs.sizes()) == {right.digest, image.config.digest}
     assert (
         (await engine.status.get()).blobs_size
         == await engine.catalog.blobs_size()

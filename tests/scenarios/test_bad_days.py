@@ -26,12 +26,12 @@ import httpx
 import pytest
 
 from entrepot.api.client import CacheClient
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
-from entrepot.cache import cache
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
+from entrepot.cache import failures
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -57,7 +57,7 @@ def registry_of(engine: Engine) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
-def upstream_of(engine: Engine) -> UpstreamSnapshot:
+def upstream_of(engine: Engine) -> SourceRegistrySnapshot:
     return next(
         each for each in engine.status.source_registries() if each.login_server == LOGIN_SERVER
     )
@@ -186,7 +186,7 @@ async def test_f23_a_forced_refresh_moves_a_tag_that_is_fresh_and_the_old_digest
     assert (await registry.get(TAG)).content == old.manifest.content
     source.requests.clear()
     async with CacheClient.of_app(management_app(engine)) as client:
-        told = await client.refresh("library/nginx:1.27")
+        told = await client.repositories.refresh_tag("library/nginx:1.27")
     assert (told.before, told.digest, told.moved, told.problem) == (
         str(old.digest),
         str(new.digest),
@@ -434,11 +434,11 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
         for tag in images:
             (await registry.get(f"/v2/library/nginx/manifests/{tag}")).raise_for_status()
     clock.now += 1_000
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.1)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.1)
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
-            upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
+            upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
             connect_timeout=0.5,
             read_timeout=0.5,
         )
@@ -458,7 +458,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             await until(
                 lambda: (
                     upstream_of(engine).unreachable_since is not None
-                    and not engine.cache._flights._flights
+                    and not engine.cache._manifests._fetches._flights
                 )
             )
             sent.clear()
@@ -542,7 +542,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 0.05)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 0.05)
     for tag in ("1.27", "1.28"):
         source.add_image("library/nginx", tag)
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
@@ -550,7 +550,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
     source.requests.clear()
     gate = source.hold("/manifests/", method="HEAD")
     assert (await registry.get(TAG)).headers["entrepot-origin"] == "stale"
-    monkeypatch.setattr(cache, "REVALIDATION_TIMEOUT", 10_000)
+    monkeypatch.setattr(failures, "REVALIDATION_TIMEOUT", 10_000)
     async with asyncio.timeout(30):
         assert (await registry.get("/v2/library/nginx/manifests/1.28")).headers[
             "entrepot-origin"
@@ -558,7 +558,7 @@ async def test_f18_a_source_that_kept_one_client_waiting_is_asked_for_the_next_b
         await source.arrived("HEAD", "1.28")
     gate.open()
     # The answer that came late counts all the same: both tags are fresh now.
-    await until(lambda: not engine.cache._flights._flights)
+    await until(lambda: not engine.cache._manifests._fetches._flights)
     for tag in ("1.27", "1.28"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).headers[
             "entrepot-origin"
@@ -707,7 +707,7 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
     written: str, directories: Directories, source: FakeRegistry
 ) -> None:
     settings = Settings(
-        upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
+        upstreams=(DeclaredRegistry("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
     )
     image = source.add_image("library/alpine", "3")
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
@@ -835,7 +835,7 @@ async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
     async with SixStandIn() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
-        settings = Settings(upstreams=(DeclaredUpstream(name, "Six", SignIn.NONE, source.url),))
+        settings = Settings(upstreams=(DeclaredRegistry(name, "Six", SignIn.NONE, source.url),))
         async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
             await engine.rules.create(RuleDraft(RULE, f"{name}/library/*", "library/*"))
             assert (await registry.get(TAG)).content == image.manifest.content
@@ -853,7 +853,7 @@ async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_
     image = source.add_image("library/nginx", "1.27")
     settings = Settings(
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
+            DeclaredRegistry(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
         )
     )
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:

@@ -17,7 +17,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
-from entrepot.store.blobs import WORTH_CONTINUING
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import (
     DropAfter,
@@ -148,7 +148,7 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [again] = source.asked("GET", str(layer.digest))
     left_over = int(again.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    assert WORTH_CONTINUING <= left_over <= SIZE // 2
+    assert MIN_RESUMABLE_SIZE <= left_over <= SIZE // 2
     assert again.bytes_sent == layer.size - left_over
 
 
@@ -397,7 +397,7 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repositories.detail(REPOSITORY)
+    detail = await served.repositories.get(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {
         (image.tag, str(image.digest)) for image in images
     }

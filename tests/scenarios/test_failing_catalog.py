@@ -15,7 +15,7 @@ from entrepot.cache.index import Unwritten, UnwrittenManifests
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed, TagEntry
-from entrepot.store.connections import Reason, Trouble
+from entrepot.store.connections import CatalogOperation, Reason
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
@@ -32,21 +32,23 @@ def full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], No
 
     @asynccontextmanager
     async def refuse() -> AsyncIterator[None]:
-        engine.catalog.health.fails(Trouble.WRITING, failed)
+        engine.catalog.health.record_failure(CatalogOperation.WRITING, failed)
         raise failed
         yield
 
-    works = engine.catalog.health.works
+    works = engine.catalog.health.record_success
 
-    def still_works(trouble: Trouble) -> None:
+    def still_works(trouble: CatalogOperation) -> None:
         # A write that began before the disk was full, such as that of the healing at the start, may
         # end only now.
-        if trouble is not Trouble.WRITING:
+        if trouble is not CatalogOperation.WRITING:
             works(trouble)
 
     def becomes(is_full: bool) -> None:
         monkeypatch.setattr(engine.catalog, "_write", refuse if is_full else write)
-        monkeypatch.setattr(engine.catalog.health, "works", still_works if is_full else works)
+        monkeypatch.setattr(
+            engine.catalog.health, "record_success", still_works if is_full else works
+        )
 
     return becomes
 
@@ -56,7 +58,7 @@ def unreadable(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         error = CatalogFailed(
             "The catalog fails: database disk image is malformed.", reason=Reason.DAMAGED
         )
-        engine.catalog.health.fails(Trouble.READING, error)
+        engine.catalog.health.record_failure(CatalogOperation.READING, error)
         raise error
 
     monkeypatch.setattr(engine.catalog, "_read", lambda *_, **__: fail())
@@ -108,7 +110,7 @@ async def test_on_a_disk_that_is_full_to_the_last_byte_a_new_image_still_passes(
     assert tag.name == "1"
     assert {
         digest
-        for digest, blob in (await engine.catalog.picture()).blobs.items()
+        for digest, blob in (await engine.catalog.inventory()).blobs.items()
         if blob.adopted is None
     } == {each.digest for each in made.blobs}
     # The look of a moment ago, at the start of the engine, may have met the full disk.

@@ -18,7 +18,7 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
@@ -29,8 +29,8 @@ from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
 from tests.programs import require_program
 from tui.presentation.overview import needs
-from tui.presentation.pulls import how_it_ended
-from tui.presentation.sources import examination_told, upstream_detail
+from tui.presentation.pulls import ended_text
+from tui.presentation.sources import doctor_report_cells, source_detail
 
 
 @dataclass
@@ -74,8 +74,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         await pull.finished.wait()
         ended = pull_snapshot(pull.progress())
         assert ended.error_cause == fault.code
-        assert fault.what in how_it_ended(ended)
-        assert fault.hint in how_it_ended(ended)
+        assert fault.what in ended_text(ended)
+        assert fault.hint in ended_text(ended)
         # credential-set check.
         checked = await engine.credential_sets.verify("example-login")
         assert checked.health is HealthStatus.UNKNOWN
@@ -91,7 +91,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             fault.hint,
             fault.code,
         )
-        assert upstream_detail(upstream, (), 0.0).lines[0] == f"{fault.what} {fault.hint}"
+        assert source_detail(upstream, (), 0.0).lines[0] == f"{fault.what} {fault.hint}"
         # The status and the overview.
         status = await engine.status.get()
         assert f"{fault.what} {fault.hint}" in status.notices
@@ -113,8 +113,8 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
             fault.what,
             fault.hint,
         )
-        assert any(fault.what in cell.text for cell in examination_told(examination))
-        assert any(fault.hint in cell.text for cell in examination_told(examination))
+        assert any(fault.what in cell.text for cell in doctor_report_cells(examination))
+        assert any(fault.hint in cell.text for cell in doctor_report_cells(examination))
         # The log and the events.
         events = [event.message for event in engine.events.recent()]
         assert any(fault.what in message and fault.hint in message for message in events)
@@ -125,8 +125,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "Example Root")
 
 
-def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
-    return (DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
+def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
+    return (DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
     monkeypatch.setattr("entrepot.source.diagnosis.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
     upstreams = tuple(
-        DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
+        DeclaredRegistry(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
     )
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)

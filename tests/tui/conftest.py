@@ -97,7 +97,7 @@ async def dashboard(
     started_engine: bool = False,
     options: Options | None = None,
     keymap: Keymap | None = None,
-    keeps_theme_in: Path | None = None,
+    theme_state_file: Path | None = None,
 ) -> AsyncIterator[Person]:
     async with CacheClient.of_app(management_app(engine)) as client:
         app = Dashboard(
@@ -105,7 +105,7 @@ async def dashboard(
             started_engine=started_engine,
             options=options,
             keymap=keymap,
-            keeps_theme_in=keeps_theme_in,
+            theme_state_file=theme_state_file,
         )
         async with app.run_test(size=size, notifications=True) as pilot:
             person = Person(app, pilot)

@@ -20,7 +20,7 @@ from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
 from tui.wizards.wizard import Wizard
-from widgets.dialogs.common import Question
+from widgets.dialogs.question import Question
 
 PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "overview": (("1",), "Pulling now"),

@@ -140,7 +140,7 @@ class CacheRuleResources:
         return json_response(_rule_resource(request, await self._change(rule, properties)))
 
     async def _change(self, rule: CacheRule, properties: _RuleProperties) -> CacheRule:
-        self._rules.book.check_unchanged(
+        self._rules.book.check_immutable(
             rule.name,
             source_repository=properties.source_repository,
             target_repository=properties.target_repository,

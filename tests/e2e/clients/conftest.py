@@ -58,7 +58,7 @@ def new_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 def entrepot(new_engine: Callable[..., Entrepot], source: DockerRegistry) -> Entrepot:
     """A running engine on which everything below ``library/`` comes from the source registry."""
     engine = new_engine(source.url).start()
-    engine.rules.create("example-library", "library/*", "library/*")
+    engine.create_rule("example-library", "library/*", "library/*")
     return engine
 
 
@@ -66,7 +66,7 @@ def entrepot(new_engine: Callable[..., Entrepot], source: DockerRegistry) -> Ent
 def forgetful(new_engine: Callable[..., Entrepot], source: DockerRegistry) -> Entrepot:
     """The same with a freshness that is over at once: it asks the source about a tag each time."""
     engine = new_engine(source.url, settings="freshness = 0.001").start()
-    engine.rules.create("example-library", "library/*", "library/*")
+    engine.create_rule("example-library", "library/*", "library/*")
     return engine
 
 
@@ -110,6 +110,6 @@ def shared(
     """One running engine for tests that change nothing; it holds ``library/app:1`` for linux/amd64."""
     with Entrepot(tmp_path_factory.mktemp("e"), source.url) as engine:
         engine.start()
-        engine.rules.create("example-library", "library/*", "library/*")
+        engine.create_rule("example-library", "library/*", "library/*")
         engine.run("pull", "library/app:1", "--platform", AMD64)
         yield engine

@@ -74,7 +74,7 @@ async def test_an_image_that_does_not_fit_is_pulled_whole_and_the_engine_says_th
     engine = new_engine(stand_in.url)
     (engine.root / "d").symlink_to(small_disk)
     await asyncio.to_thread(engine.start)
-    await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
+    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     small = stand_in.add_image("library/small", "1", layers=[1_000_000], platforms=[AMD64])
     large = stand_in.add_image(
         "library/large", "1", layers=[SIZE + 20_000_000, 5_000], platforms=[AMD64]
@@ -128,7 +128,7 @@ async def filled_engine(
     engine = new_engine(stand_in.url, settings="freshness = 0.001")
     (engine.root / "d").symlink_to(disk)
     await asyncio.to_thread(engine.start)
-    await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
+    await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
     cached = stand_in.add_image("library/cached", "1", layers=[1_000_000], platforms=[AMD64])
     await asyncio.to_thread(skopeo.pull, f"{engine.address}/library/cached:1")
     return engine, cached

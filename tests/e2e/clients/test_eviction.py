@@ -22,7 +22,7 @@ most of it is still to be sent when it is evicted."""
 
 AT_ONCE = """
 from entrepot.store import blobs, eviction
-blobs.LEASE_LINGERS = eviction.RECENT = 0.0
+blobs.LEASE_DURATION = eviction.RECENT = 0.0
 from entrepot.cli.main import main
 main()
 """
@@ -78,7 +78,7 @@ async def test_a_client_in_the_middle_of_a_download_gets_all_bytes_of_a_blob_tha
         image = source.add_image("library/app", "1", layers=[content])
         layer = image.platforms[AMD64].layers[0]
         engine = await asyncio.to_thread(new_engine(source.url, program=("-c", AT_ONCE)).start)
-        await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
+        await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
         await asyncio.to_thread(engine.run, "pull", "library/app:1", "--platform", AMD64)
         assert str(layer.digest) in engine.held_blobs()
 
@@ -120,7 +120,7 @@ async def test_a_served_engine_keeps_its_limit_and_what_is_locked(
         engine = await asyncio.to_thread(
             new_engine(source.url, settings='size_limit = "10 MB"', program=("-c", AT_ONCE)).start
         )
-        await asyncio.to_thread(engine.rules.create, "example-library", "library/*", "library/*")
+        await asyncio.to_thread(engine.create_rule, "example-library", "library/*", "library/*")
         for name in "abc":
             await asyncio.to_thread(engine.run, "pull", f"library/{name}:1", "--platform", AMD64)
         await asyncio.to_thread(engine.run, "repository", "lock", "library/a:1")

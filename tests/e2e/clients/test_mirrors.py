@@ -47,8 +47,8 @@ def test_docker_pulls_official_images_by_their_short_names(
         sign_in=None,
         variables={"HUB_USER": "user", "HUB_PASSWORD": "password"},
     ).start()
-    engine.credential_sets.create("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
-    engine.rules.create("docker-library", "library/*", "library/*", "example-hub")
+    engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
+    engine.create_rule("docker-library", "library/*", "library/*", "example-hub")
     docker.forget()
     docker.use_mirror(engine.address)
     docker.pull("app:1")

@@ -86,8 +86,8 @@ def _signing_in(
     engine = new_engine(
         source.url, variables={"HUB_USER": USER, "HUB_PASSWORD": password}, **options
     ).start()
-    engine.credential_sets.create("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
-    engine.rules.create("example-private", "private/*", "private/*", "example-hub")
+    engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
+    engine.create_rule("example-private", "private/*", "private/*", "example-hub")
     return engine
 
 
@@ -143,8 +143,8 @@ def test_a_secret_that_is_not_there_is_named_to_the_client_and_to_the_administra
     skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
 ) -> None:
     engine = new_engine(guarded.url).start()
-    engine.credential_sets.create("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
-    engine.rules.create("example-private", "private/*", "private/*", "example-hub")
+    engine.create_credential_set("example-hub", "env:HUB_USER", "env:HUB_PASSWORD")
+    engine.create_rule("example-private", "private/*", "private/*", "example-hub")
     answer = engine.get("/v2/private/app/manifests/1")
     assert "env:HUB_USER can't be read" in answer.json()["errors"][0]["message"]
     assert "env:HUB_USER can't be read" in _health(engine)["errorMessage"]
@@ -161,8 +161,8 @@ def test_a_secret_that_changes_is_used_without_a_restart(
     engine = new_engine(
         guarded.url, settings="negative_freshness = 0.001", variables={"HUB_USER": USER}
     ).start()
-    engine.credential_sets.create("example-hub", "env:HUB_USER", f"file:{secret}")
-    engine.rules.create("example-private", "private/*", "private/*", "example-hub")
+    engine.create_credential_set("example-hub", "env:HUB_USER", f"file:{secret}")
+    engine.create_rule("example-private", "private/*", "private/*", "example-hub")
     reference = f"{engine.address}/private/app:1"
     with pytest.raises(PullFailed):
         skopeo.pull(reference)
@@ -175,7 +175,7 @@ def test_without_credentials_what_is_public_is_pulled(
     skopeo: Skopeo, new_engine: NewEngine, token_source: DockerRegistry
 ) -> None:
     engine = new_engine(token_source.url).start()
-    engine.rules.create("example-public", "public/*", "public/*")
+    engine.create_rule("example-public", "public/*", "public/*")
     reference = f"{engine.address}/public/app:1"
     skopeo.pull(reference)
     skopeo.assert_holds(reference, _image("public/app"))
@@ -185,7 +185,7 @@ def test_without_credentials_what_is_private_is_unknown(
     skopeo: Skopeo, new_engine: NewEngine, guarded: DockerRegistry
 ) -> None:
     engine = new_engine(guarded.url).start()
-    engine.rules.create("example-private", "private/*", "private/*")
+    engine.create_rule("example-private", "private/*", "private/*")
     with pytest.raises(PullFailed, match=r"manifest unknown.*example-private"):
         skopeo.pull(f"{engine.address}/private/app:1")
 

@@ -18,11 +18,11 @@ import pytest
 from entrepot.config import documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
@@ -47,7 +47,7 @@ def settings(settings: Settings, source: FakeRegistry) -> Settings:
     """The stand-in is Docker Hub too."""
     return replace(
         settings,
-        upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)),
+        upstreams=(*settings.upstreams, DeclaredRegistry("docker.io", endpoint=source.url)),
     )
 
 
@@ -570,7 +570,7 @@ async def test_a_credential_set_is_checked_as_far_as_it_is_written(
 @asynccontextmanager
 async def on_tcp(engine: Engine) -> AsyncIterator[str]:
     """The management API on loopback, where the SDK can reach it."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     host, port = listener.getsockname()
     async with serving(management_app(engine), listener):
         yield f"http://{host}:{port}"

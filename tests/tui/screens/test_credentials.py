@@ -98,7 +98,7 @@ async def test_enter_changes_where_the_secrets_are_kept(person: Person, login: N
 
 
 async def test_a_dashboard_that_only_reads_changes_no_credential_set(
-    engine: Engine, only_reads: None, login: None
+    engine: Engine, is_read_only: None, login: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("3")

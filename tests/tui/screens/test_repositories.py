@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from entrepot import formatting
-from entrepot.api.client import CacheClient
+from entrepot.api.repositories import RepositoriesClient
 from entrepot.engine.engine import Engine
 from entrepot.formatting import short_digest
 from tests.conftest import Clock
@@ -99,22 +99,22 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
     await person.sees("library/nginx")
     made: list[object] = []
 
-    async def fetched(self: CacheClient) -> list[object]:
+    async def fetched(self: RepositoriesClient) -> list[object]:
         made.append(self)
         return []
 
     monkeypatch.setattr(
         "tui.screens.repositories.RepositoryRow", lambda *arguments: made.append(arguments)
     )
-    monkeypatch.setattr(CacheClient, "repositories", fetched)
+    monkeypatch.setattr(RepositoriesClient, "list", fetched)
     for _ in range(2):
-        person.app.look_now()
-        person.app.screen.look()  # type: ignore[attr-defined]
+        person.app.poll_now()
+        person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
         await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
     assert made == []
     await engine.repositories.lock("library/nginx")
-    person.app.look_now()
+    person.app.poll_now()
     await person.until(lambda: len(made) == 1)
 
 
@@ -412,7 +412,7 @@ async def test_a_pull_without_a_rule_is_refused_in_the_engines_words_in_place(
 
 
 async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothing(
-    engine: Engine, only_reads: None, nginx: None
+    engine: Engine, is_read_only: None, nginx: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("4")
@@ -421,7 +421,7 @@ async def test_a_dashboard_that_only_reads_takes_nothing_away_and_fetches_nothin
         await person.pilot.pause()
         assert len(person.app.screen_stack) == 1
         for action in ("delete", "evict", "lock", "refresh", "pull"):
-            assert person.app.screen.reason_against(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
+            assert person.app.screen.disabled_reason(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
         await person.press("enter")
         await person.sees("1.27", "y copy")
 
@@ -446,6 +446,6 @@ async def test_a_repository_that_is_deleted_elsewhere_closes_itself(
     await person.press("enter")
     await person.sees("1.27", "checked")
     await engine.repositories.delete("library/nginx")
-    person.app.look_now()
+    person.app.poll_now()
     async with asyncio.timeout(60):
         await person.sees("Cached repositories", "Nothing is cached yet.")

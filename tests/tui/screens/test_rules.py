@@ -6,7 +6,7 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -126,8 +126,8 @@ class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
     def settings(self, source: FakeRegistry) -> Settings:
         declared = (
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(STRICT, "Strict", SignIn.REQUIRED, source.url),
         )
         return Settings(listen="127.0.0.1:0", upstreams=declared)
 
@@ -249,15 +249,15 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
     made: list[object] = []
     monkeypatch.setattr("tui.screens.rules.rule_row", lambda *arguments: made.append(arguments))
     for _ in range(2):
-        person.app.look_now()
-        person.app.screen.look()  # type: ignore[attr-defined]
+        person.app.poll_now()
+        person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
         await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
     assert made == []
 
 
 async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
-    engine: Engine, only_reads: None
+    engine: Engine, is_read_only: None
 ) -> None:
     async with dashboard(engine) as person:
         await person.press("2")
@@ -266,8 +266,8 @@ async def test_a_dashboard_that_only_reads_offers_no_change_of_a_rule(
         await person.pilot.pause()
         assert len(person.app.screen_stack) == 1
         for action in ("new", "sign_in", "delete", "pull", "freshness"):
-            assert person.app.screen.reason_against(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
-        assert person.app.screen.reason_against("which") == ""  # type: ignore[attr-defined]
+            assert person.app.screen.disabled_reason(action).startswith("This dashboard only reads")  # type: ignore[attr-defined]
+        assert person.app.screen.disabled_reason("which") == ""  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40)])

@@ -122,7 +122,7 @@ async def test_a_tag_is_deleted_from_its_own_screen_and_that_closes(
 
 
 async def test_a_dashboard_that_only_reads_shows_layers_and_changes_nothing(
-    engine: Engine, shared: None, only_reads: None
+    engine: Engine, shared: None, is_read_only: None
 ) -> None:
     async with dashboard(engine) as person:
         await opened(person, "nginx")

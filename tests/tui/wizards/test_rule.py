@@ -6,6 +6,8 @@ import pytest
 from textual import events
 
 from entrepot.api.client import EngineUnreachable
+from entrepot.api.session import ApiSession
+from entrepot.api.transport import ApiResponse
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
@@ -476,17 +478,17 @@ async def test_an_engine_that_is_lost_in_the_middle_is_told_and_nothing_is_lost(
     await choose_example(person)
     await person.type("team/")
     await person.sees("Not possible")
-    send = person.app.client._send
+    request = ApiSession.request
 
-    async def lost(*_: object, **__: object) -> bytes:
+    async def lost(*_: object, **__: object) -> ApiResponse:
         raise EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
-    monkeypatch.setattr(person.app.client, "_send", lost)
+    monkeypatch.setattr(ApiSession, "request", lost)
     await person.type("app")
     await person.sees("No engine is running.", "Nothing that you entered is lost")
     await person.press("enter")
     await person.sees("step 2 of 7", "team/app")
-    monkeypatch.setattr(person.app.client, "_send", send)
+    monkeypatch.setattr(ApiSession, "request", request)
     await person.press("enter")
     await person.sees("step 3 of 7", "Where does it appear here?")
     await person.until(lambda: "No engine is running" not in person.seen())
