@@ -384,6 +384,6 @@ def registry_answers(engine: Engine) -> Callable[[], int]:
     [app] = [
         each
         for each in gc.get_objects()
-        if isinstance(each, RegistryApp) and each._engine is engine
+        if isinstance(each, RegistryApp) and each._cache is engine.cache
     ]
     return lambda: len(app._answering)
