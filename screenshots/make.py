@@ -100,7 +100,7 @@ async def camera(
 
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
@@ -135,9 +135,9 @@ async def take(engine: Engine) -> None:
     ):
         await pulled(engine, image)
         await served(engine, image, 9)
-    await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
-    await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
-    await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")
+    await engine.pulls.start("library/postgres:17", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
+    await engine.pulls.start("library/nginx:1.28", "linux/arm64", "dashboard")
     async with camera(engine) as at:
         await at.settle(1.5)
         at.picture("overview")
@@ -278,7 +278,7 @@ async def main() -> None:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
             declared = tuple(
                 DeclaredRegistry(name, endpoint=f"http://127.0.0.1:{port}")
-                for name in demo.STANDS_IN_FOR
+                for name in demo.REPLACED_LOGIN_SERVERS
             )
             settings = replace(Settings(), upstreams=declared)
             async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:

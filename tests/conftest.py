@@ -128,7 +128,7 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """A real engine, with one rule: everything below ``library/`` comes from the stand-in."""
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine

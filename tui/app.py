@@ -24,16 +24,16 @@ from entrepot.api.client import CacheClient, ClientError
 from entrepot.api.models import CredentialSetSnapshot
 from entrepot.core.states import HealthStatus
 from tui import terminal
-from tui.crash_log import kept, named
-from tui.key_queue import HoldsKeys, TypingApp, brings_screen
-from tui.options import Options, keep_theme, suitable_theme
-from tui.polling import EngineWatch
-from tui.quit import DashboardOutcome, outcome_of_leaving
+from tui.crash_log import describe_error, write_crash
+from tui.key_queue import KeyQueueApp, QueuesKeys, opens_screen
+from tui.options import Options, save_theme, suitable_theme
+from tui.polling import EnginePolling
+from tui.quit import DashboardOutcome, confirm_quit
 from tui.screens.base import AREAS, EngineScreen, ListScreen
 from tui.screens.too_small import TooSmall
 from tui.theme import DARK, LIGHT
 from widgets.bars import action_name, key_name
-from widgets.text import shown, shown_lines
+from widgets.text import escaped, escaped_lines
 
 if TYPE_CHECKING:
     from tui.commands import Command
@@ -62,7 +62,7 @@ def _look_for_garbage_again() -> None:
     gc.enable()
 
 
-class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
+class Dashboard(EnginePolling, KeyQueueApp[DashboardOutcome]):
     """Screens and wizards around one `CacheClient`. *started_engine* says that the engine was
     started for this dashboard."""
 
@@ -96,7 +96,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         Binding("q", "leave", "leave", tooltip="Leave the dashboard", id="leave"),
         Binding(
             "ctrl+q",
-            "leave_anywhere",
+            "quit_anywhere",
             "leave at once",
             show=False,
             priority=True,
@@ -130,9 +130,9 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         started_engine: bool = False,
         options: Options | None = None,
         keymap: Keymap | None = None,
-        keeps_theme_in: Path | None = None,
+        theme_state_file: Path | None = None,
         log: Path | None = None,
-        offered: Sequence[str] = (),
+        demo_images: Sequence[str] = (),
         driver_class: type[Driver] | None = None,
     ) -> None:
         # Textual decides before the first theme is chosen what NO_COLOR shall mean: greys, unless
@@ -145,14 +145,14 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         self.fault: BaseException | None = None
         """What has ended the dashboard, where it was a fault of its own."""
         self.faults: list[str] = []
-        self.offered = tuple(offered)
+        self.demo_images = tuple(demo_images)
         """The images of a demo's source, as they are pulled: nobody can guess them."""
-        self._faults_in = log
+        self._crash_log = log
         self._copied = ""
         self._is_too_small = False
         self._keymap = dict(keymap.keys) if keymap is not None else {}
         self._keymap_problems = keymap.problems if keymap is not None else ()
-        self._keeps_theme_in = keeps_theme_in
+        self._keeps_theme_in = theme_state_file
         self._started_engine = started_engine
         self.animation_level = "none"
         self._has_terminal = driver_class is not None
@@ -204,8 +204,8 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         """Tell something at the edge of the screen, literally: what it says may come from a source
         or a client, so *markup* is off, whoever wants it (S29)."""
         super().notify(
-            shown_lines(message),
-            title=shown(title),
+            escaped_lines(message),
+            title=escaped(title),
             severity=severity,
             timeout=timeout,
             markup=False,
@@ -214,7 +214,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
     # What can't be done now
 
     @property
-    def only_reads(self) -> bool:
+    def is_read_only(self) -> bool:
         """Whether this dashboard, or its engine, was opened with ``--read-only``."""
         return self.options.read_only or (self.status is not None and self.status.read_only)
 
@@ -228,16 +228,16 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         action is disabled."""
         if await super().run_action(action, default_namespace, namespaces):
             return True
-        reason = self.reason_against(action, default_namespace) if isinstance(action, str) else ""
+        reason = self.disabled_reason(action, default_namespace) if isinstance(action, str) else ""
         if reason:
             self.notify(reason, severity="warning")
         return bool(reason)
 
-    def reason_against(self, action: str, node: DOMNode | None) -> str:
+    def disabled_reason(self, action: str, node: DOMNode | None) -> str:
         """Why an action, as a binding of *node* names it, can't be taken now; empty: it can."""
         name = action_name(action)
         if isinstance(node, EngineScreen):
-            return node.reason_against(name)
+            return node.disabled_reason(name)
         if not self.check_action(name, ()) and node is self:
             return "Leave the wizard first: ctrl+c does, and nothing is made."
         return ""
@@ -247,7 +247,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         it first."""
         return not (
             action in {"area", "leave"}
-            and isinstance(self.screen, HoldsKeys)
+            and isinstance(self.screen, QueuesKeys)
             and not isinstance(self.screen, EngineScreen)
         )
 
@@ -255,7 +255,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     async def action_area(self, number: int) -> None:
         """Go to an area by its number."""
-        self.look_now()
+        self.poll_now()
         while len(self.screen_stack) > 1:
             self.pop_screen()
         await self.switch_mode(AREAS[number - 1].lower())
@@ -268,7 +268,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        from widgets.dialogs.common import KeyHelp
+        from widgets.dialogs.key_help import KeyHelp
 
         self.push_screen(KeyHelp(self.screen))
 
@@ -292,7 +292,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
             )
         if self._keeps_theme_in is not None:
             try:
-                keep_theme(self._keeps_theme_in, name, instead_of=self.options.theme_in_file)
+                save_theme(self._keeps_theme_in, name, instead_of=self.options.theme_in_file)
             except OSError as error:
                 self.notify(
                     f"The theme can't be kept for the next time: {error.strerror}.",
@@ -334,7 +334,7 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         too_small = self._is_too_small
         if too_small == isinstance(self.screen, TooSmall):
             return
-        self.forget_held_keys()
+        self.discard_keys()
         if too_small:
             self.push_screen(TooSmall())
         else:
@@ -347,36 +347,38 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     # What several screens do
 
-    @brings_screen()
-    async def ask_for_pull(self, image: str, platform: str | None = None) -> None:
+    @opens_screen()
+    async def prompt_pull(self, image: str, platform: str | None = None) -> None:
         """Ask which image of which platform, then pull it and show how it comes."""
         from tui.screens.pull_dialog import PullDialog
 
-        proposed = "" if image else await self._next_offered()
+        proposed = "" if image else await self._next_demo_image()
         if await self.push_screen_wait(
             PullDialog(image or proposed, platform, replaces=bool(proposed))
         ):
             await self.show_pulls()
 
-    async def _next_offered(self) -> str:
+    async def _next_demo_image(self) -> str:
         """The first image of a demo's source that was not pulled yet."""
-        if not self.offered:
+        if not self.demo_images:
             return ""
         try:
-            pulled = {pull.image for pull in await self.client.pulls()}
+            pulled = {pull.image for pull in await self.client.pulls.list()}
         except ClientError:
             pulled = set()
-        return next((image for image in self.offered if image not in pulled), self.offered[0])
+        return next(
+            (image for image in self.demo_images if image not in pulled), self.demo_images[0]
+        )
 
     @work(group="first sign-in", exit_on_error=False)
-    async def tell_first_sign_in(self, name: str) -> None:
+    async def notify_first_sign_in(self, name: str) -> None:
         """Say how the first sign-in of a credential set that was created or changed went, as soon
         as that is known."""
         # A lost connection and a set that was deleted meanwhile are shown by themselves.
         with suppress(ClientError):
-            self.tell_health(await self.client.credential_set_once_tried(name))
+            self.notify_health(await self.client.credential_sets.wait_for_sign_in(name))
 
-    def tell_health(self, credential_set: CredentialSetSnapshot) -> None:
+    def notify_health(self, credential_set: CredentialSetSnapshot) -> None:
         """Say how the last sign-in of a credential set went."""
         from tui.presentation.credentials import credential_set_health
 
@@ -404,13 +406,13 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
         Nothing in it can end the brackets that a terminal puts around what is pasted, or is obeyed
         there otherwise.
         """
-        line = shown_lines(line)
+        line = escaped_lines(line)
         if line == self._copied or not terminal.copy(self, line):
-            from widgets.dialogs.common import Shown
+            from widgets.dialogs.text_dialog import TextDialog
 
             self._copied = ""
             self.push_screen(
-                Shown(
+                TextDialog(
                     "Copy it by hand",
                     line,
                     "Mark it with the mouse; most terminals want shift held down for that. esc closes",
@@ -424,28 +426,26 @@ class Dashboard(EngineWatch, TypingApp[DashboardOutcome]):
 
     # Leaving
 
-    def action_leave_anywhere(self) -> None:
+    def action_quit_anywhere(self) -> None:
         """Leave, from a wizard too."""
-        self.action_leave()
+        self.action_request_quit()
 
-    @brings_screen("leave")
-    async def action_leave(self) -> None:
+    @opens_screen("leave")
+    async def action_request_quit(self) -> None:
         """Leave, perhaps after a question."""
-        if (
-            outcome := await outcome_of_leaving(self, started_engine=self._started_engine)
-        ) is not None:
+        if (outcome := await confirm_quit(self, started_engine=self._started_engine)) is not None:
             self.exit(outcome)
 
     # Faults of its own
 
-    def failed_in_part(self, error: BaseException) -> None:
+    def report_fault(self, error: BaseException) -> None:
         """Something that a screen did on its own has failed: say so and go on. The same is told
         once, however often it comes."""
-        if named(error) not in self.faults:
-            self.faults.append(named(error))
-            where = kept(self._faults_in, error) if self._faults_in is not None else ""
+        if describe_error(error) not in self.faults:
+            self.faults.append(describe_error(error))
+            where = write_crash(self._crash_log, error) if self._crash_log is not None else ""
             self.notify(
-                f"Something went wrong in the dashboard itself: {named(error)}. {where}",
+                f"Something went wrong in the dashboard itself: {describe_error(error)}. {where}",
                 severity="error",
                 timeout=20,
             )

@@ -21,8 +21,7 @@ from textual.dom import DOMNode
 from textual.widgets import Input
 
 from widgets.bars import action_name, key_name
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, HELP
+from widgets.dialogs.base import DIALOG_CSS, HELP, Dialog
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
@@ -66,7 +65,7 @@ def commands_of(app: Dashboard) -> list[Command]:
         ):
             continue
         seen.add(binding.action)
-        reason = "" if enabled else app.reason_against(binding.action, node)
+        reason = "" if enabled else app.disabled_reason(binding.action, node)
         command = Command(
             binding.tooltip,
             binding.action,

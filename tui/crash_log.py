@@ -10,16 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def kept(log: Path, error: BaseException) -> str:
+def write_crash(log: Path, error: BaseException) -> str:
     """Append the traceback of *error* to *log*; a sentence that says where it is."""
     try:
         _append(log, "".join(traceback.format_exception(error)))
     except OSError as refusal:
-        return f"Its log {log} can't be written: {refusal.strerror}. It was: {named(error)}."
+        return (
+            f"Its log {log} can't be written: {refusal.strerror}. It was: {describe_error(error)}."
+        )
     return f"What happened is in {log}."
 
 
-def keep_what_is_logged(log: Path) -> None:
+def log_warnings_to(log: Path) -> None:
     """Append to *log* what libraries warn of in this process from now on. Python would write it
     across the screen."""
     handler = _Log(logging.WARNING)
@@ -27,7 +29,7 @@ def keep_what_is_logged(log: Path) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def named(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """``KeyError: 'library'``"""
     return f"{type(error).__name__}: {error}"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from textual.drivers.linux_driver import LinuxDriver
 
-from tui.terminal_input import QUESTION, KeyReader, escape_delay
+from tui.terminal_input import STATUS_QUERY, KeyReader, escape_delay
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -165,7 +165,7 @@ class _Terminal:
             self._file.flush()
 
 
-class ThriftyDriver(LinuxDriver):
+class DiffingDriver(LinuxDriver):
     """Sends what a terminal does not show yet. *ascii_only* lets no other signs through, and
     without *colours* not one colour, whatever a widget wants."""
 
@@ -227,7 +227,7 @@ class ThriftyDriver(LinuxDriver):
         """Ask the terminal for something that it answers after all that it has sent (see
         `tui.terminal_input`)."""
         if self._writer_thread is not None:
-            super().write(QUESTION)
+            super().write(STATUS_QUERY)
 
     def forget(self) -> None:
         """What the terminal shows is not known any more."""
@@ -271,12 +271,12 @@ class ThriftyDriver(LinuxDriver):
         if self.ascii_only:
             data = plain(data)
         if _AT.match(data):
-            data = self._news(data)
+            data = self._diff(data)
         if data:
             super().write(_BEGIN + data if self._begun else data)
             self._begun = False
 
-    def _news(self, picture: str) -> str:
+    def _diff(self, picture: str) -> str:
         """What of a picture is not shown yet. It ends with the place of the cursor, behind which
         nothing stands."""
         parts = _AT.split(picture)
@@ -314,7 +314,7 @@ class ThriftyDriver(LinuxDriver):
             del shown[column:]
         else:
             shown.extend([None] * (end - len(shown)))
-            spans = _spans(
+            spans = _merge_ranges(
                 [
                     index
                     for index, (old, new) in enumerate(zip(shown[column:end], cells, strict=True))
@@ -347,7 +347,7 @@ def _read(cells: str, *, colours: bool) -> list[Cell]:
     return found
 
 
-def _spans(changed: list[int], near: int) -> list[tuple[int, int]]:
+def _merge_ranges(changed: list[int], near: int) -> list[tuple[int, int]]:
     """Indexes as ranges; what lies near to each other becomes one."""
     spans: list[tuple[int, int]] = []
     for index in changed:

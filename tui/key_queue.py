@@ -29,9 +29,9 @@ from textual.widgets import Input
 from textual.worker import Worker
 
 from entrepot.formatting import counted
-from widgets.dialogs.base import OneAnswer
+from widgets.dialogs.base import ResultScreen
 
-AT_ONCE = frozenset({"ctrl+q", "ctrl+z"})
+IMMEDIATE_KEYS = frozenset({"ctrl+q", "ctrl+z"})
 """Keys that wait for nothing, and what waits is forgotten."""
 
 OUT_OF_A_WAIT = frozenset({"escape", "ctrl+c"})
@@ -45,30 +45,30 @@ LEFT_OUT_GAP = 1.0
 """Seconds within which enter belongs to a paste that was left out: over a slow line its last line
 may come late."""
 
-RUSHED = "_rushed"
+IN_BURST = "_rushed"
 """Name of the attribute of a key that came at once with others, as from a paste and not from a
 person: see `tui.terminal_input`."""
 
 Arguments = ParamSpec("Arguments")
 
 
-class HoldsKeys:
-    """A screen that lets keys wait for a while: it calls `TypingApp.take_held_keys` at its end."""
+class QueuesKeys:
+    """A screen that lets keys wait for a while: it calls `KeyQueueApp.resume_keys` at its end."""
 
     MAY_TAKE_LONG: ClassVar[bool] = False
     """Whether it is for something that takes long: there escape waits for nothing, and enter behind
     enter is not meant, as by somebody who leans on the key."""
 
     @property
-    def holds_keys(self) -> bool:
+    def queues_keys(self) -> bool:
         """Whether it lets them wait now."""
         return False
 
 
-class TypingApp(App[ReturnType]):
+class KeyQueueApp(App[ReturnType]):
     """An application that takes keys one after the other."""
 
-    class KeyDone(Message):
+    class KeyHandled(Message):
         """It comes here from the widget that had the focus, behind all that a key made it tell
         those around it."""
 
@@ -91,7 +91,7 @@ class TypingApp(App[ReturnType]):
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
         elif isinstance(event, events.Key) and self._is_urgent(event.key):
-            self.forget_held_keys()
+            self.discard_keys()
             self._give_up()
             await self._take(event)
         elif self._is_before_the_question(event):
@@ -100,18 +100,18 @@ class TypingApp(App[ReturnType]):
             await self._take(event)
         elif not self._is_repeated(event):
             self._held_keys.append(event)
-            self.take_held_keys()
+            self.resume_keys()
 
     def push_screen(self, *arguments: Any, **options: Any) -> Any:
         """Show another screen; keys that wait are for that one."""
         pushed = super().push_screen(*arguments, **options)
         self._preparing.clear()
-        if isinstance(self.screen, OneAnswer) and not self.screen.takes_type_ahead:
+        if isinstance(self.screen, ResultScreen) and not self.screen.accepts_type_ahead:
             # Whoever has thought better of it meanwhile gets out; nothing else was meant for what
             # nobody has read yet.
             self._held_keys = [each for each in self._held_keys if is_key(each, "escape")][:1]
         if self._held_keys:
-            self.take_held_keys()
+            self.resume_keys()
         return pushed
 
     def post_display_hook(self) -> None:
@@ -119,7 +119,7 @@ class TypingApp(App[ReturnType]):
         it, once its choices have their places."""
         screen = self.screen
         if (
-            isinstance(screen, OneAnswer)
+            isinstance(screen, ResultScreen)
             and not screen.is_drawn
             and screen.focused is not None
             and screen.focused.size.area
@@ -130,19 +130,19 @@ class TypingApp(App[ReturnType]):
         """Leave a screen; what the last key made it tell, it tells nobody any more. Whoever waited
         for its answer goes on before the next key is taken."""
         popped = super().pop_screen()
-        self.screen.post_message(self.KeyDone(self._taken))
+        self.screen.post_message(self.KeyHandled(self._taken))
         return popped
 
-    def let_keys_wait(self, worker: Worker[Any]) -> None:
+    def pause_keys(self, worker: Worker[Any]) -> None:
         """Keys are for the next screen that *worker* shows, or for this one if it ends without; it
-        calls `take_held_keys` at its end (see `brings_screen`)."""
+        calls `resume_keys` at its end (see `opens_screen`)."""
         self._preparing.append(worker)
 
-    def take_held_keys(self) -> None:
+    def resume_keys(self) -> None:
         """Take the keys that waited, as far as they need not wait for the next thing."""
         self.call_later(self._take_held)
 
-    def forget_held_keys(self) -> None:
+    def discard_keys(self) -> None:
         """Never take the keys that wait."""
         self._held_keys.clear()
 
@@ -155,21 +155,21 @@ class TypingApp(App[ReturnType]):
         while self._held_keys and self._is_ready():
             await self._take(self._held_keys.pop(0))
 
-    def on_typing_app_key_done(self, done: KeyDone) -> None:
+    def on_typing_app_key_done(self, done: KeyHandled) -> None:
         """The next key may come."""
-        self._heard_of(done.number)
+        self._key_handled(done.number)
 
-    def _heard_of(self, number: int) -> None:
+    def _key_handled(self, number: int) -> None:
         if number > self._done_with:
             self._done_with = number
-            self.take_held_keys()
+            self.resume_keys()
 
     def _is_before_the_question(self, event: events.Key | events.Paste) -> bool:
         """Whether it was pressed before the question on top was drawn."""
         screen = self.screen
         return (
-            isinstance(screen, OneAnswer)
-            and not screen.takes_type_ahead
+            isinstance(screen, ResultScreen)
+            and not screen.accepts_type_ahead
             and not screen.is_drawn
             and not is_key(event, "escape")
         )
@@ -188,11 +188,11 @@ class TypingApp(App[ReturnType]):
             return True
         if not (
             is_key(event, "enter")
-            and isinstance(self.screen, OneAnswer)
+            and isinstance(self.screen, ResultScreen)
             and self.screen.enter_commits
         ):
             return False
-        if getattr(event, RUSHED, False):
+        if getattr(event, IN_BURST, False):
             self.notify(
                 "enter came at once with other keys, as from a paste, and was left out. Press it once more.",
                 severity="warning",
@@ -213,13 +213,13 @@ class TypingApp(App[ReturnType]):
             return
         self._last_key = event
         self._taken += 1
-        done, focused = self.KeyDone(self._taken), self.focused
+        done, focused = self.KeyHandled(self._taken), self.focused
         if not await self._acts(event):
             await super().on_event(event)
         (focused if focused is not None and focused.is_attached else self.screen).post_message(done)
         if self._unheard is not None:
             self._unheard.stop()
-        self._unheard = self.set_timer(UNHEARD, lambda: self._heard_of(done.number))
+        self._unheard = self.set_timer(UNHEARD, lambda: self._key_handled(done.number))
 
     async def _acts(self, event: events.Key | events.Paste) -> bool:
         """Whether it is bound to something, which is done."""
@@ -241,12 +241,12 @@ class TypingApp(App[ReturnType]):
 
     def _is_urgent(self, key: str) -> bool:
         if key not in OUT_OF_A_WAIT:
-            return key in AT_ONCE
+            return key in IMMEDIATE_KEYS
         screen = self.screen
         return self._is_preparing or (
-            isinstance(screen, HoldsKeys)
+            isinstance(screen, QueuesKeys)
             and screen.MAY_TAKE_LONG
-            and (screen.holds_keys or not screen.is_mounted)
+            and (screen.queues_keys or not screen.is_mounted)
         )
 
     def _is_ready(self) -> bool:
@@ -255,14 +255,14 @@ class TypingApp(App[ReturnType]):
         screen = self.screen
         if not screen.is_mounted:
             # This comes behind all that the screen does to come up.
-            screen.call_later(self.take_held_keys)
+            screen.call_later(self.resume_keys)
             return False
-        return not (isinstance(screen, HoldsKeys) and screen.holds_keys)
+        return not (isinstance(screen, QueuesKeys) and screen.queues_keys)
 
     def _is_repeated(self, event: events.Key | events.Paste) -> bool:
         """Whether it is an enter behind another, where that is not meant."""
         screen = self.screen
-        if not (isinstance(screen, HoldsKeys) and screen.MAY_TAKE_LONG and screen.holds_keys):
+        if not (isinstance(screen, QueuesKeys) and screen.MAY_TAKE_LONG and screen.queues_keys):
             return False
         last = self._held_keys[-1] if self._held_keys else self._last_key
         return (
@@ -282,7 +282,7 @@ Shows = Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, None]]
 Begins = Callable[Concatenate[Any, Arguments], Worker[None]]
 
 
-def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Begins[Arguments]]:
+def opens_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Begins[Arguments]]:
     """An action that shows a screen, perhaps after a question to the engine. It goes on by itself,
     as with Textual's `work`, and keys wait for the screen.
 
@@ -296,7 +296,7 @@ def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Beg
             try:
                 await method(node, *arguments, **options)
             finally:
-                _typing(node).take_held_keys()
+                _typing(node).resume_keys()
 
         @wraps(method)
         def begin(
@@ -310,7 +310,7 @@ def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Beg
                 exclusive=bool(exclusive_group),
                 exit_on_error=False,
             )
-            _typing(node).let_keys_wait(worker)
+            _typing(node).pause_keys(worker)
             return worker
 
         return cast("Begins[Arguments]", begin)
@@ -318,7 +318,7 @@ def brings_screen(exclusive_group: str = "") -> Callable[[Shows[Arguments]], Beg
     return decorated
 
 
-def _typing(node: DOMNode) -> TypingApp[Any]:
+def _typing(node: DOMNode) -> KeyQueueApp[Any]:
     app = node.app
-    assert isinstance(app, TypingApp)
+    assert isinstance(app, KeyQueueApp)
     return app

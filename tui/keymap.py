@@ -23,7 +23,7 @@ import tui.wizards
 import widgets
 from entrepot.formatting import Column, table
 from entrepot.toml import TomlDocument, TomlInvalid, nearest
-from widgets.bars import key_name, sign_of
+from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
 EVERYWHERE, LISTS = "Everywhere", "Lists"
@@ -170,7 +170,7 @@ def is_key(name: str) -> bool:
     if not set(modifiers) <= MODIFIERS or not key:
         return False
     known = {each.value for each in Keys}
-    return key in known or name in known or sign_of(key) is not None
+    return key in known or name in known or character_of(key) is not None
 
 
 def _normal(name: str) -> str:

@@ -84,7 +84,7 @@ def read_options(file: Path, kept: Path) -> Options:
     return replace(options, theme=theme, theme_in_file=in_file, problems=tuple(problems))
 
 
-def keep_theme(kept: Path, theme: str, *, instead_of: str) -> None:
+def save_theme(kept: Path, theme: str, *, instead_of: str) -> None:
     """Remember a theme for the next time, in a file of our own; raises `OSError`."""
     Path(os.path.realpath(kept)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = (

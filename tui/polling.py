@@ -11,14 +11,14 @@ from entrepot.api.client import ClientError
 from entrepot.api.models import EngineStatus
 from tui.quit import DashboardOutcome
 
-INTERVAL = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at the engine while something moves: twice a second is enough to watch,
 and costs little over ssh."""
 
-QUIET_INTERVAL = 2.0
+IDLE_POLL_INTERVAL = 2.0
 """Seconds between two looks when nothing is being pulled."""
 
-SILENCE = 3.0
+RESPONSE_TIMEOUT = 3.0
 """Seconds after which an answer that does not come is shown as missing; it is waited for all the
 same."""
 
@@ -26,7 +26,7 @@ RETRY_INTERVAL = 2.0
 """Seconds between two tries to reach an engine that was lost."""
 
 
-class EngineWatch(App[DashboardOutcome]):
+class EnginePolling(App[DashboardOutcome]):
     """An application whose screens look at an engine again and again. While none answers the last
     picture stays."""
 
@@ -37,12 +37,12 @@ class EngineWatch(App[DashboardOutcome]):
         self._next_look = 0.0
 
     @property
-    def is_lost(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether the engine has not answered the last time it was asked."""
         return self.lost_since is not None
 
     @property
-    def loss(self) -> str:
+    def connection_alert(self) -> str:
         """Since when there has been no answer, for the status line; empty while all is well."""
         return (
             f"no answer from the engine since {time.strftime('%H:%M:%S', time.localtime(self.lost_since))}"
@@ -50,33 +50,33 @@ class EngineWatch(App[DashboardOutcome]):
             else ""
         )
 
-    def seen(self, status: EngineStatus) -> None:
+    def record_status(self, status: EngineStatus) -> None:
         """The engine has answered."""
-        if self.is_lost:
+        if self.is_disconnected:
             self.notify("The engine answers again.")
         self.status = status
         self.lost_since = None
         # Where nothing moves, there is no need to look twice a second.
         self._next_look = time.monotonic() + (
-            QUIET_INTERVAL - INTERVAL / 2 if not status.pulls_running else 0.0
+            IDLE_POLL_INTERVAL - POLL_INTERVAL / 2 if not status.pulls_running else 0.0
         )
 
-    def lost(self, error: ClientError) -> None:
+    def record_loss(self, error: ClientError) -> None:
         """The engine has not answered; the last picture stays on the screen."""
         if self.lost_since is None:
             self.lost_since = time.time()
             self.notify(error.message, severity="error")
         self._next_look = time.monotonic() + RETRY_INTERVAL
 
-    def waits_since(self, moment: float) -> None:
+    def record_silence(self, moment: float) -> None:
         """The engine takes long to answer, as one does that is stopped or whose disk hangs."""
         if self.lost_since is None:
             self.lost_since = moment
 
-    def skips_look(self) -> bool:
+    def is_poll_early(self) -> bool:
         """Whether it is too early to ask again."""
         return time.monotonic() < self._next_look
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Ask at the next occasion, however quiet it was."""
         self._next_look = 0.0

@@ -20,14 +20,14 @@ class DashboardOutcome:
     status: int = 0
 
 
-async def outcome_of_leaving(app: Dashboard, *, started_engine: bool) -> DashboardOutcome | None:
+async def confirm_quit(app: Dashboard, *, started_engine: bool) -> DashboardOutcome | None:
     """Where pulls run, or an engine was started for this dashboard, ask what shall become of it.
     None: stay. It has to be called in a worker."""
-    from widgets.dialogs.common import Choice, Question
+    from widgets.dialogs.question import Choice, Question
 
-    running = app.status.pulls_running if app.status is not None and not app.is_lost else 0
+    running = app.status.pulls_running if app.status is not None and not app.is_disconnected else 0
     pulling = f"{counted(running, 'pull is', 'pulls are')} still running. " if running else ""
-    if started_engine and not app.is_lost:
+    if started_engine and not app.is_disconnected:
         text = f"{pulling}The engine was started for this dashboard. Left running, it serves container clients on {app.address} without it."
         choices = [
             Choice("stay", "Stay"),

@@ -33,14 +33,14 @@ def run_dashboard(
     log: Path,
     chosen: Mapping[str, Any],
     started_engine: bool,
-    offered: Sequence[str] = (),
+    demo_images: Sequence[str] = (),
 ) -> DashboardOutcome:
     """Show the dashboard of the engine that *client* speaks to; gives what shall become of the
     engine.
 
     *config* is the user's directory with ``dashboard.toml`` and ``keymap.toml``, *data* that for
     what the dashboard keeps, *log* that for a fault's traceback, *chosen* the options of the
-    command line, which go before the file's, *offered* the images of a demo's source. Raises
+    command line, which go before the file's, *demo_images* the images of a demo's source. Raises
     `OptionInvalid` and `DashboardFailed`.
     """
     # Textual reads its environment when it is imported.
@@ -52,9 +52,8 @@ def run_dashboard(
     # time to the first picture.
     gc.disable()
     from tui.app import Dashboard
-    from tui.crash_log import keep_what_is_logged
-    from tui.crash_log import kept as kept_in_log
-    from tui.driver import ThriftyDriver
+    from tui.crash_log import log_warnings_to, write_crash
+    from tui.driver import DiffingDriver
     from tui.options import read_options, theme_named
     from tui.quit import DashboardOutcome
     from tui.theme import DARK, LIGHT
@@ -64,7 +63,7 @@ def run_dashboard(
     encoding = getattr(sys.__stderr__, "encoding", None) or "ascii"
     options = replace(options, ascii=options.ascii or not encoding.lower().startswith("utf"))
     if options.read_only:
-        client.only_read()
+        client.bind_to_reading()
     keymap = None
     # Path.exists raises where a directory on the way can't be entered: with sudo -E, HOME is that
     # of another user.
@@ -72,16 +71,16 @@ def run_dashboard(
         from tui.keymap import read_keymap
 
         keymap = read_keymap(config / "keymap.toml", Dashboard)
-    ThriftyDriver.ascii_only, ThriftyDriver.colours = options.ascii, not os.environ.get("NO_COLOR")
+    DiffingDriver.ascii_only, DiffingDriver.colours = options.ascii, not os.environ.get("NO_COLOR")
     app = Dashboard(
         client,
         started_engine=started_engine,
         options=options,
         keymap=keymap,
-        keeps_theme_in=kept,
+        theme_state_file=kept,
         log=fault_log,
-        offered=offered,
-        driver_class=ThriftyDriver,
+        demo_images=demo_images,
+        driver_class=DiffingDriver,
     )
     if options.theme:
         known = {*app.available_themes, DARK.name, LIGHT.name}
@@ -93,12 +92,12 @@ def run_dashboard(
                 theme="",
                 problems=(*options.problems, f"There is no theme {options.theme}."),
             )
-    keep_what_is_logged(fault_log)
+    log_warnings_to(fault_log)
     outcome = app.run(mouse=options.mouse) or DashboardOutcome(keep_engine=True)
     if app.fault is not None:
         raise DashboardFailed(
             "The dashboard met a fault of its own and has ended; the engine goes on.",
-            kept_in_log(fault_log, app.fault),
+            write_crash(fault_log, app.fault),
         )
     status = app.return_code or 0
     if status == 128 + signal.SIGHUP:
@@ -108,7 +107,7 @@ def run_dashboard(
     return replace(outcome, status=status)
 
 
-def keys_told(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
+def format_keys(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
     """All keys by screen, with the user's own, and sentences about what is wrong with those."""
     from tui.app import Dashboard
     from tui.keymap import as_markdown, as_text, cheat_sheet, places, read_keymap

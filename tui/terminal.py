@@ -12,7 +12,7 @@ from typing import Any
 from textual.app import App
 from textual.driver import Driver
 
-from tui.driver import ThriftyDriver
+from tui.driver import DiffingDriver
 
 CLIPBOARD_LIMIT = 74_994
 """Bytes in base64 that common terminals take in one OSC 52 sequence (what k9s found out)."""
@@ -46,7 +46,7 @@ def repaint_on_resume(app: App[Any]) -> None:
 
 def forget(driver: Driver | None) -> None:
     """What the terminal shows is not known any more: all of it is sent with the next picture."""
-    if isinstance(driver, ThriftyDriver):
+    if isinstance(driver, DiffingDriver):
         driver.forget()
 
 

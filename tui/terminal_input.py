@@ -29,7 +29,7 @@ from textual._xterm_parser import XTermParser
 from textual.keys import Keys
 from textual.message import Message
 
-from tui.key_queue import RUSHED
+from tui.key_queue import IN_BURST
 
 ESCAPE = "\x1b"
 
@@ -72,7 +72,7 @@ REPEAT = 0.04
 """The same for a key behind itself: one that is leant on comes 25 to 40 times a second, and no
 finger does."""
 
-QUESTION, ANSWER = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
+STATUS_QUERY, STATUS_REPLY = f"{ESCAPE}[5n", re.compile(r"\x1b\[[03]n\Z")
 """Device status report: every terminal since the VT100 answers it."""
 
 PASTE_BEGIN, PASTE_END = f"{ESCAPE}[200~", f"{ESCAPE}[201~"
@@ -282,7 +282,7 @@ class KeyReader:
             self._end_run()
             self._paste, self._paste_size, self._paste_end = [], 0, ""
             self._paste_deadline = self._clock() + PASTE_TIMEOUT
-        elif ANSWER.match(sequence):
+        elif STATUS_REPLY.match(sequence):
             self._answers, self._open_questions = True, 0
         elif sequence != PASTE_END:
             if len(sequence) == 2:
@@ -401,4 +401,4 @@ class KeyReader:
     @staticmethod
     def _mark(key: events.Key, *, is_rushed: bool) -> None:
         if is_rushed:
-            vars(key)[RUSHED] = True
+            vars(key)[IN_BURST] = True

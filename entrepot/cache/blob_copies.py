@@ -83,7 +83,7 @@ class BlobCopies:
         self._events = events
         self._now = now
         self._monotonic = monotonic
-        self.on_size_changed: Callable[[int], None] = lambda change: None
+        self.on_size_changed: Callable[[int], None] = lambda _change: None
         """Called with the bytes by which the recorded copies became more, or less because one was
         damaged or missing."""
         self._records: OrderedDict[Digest, BlobRecord] = OrderedDict()
@@ -259,10 +259,10 @@ class BlobCopies:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            await self._remove_damaged(digest, lambda status: True, "the disk can't read it")
+            await self._remove_damaged(digest, lambda _status: True, "the disk can't read it")
             return False
         identity = _identity(checked.status)
-        if checked.is_right:
+        if checked.digest_matches:
             _remember(self._checked, digest, (identity, self._monotonic()), CHECKED)
             return True
         await self._remove_damaged(
@@ -273,7 +273,7 @@ class BlobCopies:
     async def _remove_damaged(
         self, digest: Digest, is_damaged: Callable[[os.stat_result], bool], what: str
     ) -> None:
-        if not self._blobs.condemn(digest, is_damaged=is_damaged):
+        if not self._blobs.remove_damaged(digest, is_damaged=is_damaged):
             return
         self.record_damaged(digest, what)
         try:

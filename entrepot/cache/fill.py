@@ -473,7 +473,7 @@ class Fill:
         try:
             if not partial.is_committed and partial.is_linked:
                 await (
-                    self._store.set_aside
+                    self._store.keep_for_resume
                     if for_the_next and not self._window.passes_on
                     else self._store.discard
                 )(partial)
@@ -499,7 +499,7 @@ class Fill:
             # What was left over, or the first reading of bytes that were compressed on the way
             # (F85).
             is_repeatable = partial is not None and (
-                partial.left_over or isinstance(error, SourceMisread)
+                partial.resumable_size or isinstance(error, SourceMisread)
             )
             if partial is None or not is_repeatable or self._is_read or self._window.passes_on:
                 raise
@@ -532,7 +532,11 @@ class Fill:
             # because no thread may write behind our back.
             self._window.close()
             await keeping
-        if self._partial is None or self.received != self.size or not self._partial.is_right():
+        if (
+            self._partial is None
+            or self.received != self.size
+            or not self._partial.digest_matches()
+        ):
             raise SourceAnswerInvalid(
                 f"The source sent wrong bytes for {self.digest}: their digest is another.",
                 "Nothing was kept. Pull again; if it happens again, something between here and the source changes what passes.",
@@ -629,7 +633,7 @@ class Fill:
             self._disk_refused(error)
         self._partial = partial
         self._holds_part = True
-        while partial.left_over and await self._store.take_left_over(partial):
+        while partial.resumable_size and await self._store.hash_resumable(partial):
             self._window.skip_to(partial.written)
             self.resumed_at = self.received
             self._announce(self._clock())
@@ -729,7 +733,7 @@ class Fill:
         return (
             self._partial is not None
             and self._window.taken == self.received
-            and self._partial.is_right()
+            and self._partial.digest_matches()
         )
 
     def judge_pace(self, *, others_wait: bool) -> bool:
@@ -865,7 +869,6 @@ class Fill:
 class Fills:
     """All fills of an engine, one for each digest, source and size. It owns their tasks.
 
-    *on_stored* is told the digest, size and login server of each blob that is held now;
     *parallel_per_source* blobs come from one login server at once.
     """
 
@@ -874,7 +877,7 @@ class Fills:
         store: BlobStore,
         *,
         clock: Callable[[], float],
-        on_stored: Callable[[Digest, int, str], Awaitable[None]],
+        on_stored: Callable[[Digest, int, str], Awaitable[None]] | None = None,
         on_refusal: Callable[[OSError], None] = lambda _: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         parallel_per_source: int = 6,
@@ -882,8 +885,10 @@ class Fills:
         self._store = store
         self._clock = clock
         self._pause = pause
-        self._on_stored = on_stored
-        self._on_refusal = on_refusal
+        self.on_stored = on_stored
+        """Told the digest, size and login server of each blob that is held now."""
+        self.on_refusal = on_refusal
+        """Told what the disk says when it begins to refuse blobs."""
         self._parallel_per_source = parallel_per_source
         self.refusal: OSError | None = None
         """What the disk said when it last refused to take a blob; None again as soon as one has
@@ -1036,7 +1041,7 @@ class Fills:
         first = self.refusal is None
         self.refusal = error
         if first:
-            self._on_refusal(error)
+            self.on_refusal(error)
 
     async def _run(self, fill: Fill) -> None:
         await fill.run(pause=self._pause, is_stopping=lambda: not self._owned.open)
@@ -1044,7 +1049,8 @@ class Fills:
             return
         self.refusal = None
         try:
-            await self._on_stored(fill.digest, fill.size, fill.origin)
+            if self.on_stored is not None:
+                await self.on_stored(fill.digest, fill.size, fill.origin)
         except Exception as error:
             # The blob is held all the same, and its row in the catalog heals at the next start; the
             # other fills must not suffer.

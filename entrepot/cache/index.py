@@ -68,7 +68,7 @@ _log = logging.getLogger("entrepot.cache")
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedTag:
     """What the source said in a HEAD on a tag. *size* is in bytes, *time* in seconds of a monotonic
     clock."""
 
@@ -93,7 +93,7 @@ class RepositoryIndex:
     asked for."""
 
     def __post_init__(self) -> None:
-        self.resolved: BoundedMap[Tag | Digest, Resolved] = BoundedMap(RESOLVED_TAGS, self.tally)
+        self.resolved: BoundedMap[Tag | Digest, ResolvedTag] = BoundedMap(RESOLVED_TAGS, self.tally)
         self.tag_of: BoundedMap[Digest, Tag] = BoundedMap(DIGESTS, self.tally)
         """The tag under which a manifest, or the index above it, was asked for last."""
         self.platform_of: BoundedMap[Digest, str] = BoundedMap(DIGESTS, self.tally)
@@ -151,7 +151,7 @@ class RepositoryIndex:
         self, tag: Tag, digest: Digest, media_type: str, size: int, now: float
     ) -> None:
         """The source said where a tag points."""
-        self.resolved[tag] = Resolved(digest, media_type, size, now)
+        self.resolved[tag] = ResolvedTag(digest, media_type, size, now)
         self.tag_of[digest] = tag
 
     def tags_resolved_to(self, digest: Digest) -> list[Tag]:

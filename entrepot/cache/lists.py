@@ -85,9 +85,9 @@ class SourceLists:
         kept = self._lists.get(key)
         return kept.list if kept is not None and self._clock() - kept.time < LIST_MAX_AGE else None
 
-    def keep(self, key: ListKey, listing: SourceList) -> None:
+    def put(self, key: ListKey, listing: SourceList) -> None:
         """A list came from its source just now."""
-        self._put(key, _Kept(listing, self._clock(), True))
+        self._store(key, _Kept(listing, self._clock(), True))
 
     def derive(
         self, key: ListKey, whole: ListKey, select: Callable[[SourceList], SourceList | None]
@@ -98,7 +98,7 @@ class SourceLists:
         if kept is None or (before is not None and before.time >= kept.time):
             return
         if (selected := select(kept.list)) is not None:
-            self._put(key, _Kept(selected, kept.time, kept.is_trusted))
+            self._store(key, _Kept(selected, kept.time, kept.is_trusted))
 
     def discard(self, key: ListKey) -> None:
         """Its source has no such list any more."""
@@ -118,7 +118,7 @@ class SourceLists:
         for key in [key for key, kept in self._lists.items() if now - kept.time >= LIST_MAX_AGE]:
             self.discard(key)
 
-    def _put(self, key: ListKey, kept: _Kept) -> None:
+    def _store(self, key: ListKey, kept: _Kept) -> None:
         self.discard(key)
         self._lists[key] = kept
         self._bytes += _size(key, kept.list)

@@ -57,7 +57,7 @@ def rule_names(context: click.Context, _: click.Parameter, incomplete: str) -> l
     """Names of cache rules."""
 
     async def names(client: CacheClient) -> list[str]:
-        return [rule.name for rule in await client.rules()]
+        return [rule.name for rule in await client.rules.list()]
 
     return _items(_ask(context, names), incomplete)
 
@@ -68,7 +68,7 @@ def credential_set_names(
     """Names of credential sets."""
 
     async def names(client: CacheClient) -> list[str]:
-        return [credential_set.name for credential_set in await client.credential_sets()]
+        return [credential_set.name for credential_set in await client.credential_sets.list()]
 
     return _items(_ask(context, names), incomplete)
 
@@ -81,7 +81,7 @@ def login_servers(
     async def servers(client: CacheClient) -> list[str]:
         return [
             upstream.login_server
-            for upstream in await client.upstreams()
+            for upstream in await client.system.source_registries()
             if upstream.sign_in.value != "none"
         ]
 
@@ -95,8 +95,13 @@ def source_repositories(
     them."""
 
     async def beginnings(client: CacheClient) -> list[str]:
-        servers = [f"{upstream.login_server}/" for upstream in await client.upstreams()]
-        return [*servers, *(rule.source_repository.rstrip("*") for rule in await client.rules())]
+        servers = [
+            f"{upstream.login_server}/" for upstream in await client.system.source_registries()
+        ]
+        return [
+            *servers,
+            *(rule.source_repository.rstrip("*") for rule in await client.rules.list()),
+        ]
 
     return _items(_ask(context, beginnings), incomplete)
 
@@ -106,7 +111,7 @@ def repositories(
 ) -> list[CompletionItem]:
     """Names of cached repositories."""
     return _items(
-        _ask(context, lambda client: client.repository_names(incomplete, MOST)), incomplete
+        _ask(context, lambda client: client.repositories.list_names(incomplete, MOST)), incomplete
     )
 
 
@@ -123,7 +128,7 @@ def images(context: click.Context, _: click.Parameter, incomplete: str) -> list[
     async def both(client: CacheClient) -> list[str]:
         return [
             *await _images(client, incomplete),
-            *(rule.target_repository.rstrip("*") for rule in await client.rules()),
+            *(rule.target_repository.rstrip("*") for rule in await client.rules.list()),
         ]
 
     return _items(_ask(context, both), incomplete)
@@ -146,12 +151,14 @@ def themes(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
 
 async def _images(client: CacheClient, incomplete: str) -> list[str]:
     repository, colon, tag = incomplete.partition(":")
-    names = [] if colon else await client.repository_names(repository, MOST)
+    names = [] if colon else await client.repositories.list_names(repository, MOST)
     of = repository if colon or repository in names else names[0] if len(names) == 1 else ""
     if of:
         # It may not be cached at all.
         with suppress(EngineRefused):
-            names += [f"{of}:{name}" for name in await client.tag_names(of, tag, MOST)]
+            names += [
+                f"{of}:{name}" for name in await client.repositories.list_tag_names(of, tag, MOST)
+            ]
     return names
 
 

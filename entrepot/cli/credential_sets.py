@@ -53,7 +53,7 @@ _SET_COLUMNS = (
 @as_json
 def list_sets(as_json: bool) -> None:
     """List all credential sets."""
-    found = ask(CacheClient.credential_sets)
+    found = ask(lambda client: client.credential_sets.list())
     if as_json:
         print_json(found)
         return
@@ -89,7 +89,7 @@ _existing = click.option(
 @as_json
 def show_set(name: str, as_json: bool) -> None:
     """Show a credential set and its health."""
-    _print_set(ask(lambda client: client.credential_set(name)), as_json=as_json)
+    _print_set(ask(lambda client: client.credential_sets.get(name)), as_json=as_json)
 
 
 @credential_set.command("create")
@@ -119,8 +119,8 @@ def create_set(
     confirm_programs((username_id, password_id), yes=yes)
 
     async def create(client: CacheClient) -> CredentialSetSnapshot:
-        await client.create_credential_set(name, login_server, username_id, password_id)
-        return await client.credential_set_once_tried(name)
+        await client.credential_sets.create(name, login_server, username_id, password_id)
+        return await client.credential_sets.wait_for_sign_in(name)
 
     _print_stored(ask(create, waits=True), as_json=as_json)
 
@@ -142,8 +142,8 @@ def update_set(
     confirm_programs((username_id, password_id), yes=yes)
 
     async def update(client: CacheClient) -> CredentialSetSnapshot:
-        await client.update_credential_set(name, username_id, password_id)
-        return await client.credential_set_once_tried(name)
+        await client.credential_sets.update(name, username_id, password_id)
+        return await client.credential_sets.wait_for_sign_in(name)
 
     _print_stored(ask(update, waits=True), as_json=as_json)
 
@@ -153,7 +153,7 @@ def update_set(
 @as_json
 def check_set(name: str, as_json: bool) -> None:
     """Try to sign in with a credential set. Exit status 1 when that fails."""
-    found = ask(lambda client: client.check_sign_in(name))
+    found = ask(lambda client: client.credential_sets.sign_in(name))
     _print_set(found, as_json=as_json)
     if found.health is not HealthStatus.HEALTHY:
         sys.exit(REFUSED)
@@ -166,10 +166,10 @@ def check_set(name: str, as_json: bool) -> None:
 def delete_set(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a credential set that no cache rule uses. The secrets themselves stay where they are."""
     if dry_run:
-        print_plan(ask(lambda client: client.plan_delete_credential_set(name)))
+        print_plan(ask(lambda client: client.credential_sets.preview_delete(name)))
         return
     confirm(f"Delete the credential set {name}?", yes=yes)
-    ask(lambda client: client.delete_credential_set(name))
+    ask(lambda client: client.credential_sets.delete(name))
     note(f"The credential set {name} is deleted.")
 
 

@@ -103,7 +103,7 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
     """Open the dashboard on a demo that leaves nothing behind, with the options *chosen* on the
     command line."""
-    from entrepot.demo import OFFERED
+    from entrepot.demo import DEMO_IMAGES
 
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
@@ -130,7 +130,7 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
         except (ClientError, EntrepotError) as error:
             fail(error)
         if headless:
-            _explain(status, OFFERED)
+            _explain(status, DEMO_IMAGES)
             try:
                 while True:
                     time.sleep(3600)
@@ -141,7 +141,7 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
                 CacheClient.at(directories.socket, read_only=read_only),
                 chosen,
                 started_engine=False,
-                offered=OFFERED,
+                offered=DEMO_IMAGES,
             )
     note("The demo is over, and all of it is removed. The real thing: entrepot")
 
@@ -250,11 +250,11 @@ def _last_words(log: Path, since: int) -> str:
 
 async def _status(client: CacheClient) -> EngineStatus:
     async with client:
-        return await client.status()
+        return await client.system.status()
 
 
 def _status_at(socket: Path) -> EngineStatus:
-    return without_waiting(CacheClient.blocking_at(socket).status())
+    return without_waiting(CacheClient.blocking_at(socket).system.status())
 
 
 def _answers(socket: Path) -> bool:
@@ -282,7 +282,7 @@ def show_keys(*, markdown: bool, check: bool) -> None:
     """Print all keys of the dashboard, with this user's own; with *check* only what is wrong with
     those."""
     try:
-        told, problems = _dashboard().keys_told(Directories.of_user().config, markdown=markdown)
+        told, problems = _dashboard().format_keys(Directories.of_user().config, markdown=markdown)
     except EntrepotError as error:
         fail(error)
     for each in problems:
@@ -318,7 +318,7 @@ def _run(
             log=own.log,
             chosen=chosen,
             started_engine=started_engine,
-            offered=offered,
+            demo_images=offered,
         )
     except EntrepotError as error:
         fail(error)

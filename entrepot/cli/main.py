@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from entrepot import __version__
-from entrepot.api.client import CacheClient, EngineUnreachable
+from entrepot.api.client import EngineUnreachable
 from entrepot.api.models import ActivityCounts
 from entrepot.cli.completion import prepare, rule_names, themes
 from entrepot.cli.connection import TOKEN_VARIABLE, Connection
@@ -220,7 +220,7 @@ def serve(
 @as_json
 def status(as_json: bool) -> None:
     """Show the engine in one look."""
-    found = ask(CacheClient.status)
+    found = ask(lambda client: client.system.status())
     if as_json:
         print_json(found)
         return
@@ -281,7 +281,7 @@ def doctor(context: click.Context, rule: str | None, as_json: bool) -> None:
     """Check sources, sign-ins and this machine, and say what to do. Exit status 1 when something
     fails."""
     try:
-        found = ask(lambda client: client.examine(rule)).findings
+        found = ask(lambda client: client.system.doctor(rule)).findings
     except SystemExit as end:
         # Where no engine runs, what keeps one from its start can be looked at from here.
         if end.code == UNREACHABLE and not context.obj.is_elsewhere:

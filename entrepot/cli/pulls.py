@@ -52,12 +52,12 @@ def pull(image: str, platform: str | None, as_json: bool) -> None:
 async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSnapshot:
     import asyncio
 
-    started = await client.start_pull(image, platform)
+    started = await client.pulls.start(image, platform)
     in_terminal = sys.stderr.isatty()
     told = time.monotonic()
     latest = started
     try:
-        async for latest in client.watch_pull(started.id):
+        async for latest in client.pulls.follow(started.id):
             if in_terminal:
                 click.echo(f"\r{_progress(latest, _columns())}\x1b[K", err=True, nl=False)
             elif time.monotonic() - told >= PLAIN_PROGRESS and not latest.state.ended:
@@ -89,7 +89,7 @@ async def _pull(client: CacheClient, image: str, platform: str | None) -> PullSn
 def refresh(image: str, as_json: bool) -> None:
     """Ask the source of IMAGE (library/nginx:1.27) where its tag points now, however fresh it is.
     No layers are fetched."""
-    found = ask(lambda client: client.refresh(image))
+    found = ask(lambda client: client.repositories.refresh_tag(image))
     if as_json:
         print_json(found)
     else:

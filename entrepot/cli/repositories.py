@@ -6,7 +6,6 @@ import time
 
 import click
 
-from entrepot.api.client import CacheClient
 from entrepot.api.models import (
     EvictionSnapshot,
     ImageBlob,
@@ -75,7 +74,7 @@ _TAG_COLUMNS = (
 @as_json
 def list_repositories(as_json: bool) -> None:
     """List all cached repositories."""
-    found = ask(CacheClient.repositories)
+    found = ask(lambda client: client.repositories.list())
     if as_json:
         print_json(found)
         return
@@ -113,7 +112,7 @@ def show_repository(image: str, as_json: bool) -> None:
     if tag is not None:
         _show_tag(name, tag, as_json=as_json)
         return
-    detail: RepositoryDetail = ask(lambda client: client.repository(name))
+    detail: RepositoryDetail = ask(lambda client: client.repositories.get(name))
     if as_json:
         print_json(detail)
         return
@@ -168,7 +167,7 @@ _HOLDING = {
 
 
 def _show_tag(name: str, tag: str, *, as_json: bool) -> None:
-    detail: TagDetail = ask(lambda client: client.tag(name, tag))
+    detail: TagDetail = ask(lambda client: client.repositories.get_tag(name, tag))
     if as_json:
         print_json(detail)
         return
@@ -235,10 +234,10 @@ def delete_repository(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a cached repository with all that only it holds. A rule for it stays, and the next
     pull caches it anew."""
     if dry_run:
-        print_plan(ask(lambda client: client.plan_delete_repository(name)))
+        print_plan(ask(lambda client: client.repositories.preview_delete(name)))
         return
     confirm(f"Delete the cached repository {name} with all its tags?", yes=yes)
-    ask(lambda client: client.delete_repository(name))
+    ask(lambda client: client.repositories.delete(name))
     note(f"The cached repository {name} is deleted.")
 
 
@@ -248,7 +247,7 @@ def lock(image: str) -> None:
     """Keep a cached repository, or one of its tags (NAME@DIGEST: one of its manifests), from
     eviction and deletion."""
     name, tag, digest = _named_thing(image)
-    ask(lambda client: client.lock(name, tag, digest))
+    ask(lambda client: client.repositories.lock(name, tag, digest))
     note(f"{image} is locked: it is not evicted and can't be deleted.")
 
 
@@ -257,7 +256,7 @@ def lock(image: str) -> None:
 def unlock(image: str) -> None:
     """Take away the lock of a cached repository or tag. Each is locked for itself."""
     name, tag, digest = _named_thing(image)
-    ask(lambda client: client.unlock(name, tag, digest))
+    ask(lambda client: client.repositories.unlock(name, tag, digest))
     note(f"{image} is unlocked.")
 
 
@@ -306,13 +305,19 @@ def evict(dry_run: bool, target: int | None, yes: bool, as_json: bool) -> None:
     """Evict the images that were used least recently. It happens by itself when more is held than
     the settings allow."""
     if not dry_run and not yes:
-        planned = ask(lambda client: client.evict(dry_run=True, target=target))
+        planned = ask(lambda client: client.system.preview_eviction(target=target))
         if planned.images:
             confirm(
                 f"Evict {counted(len(planned.images), 'image')} and free {size(planned.freed)}? See them with --dry-run.",
                 yes=False,
             )
-    done = ask(lambda client: client.evict(dry_run=dry_run, target=target))
+    done = ask(
+        lambda client: (
+            client.system.preview_eviction(target=target)
+            if dry_run
+            else client.system.evict(target=target)
+        )
+    )
     if as_json:
         print_json(done)
     else:

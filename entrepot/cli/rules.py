@@ -55,7 +55,7 @@ _RULE_COLUMNS = (
 @as_json
 def list_rules(as_json: bool) -> None:
     """List all cache rules."""
-    found = ask(CacheClient.rules)
+    found = ask(lambda client: client.rules.list())
     if as_json:
         print_json(found)
         return
@@ -92,7 +92,7 @@ _existing = click.option(
 @as_json
 def show_rule(name: str, as_json: bool) -> None:
     """Show a cache rule."""
-    _print_rule(ask(lambda client: client.rule(name)), as_json=as_json)
+    _print_rule(ask(lambda client: client.rules.get(name)), as_json=as_json)
 
 
 @rule.command("create")
@@ -126,8 +126,8 @@ def create_rule(
     """Make a cache rule."""
 
     async def create(client: CacheClient) -> RuleSnapshot:
-        await client.create_rule(name, source_repo, target_repo, cred_set, freshness)
-        return await client.rule(name)
+        await client.rules.create(name, source_repo, target_repo, cred_set, freshness)
+        return await client.rules.get(name)
 
     _print_rule(ask(create), as_json=as_json)
 
@@ -157,12 +157,12 @@ def update_rule(
         )
 
     async def update(client: CacheClient) -> RuleSnapshot:
-        await client.update_rule(
+        await client.rules.update(
             name,
             UNSET if cred_set is None and not remove_cred_set else cred_set,
             freshness=UNSET if freshness is None else freshness,
         )
-        return await client.rule(name)
+        return await client.rules.get(name)
 
     _print_rule(ask(update), as_json=as_json)
 
@@ -174,10 +174,10 @@ def update_rule(
 def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
     """Delete a cache rule. What it cached stays, and stays pullable."""
     if dry_run:
-        print_plan(ask(lambda client: client.plan_delete_rule(name)))
+        print_plan(ask(lambda client: client.rules.preview_delete(name)))
         return
     confirm(f"Delete the cache rule {name}? What it cached stays.", yes=yes)
-    ask(lambda client: client.delete_rule(name))
+    ask(lambda client: client.rules.delete(name))
     note(f"The cache rule {name} is deleted.")
 
 
@@ -187,7 +187,7 @@ def delete_rule(name: str, dry_run: bool, yes: bool) -> None:
 def match_rule(image: str, as_json: bool) -> None:
     """Show which cache rule answers for IMAGE, as it is named here or at its source. Exit status 1
     when none does."""
-    found = ask(lambda client: client.match(image))
+    found = ask(lambda client: client.rules.match(image))
     if as_json:
         print_json(found)
     elif found.rule is None:
@@ -246,7 +246,7 @@ def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> Non
         text = decode_text(file.read())
     except NotUtf8 as error:
         raise click.UsageError(f"{file.name} {error}: save it as UTF-8.") from None
-    planned = ask(lambda client: client.plan_import(text))
+    planned = ask(lambda client: client.rules.preview_import(text))
     if not dry_run and planned.possible:
         confirm_programs(
             [
@@ -259,7 +259,7 @@ def import_rules(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> Non
     done = (
         planned
         if dry_run or not planned.possible
-        else ask(lambda client: client.apply_import(text))
+        else ask(lambda client: client.rules.apply_import(text))
     )
     if as_json:
         print_json(done)

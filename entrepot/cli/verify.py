@@ -71,12 +71,12 @@ async def _verify(client: CacheClient, speed: int | None) -> VerificationSnapsho
     import asyncio
 
     try:
-        verification = await client.start_verification(speed)
+        verification = await client.system.start_verification(speed)
     except EngineRefused as refused:
         if refused.code != "VerificationUnderWay":
             raise
         click.echo("A verification is under way already; this is it.", err=True)
-        verification = await client.verification()
+        verification = await client.system.verification()
     in_terminal = sys.stderr.isatty()
     reported = time.monotonic()
     try:
@@ -87,9 +87,9 @@ async def _verify(client: CacheClient, speed: int | None) -> VerificationSnapsho
                 click.echo(_progress(verification), err=True)
                 reported = time.monotonic()
             await asyncio.sleep(INTERVAL)
-            verification = await client.verification()
+            verification = await client.system.verification()
     except asyncio.CancelledError:
-        cancelled = await client.cancel_verification()
+        cancelled = await client.system.cancel_verification()
         click.echo(f"\n{_summary(cancelled)}", err=True)
         raise
     if in_terminal:

@@ -34,6 +34,9 @@ from entrepot.core.registries import TABLE, SourceRegistry
 ADDRESS_LENGTH = 8 * 1024
 """The longest address that a source may name, in characters: presigned ones reach some 4 kB."""
 
+LOCAL_ADDRESS = "a local address (loopback, link-local or cloud metadata)"
+"""How messages name an address to which no registry may send requests."""
+
 METADATA = frozenset(
     {
         # Azure's wire server, Alibaba's and Oracle's metadata; AWS and Google over IPv6. All others

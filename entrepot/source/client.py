@@ -37,9 +37,8 @@ from entrepot.source.auth import (
     Authorization,
     Authorizer,
     Login,
-    asks_for_sign_in,
-    rule_elsewhere,
 )
+from entrepot.source.challenges import asks_for_sign_in
 from entrepot.source.circuit_breaker import CircuitBreaker, CircuitBreakers
 from entrepot.source.content_encoding import (
     DECODED,
@@ -77,6 +76,7 @@ from entrepot.source.http import ATTEMPTS, COMPRESSED_HINT, SourceHttp, SourceRe
 from entrepot.source.loop_detection import Via
 from entrepot.source.proxies import environment_problems
 from entrepot.source.rate_limit import RateLimit, RateLimits, read_retry_after
+from entrepot.source.realms import rule_elsewhere
 
 if TYPE_CHECKING:
     from entrepot.config.settings import Settings
@@ -359,6 +359,7 @@ class Sources:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.authorizer.close()
         await self.breakers.close()
         transports, self._transports = list(self._transports.values()), {}
         for each in transports:
@@ -400,7 +401,7 @@ class Sources:
     def state(self, login_server: str) -> SourceState:
         """What is known of a source registry."""
         upstream = self._upstreams.get(login_server)
-        broken = self.breakers.open_of(login_server)
+        broken = self.breakers.opened_first(login_server)
         # Why it is not asked counts more than what was tried since.
         problem = (
             broken.error
@@ -969,7 +970,7 @@ class SourceClient:
         """
         if self._login.credential_set is not None:
             await read_credential(self._login.credential_set)
-        self._sources.authorizer.forget(self._login)
+        self._sources.authorizer.invalidate(self._login)
         async with self._ask(
             "GET", "", Repository(""), {}, about=_SIGN_IN, accepted={200, 404}
         ) as answer:
@@ -1029,7 +1030,7 @@ class SourceClient:
         *accepted* becomes an error."""
         kind = "blobs" if "/blobs/" in path else "manifests"
         pause = (self._server, self._login.identity, kind)
-        left = self._sources.rate_limits.pause_left(pause)
+        left = self._sources.rate_limits.remaining_pause(pause)
         if left is not None:
             raise self._over_allowance(about, "", left)
         url = httpx.URL(f"{self._login.registry.endpoint}/v2/{path}")
@@ -1040,12 +1041,12 @@ class SourceClient:
             if isinstance(error, SourceUnreachable):
                 self._upstream.reachable = False
             if isinstance(error, SourceRateLimited):
-                self._sources.rate_limits.exceeded(self._server, pause, error.retry_after)
+                self._sources.rate_limits.record_exceeded(self._server, pause, error.retry_after)
             raise
         async with answer:
             self._upstream.reachable = True
             if not answer.redirected:
-                self._sources.rate_limits.note(self._server, answer.headers)
+                self._sources.rate_limits.record(self._server, answer.headers)
             if answer.status in accepted:
                 self._upstream.problem = None
                 yield answer
@@ -1054,7 +1055,7 @@ class SourceClient:
                 raise SourceNotFound(f"{self._server} does not know {about}.")
             refused = await self._error(answer, about)
             if isinstance(refused, SourceRateLimited):
-                self._sources.rate_limits.exceeded(self._server, pause, refused.retry_after)
+                self._sources.rate_limits.record_exceeded(self._server, pause, refused.retry_after)
             self._upstream.note(None if isinstance(refused, SourceNotFound) else refused)
             raise refused
 
@@ -1072,15 +1073,17 @@ class SourceClient:
         No registry is asked more than three times: without a token, with one that has just been
         revoked, and with a new one.
         """
-        tokens = self._sources.authorizer
-        authorization = await tokens.known(self._login, repository, self._exchange)
+        authorizer = self._sources.authorizer
+        authorization = await authorizer.authorization(self._login, repository, self._exchange)
         sent: dict[str, Authorization] = {}
         challenged: dict[str, int] = {}
 
         async def authorize(target: httpx.URL) -> str | None:
             origin = origin_of(target)
             try:
-                token = await tokens.known(self._handed_on(origin), repository, self._exchange)
+                token = await authorizer.authorization(
+                    self._handed_on(origin), repository, self._exchange
+                )
             except SourceRefused:
                 # It says so itself when it is asked without a token.
                 return None
@@ -1090,7 +1093,7 @@ class SourceClient:
 
         while True:
             sent.clear()
-            answer = await self._exchange.open(
+            answer = await self._exchange.request(
                 method, url, _with(headers, authorization), about=about, authorize=authorize
             )
             challenges = answer.headers.get_list("www-authenticate")
@@ -1110,7 +1113,7 @@ class SourceClient:
             renewed = challenged.get(origin, 0) > 0
             challenged[origin] = challenged.get(origin, 0) + 1
             if not answer.redirected:
-                authorization = await tokens.answer(
+                authorization = await authorizer.answer_challenges(
                     challenges,
                     self._login,
                     repository,
@@ -1120,7 +1123,7 @@ class SourceClient:
                 )
                 continue
             try:
-                await tokens.answer(
+                await authorizer.answer_challenges(
                     challenges,
                     self._handed_on(origin),
                     repository,
@@ -1137,7 +1140,7 @@ class SourceClient:
         """Nobody in particular at another registry, to which the redirects of this one lead."""
         host = origin.partition("://")[2]
         return Login(
-            SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, handed_on_by=self._server
+            SourceRegistry(host, host, SignIn.OPTIONAL, origin), None, redirected_by=self._server
         )
 
     def _refused_elsewhere(self, origin: str, about: str) -> SourceRefused:
@@ -1230,7 +1233,7 @@ class SourceClient:
         why = said or f" (status {status})"
         if self._login.credential_set is None:
             return SourceRefused(
-                f"{self._server} lets us in only with credentials{why}.",
+                f"{self._server} requires credentials{why}.",
                 "Give the cache rule a credential set.",
             )
         name = self._login.credential_set.name

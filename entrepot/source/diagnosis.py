@@ -122,7 +122,7 @@ class Diagnosis:
         self.clock = clock if clock is not None else ClockEvidence()
         self._looks = looks
 
-    def answered(self, login_server: str, headers: Mapping[str, str]) -> None:
+    def note_response(self, login_server: str, headers: Mapping[str, str]) -> None:
         """An answer came over a connection that was trusted: its Date says what time it is."""
         self.clock.note(login_server, headers)
 

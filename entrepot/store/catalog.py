@@ -41,22 +41,22 @@ from entrepot.store import counters, schema
 from entrepot.store.connections import (
     READ_TIMEOUT,
     CatalogHealth,
+    CatalogOperation,
     Readers,
     Reason,
-    Trouble,
     WriterThreads,
     set_up,
 )
 from entrepot.store.connections import CatalogFailed as CatalogFailed
-from entrepot.store.disk_reserve import Reserve
+from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.eviction import (
     ADOPTED_STAYS,
-    HeldBlobUse,
-    HeldManifest,
-    Picture,
-    Plan,
+    EvictionPlan,
+    Inventory,
+    InventoryBlob,
+    InventoryManifest,
     PlannedImage,
-    confirmed,
+    confirm,
 )
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
 from entrepot.store.opening import Opening, open_file, open_for_writing
@@ -67,7 +67,12 @@ from entrepot.store.records import CachedRepository as CachedRepository
 from entrepot.store.records import CachedTag as CachedTag
 from entrepot.store.records import TagEntry as TagEntry
 from entrepot.store.rows import reference_rows, stated_size
-from entrepot.store.tag_contents import RepositoryContents, TagContents, behind_tag, of_repository
+from entrepot.store.tag_contents import (
+    RepositoryContents,
+    TagContents,
+    read_repository_contents,
+    read_tag_contents,
+)
 
 ROWS_ON_LOOP = 200
 """Rows that are prepared without a thread: it takes less time than to begin one."""
@@ -126,17 +131,20 @@ class Locks:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """What went of a plan. *freed* is in bytes, *left* the number of blobs that could not go yet
-    because a reader may yet open them."""
+    """What an eviction removed.
+
+    *freed* is in bytes, *deferred* the number of blobs that could not be removed yet because a
+    reader may still open them.
+    """
 
     images: tuple[PlannedImage, ...]
     manifests: frozenset[tuple[Repository, Digest]]
     """Of the images, and the indexes and empty manifests that went along."""
     freed: int
-    left: int
+    deferred: int
 
 
-def making_room(
+def frees_space(
     operation: Callable[Concatenate[Catalog, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Catalog, P], Coroutine[Any, Any, T]]:
     """Try an operation that makes room, or leads to it, once more with the reserve where the disk
@@ -149,7 +157,7 @@ def making_room(
         except CatalogFailed as error:
             if catalog.refusal is not None or error.reason not in {Reason.FULL, Reason.OTHER}:
                 raise
-            if not await asyncio.to_thread(Reserve(catalog.path).give_up):
+            if not await asyncio.to_thread(DiskReserve(catalog.path).release):
                 raise
         return await operation(catalog, *args, **kwargs)
 
@@ -201,15 +209,15 @@ class Catalog:
         self._writers = WriterThreads()
         event.listen(self._engine.sync_engine, "connect", self._writers.watch)
         event.listen(self._engine.sync_engine, "connect", set_up(opening.pragmas))
-        event.listen(self._engine.sync_engine, "handle_error", self.health.tell_failed_write)
+        event.listen(self._engine.sync_engine, "handle_error", self.health.record_failed_write)
         # SQLite's connections of one process share the index of the log (-shm): while one that can
         # only read has it open, none can write.
         self._readers = Readers(
             opening.url("sqlite"), opening.pragmas, self.health, stays_open=opening.refusal is None
         )
-        self.health.told += tuple(opening.told)
+        self.health.notices += tuple(opening.told)
         if opening.refusal is not None:
-            self.health.failed[Trouble.WRITING] = opening.refusal
+            self.health.failed[CatalogOperation.WRITING] = opening.refusal
 
     async def _close(self) -> None:
         await self._readers.close()
@@ -231,7 +239,7 @@ class Catalog:
             return False
         readers, engine, before = self._readers, self._engine, self._opening
         self._connect(opening)
-        self.health.works(Trouble.WRITING)
+        self.health.record_success(CatalogOperation.WRITING)
         self.changes += 1
         await readers.close()
         await engine.dispose()
@@ -248,7 +256,7 @@ class Catalog:
             try:
                 async with self._engine.begin() as connection:
                     yield connection
-                self.health.works(Trouble.WRITING)
+                self.health.record_success(CatalogOperation.WRITING)
             finally:
                 self._write_began = None
 
@@ -288,7 +296,7 @@ class Catalog:
             began is not None and time.monotonic() - began > READ_TIMEOUT
         )
 
-    async def examine(self) -> None:
+    async def probe(self) -> None:
         """Read a page of each large table and write one: raises `CatalogFailed` when that fails, or
         when a request has met a damaged page."""
         tables = (schema.repositories, schema.manifests, schema.references, schema.blobs)
@@ -443,23 +451,23 @@ class Catalog:
     async def repositories(self, name: Repository | None = None) -> list[CachedRepository]:
         """All cached repositories, or the one named, by name."""
         if name is None:
-            return await self.listed(lambda each: each)
+            return await self.map_repositories(lambda each: each)
         query = _repositories_query.where(schema.repositories.c.name == name)
         return await self._read(
             lambda connection: [CachedRepository(*row) for row in connection.execute(query)]
         )
 
-    async def listed(self, tell: Callable[[CachedRepository], T]) -> list[T]:
+    async def map_repositories(self, convert: Callable[[CachedRepository], T]) -> list[T]:
         """All cached repositories, by name, each in the words of *tell*, which is called in another
         thread."""
         return await self._read(
             lambda connection: [
-                tell(CachedRepository(*row)) for row in connection.execute(_repositories_query)
+                convert(CachedRepository(*row)) for row in connection.execute(_repositories_query)
             ],
             long=True,
         )
 
-    async def counted_use(self, count: Callable[[Iterable[Any]], T]) -> T:
+    async def aggregate_usage(self, count: Callable[[Iterable[Any]], T]) -> T:
         """What *count*, called in another thread, makes of all repositories: of each its name, its
         size, how often it was pulled, and when last."""
         column = schema.repositories.c
@@ -537,15 +545,17 @@ class Catalog:
             query = query.where(column.name > after)
         return await self._read(lambda connection: list(connection.execute(query).scalars()))
 
-    async def behind_tag(self, repository: Repository, tag: Tag) -> TagContents | None:
+    async def tag_contents(self, repository: Repository, tag: Tag) -> TagContents | None:
         """All that is behind a tag, and who else needs it; None when the tag is not cached."""
         return await self._read(
-            lambda connection: behind_tag(connection, repository, tag), long=True
+            lambda connection: read_tag_contents(connection, repository, tag), long=True
         )
 
-    async def contents(self, repository: Repository) -> RepositoryContents:
+    async def repository_contents(self, repository: Repository) -> RepositoryContents:
         """What a repository holds, and how much of it others need too."""
-        return await self._read(lambda connection: of_repository(connection, repository), long=True)
+        return await self._read(
+            lambda connection: read_repository_contents(connection, repository), long=True
+        )
 
     async def manifests(self, repository: Repository) -> list[CachedManifest]:
         """The manifests of a repository, oldest first."""
@@ -852,7 +862,7 @@ class Catalog:
                     .values(more)
                 )
 
-    async def requests_of_rules(self) -> dict[str, tuple[int, int]]:
+    async def rule_requests(self) -> dict[str, tuple[int, int]]:
         """By the name of each rule: manifests that clients got, and requests for them that the
         source got."""
         query = select(schema.rule_requests)
@@ -862,14 +872,14 @@ class Catalog:
             }
         )
 
-    async def forget_requests_of(self, rule: str) -> None:
+    async def delete_rule_requests(self, rule: str) -> None:
         """The rule is gone: another of its name begins at zero."""
         async with self._change(changes=False, uses=True) as connection:
             await connection.execute(
                 delete(schema.rule_requests).where(schema.rule_requests.c.rule == rule)
             )
 
-    async def activity(self) -> dict[int, tuple[int, ...]]:
+    async def traffic(self) -> dict[int, tuple[int, ...]]:
         """What clients got in each step of time, by its beginning: hits, misses, bytes served,
         bytes from sources, requests saved."""
         query = select(schema.activity)
@@ -877,7 +887,7 @@ class Catalog:
             lambda connection: {row[0]: tuple(row[1:]) for row in connection.execute(query)}
         )
 
-    async def record_activity(self, steps: Mapping[int, tuple[int, ...]], *, since: int) -> None:
+    async def record_traffic(self, steps: Mapping[int, tuple[int, ...]], *, since: int) -> None:
         """Write down what clients got in some steps of time, in the place of what stood there, and
         forget those that began before *since*."""
         names = [column.name for column in schema.activity.columns]
@@ -940,7 +950,7 @@ class Catalog:
                 delete(table).where((table.c.ended < since) | table.c.number.not_in(newest))
             )
 
-    @making_room
+    @frees_space
     async def delete_tag(self, repository: Repository, tag: Tag) -> bool:
         """Forget a tag; its manifests stay until the repository or they are deleted. False when it
         was not there."""
@@ -953,7 +963,7 @@ class Catalog:
             await counters.tags_came(connection, repository, -result.rowcount)
         return bool(result.rowcount)
 
-    @making_room
+    @frees_space
     async def delete_manifest(self, repository: Repository, digest: Digest) -> bool:
         """Forget a manifest of a repository and the tags that point at it. False when it was not
         there."""
@@ -970,7 +980,7 @@ class Catalog:
             await counters.recount_those(connection, [repository])
         return bool(result.rowcount)
 
-    @making_room
+    @frees_space
     async def delete_repository(self, repository: Repository) -> bool:
         """Forget a repository with its tags and manifests. False when it was not there."""
         async with self._change(uses=True) as connection:
@@ -979,27 +989,27 @@ class Catalog:
             )
         return bool(result.rowcount)
 
-    @making_room
-    async def collect(self, take_away: Callable[[Digest], bool]) -> int:
+    @frees_space
+    async def collect(self, remove_blob: Callable[[Digest], bool]) -> int:
         """Drop the manifests that belong to no repository and the held blobs that no manifest
         refers to any more; gives how many blobs could not go yet.
 
-        *take_away* removes a blob from the store, or says no because it is in use. It is called
+        *remove_blob* removes a blob from the store, or says no because it is in use. It is called
         within the transaction, so no manifest that refers to the blob can come in between.
         """
         async with self._write() as connection:
-            _, left = await _collect(connection, take_away, now=self._clock())
-        await self._try_to_give_back()
+            _, left = await _collect(connection, remove_blob, now=self._clock())
+        await self._try_to_release_free_pages()
         return left
 
-    async def _try_to_give_back(self) -> None:
+    async def _try_to_release_free_pages(self) -> None:
         try:
-            await self.give_back()
+            await self.release_free_pages()
         except (CatalogFailed, OSError) as error:
             # It was deleted all the same; the upkeep tries it again, and tells when that fails.
             _log.debug("The free pages of the catalog can't be given back yet: %s", error)
 
-    async def give_back(self) -> None:
+    async def release_free_pages(self) -> None:
         """Give pages that became free back to the file system, some at a time so that writers get
         their turn, and cut a long log (S11).
 
@@ -1072,7 +1082,7 @@ class Catalog:
             .values(locked=locked)
         )
 
-    @making_room
+    @frees_space
     async def _set(self, statement: Any) -> bool:
         async with self._change() as connection:
             result: Any = await connection.execute(statement)
@@ -1098,11 +1108,11 @@ class Catalog:
 
     # Eviction
 
-    async def picture(self) -> Picture:
+    async def inventory(self) -> Inventory:
         """What is held, for a plan of what goes."""
-        return await self._read(_picture, long=True)
+        return await self._read(_inventory, long=True)
 
-    async def held_manifests(self, repository: Repository) -> list[HeldManifest]:
+    async def inventory_manifests(self, repository: Repository) -> list[InventoryManifest]:
         """The manifests of a repository with their locks, tags and children; their blobs are left
         out."""
         links, tags, children = (
@@ -1145,23 +1155,23 @@ class Catalog:
 
         return await self._read(read, long=True)
 
-    @making_room
+    @frees_space
     async def evict(
         self,
-        plan: Plan,
+        plan: EvictionPlan,
         *,
         is_used: Callable[[PlannedImage], bool],
-        take_away: Callable[[Digest], bool],
+        remove_blob: Callable[[Digest], bool],
     ) -> Evicted:
         """Carry out a plan in one transaction; what was used or locked since it was made stays, and
         so does an image of which *is_used* says so.
 
-        *take_away* is that of `collect`.
+        *remove_blob* is that of `collect`.
         """
         async with self._change(uses=True) as connection:
             last_used: dict[Digest, float] = {}
             for chunk in schema.chunks(
-                sorted({str(blob) for each in plan.images for blob in each.telling})
+                sorted({str(blob) for each in plan.images for blob in each.distinctive_blobs})
             ):
                 for row in await _rows(
                     connection,
@@ -1173,7 +1183,7 @@ class Catalog:
 
             def is_used_since(image: PlannedImage) -> bool:
                 return any(
-                    last_used.get(blob, 0.0) > image.last_used for blob in image.telling
+                    last_used.get(blob, 0.0) > image.last_used for blob in image.distinctive_blobs
                 ) or is_used(image)
 
             repositories = sorted(
@@ -1182,9 +1192,7 @@ class Catalog:
             )
             rows = await _held_rows_of(connection, repositories)
             used = {each.manifest.key for each in plan.images if is_used_since(each)}
-            going = await asyncio.to_thread(
-                lambda: confirmed(plan, _held_manifests(rows), used=used)
-            )
+            going = await asyncio.to_thread(lambda: confirm(plan, _held_manifests(rows), used=used))
             if going:
                 keys = [
                     {"in_repository": repository, "of_digest": str(digest)}
@@ -1211,8 +1219,8 @@ class Catalog:
                     .where(schema.blobs.c.digest.in_(chunk))
                     .values(adopted=None)
                 )
-            freed, left = await _collect(connection, take_away, now=self._clock())
-        await self._try_to_give_back()
+            freed, left = await _collect(connection, remove_blob, now=self._clock())
+        await self._try_to_release_free_pages()
         return Evicted(
             tuple(each for each in plan.images if each.manifest.key in going),
             frozenset(going),
@@ -1225,7 +1233,7 @@ class Catalog:
         held: Mapping[Digest, int],
         *,
         now: float,
-        look: Callable[[Digest], int | None] | None = None,
+        stat_size: Callable[[Digest], int | None] | None = None,
         remove_damaged: Callable[[Digest, int], bool] = lambda digest, size: False,
     ) -> tuple[int, int]:
         """Make the rows agree with the files: adopt files without a row, drop rows without a file.
@@ -1240,7 +1248,7 @@ class Catalog:
         differences = await self._read(lambda connection: _differences(connection, held))
         if not differences.is_any:
             return 0, 0
-        look_again = look if look is not None else held.get
+        look_again = stat_size if stat_size is not None else held.get
         adopted: list[str] = []
         gone: list[str] = []
         async with self._change() as connection:
@@ -1400,7 +1408,7 @@ def _named_platform(repository: Repository, digest: str) -> Any:
 
 
 async def _collect(
-    connection: AsyncConnection, take_away: Callable[[Digest], bool], *, now: float
+    connection: AsyncConnection, remove_blob: Callable[[Digest], bool], *, now: float
 ) -> tuple[int, int]:
     """Drop what nothing refers to; gives the bytes that are free now and the number of blobs that
     could not go yet. What was adopted lately stays."""
@@ -1419,7 +1427,7 @@ async def _collect(
     )
     gone: list[Any] = []
     for count, row in enumerate(orphans, 1):
-        if take_away(Digest.parse(row.digest)):
+        if remove_blob(Digest.parse(row.digest)):
             gone.append(row)
         if count % 64 == 0:
             # Each is a rename, done at once so that whoever looks next finds the blob gone;
@@ -1515,7 +1523,7 @@ def _held_manifests(
     blobs_of: Mapping[str, tuple[Digest, ...]] | None = None,
     digests: _Digests | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> list[HeldManifest]:
+) -> list[InventoryManifest]:
     digests = _Digests() if digests is None else digests
     sizes = sizes or {}
     tags: dict[tuple[str, str], tuple[Tag, ...]] = {}
@@ -1528,11 +1536,11 @@ def _held_manifests(
     for repository, parent, child in rows.children:
         children[repository, parent] = (*children.get((repository, parent), ()), digests[child])
     return [
-        HeldManifest(
+        InventoryManifest(
             repository=Repository(repository),
             digest=digests[digest],
             platform=platform,
-            asked=max(cached, last_pull or 0.0, last_used or 0.0),
+            last_requested=max(cached, last_pull or 0.0, last_used or 0.0),
             locked=bool(is_locked) or (repository, digest) in locked,
             tags=tags.get((repository, digest), ()),
             children=children.get((repository, digest), ()),
@@ -1543,7 +1551,7 @@ def _held_manifests(
     ]
 
 
-def _picture(connection: Connection) -> Picture:
+def _inventory(connection: Connection) -> Inventory:
     # One row for each manifest and not for each of its blobs: with 10,000 repositories that is
     # 20,000 rows in place of 160,000.
     together = (
@@ -1559,7 +1567,7 @@ def _picture(connection: Connection) -> Picture:
     )
     digests = _Digests()
     held = {
-        digests[digest]: HeldBlobUse(size, last_used, adopted)
+        digests[digest]: InventoryBlob(size, last_used, adopted)
         for digest, size, last_used, adopted in connection.execute(blobs)
     }
     # A manifest may name a blob twice.
@@ -1570,7 +1578,7 @@ def _picture(connection: Connection) -> Picture:
     rows = _HeldRows(*(connection.execute(each) for each in _held_queries()))
     contents = select(schema.manifests.c.digest, func.length(schema.manifests.c.content))
     sizes = {row[0]: int(row[1]) for row in connection.execute(contents)}
-    return Picture(_held_manifests(rows, blobs_of, digests, sizes), held)
+    return Inventory(_held_manifests(rows, blobs_of, digests, sizes), held)
 
 
 async def _insert_missing(

@@ -26,7 +26,7 @@ from entrepot.errors import EngineError
 from entrepot.files import file_system
 from entrepot.store import counters, schema
 from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
-from entrepot.store.disk_reserve import Reserve
+from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
 
 CHECK_TIME = 2.0
@@ -94,7 +94,7 @@ def open_file(path: Path, *, now: float) -> Opening:
             return _for_writing(path, now)
         except sqlite3.Error as error:
             refusal = _refusal(path, error, str(error), reason_of(error))
-            if not is_last and _is_full(path) and Reserve(path).give_up():
+            if not is_last and _is_full(path) and DiskReserve(path).release():
                 continue
             if (
                 getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK
@@ -110,7 +110,7 @@ def open_file(path: Path, *, now: float) -> Opening:
             if (
                 not is_last
                 and error.errno in {errno.ENOSPC, errno.EDQUOT}
-                and Reserve(path).give_up()
+                and DiskReserve(path).release()
             ):
                 continue
         break

@@ -22,7 +22,7 @@ from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook, RuleDraft
-from entrepot.demo.images import Descriptor, build_manifest
+from entrepot.demo.images import GeneratedDescriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
@@ -345,13 +345,13 @@ async def _ask_as_a_dashboard(bench: Bench, directories: Directories, what: str)
     """What a dashboard asks every two seconds, once when it comes and once when nothing has changed
     since; and what an eviction of everything would take."""
     async with CacheClient.at(directories.socket) as client:
-        await client.status()
+        await client.system.status()
         questions: dict[str, Callable[[], Awaitable[object]]] = {
-            "listing of the rules": client.rules,
-            "listing of the repositories": client.repositories,
-            "listing again of the rules": client.rules,
-            "listing again of the repositories": client.repositories,
-            "plan of an eviction": lambda: client.evict(dry_run=True, target=0),
+            "listing of the rules": client.rules.list,
+            "listing of the repositories": client.repositories.list,
+            "listing again of the rules": client.rules.list,
+            "listing again of the repositories": client.repositories.list,
+            "plan of an eviction": lambda: client.system.preview_eviction(target=0),
         }
         for name, ask in questions.items():
             started = time.perf_counter()
@@ -372,7 +372,7 @@ async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
             for name in names:
                 contents = [f"{name} {part}".encode() for part in ("config", "layer-1", "layer-2")]
                 config, *layers = [
-                    Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
+                    GeneratedDescriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
                     for each in contents
                 ]
                 content = build_manifest(config, layers)

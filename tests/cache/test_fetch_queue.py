@@ -40,7 +40,7 @@ from entrepot.source.errors import (
     SourceNotFound,
     SourceUnreachable,
 )
-from entrepot.store.blobs import WORTH_CONTINUING, BlobStore
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore
 
 ORIGIN = "slow.example"
 CHUNK = 64 * 1024
@@ -315,11 +315,11 @@ async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) ->
 async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
     place: Place,
 ) -> None:
-    [slow] = drips(1, WORTH_CONTINUING * 2)
+    [slow] = drips(1, MIN_RESUMABLE_SIZE * 2)
     fill = await place.join(slow)
     pull = waits(fill)
-    slow.send(WORTH_CONTINUING)
-    await until(lambda: fill.received == WORTH_CONTINUING)
+    slow.send(MIN_RESUMABLE_SIZE)
+    await until(lambda: fill.received == MIN_RESUMABLE_SIZE)
     place.look_after(RATE_WINDOW)
     while place.clock.now < MAX_CRAWL_TIME + RATE_WINDOW:
         assert not fill.ended
@@ -329,7 +329,7 @@ async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
     with pytest.raises(SourceBrokeOff, match="less than"):
         await pull
     await until(lambda: not place.fills.under_way)
-    assert [each.stat().st_size for each in place.store._fills.iterdir()] == [WORTH_CONTINUING]
+    assert [each.stat().st_size for each in place.store._fills.iterdir()] == [MIN_RESUMABLE_SIZE]
 
 
 async def test_l05_the_time_in_the_queue_is_not_the_time_of_the_source(place: Place) -> None:
@@ -443,14 +443,14 @@ async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
     place: Place, turn: bool
 ) -> None:
     """Also after all six clients had left, a seventh got nothing."""
-    first = drips(2, WORTH_CONTINUING * 2)
+    first = drips(2, MIN_RESUMABLE_SIZE * 2)
     busy = [] if turn else [waits(await place.join(each)) for each in first]
-    source = Drip(os.urandom(WORTH_CONTINUING * 2))
+    source = Drip(os.urandom(MIN_RESUMABLE_SIZE * 2))
     fill = await place.join(source)
-    client = asyncio.create_task(fill.wait_beyond(WORTH_CONTINUING))
+    client = asyncio.create_task(fill.wait_beyond(MIN_RESUMABLE_SIZE))
     if turn:
-        source.send(WORTH_CONTINUING)
-        await until(lambda: fill.received == WORTH_CONTINUING)
+        source.send(MIN_RESUMABLE_SIZE)
+        await until(lambda: fill.received == MIN_RESUMABLE_SIZE)
     place.look_after(1)
     client.cancel()
     await asyncio.wait([client])
@@ -466,7 +466,7 @@ async def test_l05_a_fill_that_nobody_reads_and_no_pull_wants_is_ended(
     if turn:
         # What had come is left over for the next one.
         await until(lambda: len(source.offsets) == 2)
-        assert source.offsets == [0, WORTH_CONTINUING]
+        assert source.offsets == [0, MIN_RESUMABLE_SIZE]
     for each in busy:
         each.cancel()
 

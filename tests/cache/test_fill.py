@@ -41,7 +41,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.store import blobs as blobs_module
-from entrepot.store.blobs import WORTH_CONTINUING, BlobStore, FilePart, PartialBlob
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE, BlobStore, FilePart, PartialBlob
 from tests.store.full_disk import no_file_above
 
 CHUNK = 64 * 1024
@@ -361,9 +361,9 @@ async def test_f82_a_reader_that_was_told_another_size_never_finishes(
 
 async def test_f82_what_was_left_over_of_another_size_is_fetched_again(place: Place) -> None:
     """An engine that was killed in mid-fill, and a manifest that is off by one."""
-    content = os.urandom(2 * WORTH_CONTINUING + 5)
+    content = os.urandom(2 * MIN_RESUMABLE_SIZE + 5)
     stated = len(content) + 1
-    breaking = Source(content, script=[WORTH_CONTINUING + 7] + [0] * 50)
+    breaking = Source(content, script=[MIN_RESUMABLE_SIZE + 7] + [0] * 50)
     first = await place.fills.join(Digest.of(content), stated, breaking, origin=ORIGIN)
     with pytest.raises(SourceBrokeOff):
         await first.wait()
@@ -642,7 +642,7 @@ async def test_a_blob_that_came_whole_and_was_not_yet_named_is_not_fetched_again
     digest = Digest.of(source.content)
     partial = await place.store.begin(digest, len(source.content), ORIGIN)
     await place.store.append(partial, [source.content])
-    await place.store.set_aside(partial)
+    await place.store.keep_for_resume(partial)
     partial.release()
     fill = await place.join(source)
     assert await read(fill) == source.content
@@ -899,7 +899,7 @@ async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(
     async def fails(*_: object) -> None:
         raise kind("unforeseen")
 
-    place.fills._on_stored = fails
+    place.fills.on_stored = fails
     fill = await place.join(Source(b"content"))
     assert await definite_end(fill) == [None, None, None]
     assert place.store.size(fill.digest) == 7

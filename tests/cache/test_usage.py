@@ -84,7 +84,7 @@ async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(
     for _ in range(2):
         await usage.write()
         assert await pulls(catalog) == (2, clock.now)
-        assert await catalog.requests_of_rules() == {"rule": (2, 2)}
+        assert await catalog.rule_requests() == {"rule": (2, 2)}
     assert not usage.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
@@ -140,7 +140,7 @@ async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted
         disk.fails = False
     await usage.write()
     assert (await pulls(catalog))[0] == 1
-    assert await catalog.requests_of_rules() == {"rule": (1, 1)}
+    assert await catalog.rule_requests() == {"rule": (1, 1)}
 
 
 async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(

@@ -55,7 +55,7 @@ async def test_a_credential_set_from_its_creation_to_its_end(
     assert refused.status == 1
     assert "example-library" in refused.errors
     assert refused.errors.endswith("(CredentialSetInUse)\n")
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     told = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
     assert "Used by       example-library\n" in told
     assert "Health        Unhealthy\n" in told
@@ -129,10 +129,10 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
 
     monkeypatch.setattr(SourceClient, "verify_credentials", silent)
     async with answering(engine), CacheClient.at(directories.socket) as client:
-        await client.create_credential_set(
+        await client.credential_sets.create(
             "example-set", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
-        current = await client.credential_set_once_tried("example-set", patience=0)
+        current = await client.credential_sets.wait_for_sign_in("example-set", patience=0)
         assert (current.health, current.checked) == (HealthStatus.UNKNOWN, None)
         assert sign_in_remark(current) == (
             "! The credential set example-set is stored. Whether it can sign in is not known yet: registry.example.com has not answered. "
@@ -140,7 +140,7 @@ async def test_a_sign_in_without_an_answer_yet_is_not_waited_for_for_ever(
         )
         answer.set()
         assert (
-            await client.credential_set_once_tried("example-set", patience=60)
+            await client.credential_sets.wait_for_sign_in("example-set", patience=60)
         ).health is HealthStatus.HEALTHY
 
 

@@ -19,7 +19,7 @@ from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry import LONGEST_WAIT, RegistryApp
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, Status
@@ -43,7 +43,7 @@ async def engines(
 ) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
     """Running engines with a client each. The source of each is another by its number, or an
     address."""
-    listeners = [bound("127.0.0.1", 0) for _ in sources]
+    listeners = [bind_tcp("127.0.0.1", 0) for _ in sources]
     async with AsyncExitStack() as stack:
         running = []
         for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
@@ -55,7 +55,7 @@ async def engines(
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
             await stack.enter_async_context(serving(RegistryApp(engine), listener))

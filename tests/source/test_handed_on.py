@@ -208,7 +208,7 @@ async def test_credentials_never_go_to_the_realm_of_another_registry(
     handing.vanity.sign_in = TokenSignIn({"ann": "s3cret"}, realm=f"http://{HOST}/token")
     with pytest.raises(SignInUnsafe, match=r"host\.example, which is not its own") as refused:
         await handing.client(credential_set).head_manifest(NGINX, LATEST)
-    assert "Make a cache rule with host.example as its source" in refused.value.hint
+    assert "Create a cache rule with host.example as its source" in refused.value.hint
     assert not handing.host.requests
     assert not handing.authorizations(handing.vanity)
 
@@ -277,7 +277,7 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
     assert refused.value.hint.startswith(
-        "Make a cache rule with host.example as its source, and give it a credential set for host.example"
+        "Create a cache rule with host.example as its source, and give it a credential set for host.example"
     )
     assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
@@ -292,7 +292,7 @@ async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources
             await sources.client(registry(front.url), None).manifest(NGINX, LATEST)
     place = f"127.0.0.1:{behind.port}"
     assert f"hands us on to {place} for" in refused.value.what
-    assert refused.value.hint.startswith(f"Make a cache rule with {place} as its source")
+    assert refused.value.hint.startswith(f"Create a cache rule with {place} as its source")
 
 
 async def test_what_the_registry_behind_does_not_have_is_not_there(handing: Handing) -> None:
@@ -341,6 +341,6 @@ async def test_a_redirect_from_the_registry_behind_is_judged_as_every_other(
     handing: Handing,
 ) -> None:
     handing.vanity.to = "http://169.254.169.254"
-    with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
+    with pytest.raises(SourceAnswerInvalid, match="a local address"):
         await handing.client().head_manifest(NGINX, LATEST)
     assert not handing.proxy.destinations

@@ -24,7 +24,7 @@ from entrepot.store.catalog import (
     TagEntry,
     Usage,
 )
-from entrepot.store.eviction import ADOPTED_STAYS, HeldBlobUse, PlannedImage, plan
+from entrepot.store.eviction import ADOPTED_STAYS, InventoryBlob, PlannedImage, plan_eviction
 from entrepot.store.manifests import Manifest
 from entrepot.store.rows import reference_rows
 from entrepot.store.schema import SCHEMA_VERSION
@@ -74,9 +74,22 @@ async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
         yield catalog
 
 
+def sizes_of(manifest: Manifest) -> dict[Digest, int]:
+    """The blobs of a manifest whose sizes it states."""
+    return {blob.digest: blob.size for blob in manifest.blobs if blob.size is not None}
+
+
+class RemovedBlobs(list[Digest]):
+    """The blobs that a collection removed, as the callback that the catalog asks."""
+
+    def remove_blob(self, digest: Digest) -> bool:
+        self.append(digest)
+        return True
+
+
 async def hold(catalog: Catalog, manifest: Manifest) -> None:
-    for each in manifest.blobs:
-        await catalog.add_blob(each.digest, each.size, now=1.0)
+    for digest, size in sizes_of(manifest).items():
+        await catalog.add_blob(digest, size, now=1.0)
 
 
 async def test_a_manifest_comes_back_byte_for_byte(catalog: Catalog) -> None:
@@ -197,9 +210,9 @@ async def test_collecting_leaves_a_layer_that_another_image_needs(catalog: Catal
     await hold(catalog, first)
     await hold(catalog, second)
     assert await catalog.delete_repository(NGINX)
-    taken: list[Digest] = []
-    assert await catalog.collect(lambda digest: taken.append(digest) or True) == 0
-    assert set(taken) == {Digest.of(b"a"), first.blobs[0].digest}
+    removed = RemovedBlobs()
+    assert await catalog.collect(removed.remove_blob) == 0
+    assert set(removed) == {Digest.of(b"a"), first.blobs[0].digest}
     assert await catalog.manifest(first.digest) is None
     assert await catalog.manifest(second.digest) is not None
     assert await catalog.blobs_size() == 210
@@ -257,7 +270,7 @@ async def test_s17_what_came_or_went_since_the_files_were_walked_is_looked_at_ag
             raise PermissionError
         return {came: 5, adopted: 7}.get(digest)
 
-    assert await catalog.reconcile(walked, now=2.0, look=look) == (1, 0)
+    assert await catalog.reconcile(walked, now=2.0, stat_size=look) == (1, 0)
     assert [digest for digest, _ in sorted(await catalog.blobs_after(None, 10))] == sorted(
         [came, adopted, unclear]
     )
@@ -417,7 +430,7 @@ async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: P
         catalog._readers.rest()
         for ask in (
             catalog.repositories_count(),
-            catalog.listed(lambda each: each),
+            catalog.map_repositories(lambda each: each),
             catalog.add_blob(Digest.of(b""), 0, now=1.0),
         ):
             with pytest.raises(
@@ -470,8 +483,10 @@ async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_p
                 ("1.27", False),
                 ("latest", False),
             ]
-            asked = {each.digest: each.asked for each in (await catalog.picture()).manifests}
-            assert asked == {both.digest: 2000.0, amd.digest: 2000.0}
+            last_requested = {
+                each.digest: each.last_requested for each in (await catalog.inventory()).manifests
+            }
+            assert last_requested == {both.digest: 2000.0, amd.digest: 2000.0}
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     connection.close()
@@ -534,7 +549,7 @@ async def test_a_lock_goes_with_its_tag(catalog: Catalog) -> None:
     await catalog.add_manifest(NGINX, SOURCE, old, tags=[Tag("latest")], now=1.0)
     await catalog.lock_tag(NGINX, Tag("latest"), True)
     await catalog.add_manifest(NGINX, SOURCE, new, tags=[Tag("latest")], now=2.0)
-    assert {each.digest: each.locked for each in await catalog.held_manifests(NGINX)} == {
+    assert {each.digest: each.locked for each in await catalog.inventory_manifests(NGINX)} == {
         old.digest: False,
         new.digest: True,
     }
@@ -558,15 +573,15 @@ async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
             seen={(NGINX, both.digest): 12.0},
         )
     )
-    found = await catalog.picture()
+    found = await catalog.inventory()
     assert found.blobs == {
-        each.digest: HeldBlobUse(each.size, 11.0 if each is amd.blobs[0] else 1.0)
-        for each in amd.blobs
+        digest: InventoryBlob(size, 11.0 if digest == amd.blobs[0].digest else 1.0)
+        for digest, size in sizes_of(amd).items()
     }
     told = {
         each.key: (
             each.platform,
-            each.asked,
+            each.last_requested,
             each.locked,
             each.tags,
             each.children,
@@ -592,7 +607,7 @@ async def test_a_look_at_a_manifest_is_a_use_and_no_pull(catalog: Catalog) -> No
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await catalog.record_usage(Usage({}, {}, {}, {}, seen={(NGINX, manifest.digest): 5.0}))
     assert [each.last_pull for each in await catalog.manifests(NGINX)] == [None]
-    assert [each.asked for each in await catalog.held_manifests(NGINX)] == [5.0]
+    assert [each.last_requested for each in await catalog.inventory_manifests(NGINX)] == [5.0]
 
 
 def unused(_: PlannedImage) -> bool:
@@ -609,15 +624,13 @@ async def test_evicting_takes_the_tags_the_index_and_the_repository_along_and_le
     await catalog.add_manifest(DEBIAN, SOURCE, second, tags=[Tag("1")], now=2.0)
     await hold(catalog, first)
     await hold(catalog, second)
-    taken: list[Digest] = []
-    made = plan(await catalog.picture(), goal=210, now=1000.0)
-    done = await catalog.evict(
-        made, is_used=unused, take_away=lambda digest: taken.append(digest) or True
-    )
+    removed = RemovedBlobs()
+    made = plan_eviction(await catalog.inventory(), goal=210, now=1000.0)
+    done = await catalog.evict(made, is_used=unused, remove_blob=removed.remove_blob)
     assert [each.manifest.key for each in done.images] == [(NGINX, first.digest)]
     assert done.manifests == {(NGINX, first.digest), (NGINX, both.digest)}
-    assert (done.freed, done.left) == (110, 0)
-    assert set(taken) == {Digest.of(b"a"), first.blobs[0].digest}
+    assert (done.freed, done.deferred) == (110, 0)
+    assert set(removed) == {Digest.of(b"a"), first.blobs[0].digest}
     assert await catalog.repository_names() == [DEBIAN]
     assert await catalog.tag(NGINX, Tag("1")) is None
     assert await catalog.manifest(first.digest) is None
@@ -643,7 +656,7 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, tags=[Tag("1")], now=1.0)
     await hold(catalog, manifest)
-    made = plan(await catalog.picture(), goal=0, now=1000.0)
+    made = plan_eviction(await catalog.inventory(), goal=0, now=1000.0)
     assert len(made.images) == 1
     key = (NGINX, manifest.digest)
     match what_happens:
@@ -660,7 +673,7 @@ async def test_what_is_used_or_locked_after_the_plan_stays(
         case "repository locked":
             await catalog.lock_repository(NGINX, True)
     done = await catalog.evict(
-        made, is_used=lambda _: what_happens == "used in memory", take_away=lambda _: True
+        made, is_used=lambda _: what_happens == "used in memory", remove_blob=lambda _: True
     )
     went = what_happens == "nothing"
     assert (len(done.images), len(done.manifests), done.freed) == (
@@ -675,11 +688,11 @@ async def test_a_blob_that_a_reader_may_yet_open_goes_later(catalog: Catalog) ->
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
     await hold(catalog, manifest)
     done = await catalog.evict(
-        plan(await catalog.picture(), goal=0, now=1000.0),
+        plan_eviction(await catalog.inventory(), goal=0, now=1000.0),
         is_used=unused,
-        take_away=lambda digest: digest != Digest.of(b"a"),
+        remove_blob=lambda digest: digest != Digest.of(b"a"),
     )
-    assert (len(done.images), done.freed, done.left) == (1, 10, 1)
+    assert (len(done.images), done.freed, done.deferred) == (1, 10, 1)
     assert await catalog.collect(lambda _: True) == 0
     assert await catalog.blobs_size() == 0
 
@@ -701,27 +714,25 @@ async def test_an_adopted_blob_stays_for_a_day_and_a_manifest_that_comes_uses_it
     async with Catalog.open(tmp_path / "catalog.sqlite", clock=lambda: now) as catalog:
         manifest = image("a")
         stray = Digest.of(b"stray")
-        assert await catalog.reconcile(
-            {stray: 7, **{each.digest: each.size for each in manifest.blobs}}, now=now
-        ) == (3, 0)
+        assert await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now) == (3, 0)
         assert await catalog.collect(lambda _: pytest.fail("an adopted blob was collected")) == 0
         await catalog.add_manifest(NGINX, SOURCE, manifest, now=now)
         [repository] = await catalog.repositories()
         assert repository.size == 110 + len(manifest.content)
         assert {
-            digest: blob.adopted for digest, blob in (await catalog.picture()).blobs.items()
+            digest: blob.adopted for digest, blob in (await catalog.inventory()).blobs.items()
         } == {
             stray: now,
             **{each.digest: None for each in manifest.blobs},
         }
         # Needed once, it goes with what needed it.
         await catalog.delete_repository(NGINX)
-        taken: list[Digest] = []
-        assert await catalog.collect(lambda digest: taken.append(digest) or True) == 0
-        assert set(taken) == {each.digest for each in manifest.blobs}
+        removed = RemovedBlobs()
+        assert await catalog.collect(removed.remove_blob) == 0
+        assert set(removed) == {each.digest for each in manifest.blobs}
         now += ADOPTED_STAYS
-        assert await catalog.collect(lambda digest: taken.append(digest) or True) == 0
-        assert taken[-1] == stray
+        assert await catalog.collect(removed.remove_blob) == 0
+        assert removed[-1] == stray
 
 
 async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_for_ever(
@@ -736,8 +747,8 @@ async def test_a_blob_that_was_adopted_while_the_clock_was_ahead_does_not_stay_f
 async def test_a_blob_whose_row_alone_was_lost_is_adopted_as_needed(catalog: Catalog) -> None:
     manifest = image("a")
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=1.0)
-    await catalog.reconcile({each.digest: each.size for each in manifest.blobs}, now=2.0)
-    assert [blob.adopted for blob in (await catalog.picture()).blobs.values()] == [None, None]
+    await catalog.reconcile(sizes_of(manifest), now=2.0)
+    assert [blob.adopted for blob in (await catalog.inventory()).blobs.values()] == [None, None]
 
 
 async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> None:
@@ -745,12 +756,10 @@ async def test_adopted_blobs_go_first_when_room_is_needed(catalog: Catalog) -> N
     manifest, stray = image("a"), Digest.of(b"stray")
     now = time.time()
     await catalog.add_manifest(NGINX, SOURCE, manifest, now=now - 1000)
-    await catalog.reconcile(
-        {stray: 7, **{each.digest: each.size for each in manifest.blobs}}, now=now - 1000
-    )
-    made = plan(await catalog.picture(), goal=110, now=now)
-    assert (made.images, made.adopted, made.adopted_size, made.left) == ((), (stray,), 7, 110)
-    done = await catalog.evict(made, is_used=unused, take_away=lambda _: True)
+    await catalog.reconcile({stray: 7, **sizes_of(manifest)}, now=now - 1000)
+    made = plan_eviction(await catalog.inventory(), goal=110, now=now)
+    assert (made.images, made.adopted, made.adopted_size, made.remaining) == ((), (stray,), 7, 110)
+    done = await catalog.evict(made, is_used=unused, remove_blob=lambda _: True)
     assert (done.freed, await catalog.blobs_size()) == (7, 110)
 
 
@@ -762,7 +771,7 @@ async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> No
         connection.executescript("ALTER TABLE blobs DROP COLUMN adopted; PRAGMA user_version = 3;")
     connection.close()
     async with Catalog.open(path) as catalog:
-        assert (await catalog.picture()).blobs == {Digest.of(b"a"): HeldBlobUse(7, 1.0)}
+        assert (await catalog.inventory()).blobs == {Digest.of(b"a"): InventoryBlob(7, 1.0)}
 
 
 async def test_the_rows_of_a_large_manifest_are_made_beside_the_event_loop(

@@ -15,7 +15,7 @@ from entrepot.core.reference import Digest, Repository
 from entrepot.store import catalog as catalog_module
 from entrepot.store import catalog_maintenance as upkeep_module
 from entrepot.store.catalog import Catalog
-from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, Upkeep
+from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, CatalogMaintenance
 from entrepot.store.manifests import Manifest
 from entrepot.store.recovery import backup_of
 from tests.store.damage import damage_table
@@ -28,7 +28,7 @@ class Kept:
     def __init__(self, catalog: Catalog) -> None:
         self.now = 0.0
         self.catalog = catalog
-        self.upkeep = Upkeep(catalog, clock=lambda: self.now)
+        self.upkeep = CatalogMaintenance(catalog, clock=lambda: self.now)
         self.number = 0
 
     async def change(self) -> None:

@@ -159,7 +159,7 @@ async def test_a_theme_that_was_chosen_is_kept_for_the_next_time(
     engine: Engine, tmp_path: Path
 ) -> None:
     kept = tmp_path / "state.toml"
-    async with dashboard(engine, keeps_theme_in=kept) as person:
+    async with dashboard(engine, theme_state_file=kept) as person:
         await person.press("colon")
         await person.type("theme nord")
         await person.press("enter")

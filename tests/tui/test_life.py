@@ -184,7 +184,7 @@ async def test_in_ascii_not_one_other_byte_is_sent(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
@@ -393,7 +393,7 @@ async def test_what_was_sent_bit_by_bit_is_what_is_painted_anew(
     opened: Opened, looks: Looks, engine: Engine, source: FakeRegistry, tmp_path: Path
 ) -> None:
     source.add_image("library/nginx", "1.27")
-    started = await engine.start_pull("library/nginx:1.27", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     program = await opened()
     await sees(program, "All is well.")

@@ -16,19 +16,19 @@ from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
 from tests.tui.pty import Program
 
 ESCAPE = "\x1b"
-QUESTION, ANSWER = b"\x1b[5n", "\x1b[0n"
+STATUS_QUERY, STATUS_REPLY = b"\x1b[5n", "\x1b[0n"
 
 
 async def asked(program: Program, mark: int) -> None:
     """Wait until it has asked the terminal, which answers all that came before."""
     await asyncio.to_thread(
-        program.until, lambda: QUESTION in program.since(mark), "a question to the terminal"
+        program.until, lambda: STATUS_QUERY in program.since(mark), "a question to the terminal"
     )
 
 
 @pytest.fixture
 async def two_rules(engine: Engine) -> None:
-    await engine.create_rule(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
+    await engine.rules.create(RuleDraft("another-rule", f"{LOGIN_SERVER}/another/*", "another/*"))
 
 
 async def test_an_arrow_in_two_pieces_is_an_arrow(
@@ -50,13 +50,13 @@ async def test_an_arrow_in_two_pieces_is_an_arrow(
         program.type("[")
         await asyncio.to_thread(program.keys_read)
         program.type("B")
-        program.type(ANSWER)
+        program.type(STATUS_REPLY)
     await asyncio.to_thread(program.keys_read)
     assert "Which source registry does it pull from?" in program.picture.text()
     mark = program.mark()
     program.type(ESCAPE)
     await asked(program, mark)
-    program.type(ANSWER)
+    program.type(STATUS_REPLY)
     await sees(program, "> another-rule", gone="Which source registry")
 
 

@@ -20,7 +20,7 @@ from tests.scenarios.fuzz.conftest import examples
 from tests.tui.conftest import Person, dashboard, pulled
 from tui.terminal_input import RUN_GAP, RUN_LIMIT, KeyReader
 from tui.wizards.wizard import Wizard
-from widgets.dialogs.common import Question
+from widgets.dialogs.question import Question
 
 PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "overview": (("1",), "Pulling now"),
@@ -91,7 +91,7 @@ class Holdings:
 
 async def held(engine: Engine) -> Holdings:
     details = [
-        await engine.repositories.detail(each.name) for each in await engine.repositories.all()
+        await engine.repositories.get(each.name) for each in await engine.repositories.list()
     ]
     return Holdings(
         frozenset(
@@ -114,10 +114,10 @@ async def stocked(engine: Engine, source: FakeRegistry, clock: Clock) -> Engine:
         await pulled(engine, f"{name}:1")
     await engine.repositories.lock("library/redis")
     for name in ("free-login", "used-login"):
-        await engine.create_credential_set(
+        await engine.credential_sets.create(
             CredentialSetDraft(name, LOGIN_SERVER, "env:NO_SUCH_USER", "env:NO_SUCH_PASSWORD")
         )
-    await engine.create_rule(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
+    await engine.rules.create(RuleDraft("a-rule", f"{LOGIN_SERVER}/team/*", "team/*", "used-login"))
     clock.now += 1000
     return engine
 

@@ -11,17 +11,17 @@ from textual.binding import Binding
 from entrepot.api.client import ClientError, EngineRefused
 from entrepot.api.models import RepositoryDetail, TagSnapshot
 from entrepot.formatting import short_digest, size
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.copies import copy_lines
 from tui.presentation.deletion import refused_text, repository_plan_text, tag_plan_text
 from tui.presentation.repositories import refreshed_text
 from tui.screens.base import ListScreen
-from widgets.dialogs.common import Choice, Question
-from widgets.dialogs.select import Option, Pick
+from widgets.dialogs.question import Choice, Question
+from widgets.dialogs.select import Option, SelectDialog
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ImageSubject:
     """What an action is done to: a repository, or one of its tags, or the image of one of its
     platforms."""
 
@@ -61,11 +61,11 @@ class CachedScreen(ListScreen):
     )
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> ImageSubject | None:
         """What is under the cursor."""
         return None
 
-    @brings_screen()
+    @opens_screen()
     async def action_lock(self) -> None:
         """Lock it; or unlock it, after a question."""
         subject = self.subject
@@ -81,7 +81,7 @@ class CachedScreen(ListScreen):
             ):
                 return
         try:
-            await (client.unlock if subject.locked else client.lock)(
+            await (client.repositories.unlock if subject.locked else client.repositories.lock)(
                 subject.repository, subject.tag
             )
         except ClientError as error:
@@ -92,17 +92,17 @@ class CachedScreen(ListScreen):
                 if subject.locked
                 else f"{subject.name} is locked: it is neither evicted nor deleted."
             )
-        self.look_now()
+        self.poll_now()
 
-    @brings_screen()
+    @opens_screen()
     async def action_pull(self) -> None:
         """Pull it, or another image."""
         subject = self.subject
         if subject is None:
-            self.app.ask_for_pull("")
+            self.app.prompt_pull("")
             return
         tag = subject.tag or await self._tag_used_last(subject.repository)
-        self.app.ask_for_pull(f"{subject.repository}:{tag or 'latest'}", platform=subject.platform)
+        self.app.prompt_pull(f"{subject.repository}:{tag or 'latest'}", platform=subject.platform)
 
     @work(exit_on_error=False)
     async def action_refresh(self) -> None:
@@ -114,11 +114,11 @@ class CachedScreen(ListScreen):
         image = f"{subject.repository}:{tag}"
         self.app.notify(f"Asking the source about {image} ...", timeout=2)
         try:
-            done = await self.app.client.refresh(image)
+            done = await self.app.client.repositories.refresh_tag(image)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
-        self.look_now()
+        self.poll_now()
         told, is_new = refreshed_text(done)
         if not is_new or not self.is_current:
             self.app.notify(
@@ -128,9 +128,9 @@ class CachedScreen(ListScreen):
         text = f"{told}\n\nOnly its manifest was fetched. The layers come with the next pull; what was held before stays pullable by its digest."
         choices = (Choice("later", "Not now"), Choice("pull", "Pull it"))
         if await self.app.push_screen_wait(Question(f"Pull {image} now?", text, choices)) == "pull":
-            self.app.ask_for_pull(image)
+            self.app.prompt_pull(image)
 
-    async def _chosen_tag(self, subject: Subject) -> str | None:
+    async def _chosen_tag(self, subject: ImageSubject) -> str | None:
         """The tag; of a repository the only one, or the one that is chosen."""
         if subject.tag is not None:
             return subject.tag
@@ -148,11 +148,11 @@ class CachedScreen(ListScreen):
         options = [Option(each.name, each.name, short_digest(each.digest)) for each in detail.tags]
         used = _used_last(detail.tags)
         return await self.app.push_screen_wait(
-            Pick(
+            SelectDialog(
                 f"Which tag of {subject.repository}?",
                 "",
                 options,
-                chosen=used.name if used is not None else None,
+                selected=used.name if used is not None else None,
             )
         )
 
@@ -163,12 +163,12 @@ class CachedScreen(ListScreen):
 
     async def _detail_of(self, repository: str) -> RepositoryDetail | None:
         try:
-            return await self.app.client.repository(repository)
+            return await self.app.client.repositories.get(repository)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return None
 
-    @brings_screen()
+    @opens_screen()
     async def action_copy(self) -> None:
         """Copy a line for another terminal."""
         subject = self.subject
@@ -188,7 +188,7 @@ class CachedScreen(ListScreen):
         ]
         about = f" for {subject.platform}" if subject.platform else ""
         chosen = await self.app.push_screen_wait(
-            Pick(
+            SelectDialog(
                 f"Copy how to get {subject.repository}:{reference}{about}",
                 "",
                 options,
@@ -198,7 +198,7 @@ class CachedScreen(ListScreen):
         if chosen is not None:
             self.app.copy_line(next(each.line for each in lines if each.tool == chosen))
 
-    @brings_screen()
+    @opens_screen()
     async def action_delete(self) -> None:
         """Delete it, after what goes and what stays was shown. What takes data from the disk wants
         its name typed."""
@@ -208,9 +208,9 @@ class CachedScreen(ListScreen):
         client, what = self.app.client, "cached repository" if subject.tag is None else "tag"
         try:
             if subject.tag is None:
-                plan = await client.plan_delete_repository(subject.repository)
+                plan = await client.repositories.preview_delete(subject.repository)
             else:
-                plan = await client.plan_delete_tag(subject.repository, subject.tag)
+                plan = await client.repositories.preview_delete_tag(subject.repository, subject.tag)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
@@ -235,15 +235,15 @@ class CachedScreen(ListScreen):
             return
         try:
             if subject.tag is None:
-                await client.delete_repository(subject.repository)
+                await client.repositories.delete(subject.repository)
             else:
-                await client.delete_tag(subject.repository, subject.tag)
+                await client.repositories.delete_tag(subject.repository, subject.tag)
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
             freed = f": {size(plan.freed)} freed" if plan.freed else ""
             self.app.notify(f"The {what} {subject.name} is deleted{freed}.")
-        self.look_now()
+        self.poll_now()
 
 
 class OpenedScreen(CachedScreen):

@@ -13,11 +13,18 @@ from textual.binding import Binding, BindingType
 
 from entrepot.api.models import Event
 from entrepot.formatting import counted, printable
-from tui.key_queue import brings_screen
-from tui.presentation.events import event_detail, event_row, event_told, keyed, severity, subject_of
+from tui.key_queue import opens_screen
+from tui.presentation.events import (
+    event_cells,
+    event_detail,
+    event_row,
+    event_subject,
+    events_by_key,
+    severity,
+)
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.dialogs.report import Report
+from widgets.dialogs.report import ReportDialog
 from widgets.row_list import Column, Row, RowList
 
 
@@ -59,7 +66,7 @@ class EventsScreen(ListScreen):
     async def fetch(self) -> None:
         """The last events. Rows are made anew only when there are others, or when today has become
         yesterday."""
-        events = await self.app.client.recent_events()
+        events = await self.app.client.system.recent_events()
         now = time.time()
         day = time.localtime(now).tm_yday
         if events == self._seen and day == self._day and events:
@@ -67,7 +74,7 @@ class EventsScreen(ListScreen):
             return
         self._seen, self._day = events, day
         at_top = self.row_list.cursor == 0
-        self._events = keyed(events)
+        self._events = events_by_key(events)
         self.show_rows([event_row(key, event, now) for key, event in self._events.items()])
         if at_top and self._wanted is None:
             # Whoever stands at the newest event is following them.
@@ -89,15 +96,15 @@ class EventsScreen(ListScreen):
             self.app.copy_line(printable(self._events[row.key].message))
 
     @on(RowList.Opened, "#list")
-    @brings_screen()
+    @opens_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The whole message, and from there what it is about."""
         opened = self._events[event.row.key]
-        about = subject_of(opened)
-        report = Report(
+        about = event_subject(opened)
+        report = ReportDialog(
             "Event",
-            event_told(opened, time.time()),
-            onward=f"goes to {about.told}" if about else "",
+            event_cells(opened, time.time()),
+            onward=f"goes to {about.label}" if about else "",
         )
         if await self.app.push_screen_wait(report) and about is not None:
             await self.app.show_row(about.area, about.key)

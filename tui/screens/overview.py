@@ -10,17 +10,23 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from entrepot.api.models import Activity, ActivityCounts, Event, PullSnapshot, UpstreamSnapshot
-from tui.polling import QUIET_INTERVAL
+from entrepot.api.models import (
+    Activity,
+    ActivityCounts,
+    Event,
+    PullSnapshot,
+    SourceRegistrySnapshot,
+)
+from tui.polling import IDLE_POLL_INTERVAL
 from tui.presentation.overview import (
     BESIDE,
     SERVER,
+    distribute_height,
     figures,
     history,
     last_events,
+    more_pulls,
     needs,
-    pulls_told,
-    shared_out,
     shortened,
     sources,
     space,
@@ -31,10 +37,10 @@ from tui.presentation.pulls import (
     STEADY_COLUMNS,
     pull_progress,
     pull_row,
-    running_told,
+    running_summary,
 )
 from tui.screens.base import WIDE, EngineScreen
-from widgets.bars import tell
+from widgets.bars import update_line
 from widgets.charts import Sparkline
 from widgets.row_list import Column, RowList
 from widgets.text import Plain
@@ -82,7 +88,7 @@ class OverviewScreen(EngineScreen):
     def __init__(self) -> None:
         super().__init__()
         self._pulls: Sequence[PullSnapshot] = ()
-        self._upstreams: Sequence[UpstreamSnapshot] = ()
+        self._upstreams: Sequence[SourceRegistrySnapshot] = ()
         self._events: Sequence[Event] = ()
         self._activity: Activity | None = None
         self._counted: ActivityCounts | None = None
@@ -139,15 +145,15 @@ class OverviewScreen(EngineScreen):
         when it has changed."""
         client, status = self.app.client, self.app.status
         assert status is not None
-        self._pulls = await client.running_pulls() if status.pulls_running else ()
+        self._pulls = await client.pulls.list_running() if status.pulls_running else ()
         if time.monotonic() >= self._next_rest:
-            self._upstreams = await client.upstreams()
-            self._events = await client.recent_events(EVENTS_ASKED)
-            self._next_rest = time.monotonic() + QUIET_INTERVAL * 0.9
+            self._upstreams = await client.system.source_registries()
+            self._events = await client.system.recent_events(EVENTS_ASKED)
+            self._next_rest = time.monotonic() + IDLE_POLL_INTERVAL * 0.9
         if time.monotonic() >= self._next_history or (
             self._activity is None and status.last_day != self._counted
         ):
-            self._activity = await client.activity()
+            self._activity = await client.system.activity()
             self._counted = status.last_day
             self._next_history = time.monotonic() + HISTORY_INTERVAL
         self._show()
@@ -158,11 +164,11 @@ class OverviewScreen(EngineScreen):
             return
         now = time.time()
         width, height = self.size.width, self.size.height - 3
-        head, tone, wanted = needs(status, width, self.app.offered)
+        head, tone, wanted = needs(status, width, self.app.demo_images)
         left = 38 if 76 <= width < WIDE else width // 2
         right = width - left
         told_sources = sources(self._upstreams, now, right - 3, lines=height)
-        heights = shared_out(
+        heights = distribute_height(
             height,
             running=len(self._pulls),
             needs=1 + len(wanted),
@@ -184,10 +190,10 @@ class OverviewScreen(EngineScreen):
         shown = self._pulls[: heights.pulls]
         self.query_one("#pulling", RowList).set_rows([pull_row(pull) for pull in shown])
         self.query_one("#progress", RowList).set_rows([pull_progress(pull, now) for pull in shown])
-        running = running_told(self._pulls)
+        running = running_summary(self._pulls)
         self._tell(
             ".title--count",
-            f"{pulls_told(len(self._pulls), len(shown))}{running}" if running else "",
+            f"{more_pulls(len(self._pulls), len(shown))}{running}" if running else "",
         )
         self.query_one("#figures", RowList).set_rows(figures(status, left - 3))
         self.query_one("#sources", RowList).set_rows(
@@ -234,7 +240,7 @@ class OverviewScreen(EngineScreen):
         self.query_one("#before-events").display = gaps and events > 0
 
     def _tell(self, selector: str, told: str) -> None:
-        tell(self.query_one(selector, Plain), told)
+        update_line(self.query_one(selector, Plain), told)
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""
@@ -243,4 +249,4 @@ class OverviewScreen(EngineScreen):
 
     def action_pull(self) -> None:
         """Pull an image."""
-        self.app.ask_for_pull("")
+        self.app.prompt_pull("")

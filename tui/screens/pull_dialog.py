@@ -17,10 +17,9 @@ from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
-from tui.presentation.matches import holding_text
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
-from widgets.dialogs.prompt import PAUSE
+from tui.presentation.matches import match_state
+from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
+from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
@@ -35,7 +34,7 @@ class PullDialog(Dialog[bool]):
     """Gives whether a pull has begun. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""
-    PullDialog {{ {DIALOG_CSS} {SCROLLS}
+    PullDialog {{ {DIALOG_CSS} {SCROLLING_CSS}
         & RowList {{ background: $surface; display: none; }}
         & RowList.-shown {{ display: block; }}
         & .label {{ height: 1; }}
@@ -45,7 +44,7 @@ class PullDialog(Dialog[bool]):
         &.-low .pull--keys, &.-low .pull--word, &.-low Input {{ margin: 0; }}
     }}
     """
-    VERTICAL_BREAKPOINTS = LOW
+    VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
     app: Dashboard
@@ -105,13 +104,13 @@ class PullDialog(Dialog[bool]):
     @work(exclusive=True, group="match", exit_on_error=False)
     async def _look(self) -> None:
         """Say which rule answers for what is named so far, and which platforms its index has."""
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(TYPING_PAUSE)
         image = self._named
         if image == self._asked or not image:
             return
         self._asked = image
         try:
-            found = await self.app.client.match(image)
+            found = await self.app.client.rules.match(image)
         except ClientError:
             # It is typed only half; the pull itself says what is wrong.
             found = None
@@ -123,9 +122,7 @@ class PullDialog(Dialog[bool]):
         elif found.rule is None:
             self._say(found.why_not or "", refused=True)
         else:
-            self._say(
-                f"{found.rule} gets it from {found.source_repository}; {holding_text(found)}."
-            )
+            self._say(f"{found.rule} gets it from {found.source_repository}; {match_state(found)}.")
 
     async def _held(self, found: RuleMatch | None) -> TagDetail | None:
         if (
@@ -136,7 +133,7 @@ class PullDialog(Dialog[bool]):
         ):
             return None
         try:
-            return await self.app.client.tag(found.repository, found.tag)
+            return await self.app.client.repositories.get_tag(found.repository, found.tag)
         except ClientError:
             # It went meanwhile.
             return None
@@ -198,7 +195,7 @@ class PullDialog(Dialog[bool]):
             return
         self._pulling = True
         try:
-            await self.app.client.start_pull(self._named, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(self._named, platform or None, asked_by="dashboard")
         except ClientError as error:
             self._say(error.message, refused=True)
         else:

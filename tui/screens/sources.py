@@ -10,18 +10,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from entrepot.api.client import ClientError
-from entrepot.api.models import RuleSnapshot, UpstreamSnapshot
-from tui.key_queue import brings_screen
+from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
+from tui.key_queue import opens_screen
 from tui.presentation.sources import (
-    examination_told,
-    rules_told,
-    upstream_detail,
-    upstream_row,
+    doctor_report_cells,
+    rule_cells,
+    source_detail,
+    source_row,
     used_first,
 )
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.dialogs.report import Report
+from widgets.dialogs.report import ReportDialog
 from widgets.row_list import Cell, Column, Row, RowList
 
 
@@ -48,7 +48,7 @@ class SourcesScreen(ListScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._upstreams: dict[str, UpstreamSnapshot] = {}
+        self._upstreams: dict[str, SourceRegistrySnapshot] = {}
         self._rules: dict[str, list[RuleSnapshot]] = {}
         self._counted: dict[str, int] = {}
 
@@ -68,16 +68,16 @@ class SourcesScreen(ListScreen):
     async def fetch(self) -> None:
         """All of them, those that rules use first; the rules again only when their number has
         changed."""
-        shown = used_first(await self.app.client.upstreams())
+        shown = used_first(await self.app.client.system.source_registries())
         counted = {each.login_server: each.rules for each in shown}
         if counted != self._counted:
             rules: dict[str, list[RuleSnapshot]] = {}
-            for rule in await self.app.client.rules():
+            for rule in await self.app.client.rules.list():
                 rules.setdefault(rule.login_server, []).append(rule)
             self._rules, self._counted = rules, counted
         now = time.time()
         self._upstreams = {each.login_server: each for each in shown}
-        self.show_rows([upstream_row(each, now) for each in shown])
+        self.show_rows([source_row(each, now) for each in shown])
 
     def count_text(self) -> str:
         """How many rules use."""
@@ -86,25 +86,25 @@ class SourcesScreen(ListScreen):
 
     def detail(self, row: Row) -> Detail:
         """What is known of it."""
-        return upstream_detail(self._upstreams[row.key], self._rules.get(row.key, ()), time.time())
+        return source_detail(self._upstreams[row.key], self._rules.get(row.key, ()), time.time())
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """What no rule uses needs no looking after."""
         row = self.row_list.current
         if action == "examine" and row is not None and not self._upstreams[row.key].rules:
             return f"No cache rule uses {row.key}: there is nothing to examine."
-        return super().why_not(action)
+        return super().own_disabled_reason(action)
 
     @on(RowList.Opened, "#list")
-    @brings_screen()
+    @opens_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The rules that use it."""
         rules = self._rules.get(event.row.key, [])
-        lines = rules_told(rules) or [
+        lines = rule_cells(rules) or [
             Cell("No cache rule uses it yet. Press 2 and then n to make one.")
         ]
         if await self.app.push_screen_wait(
-            Report(
+            ReportDialog(
                 f"Cache rules of {event.row.key}",
                 lines,
                 onward="goes to the first of them" if rules else "",
@@ -122,16 +122,16 @@ class SourcesScreen(ListScreen):
             "Looking at it from its name to its manifests. A source that is silent takes up to a minute.",
             "dim",
         )
-        report = Report(f"Examination of {row.key}", (waiting,))
+        report = ReportDialog(f"Doctor report of {row.key}", (waiting,))
         closed = self.app.push_screen(report)
         try:
-            found = await self.app.client.examine(source=row.key)
+            found = await self.app.client.system.doctor(source=row.key)
         except ClientError as error:
             lines = [Cell(error.message, "bad")]
         else:
-            lines = examination_told(found)
+            lines = doctor_report_cells(found)
         if report.is_attached:
-            report.tell(lines)
+            report.show_lines(lines)
         await closed
-        self.app.look_now()
-        self.look()
+        self.app.poll_now()
+        self.poll()

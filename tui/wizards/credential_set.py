@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.widgets import Input
 
 from entrepot.api.client import ClientError, EngineRefused
-from entrepot.api.models import CredentialSetSnapshot, Problem, TriedSignIn, UpstreamSnapshot
+from entrepot.api.models import CredentialSetSnapshot, Problem, SourceRegistrySnapshot, TriedSignIn
 from entrepot.core.states import HealthStatus, SignIn
 from tui.presentation.drafts import (
     COMMAND_WIDTH,
@@ -20,15 +20,15 @@ from tui.presentation.drafts import (
     credential_set_command,
     credential_set_toml,
 )
-from tui.presentation.secrets import SECRET_KINDS, is_program, told_of
+from tui.presentation.secrets import SECRET_KINDS, identifier_help, is_program
 from tui.wizards.wizard import (
     Entry,
     Feedback,
-    Told,
+    ReviewText,
     Wizard,
-    agrees_to_programs,
+    confirm_programs,
     first_problem,
-    show_few,
+    show_all_rows,
 )
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
@@ -41,7 +41,7 @@ OTHER = "other"
 """Stands for a source registry whose name is typed."""
 
 
-def tried_text(name: str, tried: TriedSignIn) -> str:
+def sign_in_result(name: str, tried: TriedSignIn) -> str:
     """How a sign-in went, in a sentence."""
     if tried.health is HealthStatus.HEALTHY:
         return f"The sign-in works: {name} is healthy."
@@ -96,7 +96,7 @@ class CredentialSetWizard(Wizard[str | None]):
         super().__init__()
         self._existing = existing
         self._fixed = existing.login_server if existing is not None else login_server
-        self._upstreams: list[UpstreamSnapshot] = []
+        self._upstreams: list[SourceRegistrySnapshot] = []
         self._proposed = ""
         self._field = "#username"
         """The field into which an example is put."""
@@ -158,7 +158,7 @@ class CredentialSetWizard(Wizard[str | None]):
                     disabled=self._existing is not None,
                 )
             yield Feedback(id="set-name-feedback", classes="-close")
-            yield Told(id="set-review")
+            yield ReviewText(id="set-review")
             yield Feedback(id="tried", classes="-close")
 
     def focus_of(self, number: int) -> str | None:
@@ -267,7 +267,7 @@ class CredentialSetWizard(Wizard[str | None]):
             self.query_one("#own-entry").display = False
             self._upstreams = [
                 each
-                for each in await self.app.client.upstreams()
+                for each in await self.app.client.system.source_registries()
                 if each.sign_in is not SignIn.NONE
             ]
             rows = [
@@ -301,7 +301,9 @@ class CredentialSetWizard(Wizard[str | None]):
             self.query_one("#tried", Feedback).show(None)
             name = self.query_one("#set-name", Input)
             if self._existing is None and name.value.strip() in {"", self._proposed}:
-                taken = {each.name.casefold() for each in await self.app.client.credential_sets()}
+                taken = {
+                    each.name.casefold() for each in await self.app.client.credential_sets.list()
+                }
                 name.value = self._proposed = proposed_name(self._login_server, taken)
             self._show_review()
 
@@ -317,15 +319,15 @@ class CredentialSetWizard(Wizard[str | None]):
             )
             for each in SECRET_KINDS
         ]
-        show_few(rows, self.query_one("#kinds", RowList))
+        show_all_rows(rows, self.query_one("#kinds", RowList))
 
     def _show_kind(self) -> None:
         at = self.focused.id if self.focused is not None else ""
         if at == "kinds":
             row = self.query_one("#kinds", RowList).current
-            told = told_of(row.key) if row is not None else ""
+            told = identifier_help(row.key) if row is not None else ""
         else:
-            told = told_of(self._password if self._field == "#password" else self._username)
+            told = identifier_help(self._password if self._field == "#password" else self._username)
         self.query_one("#kind-teach", Plain).update(told)
 
     def _show_review(self) -> None:
@@ -366,7 +368,7 @@ class CredentialSetWizard(Wizard[str | None]):
                 told.append("\nThe same as a command (y copies):\n", "dim").append(
                     self._command(self.text_width)
                 )
-        self.query_one("#set-review", Told).tell(told)
+        self.query_one("#set-review", ReviewText).show(told)
 
     # The engine's word
 
@@ -380,7 +382,7 @@ class CredentialSetWizard(Wizard[str | None]):
                 return False
         if step == SECRETS:
             self._show_kind()
-        checked = await self.app.client.check_credential_set(
+        checked = await self.app.client.credential_sets.validate(
             name=self._set_name if step == REVIEW and self._existing is None else None,
             login_server=self._login_server,
             username_id=self._username if step >= SECRETS else None,
@@ -465,7 +467,7 @@ class CredentialSetWizard(Wizard[str | None]):
         if self.current == SECRETS:
             self._show_kind()
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter in the user name goes to the password first; on a kind it begins an identifier of
         that kind."""
         if (
@@ -498,39 +500,39 @@ class CredentialSetWizard(Wizard[str | None]):
     async def action_try(self) -> None:
         """Sign in with it, and say how that went. Nothing is kept of it."""
         feedback = self.query_one("#tried", Feedback)
-        if not await agrees_to_programs(self.app, self._new_programs):
+        if not await confirm_programs(self.app, self._new_programs):
             return
         feedback.show(None, remarks=(f"Signing in to {self._login_server}...",))
         try:
-            tried = await self.app.client.try_sign_in(*self._review_of())
+            tried = await self.app.client.credential_sets.test_sign_in(*self._review_of())
         except EngineRefused as error:
             feedback.show(Problem(code=error.code, message=error.message, field=error.field))
         except ClientError as error:
             feedback.show(None)
             self.engine_lost(error)
         else:
-            text = tried_text(self._set_name, tried)
+            text = sign_in_result(self._set_name, tried)
             well = tried.health is HealthStatus.HEALTHY
             feedback.show(None, text if well else "", warning="" if well else text)
 
     async def take(self) -> None:
         """Make or change the set."""
-        if not await agrees_to_programs(self.app, self._new_programs):
+        if not await confirm_programs(self.app, self._new_programs):
             return
         try:
             if self._existing is None:
-                await self.app.client.create_credential_set(
+                await self.app.client.credential_sets.create(
                     self._set_name, self._login_server, self._username, self._password
                 )
             elif any(self._changes):
-                await self.app.client.update_credential_set(self._existing.name, *self._changes)
+                await self.app.client.credential_sets.update(self._existing.name, *self._changes)
         except EngineRefused as error:
             self.query_one("#set-name-feedback", Feedback).show(
                 Problem(code=error.code, message=error.message, field=error.field)
             )
             return
         if any(self._changes):
-            self.app.tell_first_sign_in(self._set_name)
+            self.app.notify_first_sign_in(self._set_name)
         self.dismiss(self._set_name)
 
 

@@ -23,14 +23,14 @@ from entrepot.core.states import ImportOutcome
 from entrepot.encoding import NotUtf8, decode_text
 from entrepot.formatting import counted, size
 from tui.presentation.imports import (
-    done_summary,
+    applied_summary,
     entry_lines,
     first_conflict,
     plan_rows,
     plan_summary,
     programs_text,
 )
-from tui.wizards.wizard import Entry, Feedback, Wizard, agrees_to_programs
+from tui.wizards.wizard import Entry, Feedback, Wizard, confirm_programs
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -54,7 +54,7 @@ class Found:
     """None: it is a directory."""
 
 
-def offered(typed: str) -> list[Found]:
+def path_candidates(typed: str) -> list[Found]:
     """What may be meant by a path that is being typed: directories and TOML files whose names begin
     with its last part. It asks the file system."""
     before, slash, begin = typed.rpartition("/")
@@ -116,7 +116,7 @@ class PathSuggester(Suggester):
         """The first that fits."""
         if not value:
             return None
-        found = await asyncio.to_thread(offered, value)
+        found = await asyncio.to_thread(path_candidates, value)
         return found[0].path if found else None
 
 
@@ -249,13 +249,13 @@ class ImportWizard(Wizard[bool | None]):
         if number == FILE:
             await self._offer_files()
         elif number == PLAN:
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
         elif self._done is not None:
-            self.query_one("#done-summary", Plain).update(done_summary(self._done))
+            self.query_one("#done-summary", Plain).update(applied_summary(self._done))
 
     async def _offer_files(self) -> None:
         typed = self._typed
-        found = await asyncio.to_thread(offered, typed)
+        found = await asyncio.to_thread(path_candidates, typed)
         if typed == self._typed:
             rows = [
                 Row(
@@ -309,7 +309,7 @@ class ImportWizard(Wizard[bool | None]):
         feedback.show(None, f"Fine: {counted(len(self._text.splitlines()), 'line', 'lines')}.")
         return True
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter on a directory looks into it; on a file takes it."""
         files = self.query_one("#files", RowList)
         if number != FILE or self.focused is not files or files.current is None:
@@ -366,7 +366,7 @@ class ImportWizard(Wizard[bool | None]):
         """Read the file again and plan anew."""
         try:
             self._text = await asyncio.to_thread(read_text, self._typed)
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
         except OSError as error:
             self.app.notify(str(error), severity="error")
         except ClientError as error:
@@ -383,13 +383,13 @@ class ImportWizard(Wizard[bool | None]):
         if self.current == DONE or self._plan is None or not self._plan.count(ImportOutcome.CREATE):
             self.dismiss(self._done is not None)
             return
-        if not await agrees_to_programs(self.app, programs_text(self._plan)):
+        if not await confirm_programs(self.app, programs_text(self._plan)):
             return
         try:
-            self._done = await self.app.client.apply_import(self._text)
+            self._done = await self.app.client.rules.apply_import(self._text)
         except EngineRefused as error:
             # Something has changed since it was planned.
-            self._show_plan(await self.app.client.plan_import(self._text))
+            self._show_plan(await self.app.client.rules.preview_import(self._text))
             self.app.notify(f"Nothing is made. {error.message}", severity="error")
             return
         await self.go_to(DONE)

@@ -15,7 +15,7 @@ from textual.containers import Horizontal
 from textual.widgets import Input
 
 from entrepot.api.client import EngineRefused
-from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, UpstreamSnapshot
+from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted
 from tui.presentation.credentials import HEALTH
@@ -23,7 +23,7 @@ from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices
 from tui.presentation.sources import SIGN_IN
 from tui.wizards.credential_set import CredentialSetWizard
-from tui.wizards.wizard import Entry, Feedback, Told, Wizard, first_problem, show_few
+from tui.wizards.wizard import Entry, Feedback, ReviewText, Wizard, first_problem, show_all_rows
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -44,7 +44,7 @@ NAME_LENGTH = 50
 
 
 @dataclass(frozen=True, slots=True)
-class MadeRule:
+class CreatedRule:
     """The rule that was made, and whether its first pull has begun."""
 
     name: str
@@ -74,7 +74,7 @@ def own_path(typed: str, login_server: str) -> str:
     return path.removeprefix(f"{login_server}/").lstrip("/")
 
 
-class RuleWizard(Wizard[MadeRule | None]):
+class RuleWizard(Wizard[CreatedRule | None]):
     """Source, repository, target, sign-in, freshness, review, first pull."""
 
     wizard_title = "New cache rule"
@@ -114,7 +114,7 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._upstreams: list[UpstreamSnapshot] = []
+        self._upstreams: list[SourceRegistrySnapshot] = []
         self._sets: list[CredentialSetSnapshot] = []
         self._checked_rule: CheckedRule | None = None
         self._proposed_target = ""
@@ -174,7 +174,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 yield Plain("Name (tab)  ")
                 yield Entry(id="name", max_length=60)
             yield Feedback(id="name-feedback", classes="-close")
-            yield Told(id="review")
+            yield ReviewText(id="review")
         else:
             yield Plain("", classes="question", id="made")
             yield Plain(
@@ -230,7 +230,7 @@ class RuleWizard(Wizard[MadeRule | None]):
     # What was entered
 
     @property
-    def _upstream(self) -> UpstreamSnapshot | None:
+    def _upstream(self) -> SourceRegistrySnapshot | None:
         """The row that was chosen, unless the name is typed."""
         row = self.query_one("#sources", RowList).current
         return next(
@@ -311,7 +311,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         """Fill a step in with what follows from those before it."""
         if number == SOURCE and not self._upstreams:
             self.query_one("#own-entry").display = False
-            self._upstreams = await self.app.client.upstreams()
+            self._upstreams = await self.app.client.system.source_registries()
             rows = [
                 Row(
                     each.login_server,
@@ -357,7 +357,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         elif number == REVIEW:
             name = self.query_one("#name", Input)
             if name.value.strip() in {"", self._proposed_name}:
-                taken = {each.name.casefold() for each in await self.app.client.rules()}
+                taken = {each.name.casefold() for each in await self.app.client.rules.list()}
                 name.value = self._proposed_name = proposed_name(self._normal_source, taken)
             self._show_review()
         elif number == FIRST_PULL:
@@ -399,7 +399,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         self._sets = (
             [
                 each
-                for each in await self.app.client.credential_sets()
+                for each in await self.app.client.credential_sets.list()
                 if each.login_server == login_server
             ]
             if sign_in is not SignIn.NONE
@@ -426,7 +426,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 )
             )
         found = self.query_one("#sets", RowList)
-        show_few(rows, found)
+        show_all_rows(rows, found)
         if choose is not None:
             found.move_to(choose)
 
@@ -435,7 +435,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             Row(each.id, (Cell(each.title, "accent"), Cell(each.short, "dim")))
             for each in freshness_choices(self._settings_freshness)
         ]
-        show_few(rows, self.query_one("#freshness", RowList))
+        show_all_rows(rows, self.query_one("#freshness", RowList))
         self._show_freshness()
 
     def _show_freshness(self) -> None:
@@ -476,7 +476,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             "Credential set and freshness can be changed later. Name, source and target can't: delete the rule and make another.",
             "dim",
         )
-        self.query_one("#review", Told).tell(told)
+        self.query_one("#review", ReviewText).show(told)
 
     # The engine's word
 
@@ -489,7 +489,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             return await self._check_source()
         if step == FRESHNESS:
             self._show_freshness()
-        checked = await self.app.client.check_rule(
+        checked = await self.app.client.rules.validate(
             name=self._rule_name if step >= REVIEW else None,
             source_repository=self._source,
             target_repository=self._target if step >= TARGET else None,
@@ -550,7 +550,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 return False
             # A registry of the list can be pulled from; a book that is full is told before anything
             # is typed.
-            checked = await self.app.client.check_rule(
+            checked = await self.app.client.rules.validate(
                 source_repository=f"{upstream.login_server}/*"
             )
             if self.current != SOURCE:
@@ -569,7 +569,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             return False
         # Everything of a registry is a source that nothing but the registry itself can be wrong
         # with.
-        checked = await self.app.client.check_rule(source_repository=f"{self._login_server}/*")
+        checked = await self.app.client.rules.validate(source_repository=f"{self._login_server}/*")
         if self.current != SOURCE:
             return False
         problem = first_problem(checked.problems, ("sourceRepository", None))
@@ -581,7 +581,7 @@ class RuleWizard(Wizard[MadeRule | None]):
         )
         return problem is None
 
-    def _about(self, upstream: UpstreamSnapshot) -> tuple[str, ...]:
+    def _about(self, upstream: SourceRegistrySnapshot) -> tuple[str, ...]:
         """What a registry asks for, and how many rules there may be."""
         asks = {
             SignIn.NONE: "It serves unauthenticated pulls only, so its rules have no credential set.",
@@ -645,7 +645,7 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     # Going on
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter on what asks for a text goes to that text first."""
         if number == SOURCE and self._types_server and self.focused is self.query_one("#sources"):
             self.query_one("#own-entry").display = True
@@ -672,7 +672,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             await self._begin_first_pull()
             return
         try:
-            await self.app.client.create_rule(
+            await self.app.client.rules.create(
                 self._rule_name,
                 self._source,
                 self._target,
@@ -691,19 +691,19 @@ class RuleWizard(Wizard[MadeRule | None]):
         image = own_path(self.query_one("#image", Input).value, self.app.address)
         platform = self.query_one("#platform", Input).value.strip()
         try:
-            await self.app.client.start_pull(image, platform or None, asked_by="dashboard")
+            await self.app.client.pulls.start(image, platform or None, asked_by="dashboard")
         except EngineRefused as error:
             self.query_one("#pull-feedback", Feedback).show(
                 Problem(code=error.code, message=error.message, field=error.field)
             )
             self.query_one("#platform" if error.field == "platform" else "#image").focus()
         else:
-            self.dismiss(MadeRule(self._made or "", pulling=True))
+            self.dismiss(CreatedRule(self._made or "", pulling=True))
 
     async def action_back(self) -> None:
         """One step back; once the rule is made, out."""
         if self.current == FIRST_PULL:
-            self.action_leave_wizard()
+            self.action_quit_wizard()
         else:
             await super().action_back()
 
@@ -715,9 +715,9 @@ class RuleWizard(Wizard[MadeRule | None]):
         """Once the rule is made, nothing can be lost."""
         return self._made is None and super().has_entries()
 
-    def outcome(self) -> MadeRule | None:
+    def outcome(self) -> CreatedRule | None:
         """The rule, if it is made."""
-        return MadeRule(self._made, pulling=False) if self._made is not None else None
+        return CreatedRule(self._made, pulling=False) if self._made is not None else None
 
     async def go_to(self, number: int) -> None:
         """On the way from sign-in a new credential set may have to be made first."""

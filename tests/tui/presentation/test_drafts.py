@@ -17,7 +17,7 @@ from tui.presentation.drafts import (
     rule_toml,
 )
 from tui.presentation.freshness import freshness_choices
-from tui.presentation.secrets import SECRET_KINDS, kind_of, told_of
+from tui.presentation.secrets import SECRET_KINDS, identifier_help, secret_kind_of
 
 ODD = 'command:/usr/bin/pass "hub token" --prompt \'\\n ü$(id)'
 
@@ -96,13 +96,13 @@ def test_every_kind_of_secret_that_the_engine_knows_has_an_example_that_it_takes
     for each in SECRET_KINDS:
         for example in (each.username, each.password):
             assert str(SecretIdentifier.parse(example)) == example
-            assert kind_of(example) is each
+            assert secret_kind_of(example) is each
 
 
 def test_what_is_no_identifier_yet_is_told_what_one_is() -> None:
-    assert told_of("hunter2") == told_of("")
-    assert told_of("FILE:/x") == told_of("file:")
-    assert "never stored" in told_of("")
+    assert identifier_help("hunter2") == identifier_help("")
+    assert identifier_help("FILE:/x") == identifier_help("file:")
+    assert "never stored" in identifier_help("")
 
 
 @pytest.mark.parametrize(

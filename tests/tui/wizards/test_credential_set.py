@@ -45,7 +45,7 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
 async def test_the_identifiers_of_a_credential_set_are_changed(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     await person.press("3")
@@ -75,7 +75,7 @@ async def test_a_key_tries_the_sign_in_and_says_how_it_went(
 ) -> None:
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
@@ -179,7 +179,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
 async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     before = engine.documents.credential_sets.get("example-login")

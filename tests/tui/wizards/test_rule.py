@@ -6,6 +6,8 @@ import pytest
 from textual import events
 
 from entrepot.api.client import EngineUnreachable
+from entrepot.api.session import ApiSession
+from entrepot.api.transport import ApiResponse
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
@@ -253,7 +255,7 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
         await person.press("enter")
         await person.sees(text)
     await person.sees("Fine: the name is free.")
-    await engine.create_rule(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
     await person.sees(
         "Not possible: The target team/* is the target of rule somebody-else already."
@@ -435,7 +437,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
     await person.press("y")
     assert person.app.clipboard.startswith("entrepot rule create --name registry-example-com-team")
     await person.press("Y")
-    plan = await engine.plan_import(person.app.clipboard)
+    plan = await engine.rules.preview_import(person.app.clipboard)
     assert (plan.possible, [each.name for each in plan.entries]) == (
         True,
         ["registry-example-com-team"],
@@ -443,7 +445,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
 
 
 async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engine) -> None:
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("Registry-Example-Com-Team", f"{LOGIN_SERVER}/other", "other")
     )
     await to_freshness(person)
@@ -457,7 +459,9 @@ async def test_a_book_that_is_full_is_told_before_anything_is_typed(
     person: Person, engine: Engine
 ) -> None:
     entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
-    await engine.apply_import("".join(entry.format(number, LOGIN_SERVER) for number in range(999)))
+    await engine.rules.apply_import(
+        "".join(entry.format(number, LOGIN_SERVER) for number in range(999))
+    )
     await person.press("2")
     await person.sees("Cache rules", "1,000")
     await person.press("n")
@@ -474,17 +478,17 @@ async def test_an_engine_that_is_lost_in_the_middle_is_told_and_nothing_is_lost(
     await choose_example(person)
     await person.type("team/")
     await person.sees("Not possible")
-    send = person.app.client._send
+    request = ApiSession.request
 
-    async def lost(*_: object, **__: object) -> bytes:
+    async def lost(*_: object, **__: object) -> ApiResponse:
         raise EngineUnreachable("No engine is running. Start one with: entrepot serve")
 
-    monkeypatch.setattr(person.app.client, "_send", lost)
+    monkeypatch.setattr(ApiSession, "request", lost)
     await person.type("app")
     await person.sees("No engine is running.", "Nothing that you entered is lost")
     await person.press("enter")
     await person.sees("step 2 of 7", "team/app")
-    monkeypatch.setattr(person.app.client, "_send", send)
+    monkeypatch.setattr(ApiSession, "request", request)
     await person.press("enter")
     await person.sees("step 3 of 7", "Where does it appear here?")
     await person.until(lambda: "No engine is running" not in person.seen())
