@@ -24,7 +24,8 @@ from entrepot.cache.results import BlobDescription, CachedBlob, Origin
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import Route
 from entrepot.errors import BlobUnknown, EntrepotError
-from entrepot.source.client import BlobStream, SourceClient
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore

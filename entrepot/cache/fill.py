@@ -97,7 +97,7 @@ class BlobSource(Protocol):
 
 
 class BlobStreamLike(Protocol):
-    """A blob as a source sends it: see `entrepot.source.client.BlobStream`."""
+    """A blob as a source sends it: see `entrepot.source.blobs.BlobStream`."""
 
     @property
     def offset(self) -> int:

@@ -24,8 +24,8 @@ from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
-from entrepot.source.client import Sources
 from entrepot.source.proxies import environment_problems
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.tasks import LatestValue

@@ -20,14 +20,11 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import Route, RuleBook, RuleDraft
 from entrepot.events import EventLog
-from entrepot.source.client import (
-    BlobStream,
-    FetchedManifest,
-    ManifestHead,
-    SourceClient,
-    TagPage,
-)
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
+from entrepot.source.lists import TagPage
+from entrepot.source.manifests import FetchedManifest, ManifestHead
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import BlobOrigin, Catalog
 from entrepot.store.manifests import Manifest

@@ -16,7 +16,7 @@ from entrepot.cache import proof as proof_module
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -68,8 +68,8 @@ def settings(
     return Settings(
         listen="127.0.0.1:0",
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(OTHER, "Other", SignIn.OPTIONAL, other.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(OTHER, "Other", SignIn.OPTIONAL, other.url),
         ),
     )
 

@@ -14,7 +14,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import Descriptor, Manifest, ReferenceKind
-from tests.store.test_catalog import SOURCE, image
+from tests.store.samples import SOURCE, image
 
 NGINX = Repository("library/nginx")
 

@@ -11,7 +11,7 @@ import pytest
 
 from entrepot.cache.proof import PROOF_SIZE, WHOLE_SIZE, proves
 from entrepot.core.reference import Digest
-from entrepot.source.client import BlobStream
+from entrepot.source.blobs import BlobStream
 from entrepot.store.blobs import BlobStore
 
 
