@@ -44,7 +44,7 @@ from entrepot.engine.api_models import (
 from entrepot.engine.engine import Engine
 from entrepot.errors import EntrepotError, Locked, NotFound, Refusal, RequestInvalid
 from entrepot.formatting import printable
-from entrepot.httpd.server import Disconnected
+from entrepot.httpd.asgi import Disconnected
 from entrepot.server.acr.registries import (
     METADATA_PATHS,
     NAME,
