@@ -10,6 +10,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
