@@ -108,7 +108,7 @@ def run_dashboard(
     return replace(outcome, status=status)
 
 
-def keys_told(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
+def keys_text(config: Path, *, markdown: bool) -> tuple[str, tuple[str, ...]]:
     """All keys by screen, with the user's own, and sentences about what is wrong with those."""
     from tui.app import Dashboard
     from tui.keymap import as_markdown, as_text, cheat_sheet, places, read_keymap
