@@ -23,13 +23,13 @@ from textual.worker import WorkerCancelled
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.reference import ImageReference
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
 from tui.app import Dashboard, DashboardOutcome
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 from tui.theme import DARK, LIGHT
 
 FOLDER = Path(__file__).parent
@@ -100,7 +100,7 @@ async def camera(
 
 async def pulled(engine: Engine, image: str) -> None:
     """Have an image in the cache."""
-    started = await engine.start_pull(image, "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start(image, "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 
@@ -135,9 +135,9 @@ async def take(engine: Engine) -> None:
     ):
         await pulled(engine, image)
         await served(engine, image, 9)
-    await engine.start_pull("library/postgres:17", "linux/amd64", "10.0.4.17")
-    await engine.start_pull("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
-    await engine.start_pull("library/nginx:1.28", "linux/arm64", "dashboard")
+    await engine.pulls.start("library/postgres:17", "linux/amd64", "10.0.4.17")
+    await engine.pulls.start("dotnet/sdk:9.0", "linux/amd64", "10.0.4.22")
+    await engine.pulls.start("library/nginx:1.28", "linux/arm64", "dashboard")
     async with camera(engine) as at:
         await at.settle(1.5)
         at.picture("overview")
@@ -277,8 +277,8 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="e-") as root:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
             declared = tuple(
-                DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}")
-                for name in demo.STANDS_IN_FOR
+                DeclaredRegistry(name, endpoint=f"http://127.0.0.1:{port}")
+                for name in demo.REPLACED_LOGIN_SERVERS
             )
             settings = replace(Settings(), upstreams=declared)
             async with Engine.open(Directories.under(Path(root)), settings, demo=True) as engine:

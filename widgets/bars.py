@@ -16,7 +16,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
-from widgets.text import Plain, cell_width, first_cells, shown, shown_lines
+from widgets.text import Plain, cell_width, escaped, escaped_lines, first_cells
 
 _KEY_NAMES = {"escape": "esc", "space": "space", "pagedown": "pgdn", "pageup": "pgup"}
 _SIGNS = {"slash": "/", "backslash": "\\", "at": "@", "minus": "-", "plus": "+", "underscore": "_"}
@@ -26,10 +26,10 @@ KEY_GAP = 3
 """Columns between two entries of the line of keys."""
 
 
-def tell(line: Plain, told: str, *, resizes: bool = True) -> None:
+def update_line(line: Plain, told: str, *, resizes: bool = True) -> None:
     """Write a line if it says something else now. Only where it *resizes* with its length is all
     around it laid out anew."""
-    told = shown_lines(told)
+    told = escaped_lines(told)
     before = str(line.content)
     if before != told:
         line.update(told, layout=resizes and cell_width(before) != cell_width(told))
@@ -43,17 +43,17 @@ def action_name(action: str) -> str:
 def key_name(keys: str) -> str:
     """A binding's first key as a person reads it: ``/`` for ``slash``."""
     key = keys.split(",")[0].strip()
-    return _KEY_NAMES.get(key) or sign_of(key) or key
+    return _KEY_NAMES.get(key) or character_of(key) or key
 
 
-def sign_of(key: str) -> str | None:
+def character_of(key: str) -> str | None:
     """The sign that a key types; None for one that types none, such as ``f1``."""
     sign = key if len(key) == 1 else _SIGNS.get(key) or key_to_character(key)
     # A tab, say, is typed too, and nothing to look at.
     return sign if sign is not None and sign.isprintable() else None
 
 
-def in_place(screen: Screen[Any], actions: Sequence[str]) -> list[str]:
+def in_declared_order(screen: Screen[Any], actions: Sequence[str]) -> list[str]:
     """*actions* of *screen* in their order, but one that a key of the user's own was given stands
     where it was declared: Textual puts it last."""
     declared = [each for each in screen.BINDINGS if isinstance(each, Binding)]
@@ -119,15 +119,15 @@ class TwoSided(Widget):
 
     def render(self) -> RenderResult:
         """The line."""
-        left = shown(self.left)
+        left = escaped(self.left)
         line = Text(no_wrap=True).append(
             left, self.get_component_rich_style("two-sided--left", partial=True)
         )
         room = self.size.width - cell_width(left) - 2
-        alert = first_cells(shown(self.alert), room)
+        alert = first_cells(escaped(self.alert), room)
         room -= cell_width(alert) + (3 if alert else 0)
         parts: list[str] = []
-        for part in map(shown, self.right):
+        for part in map(escaped, self.right):
             if cell_width("   ".join([*parts, part])) <= room:
                 parts.append(part)
         told = "   ".join(parts)
@@ -216,7 +216,7 @@ class KeyLine(Widget):
         & > .key-line--dim { color: $text-muted; }
     }
     """
-    LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "leave")
+    LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "quit")
     """Entries that always fit, at the right end."""
     GIVES_WAY: ClassVar[tuple[str, ...]] = ("commands",)
     """Entries that stand before those, where there is room left."""
@@ -237,7 +237,7 @@ class KeyLine(Widget):
                 seen[binding.action] = KeyEntry(
                     key_name(binding.key), binding.description, binding.action, enabled, node
                 )
-        return tuple(seen[action] for action in in_place(self.screen, list(seen)))
+        return tuple(seen[action] for action in in_declared_order(self.screen, list(seen)))
 
     def _placed(self) -> list[tuple[int, KeyEntry]]:
         """The entries that fit, each with the column where it begins."""

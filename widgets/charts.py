@@ -29,7 +29,7 @@ def spark(values: Sequence[float], most: float, steps: str = BLOCKS) -> str:
     )
 
 
-def gathered(values: Sequence[float], columns: int) -> list[float]:
+def grouped(values: Sequence[float], columns: int) -> list[float]:
     """*values* added up into at most *columns* equal groups, so that each column stands for as much
     time as the others."""
     size = (

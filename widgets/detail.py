@@ -13,7 +13,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from widgets.text import Plain, cell_width, shown
+from widgets.text import Plain, cell_width, escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class DetailPane(VerticalScroll, can_focus=False):
         self._detail, self._beside = detail, beside
         self.set_class(beside, "-beside")
         self.query_one(Plain).update(
-            self._pane(detail) if beside and detail.facts else "\n".join(map(shown, detail.lines))
+            self._pane(detail) if beside and detail.facts else "\n".join(map(escaped, detail.lines))
         )
 
     def _pane(self, detail: Detail) -> RenderableType:
@@ -88,15 +88,15 @@ class DetailPane(VerticalScroll, can_focus=False):
         )
         table.add_column(style=value, ratio=1, overflow="fold")
         title = Text(
-            shown(detail.title), self.get_component_rich_style("detail-pane--title", partial=True)
+            escaped(detail.title), self.get_component_rich_style("detail-pane--title", partial=True)
         )
         for fact in detail.facts:
-            table.add_row(*(Text(shown(each)) for each in fact))
+            table.add_row(*(Text(escaped(each)) for each in fact))
         parts: Sequence[RenderableType] = (
             title,
             Text(""),
             table,
-            *(Text(f"\n{shown(note)}") for note in detail.notes),
+            *(Text(f"\n{escaped(note)}") for note in detail.notes),
         )
         whole = Table.grid(expand=True)
         whole.add_column(overflow="fold")

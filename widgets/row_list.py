@@ -22,7 +22,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from widgets.text import cell_width, first_cells, last_cells, padded, shown
+from widgets.text import cell_width, escaped, first_cells, last_cells, padded
 
 TONES = ("dim", "good", "warn", "bad", "accent")
 """Tones that a cell may have besides the plain one. They never stand alone: the text says the same."""
@@ -42,7 +42,7 @@ class Row:
     *cells* may be a function: of ten thousand rows only those on the screen are then ever put into
     words. *search* is what a filter looks in (empty for all cells), *order* one value for each
     column, or a function of them, by which a list is sorted (empty for the texts of the cells).
-    Where ten thousand of each would take up too much memory, `tell`, `search` and `values` are
+    Where ten thousand of each would take up too much memory, `build_cells`, `search` and `values` are
     those of another class.
     """
 
@@ -65,10 +65,10 @@ class Row:
     def cells(self) -> tuple[Cell, ...]:
         """Texts with their tones, one for each column."""
         if self._cells is None:
-            self._cells = self.tell()
+            self._cells = self.build_cells()
         return self._cells
 
-    def tell(self) -> tuple[Cell, ...]:
+    def build_cells(self) -> tuple[Cell, ...]:
         """Put it into words, as it is now."""
         return self._given() if callable(self._given) else self._given
 
@@ -80,7 +80,7 @@ class Row:
         """What a list is sorted by, for each column; empty for the texts of the cells."""
         return self._order() if callable(self._order) else self._order
 
-    def forget_words(self) -> None:
+    def invalidate_cells(self) -> None:
         """Put the row into words again when it is next looked at: what it says may depend on the
         time."""
         self._cells = None
@@ -306,12 +306,12 @@ class RowList(ScrollView, can_focus=True):
         self._all = tuple(rows)
         self._arrange()
 
-    def reword(self) -> None:
+    def refresh_texts(self) -> None:
         """Put the same rows into words again, because it is later now; only lines on the screen
         that say something else are painted."""
         shown = [(line, row, row.cells) for line, row in self._lines_on_screen()]
         for row in self._all:
-            row.forget_words()
+            row.invalidate_cells()
         for line, row, before in shown:
             if row.cells != before:
                 self._refresh_line(line)
@@ -521,7 +521,7 @@ class RowList(ScrollView, can_focus=True):
         longest = self._longest[:]
         for _, row in self._lines_on_screen():
             for index, cell in enumerate(row.cells[: len(longest)]):
-                longest[index] = max(longest[index], cell_width(shown(cell.text)))
+                longest[index] = max(longest[index], cell_width(escaped(cell.text)))
         if longest != self._longest:
             self._longest = longest
             before, self._widths = self._widths, ()
@@ -637,7 +637,7 @@ class RowList(ScrollView, can_focus=True):
 def fitted(text: str, cells: int, *, right: bool = False, sentence: bool = False) -> str:
     """*text* in one printable line of exactly so many cells; what is too long loses its middle, or
     as a *sentence* its end."""
-    text = shown(text)
+    text = escaped(text)
     if cell_width(text) <= cells:
         return padded(text, cells, right=right)
     if cells < 5:

@@ -14,7 +14,7 @@ from textual.visual import VisualType
 from textual.widgets import Input, Static
 
 
-def shown(text: str) -> str:
+def escaped(text: str) -> str:
     """A text as one line: other white space becomes blanks, and what can't be printed escapes such
     as ``\\x1b``. Blanks stay."""
     if text.isprintable():
@@ -29,9 +29,9 @@ def shown(text: str) -> str:
     )
 
 
-def shown_lines(text: str) -> str:
+def escaped_lines(text: str) -> str:
     """The same for a text of several lines."""
-    return text if text.isprintable() else "\n".join(shown(line) for line in text.split("\n"))
+    return text if text.isprintable() else "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def cell_width(text: str) -> int:
@@ -67,7 +67,7 @@ def last_cells(text: str, cells: int) -> str:
 def wrapped(text: str, cells: int) -> list[str]:
     """A text in lines of at most so many cells, broken at its blanks, and within a word only where
     that alone is too long."""
-    text = shown(text)
+    text = escaped(text)
     if text.isascii():
         return textwrap.wrap(text, cells)
     lines, line = [], ""
@@ -114,7 +114,7 @@ class TextLine(Input):
 
 def _clean(content: VisualType) -> VisualType:
     if isinstance(content, str):
-        return shown_lines(content)
+        return escaped_lines(content)
     if isinstance(content, Text) and not content.plain.isprintable():
         # One character for one, so that every style stays at its place.
         content.plain = "".join(

@@ -109,7 +109,7 @@ def _open_here(connection: Connection, chosen: Mapping[str, Any]) -> None:
 def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> None:
     """Open the dashboard on a demo in a temporary directory; *chosen* are the command line's
     options."""
-    from entrepot.demo import OFFERED
+    from entrepot.demo import DEMO_IMAGES
 
     if not headless:
         require_terminal("entrepot demo --headless; all commands: entrepot --help")
@@ -140,7 +140,7 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
         except (ClientError, EntrepotError) as error:
             fail(error)
         if headless:
-            _print_instructions(status, OFFERED)
+            _print_instructions(status, DEMO_IMAGES)
             try:
                 while True:
                     time.sleep(3600)
@@ -151,7 +151,7 @@ def open_demo(chosen: Mapping[str, Any], *, read_only: bool, headless: bool) -> 
                 CacheClient.at(directories.socket, read_only=read_only),
                 chosen,
                 started_engine=False,
-                offered=OFFERED,
+                offered=DEMO_IMAGES,
             )
     note("The demo has ended, and all of it is removed. Open the real dashboard with: entrepot")
 
@@ -297,9 +297,9 @@ def _answers_again(directories: Directories) -> bool:
 def show_keys(*, markdown: bool, check: bool) -> None:
     """Print all keys of the dashboard, including this user's; with *check* only the problems."""
     with _dashboard_import():
-        from tui.run import keys_text
+        from tui.run import format_keys
     try:
-        text, problems = keys_text(Directories.of_user().config, markdown=markdown)
+        text, problems = format_keys(Directories.of_user().config, markdown=markdown)
     except EntrepotError as error:
         fail(error)
     for problem in problems:
@@ -337,7 +337,7 @@ def _run(
             log=own.log,
             chosen=chosen,
             started_engine=started_engine,
-            offered=offered,
+            demo_images=offered,
         )
     except EntrepotError as error:
         fail(error)

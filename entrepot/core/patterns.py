@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from entrepot.core.hosts import looks_like_host
 from entrepot.core.reference import parse_repository, quoted
 from entrepot.core.registries import SourceRegistries
 from entrepot.errors import Refusal, RepositoryNameInvalid
@@ -75,7 +76,7 @@ class SourceRepository:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetRepository:
     """Where a rule's source appears here: one repository, or with a wildcard everything below a
     path."""
 
@@ -84,7 +85,7 @@ class Target:
     wildcard: bool
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str) -> TargetRepository:
         """Read ``library/*``; raises a `Refusal` for ``targetRepository``."""
         field = "targetRepository"
         written = text.strip()
@@ -128,16 +129,7 @@ def _check_host(written: str, host: str, has_path: bool, registries: SourceRegis
             f"Write the name of yours: {written.replace('*', 'contoso', 1)}.",
             field=field,
         )
-    # As docker has it: a first part with a dot or a port, a literal address of IPv6, or localhost,
-    # is a host.
-    name, colon, port = host.partition(":")
-    if (
-        host.startswith("[")
-        or "." in name
-        or (colon and port.isdigit() and has_path)
-        or name.lower() == "localhost"
-        or host.lower() in registries
-    ):
+    if looks_like_host(host, has_path=has_path) or host.lower() in registries:
         return
     path = written.strip("/").partition(":")[0]
     example = (

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from entrepot.core.hosts import looks_like_host
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.registries import SourceRegistries, SourceRegistry
 from entrepot.core.rules import CacheRule, Route, RuleBook
@@ -58,14 +59,9 @@ def match(
     host, slash, rest = written.partition("/")
     if slash and host.lower() in own_addresses:
         return _here(rest, rules)
-    if slash and _is_host(host, registries):
+    if slash and (looks_like_host(host) or host.lower() in registries):
         return _at_source(host, rest, rules, registries)
     return _here(written, rules)
-
-
-def _is_host(host: str, registries: SourceRegistries) -> bool:
-    # As docker has it: a first part with a dot or a port, or localhost, is a host.
-    return "." in host or ":" in host or host.lower() == "localhost" or host.lower() in registries
 
 
 def _here(text: str, rules: RuleBook) -> RuleLookup:

@@ -1,7 +1,7 @@
 """A stand-in source registry with generated images: what ``entrepot demo`` pulls from, without the
 internet."""
 
-OFFERED = (
+DEMO_IMAGES = (
     "library/nginx:1.27",
     "library/postgres:17",
     "dotnet/sdk:9.0",

@@ -59,7 +59,7 @@ DOCKER = MediaTypes(
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
+class GeneratedDescriptor:
     """What a manifest or index says of a blob or manifest. *size* is in bytes."""
 
     media_type: str
@@ -67,7 +67,7 @@ class Descriptor:
     size: int
 
     @classmethod
-    def of(cls, media_type: str, content: bytes) -> Descriptor:
+    def of(cls, media_type: str, content: bytes) -> GeneratedDescriptor:
         """The descriptor of *content*."""
         return cls(media_type, Digest.of(content), len(content))
 
@@ -179,7 +179,9 @@ def build_config(
 
 
 def build_manifest(
-    config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = OCI
+    config: GeneratedDescriptor,
+    layers: Iterable[GeneratedDescriptor],
+    media_types: MediaTypes = OCI,
 ) -> bytes:
     """An image manifest."""
     return _json(
@@ -193,7 +195,7 @@ def build_manifest(
 
 
 def build_index(
-    manifests: Iterable[tuple[str, Descriptor]], media_types: MediaTypes = OCI
+    manifests: Iterable[tuple[str, GeneratedDescriptor]], media_types: MediaTypes = OCI
 ) -> bytes:
     """An index, or Docker's manifest list, of manifests by their platform."""
     return _json(

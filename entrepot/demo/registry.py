@@ -24,14 +24,14 @@ from starlette.routing import Route
 from entrepot.core.reference import Digest
 from entrepot.demo.images import (
     OCI,
-    Descriptor,
+    GeneratedDescriptor,
     Layer,
     LayerRecipe,
     build_config,
     build_index,
     build_manifest,
 )
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 
 SPEED = 2_000_000.0
 """Bytes per second that each blob is sent at: with six at once, an image of 30 MB takes some 8
@@ -208,7 +208,7 @@ platforms."""
 class _Built:
     """What is remembered of a layer that was built."""
 
-    descriptor: Descriptor
+    descriptor: GeneratedDescriptor
     diff_id: Digest
 
 
@@ -290,7 +290,7 @@ class DemoRegistry:
             return made
 
         for image in self._images[repository]:
-            children: list[tuple[str, Descriptor]] = []
+            children: list[tuple[str, GeneratedDescriptor]] = []
             for platform, recipes in image.layers.items():
                 for recipe in recipes:
                     if recipe not in self._built:
@@ -312,13 +312,16 @@ class DemoRegistry:
                 manifest = add(
                     OCI.manifest,
                     build_manifest(
-                        Descriptor.of(OCI.config, config), [layer.descriptor for layer in layers]
+                        GeneratedDescriptor.of(OCI.config, config),
+                        [layer.descriptor for layer in layers],
                     ),
                 )
                 children.append(
                     (
                         platform,
-                        Descriptor(manifest.media_type, manifest.digest, len(manifest.content)),
+                        GeneratedDescriptor(
+                            manifest.media_type, manifest.digest, len(manifest.content)
+                        ),
                     )
                 )
             index = add(OCI.index, build_index(children))
@@ -331,7 +334,9 @@ class DemoRegistry:
 
     def _build_layer(self, recipe: LayerRecipe) -> bytes:
         layer: Layer = recipe.build()
-        self._built[recipe] = _Built(Descriptor(OCI.layer, layer.digest, layer.size), layer.diff_id)
+        self._built[recipe] = _Built(
+            GeneratedDescriptor(OCI.layer, layer.digest, layer.size), layer.diff_id
+        )
         self._recent[recipe] = layer.content
         while len(self._recent) > LAYERS_IN_MEMORY:
             self._recent.popitem(last=False)
@@ -445,6 +450,6 @@ def _error(status: int, code: str, message: str) -> Response:
 @asynccontextmanager
 async def served_on_loopback(app: Starlette) -> AsyncIterator[int]:
     """Serve *app* on a free port of 127.0.0.1 in the running event loop, and give that port."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener):
         yield listener.getsockname()[1]

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from entrepot.api.models import EvictedImage, EvictionSnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
@@ -21,9 +21,9 @@ from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
-from entrepot.store.blobs import LEASE_LINGERS, BlobStore
+from entrepot.store.blobs import LEASE_DURATION, BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.eviction import Plan, PlannedImage, plan
+from entrepot.store.eviction import EvictionPlan, PlannedImage, plan_eviction
 from entrepot.tasks import OwnedTasks
 
 ROOM = 60.0
@@ -56,8 +56,8 @@ blobs on their way in, the catalog, and other programs."""
 _log = logging.getLogger("entrepot.housekeeping")
 
 
-class Housekeeping:
-    """Of one engine, which runs `watch` in one of *tasks*."""
+class MaintenanceService:
+    """The maintenance of one engine, which runs `run` in one of *tasks*."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Housekeeping:
         """Bytes that are held: all blobs, and what counts of the catalog (S11)."""
         return self.held_size + self.catalog_size
 
-    async def begin(self) -> None:
+    async def load(self) -> None:
         """Count what is held."""
         self.held_size = await self._catalog.blobs_size()
         await self._measure_catalog()
@@ -114,7 +114,7 @@ class Housekeeping:
         self._catalog_measured = time.monotonic()
         self.catalog_size = max(0, await self._catalog.size() - CATALOG_ALLOWANCE)
 
-    async def kept(self, digest: Digest, count: int, origin: str) -> None:
+    async def blob_kept(self, digest: Digest, count: int, origin: str) -> None:
         """A blob of *count* bytes has come from the login server *origin* and is held; from another
         one it may have come before."""
         if await self._cache.copies.add(
@@ -123,7 +123,7 @@ class Housekeeping:
             self.held_size += count
         # Where nothing could go a moment ago, another look for each blob would only cost time.
         if self._full_at is None:
-            self.look_now()
+            self.check_space_soon()
 
     def _size_changed(self, change: int) -> None:
         self.held_size = max(0, self.held_size + change)
@@ -132,7 +132,7 @@ class Housekeeping:
         """The disk did not take a blob."""
         self._refusal_cause = None
         self._tasks.start(self._tell_refusal(error), "looking why the disk refuses")
-        self.look_now()
+        self.check_space_soon()
 
     async def _tell_refusal(self, error: OSError) -> None:
         self._refusal_cause = await self._blobs.cause(error)
@@ -140,11 +140,11 @@ class Housekeeping:
             "disk-refuses", _refusal(error, self._refusal_cause), level=logging.ERROR
         )
 
-    def look_now(self) -> None:
+    def check_space_soon(self) -> None:
         """See whether there is room enough: something has changed."""
         self._room_wanted.set()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Heal the catalog, and then keep what is held within its limit: beside all else, so that
         nothing waits for it."""
         try:
@@ -235,16 +235,16 @@ class Housekeeping:
         damaged: dict[Digest, int] = {}
 
         def remove_damaged(digest: Digest, recorded_size: int) -> bool:
-            if not self._blobs.condemn(
+            if not self._blobs.remove_damaged(
                 digest, is_damaged=lambda status: status.st_size != recorded_size
             ):
                 return False
             damaged[digest] = recorded_size
             return True
 
-        held = await self._blobs.held()
+        held = await self._blobs.sizes()
         adopted, dropped = await self._catalog.reconcile(
-            held, now=self._clock(), look=self._blobs.look, remove_damaged=remove_damaged
+            held, now=self._clock(), stat_size=self._blobs.stat_size, remove_damaged=remove_damaged
         )
         self._cache.copies.invalidate_all()
         for digest, recorded_size in damaged.items():
@@ -286,14 +286,14 @@ class Housekeeping:
             self._rest = self._tasks.start(self._collect_later(), "collecting the rest")
 
     async def _collect_later(self) -> None:
-        await asyncio.sleep(LEASE_LINGERS)
+        await asyncio.sleep(LEASE_DURATION)
         self._rest = None
         await self.collect()
 
     def _take_away(self, digest: Digest) -> bool:
         if digest in self._cache.pulls.needed() or self._fills.is_under_way(digest):
             return False
-        if not self._blobs.take_away(digest):
+        if not self._blobs.remove(digest):
             return False
         self._cache.copies.invalidate(digest)
         return True
@@ -303,7 +303,7 @@ class Housekeeping:
         (None: the low-water mark). *dry_run* only says which."""
         done = await self._evict(dry_run=dry_run, target=target)
         if not dry_run:
-            self.look_now()
+            self.check_space_soon()
         return done
 
     async def _evict(self, *, dry_run: bool = False, target: int | None = None) -> EvictionSnapshot:
@@ -329,7 +329,7 @@ class Housekeeping:
             _eviction_snapshot, images, made, limit, freed=freed, dry_run=False
         )
 
-    async def _plan(self, target: int | None) -> tuple[Plan, int]:
+    async def _plan(self, target: int | None) -> tuple[EvictionPlan, int]:
         """What an eviction would remove, and the bytes that may be held."""
         limit = await self.limit()
         goal = int(limit * self._settings.low_water) if target is None else target
@@ -341,10 +341,10 @@ class Housekeeping:
         in_use |= await self._catalog.manifests_with(
             [fill.digest for fill in self._fills.under_way]
         )
-        picture = await self._catalog.picture()
+        picture = await self._catalog.inventory()
         await self._measure_catalog()
         return await asyncio.to_thread(
-            plan,
+            plan_eviction,
             picture,
             goal=goal,
             now=self._clock(),
@@ -352,13 +352,13 @@ class Housekeeping:
             catalog_size=self.catalog_size,
         ), limit
 
-    async def _planned(self, made: Plan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
+    async def _planned(self, made: EvictionPlan, limit: int, *, dry_run: bool) -> EvictionSnapshot:
         freed = sum(each.freed for each in made.images) + made.adopted_size
         return await asyncio.to_thread(
             _eviction_snapshot, made.images, made, limit, freed=freed, dry_run=dry_run
         )
 
-    async def _carry_out(self, made: Plan) -> tuple[list[PlannedImage], int]:
+    async def _carry_out(self, made: EvictionPlan) -> tuple[list[PlannedImage], int]:
         """The images that went, and the bytes that are free now."""
         images: list[PlannedImage] = []
         freed = manifests = 0
@@ -366,13 +366,13 @@ class Housekeeping:
             await self._cache.usage.write()
             async with self._collecting:
                 done = await self._catalog.evict(
-                    part, is_used=self._is_used_now, take_away=self._take_away
+                    part, is_used=self._is_used_now, remove_blob=self._take_away
                 )
                 self._cache.index.invalidate_evicted(
                     {repository for repository, _ in done.manifests}
                 )
                 await self._count_what_is_left()
-            if done.left:
+            if done.deferred:
                 self._collect_soon()
             images += done.images
             freed += done.freed
@@ -400,7 +400,7 @@ class Housekeeping:
     def _is_used_now(self, image: PlannedImage) -> bool:
         repository, digest = image.manifest.key
         return (
-            self._cache.usage.is_unwritten(repository, digest, image.telling)
+            self._cache.usage.is_unwritten(repository, digest, image.distinctive_blobs)
             or self._cache.pulls.of(repository, digest) is not None
         )
 
@@ -411,7 +411,7 @@ def _refusal(error: OSError, cause: Cause | None) -> str:
 
 
 def _eviction_snapshot(
-    images: Sequence[PlannedImage], made: Plan, limit: int, *, freed: int, dry_run: bool
+    images: Sequence[PlannedImage], made: EvictionPlan, limit: int, *, freed: int, dry_run: bool
 ) -> EvictionSnapshot:
     return EvictionSnapshot(
         dry_run=dry_run,
@@ -430,7 +430,7 @@ def _eviction_snapshot(
         held=made.size,
         goal=made.goal,
         limit=limit,
-        shortfall=max(0, made.left - made.goal),
+        shortfall=max(0, made.remaining - made.goal),
         locked=made.locked_size,
         in_use=made.in_use_size,
         recent=made.recent_size,

@@ -3,7 +3,7 @@ take, and their locks."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from entrepot.api.models import (
     DeletionPlan,
@@ -14,66 +14,69 @@ from entrepot.api.models import (
 )
 from entrepot.cache.cache import ArtifactCache
 from entrepot.cache.pull import Pull
+from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
 from entrepot.core.freshness import NEVER
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
-from entrepot.engine.maintenance import Housekeeping
+from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
 from entrepot.events import EventLog
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
 from entrepot.store.eviction import locked_above
 
-NAMED = 100
-"""Names in a plan of a deletion; the rest is counted."""
+NAMES_IN_PREVIEW = 100
+"""Names in the preview of a deletion; the rest is counted."""
 
 
-class CachedRepositories:
-    """Those of one engine."""
+class RepositoryService:
+    """The cached repositories of one engine."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        rules: Callable[[], RuleBook],
+        documents: Documents,
         catalog: Catalog,
         cache: ArtifactCache,
-        housekeeping: Housekeeping,
+        maintenance: MaintenanceService,
         events: EventLog,
     ) -> None:
         self._settings = settings
-        self._rules = rules
+        self._documents = documents
         self._catalog = catalog
         self._cache = cache
-        self._housekeeping = housekeeping
+        self._maintenance = maintenance
         self._events = events
 
-    async def all(self) -> list[RepositorySnapshot]:
+    async def list(self) -> Sequence[RepositorySnapshot]:
         """All cached repositories, by name."""
-        rules = self._rules()
-        return await self._catalog.listed(lambda each: _repository_snapshot(each, rules))
+        rules = self._documents.rules
+        return await self._catalog.map_repositories(lambda each: _repository_snapshot(each, rules))
 
-    async def detail(self, name: str) -> RepositoryDetail:
+    async def get(self, name: str) -> RepositoryDetail:
         """A cached repository with its tags; raises `NotFound`."""
         found = await self._catalog.repositories(Repository(name))
         if not found:
             raise _no_repository(name)
         tags = await self._catalog.tags(Repository(name))
         return RepositoryDetail(
-            repository=_repository_snapshot(found[0], self._rules()),
-            tags=tuple(self._tag_snapshot(each, self._rules().route(name)) for each in tags),
+            repository=_repository_snapshot(found[0], self._documents.rules),
+            tags=tuple(
+                self._tag_snapshot(each, self._documents.rules.route(name)) for each in tags
+            ),
         )
 
-    async def tag(self, name: str, tag: str) -> TagDetail:
+    async def get_tag(self, name: str, tag: str) -> TagDetail:
         """A tag of a cached repository with all that is behind it; raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.behind_tag(repository, Tag(tag))
+        found = await self._catalog.tag_contents(repository, Tag(tag))
         if found is None:
             raise await self._no_tag(repository, tag)
         return TagDetail(
             repository=name,
-            tag=self._tag_snapshot(found.tag, self._rules().route(name)),
+            tag=self._tag_snapshot(found.tag, self._documents.rules.route(name)),
             media_type=found.media_type,
             is_index=found.is_index,
             images=tuple(tag_image(image) for image in found.images),
@@ -116,7 +119,7 @@ class CachedRepositories:
         self._cache.index.invalidate(repository)
         self._cache.forget_failures()
         self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
-        await self._housekeeping.collect()
+        await self._maintenance.collect()
 
     async def _check_unlocked(self, repository: Repository, tag: str | None = None) -> None:
         """Raise `Locked` when a repository, or one of its tags, is locked; without a tag, also when
@@ -135,20 +138,20 @@ class CachedRepositories:
             )
             raise _locked(f"A part of {repository}, {part},", part)
 
-    async def plan_delete(self, name: str) -> DeletionPlan:
+    async def preview_delete(self, name: str) -> DeletionPlan:
         """What goes and what stays when a cached repository is deleted; raises `NotFound`."""
         repository = Repository(name)
         if not await self._catalog.is_cached(repository):
             raise _no_repository(name)
         refusal = await _refusal_of(self._check_unlocked(repository))
-        found = await self._catalog.contents(repository)
-        route = self._rules().route(name)
+        found = await self._catalog.repository_contents(repository)
+        route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="repository",
             name=name,
             refused_code=refusal.code if refusal else None,
             refused=refusal.message if refusal else None,
-            tags=found.tags[:NAMED],
+            tags=found.tags[:NAMES_IN_PREVIEW],
             tag_count=len(found.tags),
             manifest_count=found.manifests,
             freed=found.own,
@@ -160,15 +163,15 @@ class CachedRepositories:
             fetched_again_by=route.rule.name if route is not None else None,
         )
 
-    async def plan_delete_tag(self, name: str, tag: str) -> DeletionPlan:
+    async def preview_delete_tag(self, name: str, tag: str) -> DeletionPlan:
         """What goes and what stays when a tag is deleted: all but the tag stays until it is
         evicted. Raises `NotFound`."""
         repository = Repository(name)
-        found = await self._catalog.behind_tag(repository, Tag(tag))
+        found = await self._catalog.tag_contents(repository, Tag(tag))
         if found is None:
             raise await self._no_tag(repository, tag)
         refusal = await _refusal_of(self._check_unlocked(repository, tag))
-        route = self._rules().route(name)
+        route = self._documents.rules.route(name)
         return DeletionPlan(
             kind="tag",
             name=f"{name}:{tag}",
@@ -203,7 +206,7 @@ class CachedRepositories:
         if locks.repository:
             raise _locked(name, name)
         for above in locked_above(
-            await self._catalog.held_manifests(repository), (repository, digest)
+            await self._catalog.inventory_manifests(repository), (repository, digest)
         ):
             tag = next((each for each in above.tags if each in locks.tags), None)
             part = f"{name}:{tag}" if tag is not None else f"{name}@{above.digest}"
@@ -224,7 +227,7 @@ class CachedRepositories:
         self._events.record(
             "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
         )
-        await self._housekeeping.collect()
+        await self._maintenance.collect()
 
     async def _end_pulls(self, concerns: Callable[[Pull], bool]) -> None:
         ending = [
@@ -256,7 +259,7 @@ class CachedRepositories:
         self._lock_changed(f"{name}@{digest}", locked)
 
     def _lock_changed(self, what: str, locked: bool) -> None:
-        self._housekeeping.look_now()
+        self._maintenance.check_space_soon()
         self._events.record(
             "locked" if locked else "unlocked",
             f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.",

@@ -140,7 +140,7 @@ class Verification:
 
     async def _verify_blob(self, run: _Run, digest: Digest, recorded_size: int) -> None:
         try:
-            actual_size = self._blobs.look(digest)
+            actual_size = self._blobs.stat_size(digest)
             if actual_size is None:
                 await self._verify_absence(run, digest)
                 return
@@ -162,7 +162,7 @@ class Verification:
 
     async def _verify_absence(self, run: _Run, digest: Digest) -> None:
         """A file that is not there is missing, unless the blob was evicted since its row was read."""
-        if await self._catalog.blob(digest) is None or self._blobs.look(digest) is not None:
+        if await self._catalog.blob(digest) is None or self._blobs.stat_size(digest) is not None:
             return
         run.missing += 1
         await self._copies.drop(digest)

@@ -53,14 +53,14 @@ class Accept:
         return _parse(header)
 
     @property
-    def takes_everything(self) -> bool:
+    def accepts_everything(self) -> bool:
         """Whether the client accepts any media type."""
         return not self.media_types or "*/*" in self.media_types
 
-    def takes(self, media_type: str) -> bool:
+    def accepts(self, media_type: str) -> bool:
         """Whether the client accepts a media type."""
         return (
-            self.takes_everything
+            self.accepts_everything
             or media_type.lower() in self.media_types
             or f"{media_type.partition('/')[0].lower()}/*" in self.media_types
         )

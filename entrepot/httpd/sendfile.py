@@ -15,11 +15,11 @@ from typing import Protocol
 from entrepot.errors import EngineError
 from entrepot.tasks import uninterrupted
 
-PIECE = 2 * 1024 * 1024
+SENDFILE_CHUNK = 2 * 1024 * 1024
 """Bytes of a file that are sent in one step, at the most: before each it is made sure that they are
 in memory, and after each the others have their turn."""
 
-CHUNK = 256 * 1024
+READ_CHUNK = 256 * 1024
 """Bytes that are read at a time, where a file can't go from the disk to the network without passing
 through here."""
 
@@ -28,7 +28,7 @@ SMALL_SPAN = 64 * 1024
 
 For a few bytes a call of sendfile(2) costs more than to copy them."""
 
-READ_AHEAD = 2 * PIECE
+READ_AHEAD = 2 * SENDFILE_CHUNK
 """Bytes that the kernel is asked to fetch when a piece has to come from the disk."""
 
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -53,7 +53,7 @@ class FileSpan:
     count: int
 
 
-async def in_memory(file: OpenFile, offset: int, count: int) -> None:
+async def load_into_memory(file: OpenFile, offset: int, count: int) -> None:
     """Return when the kernel has so many bytes from *offset* in memory: at once, as nearly always,
     or after a thread has waited for the disk."""
     if not _are_there(file.fileno(), offset, count):
@@ -111,7 +111,7 @@ async def send(
     """
     end = offset + count
     while offset < end:
-        await in_memory(file, offset, min(PIECE, end - offset))
+        await load_into_memory(file, offset, min(SENDFILE_CHUNK, end - offset))
         sending = _Sending(out, file.fileno(), offset, end, sent)
         try:
             await sending.stopped
@@ -136,7 +136,7 @@ class _Sending:
         self._out = out.fileno()
         self._descriptor = descriptor
         self._end = end
-        self._there = min(offset + PIECE, end)
+        self._there = min(offset + SENDFILE_CHUNK, end)
         self._sent = sent
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
@@ -159,7 +159,7 @@ class _Sending:
         self.offset += count
         self._sent(count)
         if self.offset == self._there:
-            self._there = min(self.offset + PIECE, self._end)
+            self._there = min(self.offset + SENDFILE_CHUNK, self._end)
             if self.offset == self._end or not _are_there(
                 self._descriptor, self.offset, self._there - self.offset
             ):
@@ -176,12 +176,12 @@ class _Sending:
 
 
 async def chunks(file: OpenFile, offset: int, count: int) -> AsyncIterator[bytes]:
-    """So many bytes from *offset*, read in chunks of `CHUNK`; raises `FileCutShort` when the file
+    """So many bytes from *offset*, read in chunks of `READ_CHUNK`; raises `FileCutShort` when the file
     ends before."""
     end = offset + count
     while offset < end:
-        length = min(CHUNK, end - offset)
-        await in_memory(file, offset, length)
+        length = min(READ_CHUNK, end - offset)
+        await load_into_memory(file, offset, length)
         chunk = os.pread(file.fileno(), length, offset)
         if not chunk:
             raise FileCutShort

@@ -8,7 +8,7 @@ A body that can't be completed is cut off together with its connection, so that 
 part of it for the whole.
 
 No client takes memory, connections or descriptors from the others: an answer is given up when its
-client leaves, a connection when its client takes nothing of an answer for `SEND_WAIT` seconds;
+client leaves, a connection when its client takes nothing of an answer for `SEND_TIMEOUT` seconds;
 connections (TLS handshakes included), those of one address and requests under way are bounded.
 """
 
@@ -48,14 +48,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CONNECTIONS = 4096
+MAX_CONNECTIONS = 4096
 """Connections of a server that are open at once, at the most, TLS handshakes included; fewer where
 descriptors are few: see `connection_limit`.
 
 One more takes the place of an idle one, or of the one whose client has not taken anything for the
 longest time."""
 
-EXTRA = 32
+EXTRA_CONNECTIONS = 32
 """Connections beyond all limits that get an answer at once, and then are closed: health is told,
 everything else gets 503."""
 
@@ -68,11 +68,11 @@ behind one address (NAT) may have all the rest.
 
 Loopback, where a proxy may stand in front of all clients, and Unix sockets may have all."""
 
-DESCRIPTORS = 3
+DESCRIPTORS_PER_CONNECTION = 3
 """Descriptors that a connection needs at the most: its own, its duplicate while a file is sent, and
 the file."""
 
-RESERVE = 256
+RESERVED_DESCRIPTORS = 256
 """Descriptors that are left to the catalog, sources, fills and the log when the number of
 connections is chosen."""
 
@@ -80,52 +80,52 @@ LAST_DESCRIPTORS = 64
 """The last descriptors of the process, which no connection is given: its number tells, because the
 kernel gives the lowest that is free."""
 
-ACCEPTED_AT_ONCE = 64
+ACCEPT_BATCH = 64
 """Connections that are accepted in one turn of the event loop, at the most."""
 
 ACCEPT_PAUSE = 1.0
 """Seconds after which connections are accepted again when the system had no descriptor or memory
 for one."""
 
-SEND_WAIT = 300.0
+SEND_TIMEOUT = 300.0
 """Seconds after which a connection is closed whose client takes nothing of what is sent to it, like
 nginx's send_timeout.
 
 Much longer than nginx's 60: a system that reads slowly opens its receive window again only when a
 large part of it is free (RFC 9293, 3.8.6.2.2). Of a client that reads 1 kB/s with a window of 256
-kB nothing is seen for four minutes. Where its place is needed it goes after `STALLED` seconds all
+kB nothing is seen for four minutes. Where its place is needed it goes after `STALLED_AFTER` seconds all
 the same."""
 
-STALLED = 10.0
+STALLED_AFTER = 10.0
 """Seconds after which such a connection may be closed when a new one needs its place."""
 
-WATCH = 5.0
+WATCH_INTERVAL = 5.0
 """Seconds between two looks at what the clients have taken."""
 
 RETRY_AFTER = 5
 """Seconds after which a client is asked to come back when too many requests are under way."""
 
-IDLE = 60.0
+IDLE_TIMEOUT = 60.0
 """Seconds that a connection may be without a request, or take for the headers of one."""
 
-BODY_WAIT = 30.0
+BODY_TIMEOUT = 30.0
 """Seconds that a request's body may stand still."""
 
-JOINED = 64 * 1024
+COALESCE_LIMIT = 64 * 1024
 """Bytes of a body, at the most, that are copied to leave together with their header."""
 
-SLICE = 64 * 1024
+WRITE_SIZE = 64 * 1024
 """Bytes of a large body that are handed to the network at a time; as many again wait for a slow
 client. The rest stays in the one copy that all share."""
 
-HANDSHAKE = 10.0
+HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a client has for its TLS handshake."""
 
-REASON = "entrepot.reason"
+REASON_KEY = "entrepot.reason"
 """In the message that starts an answer: what the status line says besides the phrase of its status.
 Clients show it of a 5xx, and not the body."""
 
-SENT = "entrepot.sent"
+ON_SENT_KEY = "entrepot.sent"
 """A function in the message ``http.response.zerocopysend`` that is told each number of bytes as
 they go out."""
 
@@ -173,7 +173,7 @@ class _Connection:
     socket: socket.socket
     address: str | None
     is_extra: bool = False
-    """Whether it is one of `EXTRA`."""
+    """Whether it is one of `EXTRA_CONNECTIONS`."""
     transport: asyncio.Transport | None = None
     """None until the TLS handshake is over."""
     arriving: asyncio.Task[None] | None = None
@@ -205,13 +205,15 @@ class _Connection:
 
 
 def connection_limit() -> int:
-    """How many connections a server may have: `CONNECTIONS`, or as many as there are descriptors
+    """How many connections a server may have: `MAX_CONNECTIONS`, or as many as there are descriptors
     for."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
-        CONNECTIONS
+        MAX_CONNECTIONS
         if most == resource.RLIM_INFINITY
-        else min(CONNECTIONS, max(16, (most - RESERVE) // DESCRIPTORS))
+        else min(
+            MAX_CONNECTIONS, max(16, (most - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
+        )
     )
 
 
@@ -247,7 +249,7 @@ class HttpServer:
         """Connections that are accepted, but not yet ready: for TLS their handshake is not over."""
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._stalled: list[_Connection] = []
-        """Those whose clients have not taken anything for `STALLED` seconds at the last look, the
+        """Those whose clients have not taken anything for `STALLED_AFTER` seconds at the last look, the
         one that has waited longest last."""
         self._per_address: Counter[str] = Counter()
         self._extra = 0
@@ -257,11 +259,11 @@ class HttpServer:
         self._changed = asyncio.Event()
 
     async def listen(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
-        """Answer on a socket that is bound: see `bound` and `entrepot.server.unix_socket`. With
+        """Answer on a socket that is bound: see `bind_tcp` and `entrepot.server.unix_socket`. With
         *tls*, behind TLS."""
         self._listening.append(_Listener(self, listener, _Connections(self), tls))
 
-    def leave(self, listening: socket.socket) -> None:
+    def stop_listening(self, listening: socket.socket) -> None:
         """Accept nobody any more on a socket, and close it. The connections that came there stay."""
         for listener in [each for each in self._listening if each.listens_on(listening)]:
             listener.close()
@@ -324,7 +326,7 @@ class HttpServer:
         connection is reset."""
         client = _counted_address(address)
         is_extra = not self._has_room(connected, client)
-        if self._stopping or (is_extra and self._extra >= EXTRA):
+        if self._stopping or (is_extra and self._extra >= EXTRA_CONNECTIONS):
             with connected:
                 _drop_unsent(connected)
             return
@@ -344,7 +346,7 @@ class HttpServer:
                 lambda: connection.handler,
                 connection.socket,
                 ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE if tls is not None else None,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
             )
 
     def _arrived(self, connection: _Connection) -> None:
@@ -389,7 +391,10 @@ class HttpServer:
             stalled = self._stalled[position]
             if address in {None, stalled.address}:
                 del self._stalled[position]
-                if stalled.handler in self._connections and stalled.standing_still(now) >= STALLED:
+                if (
+                    stalled.handler in self._connections
+                    and stalled.standing_still(now) >= STALLED_AFTER
+                ):
                     stalled.reset()
                     return True
         return False
@@ -407,11 +412,11 @@ class HttpServer:
         self._connections[handler] = connection
         if transport.get_extra_info("sslcontext") is not None:
             # asyncio would keep eight times as much for a client that does not read.
-            transport.set_write_buffer_limits(SLICE)
+            transport.set_write_buffer_limits(WRITE_SIZE)
         if self._stopping:
             transport.abort()
         if self._watching is None:
-            self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
+            self._watching = asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
     def closed(self, handler: web.RequestHandler) -> None:
         """A client is gone."""
@@ -432,21 +437,21 @@ class HttpServer:
         self.close_stalled(asyncio.get_running_loop().time())
         self.close_gone()
         if self._connections:
-            self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
+            self._watching = asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
     def close_stalled(self, now: float) -> None:
-        """Close the connections whose clients have taken nothing for `SEND_WAIT` seconds, and
+        """Close the connections whose clients have taken nothing for `SEND_TIMEOUT` seconds, and
         remember who may be closed for a new one."""
         stalled = [
             each
             for each in self._connections.values()
-            if each.standing_still(now) >= min(STALLED, SEND_WAIT)
+            if each.standing_still(now) >= min(STALLED_AFTER, SEND_TIMEOUT)
         ]
         stalled.sort(key=lambda each: each.moved, reverse=True)
         for connection in stalled:
-            if now - connection.moved >= SEND_WAIT:
+            if now - connection.moved >= SEND_TIMEOUT:
                 connection.reset()
-        self._stalled = [each for each in stalled if now - each.moved < SEND_WAIT]
+        self._stalled = [each for each in stalled if now - each.moved < SEND_TIMEOUT]
 
     def close_gone(self) -> None:
         """Close the connections that wait for an answer and whose clients are gone.
@@ -539,7 +544,7 @@ class _Listener:
         self._socket.close()
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(ACCEPT_BATCH):
             try:
                 connected, address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
@@ -616,7 +621,7 @@ class _Connections(web.Server):
             server.answer,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=IDLE,
+            keepalive_timeout=IDLE_TIMEOUT,
             logger=_unread,
         )
         self._server = server
@@ -754,7 +759,7 @@ class _Exchange:
                 self._continues = False
                 await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
             try:
-                async with asyncio.timeout(BODY_WAIT):
+                async with asyncio.timeout(BODY_TIMEOUT):
                     body = await content.readany()
             except (TimeoutError, web.RequestPayloadError, OSError):
                 self.keeps_alive = False
@@ -784,7 +789,7 @@ class _Exchange:
         if kind == "http.response.start":
             if self._head is not None:
                 raise RuntimeError("The answer has begun already.")
-            self._begin(message["status"], message.get("headers", ()), message.get(REASON, b""))
+            self._begin(message["status"], message.get("headers", ()), message.get(REASON_KEY, b""))
             return
         if self._head is None or self.complete:
             raise RuntimeError(f"{kind} has no place here.")
@@ -793,7 +798,10 @@ class _Exchange:
             await self._send_bytes(message.get("body", b""), more)
         elif kind == "http.response.zerocopysend":
             await self._send_file(
-                message["file"], message["offset"], message["count"], message.get(SENT, _nobody)
+                message["file"],
+                message["offset"],
+                message["count"],
+                message.get(ON_SENT_KEY, _ignore_count),
             )
         else:
             raise RuntimeError(f"{kind} is not known here.")
@@ -896,7 +904,7 @@ class _Exchange:
             body = b""
         self._count(len(body))
         before, after = (b"%x\r\n" % len(body), b"\r\n") if self._chunked and body else (b"", b"")
-        if len(body) <= JOINED:
+        if len(body) <= COALESCE_LIMIT:
             # A copy costs less than a packet of its own.
             if content := head + before + body + after if head or before else body:
                 await self._write(content)
@@ -905,8 +913,8 @@ class _Exchange:
             await self._write(head + before)
         # Not all at once: what a client does not take would be copied for each.
         view = memoryview(body)
-        for start in range(0, len(body), SLICE):
-            await self._write(view[start : start + SLICE])
+        for start in range(0, len(body), WRITE_SIZE):
+            await self._write(view[start : start + WRITE_SIZE])
             await self._drained()
         if after:
             await self._write(after)
@@ -1008,7 +1016,7 @@ class _Exchange:
             raise Disconnected from error
 
 
-def _nobody(sent: int) -> None:
+def _ignore_count(sent: int) -> None:
     """Nobody wants to know."""
 
 
@@ -1067,7 +1075,7 @@ def _date(second: int) -> bytes:
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bind_tcp(host: str, port: int) -> socket.socket:
     """A TCP socket that is bound to an address, port 0 for any that is free. Raises OSError;
     `socket.gaierror` for a name that is no address."""
     family, kind, protocol, _, address = socket.getaddrinfo(

@@ -18,7 +18,13 @@ from urllib.parse import parse_qs, urlencode
 import msgspec
 
 from entrepot import __version__
-from entrepot.cache.cache import CachedBlob, ListAnswer, ManifestAnswer, ManifestDescription, Origin
+from entrepot.cache.results import (
+    CachedBlob,
+    ListAnswer,
+    ManifestAnswer,
+    ManifestDescription,
+    Origin,
+)
 from entrepot.causes import CauseCode, at_fault
 from entrepot.core.media_types import OCI_INDEX
 from entrepot.core.reference import Digest, Repository, Tag, parse_reference, parse_repository
@@ -45,7 +51,15 @@ from entrepot.httpd.ranges import (
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import REASON, RETRY_AFTER, SENT, Disconnected, Receive, Scope, Send
+from entrepot.httpd.server import (
+    ON_SENT_KEY,
+    REASON_KEY,
+    RETRY_AFTER,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+)
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
@@ -210,7 +224,7 @@ class RegistryApp:
             # That it is answered is the answer.
             await response.json(b'{"status":"alive"}')
         elif path == "/readyz":
-            problems = self._engine.health_of_engine.problems()
+            problems = self._engine.health.problems()
             document = {"status": "unready" if problems else "ready", "problems": problems}
             await response.json(msgspec.json.encode(document), status=503 if problems else 200)
         else:
@@ -226,7 +240,7 @@ class RegistryApp:
         accept = Accept.parse(response.headers.get(b"accept"))
         if response.head:
             described = await self._engine.cache.describe_manifest(repository, reference)
-            if isinstance(reference, Digest) or accept.takes(described.media_type):
+            if isinstance(reference, Digest) or accept.accepts(described.media_type):
                 await response.empty(
                     200,
                     self._manifest_headers(
@@ -234,8 +248,8 @@ class RegistryApp:
                     ),
                 )
                 return
-        answer = await self._engine.cache.manifest(repository, reference, asked_by=response.client)
-        answer = await self._acceptable(repository, reference, accept, answer, response)
+        answer = await self._engine.cache.manifest(repository, reference)
+        answer = await self._acceptable(repository, reference, accept, answer)
         manifest = answer.manifest
         headers = self._manifest_headers(
             manifest.digest, manifest.media_type, len(manifest.content), answer
@@ -248,23 +262,22 @@ class RegistryApp:
         reference: Tag | Digest,
         accept: Accept,
         answer: ManifestAnswer,
-        response: _Response,
     ) -> ManifestAnswer:
         """What the client accepts: a digest is answered as it is, and a client that knows no
         indexes gets the image for linux/amd64 of a tag.
 
         The latter is what the CNCF's registry does for clients of schema 2 only.
         """
-        if isinstance(reference, Digest) or accept.takes(answer.manifest.media_type):
+        if isinstance(reference, Digest) or accept.accepts(answer.manifest.media_type):
             return answer
         child = answer.manifest.child_for("linux/amd64") if answer.manifest.is_index else None
-        if child is None or not accept.takes(child.media_type):
+        if child is None or not accept.accepts(child.media_type):
             wanted = printable(", ".join(sorted(accept.media_types)), 500)
             raise ManifestUnknown(
                 f"{repository}:{reference} is a {answer.manifest.media_type}, and the client accepts only {wanted}.",
                 "Use a newer client.",
             )
-        return await self._engine.cache.manifest(repository, child.digest, asked_by=response.client)
+        return await self._engine.cache.manifest(repository, child.digest)
 
     def _manifest_headers(
         self,
@@ -325,12 +338,11 @@ class RegistryApp:
     async def _cached_blob(
         self, blob: CachedBlob, response: _Response, answer: _BlobAnswer
     ) -> None:
-        copies = self._engine.cache.copies
         etag = str(blob.digest)
         if answer.is_whole:
-            copies.record_request(response.client, blob.digest)
+            blob.record_request(response.client)
         try:
-            async with self._engine.blobs.opened(blob.digest, blob.size) as file:
+            async with blob.open() as file:
                 if answer.multipart is None:
                     await response.file(
                         answer.status,
@@ -362,16 +374,16 @@ class RegistryApp:
                 error.strerror,
                 response.client,
             )
-            copies.check_in_background(blob.digest)
+            blob.check_in_background()
             raise EngineError(
                 f"The cached copy of {blob.digest} can't be read: {error.strerror}.",
                 "Pull again, and look at the disk.",
             ) from None
         if answer.is_whole:
-            copies.record_delivery(response.client, blob.digest)
+            blob.record_delivery(response.client)
 
     def _count(self, sent: int) -> None:
-        self._engine.served += sent
+        self._engine.traffic.served(sent)
 
     async def _tags(self, repository: Repository, response: _Response) -> None:
         n, last = response.page()
@@ -483,7 +495,7 @@ class _Response:
             "headers": [*headers, *common],
         }
         if self._reason:
-            start[REASON] = self._reason
+            start[REASON_KEY] = self._reason
         await self._send(start)
 
     async def empty(self, status: int, headers: Headers) -> None:
@@ -566,7 +578,7 @@ class _Response:
         self, file: OpenFile, start: int, end: int, sent: Callable[[int], None]
     ) -> None:
         if self._sends_files:
-            # SENT is told while the file goes out: a client may leave in the middle of it.
+            # ON_SENT_KEY is told while the file goes out: a client may leave in the middle of it.
             await self._send(
                 {
                     "type": "http.response.zerocopysend",
@@ -574,7 +586,7 @@ class _Response:
                     "offset": start,
                     "count": end - start,
                     "more_body": True,
-                    SENT: sent,
+                    ON_SENT_KEY: sent,
                 }
             )
             return

@@ -26,12 +26,12 @@ from starlette.types import Receive, Scope, Send
 from entrepot import __version__
 from entrepot.config.lock_file import record_engine
 from entrepot.config.settings import Directories, Settings, parse_listen
+from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
-from entrepot.core.registries import is_loopback
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.formatting import counted, escaped, printable, printable_json
-from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bound
+from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.acr import management, repositories
 from entrepot.server.host_check import LocalHosts
@@ -167,7 +167,7 @@ async def _serve(
     ):
         if deadline is not None:
             waits = f"A thread waits for a program, or for the disk of {directories.data}."
-            deadline.reason = lambda: " ".join(engine.health_of_engine.problems()) or waits
+            deadline.reason = lambda: " ".join(engine.health.problems()) or waits
         if prepare is not None:
             await prepare(engine)
         async with listening(engine, ending):
@@ -188,7 +188,7 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
     host, port = parse_listen(engine.settings.listen)
     listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
-    engine.address = f"{shown}:{listener.getsockname()[1]}"
+    engine.endpoints.registry = f"{shown}:{listener.getsockname()[1]}"
     path = engine.directories.socket
     app = registry_app(engine)
     # What is offered on this machine alone is not shown to the web pages of others.
@@ -210,8 +210,8 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                     "engine-started",
                     f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
                     + (
-                        f" and {engine.management_address}"
-                        if engine.management_address is not None
+                        f" and {engine.endpoints.management}"
+                        if engine.endpoints.management is not None
                         else ""
                     )
                     + (", read-only." if engine.settings.read_only else "."),
@@ -270,8 +270,8 @@ async def _look_after_socket(
             if isinstance(error, EngineError)
             else f"The management socket {owned.path} can't be made again: {error.strerror}."
         )
-        if message != engine.socket_problem:
-            engine.socket_problem = message
+        if message != engine.endpoints.socket_problem:
+            engine.endpoints.socket_problem = message
             engine.events.record(
                 "socket-lost",
                 f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
@@ -280,13 +280,13 @@ async def _look_after_socket(
         return
     if renewed is not None:
         await server.listen(renewed)
-        server.leave(before)
+        server.stop_listening(before)
         engine.events.record(
             "socket-restored",
             f"The management socket {owned.path} was gone or replaced; it is there again.",
             level=logging.WARNING,
         )
-    engine.socket_problem = None
+    engine.endpoints.socket_problem = None
 
 
 _ANOTHER = "choose another with --listen HOST:PORT or in settings.toml."
@@ -296,7 +296,7 @@ def _listener(
     host: str, port: int, *, what: str = "The registry", choose: str = _ANOTHER
 ) -> socket.socket:
     try:
-        return bound(host, port)
+        return bind_tcp(host, port)
     except socket.gaierror as error:
         raise EngineError(
             f"{host} is not an address of this machine: {error.strerror}.",
@@ -344,7 +344,7 @@ async def _management_over_tcp(engine: Engine) -> HttpServer | None:
         what="The management API",
         choose="choose another below [management] in settings.toml.",
     )
-    engine.management_address = replace(
+    engine.endpoints.management = replace(
         wanted, listen=f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     ).shown
     # No web page knows the token, so here a name that its owner lets point to this machine opens

@@ -23,19 +23,19 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 import httpx
 
+from entrepot.core.hosts import HOST_LENGTH, is_localhost, is_loopback, literal_address
 from entrepot.core.registries import TABLE, SourceRegistry
 
 ADDRESS_LENGTH = 8 * 1024
 """The longest address that a source may name, in characters: presigned ones reach some 4 kB."""
 
-HOST_LENGTH = 253
-"""The longest name of a host, in characters (RFC 1035, section 2.3.4)."""
+LOCAL_ADDRESS = "a local address (loopback, link-local or cloud metadata)"
+"""How messages name an address to which no registry may send requests."""
 
 METADATA = frozenset(
     {
@@ -87,36 +87,13 @@ def _is_label(label: str) -> bool:
     return all(each.isalnum() or each in "-_" for each in label)
 
 
-def literal_address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that *host* is, in any form that the system reads; None for a name."""
-    host = host.removesuffix(".")
-    if len(host) > HOST_LENGTH:
-        return None
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    try:
-        return IPv4Address(socket.inet_aton(host)) if host[:1].isdigit() else None
-    except (OSError, ValueError):
-        return None
-
-
 def is_local(host: str) -> bool:
     """Whether *host* literally names this machine or its surroundings, to which no public registry
     may send us."""
-    if _is_localhost(host):
+    if is_localhost(host):
         return True
     address = literal_address(host)
     return address is not None and is_local_address(address)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* literally names this machine itself."""
-    if _is_localhost(host):
-        return True
-    address = literal_address(host)
-    return address is not None and all(each.is_loopback for each in _meant(address))
 
 
 def is_local_address(address: IPv4Address | IPv6Address) -> bool:
@@ -137,11 +114,6 @@ def is_local_address(address: IPv4Address | IPv6Address) -> bool:
 def is_public_address(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one of the internet, and of no private network or special purpose."""
     return not is_local_address(address) and all(each.is_global for each in _meant(address))
-
-
-def _is_localhost(host: str) -> bool:
-    name = host.lower().rstrip(".")
-    return name == "localhost" or name.endswith(".localhost")
 
 
 def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

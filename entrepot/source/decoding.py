@@ -6,11 +6,12 @@ or returns nothing but what its docstring says, whatever comes in.
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import TypeVar
 
 import msgspec
+
+from entrepot.encoding import without_byte_order_mark
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def decode(content: bytes, kind: type[T]) -> T:
     A byte order mark in front is passed over (RFC 8259, section 8.1).
     """
     try:
-        return msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=kind)
+        return msgspec.json.decode(without_byte_order_mark(content), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = type(error).__name__
     # Outside the handler: a failure that is remembered keeps what it followed from.

@@ -24,8 +24,9 @@ from typing import Final
 import httpx
 
 from entrepot.causes import Cause, CauseCode, memory_cause, open_files_cause
+from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.formatting import printable
-from entrepot.source.addresses import Reach, is_loopback, literal_address
+from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import NAMES_SHOWN, Certificate, presented, speaks_http
 from entrepot.source.dns import LookupsBusy, LookupTimedOut
 from entrepot.source.environment import (
@@ -121,7 +122,7 @@ class Diagnosis:
         self.clock = clock if clock is not None else ClockEvidence()
         self._looks = looks
 
-    def answered(self, login_server: str, headers: Mapping[str, str]) -> None:
+    def note_response(self, login_server: str, headers: Mapping[str, str]) -> None:
         """An answer came over a connection that was trusted: its Date says what time it is."""
         self.clock.note(login_server, headers)
 

@@ -89,7 +89,7 @@ class SourceRateLimited(SourceError):
     """The source registry lets us pull no more for now. *retry_after* is the seconds that it asks
     us to wait, if it says so."""
 
-    code = "SourceOverAllowance"
+    code = "SourceRateLimited"
     status = oci_status = 429
     oci_code = "TOOMANYREQUESTS"
 

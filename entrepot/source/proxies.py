@@ -34,9 +34,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
+from entrepot.core.hosts import literal_address
 from entrepot.errors import EntrepotError
 from entrepot.formatting import printable
-from entrepot.source.addresses import is_local, literal_address, parse_address
+from entrepot.source.addresses import is_local, parse_address
 
 SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 """Kinds of SOCKS proxies."""

@@ -65,24 +65,24 @@ PIECES_AT_ONCE = 512
 HASH_SIZE = 8 * 1024 * 1024
 """Bytes of a left-over part that are hashed at a time."""
 
-WORTH_CONTINUING = 1024 * 1024
+MIN_RESUMABLE_SIZE = 1024 * 1024
 """Bytes from which on a part is left over for the next fill: less is fetched in the time that it
 takes to ask."""
 
-LEFT_OVER_LASTS = 24 * 3600.0
+RESUMABLE_TTL = 24 * 3600.0
 """Seconds after which a part that nobody continued is removed."""
 
-LEFT_OVERS_LOOKED_AT = 600.0
+RESUMABLE_CLEANUP_INTERVAL = 600.0
 """Seconds between two searches for such parts."""
 
-LEFT_OVERS_AT_MOST = 200
+MAX_RESUMABLE_PARTS = 200
 """Parts that are left over at once; the oldest go first."""
 
-LEFT_OVERS_SHARE = 20
+RESUMABLE_SHARE = 20
 """They take at most this part of the file system (1/20): what is left over must not push out what
 is cached."""
 
-LEASE_LINGERS = 60.0
+LEASE_DURATION = 60.0
 """Seconds for which a blob is not removed after it was last handed out: whoever was promised it
 opens its file a moment later, in a thread."""
 
@@ -133,7 +133,7 @@ class CheckedFile(NamedTuple):
     """The file of a cached blob that was hashed, and whether its bytes have the digest."""
 
     status: os.stat_result
-    is_right: bool
+    digest_matches: bool
 
 
 class NotWritten(OSError):
@@ -148,14 +148,16 @@ class NotWritten(OSError):
 class PartialBlob:
     """A blob on its way in: written by one fill, read by any number of clients at their own places.
 
-    It closes its file when the writer and all readers are done with it; see `reading`. *left_over*
+    It closes its file when the writer and all readers are done with it; see `reading`. *resumable_size*
     is how many bytes of it an earlier fill has left.
     """
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int, *, left_over: int = 0) -> None:
+    def __init__(
+        self, digest: Digest, path: Path, descriptor: int, *, resumable_size: int = 0
+    ) -> None:
         self.digest = digest
         self.path = path
-        self.left_over = left_over
+        self.resumable_size = resumable_size
         self.is_linked = True
         """Whether the file can be found by its path."""
         self.is_committed = False
@@ -198,11 +200,11 @@ class PartialBlob:
             if count:
                 left[0] = left[0][count:]
 
-    def take_left_over(self) -> bool:
+    def hash_resumable(self) -> bool:
         """Hash the next piece of what an earlier fill has left; False when there is no more. Runs
         in a thread."""
         content = os.pread(
-            self._descriptor, min(HASH_SIZE, self.left_over - self.written), self.written
+            self._descriptor, min(HASH_SIZE, self.resumable_size - self.written), self.written
         )
         self._hasher.update(content)
         self.written += len(content)
@@ -218,7 +220,7 @@ class PartialBlob:
         """The descriptor of the file, for readers."""
         return self._descriptor
 
-    def is_right(self) -> bool:
+    def digest_matches(self) -> bool:
         """Whether everything that was written has the digest that was asked for."""
         return self._hasher.hexdigest() == self.digest.hex
 
@@ -276,7 +278,7 @@ class BlobStore:
         self._boot = fills.with_name(f"{fills.name}-boot")
         """Tells the run of the machine in which the parts were written (Linux: random(4), boot_id)."""
         self._clock = clock
-        self._handed_out: dict[Digest, float] = {}
+        self._leases: dict[Digest, float] = {}
         self._arriving: set[Path] = set()
         self._left_overs_looked_at = clock()
         self._writers = ThreadPoolExecutor(WRITERS, "entrepot-fill")
@@ -350,7 +352,7 @@ class BlobStore:
         except OSError:
             return False
         return (
-            status.st_size >= WORTH_CONTINUING and time.time() - status.st_mtime < LEFT_OVER_LASTS
+            status.st_size >= MIN_RESUMABLE_SIZE and time.time() - status.st_mtime < RESUMABLE_TTL
         )
 
     def _unlink(self, path: Path) -> None:
@@ -378,7 +380,7 @@ class BlobStore:
         )
 
     def _remove_old_left_overs(self) -> None:
-        if self._clock() - self._left_overs_looked_at < LEFT_OVERS_LOOKED_AT:
+        if self._clock() - self._left_overs_looked_at < RESUMABLE_CLEANUP_INTERVAL:
             return
         self._left_overs_looked_at = self._clock()
         for each in self._left_overs():
@@ -386,7 +388,7 @@ class BlobStore:
                 self._unlink(each)
 
     def _bound_left_overs(self) -> None:
-        """Remove the oldest of more than `LEFT_OVERS_AT_MOST` parts, or of those that take more
+        """Remove the oldest of more than `MAX_RESUMABLE_PARTS` parts, or of those that take more
         than their share of the file system. Runs in a thread."""
         parts: list[tuple[float, int, Path]] = []
         for each in self._left_overs():
@@ -394,10 +396,10 @@ class BlobStore:
             with suppress(FileNotFoundError):
                 status = each.stat()
                 parts.append((status.st_mtime, status.st_size, each))
-        room = shutil.disk_usage(self._fills).total // LEFT_OVERS_SHARE
+        room = shutil.disk_usage(self._fills).total // RESUMABLE_SHARE
         for number, (_, size, part) in enumerate(sorted(parts, reverse=True)):
             room -= size
-            if room < 0 or number >= LEFT_OVERS_AT_MOST:
+            if room < 0 or number >= MAX_RESUMABLE_PARTS:
                 part.unlink(missing_ok=True)
 
     def _give_up_left_overs(self) -> bool:
@@ -434,7 +436,7 @@ class BlobStore:
             # Where the disk itself fails, the blob is fetched from its source.
             return None
 
-    def look(self, digest: Digest) -> int | None:
+    def stat_size(self, digest: Digest) -> int | None:
         """The size of the file that is there now, None when there is none; raises OSError where
         that can't be told."""
         try:
@@ -443,14 +445,14 @@ class BlobStore:
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
-    def hand_out(self, digest: Digest) -> Path:
+    def lease(self, digest: Digest) -> Path:
         """The path of a held blob, for somebody who opens it soon: it is not removed within
-        `LEASE_LINGERS` seconds."""
+        `LEASE_DURATION` seconds."""
         now = self._clock()
-        self._handed_out.pop(digest, None)
-        self._handed_out[digest] = now
-        while now - next(iter(self._handed_out.values())) > LEASE_LINGERS:
-            del self._handed_out[next(iter(self._handed_out))]
+        self._leases.pop(digest, None)
+        self._leases[digest] = now
+        while now - next(iter(self._leases.values())) > LEASE_DURATION:
+            del self._leases[next(iter(self._leases))]
         return self.path(digest)
 
     @asynccontextmanager
@@ -490,13 +492,13 @@ class BlobStore:
         try:
             return FileIO(path)
         except PermissionError as error:
-            if self.condemn(digest, is_damaged=lambda _: not os.access(path, os.R_OK)):
+            if self.remove_damaged(digest, is_damaged=lambda _: not os.access(path, os.R_OK)):
                 _log.warning("%s can't be read (%s): it is fetched again.", path, error.strerror)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
     async def begin(self, digest: Digest, size: int, source: str = "") -> PartialBlob:
         """Begin a blob of *size* bytes, or continue what is left over of it: see
-        `PartialBlob.left_over` and `take_left_over`.
+        `PartialBlob.resumable_size` and `hash_resumable`.
 
         What is left over is continued only for the same *source* (a login server) and size: another
         source can neither be misled by it nor mislead with it. The caller commits it, discards it
@@ -532,7 +534,7 @@ class BlobStore:
 
     def _abandon(self, partial: PartialBlob) -> None:
         """Let go of a part that its fill did not wait for until a thread had opened its file."""
-        if not partial.left_over:
+        if not partial.resumable_size:
             partial.path.unlink(missing_ok=True)
         self._arriving.discard(partial.path)
         partial.release()
@@ -548,11 +550,11 @@ class BlobStore:
         except OSError:
             self._arriving.discard(path)
             raise
-        left_over = os.fstat(descriptor).st_size
-        if left_over > size:
+        resumable_size = os.fstat(descriptor).st_size
+        if resumable_size > size:
             os.ftruncate(descriptor, 0)
-            left_over = 0
-        return PartialBlob(digest, path, descriptor, left_over=left_over)
+            resumable_size = 0
+        return PartialBlob(digest, path, descriptor, resumable_size=resumable_size)
 
     def _open_part(self, path: Path) -> int:
         try:
@@ -563,11 +565,11 @@ class BlobStore:
             self._fills.mkdir(exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    async def take_left_over(self, partial: PartialBlob) -> bool:
+    async def hash_resumable(self, partial: PartialBlob) -> bool:
         """Hash the next piece of what an earlier fill has left, in a thread; False when there is no
         more. Raises OSError."""
         return await uninterrupted(
-            asyncio.get_running_loop().run_in_executor(self._writers, partial.take_left_over)
+            asyncio.get_running_loop().run_in_executor(self._writers, partial.hash_resumable)
         )
 
     async def append(self, partial: PartialBlob, pieces: Sequence[bytes]) -> None:
@@ -605,7 +607,7 @@ class BlobStore:
     async def commit(self, partial: PartialBlob) -> None:
         """Make a blob visible whose digest is right: content to the disk, then the name, then the
         directory."""
-        assert partial.is_right()
+        assert partial.digest_matches()
         await uninterrupted(
             asyncio.get_running_loop().run_in_executor(self._committers, self._commit, partial)
         )
@@ -641,9 +643,9 @@ class BlobStore:
             self._unlink(partial.path)
             self._arriving.discard(partial.path)
 
-    async def set_aside(self, partial: PartialBlob) -> None:
+    async def keep_for_resume(self, partial: PartialBlob) -> None:
         """Leave over for the next fill what has come of a blob, if that is worth continuing."""
-        if max(partial.written, partial.left_over) < WORTH_CONTINUING:
+        if max(partial.written, partial.resumable_size) < MIN_RESUMABLE_SIZE:
             await self.discard(partial)
         else:
             self._arriving.discard(partial.path)
@@ -651,14 +653,14 @@ class BlobStore:
                 asyncio.get_running_loop().run_in_executor(self._writers, self._bound_left_overs)
             )
 
-    def take_away(self, digest: Digest) -> bool:
+    def remove(self, digest: Digest) -> bool:
         """Let a held blob that nothing refers to disappear; `sweep` frees its space.
 
         False when it was handed out so lately that a reader may yet open it. The name goes at once,
         without a thread in between: whoever looks next finds the blob gone and fetches it again.
         """
-        handed_out = self._handed_out.get(digest)
-        if handed_out is not None and self._clock() - handed_out < LEASE_LINGERS:
+        leased = self._leases.get(digest)
+        if leased is not None and self._clock() - leased < LEASE_DURATION:
             return False
         try:
             self._move_away(digest)
@@ -671,7 +673,9 @@ class BlobStore:
         with suppress(FileNotFoundError):
             os.rename(self.path(digest), self._fills / f"{_REMOVED}{digest.algorithm}-{digest.hex}")
 
-    def condemn(self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]) -> bool:
+    def remove_damaged(
+        self, digest: Digest, *, is_damaged: Callable[[os.stat_result], bool]
+    ) -> bool:
         """Let a damaged file disappear at once, also when a reader may yet open it; False where
         another, right one is there.
 
@@ -738,7 +742,7 @@ class BlobStore:
                     return directory
         return None
 
-    async def held(self) -> dict[Digest, int]:
+    async def sizes(self) -> dict[Digest, int]:
         """Every blob that is held, with its size: a walk through the directories, in a thread."""
         return await asyncio.to_thread(self._walk)
 

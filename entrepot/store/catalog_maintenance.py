@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from entrepot.store.catalog import Catalog
-from entrepot.store.connections import CatalogFailed, Reason, Trouble
-from entrepot.store.disk_reserve import Reserve
+from entrepot.store.connections import CatalogFailed, CatalogOperation, Reason
+from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.recovery import back_up, backup_of, check
 
-UPKEEP = 60.0
+MAINTENANCE_INTERVAL = 60.0
 """Seconds between two rounds."""
 
 FIRST_BACKUP = 600.0
@@ -31,14 +31,14 @@ ROOM_FOR_BACKUP = 64 * 2**20
 _log = logging.getLogger("entrepot.catalog")
 
 
-class Upkeep:
+class CatalogMaintenance:
     """Of one catalog. *clock* is monotonic."""
 
     def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
         self._path = catalog.path
         self._clock = clock
-        self._reserve = Reserve(catalog.path)
+        self._reserve = DiskReserve(catalog.path)
         self._backed_up = clock() - BACKUP_INTERVAL + FIRST_BACKUP
         self._backed_up_at = catalog.changes, catalog.uses
         self._failure: str | None = None
@@ -49,15 +49,15 @@ class Upkeep:
             await self._check()
         while True:
             await self.once()
-            await asyncio.sleep(UPKEEP)
+            await asyncio.sleep(MAINTENANCE_INTERVAL)
 
     async def once(self) -> None:
         """One round. What fails is told once, and tried again in the next."""
         if self._catalog.refusal is not None and not await self._catalog.reopen():
             return
         try:
-            await asyncio.to_thread(self._reserve.make)
-            await self._catalog.give_back()
+            await asyncio.to_thread(self._reserve.allocate)
+            await self._catalog.release_free_pages()
             if self.backup_is_due():
                 await self.back_up()
         except (CatalogFailed, OSError, sqlite3.Error) as error:
@@ -83,7 +83,7 @@ class Upkeep:
         try:
             await asyncio.to_thread(back_up, self._path)
         except CatalogFailed as error:
-            self._catalog.health.fails(Trouble.READING, error)
+            self._catalog.health.record_failure(CatalogOperation.READING, error)
             raise
         finally:
             # One that fails is not tried each minute.
@@ -109,8 +109,8 @@ class Upkeep:
             _log.warning("The catalog could not be examined: %s", error)
             return
         if problem is not None:
-            self._catalog.health.fails(
-                Trouble.READING,
+            self._catalog.health.record_failure(
+                CatalogOperation.READING,
                 CatalogFailed(f"The catalog is damaged: {problem}.", reason=Reason.DAMAGED),
             )
 

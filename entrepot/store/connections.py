@@ -95,7 +95,7 @@ def reason_of(error: BaseException) -> Reason:
     return Reason.OTHER
 
 
-class Trouble(StrEnum):
+class CatalogOperation(StrEnum):
     """What failed: reading is well again when something was read, writing when something was
     written."""
 
@@ -111,10 +111,10 @@ class CatalogHealth:
     restarted.
     """
 
-    told: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     """What was done at the start about a catalog that was damaged or gone, a sentence each."""
     damage: CatalogFailed | None = None
-    failed: dict[Trouble, CatalogFailed] = field(default_factory=dict)
+    failed: dict[CatalogOperation, CatalogFailed] = field(default_factory=dict)
     missed_writes: int = 0
     """Writes that failed since the start."""
 
@@ -123,35 +123,35 @@ class CatalogHealth:
         """What fails at the moment."""
         return self.damage or next(iter(self.failed.values()), None)
 
-    def works(self, trouble: Trouble) -> None:
+    def record_success(self, trouble: CatalogOperation) -> None:
         """Something was read or written."""
         if self.failed:
             self.failed.pop(trouble, None)
 
-    def fails(self, trouble: Trouble, error: CatalogFailed) -> None:
+    def record_failure(self, trouble: CatalogOperation, error: CatalogFailed) -> None:
         """Something could not be read or written."""
         if error.reason is Reason.DAMAGED:
             self.damage = error
         self.failed[trouble] = error
-        if trouble is Trouble.WRITING:
+        if trouble is CatalogOperation.WRITING:
             self.missed_writes += 1
 
-    def tell_failed_read(self, context: ExceptionContext) -> None:
+    def record_failed_read(self, context: ExceptionContext) -> None:
         """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
         said."""
-        self._tell(context, Trouble.READING)
+        self._tell(context, CatalogOperation.READING)
 
-    def tell_failed_write(self, context: ExceptionContext) -> None:
+    def record_failed_write(self, context: ExceptionContext) -> None:
         """For SQLAlchemy's ``handle_error``: raises `CatalogFailed` in place of what the database
         said."""
-        self._tell(context, Trouble.WRITING)
+        self._tell(context, CatalogOperation.WRITING)
 
-    def _tell(self, context: ExceptionContext, trouble: Trouble) -> None:
+    def _tell(self, context: ExceptionContext, trouble: CatalogOperation) -> None:
         # SQLAlchemy would add the statement, and an address of its documentation.
         error = context.original_exception
         if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
             failed = CatalogFailed(f"The catalog fails: {error}.", reason=reason_of(error))
-            self.fails(trouble, failed)
+            self.record_failure(trouble, failed)
             raise failed from error
 
 
@@ -170,8 +170,8 @@ class Readers:
             else {"poolclass": NullPool}
         )
         self._engine = create_engine(url, **pool)
-        event.listen(self._engine, "connect", set_up(pragmas))
-        event.listen(self._engine, "handle_error", health.tell_failed_read)
+        event.listen(self._engine, "connect", pragma_listener(pragmas))
+        event.listen(self._engine, "handle_error", health.record_failed_read)
         self._short = ThreadPoolExecutor(READERS, "entrepot-catalog")
         self._long = ThreadPoolExecutor(LONG_READERS, "entrepot-catalog-long")
         self._health = health
@@ -187,7 +187,7 @@ class Readers:
                 connection.exec_driver_sql("BEGIN")
                 result = read(connection)
             self.is_stalled = False
-            self._health.works(Trouble.READING)
+            self._health.record_success(CatalogOperation.READING)
             return result
 
         patience = (
@@ -200,11 +200,11 @@ class Readers:
             stalled = CatalogFailed(
                 f"The catalog has not answered for {patience:g} s.", reason=Reason.STALLED
             )
-            self._health.fails(Trouble.READING, stalled)
+            self._health.record_failure(CatalogOperation.READING, stalled)
             raise stalled
         return reading.result()
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that nobody uses."""
         self._engine.dispose()
 
@@ -275,7 +275,7 @@ async def _wait(reading: asyncio.Future[Any], patience: float) -> tuple[set[Any]
     return done, pending
 
 
-def set_up(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
+def pragma_listener(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
     """For SQLAlchemy's ``connect``: begin each connection with some *pragmas*."""
 
     def set_up_connection(connection: Any, _record: Any) -> None:

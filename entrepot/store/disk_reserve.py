@@ -15,13 +15,13 @@ ROOM_FOR_RESERVE = 16 * RESERVE_SIZE
 """Bytes that must be free for the reserve to be made: on a small disk it would only be in the way."""
 
 
-class Reserve:
+class DiskReserve:
     """The file beside one catalog. All methods run in a thread."""
 
     def __init__(self, catalog: Path) -> None:
         self._path = catalog.with_name(f"{catalog.name}.reserve")
 
-    def make(self) -> None:
+    def allocate(self) -> None:
         """Take the room, unless it is taken or there is little left."""
         with suppress(OSError):
             if not hasattr(os, "posix_fallocate"):
@@ -36,7 +36,7 @@ class Reserve:
             finally:
                 os.close(descriptor)
 
-    def give_up(self) -> bool:
+    def release(self) -> bool:
         """Give the room back; whether there was any."""
         try:
             self._path.unlink()

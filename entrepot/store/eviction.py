@@ -1,4 +1,4 @@
-"""What goes when room is needed: a pure decision on a picture of what is held.
+"""What goes when room is needed: a pure decision on a inventory of what is held.
 
 Images go, least recently used first, until what is held is at or below a goal. An image is a
 manifest of one repository whose blobs are held, with the tags that point at it or at an index above
@@ -23,7 +23,7 @@ Blobs that were adopted, files of which the catalog knew nothing, are needed by 
 They stay for `ADOPTED_STAYS`, for after the loss of a catalog the manifests come back one pull
 after the other (L02); when room is needed they go first.
 
-A picture of ten thousand repositories is a hundred and fifty thousand objects. None of them leads
+A inventory of ten thousand repositories is a hundred and fifty thousand objects. None of them leads
 back to itself, and the garbage collector is told so (``gc=False``): while it looked at all of them
 it held up every thread for a tenth of a second, and often.
 """
@@ -50,14 +50,14 @@ Key = tuple[Repository, Digest]
 """A manifest of a repository."""
 
 
-class HeldManifest(msgspec.Struct, frozen=True, gc=False):
+class InventoryManifest(msgspec.Struct, frozen=True, gc=False):
     """A manifest of one repository as eviction sees it. *asked* is when a client last got or saw
     it, else when it came, in seconds since the epoch."""
 
     repository: Repository
     digest: Digest
     platform: str | None
-    asked: float
+    last_requested: float
     locked: bool
     """It, its repository, or a tag that points at it is."""
     tags: tuple[Tag, ...] = ()
@@ -74,7 +74,7 @@ class HeldManifest(msgspec.Struct, frozen=True, gc=False):
         return self.repository, self.digest
 
 
-class HeldBlobUse(msgspec.Struct, frozen=True, gc=False):
+class InventoryBlob(msgspec.Struct, frozen=True, gc=False):
     """The size of a held blob in bytes, and when a client last got it (or when it came)."""
 
     size: int
@@ -84,30 +84,30 @@ class HeldBlobUse(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Inventory:
     """What is held."""
 
-    manifests: Sequence[HeldManifest]
-    blobs: Mapping[Digest, HeldBlobUse]
+    manifests: Sequence[InventoryManifest]
+    blobs: Mapping[Digest, InventoryBlob]
 
 
 class PlannedImage(msgspec.Struct, frozen=True, gc=False):
     """An image that shall go. *freed* is in bytes: a blob that several evicted images share is
     counted for the one that goes last."""
 
-    manifest: HeldManifest
+    manifest: InventoryManifest
     tags: tuple[Tag, ...]
     """Those that point at it or at an index above it."""
     last_used: float
-    asked: float
+    last_requested: float
     """When it or an index above it was last asked for."""
-    telling: tuple[Digest, ...]
+    distinctive_blobs: tuple[Digest, ...]
     """The blobs whose use is its use."""
     freed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvictionPlan:
     """What shall go, and what that leaves. Sizes are in bytes."""
 
     images: tuple[PlannedImage, ...]
@@ -117,7 +117,7 @@ class Plan:
     empty_since: float
     size: int
     """Of all blobs and what counts of the catalog, before."""
-    left: int
+    remaining: int
     """Of all blobs and what counts of the catalog, after."""
     goal: int
     locked_size: int
@@ -137,7 +137,7 @@ class Plan:
         """Whether nothing goes."""
         return not (self.images or self.empty or self.adopted)
 
-    def parts(self, count: int) -> Iterator[Plan]:
+    def parts(self, count: int) -> Iterator[EvictionPlan]:
         """The same plan in steps of *count* images and as many empty manifests, to be carried out
         one after the other."""
         for start in range(0, max(1, len(self.images), len(self.empty)), count):
@@ -150,45 +150,53 @@ class Plan:
             )
 
 
-def plan(
-    picture: Picture, *, goal: int, now: float, in_use: Collection[Key] = (), catalog_size: int = 0
-) -> Plan:
+def plan_eviction(
+    inventory: Inventory,
+    *,
+    goal: int,
+    now: float,
+    in_use: Collection[Key] = (),
+    catalog_size: int = 0,
+) -> EvictionPlan:
     """Decide what goes until at most *goal* bytes are held, blobs and the *catalog_size* bytes that
     count of the catalog together.
 
     *in_use* are the manifests that are being pulled or of which a blob is on its way in. With a
     goal of 0 all manifests without anything held go too.
     """
-    known = {each.key: each for each in picture.manifests}
+    known = {each.key: each for each in inventory.manifests}
     kept = _locked_with_all_below(known)
-    asked = _last_asked(known)
-    telling = _telling_blobs(picture)
+    last_requested = _last_asked(known)
+    distinctive_blobs = _distinctive_blobs(inventory)
     users: dict[Digest, int] = {}
-    for each in picture.manifests:
+    for each in inventory.manifests:
         for blob in each.blobs:
             users[blob] = users.get(blob, 0) + 1
-    size = sum(blob.size for blob in picture.blobs.values()) + catalog_size
-    orphans = {digest: blob for digest, blob in picture.blobs.items() if digest not in users}
+    size = sum(blob.size for blob in inventory.blobs.values()) + catalog_size
+    orphans = {digest: blob for digest, blob in inventory.blobs.items() if digest not in users}
     staying = {digest: blob for digest, blob in orphans.items() if stays_adopted(blob.adopted, now)}
     # What no manifest refers to any more goes by itself as soon as nobody reads it.
-    left = size - sum(blob.size for digest, blob in orphans.items() if digest not in staying)
+    remaining = size - sum(blob.size for digest, blob in orphans.items() if digest not in staying)
     adopted: list[Digest] = []
     for digest in sorted(staying, key=lambda each: (staying[each].last_used, each)):
-        if left <= goal:
+        if remaining <= goal:
             break
         adopted.append(digest)
-        left -= staying[digest].size
-    weight = _weights(picture, catalog_size)
+        remaining -= staying[digest].size
+    weight = _weights(inventory, catalog_size)
     holders: dict[Digest, int] = {}
-    for each in picture.manifests:
+    for each in inventory.manifests:
         holders[each.digest] = holders.get(each.digest, 0) + 1
 
-    def last_used(image: HeldManifest) -> float:
+    def last_used(image: InventoryManifest) -> float:
         return max(
-            (asked[image.key], *(picture.blobs[blob].last_used for blob in telling[image.digest]))
+            (
+                last_requested[image.key],
+                *(inventory.blobs[blob].last_used for blob in distinctive_blobs[image.digest]),
+            )
         )
 
-    def known_use(image: HeldManifest) -> float:
+    def known_use(image: InventoryManifest) -> float:
         # S14: a use in the future counts as none. With a clock that was ahead, all would be in use
         # until the time that it had.
         used = last_used(image)
@@ -198,13 +206,13 @@ def plan(
     # The key makes the order the same each time, also for images that came in the same moment.
     images = sorted(
         (known_use(each), each.key)
-        for each in picture.manifests
+        for each in inventory.manifests
         if (each.blobs or empties_go) and not each.children and each.key not in kept
     )
-    chosen: list[tuple[HeldManifest, float, int]] = []
+    chosen: list[tuple[InventoryManifest, float, int]] = []
     empty: list[Key] = []
     for used, key in images:
-        if (left <= goal and goal > 0) or used > now - RECENT:
+        if (remaining <= goal and goal > 0) or used > now - RECENT:
             break
         if key in in_use:
             continue
@@ -212,18 +220,18 @@ def plan(
         for blob in image.blobs:
             users[blob] -= 1
             if users[blob] == 0:
-                freed += picture.blobs[blob].size
+                freed += inventory.blobs[blob].size
         holders[image.digest] -= 1
         if holders[image.digest] == 0:
             freed += weight.get(image.digest, 0)
-        left -= freed
+        remaining -= freed
         if image.blobs:
             chosen.append((image, used, freed))
         else:
             empty.append(key)
     locked = {blob for key in kept for blob in known[key].blobs}
     in_use_size = recent_size = 0
-    if left > goal:
+    if remaining > goal:
         being_pulled = {
             blob for key in in_use if key in known for blob in known[key].blobs
         } - locked
@@ -232,8 +240,8 @@ def plan(
             - locked
             - being_pulled
         )
-        in_use_size = sum(picture.blobs[blob].size for blob in being_pulled)
-        recent_size = sum(picture.blobs[blob].size for blob in recent)
+        in_use_size = sum(inventory.blobs[blob].size for blob in being_pulled)
+        recent_size = sum(inventory.blobs[blob].size for blob in recent)
     going = [
         each
         for each in chosen
@@ -242,7 +250,7 @@ def plan(
     ]
     above = _above(known)
     since = now - (RECENT if empty else EMPTY_STAYS)
-    return Plan(
+    return EvictionPlan(
         images=tuple(
             PlannedImage(
                 manifest=image,
@@ -255,8 +263,8 @@ def plan(
                     )
                 ),
                 last_used=last_used(image),
-                asked=asked[image.key],
-                telling=telling[image.digest],
+                last_requested=last_requested[image.key],
+                distinctive_blobs=distinctive_blobs[image.digest],
                 freed=freed,
             )
             for image, _, freed in going
@@ -272,16 +280,16 @@ def plan(
                         and not each.children
                         and key not in kept
                         and key not in in_use
-                        and asked[key] < now - EMPTY_STAYS
+                        and last_requested[key] < now - EMPTY_STAYS
                     ),
                 ]
             )
         ),
         empty_since=since,
         size=size,
-        left=left,
+        remaining=remaining,
         goal=goal,
-        locked_size=sum(picture.blobs[blob].size for blob in locked),
+        locked_size=sum(inventory.blobs[blob].size for blob in locked),
         in_use_size=in_use_size,
         recent_size=recent_size,
         adopted=tuple(adopted),
@@ -295,18 +303,18 @@ def stays_adopted(adopted: float | None, now: float) -> bool:
     return adopted is not None and 0 <= now - adopted < ADOPTED_STAYS
 
 
-def _weights(picture: Picture, catalog_size: int) -> dict[Digest, int]:
+def _weights(inventory: Inventory, catalog_size: int) -> dict[Digest, int]:
     """The bytes of the catalog that each manifest stands for: its share of them, by the size of its
     content."""
-    sizes = {each.digest: each.size for each in picture.manifests}
+    sizes = {each.digest: each.size for each in inventory.manifests}
     total = sum(sizes.values())
     if catalog_size <= 0 or total <= 0:
         return {}
     return {digest: size * catalog_size // total for digest, size in sizes.items()}
 
 
-def confirmed(
-    made: Plan, manifests: Iterable[HeldManifest], *, used: Collection[Key] = ()
+def confirm(
+    made: EvictionPlan, manifests: Iterable[InventoryManifest], *, used: Collection[Key] = ()
 ) -> set[Key]:
     """What of a plan may still go, judged by *manifests*, all that the repositories of the plan
     hold now (their blobs are not looked at).
@@ -316,14 +324,14 @@ def confirmed(
     """
     known = {each.key: each for each in manifests}
     kept = _locked_with_all_below(known)
-    asked = _last_asked(known)
+    last_requested = _last_asked(known)
     going = {
         each.manifest.key
         for each in made.images
         if (now := known.get(each.manifest.key)) is not None
         and now.key not in kept
         and not now.children
-        and asked[now.key] <= each.asked
+        and last_requested[now.key] <= each.last_requested
         and now.key not in used
     }
     going |= {
@@ -332,7 +340,7 @@ def confirmed(
         if key in known
         and key not in kept
         and not known[key].children
-        and asked[key] < made.empty_since
+        and last_requested[key] < made.empty_since
     }
     while True:
         # An index may stand in another one.
@@ -349,27 +357,27 @@ def confirmed(
         going |= emptied
 
 
-def locked_above(manifests: Iterable[HeldManifest], key: Key) -> list[HeldManifest]:
+def locked_above(manifests: Iterable[InventoryManifest], key: Key) -> list[InventoryManifest]:
     """The locked manifests because of which one may not go: itself, and the indexes that lead to
     it."""
     known = {each.key: each for each in manifests}
     return [each for each in known.values() if each.locked and key in _below(each, known)]
 
 
-def _locked_with_all_below(known: Mapping[Key, HeldManifest]) -> set[Key]:
+def _locked_with_all_below(known: Mapping[Key, InventoryManifest]) -> set[Key]:
     return {key for each in known.values() if each.locked for key in _below(each, known)}
 
 
-def _last_asked(known: Mapping[Key, HeldManifest]) -> dict[Key, float]:
-    asked = {key: each.asked for key, each in known.items()}
+def _last_asked(known: Mapping[Key, InventoryManifest]) -> dict[Key, float]:
+    last_requested = {key: each.last_requested for key, each in known.items()}
     for each in known.values():
         if each.children:
             for key in _below(each, known):
-                asked[key] = max(asked[key], each.asked)
-    return asked
+                last_requested[key] = max(last_requested[key], each.last_requested)
+    return last_requested
 
 
-def _above(known: Mapping[Key, HeldManifest]) -> dict[Key, list[Key]]:
+def _above(known: Mapping[Key, InventoryManifest]) -> dict[Key, list[Key]]:
     above: dict[Key, list[Key]] = {}
     for each in known.values():
         if each.children:
@@ -379,7 +387,7 @@ def _above(known: Mapping[Key, HeldManifest]) -> dict[Key, list[Key]]:
     return above
 
 
-def _below(manifest: HeldManifest, known: Mapping[Key, HeldManifest]) -> Iterator[Key]:
+def _below(manifest: InventoryManifest, known: Mapping[Key, InventoryManifest]) -> Iterator[Key]:
     """Itself and all manifests of its repository that it leads to."""
     seen: set[Key] = set()
     ahead = [manifest.key]
@@ -392,16 +400,16 @@ def _below(manifest: HeldManifest, known: Mapping[Key, HeldManifest]) -> Iterato
         ahead.extend((manifest.repository, child) for child in known[key].children)
 
 
-def _telling_blobs(picture: Picture) -> dict[Digest, tuple[Digest, ...]]:
+def _distinctive_blobs(inventory: Inventory) -> dict[Digest, tuple[Digest, ...]]:
     """For each manifest those of its blobs that the fewest manifests refer to: a client that gets
     one of them most likely wants this image."""
-    blobs_of = {each.digest: each.blobs for each in picture.manifests}
+    blobs_of = {each.digest: each.blobs for each in inventory.manifests}
     sharers: dict[Digest, int] = {}
     for blobs in blobs_of.values():
         for blob in blobs:
             sharers[blob] = sharers.get(blob, 0) + 1
-    telling = {}
+    distinctive_blobs = {}
     for digest, blobs in blobs_of.items():
         fewest = min((sharers[blob] for blob in blobs), default=0)
-        telling[digest] = tuple(blob for blob in blobs if sharers[blob] == fewest)
-    return telling
+        distinctive_blobs[digest] = tuple(blob for blob in blobs if sharers[blob] == fewest)
+    return distinctive_blobs

@@ -26,7 +26,7 @@ from entrepot.errors import EngineError
 from entrepot.files import file_system
 from entrepot.store import counters, schema
 from entrepot.store.connections import JOURNAL_SIZE, CatalogFailed, Reason, reason_of
-from entrepot.store.disk_reserve import Reserve
+from entrepot.store.disk_reserve import DiskReserve
 from entrepot.store.recovery import backup_of, check, prepare_new, restore_missing, salvage
 
 CHECK_TIME = 2.0
@@ -67,7 +67,7 @@ class Opening:
     database: str
     query: dict[str, str]
     pragmas: tuple[str, ...] = WRITABLE
-    told: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     """What was done about a catalog that was damaged or gone, a sentence each."""
     refusal: CatalogFailed | None = None
     """Why nothing can be written."""
@@ -94,7 +94,7 @@ def open_file(path: Path, *, now: float) -> Opening:
             return _for_writing(path, now)
         except sqlite3.Error as error:
             refusal = _refusal(path, error, str(error), reason_of(error))
-            if not is_last and _is_full(path) and Reserve(path).give_up():
+            if not is_last and _is_full(path) and DiskReserve(path).release():
                 continue
             if (
                 getattr(error, "sqlite_errorcode", 0) in _CAN_NOT_WORK
@@ -110,7 +110,7 @@ def open_file(path: Path, *, now: float) -> Opening:
             if (
                 not is_last
                 and error.errno in {errno.ENOSPC, errno.EDQUOT}
-                and Reserve(path).give_up()
+                and DiskReserve(path).release()
             ):
                 continue
         break
@@ -126,10 +126,10 @@ def open_for_writing(path: Path, *, now: float) -> Opening | None:
 
 
 def _for_writing(path: Path, now: float) -> Opening:
-    told: list[str] = []
+    notices: list[str] = []
     if not path.exists():
         if (restored := restore_missing(path)) is not None:
-            told.append(restored)
+            notices.append(restored)
         else:
             for suffix in ("-wal", "-shm"):
                 # SQLite would apply the log of the file that is gone to the new one.
@@ -137,15 +137,15 @@ def _for_writing(path: Path, now: float) -> Opening:
     make_private(path)
     problem, is_checked = check(path, seconds=CHECK_TIME)
     if problem is not None:
-        told.append(salvage(path, problem, now=now))
+        notices.append(salvage(path, problem, now=now))
     try:
         _make_tables(path)
     except sqlite3.Error as error:
         if problem is not None or reason_of(error) is not Reason.DAMAGED:
             raise
-        told.append(salvage(path, str(error), now=now))
+        notices.append(salvage(path, str(error), now=now))
         _make_tables(path)
-    return Opening(str(path), {}, told=told, is_checked=is_checked)
+    return Opening(str(path), {}, notices=notices, is_checked=is_checked)
 
 
 def _make_tables(path: Path) -> None:

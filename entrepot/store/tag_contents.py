@@ -53,7 +53,9 @@ class _Sharing:
     examples: tuple[str, ...] = ()
 
 
-def behind_tag(connection: Connection, repository: Repository, tag: Tag) -> TagContents | None:
+def read_tag_contents(
+    connection: Connection, repository: Repository, tag: Tag
+) -> TagContents | None:
     """The contents of a tag; None when it is not cached."""
     tags = schema.tags.c
     top_query = (
@@ -149,7 +151,7 @@ class RepositoryContents:
     shared: int
 
 
-def of_repository(connection: Connection, repository: Repository) -> RepositoryContents:
+def read_repository_contents(connection: Connection, repository: Repository) -> RepositoryContents:
     """The contents of a repository, and how much of them other repositories need too."""
     links, refers = schema.repository_manifests, schema.references
     names = (

@@ -45,13 +45,13 @@ def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CacheClient:
 async def test_the_status(client: CacheClient, engine: Engine) -> None:
     found = await client.system.status()
     assert found == msgspec.structs.replace(
-        await engine.status(), space_free=found.space_free, space_limit=found.space_limit
+        await engine.status.get(), space_free=found.space_free, space_limit=found.space_limit
     )
 
 
 async def test_source_registries(client: CacheClient, engine: Engine) -> None:
     found = await client.system.source_registries()
-    assert found == engine.upstream_snapshots()
+    assert found == engine.status.source_registries()
     assert {each.login_server: each.sign_in for each in found}["docker.io"] is SignIn.REQUIRED
 
 
@@ -64,7 +64,7 @@ async def test_what_is_behind_a_tag(
         pass
     assert await client.repositories.get_tag(
         "library/nginx", "1.27"
-    ) == await engine.repositories.tag("library/nginx", "1.27")
+    ) == await engine.repositories.get_tag("library/nginx", "1.27")
     with pytest.raises(EngineRefused, match="library/nginx holds no tag 2"):
         await client.repositories.get_tag("library/nginx", "2")
 
@@ -95,11 +95,11 @@ async def test_a_listing_that_did_not_change_is_the_very_same(
     await client.rules.create("example-more", f"{LOGIN_SERVER}/more/*", "more/*")
     assert len(await client.rules.list()) == len(rules) + 1
     assert len(await client.credential_sets.list()) == 1
-    assert await client.rules.list() == await engine.rule_snapshots()
+    assert await client.rules.list() == await engine.rules.list()
 
 
 async def test_the_last_24_hours(client: CacheClient, engine: Engine) -> None:
-    assert await client.system.activity() == engine.activity.snapshot()
+    assert await client.system.activity() == engine.traffic.snapshot()
 
 
 async def test_a_listing_is_fetched_again_only_when_something_has_changed(
@@ -119,9 +119,9 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         # Whoever follows the revision misses nothing, and does not ask in vain.
         assert all(same) == (revision == now)
         assert after == (
-            await engine.rule_snapshots(),
-            engine.credential_set_snapshots(),
-            await engine.repositories.all(),
+            await engine.rules.list(),
+            engine.credential_sets.list(),
+            await engine.repositories.list(),
         )
         before, revision = after, now
         return not all(same)
@@ -143,7 +143,7 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
     assert await changed()
     await client.repositories.delete_tag("library/nginx", "1.27")
     assert await changed()
-    await engine.activity.write()
+    await engine.traffic.write()
     await engine.cache.history.write()
     assert not await changed()
 
@@ -158,7 +158,7 @@ async def test_a_rule(client: CacheClient, engine: Engine) -> None:
         "api",
         "example-set",
     )
-    assert await client.rules.list() == await engine.rule_snapshots()
+    assert await client.rules.list() == await engine.rules.list()
     await client.rules.update("acme-api", None)
     assert (await client.rules.get("acme-api")).credential_set is None
     await client.rules.update("acme-api", "example-set")
@@ -178,7 +178,7 @@ async def test_a_credential_set(
         "example-set", LOGIN_SERVER, "env:EXAMPLE_A", "env:EXAMPLE_B"
     )
     await client.credential_sets.update("example-set", password_id="env:EXAMPLE_C")
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     [found] = await client.credential_sets.list()
     assert found == await client.credential_sets.get("EXAMPLE-set")
     assert (found.login_server, found.username_id, found.password_id) == (
@@ -292,7 +292,7 @@ async def test_checks(client: CacheClient) -> None:
 
 
 async def test_events(client: CacheClient, engine: Engine) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     assert [each.kind for each in await client.system.recent_events()] == [
         "rule-created",
         "rule-deleted",
@@ -390,7 +390,7 @@ async def test_dots_lead_to_no_other_resource(
 ) -> None:
     """httpx took the last dots off the path, and so asked for the deletion of something else."""
     source.add_image("library/nginx", "1")
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
     for ask in (
         client.repositories.delete("library/none/../nginx"),

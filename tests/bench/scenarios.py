@@ -22,7 +22,7 @@ from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.registries import SourceRegistries
 from entrepot.core.rules import RuleBook, RuleDraft
-from entrepot.demo.images import Descriptor, build_manifest
+from entrepot.demo.images import GeneratedDescriptor, build_manifest
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 from entrepot.store.manifests import Manifest
@@ -324,7 +324,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
         book = RuleBook(registries, CredentialBook(registries))
         for number, (upstream, target) in enumerate(drafts):
             book = book.with_rule(
-                book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
+                book.parse(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
             )
         for _ in range(bench.rounds):
             started, processor = time.perf_counter(), time.process_time()
@@ -372,7 +372,7 @@ async def fill_catalog(directories: Directories, names: Sequence[str]) -> None:
             for name in names:
                 contents = [f"{name} {part}".encode() for part in ("config", "layer-1", "layer-2")]
                 config, *layers = [
-                    Descriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
+                    GeneratedDescriptor.of("application/vnd.oci.image.layer.v1.tar+gzip", each)
                     for each in contents
                 ]
                 content = build_manifest(config, layers)

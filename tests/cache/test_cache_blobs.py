@@ -12,13 +12,13 @@ from io import FileIO
 import httpx
 import pytest
 
-from entrepot.cache import cache as cache_module
+from entrepot.cache import blobs as blobs_module
 from entrepot.cache import proof as proof_module
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -35,12 +35,12 @@ LARGE = 300_000
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
 async def pulled(engine: Engine, image: str) -> PullProgress:
-    pull = engine.cache.pulls.get((await engine.start_pull(image, AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start(image, AMD64, "test")).id)
     async with asyncio.timeout(30):
         await pull.finished.wait()
     return pull.progress()
@@ -70,8 +70,8 @@ def settings(
     return Settings(
         listen="127.0.0.1:0",
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(OTHER, "Other", SignIn.OPTIONAL, other.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(OTHER, "Other", SignIn.OPTIONAL, other.url),
         ),
     )
 
@@ -81,13 +81,13 @@ async def private(engine: Engine, source: FakeRegistry) -> Content:
     """A layer that came through the credentials of its source registry; ``other/*`` comes from
     another."""
     source.sign_in = BasicSignIn({"ann": "s3cret"})
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-set", LOGIN_SERVER, "env:SOURCE_USER", "env:SOURCE_PASSWORD")
     )
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("example-private", f"{LOGIN_SERVER}/private/*", "private/*", "example-set")
     )
-    await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
+    await engine.rules.create(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("private/app", "1", layers=[os.urandom(LARGE)], platforms=[AMD64])
     assert (await pulled(engine, "private/app:1")).state is PullState.COMPLETED
     return image.platforms[AMD64].layers[0]
@@ -188,7 +188,7 @@ async def test_s20_a_source_without_ranges_proves_a_small_blob_whole_and_sends_a
     )
     await fills_end(engine)
     assert (await registry.get(path_of(layer))).headers["entrepot-origin"] == "cache"
-    assert (await engine.status()).blobs_size == await engine.catalog.blobs_size()
+    assert (await engine.status.get()).blobs_size == await engine.catalog.blobs_size()
 
 
 async def test_s20_a_source_that_is_down_proves_nothing(
@@ -205,7 +205,7 @@ async def test_s20_a_source_that_is_down_proves_nothing(
 async def test_s20_what_came_without_credentials_opens_for_everybody(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, other: FakeRegistry
 ) -> None:
-    await engine.create_rule(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
+    await engine.rules.create(RuleDraft("example-other", f"{OTHER}/*", "other/*"))
     image = source.add_image("library/base", "1", platforms=[AMD64]).platforms[AMD64]
     await pulled(engine, "library/base:1")
     for blob in image.blobs:
@@ -220,7 +220,7 @@ async def test_s20_a_repository_without_its_rule_keeps_what_it_cached_and_opens_
     other.add_image("app", "1", layers=[private.content], platforms=[AMD64], index=False)
     await registry.get("/v2/other/app/manifests/1")
     for rule in ("example-other", "example-private"):
-        await engine.delete_rule(rule)
+        await engine.rules.delete(rule)
     assert (await registry.get(path_of(private, "private/app"))).content == private.content
     for method in ("GET", "HEAD"):
         assert (await registry.request(method, path_of(private))).status_code == 404
@@ -231,11 +231,11 @@ async def test_s20_after_an_upgrade_with_the_source_down_everything_cached_is_se
 ) -> None:
     image = source.add_image("library/nginx", "1", platforms=[AMD64])
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         await engine.cache.pulls.get(
-            (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+            (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
         ).finished.wait()
     with sqlite3.connect(directories.catalog) as connection:
         connection.executescript("DROP TABLE blob_origins; PRAGMA user_version = 3;")
@@ -255,7 +255,7 @@ async def test_s20_a_proof_that_takes_too_long_is_none(
     private: Content,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "PROOF_TIMEOUT", 0.05)
+    monkeypatch.setattr(blobs_module, "PROOF_TIMEOUT", 0.05)
     other.add_blob("app", private)
     gate = other.hold(str(private.digest), method="GET")
     getting = asyncio.create_task(registry.get(path_of(private)))
@@ -309,7 +309,7 @@ async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
     path = path_of(source.add_blob("library/app", UNNAMED), "library/app")
     for passed, heads in (
         (0.0, 1),
-        (cache_module.STATED_SIZE_TTL - 1, 1),
+        (blobs_module.STATED_SIZE_TTL - 1, 1),
         (2.0, 2),
         (-10_000.0, 3),
     ):
@@ -344,18 +344,18 @@ async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
     gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.start_pull("library/app:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
     await gate.reached
     # Nothing refers to them any more but the pull.
     assert await engine.catalog.delete_repository(Repository("library/app"))
-    await engine.housekeeping.collect()
-    assert set(await engine.blobs.held()) == {first.digest, image.config.digest}
+    await engine.maintenance.collect()
+    assert set(await engine.blobs.sizes()) == {first.digest, image.config.digest}
     gate.open()
     await pull.finished.wait()
     assert pull.state is PullState.COMPLETED
     await fills_end(engine)
-    await engine.housekeeping.collect()
-    assert await engine.blobs.held() == {}
+    await engine.maintenance.collect()
+    assert await engine.blobs.sizes() == {}
 
 
 async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
@@ -368,12 +368,12 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
     assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
     engine.blobs.path(second.digest).unlink()
     gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.start_pull("library/app:1", AMD64, "test")).id)
+    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
     await gate.reached
     async with asyncio.timeout(30):
         while not next(
             each for each in pull.layers if each.descriptor.digest == first.digest
-        ).held_before:
+        ).cached_before:
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()
@@ -387,7 +387,7 @@ async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(
     engine: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of an engine that root ran once; it was a failure that nobody had foreseen."""
-    await engine.create_rule(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
+    await engine.rules.create(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
     source.add_image("app", "1", platforms=[AMD64], index=False)
     first = await pulled(engine, "example/app:1")
     assert first.state is PullState.COMPLETED

@@ -99,7 +99,7 @@ async def test_s28_a_list_is_asked_for_again_after_its_freshness_or_a_minute(
     clock: Clock,
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
-    await engine.update_rule("example-library", freshness=freshness)
+    await engine.rules.update("example-library", freshness=freshness)
     await registry.get(TAGS)
     source.add_image("library/nginx", "2", layers=[10])
     clock.now += seconds - 1
@@ -113,7 +113,7 @@ async def test_s28_a_rule_that_always_asks_always_asks(
     registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
-    await engine.update_rule("example-library", freshness="always")
+    await engine.rules.update("example-library", freshness="always")
     for _ in range(3):
         assert origin(await registry.get(TAGS)) == ("upstream", False)
     assert source.count("GET", "/tags/list") == 3
@@ -184,7 +184,7 @@ async def test_s28_without_a_rule_the_cached_tags_are_served_with_a_warning(
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get("/v2/library/nginx/manifests/1")
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     response = await registry.get(TAGS)
     assert (tags_in(response), *origin(response)) == (["1"], "stale", True)
     assert "No cache rule answers" in response.headers["warning"]
@@ -213,7 +213,7 @@ async def test_s28_pages_of_cached_tags_have_as_many_as_were_asked_for(
     for tag in ("1", "2"):
         source.add_image("library/nginx", tag, layers=[10])
         await registry.get(f"/v2/library/nginx/manifests/{tag}")
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     answer = await engine.cache.tags(NGINX, n=n, last=None)
     assert json.loads(answer.listing.body) == {"name": NGINX, "tags": ["1", "2"][:n]}
     assert answer.listing.next_last == ("1" if n == 1 else None)
@@ -227,8 +227,8 @@ async def test_a_fetch_that_is_given_up_on_the_way_costs_no_list_that_is_known(
         await registry.get(path)
     clock.now += engine.settings.freshness
     for path, flights in (
-        (TAGS, engine.cache._list_flights),
-        ("/v2/library/nginx/manifests/1", engine.cache._flights),
+        (TAGS, engine.cache._listings._fetches),
+        ("/v2/library/nginx/manifests/1", engine.cache._manifests._fetches),
     ):
         gate = source.hold(path)
         asking = asyncio.create_task(registry.get(path))
@@ -244,7 +244,7 @@ async def test_s28_a_change_of_rules_asks_again(
 ) -> None:
     source.add_image("library/nginx", "1", layers=[10])
     await registry.get(TAGS)
-    await engine.update_rule("example-library", freshness="1 h")
+    await engine.rules.update("example-library", freshness="1 h")
     assert origin(await registry.get(TAGS)) == ("upstream", False)
 
 
@@ -385,7 +385,7 @@ async def test_f73_without_a_rule_the_cached_index_is_served_else_an_empty_one_t
     source.add_manifest("library/nginx", index, f"sha256-{image.digest.hex}")
     for tag in ("1", "2", f"sha256-{image.digest.hex}"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).status_code == 200
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     asked = len(source.requests)
     response = await registry.get(referrers_of(image))
     assert (response.content, *origin(response)) == (index.content, "stale", True)
@@ -427,7 +427,7 @@ def test_s28_lists_are_bounded_in_number(
 ) -> None:
     monkeypatch.setattr(lists, "LISTS", 3)
     for number in range(5):
-        kept.keep(key(number), SourceList(b"x"))
+        kept.put(key(number), SourceList(b"x"))
         # The first is used each time.
         assert kept.fresh(key(0), 60) is not None
     assert [number for number in range(5) if kept.last_known(key(number))] == [0, 3, 4]
@@ -436,11 +436,11 @@ def test_s28_lists_are_bounded_in_number(
 def test_s28_lists_are_bounded_in_bytes(kept: SourceLists, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "LISTS_BYTES", 1_000)
     for number in range(100):
-        kept.keep(key(number), SourceList(b"x" * 100))
+        kept.put(key(number), SourceList(b"x" * 100))
     assert 1 <= len(kept) <= 9
     assert kept.last_known(key(99)) is not None
-    kept.keep(key("large"), SourceList(b"x" * 2_000))
+    kept.put(key("large"), SourceList(b"x" * 2_000))
     assert len(kept) == 0
     for number in range(100):
-        kept.keep(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
+        kept.put(ListKey("s", NGINX, "tags/list", "x" * 900 + str(number)), SourceList(b""))
     assert len(kept) == 1

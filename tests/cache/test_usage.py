@@ -13,7 +13,7 @@ from entrepot.cache.usage import UsageTracker
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, Usage
 from tests.conftest import Clock
-from tests.store.test_catalog import NGINX, SOURCE, hold, image
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image
 
 MANIFEST = image("a")
 BLOB = MANIFEST.blobs[0].digest
@@ -23,12 +23,12 @@ BLOB = MANIFEST.blobs[0].digest
 async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         await catalog.add_manifest(NGINX, SOURCE, MANIFEST, tags=[Tag("1")], now=1.0)
-        await hold(catalog, MANIFEST)
+        await cache_blobs(catalog, MANIFEST)
         yield catalog
 
 
 class Disk:
-    """Lets writes of usage fail, or hold on, when a test says so."""
+    """Lets writes of usage fail, or cache_blobs on, when a test says so."""
 
     def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fails = False
@@ -84,7 +84,7 @@ async def test_s32_usage_that_could_not_be_written_is_written_later_and_once(
     for _ in range(2):
         await usage.write()
         assert await pulls(catalog) == (2, clock.now)
-        assert await catalog.requests_of_rules() == {"rule": (2, 2)}
+        assert await catalog.rule_requests() == {"rule": (2, 2)}
     assert not usage.is_unwritten(NGINX, MANIFEST.digest, [BLOB])
 
 
@@ -140,7 +140,7 @@ async def test_s32_a_write_whose_caller_is_cancelled_is_neither_lost_nor_counted
         disk.fails = False
     await usage.write()
     assert (await pulls(catalog))[0] == 1
-    assert await catalog.requests_of_rules() == {"rule": (1, 1)}
+    assert await catalog.rule_requests() == {"rule": (1, 1)}
 
 
 async def test_s32_what_waits_for_a_catalog_that_keeps_failing_is_bounded(

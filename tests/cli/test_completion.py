@@ -26,7 +26,7 @@ from tui.theme import theme_names
 async def filled(entrepot: CommandLine, engine: Engine, source: FakeRegistry) -> CommandLine:
     """An engine with a rule, a credential set and cached tags, and ``entrepot`` on the PATH as pip
     installs it."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:U", "env:P")
     )
     for image in ("library/nginx:1.27", "library/nginx:1.28", "library/node:22"):

@@ -55,7 +55,7 @@ async def test_a_credential_set_from_its_creation_to_its_end(
     assert refused.status == 1
     assert "example-library" in refused.errors
     assert refused.errors.endswith("(CredentialSetInUse)\n")
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     told = (await entrepot.done("credential-set", "show", "-n", "example-set")).output
     assert "Used by       example-library\n" in told
     assert "Health        unhealthy\n" in told

@@ -13,7 +13,7 @@ import pytest
 
 from entrepot.cli.dashboard import start_engine
 from entrepot.config.settings import Directories
-from entrepot.demo import OFFERED
+from entrepot.demo import DEMO_IMAGES
 from entrepot.errors import EngineError
 from tests.cli.conftest import PATIENCE, CommandLine
 from tests.processes import children, is_running
@@ -66,7 +66,7 @@ async def test_a_demo_answers_clients_and_leaves_nothing_behind(
         found = re.search(r"answers container clients on (127\.0\.0\.1:\d+)\.", told)
         assert found is not None
         # Newcomer: nothing said which images there are.
-        assert f"Its source has these images:\n  {', '.join(OFFERED)}\n" in told
+        assert f"Its source has these images:\n  {', '.join(DEMO_IMAGES)}\n" in told
         [root] = temporary.iterdir()
         async with httpx.AsyncClient(base_url=f"http://{found[1]}", timeout=30) as client:
             assert (await client.get("/v2/")).status_code == 200
@@ -141,7 +141,7 @@ async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_o
     status, told = await alone.in_terminal()
     assert status == 1
     assert told == (
-        f"Error: The engine did not start. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Mend it and start again. "
+        f"Error: The engine did not start. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Fix it and start again. "
         f"Its log: {log} (EngineUnavailable)\n"
     )
 

@@ -56,8 +56,8 @@ def settings(
 async def address(engine: Engine) -> AsyncIterator[str]:
     """Where the engine offers its management; its certificate is for ``localhost``."""
     async with answering(engine):
-        assert engine.management_address is not None
-        yield engine.management_address.replace("127.0.0.1", "localhost")
+        assert engine.endpoints.management is not None
+        yield engine.endpoints.management.replace("127.0.0.1", "localhost")
 
 
 @pytest.fixture

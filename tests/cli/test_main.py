@@ -236,7 +236,7 @@ async def test_what_an_administrator_should_know_goes_to_standard_error(
     entrepot: CommandLine, engine: Engine
 ) -> None:
     await entrepot.done("credential-set", "create", "--name", "example-set", *SET)
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     ended = await entrepot.done("status")
     assert ended.errors.startswith("! example-set is unhealthy: ")
     assert "unhealthy" not in ended.output

@@ -89,7 +89,7 @@ async def test_a_tag_and_a_manifest_are_locked_for_themselves(
     await entrepot.done("repository", "unlock", "library/nginx:1")
     assert [
         each.locked
-        for each in await engine.catalog.held_manifests(Repository("library/nginx"))
+        for each in await engine.catalog.inventory_manifests(Repository("library/nginx"))
         if str(each.digest) == digest
     ] == [True]
     missing = await entrepot.run("repository", "lock", "library/nginx:2")

@@ -24,7 +24,7 @@ AMD64 = "linux/amd64"
 async def image(engine: Engine, source: FakeRegistry) -> PlatformImage:
     image = source.add_image("library/nginx", "1", layers=[os.urandom(200_000)], platforms=[AMD64])
     await engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1", AMD64, "test")).id
+        (await engine.pulls.start("library/nginx:1", AMD64, "test")).id
     ).finished.wait()
     return image.platforms[AMD64]
 

@@ -11,7 +11,7 @@ from entrepot.core.reference import Digest
 from entrepot.demo.images import (
     DOCKER,
     OCI,
-    Descriptor,
+    GeneratedDescriptor,
     LayerRecipe,
     MediaTypes,
     build_config,
@@ -68,12 +68,12 @@ def test_index_manifest_and_config_lead_from_one_to_the_other(media_types: Media
         "linux/arm/v7", [layer.diff_id], created_by=["COPY base /"], command=["/run"]
     )
     manifest = build_manifest(
-        Descriptor.of(media_types.config, config),
-        [Descriptor(media_types.layer, layer.digest, layer.size)],
+        GeneratedDescriptor.of(media_types.config, config),
+        [GeneratedDescriptor(media_types.layer, layer.digest, layer.size)],
         media_types,
     )
     index = build_index(
-        [("linux/arm/v7", Descriptor.of(media_types.manifest, manifest))], media_types
+        [("linux/arm/v7", GeneratedDescriptor.of(media_types.manifest, manifest))], media_types
     )
 
     listed = json.loads(index)

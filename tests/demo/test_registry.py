@@ -10,7 +10,7 @@ from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest, Repository, Tag, parse_repository, parse_tag
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
-from entrepot.demo import OFFERED
+from entrepot.demo import DEMO_IMAGES
 from entrepot.demo.images import LayerRecipe
 from entrepot.demo.registry import (
     IMAGES,
@@ -20,8 +20,9 @@ from entrepot.demo.registry import (
     demo_registry_app,
     served_on_loopback,
 )
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceNotFound
+from entrepot.source.sources import Sources
 
 SHARED = LayerRecipe("shared", 200_000)
 SMALL = (
@@ -75,7 +76,7 @@ async def read(
 
 
 def test_the_images_that_a_newcomer_is_told_of_are_all_that_there_are() -> None:
-    assert sorted(OFFERED) == sorted(f"{image.repository}:{image.tags[0]}" for image in IMAGES)
+    assert sorted(DEMO_IMAGES) == sorted(f"{image.repository}:{image.tags[0]}" for image in IMAGES)
 
 
 async def test_an_image_is_pulled_from_tag_to_layer(client: SourceClient) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from entrepot.core.reference import Digest
 from entrepot.demo.images import (
     OCI,
-    Descriptor,
+    GeneratedDescriptor,
     LayerRecipe,
     MediaTypes,
     build_config,
@@ -34,8 +34,8 @@ class Content:
         return len(self.content)
 
     @property
-    def descriptor(self) -> Descriptor:
-        return Descriptor(self.media_type, self.digest, self.size)
+    def descriptor(self) -> GeneratedDescriptor:
+        return GeneratedDescriptor(self.media_type, self.digest, self.size)
 
 
 @dataclass(frozen=True, slots=True)

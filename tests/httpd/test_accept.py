@@ -14,23 +14,23 @@ from entrepot.httpd.accept import MAX_HEADER, Accept, AcceptInvalid
 )
 def test_without_a_list_or_with_a_star_everything_is_accepted(header: bytes | None) -> None:
     accept = Accept.parse(header)
-    assert accept.takes_everything
-    assert accept.takes(OCI_INDEX)
+    assert accept.accepts_everything
+    assert accept.accepts(OCI_INDEX)
 
 
 def test_a_list_accepts_what_it_names_without_regard_to_case_and_parameters() -> None:
     accept = Accept.parse(f"{OCI_MANIFEST.upper()}; charset=utf-8;q=0.5,{DOCKER_MANIFEST}".encode())
-    assert accept.takes(OCI_MANIFEST)
-    assert accept.takes(DOCKER_MANIFEST)
-    assert not accept.takes(OCI_INDEX)
+    assert accept.accepts(OCI_MANIFEST)
+    assert accept.accepts(DOCKER_MANIFEST)
+    assert not accept.accepts(OCI_INDEX)
 
 
 def test_a_quality_of_zero_is_not_accepted() -> None:
-    assert not Accept.parse(f"{OCI_INDEX};q=0, {OCI_MANIFEST}".encode()).takes(OCI_INDEX)
+    assert not Accept.parse(f"{OCI_INDEX};q=0, {OCI_MANIFEST}".encode()).accepts(OCI_INDEX)
 
 
 def test_a_star_subtype_accepts_the_whole_type() -> None:
-    assert Accept.parse(b"application/*").takes(OCI_INDEX)
+    assert Accept.parse(b"application/*").accepts(OCI_INDEX)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_star_subtype_accepts_the_whole_type() -> None:
 def test_f70_what_is_no_media_type_is_skipped_and_nothing_left_is_no_preference(
     header: bytes,
 ) -> None:
-    assert Accept.parse(header).takes_everything
+    assert Accept.parse(header).accepts_everything
     accept = Accept.parse(header + b", " + OCI_MANIFEST.encode())
     assert accept.media_types == {OCI_MANIFEST}
 
@@ -73,7 +73,7 @@ def test_a_quality_of_zero_is_read_wherever_it_stands(quality: bytes) -> None:
 
 
 def test_f70_java_s_own_header_is_understood() -> None:
-    assert Accept.parse(b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2").takes_everything
+    assert Accept.parse(b"text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2").accepts_everything
 
 
 def test_s01_a_header_that_is_too_long_is_refused() -> None:

@@ -18,16 +18,16 @@ import pytest
 
 from entrepot.httpd import sendfile
 from entrepot.httpd import server as server_module
-from entrepot.httpd.sendfile import PIECE
+from entrepot.httpd.sendfile import SENDFILE_CHUNK
 from entrepot.httpd.server import (
-    REASON,
+    REASON_KEY,
     Application,
     Disconnected,
     HttpServer,
     Receive,
     Scope,
     Send,
-    bound,
+    bind_tcp,
     serving,
 )
 from entrepot.server.unix_socket import owned_socket
@@ -56,7 +56,7 @@ def part(file: Any, offset: int, count: int) -> dict[str, Any]:
 
 @asynccontextmanager
 async def connected(app: Application) -> AsyncIterator[Connection]:
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener), asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         try:
@@ -76,7 +76,7 @@ async def answer(
 
 @pytest.fixture
 def content() -> bytes:
-    return os.urandom(2 * PIECE + 12_345)
+    return os.urandom(2 * SENDFILE_CHUNK + 12_345)
 
 
 @pytest.fixture
@@ -105,7 +105,10 @@ async def test_a_connection_serves_on_after_a_file(
         for target, expected in (
             ("/", content),
             ("/10/5", content[10:15]),
-            (f"/{PIECE - 1}/{PIECE + 2}", content[PIECE - 1 : 2 * PIECE + 1]),
+            (
+                f"/{SENDFILE_CHUNK - 1}/{SENDFILE_CHUNK + 2}",
+                content[SENDFILE_CHUNK - 1 : 2 * SENDFILE_CHUNK + 1],
+            ),
             ("/", content),
         ):
             writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -154,7 +157,7 @@ async def test_a_file_that_is_cut_short_while_it_is_sent_cuts_the_connection(
 async def _all(reader: asyncio.StreamReader) -> bytes:
     got = b""
     try:
-        while piece := await reader.read(PIECE):
+        while piece := await reader.read(SENDFILE_CHUNK):
             got += piece
     except ConnectionResetError:
         pass
@@ -192,12 +195,16 @@ async def test_an_application_that_fails_before_it_begins_is_a_500(
     assert "GET /x failed in an unforeseen way" in caplog.text
 
 
-@pytest.mark.parametrize("headers", [{"content_length": "3"}, {}], ids=["promised", "a line break"])
+@pytest.mark.parametrize(
+    "headers",
+    [{"content_length": "3"}, {"x": "a\r\nSet-Cookie: b"}],
+    ids=["promised", "a line break"],
+)
 async def test_a_body_longer_than_promised_or_a_broken_header_is_not_sent(
     headers: dict[str, str],
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start(**headers) if headers else start(x="a\r\nSet-Cookie: b"))
+        await send(start(200, **headers))
         await send(body(b"12345"))
 
     async with connected(app) as (reader, writer):
@@ -212,7 +219,7 @@ async def test_a_reason_stands_in_the_status_line_and_can_not_begin_another_line
     reasons = [b"The clock is wrong.", b"a\r\nSet-Cookie: b"]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({**start(status=503, content_length="0"), REASON: reasons.pop(0)})
+        await send({**start(status=503, content_length="0"), REASON_KEY: reasons.pop(0)})
         await send(body(b""))
 
     async with connected(app) as (reader, writer):
@@ -373,7 +380,7 @@ async def test_others_are_answered_while_a_large_file_goes_to_a_client_that_does
         while True:
             await sends_a_file(scope, receive, sending)
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener), asyncio.timeout(30):
         busy = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
         for reader, writer in busy:
@@ -411,7 +418,11 @@ async def test_what_is_not_in_memory_is_fetched_by_a_thread(
     async with connected(sends_a_file) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await answer(reader))[2] == content
-    assert fetched == [(0, PIECE), (PIECE, PIECE), (2 * PIECE, len(content) - 2 * PIECE)]
+    assert fetched == [
+        (0, SENDFILE_CHUNK),
+        (SENDFILE_CHUNK, SENDFILE_CHUNK),
+        (2 * SENDFILE_CHUNK, len(content) - 2 * SENDFILE_CHUNK),
+    ]
 
 
 async def test_a_file_system_without_sendfile_serves_as_well(
@@ -430,7 +441,7 @@ async def test_a_file_system_without_sendfile_serves_as_well(
 async def test_headers_that_do_not_come_and_connections_that_are_idle_are_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_module, "IDLE", 0.2)
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.2)
     for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
         async with connected(_echo) as (reader, writer):
             writer.write(sent)
@@ -438,7 +449,7 @@ async def test_headers_that_do_not_come_and_connections_that_are_idle_are_given_
 
 
 async def test_a_body_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "BODY_WAIT", 0.1)
+    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
     seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -466,8 +477,8 @@ async def test_headers_that_are_too_long_or_no_http_are_refused_without_a_stack_
 async def test_one_connection_too_many_takes_the_place_of_an_idle_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
-    listener = bound("127.0.0.1", 0)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(_echo, listener), asyncio.timeout(30):
         clients: list[Connection] = []
         for _ in range(3):
@@ -482,7 +493,7 @@ async def test_one_connection_too_many_takes_the_place_of_an_idle_one(
 async def test_an_answer_under_way_is_finished_before_the_server_ends(
     sends_a_file: Application, content: bytes
 ) -> None:
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     server = HttpServer(sends_a_file)
     await server.listen(listener)
     reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -530,7 +541,7 @@ async def test_behind_tls_the_same_application_answers(tmp_path: Path) -> None:
         authority.server("localhost"),
         ssl.create_default_context(cafile=str(authority.path)),
     )
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener, tls=tls), httpx.AsyncClient(verify=trusted) as client:
         found = await client.post(
             f"https://localhost:{listener.getsockname()[1]}/", content=b"x" * 100_000
@@ -544,7 +555,7 @@ def test_an_address_in_use_is_an_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(OSError, match="in use"):
-            bound("127.0.0.1", taken.getsockname()[1])
+            bind_tcp("127.0.0.1", taken.getsockname()[1])
 
 
 # Clients that take from the others. S06, S09, S10, S36, L06: codes of the security and load
@@ -582,7 +593,7 @@ async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leav
         await send(start(content_length="0"))
         await send(body(b""))
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener) as server, asyncio.timeout(30):
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -597,6 +608,13 @@ async def test_s06_what_changes_something_is_not_broken_off_when_its_client_leav
     assert caplog.records == []
 
 
+def reads_on(server: HttpServer) -> bool:
+    """Whether the server reads from its only connection."""
+    [connection] = server._connections.values()
+    assert connection.transport is not None
+    return connection.transport.is_reading()
+
+
 async def test_s06_a_client_that_asked_for_more_before_its_answer_and_left_is_forgotten() -> None:
     ended = asyncio.Event()
 
@@ -606,13 +624,11 @@ async def test_s06_a_client_that_asked_for_more_before_its_answer_and_left_is_fo
         finally:
             ended.set()
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener) as server, asyncio.timeout(30):
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
-        while (
-            not server._answering or next(iter(server._connections.values())).transport.is_reading()
-        ):  # type: ignore[union-attr]
+        while not server._answering or reads_on(server):
             await asyncio.sleep(0)
         writer.transport.abort()
         while not ended.is_set():
@@ -631,7 +647,7 @@ async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks
         await send(start(content_length="2"))
         await send(body(b"ok"))
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     server = HttpServer(app, requests=1, always=("/healthz",))
     await server.listen(listener)
     async with asyncio.timeout(30):
@@ -653,7 +669,7 @@ async def test_s06_too_many_requests_are_told_to_come_back_but_the_one_that_asks
 async def test_s06_when_all_connections_wait_health_is_told_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     gate = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -662,7 +678,7 @@ async def test_s06_when_all_connections_wait_health_is_told_all_the_same(
         await send(start(content_length="2"))
         await send(body(b"ok"))
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     server = HttpServer(app, always=("/healthz",))
     await server.listen(listener)
     async with asyncio.timeout(30):
@@ -690,7 +706,7 @@ async def stalled(
     app: Application, clients: int, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[HttpServer, list[Connection], tuple[str, int]]]:
     """Clients that have begun to read an answer and then stop, until the server can't send more."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     trusting, name = None, None
     if tls is not None:
         name = "localhost"
@@ -763,9 +779,9 @@ async def test_s09_l06_a_client_that_takes_nothing_for_minutes_is_cut_off(
     async with stalled(app, 1, tls) as (server, [(reader, _)], _):
         now = asyncio.get_running_loop().time()
         server.close_stalled(now)
-        server.close_stalled(now + server_module.SEND_WAIT - 1)
+        server.close_stalled(now + server_module.SEND_TIMEOUT - 1)
         assert len(server._connections) == 1
-        server.close_stalled(now + server_module.SEND_WAIT + 1)
+        server.close_stalled(now + server_module.SEND_TIMEOUT + 1)
         while server._connections or server._answering:
             await asyncio.sleep(0)
         assert len(await _all(reader)) < 30_000_000
@@ -789,7 +805,7 @@ async def test_s09_a_client_that_takes_a_little_now_and_then_is_not_cut_off(
         [connection] = server._connections.values()
         for minute in range(1, 4):
             await take_a_little(connection, reader)
-            server.close_stalled(now + minute * server_module.SEND_WAIT)
+            server.close_stalled(now + minute * server_module.SEND_TIMEOUT)
         assert len(server._connections) == 1
 
 
@@ -813,7 +829,7 @@ async def test_s09_a_client_on_a_bad_line_is_not_cut_off_while_its_window_is_clo
 async def test_s09_a_new_client_takes_the_place_of_the_one_that_stalls_longest(
     large_file: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     async with stalled(large_file, 2) as (server, clients, address):
         now = asyncio.get_running_loop().time()
         first, second = server._connections.values()
@@ -844,7 +860,7 @@ async def test_s09_clients_that_do_not_read_share_one_copy_of_a_large_answer(
             if each.transport
         ]
         assert len(buffered) == 5
-        assert max(buffered) <= 4 * server_module.SLICE
+        assert max(buffered) <= 4 * server_module.WRITE_SIZE
 
 
 async def first_line(listener: socket.socket) -> bytes:
@@ -860,7 +876,7 @@ async def is_refused(listener: socket.socket) -> None:
     """The server has no room for a new connection, and none for one that is told so."""
     assert (await first_line(listener)).split()[1] == b"503"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_module, "EXTRA", 0)
+        patch.setattr(server_module, "EXTRA_CONNECTIONS", 0)
         with pytest.raises(ConnectionResetError):
             await first_line(listener)
 
@@ -881,10 +897,10 @@ async def test_s09_one_address_leaves_a_share_of_the_connections_to_others(
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         return reader, writer
 
-    monkeypatch.setattr(server_module, "CONNECTIONS", 8)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 8)
     addresses = iter([*["192.0.2.1"] * 8, "192.0.2.2", "192.0.2.2"])
     monkeypatch.setattr(server_module, "_counted_address", lambda _: next(addresses))
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener, grace=5) as server, asyncio.timeout(30):
         clients = [await ask() for _ in range(6)]
         while len(server._answering) < 6:
@@ -945,7 +961,7 @@ async def test_s10_without_descriptors_it_waits_with_one_line_each_time_and_goes
 async def test_s10_the_last_descriptors_are_kept_from_connections_but_an_idle_one_makes_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(_echo, listener) as server, asyncio.timeout(30):
         first = await asyncio.open_connection(*listener.getsockname())
         first[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -977,8 +993,8 @@ def test_s10_there_are_as_many_connections_as_descriptors_allow(
 async def test_s36_tls_handshakes_count_as_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
-    listener = bound("127.0.0.1", 0)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    listener = bind_tcp("127.0.0.1", 0)
     async with (
         serving(_echo, listener, tls=Authority(tmp_path).server("localhost")) as server,
         asyncio.timeout(30),
@@ -986,7 +1002,7 @@ async def test_s36_tls_handshakes_count_as_connections(
         silent = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
         while len(server._arriving) < 2:
             await asyncio.sleep(0)
-        monkeypatch.setattr(server_module, "EXTRA", 0)
+        monkeypatch.setattr(server_module, "EXTRA_CONNECTIONS", 0)
         with pytest.raises(ConnectionResetError):
             await first_line(listener)
         for _, each in silent:
@@ -1006,8 +1022,8 @@ async def test_s36_tls_handshakes_count_as_connections(
 async def test_s36_a_handshake_that_does_not_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "HANDSHAKE", 0.1)
-    listener = bound("127.0.0.1", 0)
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT", 0.1)
+    listener = bind_tcp("127.0.0.1", 0)
     async with (
         serving(_echo, listener, tls=Authority(tmp_path).server("localhost")),
         asyncio.timeout(30),
@@ -1027,7 +1043,7 @@ async def test_f93_a_client_that_leaves_before_its_answer_is_no_failure(
         # As applications do that turn the leaving of a client into an exception of their own.
         raise RuntimeError("The client left.")
 
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     async with serving(app, listener) as server, asyncio.timeout(30):
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -17,7 +17,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import LayerState, PullState
 from entrepot.engine.engine import Engine
 from entrepot.server.run import listening
-from entrepot.store.blobs import WORTH_CONTINUING
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import (
     DropAfter,
@@ -148,7 +148,7 @@ async def test_f03_every_waiter_on_a_source_that_stays_away_gets_a_definite_end(
     assert (await Transfer().get(client, layer)).is_whole(layer)
     [again] = source.asked("GET", str(layer.digest))
     left_over = int(again.headers["range"].removeprefix("bytes=").removesuffix("-"))
-    assert WORTH_CONTINUING <= left_over <= SIZE // 2
+    assert MIN_RESUMABLE_SIZE <= left_over <= SIZE // 2
     assert again.bytes_sent == layer.size - left_over
 
 
@@ -362,10 +362,10 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     layer: Content,
 ) -> None:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
-        pull = await engine.start_pull(f"{REPOSITORY}:1", AMD64, "cli")
+        pull = await engine.pulls.start(f"{REPOSITORY}:1", AMD64, "cli")
         await engine.cache.pulls.get(pull.id).finished.wait()
         config = image.platforms[AMD64].config
         path = engine.blobs.path(layer.digest)
@@ -373,13 +373,13 @@ async def test_f39_a_file_without_a_row_is_taken_in_and_a_row_without_a_file_is_
     elsewhere = path.read_bytes()
     path.unlink()
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size < SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size < SIZE
     path.write_bytes(elsewhere)
     async with Engine.open(directories, settings, clock=clock) as engine:
-        await engine.housekeeping.heal()
-        assert (await engine.repositories.detail(REPOSITORY)).repository.size > SIZE
-        assert (await engine.status()).blobs_size == SIZE
+        await engine.maintenance.heal()
+        assert (await engine.repositories.get(REPOSITORY)).repository.size > SIZE
+        assert (await engine.status.get()).blobs_size == SIZE
 
 
 async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
@@ -397,7 +397,7 @@ async def test_f40_first_pulls_of_many_tags_at_once_lose_none(
             assert (await Transfer().get(client, blob)).is_whole(blob)
 
     await asyncio.gather(*(pull(image) for image in images))
-    detail = await served.repositories.detail(REPOSITORY)
+    detail = await served.repositories.get(REPOSITORY)
     assert {(tag.name, tag.digest) for tag in detail.tags} == {
         (image.tag, str(image.digest)) for image in images
     }
@@ -415,10 +415,10 @@ async def test_f41_collecting_while_a_fill_goes_on_takes_nothing_from_it(
     transfer = Transfer()
     reading = asyncio.create_task(transfer.get(client, layer))
     await transfer.begun.wait()
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     gate.open()
     await reading
     assert transfer.is_whole(layer)
     await filled(served, layer)
-    await served.housekeeping.collect()
+    await served.maintenance.collect()
     assert served.blobs.size(layer.digest) == layer.size

@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry import LONGEST_WAIT, RegistryApp
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import FakeRegistry, Status
@@ -43,19 +43,19 @@ async def engines(
 ) -> AsyncIterator[list[tuple[Engine, httpx.AsyncClient]]]:
     """Running engines with a client each. The source of each is another by its number, or an
     address."""
-    listeners = [bound("127.0.0.1", 0) for _ in sources]
+    listeners = [bind_tcp("127.0.0.1", 0) for _ in sources]
     async with AsyncExitStack() as stack:
         running = []
         for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
             endpoint = source if isinstance(source, str) else address_of(listeners[source])
-            upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+            upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
             opened = Engine.open(
                 Directories.under(root / str(number)),
                 replace(settings, upstreams=(upstream,)),
                 clock=clock,
             )
             engine = await stack.enter_async_context(opened)
-            await engine.create_rule(
+            await engine.rules.create(
                 RuleDraft(f"rule-{number}", f"{LOGIN_SERVER}/library/*", "library/*")
             )
             await stack.enter_async_context(serving(RegistryApp(engine), listener))

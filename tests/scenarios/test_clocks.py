@@ -29,7 +29,7 @@ async def engine(
     directories: Directories, settings: Settings, clock: Clock, monotonic: Clock
 ) -> AsyncIterator[Engine]:
     async with Engine.open(directories, settings, clock=clock, monotonic=monotonic) as engine:
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         yield engine
@@ -65,7 +65,7 @@ async def test_s14_a_tag_that_was_checked_in_the_future_is_checked_again_after_a
         Engine.open(directories, settings, clock=clock) as engine,
         registry_of(engine) as registry,
     ):
-        await engine.create_rule(
+        await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*")
         )
         await registry.get(TAG)

@@ -13,7 +13,7 @@ import pytest
 
 from entrepot.engine.engine import Engine
 from entrepot.httpd.ranges import MAX_PARTS
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.registry import RegistryApp
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import FakeRegistry
@@ -36,7 +36,7 @@ def path(layer: Content) -> str:
 @asynccontextmanager
 async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """A client over a real connection, with TLS where *tls* is a directory for certificates."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     server_tls, client_tls = None, False
     if tls is not None:
@@ -54,7 +54,7 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
 
 
 async def fill(engine: Engine) -> None:
-    started = await engine.start_pull("library/nginx:1", "linux/amd64", "10.0.4.17")
+    started = await engine.pulls.start("library/nginx:1", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
 
 

@@ -99,8 +99,8 @@ async def test_each_change_is_refused_and_each_question_is_answered(
     if not headers:
         engine.settings = replace(engine.settings, read_only=True)
     before = (
-        await engine.rule_snapshots(),
-        engine.credential_set_snapshots(),
+        await engine.rules.list(),
+        engine.credential_sets.list(),
         engine.cache.pulls.all(),
         engine.events.recent(),
     )
@@ -120,8 +120,8 @@ async def test_each_change_is_refused_and_each_question_is_answered(
             else:
                 assert (answer.status_code, code) == (403, "EngineReadOnly"), (method, path)
     assert (
-        await engine.rule_snapshots(),
-        engine.credential_set_snapshots(),
+        await engine.rules.list(),
+        engine.credential_sets.list(),
         engine.cache.pulls.all(),
         engine.events.recent(),
     ) == before
@@ -193,7 +193,7 @@ async def test_a_rule_that_an_administrator_writes_by_hand_is_taken(reading: Eng
         + f'\n[[rules]]\nname = "by-hand"\nsource_repository = "{LOGIN_SERVER}/acme/*"\ntarget_repository = "acme/*"\n'
     )
     await reading.documents.reload_if_changed()
-    assert "by-hand" in {each.name for each in await reading.rule_snapshots()}
+    assert "by-hand" in {each.name for each in await reading.rules.list()}
 
 
 # Tokens

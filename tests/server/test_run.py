@@ -77,7 +77,7 @@ async def test_a_held_blob_goes_out_whole_and_in_ranges(
     )
     part = await client.get(path, headers={"Range": "bytes=1000000-1999999"})
     assert (part.status_code, part.content) == (206, layer.content[1_000_000:2_000_000])
-    assert listening_engine.served == 2 * layer.size + 1_000_000
+    assert listening_engine.traffic.bytes_served == 2 * layer.size + 1_000_000
 
 
 async def test_a_wrong_blob_breaks_the_connection_and_never_ends_cleanly(
@@ -135,7 +135,7 @@ async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> 
         async with asyncio.timeout(60):
             while not listening_engine.events._watchers:
                 await asyncio.sleep(0)
-        await listening_engine.delete_rule("example-library")
+        await listening_engine.rules.delete("example-library")
         event = await coming
         assert (event.kind, event.subject) == ("rule-deleted", "example-library")
         await events.aclose()  # type: ignore[attr-defined]
@@ -170,7 +170,7 @@ async def test_a_port_that_is_for_root_is_not_said_to_be_in_use(
     def refused(host: str, port: int) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(run, "bound", refused)
+    monkeypatch.setattr(run, "bind_tcp", refused)
     async with Engine.open(directories, replace(settings, listen="127.0.0.1:80")) as engine:
         with pytest.raises(EngineError, match="Permission denied") as caught:
             async with listening(engine):
@@ -223,7 +223,7 @@ async def test_a_rule_made_over_the_socket_serves_clients_at_once(
 ) -> None:
     source.add_image("team/app", "1")
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 404
-    await listening_engine.create_rule(
+    await listening_engine.rules.create(
         RuleDraft("example-team", f"{LOGIN_SERVER}/team/*", "team/*")
     )
     assert (await client.get("/v2/team/app/manifests/1")).status_code == 200
@@ -337,7 +337,7 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
 async def test_a_body_that_does_not_come_is_a_408(
     listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "BODY_WAIT", 0.1)
+    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
     caplog.clear()
     reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
     writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

@@ -345,10 +345,14 @@ async def test_f68_a_socket_that_can_not_be_bound_again_is_said_once_and_shown(
                 assert (
                     f"In the place of the management socket {path} is a directory." in event.message
                 )
-                assert any("is a directory" in notice for notice in (await engine.status()).notices)
+                assert any(
+                    "is a directory" in notice for notice in (await engine.status.get()).notices
+                )
                 path.rmdir()
                 # Between the two there is no second one, however often it was tried.
                 assert (await anext(events)).kind == "socket-restored"
-                while engine.socket_problem is not None:
+                while engine.endpoints.socket_problem is not None:
                     await asyncio.sleep(0)
-        assert not any("management socket" in notice for notice in (await engine.status()).notices)
+        assert not any(
+            "management socket" in notice for notice in (await engine.status.get()).notices
+        )

@@ -28,7 +28,7 @@ async def test_a_wall_clock_that_is_set_does_not_move_the_next_try(jump: float) 
 
     breakers.wait = wait
     breaker = breakers.of("docker.io", httpx.URL("https://registry-1.docker.io"))
-    breakers.give_up(breaker, SourceUnreachable("docker.io can't be reached."), reaches)
+    breakers.open(breaker, SourceUnreachable("docker.io can't be reached."), reaches)
     await waiting.wait()
     wall_clock.now += jump
     with pytest.raises(SourceAvoided) as raised:

@@ -31,9 +31,10 @@ from entrepot.secrets import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.circuit_breaker import CircuitBreakers
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError
 from entrepot.source.http import SourceHttp
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from entrepot.store.manifests import LARGEST_SIZE, ManifestUnreadable, parse_manifest
 from tests.source.conftest import registry
@@ -488,9 +489,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert isinstance(place, tuple)
         tried.append(str(place[0]))
         assert reach is not None
-        assert reach.permits_address(str(place[0])), (
-            "an address of this machine's own surroundings would be connected to"
-        )
+        assert reach.permits_address(str(place[0])), "a local address would be connected to"
         raise OSError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -518,7 +517,7 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
         breakers = CircuitBreakers(time.monotonic, time.time)
         breakers.wait = lambda _: asyncio.Event().wait()  # type: ignore[assignment,return-value]
         timeout = httpx.Timeout(1.0, pool=None)
-        exchange = SourceHttp(
+        http = SourceHttp(
             sends,
             "registry.example",
             timeout=timeout,
@@ -529,7 +528,7 @@ def test_no_address_that_a_source_names_is_more_than_an_error(
         begun = time.thread_time()
         try:
             with pytest.raises(SourceError) as raised:
-                await exchange.open("GET", url, {}, about="a thing")
+                await http.request("GET", url, {}, about="a thing")
             assert raised.value.what.isprintable()
             assert time.thread_time() - begun < SECOND
         finally:

@@ -12,7 +12,7 @@ import pytest
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.addresses import Reach
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -20,6 +20,7 @@ from entrepot.source.errors import (
     SourceNotFound,
     SourceRefused,
 )
+from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
     FakeImage,
@@ -208,7 +209,7 @@ async def test_credentials_never_go_to_the_realm_of_another_registry(
     handing.vanity.sign_in = TokenSignIn({"ann": "s3cret"}, realm=f"http://{HOST}/token")
     with pytest.raises(SignInUnsafe, match=r"host\.example, which is not its own") as refused:
         await handing.client(credential_set).head_manifest(NGINX, LATEST)
-    assert "Make a cache rule with host.example as its source" in refused.value.hint
+    assert "Create a cache rule with host.example as its source" in refused.value.hint
     assert not handing.host.requests
     assert not handing.authorizations(handing.vanity)
 
@@ -272,12 +273,12 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         )
     with pytest.raises(
         SourceRefused,
-        match=rf"vanity\.example hands us on to host\.example for vanity\.example/{repository}:latest",
+        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, which",
     ) as refused:
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
     assert refused.value.hint.startswith(
-        "Make a cache rule with host.example as its source, and give it a credential set for host.example"
+        "Create a cache rule with host.example as its source, and give it a credential set for host.example"
     )
     assert len(handing.host.asked("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))
@@ -291,8 +292,8 @@ async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(front.url), None).manifest(NGINX, LATEST)
     place = f"127.0.0.1:{behind.port}"
-    assert f"hands us on to {place} for" in refused.value.what
-    assert refused.value.hint.startswith(f"Make a cache rule with {place} as its source")
+    assert f":latest to {place}, which requires" in refused.value.what
+    assert refused.value.hint.startswith(f"Create a cache rule with {place} as its source")
 
 
 async def test_what_the_registry_behind_does_not_have_is_not_there(handing: Handing) -> None:
@@ -332,7 +333,9 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
     async with Next() as following:
         handing.proxy.names.update(dict.fromkeys(names, ("127.0.0.1", following.port)))
         handing.vanity.to = f"http://{names[0]}"
-        with pytest.raises(SourceRefused, match="hands us on"):
+        with pytest.raises(
+            SourceRefused, match=r"redirects .* which requires credentials of its own"
+        ):
             await handing.client().head_manifest(NGINX, LATEST)
         assert len(following.requests) < 20
 
@@ -341,6 +344,6 @@ async def test_a_redirect_from_the_registry_behind_is_judged_as_every_other(
     handing: Handing,
 ) -> None:
     handing.vanity.to = "http://169.254.169.254"
-    with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
+    with pytest.raises(SourceAnswerInvalid, match="a local address"):
         await handing.client().head_manifest(NGINX, LATEST)
     assert not handing.proxy.destinations

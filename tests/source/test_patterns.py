@@ -23,10 +23,10 @@ from entrepot.core.reference import (
     parse_repository,
     parse_tag,
 )
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries, parse_login_server
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries, parse_login_server
 from entrepot.errors import EntrepotError
 from entrepot.formatting import parse_size, printable
-from entrepot.source import addresses, auth, decoding, http
+from entrepot.source import addresses, challenges, decoding, http, realms
 from entrepot.source.rate_limit import read_rate_limit, read_retry_after
 from tests.source.conftest import registry
 
@@ -155,7 +155,7 @@ PATTERNS = {
 
 def test_the_patterns_are_really_looked_at() -> None:
     assert {
-        "entrepot.source.auth._PARAMETER",
+        "entrepot.source.challenges._PARAMETER",
         "entrepot.source.decoding._MEDIA_TYPE",
         "entrepot.core.reference._REPOSITORY",
     } <= set(PATTERNS)
@@ -177,9 +177,9 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_content_range": (decoding.parse_content_range, HEADERS),
     "parse_unsatisfied_range": (decoding.parse_unsatisfied_range, HEADERS),
     "parse_number": (decoding.parse_number, HEADERS),
-    "parse_challenges": (lambda text: auth.parse_challenges([text]), HEADERS),
+    "parse_challenges": (lambda text: challenges.parse_challenges([text]), HEADERS),
     "parse_challenges of many": (
-        lambda text: auth.parse_challenges(["Bearer " + text] * 100),
+        lambda text: challenges.parse_challenges(["Bearer " + text] * 100),
         8_190,
     ),
     "read_rate_limit": (
@@ -198,10 +198,12 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "literal_address": (addresses.literal_address, HEADERS),
     "is_local": (addresses.is_local, HEADERS),
     "check_realm": (
-        lambda text: auth.check_realm(f"https://{text}", registry("https://registry-1.docker.io")),
+        lambda text: realms.check_realm(
+            f"https://{text}", registry("https://registry-1.docker.io")
+        ),
         8_000,
     ),
-    "registrable_domain": (auth.registrable_domain, 253),
+    "registrable_domain": (realms.registrable_domain, 253),
     "media_type of an answer": (
         lambda text: answer({"content-type": text}).media_type_is_valid,
         HEADERS,
@@ -215,7 +217,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_login_server": (parse_login_server, BODY),
     "an endpoint": (
         lambda text: SourceRegistries(
-            [DeclaredUpstream("r.example.com", endpoint=f"https://{text}")]
+            [DeclaredRegistry("r.example.com", endpoint=f"https://{text}")]
         ),
         BODY,
     ),

@@ -17,10 +17,10 @@ import pytest
 from entrepot.core.reference import Repository, Tag
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
-from entrepot.source.client import Sources
 from entrepot.source.dns import LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import (
@@ -343,7 +343,7 @@ async def test_a_redirect_to_a_literal_address_of_our_surroundings_is_not_follow
     async with FakeRegistry() as source, SocksProxy({HOST: ("127.0.0.1", source.port)}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         source.fault("/manifests/", Redirect("http://169.254.169.254/latest/meta-data"))
-        with pytest.raises(SourceAnswerInvalid, match="own surroundings"):
+        with pytest.raises(SourceAnswerInvalid, match="a local address"):
             await (
                 opened()
                 .client(registry(f"http://{HOST}", HOST), None)

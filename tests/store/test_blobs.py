@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from io import FileIO
@@ -18,12 +19,12 @@ from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import (
     CHECK_SIZE,
     FOREIGN_SHOWN,
-    LEASE_LINGERS,
-    LEFT_OVER_LASTS,
-    LEFT_OVERS_LOOKED_AT,
-    LEFT_OVERS_SHARE,
+    LEASE_DURATION,
+    MIN_RESUMABLE_SIZE,
     READ_SIZE,
-    WORTH_CONTINUING,
+    RESUMABLE_CLEANUP_INTERVAL,
+    RESUMABLE_SHARE,
+    RESUMABLE_TTL,
     BlobStore,
     NotWritten,
     PartialBlob,
@@ -79,7 +80,7 @@ async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
     partial = await store.begin(digest, len(content))
     await store.append(partial, [content[:10]])
     assert store.size(digest) is None
-    assert await store.held() == {}
+    assert await store.sizes() == {}
     with partial.reading():
         assert await store.read_partial(partial, 2, 100) == content[2:10]
     await store.discard(partial)
@@ -89,7 +90,7 @@ async def test_a_blob_on_its_way_in_is_not_held(store: BlobStore) -> None:
 async def test_wrong_bytes_are_not_right(store: BlobStore) -> None:
     partial = await store.begin(Digest.of(b"what was asked for"), 18)
     await store.append(partial, [b"what came instead"])
-    assert not partial.is_right()
+    assert not partial.digest_matches()
     with pytest.raises(AssertionError):
         await store.commit(partial)
     await store.discard(partial)
@@ -108,7 +109,7 @@ async def test_a_reader_of_the_growing_file_reads_on_after_it_was_renamed_and_re
     with partial.reading():
         await store.commit(partial)
         partial.release()
-        assert store.take_away(digest)
+        assert store.remove(digest)
         await store.sweep()
         assert store.size(digest) is None
         assert await store.read_partial(partial, 0, 2000) == content
@@ -129,11 +130,11 @@ async def test_a_blob_handed_out_lately_can_not_be_taken_away(
     store: BlobStore, clock: Clock
 ) -> None:
     digest = await keep(store, b"being sent")
-    store.hand_out(digest)
-    assert not store.take_away(digest)
+    store.lease(digest)
+    assert not store.remove(digest)
     assert store.size(digest) is not None
-    clock.now += LEASE_LINGERS
-    assert store.take_away(digest)
+    clock.now += LEASE_DURATION
+    assert store.remove(digest)
     assert store.size(digest) is None
 
 
@@ -142,7 +143,7 @@ async def test_sweeping_frees_what_was_taken_away_and_nothing_else(
 ) -> None:
     digest = await keep(store, b"old")
     partial = await store.begin(Digest.of(b"new"), 3)
-    assert store.take_away(digest)
+    assert store.remove(digest)
     await store.sweep()
     assert [entry.name for entry in (tmp_path / "fills").iterdir()] == [partial.path.name]
     partial.release()
@@ -152,13 +153,13 @@ async def test_opening_removes_what_a_killed_engine_left_and_keeps_whole_blobs(
     store: BlobStore, tmp_path: Path
 ) -> None:
     digest = await keep(store, b"whole")
-    left_over = await store.begin(Digest.of(b"cut off"), 7)
-    await store.append(left_over, [b"cut"])
-    left_over.release()
+    partial = await store.begin(Digest.of(b"cut off"), 7)
+    await store.append(partial, [b"cut"])
+    partial.release()
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await again.open()
     assert list((tmp_path / "fills").iterdir()) == []
-    assert await again.held() == {digest: 5}
+    assert await again.sizes() == {digest: 5}
     again.close()
 
 
@@ -166,7 +167,7 @@ async def leave_over(store: BlobStore, content: bytes, size: int) -> Path:
     """Begin a blob, and leave over what has come of it."""
     partial = await store.begin(Digest.of(content), len(content))
     await store.append(partial, [content[:size]])
-    await store.set_aside(partial)
+    await store.keep_for_resume(partial)
     partial.release()
     return partial.path
 
@@ -174,17 +175,17 @@ async def leave_over(store: BlobStore, content: bytes, size: int) -> Path:
 async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(
     store: BlobStore, tmp_path: Path
 ) -> None:
-    content = os.urandom(WORTH_CONTINUING * 2)
-    await leave_over(store, content, WORTH_CONTINUING + 5)
+    content = os.urandom(MIN_RESUMABLE_SIZE * 2)
+    await leave_over(store, content, MIN_RESUMABLE_SIZE + 5)
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await again.open()
     partial = await again.begin(Digest.of(content), len(content))
-    assert (partial.left_over, partial.written) == (WORTH_CONTINUING + 5, 0)
-    while await again.take_left_over(partial):
+    assert (partial.resumable_size, partial.written) == (MIN_RESUMABLE_SIZE + 5, 0)
+    while await again.hash_resumable(partial):
         pass
-    assert partial.written == WORTH_CONTINUING + 5
+    assert partial.written == MIN_RESUMABLE_SIZE + 5
     await again.append(partial, [content[partial.written :]])
-    assert partial.is_right()
+    assert partial.digest_matches()
     await again.commit(partial)
     partial.release()
     assert again.path(partial.digest).read_bytes() == content
@@ -192,30 +193,30 @@ async def test_a_large_part_is_continued_by_the_next_engine_and_hashed_anew(
 
 
 async def test_a_part_that_was_changed_on_the_disk_is_found_out(store: BlobStore) -> None:
-    content = os.urandom(WORTH_CONTINUING * 2)
-    path = await leave_over(store, content, WORTH_CONTINUING)
+    content = os.urandom(MIN_RESUMABLE_SIZE * 2)
+    path = await leave_over(store, content, MIN_RESUMABLE_SIZE)
     with path.open("r+b") as file:
         file.write(bytes([content[0] ^ 1]))
     partial = await store.begin(Digest.of(content), len(content))
-    while await store.take_left_over(partial):
+    while await store.hash_resumable(partial):
         pass
     await store.append(partial, [content[partial.written :]])
-    assert not partial.is_right()
+    assert not partial.digest_matches()
     partial.release()
 
 
 async def test_a_small_part_is_not_worth_continuing(store: BlobStore) -> None:
-    path = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING - 1)
+    path = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE - 1)
     assert not path.exists()
 
 
 async def test_a_part_that_is_longer_than_the_blob_is_begun_anew(store: BlobStore) -> None:
-    content = os.urandom(WORTH_CONTINUING)
+    content = os.urandom(MIN_RESUMABLE_SIZE)
     path = await leave_over(store, content, len(content))
     with path.open("ab") as file:
         file.write(b"more")
     partial = await store.begin(Digest.of(content), len(content))
-    assert partial.left_over == 0
+    assert partial.resumable_size == 0
     assert path.stat().st_size == 0
     partial.release()
 
@@ -223,7 +224,7 @@ async def test_a_part_that_is_longer_than_the_blob_is_begun_anew(store: BlobStor
 async def test_after_the_machine_was_down_no_part_is_trusted(
     store: BlobStore, tmp_path: Path
 ) -> None:
-    path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
+    path = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE * 2), MIN_RESUMABLE_SIZE)
     (tmp_path / "fills-boot").write_text("another run of the machine")
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await again.open()
@@ -232,12 +233,12 @@ async def test_after_the_machine_was_down_no_part_is_trusted(
 
 
 async def test_a_part_that_nobody_continues_for_a_day_goes(store: BlobStore, clock: Clock) -> None:
-    old = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
-    young = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
-    os.utime(old, (0, young.stat().st_mtime - LEFT_OVER_LASTS - 1))
+    old = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE)
+    young = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE)
+    os.utime(old, (0, young.stat().st_mtime - RESUMABLE_TTL - 1))
     (await store.begin(Digest.of(b"another"), 7)).release()
     assert old.exists()
-    clock.now += LEFT_OVERS_LOOKED_AT + 1
+    clock.now += RESUMABLE_CLEANUP_INTERVAL + 1
     (await store.begin(Digest.of(b"and another"), 11)).release()
     assert not old.exists()
     assert young.exists()
@@ -252,7 +253,7 @@ async def test_what_the_disk_does_not_take_is_given_back_and_hashed_all_the_same
         await store.append(partial, [content])
     assert partial.written == 60_000
     assert b"".join(refused.value.rest) == content[60_000:]
-    assert partial.is_right()
+    assert partial.digest_matches()
     await store.discard(partial)
     partial.release()
 
@@ -264,7 +265,7 @@ async def test_many_small_pieces_are_written_in_order(store: BlobStore) -> None:
     with no_file_above(3000), pytest.raises(NotWritten) as refused:
         await store.append(partial, pieces)
     await asyncio.to_thread(partial.write, refused.value.rest)
-    assert partial.is_right()
+    assert partial.digest_matches()
     await store.commit(partial)
     partial.release()
     assert store.path(partial.digest).read_bytes() == content
@@ -273,21 +274,21 @@ async def test_many_small_pieces_are_written_in_order(store: BlobStore) -> None:
 async def test_a_full_disk_gets_rid_of_what_was_left_over_and_takes_the_rest(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_over = await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING)
+    resumable_part = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE)
     content = os.urandom(10_000)
     partial = await store.begin(Digest.of(content), len(content))
     pwritev = os.pwritev
 
     def while_it_is_there(descriptor: int, pieces: list[memoryview], position: int) -> int:
-        if left_over.exists():
+        if resumable_part.exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return pwritev(descriptor, pieces, position)
 
     monkeypatch.setattr(os, "pwritev", while_it_is_there)
     await store.append(partial, [content])
-    assert not left_over.exists()
+    assert not resumable_part.exists()
     assert partial.path.exists()
-    assert partial.is_right()
+    assert partial.digest_matches()
     await store.commit(partial)
     partial.release()
     assert store.path(partial.digest).read_bytes() == content
@@ -302,17 +303,21 @@ async def test_a_blob_is_on_the_disk_before_it_has_its_name_and_its_name_before_
     def named(descriptor: int) -> str:
         return os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 
-    monkeypatch.setattr(
-        os,
-        "fdatasync",
-        lambda descriptor: (done.append(f"content of {named(descriptor)}"), fdatasync(descriptor)),
-    )
-    monkeypatch.setattr(
-        os,
-        "fsync",
-        lambda descriptor: (done.append(f"directory {named(descriptor)}"), fsync(descriptor)),
-    )
-    monkeypatch.setattr(os, "rename", lambda old, new: (done.append("name"), rename(old, new)))
+    def sync_content(descriptor: int) -> None:
+        done.append(f"content of {named(descriptor)}")
+        fdatasync(descriptor)
+
+    def sync_directory(descriptor: int) -> None:
+        done.append(f"directory {named(descriptor)}")
+        fsync(descriptor)
+
+    def rename_recorded(old: Path, new: Path) -> None:
+        done.append("name")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fdatasync", sync_content)
+    monkeypatch.setattr(os, "fsync", sync_directory)
+    monkeypatch.setattr(os, "rename", rename_recorded)
     digest = await keep(store, b"content")
     assert done == [
         f"content of {part_name(digest, 7, '')}",
@@ -353,9 +358,9 @@ async def test_handing_out_remembers_only_what_still_matters(
     store: BlobStore, clock: Clock
 ) -> None:
     for number in range(100):
-        store.hand_out(Digest.of(str(number).encode()))
+        store.lease(Digest.of(str(number).encode()))
         clock.now += 10
-    assert len(store._handed_out) <= LEASE_LINGERS / 10 + 1
+    assert len(store._leases) <= LEASE_DURATION / 10 + 1
 
 
 # Foreign names, and files that can't be removed: F84 and S17
@@ -379,7 +384,7 @@ async def test_f84_foreign_names_are_passed_over_and_counted(
     wrong_place.mkdir()
     (wrong_place / digest.hex).write_bytes(b"a blob")
     (directory / Digest.of(b"a directory").hex).mkdir()
-    assert await store.held() == {digest: 6}
+    assert await store.sizes() == {digest: 6}
     assert store.foreign.count == 9
     assert len(store.foreign.examples) == FOREIGN_SHOWN
     assert str(store.foreign).endswith(" and 6 more")
@@ -397,11 +402,11 @@ async def test_f84_a_directory_that_can_not_be_listed_ends_nothing(
             raise PermissionError(errno.EACCES, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(blobs_module.os, "scandir", listed)
-    assert await store.held() == {second: 6}
+    monkeypatch.setattr(os, "scandir", listed)
+    assert await store.sizes() == {second: 6}
     assert store.foreign.count == 1
     # The row of the first must not be dropped for it.
-    assert store.look(first) == 5
+    assert store.stat_size(first) == 5
 
 
 async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_start(
@@ -428,7 +433,7 @@ async def test_f84_directories_and_stubborn_files_among_the_parts_do_not_stop_a_
             "removed-sha256-x",
             "sha256-stubborn",
         ]
-        assert store.take_away(await keep(store, b"content"))
+        assert store.remove(await keep(store, b"content"))
         await store.sweep()
         assert sorted(each.name for each in fills.iterdir()) == [
             "lost+found",
@@ -448,10 +453,10 @@ async def test_a_blob_that_can_not_be_moved_away_stays_with_its_row(
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as disk:
-        disk.setattr(blobs_module.os, "rename", refused)
-        assert not store.take_away(digest)
+        disk.setattr(os, "rename", refused)
+        assert not store.remove(digest)
         # A damaged one counts as not cached all the same, until it has come again.
-        assert store.condemn(digest, is_damaged=lambda status: True)
+        assert store.remove_damaged(digest, is_damaged=lambda status: True)
         assert store.size(digest) is None
     assert await keep(store, b"content") == digest
     assert store.size(digest) == 7
@@ -469,7 +474,7 @@ async def test_a_file_that_this_user_may_not_read_counts_as_not_cached(
 
     with monkeypatch.context() as disk:
         disk.setattr(blobs_module, "FileIO", refused)
-        disk.setattr(blobs_module.os, "access", lambda name, mode: name != path)
+        disk.setattr(os, "access", lambda name, mode: name != path)
         with pytest.raises(FileNotFoundError):
             async with store.opened(digest, 7):
                 pytest.fail("the file was opened")
@@ -492,13 +497,13 @@ async def test_a_directory_of_blobs_that_this_user_may_not_use_is_named(
     def answer(name: Path, mode: int) -> bool:
         return name not in forbidden and access(name, mode)
 
-    monkeypatch.setattr(blobs_module.os, "access", answer)
+    monkeypatch.setattr(os, "access", answer)
     assert store.forbidden_directory() == closed
 
 
 async def test_a_right_file_in_the_place_of_a_damaged_one_stays(store: BlobStore) -> None:
     digest = await keep(store, b"content")
-    assert not store.condemn(digest, is_damaged=lambda status: status.st_size != 7)
+    assert not store.remove_damaged(digest, is_damaged=lambda status: status.st_size != 7)
     assert store.size(digest) == 7
 
 
@@ -512,10 +517,10 @@ async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(
     async def pace(count: int) -> None:
         counts.append(count)
 
-    assert (await store.check(digest, pace=pace)).is_right
+    assert (await store.check(digest, pace=pace)).digest_matches
     assert counts == [CHECK_SIZE, CHECK_SIZE, 3]
     store.path(digest).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert not (await store.check(digest)).is_right
+    assert not (await store.check(digest)).digest_matches
     async with store.opened(digest, len(content)):
         os.truncate(store.path(digest), 10)
     with pytest.raises(FileNotFoundError):
@@ -525,21 +530,21 @@ async def test_a_blob_is_hashed_piece_by_piece_and_opened_only_with_its_size(
 
 async def test_a_part_is_continued_only_for_its_source_and_size(store: BlobStore) -> None:
     """S07."""
-    content = os.urandom(WORTH_CONTINUING * 2)
+    content = os.urandom(MIN_RESUMABLE_SIZE * 2)
     digest, size = Digest.of(content), len(content)
     partial = await store.begin(digest, size, "hostile.example")
-    await store.append(partial, [content[:WORTH_CONTINUING]])
-    await store.set_aside(partial)
+    await store.append(partial, [content[:MIN_RESUMABLE_SIZE]])
+    await store.keep_for_resume(partial)
     partial.release()
-    for source, of_size, left_over in (
+    for source, of_size, resumable_size in (
         ("good.example", size, 0),
         ("hostile.example", size + 1, 0),
         ("hostile.example\n1", size, 0),
         ("../../hostile.example", size, 0),
-        ("hostile.example", size, WORTH_CONTINUING),
+        ("hostile.example", size, MIN_RESUMABLE_SIZE),
     ):
         other = await store.begin(digest, of_size, source)
-        assert (other.left_over, other.path.parent) == (left_over, partial.path.parent)
+        assert (other.resumable_size, other.path.parent) == (resumable_size, partial.path.parent)
         other.release()
 
 
@@ -547,9 +552,9 @@ async def test_parts_of_earlier_versions_which_name_no_source_are_removed(
     store: BlobStore, tmp_path: Path
 ) -> None:
     """S07: nobody knows who sent them."""
-    path = await leave_over(store, os.urandom(WORTH_CONTINUING * 2), WORTH_CONTINUING)
+    path = await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE * 2), MIN_RESUMABLE_SIZE)
     old = path.with_name(path.name.rpartition("-")[0])
-    old.write_bytes(bytes(WORTH_CONTINUING))
+    old.write_bytes(bytes(MIN_RESUMABLE_SIZE))
     again = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await again.open()
     assert [each.name for each in (tmp_path / "fills").iterdir()] == [path.name]
@@ -604,14 +609,14 @@ async def test_what_is_left_over_is_bounded_and_the_oldest_goes_first(
     would have to go for them."""
     parts = []
     for number in range(3):
-        parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+        parts.append(await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE))
         os.utime(parts[-1], (0, parts[-1].stat().st_mtime - 100 + number))
-    monkeypatch.setattr(blobs_module, "LEFT_OVERS_AT_MOST", 3)
-    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    monkeypatch.setattr(blobs_module, "MAX_RESUMABLE_PARTS", 3)
+    parts.append(await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE))
     assert [each.exists() for each in parts] == [False, True, True, True]
-    total = WORTH_CONTINUING * 2 * LEFT_OVERS_SHARE
-    monkeypatch.setattr(blobs_module.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
-    parts.append(await leave_over(store, os.urandom(WORTH_CONTINUING), WORTH_CONTINUING))
+    total = MIN_RESUMABLE_SIZE * 2 * RESUMABLE_SHARE
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
+    parts.append(await leave_over(store, os.urandom(MIN_RESUMABLE_SIZE), MIN_RESUMABLE_SIZE))
     assert [each.exists() for each in parts] == [False, False, False, True, True]
 
 

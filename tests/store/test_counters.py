@@ -18,7 +18,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store import counters
 from entrepot.store.catalog import Catalog
-from entrepot.store.eviction import plan
+from entrepot.store.eviction import plan_eviction
 from entrepot.store.manifests import Manifest
 
 REPOSITORIES = [Repository(f"library/{name}") for name in ("a", "b", "c")]
@@ -137,8 +137,8 @@ async def happen(catalog: Catalog, what: str, *with_what: object) -> None:
         case ("collected", set(in_use)):
             await catalog.collect(lambda each: each not in set(map(digest, in_use)))
         case ("evicted", int(goal)):
-            made = plan(await catalog.picture(), goal=goal, now=NOW)
-            await catalog.evict(made, is_used=lambda _: False, take_away=lambda _: True)
+            made = plan_eviction(await catalog.inventory(), goal=goal, now=NOW)
+            await catalog.evict(made, is_used=lambda _: False, remove_blob=lambda _: True)
         case ("healed", set(on_disk), _):
             await catalog.reconcile({digest(blob): size_of(blob) for blob in on_disk}, now=3.0)
 
@@ -157,11 +157,11 @@ def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatev
                     catalog = await stack.enter_async_context(Catalog.open(path))
                 elif what == "healed" and with_what[1]:
                     # As if many more had come or gone at once.
-                    many, counters.MANY = counters.MANY, 0
+                    many, counters.RECOUNT_ALL_BLOBS = counters.RECOUNT_ALL_BLOBS, 0
                     try:
                         await happen(catalog, what, *with_what)
                     finally:
-                        counters.MANY = many
+                        counters.RECOUNT_ALL_BLOBS = many
                 else:
                     await happen(catalog, what, *with_what)
                 assert await kept(catalog) == from_scratch(path)

@@ -11,7 +11,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Repository, Tag
 from entrepot.store.catalog import Catalog
 from entrepot.store.schema import SCHEMA_VERSION
-from tests.store.test_catalog import DEBIAN, NGINX, SOURCE, image, index
+from tests.store.samples import DEBIAN, NGINX, SOURCE, image, index
 
 EVIL = Repository("evil/app")
 EVIL_TYPE = "application/vnd.evil.thing"
@@ -51,7 +51,7 @@ async def test_s08_each_repository_keeps_the_media_type_that_its_own_source_gave
             OCI_MANIFEST,
             EVIL_TYPE,
         )
-        contents = await catalog.behind_tag(NGINX, Tag("1"))
+        contents = await catalog.tag_contents(NGINX, Tag("1"))
         assert contents is not None
         assert (contents.media_type, contents.images[0].media_type) == (OCI_MANIFEST, OCI_MANIFEST)
 
@@ -70,8 +70,8 @@ async def test_s08_a_source_that_corrects_the_media_type_corrects_it_for_its_own
             OCI_MANIFEST,
             EVIL_TYPE,
         )
-        [repository] = await catalog.repositories(NGINX)
-        assert repository.manifests == 1
+        [nginx] = await catalog.repositories(NGINX)
+        assert nginx.manifests == 1
 
 
 async def test_s08_the_platform_comes_only_from_an_index_of_the_same_repository(

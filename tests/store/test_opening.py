@@ -19,14 +19,14 @@ from sqlalchemy import Connection
 
 from entrepot.core.reference import Tag
 from entrepot.errors import EngineError
-from entrepot.store import catalog as catalog_module
+from entrepot.store import database as database_module
 from entrepot.store import opening
 from entrepot.store.catalog import Catalog, CatalogFailed
-from entrepot.store.catalog_maintenance import Upkeep
+from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.store.connections import Reason
-from entrepot.store.disk_reserve import RESERVE_SIZE, Reserve
+from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
 from tests.programs import require_program, require_root
-from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
+from tests.store.samples import NGINX, SOURCE, VERSION_1, image
 
 
 def refusing(code: int, message: str) -> Callable[..., object]:
@@ -36,6 +36,15 @@ def refusing(code: int, message: str) -> Callable[..., object]:
         raise error
 
     return refuse
+
+
+def failures(catalog: Catalog) -> tuple[CatalogFailed | None, CatalogFailed | None]:
+    """Why nothing can be written, and what failed last."""
+    return catalog.refusal, catalog.health.problem
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True)
 
 
 async def cached_image(path: Path) -> None:
@@ -57,7 +66,7 @@ async def serves_and_refuses(path: Path, what: str) -> None:
             ):
                 await write
         with pytest.raises(CatalogFailed):
-            await catalog.examine()
+            await catalog.probe()
         assert catalog.health.problem is not None
 
 
@@ -91,13 +100,13 @@ async def test_a_catalog_that_could_only_be_read_is_written_as_soon_as_that_is_p
         )
         opened = Catalog.open(path)
         catalog = await opened.__aenter__()
-        await Upkeep(catalog).once()
+        await CatalogMaintenance(catalog).once()
         assert catalog.refusal is not None
     try:
         reading = asyncio.create_task(catalog.repository_names())
-        await Upkeep(catalog).once()
+        await CatalogMaintenance(catalog).once()
         assert await reading == [NGINX]
-        assert (catalog.refusal, catalog.health.problem) == (None, None)
+        assert failures(catalog) == (None, None)
         await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
         assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
     finally:
@@ -113,9 +122,7 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
     mount, umount = require_program("mount"), require_program("umount")
     disk = tmp_path / "disk"
     disk.mkdir()
-    await asyncio.to_thread(
-        subprocess.run, [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True
-    )
+    await asyncio.to_thread(run, mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk)
     try:
         path, killed = disk / "catalog.sqlite", tmp_path / "killed"
         async with Catalog.open(path) as catalog:
@@ -123,13 +130,13 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
             # What a killed engine leaves: the file, its log and the index of that.
             shutil.copytree(disk, killed)
         shutil.copytree(killed, disk, dirs_exist_ok=True)
-        await asyncio.to_thread(subprocess.run, [mount, "-o", "remount,ro", disk], check=True)
+        await asyncio.to_thread(run, mount, "-o", "remount,ro", disk)
         async with Catalog.open(path) as catalog:
             assert await catalog.repository_names() == [NGINX]
-            await Upkeep(catalog).once()
+            await CatalogMaintenance(catalog).once()
             assert catalog.refusal is not None
             assert await catalog.manifest(image("a").digest) == image("a")
-            await asyncio.to_thread(subprocess.run, [mount, "-o", "remount,rw", disk], check=True)
+            await asyncio.to_thread(run, mount, "-o", "remount,rw", disk)
             begun, going_on = threading.Event(), threading.Event()
 
             def slow(connection: Connection) -> None:
@@ -142,16 +149,16 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
                 going_on.set()
                 return opened
 
-            monkeypatch.setattr(catalog_module, "open_for_writing", open_beside_a_read)
+            monkeypatch.setattr(database_module, "open_for_writing", open_beside_a_read)
             reading = asyncio.create_task(catalog._readers.read(slow, long=True))
             await asyncio.to_thread(begun.wait, 30)
-            await Upkeep(catalog).once()
+            await CatalogMaintenance(catalog).once()
             await reading
-            assert (catalog.refusal, catalog.health.problem) == (None, None)
+            assert failures(catalog) == (None, None)
             await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
             assert await catalog.manifests_of(NGINX) == {image("a").digest, image("b").digest}
     finally:
-        await asyncio.to_thread(subprocess.run, [umount, "--lazy", disk], check=True)
+        await asyncio.to_thread(run, umount, "--lazy", disk)
 
 
 async def test_a_catalog_of_an_earlier_version_is_read_from_a_copy(
@@ -193,8 +200,8 @@ async def test_a_catalog_that_can_not_even_be_read_promises_nothing(
 
     cannot_open = refusing(sqlite3.SQLITE_CANTOPEN, "unable to open database file")
     monkeypatch.setattr(opening, "_for_writing", cannot_open)
-    monkeypatch.setattr(opening.sqlite3, "connect", cannot_open)
-    monkeypatch.setattr(opening.shutil, "copyfile", no_copy)
+    monkeypatch.setattr(sqlite3, "connect", cannot_open)
+    monkeypatch.setattr(shutil, "copyfile", no_copy)
     with pytest.raises(EngineError) as caught:
         async with Catalog.open(path):
             pass
@@ -239,7 +246,7 @@ async def test_on_a_full_disk_the_reserve_lets_the_catalog_open(
     path = tmp_path / "catalog.sqlite"
     await cached_image(path)
     reserve = tmp_path / "catalog.sqlite.reserve"
-    Reserve(path).make()
+    DiskReserve(path).allocate()
     assert (reserve.stat().st_size, reserve.stat().st_mode & 0o777) == (RESERVE_SIZE, 0o600)
     writing = opening._for_writing
 
@@ -263,8 +270,8 @@ async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(
     await cached_image(path)
     async with Catalog.open(path) as catalog:
         write = catalog._write
-        reserve = Reserve(path)
-        reserve.make()
+        reserve = DiskReserve(path)
+        reserve.allocate()
 
         def needs_room() -> object:
             if (tmp_path / "catalog.sqlite.reserve").exists():
@@ -277,7 +284,7 @@ async def test_a_deletion_on_a_full_disk_is_written_with_the_reserve(
         with pytest.raises(CatalogFailed):
             await catalog.add_manifest(NGINX, SOURCE, image("b"), now=2.0)
         assert await catalog.delete_repository(NGINX)
-        assert not reserve.give_up()
+        assert not reserve.release()
 
 
 async def test_a_large_catalog_is_looked_at_later(
@@ -293,4 +300,4 @@ async def test_a_large_catalog_is_looked_at_later(
             )
     async with Catalog.open(path) as catalog:
         assert not catalog.is_checked
-        assert catalog.health.told == ()
+        assert catalog.health.notices == ()

@@ -17,7 +17,7 @@ from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFaile
 from entrepot.store.recovery import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
-from tests.store.test_catalog import NGINX, SOURCE, hold, image, index
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image, index
 
 NOW = 1_780_000_000.0
 STAMP = "20260528T202640Z"
@@ -33,7 +33,7 @@ async def filled(path: Path, count: int, *, backed_up_after: int | None = None) 
             await catalog.add_manifest(
                 name, SOURCE, image(f"layer {number}"), tags=[Tag("1")], now=1.0
             )
-            await hold(catalog, image(f"layer {number}"))
+            await cache_blobs(catalog, image(f"layer {number}"))
     return names
 
 
@@ -63,7 +63,7 @@ async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(
     damage(path)
     damaged = path.read_bytes()
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
-        [told] = catalog.health.told
+        [told] = catalog.health.notices
         assert told.startswith("The catalog was damaged (")
         assert f"is set aside as catalog.sqlite.damaged-{STAMP}; its copy of 20" in told
         assert set(names[:20]) <= set(await catalog.repository_names())
@@ -73,10 +73,10 @@ async def test_a_damaged_catalog_is_set_aside_and_its_copy_restored(
             each.digest for each in image("layer 3").blobs
         }
         assert catalog.health.problem is None
-        await catalog.examine()
+        await catalog.probe()
     assert path.with_name(f"catalog.sqlite.damaged-{STAMP}").read_bytes() == damaged
     async with Catalog.open(path) as catalog:
-        assert catalog.health.told == ()
+        assert catalog.health.notices == ()
 
 
 async def test_what_came_after_the_copy_is_read_from_the_damaged_file(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_who_gave_a_blob_is_kept(tmp_path: Path) -> None:
             await catalog.add_blob(digest, 7, now=1.0, origin=origin)
     damage_table(path, "tags")
     async with Catalog.open(path) as catalog:
-        assert catalog.health.told
+        assert catalog.health.notices
         assert await catalog.blob(digest) == BlobRecord(7, frozenset(origins))
 
 
@@ -123,7 +123,7 @@ async def test_of_an_older_catalog_what_came_later_is_derived(tmp_path: Path) ->
         database.commit()
     damage_table(path, "tags")
     async with Catalog.open(path) as catalog:
-        assert catalog.health.told
+        assert catalog.health.notices
         assert await catalog.manifest(image("layer 0").digest, name) == image("layer 0")
         record = await catalog.blob(image("layer 0").blobs[0].digest)
         assert record is not None
@@ -136,11 +136,11 @@ async def test_without_a_copy_all_that_can_be_read_is_kept(tmp_path: Path) -> No
         both = index(amd64=image("amd"))
         await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1")], now=1.0)
         await catalog.add_manifest(NGINX, SOURCE, image("amd"), now=1.0)
-        await hold(catalog, image("amd"))
+        await cache_blobs(catalog, image("amd"))
         await catalog.lock_repository(NGINX, True)
     damage_table(path, "manifest_references")
     async with Catalog.open(path) as catalog:
-        assert "could be read from it into a new one" in catalog.health.told[0]
+        assert "could be read from it into a new one" in catalog.health.notices[0]
         [tag] = await catalog.tags(NGINX)
         assert (tag.name, tag.platforms) == ("1", ("linux/amd64",))
         assert (await catalog.locks(NGINX)).repository
@@ -183,7 +183,7 @@ async def test_nothing_that_is_no_database_costs_the_start(tmp_path: Path) -> No
     path = tmp_path / "catalog.sqlite"
     path.write_bytes(b"this is not a database" * 1000)
     async with Catalog.open(path, clock=lambda: NOW) as catalog:
-        assert catalog.health.told == (
+        assert catalog.health.notices == (
             f"The catalog was damaged (file is not a database) and is set aside as catalog.sqlite.damaged-{STAMP}; nothing of it could be read, and a new one "
             "is begun. The blobs stay, and what is missing is cataloged again as it is pulled.",
         )
@@ -210,8 +210,8 @@ async def test_rows_that_are_noise_are_not_believed(tmp_path: Path) -> None:
     async with Catalog.open(path) as catalog:
         assert await catalog.repository_names() == ["library/r0"]
         assert await catalog.manifest(wrong) is None
-        assert {blob.size for blob in (await catalog.picture()).blobs.values()} == {10, 100}
-        assert len((await catalog.picture()).blobs) == 5
+        assert {blob.size for blob in (await catalog.inventory()).blobs.values()} == {10, 100}
+        assert len((await catalog.inventory()).blobs) == 5
 
 
 async def test_a_catalog_that_is_gone_comes_back_from_its_copy(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_catalog_that_is_gone_comes_back_from_its_copy(tmp_path: Path) -
     back_up(path)
     path.unlink()
     async with Catalog.open(path) as catalog:
-        assert catalog.health.told[0].startswith("The catalog was gone; its copy of 20")
+        assert catalog.health.notices[0].startswith("The catalog was gone; its copy of 20")
         assert await catalog.repository_names() == names
 
 
@@ -236,9 +236,9 @@ async def test_the_log_of_a_catalog_that_is_gone_is_not_applied_to_the_new_one(
     path.unlink()
     path.with_name("catalog.sqlite-wal").write_bytes(log)
     async with Catalog.open(path) as catalog:
-        assert catalog.health.told == ()
+        assert catalog.health.notices == ()
         assert await catalog.repository_names() == []
-        await catalog.examine()
+        await catalog.probe()
 
 
 async def test_a_copy_of_a_newer_entrepot_is_not_put_in_the_place_of_a_catalog_that_was_moved_away(
@@ -263,14 +263,14 @@ async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(
     connect = sqlite3.connect
 
     class Unreadable(sqlite3.Connection):
-        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
             if "quick_check" in statement:
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
                 raise error
             return super().execute(statement, *values)
 
-    def connecting(file: object, **options: Any) -> sqlite3.Connection:
+    def connecting(file: Path, **options: Any) -> sqlite3.Connection:
         return (
             connect(file, **options, factory=Unreadable)
             if file == path
@@ -280,7 +280,7 @@ async def test_a_file_that_the_disk_has_lost_in_part_counts_as_damaged(
     with monkeypatch.context() as patched:
         patched.setattr("entrepot.store.recovery.sqlite3.connect", connecting)
         async with Catalog.open(path) as catalog:
-            assert catalog.health.told[0].startswith("The catalog was damaged (disk I/O error)")
+            assert catalog.health.notices[0].startswith("The catalog was damaged (disk I/O error)")
             assert await catalog.repository_names() == names
 
 

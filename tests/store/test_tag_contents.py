@@ -80,13 +80,14 @@ async def keep(
     await catalog.add_manifest(
         repository, f"docker.io/{repository}", manifest, tags=[Tag(each) for each in tags], now=1.0
     )
-    for each in manifest.blobs if held else ():
-        await catalog.add_blob(each.digest, each.size, now=1.0)
+    for blob in manifest.blobs if held else ():
+        assert blob.size is not None
+        await catalog.add_blob(blob.digest, blob.size, now=1.0)
     return manifest
 
 
 async def behind(catalog: Catalog, repository: Repository, tag: str) -> TagContents:
-    found = await catalog.behind_tag(repository, Tag(tag))
+    found = await catalog.tag_contents(repository, Tag(tag))
     assert found is not None
     return found
 
@@ -253,8 +254,8 @@ async def test_the_last_use_of_an_image_is_a_pull_or_a_look(catalog: Catalog) ->
 
 async def test_a_tag_that_is_not_there(catalog: Catalog) -> None:
     await keep(catalog, NGINX, image("a"), "1")
-    assert await catalog.behind_tag(NGINX, Tag("2")) is None
-    assert await catalog.behind_tag(REDIS, Tag("1")) is None
+    assert await catalog.tag_contents(NGINX, Tag("2")) is None
+    assert await catalog.tag_contents(REDIS, Tag("1")) is None
 
 
 async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: Catalog) -> None:
@@ -266,7 +267,7 @@ async def test_a_chain_of_a_thousand_indexes_is_followed_to_its_image(catalog: C
         below = index(listed(below, "linux/amd64"))
         await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, now=1.0)
     await catalog.add_manifest(NGINX, "docker.io/library/nginx", below, tags=[Tag("1")], now=1.0)
-    found = await catalog.behind_tag(NGINX, Tag("1"))
+    found = await catalog.tag_contents(NGINX, Tag("1"))
     assert found is not None
     assert [each.digest for each in found.images] == [str(amd.digest)]
 

@@ -178,8 +178,8 @@ async def scripted_dashboard(
 async def look(person: Person) -> None:
     """Have the screen look at the engine once, and wait until it has shown what it saw."""
     await settled(person)
-    person.app.look_now()
-    person.app.screen.look()  # type: ignore[attr-defined]
+    person.app.poll_now()
+    person.app.screen.poll()  # type: ignore[attr-defined]
     await settled(person)
 
 

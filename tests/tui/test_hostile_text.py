@@ -28,9 +28,9 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.hostile import HOSTILE, obeyed
 from tests.tui.conftest import Person, dashboard, pulled
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 
-MARKUP = " [red]w[oops] [/oops] [@click=app.leave]y[/] [bold"
+MARKUP = " [red]w[oops] [/oops] [@click=app.request_quit]y[/] [bold"
 TAIL = f"{MARKUP}層\x1b[3;3H\x1b]0;t\x07\x9b31m\x9d0;t\x9c\r\n\u202eg\u2066"
 LITERAL = "[red]"
 """What has to be read on every screen that shows something hostile."""
@@ -133,10 +133,10 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
 async def busy(engine: Engine, source: FakeRegistry, registry: httpx.AsyncClient) -> Engine:
     """Something to show everywhere: a rule, an unhealthy set, images, a pull that failed, one that
     was refused, and events."""
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:NOT_SET_HERE", "env:NOT_SET_EITHER")
     )
-    await engine.check_sign_in("example-login")
+    await engine.credential_sets.verify("example-login")
     source.add_image("library/nginx", "1.27", layers=[b"shared", b"own"])
     source.add_image("library/nginx", "1.28", layers=[b"shared"])
     await pulled(engine, "library/nginx:1.27")
@@ -288,7 +288,8 @@ async def test_a_file_of_hostile_names_is_planned_literally(
 
 
 @pytest.mark.parametrize(
-    "text", ["x [/oops] y", "[red]a[/red]", "[@click=app.leave]y[/]", "[bold", f"a{HOSTILE}b"]
+    "text",
+    ["x [/oops] y", "[red]a[/red]", "[@click=app.request_quit]y[/]", "[bold", f"a{HOSTILE}b"],
 )
 async def test_a_notification_is_shown_literally_whoever_wants_markup(
     person: Person, text: str

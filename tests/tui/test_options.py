@@ -11,8 +11,8 @@ from tests.tui.scripted import ScriptedEngine, scripted_dashboard
 from tui.options import (
     OptionInvalid,
     Options,
-    keep_theme,
     read_options,
+    save_theme,
     suitable_theme,
     theme_named,
 )
@@ -55,7 +55,7 @@ def test_a_theme_that_was_chosen_goes_before_the_file_until_the_file_says_anothe
     tmp_path: Path,
 ) -> None:
     assert read(tmp_path, 'theme = "nord"\n').theme == "nord"
-    keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="nord")
+    save_theme(tmp_path / "state.toml", "gruvbox", instead_of="nord")
     assert read(tmp_path, None).theme == "gruvbox"
     assert read(tmp_path, 'theme = "dracula"\n').theme == "dracula"
     assert (tmp_path / "dashboard.toml").read_text() == 'theme = "dracula"\n'
@@ -65,7 +65,7 @@ def test_a_state_that_is_a_link_stays_one(tmp_path: Path) -> None:
     """F78: in a repository of dotfiles."""
     (tmp_path / "dotfiles").mkdir()
     (tmp_path / "state.toml").symlink_to(tmp_path / "dotfiles" / "state.toml")
-    keep_theme(tmp_path / "state.toml", "gruvbox", instead_of="")
+    save_theme(tmp_path / "state.toml", "gruvbox", instead_of="")
     assert (tmp_path / "state.toml").is_symlink()
     assert read(tmp_path, None).theme == "gruvbox"
 

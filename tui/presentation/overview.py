@@ -10,7 +10,7 @@ from entrepot.api.models import Activity, EngineStatus, Event, SourceRegistrySna
 from entrepot.formatting import bar, counted, out_of, size
 from tui.presentation.events import events_by_key, severity, when
 from tui.presentation.sources import source_summary, used_first
-from widgets.charts import gathered
+from widgets.charts import grouped
 from widgets.row_list import Cell, Row
 from widgets.text import wrapped
 
@@ -95,8 +95,8 @@ def figures(status: EngineStatus, width: int) -> list[Row]:
 def history(activity: Activity, columns: int) -> tuple[list[float], list[float], float]:
     """Hits and misses over the last 24 hours in at most so many columns, oldest first, and the most
     of either in one column."""
-    hits = gathered([bucket.hits for bucket in activity.buckets], columns)
-    misses = gathered([bucket.misses for bucket in activity.buckets], columns)
+    hits = grouped([bucket.hits for bucket in activity.buckets], columns)
+    misses = grouped([bucket.misses for bucket in activity.buckets], columns)
     return hits, misses, max([*hits, *misses], default=0.0)
 
 

@@ -29,7 +29,7 @@ class RepositoryRow(Row):
         self.found = found
         self._clock = clock
 
-    def tell(self) -> tuple[Cell, ...]:
+    def build_cells(self) -> tuple[Cell, ...]:
         """The cells."""
         found = self.found
         return (

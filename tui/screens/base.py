@@ -16,25 +16,25 @@ from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from entrepot.api.client import ClientError, EngineRefused
-from tui.key_queue import HoldsKeys
-from tui.polling import INTERVAL, SILENCE
+from tui.areas import AREAS
+from tui.key_queue import QueuesKeys
+from tui.polling import POLL_INTERVAL, RESPONSE_TIMEOUT
 from tui.presentation.status import status_parts
-from widgets.bars import KeyLine, TabLine, TwoSided, tell
+from widgets.bars import KeyLine, TabLine, TwoSided, update_line
 from widgets.detail import Detail, DetailPane
-from widgets.dialogs.base import OneAnswer
+from widgets.dialogs.base import ResultScreen
 from widgets.row_list import Row, RowList
 from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
-AREAS = ("Overview", "Rules", "Credentials", "Repositories", "Pulls", "Sources", "Events")
 
 WIDE = 110
 """Columns from which on details stand beside a list and not below it."""
 
 
-class EngineScreen(HoldsKeys, OneAnswer[None]):
+class EngineScreen(QueuesKeys, ResultScreen[None]):
     """A screen that shows a part of the engine and asks for it again and again while it is on top."""
 
     DEFAULT_CSS = """
@@ -64,14 +64,14 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
     need to ask for the list."""
     area: ClassVar[int] = 0
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self) -> None:
         super().__init__()
         self._timer: Timer | None = None
         self._asked: float | None = None
-        self._has_looked = False
-        self._asks_again = False
+        self._has_polled = False
+        self._poll_again = False
         self._revision = 0
 
     def compose(self) -> ComposeResult:
@@ -87,12 +87,12 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self._timer = self.set_interval(INTERVAL, self.look, pause=True)
+        self._timer = self.set_interval(POLL_INTERVAL, self.poll, pause=True)
 
     def on_screen_resume(self) -> None:
         """On top: ask at once, and go on."""
-        self.app.look_now()
-        self.look()
+        self.app.poll_now()
+        self.poll()
         if self._timer is not None:
             self._timer.resume()
 
@@ -101,32 +101,32 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
         if self._timer is not None:
             self._timer.pause()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Ask the engine, unless the last question is still open."""
         if self._asked is None:
             # Now and not when it has its turn: whoever looks meanwhile would ask a second time.
             self._asked = time.time()
-            self.run_worker(self._look(), group="look", exit_on_error=False)
-        elif time.time() - self._asked > SILENCE:
-            self.app.waits_since(self._asked)
+            self.run_worker(self._poll(), group="look", exit_on_error=False)
+        elif time.time() - self._asked > RESPONSE_TIMEOUT:
+            self.app.record_silence(self._asked)
             self._show_status()
-            self._looked()
+            self._poll_done()
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """What a screen does on its own must not fail in silence."""
         if event.state is WorkerState.ERROR and event.worker.error is not None:
-            self.app.failed_in_part(event.worker.error)
+            self.app.report_fault(event.worker.error)
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Ask the engine, however quiet it was, and again if it is being asked: something has just
         been changed."""
-        self._asks_again = self._asked is not None
-        self.app.look_now()
-        self.look()
+        self._poll_again = self._asked is not None
+        self.app.poll_now()
+        self.poll()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         try:
-            if self.app.skips_look():
+            if self.app.is_poll_early():
                 return
             status = await self.app.client.system.status()
             self.app.status = status
@@ -135,28 +135,28 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
             else:
                 await self.fetch()
                 self._revision = status.revision
-            self.app.seen(status)
+            self.app.record_status(status)
         except EngineRefused as error:
             self.refused(error)
         except ClientError as error:
-            self.app.lost(error)
+            self.app.record_loss(error)
         finally:
             self._asked = None
             self._show_status()
-            self._looked()
-            if self._asks_again:
-                self.look_now()
+            self._poll_done()
+            if self._poll_again:
+                self.poll_now()
 
-    def _looked(self) -> None:
-        if not self._has_looked:
-            self._has_looked = True
-            self.app.take_held_keys()
+    def _poll_done(self) -> None:
+        if not self._has_polled:
+            self._has_polled = True
+            self.app.resume_keys()
 
     @property
-    def holds_keys(self) -> bool:
+    def queues_keys(self) -> bool:
         """Until it shows something: what is typed ahead of that is meant for the row which it will
         show."""
-        return not self._has_looked
+        return not self._has_polled
 
     async def fetch(self) -> None:
         """Ask for this screen's part and show it."""
@@ -164,25 +164,25 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
     def show_again(self) -> None:
         """The engine would return the same as before."""
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """Why *action* can't be taken now, in a sentence for whoever presses its key; empty: it
         can."""
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """What can't be taken now is shown dimmed; its key says why (see `why_not`)."""
-        return None if self.reason_against(action) else True
+        """What can't be taken now is shown dimmed; its key says why (see `own_disabled_reason`)."""
+        return None if self.disabled_reason(action) else True
 
-    def reason_against(self, action: str) -> str:
+    def disabled_reason(self, action: str) -> str:
         """Why *action* can't be taken: because of this screen, or because this dashboard only
         reads."""
-        if action in self.CHANGES and self.app.only_reads:
+        if action in self.CHANGES and self.app.is_read_only:
             return "This dashboard only reads: it was opened with --read-only, or its engine was."
-        return self.why_not(action) if self.is_mounted else ""
+        return self.own_disabled_reason(action) if self.is_mounted else ""
 
     def allows(self, action: str) -> bool:
         """Whether *action* can be taken; where it can't, say why."""
-        reason = self.reason_against(action)
+        reason = self.disabled_reason(action)
         if reason:
             self.app.notify(reason, severity="warning")
         return not reason
@@ -202,11 +202,11 @@ class EngineScreen(HoldsKeys, OneAnswer[None]):
                     "entrepot",
                     *(["DEMO"] if status.demo else []),
                     status.address,
-                    *(["read-only"] if self.app.only_reads else []),
+                    *(["read-only"] if self.app.is_read_only else []),
                 ]
             )
             line.right = status_parts(status)
-        line.alert = self.app.loss
+        line.alert = self.app.connection_alert
 
 
 class ListScreen(EngineScreen):
@@ -282,10 +282,10 @@ class ListScreen(EngineScreen):
     def show_again(self) -> None:
         """The engine returned the same as before, or would: no row is made anew, only what depends
         on the time is told again."""
-        self.row_list.reword()
+        self.row_list.refresh_texts()
         self._show_detail()
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """An action that is done to a row needs one."""
         return (
             f"There is no {self.thing} under the cursor."
@@ -312,7 +312,7 @@ class ListScreen(EngineScreen):
         found, total = len(self.row_list.rows), self.row_list.total
         text = self.query_one(".filter", Input).value
         told = f"{found:,} of {total:,} match   / {text}" if text else self.count_text()
-        tell(self.query_one(".title--count", Plain), told)
+        update_line(self.query_one(".title--count", Plain), told)
 
     def _show_detail(self) -> None:
         row = self.row_list.current

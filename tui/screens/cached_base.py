@@ -11,17 +11,17 @@ from textual.binding import Binding
 from entrepot.api.client import ClientError, EngineRefused
 from entrepot.api.models import RepositoryDetail, TagSnapshot
 from entrepot.formatting import short_digest, size
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.copies import copy_lines
 from tui.presentation.deletion import refused_text, repository_plan_text, tag_plan_text
 from tui.presentation.repositories import refreshed_text
 from tui.screens.base import ListScreen
-from widgets.dialogs.common import Choice, Question
-from widgets.dialogs.select import Option, Pick
+from widgets.dialogs.question import Choice, Question
+from widgets.dialogs.select import Option, SelectDialog
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ImageSubject:
     """What an action is done to: a repository, or one of its tags, or the image of one of its
     platforms."""
 
@@ -61,11 +61,11 @@ class CachedScreen(ListScreen):
     )
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> ImageSubject | None:
         """What is under the cursor."""
         return None
 
-    @brings_screen()
+    @opens_screen()
     async def action_lock(self) -> None:
         """Lock it; or unlock it, after a question."""
         subject = self.subject
@@ -92,17 +92,17 @@ class CachedScreen(ListScreen):
                 if subject.locked
                 else f"{subject.name} is locked: it is neither evicted nor deleted."
             )
-        self.look_now()
+        self.poll_now()
 
-    @brings_screen()
+    @opens_screen()
     async def action_pull(self) -> None:
         """Pull it, or another image."""
         subject = self.subject
         if subject is None:
-            self.app.ask_for_pull("")
+            self.app.prompt_pull("")
             return
         tag = subject.tag or await self._tag_used_last(subject.repository)
-        self.app.ask_for_pull(f"{subject.repository}:{tag or 'latest'}", platform=subject.platform)
+        self.app.prompt_pull(f"{subject.repository}:{tag or 'latest'}", platform=subject.platform)
 
     @work(exit_on_error=False)
     async def action_refresh(self) -> None:
@@ -118,7 +118,7 @@ class CachedScreen(ListScreen):
         except ClientError as error:
             self.app.notify(error.message, severity="error")
             return
-        self.look_now()
+        self.poll_now()
         told, is_new = refreshed_text(done)
         if not is_new or not self.is_current:
             self.app.notify(
@@ -128,9 +128,9 @@ class CachedScreen(ListScreen):
         text = f"{told}\n\nOnly its manifest was fetched. The layers come with the next pull; what was held before stays pullable by its digest."
         choices = (Choice("later", "Not now"), Choice("pull", "Pull it"))
         if await self.app.push_screen_wait(Question(f"Pull {image} now?", text, choices)) == "pull":
-            self.app.ask_for_pull(image)
+            self.app.prompt_pull(image)
 
-    async def _chosen_tag(self, subject: Subject) -> str | None:
+    async def _chosen_tag(self, subject: ImageSubject) -> str | None:
         """The tag; of a repository the only one, or the one that is chosen."""
         if subject.tag is not None:
             return subject.tag
@@ -148,11 +148,11 @@ class CachedScreen(ListScreen):
         options = [Option(each.name, each.name, short_digest(each.digest)) for each in detail.tags]
         used = _used_last(detail.tags)
         return await self.app.push_screen_wait(
-            Pick(
+            SelectDialog(
                 f"Which tag of {subject.repository}?",
                 "",
                 options,
-                chosen=used.name if used is not None else None,
+                selected=used.name if used is not None else None,
             )
         )
 
@@ -168,7 +168,7 @@ class CachedScreen(ListScreen):
             self.app.notify(error.message, severity="error")
             return None
 
-    @brings_screen()
+    @opens_screen()
     async def action_copy(self) -> None:
         """Copy a line for another terminal."""
         subject = self.subject
@@ -188,7 +188,7 @@ class CachedScreen(ListScreen):
         ]
         about = f" for {subject.platform}" if subject.platform else ""
         chosen = await self.app.push_screen_wait(
-            Pick(
+            SelectDialog(
                 f"Copy how to get {subject.repository}:{reference}{about}",
                 "",
                 options,
@@ -198,7 +198,7 @@ class CachedScreen(ListScreen):
         if chosen is not None:
             self.app.copy_line(next(each.line for each in lines if each.tool == chosen))
 
-    @brings_screen()
+    @opens_screen()
     async def action_delete(self) -> None:
         """Delete it, after what goes and what stays was shown. What takes data from the disk wants
         its name typed."""
@@ -243,7 +243,7 @@ class CachedScreen(ListScreen):
         else:
             freed = f": {size(plan.freed)} freed" if plan.freed else ""
             self.app.notify(f"The {what} {subject.name} is deleted{freed}.")
-        self.look_now()
+        self.poll_now()
 
 
 class OpenedScreen(CachedScreen):

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from entrepot.api.client import ClientError
 from entrepot.api.models import CredentialSetSnapshot
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.credentials import (
     credential_set_command,
     credential_set_facts,
@@ -22,7 +22,7 @@ from tui.presentation.deletion import refused_text
 from tui.screens.base import ListScreen
 from tui.wizards.credential_set import CredentialSetWizard
 from widgets.detail import Detail
-from widgets.dialogs.common import Choice, Question
+from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
 
@@ -113,11 +113,11 @@ class CredentialsScreen(ListScreen):
         row = self.row_list.current
         return self._sets[row.key] if row is not None else None
 
-    @brings_screen()
+    @opens_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
         await self.app.push_screen_wait(CredentialSetWizard())
-        self.look_now()
+        self.poll_now()
 
     @on(RowList.Opened, "#list")
     def _open(self) -> None:
@@ -130,12 +130,12 @@ class CredentialsScreen(ListScreen):
         if (found := self._current) is not None:
             self.app.copy_line(credential_set_command(found))
 
-    @brings_screen()
+    @opens_screen()
     async def action_edit(self) -> None:
         """Open the wizard on what is there."""
         if (found := self._current) is not None:
             await self.app.push_screen_wait(CredentialSetWizard(existing=found))
-            self.look_now()
+            self.poll_now()
 
     @work(exit_on_error=False)
     async def action_check(self) -> None:
@@ -148,10 +148,10 @@ class CredentialsScreen(ListScreen):
         except ClientError as error:
             self.app.notify(error.message, severity="error")
         else:
-            self.app.tell_health(tried)
-        self.look_now()
+            self.app.notify_health(tried)
+        self.poll_now()
 
-    @brings_screen()
+    @opens_screen()
     async def action_delete(self) -> None:
         """Delete the set, after a question."""
         found = self._current
@@ -184,4 +184,4 @@ class CredentialsScreen(ListScreen):
                 self.app.notify(f"The credential set {found.name} is deleted.")
             except ClientError as error:
                 self.app.notify(error.message, severity="error")
-            self.look_now()
+            self.poll_now()

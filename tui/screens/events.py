@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 
 from entrepot.api.models import Event
 from entrepot.formatting import counted, printable
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.events import (
     event_cells,
     event_detail,
@@ -24,7 +24,7 @@ from tui.presentation.events import (
 )
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.dialogs.report import Report
+from widgets.dialogs.report import ReportDialog
 from widgets.row_list import Column, Row, RowList
 
 
@@ -96,12 +96,12 @@ class EventsScreen(ListScreen):
             self.app.copy_line(printable(self._events[row.key].message))
 
     @on(RowList.Opened, "#list")
-    @brings_screen()
+    @opens_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The whole message, and from there what it is about."""
         opened = self._events[event.row.key]
         about = event_subject(opened)
-        report = Report(
+        report = ReportDialog(
             "Event",
             event_cells(opened, time.time()),
             onward=f"goes to {about.label}" if about else "",

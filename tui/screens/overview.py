@@ -17,7 +17,7 @@ from entrepot.api.models import (
     PullSnapshot,
     SourceRegistrySnapshot,
 )
-from tui.polling import QUIET_INTERVAL
+from tui.polling import IDLE_POLL_INTERVAL
 from tui.presentation.overview import (
     BESIDE,
     SERVER,
@@ -40,7 +40,7 @@ from tui.presentation.pulls import (
     running_summary,
 )
 from tui.screens.base import WIDE, EngineScreen
-from widgets.bars import tell
+from widgets.bars import update_line
 from widgets.charts import Sparkline
 from widgets.row_list import Column, RowList
 from widgets.text import Plain
@@ -149,7 +149,7 @@ class OverviewScreen(EngineScreen):
         if time.monotonic() >= self._next_rest:
             self._upstreams = await client.system.source_registries()
             self._events = await client.system.recent_events(EVENTS_ASKED)
-            self._next_rest = time.monotonic() + QUIET_INTERVAL * 0.9
+            self._next_rest = time.monotonic() + IDLE_POLL_INTERVAL * 0.9
         if time.monotonic() >= self._next_history or (
             self._activity is None and status.last_day != self._counted
         ):
@@ -164,7 +164,7 @@ class OverviewScreen(EngineScreen):
             return
         now = time.time()
         width, height = self.size.width, self.size.height - 3
-        head, tone, wanted = needs(status, width, self.app.offered)
+        head, tone, wanted = needs(status, width, self.app.demo_images)
         left = 38 if 76 <= width < WIDE else width // 2
         right = width - left
         told_sources = sources(self._upstreams, now, right - 3, lines=height)
@@ -240,13 +240,13 @@ class OverviewScreen(EngineScreen):
         self.query_one("#before-events").display = gaps and events > 0
 
     def _tell(self, selector: str, told: str) -> None:
-        tell(self.query_one(selector, Plain), told)
+        update_line(self.query_one(selector, Plain), told)
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""
-        await self.app.action_area(2)
+        await self.app.show_area("Rules")
         self.app.call_after_refresh(self.app.screen.run_action, "new")
 
     def action_pull(self) -> None:
         """Pull an image."""
-        self.app.ask_for_pull("")
+        self.app.prompt_pull("")

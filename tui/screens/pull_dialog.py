@@ -18,14 +18,13 @@ from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
 from tui.presentation.images import HELD
 from tui.presentation.matches import match_state
-from widgets.dialogs.base import Dialog
-from widgets.dialogs.common import DIALOG_CSS, LOW, SCROLLS
-from widgets.dialogs.prompt import PAUSE
+from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
+from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
 SHOWN = 6
 """Platforms that are shown at once; the list scrolls."""
@@ -35,7 +34,7 @@ class PullDialog(Dialog[bool]):
     """Gives whether a pull has begun. A refusal of the engine is shown in place."""
 
     DEFAULT_CSS = f"""
-    PullDialog {{ {DIALOG_CSS} {SCROLLS}
+    PullDialog {{ {DIALOG_CSS} {SCROLLING_CSS}
         & RowList {{ background: $surface; display: none; }}
         & RowList.-shown {{ display: block; }}
         & .label {{ height: 1; }}
@@ -45,10 +44,10 @@ class PullDialog(Dialog[bool]):
         &.-low .pull--keys, &.-low .pull--word, &.-low Input {{ margin: 0; }}
     }}
     """
-    VERTICAL_BREAKPOINTS = LOW
+    VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
         """*replaces*: the image is only proposed, and the first letter that is typed takes its
@@ -105,7 +104,7 @@ class PullDialog(Dialog[bool]):
     @work(exclusive=True, group="match", exit_on_error=False)
     async def _look(self) -> None:
         """Say which rule answers for what is named so far, and which platforms its index has."""
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(TYPING_PAUSE)
         image = self._named
         if image == self._asked or not image:
             return

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from entrepot.api.client import ClientError
 from entrepot.api.models import PullSnapshot
 from entrepot.core.states import PullState
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.copies import pull_command
 from tui.presentation.pulls import (
     PROGRESS_COLUMNS,
@@ -32,9 +32,9 @@ from tui.presentation.pulls import (
     under_way_first,
 )
 from tui.screens.base import WIDE, ListScreen
-from widgets.bars import tell
+from widgets.bars import update_line
 from widgets.detail import Detail
-from widgets.dialogs.common import Choice, Question
+from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain, cell_width
 
@@ -100,8 +100,8 @@ class PullsScreen(ListScreen):
 
     def on_mount(self) -> None:
         """In a demo also name the images that can be pulled."""
-        if self.app.offered:
-            images = ", ".join(self.app.offered)
+        if self.app.demo_images:
+            images = ", ".join(self.app.demo_images)
             self.query_one(".empty", Plain).update(
                 f"{self.empty_text}\n\nThis demo's source has {images}. Press p, then enter twice, to pull the first."
             )
@@ -169,11 +169,13 @@ class PullsScreen(ListScreen):
         """The pull in sentences."""
         return pull_detail(self._pulls[row.key], time.time())
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """Only a pull that goes on can be cancelled, and only what did not come can be pulled
         again."""
         pull = self._current
-        return super().why_not(action) or (_why_not(action, pull) if pull is not None else "")
+        return super().own_disabled_reason(action) or (
+            _pull_disabled_reason(action, pull) if pull is not None else ""
+        )
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:
@@ -181,7 +183,7 @@ class PullsScreen(ListScreen):
 
     def action_pull(self) -> None:
         """Pull an image."""
-        self.app.ask_for_pull("")
+        self.app.prompt_pull("")
 
     def action_copy(self) -> None:
         """Copy the command of the pull under the cursor."""
@@ -195,10 +197,10 @@ class PullsScreen(ListScreen):
             started := await pull_again(self, pull)
         ) is not None:
             self.go_to(started.id)
-            self.app.look_now()
-            self.look()
+            self.app.poll_now()
+            self.poll()
 
-    @brings_screen()
+    @opens_screen()
     async def action_cancel(self) -> None:
         """Cancel a pull, after a question."""
         if (pull := self._current) is not None:
@@ -272,9 +274,11 @@ class PullScreen(ListScreen):
     def show_pull(self, pull: PullSnapshot) -> None:
         """Show it."""
         before, self._pull = self._pull, pull
-        tell(self.query_one(".title--name", Plain), self._title(), resizes=False)
-        tell(self.query_one("#summary", Plain), pull_summary(pull, self.size.width), resizes=False)
-        tell(
+        update_line(self.query_one(".title--name", Plain), self._title(), resizes=False)
+        update_line(
+            self.query_one("#summary", Plain), pull_summary(pull, self.size.width), resizes=False
+        )
+        update_line(
             self.query_one(".empty", Plain),
             ended_text(pull) if pull.state.ended else self.empty_text,
             resizes=False,
@@ -305,10 +309,10 @@ class PullScreen(ListScreen):
         """The whole pull in sentences."""
         return opened_pull_detail(self._pull, time.time()) if self._pull is not None else Detail()
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """As in the list."""
         if self._pull is not None:
-            return _why_not(action, self._pull)
+            return _pull_disabled_reason(action, self._pull)
         return (
             "The engine has not told about this pull yet."
             if action in {"cancel", "again", "copy"}
@@ -329,10 +333,10 @@ class PullScreen(ListScreen):
         """Pull again, and show the new pull in place of this one."""
         if self._pull is not None and (started := await pull_again(self, self._pull)) is not None:
             self._pull_id = started.id
-            self.app.look_now()
-            self.look()
+            self.app.poll_now()
+            self.poll()
 
-    @brings_screen()
+    @opens_screen()
     async def action_cancel(self) -> None:
         """Cancel this pull, after a question."""
         if self._pull is not None:
@@ -343,7 +347,7 @@ def _lazy_progress(pull: PullSnapshot, now: float) -> Row:
     return Row(pull.id, lambda: pull_progress(pull, now).cells)
 
 
-def _why_not(action: str, pull: PullSnapshot) -> str:
+def _pull_disabled_reason(action: str, pull: PullSnapshot) -> str:
     if action == "cancel" and pull.state.ended:
         return "This pull has ended."
     if action == "again" and not pull.state.ended:
@@ -383,5 +387,5 @@ async def cancel_pull(screen: ListScreen, pull: PullSnapshot) -> None:
             await screen.app.client.pulls.cancel(pull.id)
         except ClientError as error:
             screen.app.notify(error.message, severity="error")
-        screen.app.look_now()
-        screen.look()
+        screen.app.poll_now()
+        screen.poll()

@@ -14,7 +14,7 @@ from textual.worker import get_current_worker
 from entrepot.api.client import ClientError
 from entrepot.api.models import RepositorySnapshot
 from entrepot.formatting import counted, parse_size, size
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.repositories import (
     RepositoryRow,
     eviction_lines,
@@ -22,10 +22,11 @@ from tui.presentation.repositories import (
     repository_facts,
     repository_lines,
 )
-from tui.screens.cached_base import CachedScreen, Subject
+from tui.screens.cached_base import CachedScreen, ImageSubject
 from tui.screens.repository import RepositoryScreen
 from widgets.detail import Detail
-from widgets.dialogs.common import Choice, Field, Prompt, Question
+from widgets.dialogs.form import Field, FormDialog
+from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Column, Row, RowList
 
 EVICT = "evict"
@@ -104,24 +105,26 @@ class RepositoriesScreen(CachedScreen):
         )
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> ImageSubject | None:
         """The repository under the cursor."""
         row = self.row_list.current
         return (
-            Subject(row.key, locked=self._repositories[row.key].locked) if row is not None else None
+            ImageSubject(row.key, locked=self._repositories[row.key].locked)
+            if row is not None
+            else None
         )
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:
         self.app.push_screen(RepositoryScreen(event.row.key))
 
-    @brings_screen()
+    @opens_screen()
     async def action_evict(self) -> None:
         """Ask how much may be left, show what would go, and then let it go."""
         status = self.app.status
         proposed = size(int((status.blobs_size if status is not None else 0) * 0.9))
         answers = await self.app.push_screen_wait(
-            Prompt(
+            FormDialog(
                 "Evict the images that were used least recently",
                 (Field("to", "How much may be held afterwards?", proposed, "40 GB"),),
                 button="Show",
@@ -129,7 +132,7 @@ class RepositoriesScreen(CachedScreen):
         )
         if answers is None:
             return
-        self.app.let_keys_wait(get_current_worker())
+        self.app.pause_keys(get_current_worker())
         try:
             plan = await self.app.client.system.preview_eviction(target=parse_size(answers["to"]))
             if not plan.images:
@@ -151,4 +154,4 @@ class RepositoriesScreen(CachedScreen):
             self.app.notify(f"{error}. Write it such as 40 GB.", severity="error")
         except ClientError as error:
             self.app.notify(error.message, severity="error")
-        self.look_now()
+        self.poll_now()

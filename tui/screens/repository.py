@@ -14,9 +14,9 @@ from entrepot.api.models import RepositoryDetail, TagSnapshot
 from entrepot.formatting import size
 from tui.presentation.copies import pull_command
 from tui.presentation.repositories import tag_facts, tag_lines, tag_row
-from tui.screens.cached_base import CachedScreen, OpenedScreen, Subject
+from tui.screens.cached_base import CachedScreen, ImageSubject, OpenedScreen
 from tui.screens.tag import TagScreen
-from widgets.bars import tell
+from widgets.bars import update_line
 from widgets.detail import Detail
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
@@ -73,7 +73,7 @@ class RepositoryScreen(OpenedScreen):
         self._seen = detail
         found = detail.repository
         told = f"{found.name}   {'rule ' + found.rule if found.rule else 'no rule'}   {size(found.size)}{'   locked' if found.locked else ''}"
-        tell(self.query_one(".title--name", Plain), told)
+        update_line(self.query_one(".title--name", Plain), told)
         self._tags = {tag.name: tag for tag in detail.tags}
         self.show_rows([tag_row(tag, time.time) for tag in detail.tags])
 
@@ -89,13 +89,13 @@ class RepositoryScreen(OpenedScreen):
         )
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> ImageSubject | None:
         """The tag under the cursor."""
         row = self.row_list.current
         if row is None:
             return None
         tag = self._tags[row.key]
-        return Subject(self._repository, tag.name, tag.digest, locked=tag.locked)
+        return ImageSubject(self._repository, tag.name, tag.digest, locked=tag.locked)
 
     @on(RowList.Opened, "#list")
     def _open(self, event: RowList.Opened) -> None:

@@ -12,18 +12,18 @@ from textual.binding import Binding, BindingType
 from entrepot.api.client import ClientError
 from entrepot.api.models import RuleMatch, RuleSnapshot
 from entrepot.core.states import SignIn
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.credentials import credential_set_health
 from tui.presentation.deletion import rule_plan_text
 from tui.presentation.matches import match_lines, rule_to_show
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
-from tui.screens.base import AREAS, ListScreen
+from tui.screens.base import ListScreen
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
 from widgets.detail import Detail
-from widgets.dialogs.common import Choice, Question
-from widgets.dialogs.prompt import Answer, Inquiry
-from widgets.dialogs.select import Option, Pick
+from widgets.dialogs.line_prompt import LinePrompt, LineVerdict
+from widgets.dialogs.question import Choice, Question
+from widgets.dialogs.select import Option, SelectDialog
 from widgets.row_list import Column, Row, RowList
 
 NO_SET = ""
@@ -142,35 +142,35 @@ class RulesScreen(ListScreen):
         row = self.row_list.current
         return self._rules[row.key] if row is not None else None
 
-    @brings_screen()
+    @opens_screen()
     async def action_new(self) -> None:
         """Open the wizard."""
         made = await self.app.push_screen_wait(RuleWizard())
         if made is not None:
-            self.look()
+            self.poll()
             if made.pulling:
-                await self.app.show_pulls()
+                await self.app.show_area("Pulls")
 
-    @brings_screen()
+    @opens_screen()
     async def action_import_rules(self) -> None:
         """Open the wizard for a file of rules."""
         if await self.app.push_screen_wait(ImportWizard()):
-            self.look()
+            self.poll()
 
     @on(RowList.Opened, "#list")
     async def _open(self, event: RowList.Opened) -> None:
         """Show what came through the rule."""
-        await self.app.show_filtered(AREAS.index("Repositories") + 1, event.row.key)
+        await self.app.show_filtered("Repositories", event.row.key)
 
     def action_pull(self) -> None:
         """Pull an image through the rule."""
         if (rule := self._current) is not None:
             target = rule.target_repository
-            self.app.ask_for_pull(
+            self.app.prompt_pull(
                 target.removesuffix("*") if target.endswith("*") else f"{target}:latest"
             )
 
-    @brings_screen()
+    @opens_screen()
     async def action_sign_in(self) -> None:
         """Choose another credential set for the rule, or none."""
         rule = self._current
@@ -200,19 +200,19 @@ class RulesScreen(ListScreen):
             self.app.notify(text, severity="warning")
             return
 
-        async def take(name: str) -> str:
+        async def submit(name: str) -> str:
             try:
                 await self.app.client.rules.update(rule.name, name or None)
             except ClientError as error:
                 return f"Not possible: {error.message}"
             return ""
 
-        asked = Pick(
+        asked = SelectDialog(
             f"How does {rule.name} sign in?",
             text,
             options,
-            chosen=rule.credential_set or NO_SET,
-            take=take,
+            selected=rule.credential_set or NO_SET,
+            submit=submit,
         )
         taken = await self.app.push_screen_wait(asked)
         if taken is not None:
@@ -221,26 +221,26 @@ class RulesScreen(ListScreen):
                 if taken
                 else f"{rule.name} signs in with no credential set."
             )
-            self.look_now()
+            self.poll_now()
 
-    @brings_screen()
+    @opens_screen()
     async def action_which(self) -> None:
         """Which rule answers for an image or a repository? Enter goes to that rule."""
         answers: dict[str, RuleMatch] = {}
 
-        async def answer(text: str) -> Answer:
+        async def judge(text: str) -> LineVerdict:
             if not text:
-                return Answer("")
+                return LineVerdict("")
             try:
                 answers[text] = await self.app.client.rules.match(text)
             except ClientError as error:
-                return Answer(error.message, refused=True)
-            return Answer("\n".join(match_lines(answers[text])))
+                return LineVerdict(error.message, refused=True)
+            return LineVerdict("\n".join(match_lines(answers[text])))
 
-        asked = Inquiry(
+        asked = LinePrompt(
             "Which rule answers for ...?",
             "An image or a repository, by its name here or at its source.",
-            answer=answer,
+            judge=judge,
             hint="library/nginx:1.27",
             verb="goes to the rule",
         )
@@ -250,48 +250,48 @@ class RulesScreen(ListScreen):
             self.action_clear_filter()
             self.row_list.move_to(name)
 
-    @brings_screen()
+    @opens_screen()
     async def action_freshness(self) -> None:
         """Say how long tags are believed before the source is asked again."""
         rule = self._current
         if rule is None:
             return
 
-        async def answer(text: str) -> Answer:
+        async def judge(text: str) -> LineVerdict:
             if not text:
-                return Answer("The rule takes the freshness of the settings.")
+                return LineVerdict("The rule takes the freshness of the settings.")
             try:
                 checked = await self.app.client.rules.validate(freshness=text)
             except ClientError as error:
-                return Answer(error.message, refused=True)
+                return LineVerdict(error.message, refused=True)
             if checked.problems:
-                return Answer(f"Not possible: {checked.problems[0].message}", refused=True)
-            return Answer(
+                return LineVerdict(f"Not possible: {checked.problems[0].message}", refused=True)
+            return LineVerdict(
                 f"A tag that was checked is believed: {text}. Then the source is asked once, and what is held is served if it does not answer."
             )
 
-        async def take(text: str) -> Answer:
+        async def submit(text: str) -> LineVerdict:
             try:
                 await self.app.client.rules.update(rule.name, freshness=text or None)
             except ClientError as error:
-                return Answer(f"Not possible: {error.message}", refused=True)
-            return Answer("")
+                return LineVerdict(f"Not possible: {error.message}", refused=True)
+            return LineVerdict("")
 
-        asked = Inquiry(
+        asked = LinePrompt(
             f"How long are the tags of {rule.name} believed?",
             f"Now {rule.freshness_in_force}{'' if rule.freshness else ', as the settings say'}. "
             "Write always, never, 30 s, 10 min, 1 h, or nothing to leave it to the settings.",
-            answer=answer,
-            take=take,
+            judge=judge,
+            submit=submit,
             value=rule.freshness or "",
             hint="as the settings say",
         )
         taken = await self.app.push_screen_wait(asked)
         if taken is not None:
             self.app.notify(f"{rule.name} has the freshness {taken or 'of the settings'}.")
-            self.look_now()
+            self.poll_now()
 
-    @brings_screen()
+    @opens_screen()
     async def action_copy(self) -> None:
         """Copy the rule for another engine or a script."""
         if (rule := self._current) is not None:
@@ -301,12 +301,12 @@ class RulesScreen(ListScreen):
                 Option("toml", "its entry of rules.toml", preview=lines["toml"]),
             ]
             chosen = await self.app.push_screen_wait(
-                Pick(f"Copy {rule.name}", "", options, verb="copies it")
+                SelectDialog(f"Copy {rule.name}", "", options, verb="copies it")
             )
             if chosen is not None:
                 self.app.copy_line(lines[chosen])
 
-    @brings_screen()
+    @opens_screen()
     async def action_delete(self) -> None:
         """Delete the rule, after a question."""
         rule = self._current
@@ -331,4 +331,4 @@ class RulesScreen(ListScreen):
                 self.app.notify(f"The cache rule {rule.name} is deleted.")
             except ClientError as error:
                 self.app.notify(error.message, severity="error")
-            self.look_now()
+            self.poll_now()

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from entrepot.api.client import ClientError
 from entrepot.api.models import RuleSnapshot, SourceRegistrySnapshot
-from tui.key_queue import brings_screen
+from tui.key_queue import opens_screen
 from tui.presentation.sources import (
     doctor_report_cells,
     rule_cells,
@@ -21,7 +21,7 @@ from tui.presentation.sources import (
 )
 from tui.screens.base import ListScreen
 from widgets.detail import Detail
-from widgets.dialogs.report import Report
+from widgets.dialogs.report import ReportDialog
 from widgets.row_list import Cell, Column, Row, RowList
 
 
@@ -88,15 +88,15 @@ class SourcesScreen(ListScreen):
         """What is known of it."""
         return source_detail(self._upstreams[row.key], self._rules.get(row.key, ()), time.time())
 
-    def why_not(self, action: str) -> str:
+    def own_disabled_reason(self, action: str) -> str:
         """What no rule uses needs no looking after."""
         row = self.row_list.current
         if action == "examine" and row is not None and not self._upstreams[row.key].rules:
             return f"No cache rule uses {row.key}: there is nothing to examine."
-        return super().why_not(action)
+        return super().own_disabled_reason(action)
 
     @on(RowList.Opened, "#list")
-    @brings_screen()
+    @opens_screen()
     async def _open(self, event: RowList.Opened) -> None:
         """The rules that use it."""
         rules = self._rules.get(event.row.key, [])
@@ -104,7 +104,7 @@ class SourcesScreen(ListScreen):
             Cell("No cache rule uses it yet. Press 2 and then n to make one.")
         ]
         if await self.app.push_screen_wait(
-            Report(
+            ReportDialog(
                 f"Cache rules of {event.row.key}",
                 lines,
                 onward="goes to the first of them" if rules else "",
@@ -122,7 +122,7 @@ class SourcesScreen(ListScreen):
             "Looking at it from its name to its manifests. A source that is silent takes up to a minute.",
             "dim",
         )
-        report = Report(f"Examination of {row.key}", (waiting,))
+        report = ReportDialog(f"Doctor report of {row.key}", (waiting,))
         closed = self.app.push_screen(report)
         try:
             found = await self.app.client.system.doctor(source=row.key)
@@ -131,7 +131,7 @@ class SourcesScreen(ListScreen):
         else:
             lines = doctor_report_cells(found)
         if report.is_attached:
-            report.tell(lines)
+            report.show_lines(lines)
         await closed
-        self.app.look_now()
-        self.look()
+        self.app.poll_now()
+        self.poll()

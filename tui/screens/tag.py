@@ -25,8 +25,8 @@ from tui.presentation.images import (
     image_row,
     tag_title,
 )
-from tui.screens.cached_base import CachedScreen, OpenedScreen, Subject
-from widgets.bars import tell
+from tui.screens.cached_base import CachedScreen, ImageSubject, OpenedScreen
+from widgets.bars import update_line
 from widgets.detail import Detail
 from widgets.row_list import Column, Row, RowList
 from widgets.text import Plain
@@ -116,7 +116,7 @@ class TagScreen(OpenedScreen):
             self.show_again()
             return
         self._seen = detail
-        tell(self.query_one(".title--name", Plain), tag_title(detail))
+        update_line(self.query_one(".title--name", Plain), tag_title(detail))
         self.show_rows([image_row(each, detail, time.time) for each in detail.images])
         self._fit()
         self._show_layers()
@@ -145,7 +145,7 @@ class TagScreen(OpenedScreen):
         elif image is not None and self._seen is not None:
             told = f"Layers of {image_name(image, self._seen)}"
             rows = [blob_row(each, image, number) for number, each in enumerate(blobs(image))]
-        tell(self.query_one("#layers-title", Plain), told)
+        update_line(self.query_one("#layers-title", Plain), told)
         self.layer_list.set_rows(rows)
 
     @on(RowList.Moved, "#list")
@@ -181,7 +181,7 @@ class TagScreen(OpenedScreen):
         return lines[-1:] if self.size.height < LOW else lines
 
     @property
-    def subject(self) -> Subject | None:
+    def subject(self) -> ImageSubject | None:
         """The tag, and the platform under the cursor."""
         if self._seen is None:
             return None
@@ -192,7 +192,7 @@ class TagScreen(OpenedScreen):
             else None
         )
         digest = image.digest if image is not None else self._seen.tag.digest
-        return Subject(self._repository, self._tag, digest, platform, self._seen.tag.locked)
+        return ImageSubject(self._repository, self._tag, digest, platform, self._seen.tag.locked)
 
     @on(RowList.Opened, "#list")
     def action_other_list(self) -> None:

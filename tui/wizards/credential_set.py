@@ -24,11 +24,11 @@ from tui.presentation.secrets import SECRET_KINDS, identifier_help, is_program
 from tui.wizards.wizard import (
     Entry,
     Feedback,
-    Told,
+    ReviewText,
     Wizard,
-    agrees_to_programs,
+    confirm_programs,
     first_problem,
-    show_few,
+    show_all_rows,
 )
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
@@ -41,7 +41,7 @@ OTHER = "other"
 """Stands for a source registry whose name is typed."""
 
 
-def tried_text(name: str, tried: TriedSignIn) -> str:
+def sign_in_result(name: str, tried: TriedSignIn) -> str:
     """How a sign-in went, in a sentence."""
     if tried.health is HealthStatus.HEALTHY:
         return f"The sign-in works: {name} is healthy."
@@ -158,7 +158,7 @@ class CredentialSetWizard(Wizard[str | None]):
                     disabled=self._existing is not None,
                 )
             yield Feedback(id="set-name-feedback", classes="-close")
-            yield Told(id="set-review")
+            yield ReviewText(id="set-review")
             yield Feedback(id="tried", classes="-close")
 
     def focus_of(self, number: int) -> str | None:
@@ -319,7 +319,7 @@ class CredentialSetWizard(Wizard[str | None]):
             )
             for each in SECRET_KINDS
         ]
-        show_few(rows, self.query_one("#kinds", RowList))
+        show_all_rows(rows, self.query_one("#kinds", RowList))
 
     def _show_kind(self) -> None:
         at = self.focused.id if self.focused is not None else ""
@@ -368,7 +368,7 @@ class CredentialSetWizard(Wizard[str | None]):
                 told.append("\nThe same as a command (y copies):\n", "dim").append(
                     self._command(self.text_width)
                 )
-        self.query_one("#set-review", Told).tell(told)
+        self.query_one("#set-review", ReviewText).show(told)
 
     # The engine's word
 
@@ -467,7 +467,7 @@ class CredentialSetWizard(Wizard[str | None]):
         if self.current == SECRETS:
             self._show_kind()
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter in the user name goes to the password first; on a kind it begins an identifier of
         that kind."""
         if (
@@ -500,7 +500,7 @@ class CredentialSetWizard(Wizard[str | None]):
     async def action_try(self) -> None:
         """Sign in with it, and say how that went. Nothing is kept of it."""
         feedback = self.query_one("#tried", Feedback)
-        if not await agrees_to_programs(self.app, self._new_programs):
+        if not await confirm_programs(self.app, self._new_programs):
             return
         feedback.show(None, remarks=(f"Signing in to {self._login_server}...",))
         try:
@@ -511,13 +511,13 @@ class CredentialSetWizard(Wizard[str | None]):
             feedback.show(None)
             self.engine_lost(error)
         else:
-            text = tried_text(self._set_name, tried)
+            text = sign_in_result(self._set_name, tried)
             well = tried.health is HealthStatus.HEALTHY
             feedback.show(None, text if well else "", warning="" if well else text)
 
     async def take(self) -> None:
         """Make or change the set."""
-        if not await agrees_to_programs(self.app, self._new_programs):
+        if not await confirm_programs(self.app, self._new_programs):
             return
         try:
             if self._existing is None:
@@ -532,7 +532,7 @@ class CredentialSetWizard(Wizard[str | None]):
             )
             return
         if any(self._changes):
-            self.app.tell_first_sign_in(self._set_name)
+            self.app.notify_first_sign_in(self._set_name)
         self.dismiss(self._set_name)
 
 

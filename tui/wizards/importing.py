@@ -30,7 +30,7 @@ from tui.presentation.imports import (
     plan_summary,
     programs_text,
 )
-from tui.wizards.wizard import Entry, Feedback, Wizard, agrees_to_programs
+from tui.wizards.wizard import Entry, Feedback, Wizard, confirm_programs
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -54,7 +54,7 @@ class Found:
     """None: it is a directory."""
 
 
-def offered(typed: str) -> list[Found]:
+def path_candidates(typed: str) -> list[Found]:
     """What may be meant by a path that is being typed: directories and TOML files whose names begin
     with its last part. It asks the file system."""
     before, slash, begin = typed.rpartition("/")
@@ -116,7 +116,7 @@ class PathSuggester(Suggester):
         """The first that fits."""
         if not value:
             return None
-        found = await asyncio.to_thread(offered, value)
+        found = await asyncio.to_thread(path_candidates, value)
         return found[0].path if found else None
 
 
@@ -255,7 +255,7 @@ class ImportWizard(Wizard[bool | None]):
 
     async def _offer_files(self) -> None:
         typed = self._typed
-        found = await asyncio.to_thread(offered, typed)
+        found = await asyncio.to_thread(path_candidates, typed)
         if typed == self._typed:
             rows = [
                 Row(
@@ -309,7 +309,7 @@ class ImportWizard(Wizard[bool | None]):
         feedback.show(None, f"Fine: {counted(len(self._text.splitlines()), 'line', 'lines')}.")
         return True
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter on a directory looks into it; on a file takes it."""
         files = self.query_one("#files", RowList)
         if number != FILE or self.focused is not files or files.current is None:
@@ -383,7 +383,7 @@ class ImportWizard(Wizard[bool | None]):
         if self.current == DONE or self._plan is None or not self._plan.count(ImportOutcome.CREATE):
             self.dismiss(self._done is not None)
             return
-        if not await agrees_to_programs(self.app, programs_text(self._plan)):
+        if not await confirm_programs(self.app, programs_text(self._plan)):
             return
         try:
             self._done = await self.app.client.rules.apply_import(self._text)

@@ -23,7 +23,7 @@ from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices
 from tui.presentation.sources import SIGN_IN
 from tui.wizards.credential_set import CredentialSetWizard
-from tui.wizards.wizard import Entry, Feedback, Told, Wizard, first_problem, show_few
+from tui.wizards.wizard import Entry, Feedback, ReviewText, Wizard, first_problem, show_all_rows
 from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain
 
@@ -44,7 +44,7 @@ NAME_LENGTH = 50
 
 
 @dataclass(frozen=True, slots=True)
-class MadeRule:
+class CreatedRule:
     """The rule that was made, and whether its first pull has begun."""
 
     name: str
@@ -74,7 +74,7 @@ def own_path(typed: str, login_server: str) -> str:
     return path.removeprefix(f"{login_server}/").lstrip("/")
 
 
-class RuleWizard(Wizard[MadeRule | None]):
+class RuleWizard(Wizard[CreatedRule | None]):
     """Source, repository, target, sign-in, freshness, review, first pull."""
 
     wizard_title = "New cache rule"
@@ -174,7 +174,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 yield Plain("Name (tab)  ")
                 yield Entry(id="name", max_length=60)
             yield Feedback(id="name-feedback", classes="-close")
-            yield Told(id="review")
+            yield ReviewText(id="review")
         else:
             yield Plain("", classes="question", id="made")
             yield Plain(
@@ -426,7 +426,7 @@ class RuleWizard(Wizard[MadeRule | None]):
                 )
             )
         found = self.query_one("#sets", RowList)
-        show_few(rows, found)
+        show_all_rows(rows, found)
         if choose is not None:
             found.move_to(choose)
 
@@ -435,7 +435,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             Row(each.id, (Cell(each.title, "accent"), Cell(each.short, "dim")))
             for each in freshness_choices(self._settings_freshness)
         ]
-        show_few(rows, self.query_one("#freshness", RowList))
+        show_all_rows(rows, self.query_one("#freshness", RowList))
         self._show_freshness()
 
     def _show_freshness(self) -> None:
@@ -476,7 +476,7 @@ class RuleWizard(Wizard[MadeRule | None]):
             "Credential set and freshness can be changed later. Name, source and target can't: delete the rule and make another.",
             "dim",
         )
-        self.query_one("#review", Told).tell(told)
+        self.query_one("#review", ReviewText).show(told)
 
     # The engine's word
 
@@ -645,7 +645,7 @@ class RuleWizard(Wizard[MadeRule | None]):
 
     # Going on
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Enter on what asks for a text goes to that text first."""
         if number == SOURCE and self._types_server and self.focused is self.query_one("#sources"):
             self.query_one("#own-entry").display = True
@@ -698,12 +698,12 @@ class RuleWizard(Wizard[MadeRule | None]):
             )
             self.query_one("#platform" if error.field == "platform" else "#image").focus()
         else:
-            self.dismiss(MadeRule(self._made or "", pulling=True))
+            self.dismiss(CreatedRule(self._made or "", pulling=True))
 
     async def action_back(self) -> None:
         """One step back; once the rule is made, out."""
         if self.current == FIRST_PULL:
-            self.action_leave_wizard()
+            self.action_quit_wizard()
         else:
             await super().action_back()
 
@@ -715,9 +715,9 @@ class RuleWizard(Wizard[MadeRule | None]):
         """Once the rule is made, nothing can be lost."""
         return self._made is None and super().has_entries()
 
-    def outcome(self) -> MadeRule | None:
+    def outcome(self) -> CreatedRule | None:
         """The rule, if it is made."""
-        return MadeRule(self._made, pulling=False) if self._made is not None else None
+        return CreatedRule(self._made, pulling=False) if self._made is not None else None
 
     async def go_to(self, number: int) -> None:
         """On the way from sign-in a new credential set may have to be made first."""

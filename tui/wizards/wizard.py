@@ -18,11 +18,11 @@ from textual.worker import Worker, WorkerState
 
 from entrepot.api.client import ClientError, EngineRefused
 from entrepot.api.models import Problem
-from tui.key_queue import HoldsKeys
+from tui.key_queue import QueuesKeys
 from tui.presentation.drafts import COMMAND_WIDTH
 from widgets.bars import KeyLine
-from widgets.dialogs.base import OneAnswer
-from widgets.dialogs.common import Choice, Question
+from widgets.dialogs.base import ResultScreen
+from widgets.dialogs.question import Choice, Question
 from widgets.row_list import Row, RowList
 from widgets.step_trail import StepTrail
 from widgets.text import Plain, TextLine
@@ -30,7 +30,7 @@ from widgets.text import Plain, TextLine
 if TYPE_CHECKING:
     from textual.binding import ActiveBinding
 
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
 PAUSE = 0.12
 """Seconds of silence after which what was typed is shown to the engine."""
@@ -146,12 +146,12 @@ class Step(VerticalScroll, can_focus=False):
     """
 
 
-class Told(VerticalScroll, can_focus=True):
+class ReviewText(VerticalScroll, can_focus=True):
     """The review: a text that can be read with the cursor keys while the keys of the review work."""
 
     DEFAULT_CSS = """
-    Told { height: 1fr; min-height: 4; margin: 1 0 0 2; scrollbar-size-vertical: 1; }
-    Told Static { height: auto; }
+    ReviewText { height: 1fr; min-height: 4; margin: 1 0 0 2; scrollbar-size-vertical: 1; }
+    ReviewText Static { height: auto; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -167,7 +167,7 @@ class Told(VerticalScroll, can_focus=True):
         """The text."""
         yield self._text
 
-    def tell(self, text: Text | str) -> None:
+    def show(self, text: Text | str) -> None:
         """Show a text."""
         self._text.update(text)
 
@@ -177,7 +177,7 @@ class Told(VerticalScroll, can_focus=True):
         return str(self._text.content)
 
 
-class Wizard(HoldsKeys, OneAnswer[Result]):
+class Wizard(QueuesKeys, ResultScreen[Result]):
     """A few questions on a screen of their own."""
 
     DEFAULT_CSS = """
@@ -185,7 +185,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         background: $background;
         & .wizard--lost { display: none; dock: bottom; height: auto; padding: 0 2; margin-bottom: 1; color: $warning; background: $background; }
         & .wizard--lost.-shown { display: block; }
-        & Step, & Told { scrollbar-color: $panel; scrollbar-background: $background; scrollbar-corner-color: $background; }
+        & Step, & ReviewText { scrollbar-color: $panel; scrollbar-background: $background; scrollbar-corner-color: $background; }
         & Step .teach, & Step .entry, & Feedback { max-width: 96; }
         & Step RowList { max-width: 100; }
         &.-short {
@@ -193,7 +193,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
             & Step .question { margin-bottom: 0; }
             & Step .roomy { display: none; }
             & Step .teach { margin: 0 0 0 2; }
-            & Told { margin: 0 0 0 2; }
+            & ReviewText { margin: 0 0 0 2; }
         }
     }
     """
@@ -224,10 +224,10 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         ),
         Binding(
             "ctrl+c",
-            "leave_wizard",
-            "leave",
+            "quit_wizard",
+            "quit",
             priority=True,
-            tooltip="Leave the wizard; nothing is made",
+            tooltip="Quit the wizard; nothing is created",
             id="wizard.leave",
         ),
     ]
@@ -235,7 +235,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     wizard_title: ClassVar[str] = ""
     steps: ClassVar[tuple[str, ...]] = ()
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """What a wizard does on its own must not fail in silence."""
         if event.state is WorkerState.ERROR and event.worker.error is not None:
-            self.app.failed_in_part(event.worker.error)
+            self.app.report_fault(event.worker.error)
 
     # Going on and back
 
@@ -425,7 +425,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
             self._go_on()
 
     @property
-    def holds_keys(self) -> bool:
+    def queues_keys(self) -> bool:
         """What is typed behind enter is meant for the next field: it waits until the engine has
         said whether that comes, and is not lost if it does not."""
         return self._going
@@ -434,13 +434,13 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     async def _go_on(self) -> None:
         """Go on if the engine has nothing against it."""
         try:
-            if await self.goes_on_within(self.current) or not await self._checked():
+            if await self.advance_within_step(self.current) or not await self._checked():
                 return
             if self.current + 1 < len(self.steps) and not self.is_last(self.current):
                 await self.go_to(self.current + 1)
                 if self.enter_commits:
                     # What was typed before the review was shown confirms nothing in it (F66).
-                    self.app.forget_held_keys()
+                    self.app.discard_keys()
             else:
                 await self.take()
         except EngineRefused as error:
@@ -449,14 +449,14 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
             self.engine_lost(error)
         finally:
             self._going = False
-            self.app.take_held_keys()
+            self.app.resume_keys()
 
     @property
     def enter_commits(self) -> bool:
         """Enter in the last step makes what the wizard is for."""
         return self.is_last(self.current)
 
-    async def goes_on_within(self, number: int) -> bool:
+    async def advance_within_step(self, number: int) -> bool:
         """Whether enter goes to another field of the same step first."""
         return False
 
@@ -467,7 +467,7 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
     async def action_back(self) -> None:
         """One step back, or out of the first."""
         if self.current == self.first:
-            self.action_leave_wizard()
+            self.action_quit_wizard()
         else:
             await self.go_to(self.current - 1)
 
@@ -492,20 +492,20 @@ class Wizard(HoldsKeys, OneAnswer[Result]):
         return None
 
     @work(exclusive=True, group="leave", exit_on_error=False)
-    async def action_leave_wizard(self) -> None:
+    async def action_quit_wizard(self) -> None:
         """Leave; nothing is made. Where something was entered, ask first."""
         if self.has_entries():
             text = "What you entered here is lost. Nothing has been made."
-            choices = (Choice("stay", "Stay"), Choice("leave", "Leave", danger=True))
+            choices = (Choice("stay", "Stay"), Choice("quit", "Quit", danger=True))
             if (
-                await self.app.push_screen_wait(Question("Leave the wizard?", text, choices))
-                != "leave"
+                await self.app.push_screen_wait(Question("Quit the wizard?", text, choices))
+                != "quit"
             ):
                 return
         self.dismiss(self.outcome())
 
 
-async def agrees_to_programs(app: Dashboard, programs: str) -> bool:
+async def confirm_programs(app: EngineApp, programs: str) -> bool:
     """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where
     there is none."""
     if not programs:
@@ -520,7 +520,7 @@ async def agrees_to_programs(app: Dashboard, programs: str) -> bool:
     )
 
 
-def show_few(rows: Sequence[Row], row_list: RowList) -> None:
+def show_all_rows(rows: Sequence[Row], row_list: RowList) -> None:
     """Show a few rows, all of them at once."""
     row_list.set_rows(rows)
     row_list.styles.height = row_list.styles.min_height = max(1, len(rows))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -209,7 +209,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
             _set_name(body.credential_set_resource_id),
             freshness,
         )
-        return json_response(_rule_resource(request, await engine.create_rule(draft)), status=201)
+        return json_response(_rule_resource(request, await engine.rules.create(draft)), status=201)
 
     async def patch_rule(request: Request) -> Response:
         body = (await read_body(request, _RuleBody)).properties
@@ -220,7 +220,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         )
 
     async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
-        engine.documents.rules.check_unchanged(
+        engine.documents.rules.check_immutable(
             rule.name,
             source_repository=body.source_repository,
             target_repository=body.target_repository,
@@ -228,7 +228,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         given = body.credential_set_resource_id
         if given is msgspec.UNSET and body.freshness is msgspec.UNSET:
             return rule
-        return await engine.update_rule(
+        return await engine.rules.update(
             rule.name,
             msgspec.UNSET if given is msgspec.UNSET else _set_name(given),
             freshness=body.freshness,
@@ -237,14 +237,14 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
     async def delete_rule(request: Request) -> Response:
         rule = _existing(lambda: engine.documents.rules.get(_name(request)))
         if rule is not None:
-            await engine.delete_rule(rule.name)
+            await engine.rules.delete(rule.name)
         return _deletion_response(was_there=rule is not None)
 
     async def list_sets(request: Request) -> Response:
         return json_response(
             {
                 "value": [
-                    _set_resource(request, each, engine.health(each.name))
+                    _set_resource(request, each, engine.credential_sets.health(each.name))
                     for each in engine.documents.credential_sets
                 ]
             }
@@ -252,7 +252,9 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
 
     async def show_set(request: Request) -> Response:
         found = engine.documents.credential_sets.get(_name(request))
-        return json_response(_set_resource(request, found, engine.health(found.name)))
+        return json_response(
+            _set_resource(request, found, engine.credential_sets.health(found.name))
+        )
 
     async def put_set(request: Request) -> Response:
         body = (await read_body(request, _SetBody)).properties
@@ -269,8 +271,10 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         username_id, password_id = _identifiers(body)
         draft = CredentialSetDraft(name, body.login_server, username_id, password_id)
         await require_permitted(draft)
-        made = await engine.create_credential_set(draft)
-        return json_response(_set_resource(request, made, engine.health(made.name)), status=201)
+        made = await engine.credential_sets.create(draft)
+        return json_response(
+            _set_resource(request, made, engine.credential_sets.health(made.name)), status=201
+        )
 
     async def patch_set(request: Request) -> Response:
         body = (await read_body(request, _SetBody)).properties
@@ -294,37 +298,37 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         await require_permitted(
             CredentialSetDraft(existing.name, existing.login_server, username_id, password_id)
         )
-        changed = await engine.update_credential_set(
+        changed = await engine.credential_sets.update(
             existing.name, username_id=username_id, password_id=password_id
         )
-        return _set_resource(request, changed, engine.health(changed.name))
+        return _set_resource(request, changed, engine.credential_sets.health(changed.name))
 
     async def delete_set(request: Request) -> Response:
         found = _existing(lambda: engine.documents.credential_sets.get(_name(request)))
         if found is not None:
-            await engine.delete_credential_set(found.name)
+            await engine.credential_sets.delete(found.name)
         return _deletion_response(was_there=found is not None)
 
     async def rule_snapshots(request: Request) -> Response:
-        return await listing(request, engine.revisions.rules, engine.rule_snapshots)
+        return await listing(request, engine.revisions.rules, engine.rules.list)
 
     async def set_snapshots(request: Request) -> Response:
-        async def told() -> list[CredentialSetSnapshot]:
-            return engine.credential_set_snapshots()
+        async def told() -> Sequence[CredentialSetSnapshot]:
+            return engine.credential_sets.list()
 
         return await listing(request, engine.revisions.credential_sets, told)
 
     async def rule_snapshot(request: Request) -> Response:
-        return json_response(await engine.rule_snapshot(_name(request)))
+        return json_response(await engine.rules.get(_name(request)))
 
     async def set_snapshot(request: Request) -> Response:
-        return json_response(engine.credential_set_snapshot(_name(request)))
+        return json_response(engine.credential_sets.get(_name(request)))
 
     async def check_rule(request: Request) -> Response:
         asked = await read_body(request, _RuleCheck)
         return json_response(
             checked_rule_model(
-                await engine.check_rule(
+                await engine.rules.validate(
                     RuleDraft(
                         asked.name,
                         asked.source_repository,
@@ -337,15 +341,15 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         )
 
     async def rule_plan(request: Request) -> Response:
-        return json_response(await engine.plan_delete_rule(_name(request)))
+        return json_response(await engine.rules.preview_delete(_name(request)))
 
     async def set_plan(request: Request) -> Response:
-        return json_response(engine.plan_delete_credential_set(_name(request)))
+        return json_response(engine.credential_sets.preview_delete(_name(request)))
 
     async def check_import(request: Request) -> Response:
         text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
         result = await asyncio.to_thread(
-            restrict_identifiers, await engine.plan_import(text), identifiers
+            restrict_identifiers, await engine.rules.preview_import(text), identifiers
         )
         return json_response(import_plan_model(result))
 
@@ -353,11 +357,11 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         text = (await read_body(request, _Import, hint=_IMPORT_HINT)).text
         if identifiers is not EVERY_IDENTIFIER:
             result = await asyncio.to_thread(
-                restrict_identifiers, await engine.plan_import(text), identifiers
+                restrict_identifiers, await engine.rules.preview_import(text), identifiers
             )
             if not result.possible:
                 raise ImportRefused(result)
-        return json_response(import_plan_model(await engine.apply_import(text), applied=True))
+        return json_response(import_plan_model(await engine.rules.apply_import(text), applied=True))
 
     async def match(request: Request) -> Response:
         image = request.query_params.get("image", "").strip()
@@ -365,14 +369,14 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
             raise RequestInvalid(
                 "The image is missing.", "Add it: ?image=library/nginx:1.27", field="image"
             )
-        return json_response(await engine.match(image))
+        return json_response(await engine.rules.match(image))
 
     async def check_set(request: Request) -> Response:
         asked = await read_body(request, _SetCheck)
         draft = CredentialSetDraft(
             asked.name, asked.login_server, asked.username_id, asked.password_id
         )
-        verdict = engine.check_credential_set(draft)
+        verdict = engine.credential_sets.validate(draft)
         return json_response(
             checked_credential_set_model(verdict, await refused_identifiers(draft))
         )
@@ -384,7 +388,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
             asked.name, asked.login_server, asked.username_id, asked.password_id
         )
         await require_permitted(draft)
-        return json_response(await engine.try_sign_in(draft))
+        return json_response(await engine.credential_sets.test_sign_in(draft))
 
     async def show_registry(request: Request) -> Response:
         p = request.path_params

@@ -73,7 +73,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response({"repositories": page}, headers=headers)
 
     async def show(request: Request) -> Response:
-        detail = await engine.repositories.detail(_repository(request))
+        detail = await engine.repositories.get(_repository(request))
         return json_response(_repository_document(request, detail.repository, detail.tags))
 
     async def delete(request: Request) -> Response:
@@ -93,7 +93,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return await show(request)
 
     async def list_tags(request: Request) -> Response:
-        detail = await engine.repositories.detail(_repository(request))
+        detail = await engine.repositories.get(_repository(request))
         page, headers = _page(request, detail.tags, [tag.name for tag in detail.tags])
         document = {
             "registry": _registry(request),
@@ -103,7 +103,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return json_response(document, headers=headers)
 
     async def show_tag(request: Request) -> Response:
-        detail = await engine.repositories.detail(_repository(request))
+        detail = await engine.repositories.get(_repository(request))
         name = parse_tag(request.path_params["tag"])
         tag = next((each for each in detail.tags if each.name == name), None)
         if tag is None:
@@ -176,31 +176,31 @@ def routes(engine: Engine) -> list[BaseRoute]:
     async def _manifests(name: Repository) -> list[CachedManifest]:
         found = await engine.catalog.manifests(name)
         if not found:
-            await engine.repositories.detail(name)
+            await engine.repositories.get(name)
         return sorted(found, key=lambda each: str(each.digest))
 
     async def snapshots(request: Request) -> Response:
-        return await listing(request, engine.revisions.repositories, engine.repositories.all)
+        return await listing(request, engine.revisions.repositories, engine.repositories.list)
 
     async def detail(request: Request) -> Response:
-        return json_response(await engine.repositories.detail(_repository(request)))
+        return json_response(await engine.repositories.get(_repository(request)))
 
     async def tag_detail(request: Request) -> Response:
         return json_response(
-            await engine.repositories.tag(
+            await engine.repositories.get_tag(
                 _repository(request), parse_tag(request.path_params["tag"])
             )
         )
 
     async def tag_plan(request: Request) -> Response:
         return json_response(
-            await engine.repositories.plan_delete_tag(
+            await engine.repositories.preview_delete_tag(
                 _repository(request), parse_tag(request.path_params["tag"])
             )
         )
 
     async def plan(request: Request) -> Response:
-        return json_response(await engine.repositories.plan_delete(_repository(request)))
+        return json_response(await engine.repositories.preview_delete(_repository(request)))
 
     # A part of a repository's name can't begin with an underscore, so what comes below a repository
     # can't be taken for one.

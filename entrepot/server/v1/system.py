@@ -62,44 +62,44 @@ def routes(engine: Engine) -> list[BaseRoute]:
         # As it is for the client that asks, which may have bound itself.
         return _json(
             msgspec.structs.replace(
-                await engine.status(), read_only=is_read_only(engine, request.headers)
+                await engine.status.get(), read_only=is_read_only(engine, request.headers)
             )
         )
 
     async def activity(_: Request) -> Response:
-        return _json(engine.activity.snapshot())
+        return _json(engine.traffic.snapshot())
 
     async def pulls(request: Request) -> Response:
         if request.query_params.get("running") is not None:
-            return _json(engine.running_pull_snapshots())
-        return _json(engine.pull_snapshots())
+            return _json(engine.pulls.list_running())
+        return _json(engine.pulls.list())
 
     async def start_pull(request: Request) -> Response:
         asked = await read_body(request, PullRequest, hint='Send {"image": "library/nginx:1.27"}.')
         return _json(
-            await engine.start_pull(asked.image, asked.platform, printable(asked.asked_by, 60)),
+            await engine.pulls.start(asked.image, asked.platform, printable(asked.asked_by, 60)),
             status=201,
         )
 
     async def pull(request: Request) -> Response:
-        return _json(await engine.pull_snapshot(request.path_params["id"]))
+        return _json(await engine.pulls.get(request.path_params["id"]))
 
     async def cancel_pull(request: Request) -> Response:
-        return _json(await engine.cancel_pull(request.path_params["id"]))
+        return _json(await engine.pulls.cancel(request.path_params["id"]))
 
     async def refresh(request: Request) -> Response:
         asked = await read_body(
             request, RefreshRequest, hint='Send {"image": "library/nginx:1.27"}.'
         )
-        return _json(await engine.refresh(asked.image))
+        return _json(await engine.pulls.refresh(asked.image))
 
     async def evict(request: Request) -> Response:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.housekeeping.evict(target=asked.target))
+        return _json(await engine.maintenance.evict(target=asked.target))
 
     async def check_eviction(request: Request) -> Response:
         asked = await read_body(request, EvictionRequest, hint=eviction_hint)
-        return _json(await engine.housekeeping.evict(dry_run=True, target=asked.target))
+        return _json(await engine.maintenance.evict(dry_run=True, target=asked.target))
 
     async def verify(request: Request) -> Response:
         verification = await read_body(
@@ -116,20 +116,17 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return _json(await engine.verification.cancel())
 
     async def check_sign_in(request: Request) -> Response:
-        return _json(await engine.check_sign_in(request.path_params["name"]))
+        return _json(await engine.credential_sets.verify(request.path_params["name"]))
 
     async def doctor(request: Request) -> Response:
-        # It speaks to sources itself, with what takes a while to import.
-        from entrepot.engine.doctor import examine
-
         return _json(
-            await examine(
-                engine, request.query_params.get("rule"), source=request.query_params.get("source")
+            await engine.doctor().examine(
+                request.query_params.get("rule"), source=request.query_params.get("source")
             )
         )
 
     async def upstreams(_: Request) -> Response:
-        return _json(engine.upstream_snapshots())
+        return _json(engine.status.source_registries())
 
     async def events(request: Request) -> Response:
         if request.query_params.get("recent") is not None:

@@ -22,7 +22,7 @@ most of it is still to be sent when it is evicted."""
 
 AT_ONCE = """
 from entrepot.store import blobs, eviction
-blobs.LEASE_LINGERS = eviction.RECENT = 0.0
+blobs.LEASE_DURATION = eviction.RECENT = 0.0
 from entrepot.cli.main import main
 main()
 """

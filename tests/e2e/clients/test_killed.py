@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from entrepot.store.blobs import WORTH_CONTINUING
+from entrepot.store.blobs import MIN_RESUMABLE_SIZE
 from tests.e2e.clients.container_clients import AMD64, Skopeo
 from tests.e2e.clients.entrepot import Entrepot
 from tests.fakes import Content, FakeImage, FakeRegistry
@@ -131,7 +131,7 @@ async def test_killed_in_the_middle_of_a_pull_it_serves_the_whole_image_after_a_
 
     kept = sum(each.stat().st_size for each in engine.unfinished() if layer.digest.hex in each.name)
     await asyncio.to_thread(engine.start)
-    worth_continuing = sent > WORTH_CONTINUING
+    worth_continuing = sent > MIN_RESUMABLE_SIZE
     assert [str(layer.digest.hex) in each.name for each in engine.unfinished()] == [
         True
     ] * worth_continuing

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrepot.engine.engine import Engine
-from entrepot.httpd.server import HttpServer, bound
+from entrepot.httpd.server import HttpServer, bind_tcp
 from entrepot.server.run import management_app, registry_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
@@ -403,7 +403,7 @@ async def test_bytes_that_are_hardly_http_end_in_an_answer_or_a_closed_connectio
     cached: Engine, watch: Watch, management: bool, line: bytes, fields: list[bytes], body: bytes
 ) -> None:
     server = HttpServer(management_app(cached) if management else registry_app(cached))
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     await server.listen(listener)
     async with AsyncExitStack() as ending, asyncio.timeout(60):
         ending.push_async_callback(server.stop, grace=0.0, cutting=1.0)

@@ -18,11 +18,11 @@ import pytest
 from entrepot.config import documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
-from entrepot.httpd.server import bound, serving
+from entrepot.httpd.server import bind_tcp, serving
 from entrepot.server.acr.management import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
@@ -47,7 +47,7 @@ def settings(settings: Settings, source: FakeRegistry) -> Settings:
     """The stand-in is Docker Hub too."""
     return replace(
         settings,
-        upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)),
+        upstreams=(*settings.upstreams, DeclaredRegistry("docker.io", endpoint=source.url)),
     )
 
 
@@ -122,11 +122,11 @@ def set_body(
 async def test_the_examples_of_the_specification_are_answered_in_their_shapes(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     for name in ("CredentialSetCreate", "CredentialSetUpdate"):
         answer = await ask(management, name)
         assert answer.status_code == (201 if name == "CredentialSetCreate" else 200)
-        await engine.check_sign_in("myCredentialSet")
+        await engine.credential_sets.verify("myCredentialSet")
         expected = example(name)["responses"]["200"]["body"]
         shown = (await management.get(f"{SETS}/myCredentialSet")).json()
         assert settled(shown, expected) == expected
@@ -166,7 +166,7 @@ async def test_a_set_that_was_not_tried_yet_has_no_health(
 
 async def test_an_unhealthy_set_says_why(management: httpx.AsyncClient, engine: Engine) -> None:
     await management.put(f"{SETS}/example-set", json=set_body(username="env:NOT_SET_ANYWHERE"))
-    await engine.check_sign_in("example-set")
+    await engine.credential_sets.verify("example-set")
     health = (await management.get(f"{SETS}/example-set")).json()["properties"]["authCredentials"][
         0
     ]["credentialHealth"]
@@ -570,7 +570,7 @@ async def test_a_credential_set_is_checked_as_far_as_it_is_written(
 @asynccontextmanager
 async def on_tcp(engine: Engine) -> AsyncIterator[str]:
     """The management API on loopback, where the SDK can reach it."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     host, port = listener.getsockname()
     async with serving(management_app(engine), listener):
         yield f"http://{host}:{port}"
@@ -707,7 +707,7 @@ async def test_which_rule_answers(
 ) -> None:
     source.add_image("library/nginx", "1.27", platforms=["linux/amd64", "linux/arm64"])
     pull = engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await pull.finished.wait()
@@ -830,13 +830,13 @@ async def test_an_import_that_the_disk_takes_half_of_changes_nothing(
 async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
     management: httpx.AsyncClient, engine: Engine, source: FakeRegistry
 ) -> None:
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("only-nginx", f"{LOGIN_SERVER}/library/nginx", "library/nginx")
     )
-    await engine.create_rule(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
+    await engine.rules.create(RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/app", "app"))
     for repository, image in (("library/nginx", "library/nginx:1"), ("acme/app", "app:1")):
         source.add_image(repository, "1", platforms=["linux/amd64"])
-        pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
             await pull.finished.wait()
     inside = (await management.get("/entrepot/v1/rules/only-nginx/plan")).json()
@@ -859,13 +859,13 @@ async def test_a_plan_for_a_rule_names_the_repositories_that_stay(
 async def test_a_plan_for_a_credential_set_names_the_rules_that_use_it(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:A", "env:B")
     )
     assert (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()[
         "refused"
     ] is None
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("acme-app", f"{LOGIN_SERVER}/acme/*", "acme/*", "example-login")
     )
     used = (await management.get("/entrepot/v1/credentialSets/example-login/plan")).json()

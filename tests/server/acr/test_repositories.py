@@ -29,7 +29,7 @@ async def cache(
     for image in images:
         repository, _, tag = image.partition(":")
         made.append(source.add_image(repository, tag, layers=[f"layer of {image}".encode() * 100]))
-        pull = engine.cache.pulls.get((await engine.start_pull(image, platform, "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, platform, "test")).id)
         async with asyncio.timeout(30):
             await pull.finished.wait()
         assert pull.state is PullState.COMPLETED
@@ -476,7 +476,7 @@ async def test_a_plan_says_what_goes_and_what_stays_and_is_right(
     ):
         repository, _, tag = image.partition(":")
         source.add_image(repository, tag, layers=layers, platforms=["linux/amd64"])
-        pull = engine.cache.pulls.get((await engine.start_pull(image, "linux/amd64", "test")).id)
+        pull = engine.cache.pulls.get((await engine.pulls.start(image, "linux/amd64", "test")).id)
         async with asyncio.timeout(30):
             await pull.finished.wait()
     before = await engine.catalog.repositories(Repository("library/nginx"))

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from entrepot import __version__
-from entrepot.engine.engine import Engine, own_platform
+from entrepot.engine.engine import Engine
+from entrepot.engine.pulls import own_platform
 from entrepot.server.acr.management import BODY_LIMIT
 from entrepot.server.run import listening
 from entrepot.server.v1 import system
@@ -79,7 +80,7 @@ async def test_f74_a_pull_for_what_is_no_platform_is_400_and_none_begins(
         in error["message"]
     )
     assert len(error["message"]) < 400
-    assert engine.pull_snapshots() == []
+    assert engine.pulls.list() == []
 
 
 async def test_a_pull_from_its_start_to_its_end(
@@ -193,7 +194,7 @@ async def test_source_registries_are_listed_with_how_they_let_us_in(
 async def test_what_happened_lately_is_listed_oldest_first(
     management: httpx.AsyncClient, engine: Engine
 ) -> None:
-    await engine.delete_rule("example-library")
+    await engine.rules.delete("example-library")
     found = (await management.get("/entrepot/v1/events?recent=1")).json()
     assert [each["kind"] for each in found] == ["rule-created", "rule-deleted"]
     assert found[1].keys() == {"time", "kind", "message", "subject"}
@@ -261,7 +262,7 @@ async def test_an_eviction_is_shown_first_and_then_done(
 ) -> None:
     image = source.add_image("library/nginx", "1.27")
     pull = engine.cache.pulls.get(
-        (await engine.start_pull("library/nginx:1.27", "linux/amd64", "test")).id
+        (await engine.pulls.start("library/nginx:1.27", "linux/amd64", "test")).id
     )
     async with asyncio.timeout(30):
         await pull.finished.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrepot.api.models import ActivityCounts, EngineStatus, Event, SourceRegistrySnapshot
-from entrepot.demo import OFFERED
+from entrepot.demo import DEMO_IMAGES
 from tests.tui.scripted import NO_ACTIVITY, NOW, STATUS, UPSTREAM, changed
 from tui.presentation.overview import (
     distribute_height,
@@ -87,7 +87,7 @@ def test_what_needs_somebody_is_told_first(changes: dict[str, object], first: st
 
 def test_an_empty_demo_names_images_that_can_be_pulled() -> None:
     """Newcomer: nothing said which images the make-believe source has."""
-    _, _, rows = needs(changed(STATUS, repositories=0), 80, OFFERED)
+    _, _, rows = needs(changed(STATUS, repositories=0), 80, DEMO_IMAGES)
     told = texts(rows)
     assert " ".join(told).startswith(
         "This demo's source has library/nginx:1.27, library/postgres:17, "

@@ -10,7 +10,7 @@ from entrepot.api.system import SystemClient
 
 
 @pytest.fixture
-def only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine says that nothing may be changed."""
     status = SystemClient.status
 

@@ -86,7 +86,7 @@ async def test_a_source_is_examined(person: Person, source: FakeRegistry) -> Non
     await person.sees(f"> {LOGIN_SERVER}", "c check")
     await person.press("c")
     await person.sees(
-        f"Examination of {LOGIN_SERVER}",
+        f"Doctor report of {LOGIN_SERVER}",
         "ok connection",
         "ok sign-in",
         "this machine, space",
@@ -104,7 +104,7 @@ async def test_what_no_rule_uses_is_not_examined_and_says_why() -> None:
         await person.press("G")
         await person.sees("> *.azurecr.io")
         assert (
-            person.app.screen.reason_against("examine")
+            person.app.screen.disabled_reason("examine")
             == "No cache rule uses *.azurecr.io: there is nothing to examine."
         )  # type: ignore[attr-defined]
         await person.press("enter")

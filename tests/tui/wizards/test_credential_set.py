@@ -45,7 +45,7 @@ async def test_a_credential_set_is_made(person: Person, engine: Engine) -> None:
 async def test_the_identifiers_of_a_credential_set_are_changed(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     await person.press("3")
@@ -75,7 +75,7 @@ async def test_a_key_tries_the_sign_in_and_says_how_it_went(
 ) -> None:
     for name in ("USER", "PASSWORD"):
         monkeypatch.setenv(f"EXAMPLE_{name}", "s3cret")
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft(
             "example-login", LOGIN_SERVER, "env:EXAMPLE_USER", "env:EXAMPLE_PASSWORD"
         )
@@ -170,7 +170,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     await person.press("enter")
     await person.sees("step 2 of 3")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?")
+    await person.sees("Quit the wizard?")
     await person.press("right", "enter")
     await person.sees("There is no credential set yet.")
     assert len(engine.documents.credential_sets) == 0
@@ -179,7 +179,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
 async def test_an_edit_that_changes_nothing_says_so_and_leaves_it(
     engine: Engine, person: Person
 ) -> None:
-    await engine.create_credential_set(
+    await engine.credential_sets.create(
         CredentialSetDraft("example-login", LOGIN_SERVER, "env:OLD_USER", "env:OLD_PASSWORD")
     )
     before = engine.documents.credential_sets.get("example-login")
@@ -206,12 +206,12 @@ async def test_each_step_has_its_question_and_its_next_key(
     async with dashboard(engine, size=size) as person:
         await to_secrets(person)
         await person.sees(
-            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c leave"
+            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c quit"
         )
         await person.type("env:EXAMPLE_USER")
         await person.press("enter")
         await person.type("env:EXAMPLE_PASSWORD")
-        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c leave")
+        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c quit")
         await person.press("enter")
         await person.sees(
             "step 3 of 3",
@@ -219,7 +219,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "enter make it",
             "c try it",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
 
 

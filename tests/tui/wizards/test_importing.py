@@ -12,7 +12,7 @@ from entrepot.engine.engine import Engine
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import Person, dashboard
-from tui.wizards.importing import LONGEST, offered, read_text
+from tui.wizards.importing import LONGEST, path_candidates, read_text
 
 TEXT = f"""
 [[credential_sets]]
@@ -120,7 +120,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     await person.press("escape")
     await person.sees("Fine: a pasted text of 16 lines.")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?", "Nothing has been made.")
+    await person.sees("Quit the wizard?", "Nothing has been made.")
     await person.press("right", "enter")
     await person.sees("Cache rules")
     assert len(engine.documents.rules) == 1
@@ -134,7 +134,7 @@ async def test_what_somebody_else_made_meanwhile_is_seen_before_anything_is_made
     await person.sees("Fine: 16 lines.")
     await person.press("enter")
     await person.sees("enter make all of it")
-    await engine.apply_import(
+    await engine.rules.apply_import(
         f'[[rules]]\nname = "somebody-else"\nsource_repository = "{LOGIN_SERVER}/team/*"\ntarget_repository = "team/*"\n'
     )
     await person.press("enter")
@@ -180,7 +180,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "enter next",
             "tab files",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
         await person.type("rules/team.toml")
         await person.press("enter")
@@ -190,7 +190,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "make example-login",
             "enter make all of it",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
         await person.press("enter")
         await person.sees("step 3 of 3", "are made.", "enter close")
@@ -201,11 +201,11 @@ async def test_each_step_has_its_question_and_its_next_key(
 
 def test_files_and_directories_are_offered_by_the_beginning_of_their_names(folder: Path) -> None:
     (folder / ".hidden.toml").write_text("")
-    assert [each.path for each in offered("")] == ["rules/"]
-    assert [each.path for each in offered("~/rules/te")] == ["~/rules/team.toml"]
-    assert [each.path for each in offered(".hid")] == [".hidden.toml"]
-    assert offered("nowhere/") == []
-    assert offered("~no-such-user/") == []
+    assert [each.path for each in path_candidates("")] == ["rules/"]
+    assert [each.path for each in path_candidates("~/rules/te")] == ["~/rules/team.toml"]
+    assert [each.path for each in path_candidates(".hid")] == [".hidden.toml"]
+    assert path_candidates("nowhere/") == []
+    assert path_candidates("~no-such-user/") == []
 
 
 def test_a_file_that_is_too_long_or_no_text_is_refused(folder: Path) -> None:

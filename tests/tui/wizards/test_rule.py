@@ -128,11 +128,11 @@ async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(
     await person.press("q", "2", "5")
     await person.sees("Which source registry")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?", "What you entered here is lost.")
+    await person.sees("Quit the wizard?", "What you entered here is lost.")
     await person.press("escape")
     await person.sees("Which source registry")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?")
+    await person.sees("Quit the wizard?")
     await person.press("right", "enter")
     await person.sees("Cache rules", "example-library")
     assert len(engine.documents.rules) == 1
@@ -255,7 +255,7 @@ async def test_two_wizards_at_once_meet_at_the_engine(person: Person, engine: En
         await person.press("enter")
         await person.sees(text)
     await person.sees("Fine: the name is free.")
-    await engine.create_rule(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
+    await engine.rules.create(RuleDraft("somebody-else", f"{LOGIN_SERVER}/team/*", "team/*"))
     await person.press("enter")
     await person.sees(
         "Not possible: The target team/* is the target of rule somebody-else already."
@@ -283,7 +283,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "everything below a path",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 3 of 7",
@@ -292,7 +292,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "It ends with /* if the source does",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 4 of 7",
@@ -300,7 +300,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "Private repositories need a credential set",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 5 of 7",
@@ -309,7 +309,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "never ask again",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 6 of 7",
@@ -318,7 +318,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "enter make the rule",
                 "esc back",
                 "y copy",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
         ]
         for number, texts in enumerate(steps):
@@ -437,7 +437,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
     await person.press("y")
     assert person.app.clipboard.startswith("entrepot rule create --name registry-example-com-team")
     await person.press("Y")
-    plan = await engine.plan_import(person.app.clipboard)
+    plan = await engine.rules.preview_import(person.app.clipboard)
     assert (plan.possible, [each.name for each in plan.entries]) == (
         True,
         ["registry-example-com-team"],
@@ -445,7 +445,7 @@ async def test_the_review_copies_the_command_and_the_toml(person: Person, engine
 
 
 async def test_a_name_that_is_taken_is_not_proposed(person: Person, engine: Engine) -> None:
-    await engine.create_rule(
+    await engine.rules.create(
         RuleDraft("Registry-Example-Com-Team", f"{LOGIN_SERVER}/other", "other")
     )
     await to_freshness(person)
@@ -459,7 +459,9 @@ async def test_a_book_that_is_full_is_told_before_anything_is_typed(
     person: Person, engine: Engine
 ) -> None:
     entry = '[[rules]]\nname = "rule-{0}"\nsource_repository = "{1}/many/r{0}"\ntarget_repository = "many/r{0}"\n'
-    await engine.apply_import("".join(entry.format(number, LOGIN_SERVER) for number in range(999)))
+    await engine.rules.apply_import(
+        "".join(entry.format(number, LOGIN_SERVER) for number in range(999))
+    )
     await person.press("2")
     await person.sees("Cache rules", "1,000")
     await person.press("n")
