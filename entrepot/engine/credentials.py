@@ -107,7 +107,7 @@ class CredentialService:
 
     def validate(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
-        return self.book.problems(draft)
+        return self.book.validate(draft)
 
     async def update(
         self, name: str, *, username_id: str | None = None, password_id: str | None = None
@@ -154,7 +154,7 @@ class CredentialService:
         Raises a refusal when there can be no such set.
         """
         # In a book without others every name is free, that of the set to be changed too.
-        credential_set = CredentialBook(self._registries).check(draft)
+        credential_set = CredentialBook(self._registries).parse(draft)
         health = await self._checks.sign_in(credential_set)
         return TriedSignIn(
             health=health.status,

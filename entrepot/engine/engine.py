@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import SourceRegistries

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from entrepot import __version__
 from entrepot.api.models import EngineStatus, SourceRegistrySnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings

@@ -18,12 +18,12 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.authority import Authority
 from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
@@ -56,7 +56,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         )
         (directories.data / "secret").write_text("s3cret")
         (directories.data / "secret").chmod(0o600)
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:
@@ -125,8 +125,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "Example Root")
 
 
-def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
-    return (DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
+def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
+    return (DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
     monkeypatch.setattr("entrepot.source.network_causes.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
     upstreams = tuple(
-        DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
+        DeclaredRegistry(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
     )
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)
@@ -264,7 +264,7 @@ async def test_a_credential_helper_that_is_missing(
         await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
         )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:

@@ -25,7 +25,7 @@ import pytest
 
 from entrepot.causes import Cause, CauseCode, Fault, at_fault
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries
 from entrepot.core.states import SignIn
 from entrepot.source import diagnosis
 from entrepot.source.addresses import Reach
@@ -252,7 +252,7 @@ async def test_the_advice_to_declare_plain_http_can_be_followed_beyond_loopback(
     assert cause.code == CauseCode.PLAIN_HTTP
     lines = cause.hint.split("settings.toml: ")[1].split(" below ")[0].replace(" and ", "\n")
     declared = tomllib.loads(lines)
-    upstream = DeclaredUpstream(
+    upstream = DeclaredRegistry(
         "registry.corp", None, SignIn(declared["sign_in"]), declared["endpoint"]
     )
     SourceRegistries([upstream])

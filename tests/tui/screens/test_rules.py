@@ -6,7 +6,7 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -47,7 +47,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
             "n new",
             "s sign-in",
             "d delete",
-            "q leave",
+            "q quit",
         )
 
 
@@ -126,8 +126,8 @@ class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
     def settings(self, source: FakeRegistry) -> Settings:
         declared = (
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(STRICT, "Strict", SignIn.REQUIRED, source.url),
         )
         return Settings(listen="127.0.0.1:0", upstreams=declared)
 
@@ -278,6 +278,6 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q leave"
+        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]
