@@ -307,7 +307,12 @@ async def test_a_trust_store_that_is_not_there_is_this_machines_fault(
 
 def _paths(cafile: str | None, capath: str | None) -> ssl.DefaultVerifyPaths:
     return ssl.DefaultVerifyPaths(
-        cafile, capath, "SSL_CERT_FILE", "/nowhere", "SSL_CERT_DIR", "/nowhere"
+        cafile,  # type: ignore[arg-type]  # CPython has None where the file is missing
+        capath,  # type: ignore[arg-type]
+        "SSL_CERT_FILE",
+        "/nowhere",
+        "SSL_CERT_DIR",
+        "/nowhere",
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.secret_identifiers import SecretIdentifier
+from entrepot.source.addresses import is_local
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
@@ -21,7 +22,6 @@ from entrepot.source.errors import (
     SourceFailed,
     SourceUnreachable,
 )
-from entrepot.source.http import is_local
 from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,

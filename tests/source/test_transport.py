@@ -323,7 +323,7 @@ async def test_a_connection_that_is_kept_holds_nothing_of_the_answers_that_came_
         watched.add(response.stream._closed)
         assert b"".join([chunk async for chunk in response.stream]) == BODY
     [closed] = watched
-    assert [callback for callback, _ in closed._callbacks] == [transport_module._retrieve_error]  # type: ignore[attr-defined]
+    assert [callback for callback, _ in closed._callbacks] == [transport_module._retrieve_error]
     await transport.aclose()
 
 
@@ -358,7 +358,7 @@ async def test_a_connection_that_is_reset_while_it_is_idle_is_logged_by_nobody()
     await asyncio.wait([closed])
     await asyncio.sleep(0)
     # What asyncio asks when it is about to be forgotten.
-    assert not closed._log_traceback  # type: ignore[attr-defined]
+    assert not closed._log_traceback
     assert isinstance(closed.exception(), aiohttp.ClientConnectionError)
     await transport.aclose()
     server.close()
