@@ -116,7 +116,7 @@ async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path)
         person.app.action_choose_theme("nord")
         await person.until(
             lambda: any(
-                "can't be kept for the next time" in each.message
+                "can't be saved for the next start" in each.message
                 for each in person.app._notifications
             )
         )
