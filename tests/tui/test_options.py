@@ -112,7 +112,7 @@ async def test_a_theme_that_can_not_be_kept_is_used_all_the_same(tmp_path: Path)
     """F78: on a disk that can only be read."""
     (tmp_path / "file").touch()
     async with scripted_dashboard(ScriptedEngine()) as person:
-        person.app._keeps_theme_in = tmp_path / "file" / "state.toml"
+        person.app._theme_state_file = tmp_path / "file" / "state.toml"
         person.app.action_choose_theme("nord")
         await person.until(
             lambda: any(

@@ -57,7 +57,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = []
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual declares it so)
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (as in Textual)
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
     CHANGES: ClassVar[frozenset[str]] = frozenset()
     """Actions that change something in the engine; a read-only dashboard disables them."""
@@ -339,7 +339,7 @@ class ListScreen(EngineScreen, Generic[Model]):
         )
 
     def go_to(self, key: str) -> None:
-        """Move to the row with *key* as soon as it is loaded, and clear a filter that may hide it."""
+        """Move to the row with *key* as soon as it is loaded; clear the filter, which may hide it."""
         self._target_key = key
         self.action_clear_filter()
         self._move_to_target()

@@ -181,9 +181,9 @@ class OverviewScreen(EngineScreen):
             sources=len(sources(self._sources, now, right_width - 3, lines=height)),
             events=len(self._events),
         )
-        left = self.query_one("#left")
-        if left.styles.width is None or left.styles.width.cells != left_width:
-            left.styles.width = left_width
+        left_half = self.query_one("#left")
+        if left_half.styles.width is None or left_half.styles.width.cells != left_width:
+            left_half.styles.width = left_width
         self._lay_out(
             heights.pulls,
             heights.halves,

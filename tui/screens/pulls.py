@@ -116,15 +116,15 @@ class PullsScreen(ListScreen[PullSnapshot]):
 
         Up to a thousand ended pulls are remembered.
         """
-        client, known = self.app.client.pulls, self.models.values()
+        client, remembered = self.app.client.pulls, self.models.values()
         running = await client.list_running() if time.monotonic() < self._next_full_fetch else None
         if running is None or {pull.id for pull in running} != {
-            pull.id for pull in known if not pull.state.ended
+            pull.id for pull in remembered if not pull.state.ended
         }:
             pulls = await client.list()
             self._next_full_fetch = time.monotonic() + ALL_PULLS_INTERVAL
         else:
-            pulls = [*running, *(pull for pull in known if pull.state.ended)]
+            pulls = [*running, *(pull for pull in remembered if pull.state.ended)]
         self.show_models(pulls)
 
     def show_models(self, models: Sequence[PullSnapshot]) -> None:

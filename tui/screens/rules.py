@@ -95,7 +95,7 @@ class RulesScreen(ListScreen[RuleSnapshot]):
             "f",
             "freshness",
             "tag lifetime",
-            tooltip="Set how long the tags of the rule are trusted before the source is asked again",
+            tooltip="Set the tag lifetime: how long tags are trusted before the source is asked",
             id="rules.freshness",
         ),
     ]

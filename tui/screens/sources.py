@@ -42,7 +42,7 @@ class SourcesScreen(ListScreen[SourceRegistrySnapshot]):
             "c",
             "examine",
             "check",
-            tooltip="Check all that the rules need of this source: name, connection, sign-in, manifests",
+            tooltip="Check what the rules need of this source: name, connection, sign-in, manifests",
             id="sources.check",
         ),
     ]
@@ -134,7 +134,7 @@ class SourcesScreen(ListScreen[SourceRegistrySnapshot]):
             "to a minute.",
             "dim",
         )
-        report = ReportDialog(f"Check of {source.login_server}", (waiting,))
+        report = ReportDialog(f"Doctor report of {source.login_server}", (waiting,))
         closed = self.app.push_screen(report)
         try:
             checks = await self.app.client.system.doctor(source=source.login_server)

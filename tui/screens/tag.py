@@ -49,7 +49,7 @@ class TagScreen(OpenedScreen[TagImage]):
         & #list:blur > .row-list--cursor, & #layers:blur > .row-list--cursor { text-style: none; }
     }
     """
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (LOW_TERMINAL, "-tall")]  # noqa: RUF012 (Textual declares it so)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (LOW_TERMINAL, "-tall")]  # noqa: RUF012 (as in Textual)
     FOR_A_ROW = frozenset({"copy"})
     empty_text = "Nothing is known of what this tag points to."
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -99,7 +99,7 @@ class TagScreen(OpenedScreen[TagImage]):
                     Column("Digest", 12),
                     Column("Kind", 11, needs=70),
                     Column("Size", 9, right=True),
-                    Column("Cached", 13),
+                    Column("Cached", 10),
                     Column("Shared with", weight=1),
                 ),
                 id="layers",

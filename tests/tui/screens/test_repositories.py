@@ -111,7 +111,7 @@ async def test_repositories_that_did_not_change_are_neither_fetched_nor_made_ane
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
     await engine.repositories.lock("library/nginx")
     person.app.poll_now()

@@ -250,7 +250,7 @@ async def test_a_thousand_rules_are_not_made_anew_when_nothing_changed(
         person.app.poll_now()
         person.app.screen.poll()  # type: ignore[attr-defined]
         await person.pilot.pause()
-        await person.until(lambda: person.app.screen._asked is None)  # type: ignore[attr-defined]
+        await person.until(lambda: person.app.screen._poll_started is None)  # type: ignore[attr-defined]
     assert made == []
 
 
