@@ -23,7 +23,7 @@ from textual.worker import WorkerCancelled
 from entrepot.api.client import CacheClient
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.reference import ImageReference
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.demo import run as demo
 from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
@@ -277,7 +277,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="e-") as root:
         async with served_on_loopback(demo_registry_app(speed=SPEED)) as port:
             declared = tuple(
-                DeclaredUpstream(name, endpoint=f"http://127.0.0.1:{port}")
+                DeclaredRegistry(name, endpoint=f"http://127.0.0.1:{port}")
                 for name in demo.REPLACED_LOGIN_SERVERS
             )
             settings = replace(Settings(), upstreams=declared)

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -113,7 +113,7 @@ async def source() -> AsyncIterator[FakeRegistry]:
 def settings(source: FakeRegistry) -> Settings:
     return Settings(
         listen="127.0.0.1:0",
-        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
+        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),),
     )
 
 

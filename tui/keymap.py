@@ -25,7 +25,7 @@ import tui.wizards
 import widgets
 import widgets.dialogs
 from entrepot.formatting import Column, table
-from entrepot.toml import Text, TomlInvalid, nearest
+from entrepot.toml import TomlDocument, TomlInvalid, nearest
 from widgets.bars import character_of, key_name
 
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "meta", "super", "hyper"})
@@ -87,7 +87,7 @@ def _nodes(*packages: ModuleType) -> Iterator[type[DOMNode]]:
 def _modules(*packages: ModuleType) -> Iterator[ModuleType]:
     for package in packages:
         for info in sorted(
-            pkgutil.iter_modules(package.__path__, f"{package.__name__}."),
+            pkgutil.walk_packages(package.__path__, f"{package.__name__}."),
             key=lambda info: info.name,
         ):
             yield import_module(info.name)
@@ -117,7 +117,7 @@ def read_keymap(file: Path, app: type[App[Any]]) -> Keymap:
     What is wrong becomes a problem of the keymap, and the rest is used.
     """
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
     except FileNotFoundError:
         return Keymap({})
     except OSError as error:

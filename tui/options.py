@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from entrepot.errors import EntrepotError
 from entrepot.files import replace_file
-from entrepot.toml import Text, TomlInvalid, converted, nearest, unknown_keys
+from entrepot.toml import TomlDocument, TomlInvalid, convert, nearest, unknown_keys
 
 ANSI_THEMES = ("ansi-dark", "ansi-light")
 """Textual's themes that use the terminal's own colours. Only they send no colour under NO_COLOR;
@@ -67,14 +67,14 @@ def read_options(file: Path, state_file: Path) -> Options:
     """
     options, problems = Options(), []
     try:
-        text = Text(file.read_bytes())
+        text = TomlDocument(file.read_bytes())
         for key, what in unknown_keys(text.values, _File.__struct_fields__):
             problems.append(_place(file, text.line_of_key(key) or text.line_of_table(key), what))
         known_values = {
             key: value for key, value in text.values.items() if key in _File.__struct_fields__
         }
         try:
-            options = Options(**to_builtins(converted(known_values, _File)))
+            options = Options(**to_builtins(convert(known_values, _File)))
         except TomlInvalid as error:
             problems.append(_place(file, text.line_of_key(error.key or ""), error.what))
     except FileNotFoundError:
@@ -85,7 +85,7 @@ def read_options(file: Path, state_file: Path) -> Options:
         problems.append(_place(file, error.line, error.what))
     in_file = options.theme
     try:
-        saved = converted(Text(state_file.read_bytes()).values, _SavedTheme)
+        saved = convert(TomlDocument(state_file.read_bytes()).values, _SavedTheme)
     except (OSError, TomlInvalid):
         # No theme was chosen yet, or another program wrote into the file: the next choice replaces
         # it.

@@ -76,7 +76,7 @@ class SourceRepository:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetRepository:
     """Where a rule's source appears here: one repository, or with a wildcard everything below a
     path."""
 
@@ -85,7 +85,7 @@ class Target:
     wildcard: bool
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str) -> TargetRepository:
         """Read ``library/*``; raises a `Refusal` for ``targetRepository``."""
         field = "targetRepository"
         written = text.strip()

@@ -32,20 +32,20 @@ class LoginServerInvalid(Refusal):
     code = "LoginServerInvalid"
 
 
-class UpstreamNotSupported(Refusal):
+class LoginServerNotSupported(Refusal):
     """A login server is neither in the table nor declared in ``settings.toml``."""
 
     code = "UpstreamNotSupported"
 
 
-class UpstreamTakesNoCredentials(Refusal):
+class CredentialsNotTaken(Refusal):
     """A source registry serves unauthenticated pulls only, so a credential set could not be made
     use of."""
 
     code = "UpstreamTakesNoCredentials"
 
 
-class UpstreamDeclarationInvalid(Refusal):
+class RegistryDeclarationInvalid(Refusal):
     """A source registry in ``settings.toml`` is declared in a way that can't work; ``field`` is the
     key."""
 
@@ -53,7 +53,7 @@ class UpstreamDeclarationInvalid(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
-class DeclaredUpstream:
+class DeclaredRegistry:
     """A source registry as an administrator declares it. What is None is taken from the table, or
     else is the default."""
 
@@ -137,8 +137,8 @@ TABLE: Final = (
 class SourceRegistries:
     """All source registries that rules may pull from: the table, and what settings declare."""
 
-    def __init__(self, declared: Iterable[DeclaredUpstream] = ()) -> None:
-        """Take the table and *declared*; raises `UpstreamDeclarationInvalid` or
+    def __init__(self, declared: Iterable[DeclaredRegistry] = ()) -> None:
+        """Take the table and *declared*; raises `RegistryDeclarationInvalid` or
         `LoginServerInvalid`."""
         self._registries = {each.login_server: each for each in TABLE}
         for each in declared:
@@ -149,7 +149,7 @@ class SourceRegistries:
         """The source registry of a login server as a person types it.
 
         A registry of a pattern comes back under its own name and endpoint. Raises
-        `LoginServerInvalid` or `UpstreamNotSupported`, for *field*.
+        `LoginServerInvalid` or `LoginServerNotSupported`, for *field*.
         """
         name = parse_login_server(login_server, field=field)
         if found := self._registries.get(name):
@@ -163,7 +163,7 @@ class SourceRegistries:
         _, dot, domain = name.partition(".")
         if dot and (pattern := self._registries.get(f"*.{domain}")):
             return replace(pattern, login_server=name, endpoint=f"https://{name}")
-        raise UpstreamNotSupported(
+        raise LoginServerNotSupported(
             f"Unsupported upstream or login server '{name}' provided. Supported upstreams or login servers are: {', '.join(self._registries)}.",
             self._not_supported_hint(name),
             field=field,
@@ -185,7 +185,7 @@ class SourceRegistries:
             else declare
         )
 
-    def _declared(self, declared: DeclaredUpstream) -> SourceRegistry:
+    def _declared(self, declared: DeclaredRegistry) -> SourceRegistry:
         name = parse_login_server(declared.login_server, field="login_server")
         known = self._registries.get(name)
         if known is None and not name.startswith("*."):
@@ -194,7 +194,7 @@ class SourceRegistries:
         endpoint = known.endpoint if known and known.login_server == name else f"https://{name}"
         if declared.endpoint is not None:
             if name.startswith("*."):
-                raise UpstreamDeclarationInvalid(
+                raise RegistryDeclarationInvalid(
                     f"{name} stands for many registries, which can't share one endpoint.",
                     "Declare each by its own name.",
                     field="endpoint",
@@ -250,7 +250,7 @@ def parse_login_server(text: str, *, field: str = "loginServer") -> str:
 
 
 def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
-    """An endpoint without a slash at its end; raises `UpstreamDeclarationInvalid`."""
+    """An endpoint without a slash at its end; raises `RegistryDeclarationInvalid`."""
     endpoint, scheme, host = _origin(
         f"The endpoint of {login_server}",
         text,
@@ -260,7 +260,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
     )
     # A password must never travel in clear; on loopback nobody else listens.
     if scheme == "http" and sign_in is not SignIn.NONE and not is_loopback(host):
-        raise UpstreamDeclarationInvalid(
+        raise RegistryDeclarationInvalid(
             f"The endpoint of {login_server} is http, and credentials would be sent in clear.",
             'Use https, or say that it takes none: sign_in = "none".',
             field="endpoint",
@@ -270,7 +270,7 @@ def _endpoint(login_server: str, text: str, sign_in: SignIn) -> str:
 
 def _realm(login_server: str, text: str) -> str:
     """Where tokens for a login server are given, without a path; raises
-    `UpstreamDeclarationInvalid`."""
+    `RegistryDeclarationInvalid`."""
     realm, scheme, host = _origin(
         f"A realm of {login_server}",
         text,
@@ -279,7 +279,7 @@ def _realm(login_server: str, text: str) -> str:
         "realms",
     )
     if scheme == "http" and not is_loopback(host):
-        raise UpstreamDeclarationInvalid(
+        raise RegistryDeclarationInvalid(
             f"A realm of {login_server} is http, and credentials would be sent there in clear.",
             "Use https.",
             field="realms",
@@ -289,7 +289,7 @@ def _realm(login_server: str, text: str) -> str:
 
 def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tuple[str, str, str]:
     """An address of scheme, host and port without a slash at its end, its scheme and its host;
-    raises `UpstreamDeclarationInvalid`."""
+    raises `RegistryDeclarationInvalid`."""
     origin = text.strip().rstrip("/")
     try:
         parts = urlsplit(origin)
@@ -297,7 +297,7 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
     except ValueError:
         parts, host = urlsplit(""), None
     if parts.username is not None or parts.password is not None:
-        raise UpstreamDeclarationInvalid(
+        raise RegistryDeclarationInvalid(
             f"{subject} carries a user name or password.",
             "Leave them out of the address; a credential set says where they are kept.",
             field=field,
@@ -311,5 +311,5 @@ def _origin(subject: str, text: str, kind: str, example: str, field: str) -> tup
         or re.search(r"\s", origin)
     ):
         hint = f"Write https:// and a host, with a port where it needs one and without a path: {example}."
-        raise UpstreamDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
+        raise RegistryDeclarationInvalid(f"{subject} is not {kind}.", hint, field=field)
     return origin, parts.scheme, host

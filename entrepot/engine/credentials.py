@@ -154,7 +154,7 @@ class CredentialService:
         Raises a refusal when there can be no such set.
         """
         # In a book without others every name is free, that of the set to be changed too.
-        credential_set = CredentialBook(self._registries).check(draft)
+        credential_set = CredentialBook(self._registries).parse(draft)
         health = await self._checks.sign_in(credential_set)
         return TriedSignIn(
             health=health.status,

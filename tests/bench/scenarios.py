@@ -324,7 +324,7 @@ def large_cache(bench: Bench, repositories: int, rules: int) -> list[Measurement
         book = RuleBook(registries, CredentialBook(registries))
         for number, (upstream, target) in enumerate(drafts):
             book = book.with_rule(
-                book.check(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
+                book.parse(RuleDraft(f"bench-{number}", f"{LOGIN_SERVER}/{upstream}", target))
             )
         for _ in range(bench.rounds):
             started, processor = time.perf_counter(), time.process_time()

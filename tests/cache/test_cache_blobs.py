@@ -18,7 +18,7 @@ from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -35,7 +35,7 @@ LARGE = 300_000
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
@@ -70,8 +70,8 @@ def settings(
     return Settings(
         listen="127.0.0.1:0",
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(OTHER, "Other", SignIn.OPTIONAL, other.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(OTHER, "Other", SignIn.OPTIONAL, other.url),
         ),
     )
 
@@ -373,7 +373,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
     async with asyncio.timeout(30):
         while not next(
             each for each in pull.layers if each.descriptor.digest == first.digest
-        ).held_before:
+        ).cached_before:
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()

@@ -141,7 +141,7 @@ async def test_an_engine_that_can_not_start_is_told_in_its_own_words_and_in_no_o
     status, told = await alone.in_terminal()
     assert status == 1
     assert told == (
-        f"Error: The engine did not come up. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Mend it and start again. "
+        f"Error: The engine did not come up. {directories.settings}, line 1: There is no key fresness. Did you mean freshness? Fix it and start again. "
         f"Its log: {log} (EngineUnavailable)\n"
     )
 

@@ -701,7 +701,7 @@ async def test_at_the_start_the_targets_of_rules_may_exist_but_limits_hold(
     with pytest.raises(DocumentInvalid) as caught:
         await opened(directories)
     assert "no credential set hub-login" in caught.value.what
-    assert caught.value.hint == "Mend the file and start again."
+    assert caught.value.hint == "Fix the file and start again."
     directories.credentials.write_text(CREDENTIALS_TOML)
     assert names(await opened(directories)) == ["hub-library"]
 

@@ -25,7 +25,7 @@ def book(rules: dict[str, tuple[str, str]]) -> RuleBook:
     registries = SourceRegistries()
     made = RuleBook(registries, CredentialBook(registries))
     for name, (source, target) in rules.items():
-        made = made.with_rule(made.check(RuleDraft(name, source, target)))
+        made = made.with_rule(made.parse(RuleDraft(name, source, target)))
     return made
 
 

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from entrepot.api.models import DoctorReport, Finding
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream, UpstreamNotSupported
+from entrepot.core.registries import DeclaredRegistry, LoginServerNotSupported
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import Outcome, SignIn
 from entrepot.engine import machine_checks, source_checks
@@ -53,7 +53,7 @@ async def examined(
     directories: Directories, endpoint: str, *, ca_file: Path | None = None
 ) -> DoctorReport:
     """What is found with a source at an endpoint, on an engine of its own."""
-    upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+    upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
     settings = Settings(
         listen="127.0.0.1:0", connect_timeout=5, ca_file=ca_file, upstreams=(upstream,)
     )
@@ -100,7 +100,7 @@ def served_with(path: Path) -> ssl.SSLContext:
 async def test_one_source_can_be_looked_at_alone(
     directories: Directories, settings: Settings, source: FakeRegistry
 ) -> None:
-    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, source.url)
+    other = DeclaredRegistry("other.example.com", "Other", SignIn.OPTIONAL, source.url)
     async with Engine.open(
         directories, replace(settings, upstreams=(*settings.upstreams, other))
     ) as engine:
@@ -437,7 +437,7 @@ async def test_a_rule_whose_source_is_no_longer_declared_is_a_finding(
     """S27."""
 
     def find(*_: object, **__: object) -> None:
-        raise UpstreamNotSupported("Unsupported upstream or login server.", "Declare it.")
+        raise LoginServerNotSupported("Unsupported upstream or login server.", "Declare it.")
 
     monkeypatch.setattr(engine.registries, "find", find)
     found = await engine.doctor().examine()

@@ -31,7 +31,7 @@ from entrepot.cache import failures
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -439,7 +439,7 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
     async with bad_endpoint(kind, source) as endpoint:
         bad = replace(
             settings,
-            upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
+            upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.NONE, endpoint),),
             connect_timeout=0.5,
             read_timeout=0.5,
         )
@@ -708,7 +708,7 @@ async def test_f54_one_image_of_docker_hub_is_one_source_however_it_is_written(
     written: str, directories: Directories, source: FakeRegistry
 ) -> None:
     settings = Settings(
-        upstreams=(DeclaredUpstream("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
+        upstreams=(DeclaredRegistry("docker.io", sign_in=SignIn.OPTIONAL, endpoint=source.url),)
     )
     image = source.add_image("library/alpine", "3")
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
@@ -836,7 +836,7 @@ async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
     async with SixStandIn() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
-        settings = Settings(upstreams=(DeclaredUpstream(name, "Six", SignIn.NONE, source.url),))
+        settings = Settings(upstreams=(DeclaredRegistry(name, "Six", SignIn.NONE, source.url),))
         async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:
             await engine.rules.create(RuleDraft(RULE, f"{name}/library/*", "library/*"))
             assert (await registry.get(TAG)).content == image.manifest.content
@@ -854,7 +854,7 @@ async def test_f64_where_one_address_of_a_name_takes_no_connection_the_other_is_
     image = source.add_image("library/nginx", "1.27")
     settings = Settings(
         upstreams=(
-            DeclaredUpstream(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
+            DeclaredRegistry(LOGIN_SERVER, "Two", SignIn.NONE, f"http://two.example:{source.port}"),
         )
     )
     async with Engine.open(directories, settings) as engine, registry_of(engine) as registry:

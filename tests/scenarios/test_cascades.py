@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -48,7 +48,7 @@ async def engines(
         running = []
         for number, (listener, source) in enumerate(zip(listeners, sources, strict=True)):
             endpoint = source if isinstance(source, str) else address_of(listeners[source])
-            upstream = DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
+            upstream = DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint)
             opened = Engine.open(
                 Directories.under(root / str(number)),
                 replace(settings, upstreams=(upstream,)),

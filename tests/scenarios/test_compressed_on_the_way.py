@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -171,7 +171,7 @@ async def test_an_image_behind_a_proxy_that_compresses_everything_is_pulled_byte
     url, image = stored
     settings = Settings(
         listen="127.0.0.1:0",
-        upstreams=(DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),),
+        upstreams=(DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, url),),
     )
     digest = image.platforms[AMD64].layers[0].digest
     async with httpx.AsyncClient(

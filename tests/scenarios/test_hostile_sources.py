@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, RATE_WINDOW
+from entrepot.cache.fills import PACE_INTERVAL
 from entrepot.config.settings import Directories, Settings
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
@@ -49,7 +50,7 @@ async def served(
     directories: Directories, settings: Settings, other_source: FakeRegistry
 ) -> AsyncIterator[Engine]:
     """An engine with two sources, of which each sends two blobs at once at the most."""
-    other = DeclaredUpstream("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
+    other = DeclaredRegistry("other.example.com", "Other", SignIn.OPTIONAL, other_source.url)
     settings = replace(settings, upstreams=(*settings.upstreams, other), parallel_per_source=2)
     async with Engine.open(directories, settings) as engine:
         await engine.rules.create(

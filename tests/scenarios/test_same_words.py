@@ -18,7 +18,7 @@ import pytest
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
@@ -125,8 +125,8 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "Example Root")
 
 
-def declared(endpoint: str) -> tuple[DeclaredUpstream, ...]:
-    return (DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
+def declared(endpoint: str) -> tuple[DeclaredRegistry, ...]:
+    return (DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, endpoint),)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ async def test_one_fault_of_this_machine_is_told_once_however_many_sources_it_co
     monkeypatch.setattr("entrepot.source.diagnosis.has_network", lambda: False)
     sources = ("one.invalid", "two.invalid", "three.invalid")
     upstreams = tuple(
-        DeclaredUpstream(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
+        DeclaredRegistry(each, each, SignIn.OPTIONAL, f"https://{each}") for each in sources
     )
     async with Engine.open(
         directories, Settings(listen="127.0.0.1:0", upstreams=upstreams)

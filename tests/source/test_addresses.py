@@ -10,15 +10,14 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from entrepot.core.hosts import is_loopback, literal_address
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries, SourceRegistry
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.source import transport
-from entrepot.source.addresses import Reach, is_local, parse_address
-from entrepot.source.client import Sources
+from entrepot.source.addresses import Reach, is_local, is_loopback, literal_address, parse_address
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.http import AddressRefused
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
@@ -188,20 +187,20 @@ def test_only_what_the_administrator_named_may_be_on_this_machine() -> None:
         assert Reach.of(table.find(server)) == Reach()
     declared = SourceRegistries(
         [
-            DeclaredUpstream(
+            DeclaredRegistry(
                 "r.example.com", endpoint="https://vm:8443", realms=("https://auth.example.net",)
             ),
-            DeclaredUpstream("docker.io", endpoint="https://mirror.corp"),
+            DeclaredRegistry("docker.io", endpoint="https://mirror.corp"),
         ]
     )
     assert Reach.of(declared.find("r.example.com")) == Reach(
         frozenset({"r.example.com", "vm", "auth.example.net"})
     )
     assert Reach.of(declared.find("docker.io")) == Reach(frozenset({"docker.io", "mirror.corp"}))
-    with_realm = SourceRegistries([DeclaredUpstream("nvcr.io", realms=("https://auth.corp",))])
+    with_realm = SourceRegistries([DeclaredRegistry("nvcr.io", realms=("https://auth.corp",))])
     assert Reach.of(with_realm.find("nvcr.io")) == Reach(frozenset({"auth.corp"}))
     local = SourceRegistries(
-        [DeclaredUpstream("r.example.com", None, SignIn.NONE, "http://127.0.0.1:5001")]
+        [DeclaredRegistry("r.example.com", None, SignIn.NONE, "http://127.0.0.1:5001")]
     )
     assert Reach.of(local.find("r.example.com")).loopback
 

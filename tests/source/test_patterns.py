@@ -23,7 +23,7 @@ from entrepot.core.reference import (
     parse_repository,
     parse_tag,
 )
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries, parse_login_server
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries, parse_login_server
 from entrepot.errors import EntrepotError
 from entrepot.formatting import parse_size, printable
 from entrepot.source import addresses, challenges, decoding, http, realms
@@ -217,7 +217,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "parse_login_server": (parse_login_server, BODY),
     "an endpoint": (
         lambda text: SourceRegistries(
-            [DeclaredUpstream("r.example.com", endpoint=f"https://{text}")]
+            [DeclaredRegistry("r.example.com", endpoint=f"https://{text}")]
         ),
         BODY,
     ),

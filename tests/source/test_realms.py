@@ -11,12 +11,12 @@ import pytest
 
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
-from entrepot.core.registries import DeclaredUpstream, SourceRegistries
-from entrepot.source.client import Sources
+from entrepot.core.registries import DeclaredRegistry, SourceRegistries
 from entrepot.source.errors import (
     SourceRefused,
 )
 from entrepot.source.realms import check_realm, registrable_domain
+from entrepot.source.sources import Sources
 from tests.fakes import (
     FakeRegistry,
     TokenSignIn,
@@ -82,7 +82,7 @@ def test_the_realms_of_the_table_are_known(login_server: str, realm: str) -> Non
 
 
 def test_a_realm_elsewhere_is_used_once_the_settings_declare_it() -> None:
-    declared = DeclaredUpstream(
+    declared = DeclaredRegistry(
         "registry.example.com",
         realms=("https://gitlab.example.net", "https://auth.example.org:8443"),
     )
@@ -109,7 +109,7 @@ def test_a_foreign_realm_is_named_with_what_would_allow_it() -> None:
     with pytest.raises(SourceRefused) as raised:
         check_realm(
             "https://gitlab.example.net:8443/jwt/auth",
-            SourceRegistries([DeclaredUpstream("r.example.com")]).find("r.example.com"),
+            SourceRegistries([DeclaredRegistry("r.example.com")]).find("r.example.com"),
         )
     assert raised.value.hint.endswith(
         'realms = ["https://gitlab.example.net:8443"] below [upstreams."r.example.com"].'

@@ -220,7 +220,7 @@ def routes(engine: Engine, identifiers: PermittedIdentifiers = EVERY_IDENTIFIER)
         )
 
     async def _change_rule(rule: CacheRule, body: _RuleProperties) -> CacheRule:
-        engine.documents.rules.check_unchanged(
+        engine.documents.rules.check_immutable(
             rule.name,
             source_repository=body.source_repository,
             target_repository=body.target_repository,

@@ -18,7 +18,7 @@ import pytest
 from entrepot.config import documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
@@ -47,7 +47,7 @@ def settings(settings: Settings, source: FakeRegistry) -> Settings:
     """The stand-in is Docker Hub too."""
     return replace(
         settings,
-        upstreams=(*settings.upstreams, DeclaredUpstream("docker.io", endpoint=source.url)),
+        upstreams=(*settings.upstreams, DeclaredRegistry("docker.io", endpoint=source.url)),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.registries import DeclaredUpstream
+from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
@@ -126,8 +126,8 @@ class TestASourceThatWantsSomebodyToSignIn:
     @pytest.fixture
     def settings(self, source: FakeRegistry) -> Settings:
         declared = (
-            DeclaredUpstream(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
-            DeclaredUpstream(STRICT, "Strict", SignIn.REQUIRED, source.url),
+            DeclaredRegistry(LOGIN_SERVER, "Example", SignIn.OPTIONAL, source.url),
+            DeclaredRegistry(STRICT, "Strict", SignIn.REQUIRED, source.url),
         )
         return Settings(listen="127.0.0.1:0", upstreams=declared)
 
