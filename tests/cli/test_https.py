@@ -146,7 +146,7 @@ async def test_events_come_over_https(address: str, authority: Authority, engine
             engine.events.record("told", "Again.")
             await asyncio.wait({coming}, timeout=0.02)
         assert coming.result().message == "Again."
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 NO_TOKENS = [

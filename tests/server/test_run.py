@@ -138,7 +138,7 @@ async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> 
         await listening_engine.rules.delete("example-library")
         event = await coming
         assert (event.kind, event.subject) == ("rule-deleted", "example-library")
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
