@@ -216,7 +216,7 @@ class KeyLine(Widget):
         & > .key-line--dim { color: $text-muted; }
     }
     """
-    LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "leave")
+    LAST: ClassVar[tuple[str, ...]] = ("filter", "help", "quit")
     """Entries that always fit, at the right end."""
     GIVES_WAY: ClassVar[tuple[str, ...]] = ("commands",)
     """Entries that stand before those, where there is room left."""

@@ -18,7 +18,8 @@ from contextlib import suppress
 from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.blobs import BlobResolver
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import Fill, Fills
+from entrepot.cache.fill import Fill
+from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.listings import ListResolver
 from entrepot.cache.manifests import ManifestResolver
@@ -39,6 +40,7 @@ from entrepot.core.platforms import Platform
 from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, NotFound
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.client import SourceClient

@@ -99,7 +99,10 @@ class BlobDescription:
 
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
-    """A list of tags, or an index of referrers, for a client. *warning* says why it may be stale."""
+    """A list of tags, or an index of referrers, for a client.
+
+    *warning* says why it may be stale.
+    """
 
     listing: SourceList
     origin: Origin

@@ -11,6 +11,7 @@ from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.traffic import Traffic
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 

@@ -20,10 +20,11 @@ from entrepot.core.registries import SourceRegistries
 from entrepot.core.states import HealthStatus
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.secrets import SecretUnavailable
-from entrepot.source.client import Sources
 from entrepot.source.errors import SourceRefused
+from entrepot.source.sources import Sources
 from entrepot.tasks import OwnedTasks
 
 INTERVAL = 300.0

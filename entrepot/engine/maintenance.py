@@ -13,12 +13,13 @@ from contextlib import suppress
 
 from entrepot.api.models import EvictedImage, EvictionSnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size

@@ -13,6 +13,7 @@ from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.routing import Routing
 from entrepot.errors import RequestInvalid
 from entrepot.event_kinds import EventKind
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 
 

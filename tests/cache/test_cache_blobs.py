@@ -35,7 +35,7 @@ LARGE = 300_000
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
@@ -373,7 +373,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
     async with asyncio.timeout(30):
         while not next(
             each for each in pull.layers if each.descriptor.digest == first.digest
-        ).held_before:
+        ).cached_before:
             await asyncio.sleep(0)
     engine.blobs.path(first.digest).unlink()
     gate.open()

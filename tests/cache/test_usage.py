@@ -13,7 +13,7 @@ from entrepot.cache.usage import UsageTracker
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.store.catalog import Catalog, CatalogFailed, Usage
 from tests.conftest import Clock
-from tests.store.test_catalog import NGINX, SOURCE, hold, image
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image
 
 MANIFEST = image("a")
 BLOB = MANIFEST.blobs[0].digest
@@ -23,12 +23,12 @@ BLOB = MANIFEST.blobs[0].digest
 async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
     async with Catalog.open(tmp_path / "catalog.sqlite") as catalog:
         await catalog.add_manifest(NGINX, SOURCE, MANIFEST, tags=[Tag("1")], now=1.0)
-        await hold(catalog, MANIFEST)
+        await cache_blobs(catalog, MANIFEST)
         yield catalog
 
 
 class Disk:
-    """Lets writes of usage fail, or hold on, when a test says so."""
+    """Lets writes of usage fail, or cache_blobs on, when a test says so."""
 
     def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fails = False

@@ -155,7 +155,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
             never_asked,
             store,
             origin="registry.example.com",
-            turns=FetchQueue(1),
+            queue=FetchQueue(1),
             clock=lambda: watched.now,
         )
         fill.state = state
@@ -255,7 +255,7 @@ async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
     await engine.catalog._engine.dispose()
-    engine.catalog._readers.rest()
+    engine.catalog._readers.close_idle()
     damage_table(engine.directories.catalog, "tags")
     with pytest.raises(
         CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"

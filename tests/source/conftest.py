@@ -15,7 +15,8 @@ from entrepot.core.credentials import CredentialSet
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.states import SignIn
 from entrepot.secrets import SecretIdentifier
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
+from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry
 
 

@@ -36,7 +36,7 @@ class Line:
         self.now = 100.0
         self.questions = 0
         self.messages: list[Message] = []
-        self._reader = KeyReader(ask=self._asked, delay=delay, clock=lambda: self.now)
+        self._reader = KeyReader(query=self._asked, delay=delay, clock=lambda: self.now)
 
     def _asked(self) -> None:
         self.questions += 1

@@ -16,6 +16,7 @@ from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from entrepot.api.client import ClientError, EngineRefused
+from tui.areas import AREAS
 from tui.key_queue import QueuesKeys
 from tui.polling import POLL_INTERVAL, RESPONSE_TIMEOUT
 from tui.presentation.status import status_parts
@@ -26,9 +27,8 @@ from widgets.row_list import Row, RowList
 from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
-AREAS = ("Overview", "Rules", "Credentials", "Repositories", "Pulls", "Sources", "Events")
 
 WIDE = 110
 """Columns from which on details stand beside a list and not below it."""
@@ -64,7 +64,7 @@ class EngineScreen(QueuesKeys, ResultScreen[None]):
     need to ask for the list."""
     area: ClassVar[int] = 0
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self) -> None:
         super().__init__()

@@ -244,7 +244,7 @@ class OverviewScreen(EngineScreen):
 
     async def action_new(self) -> None:
         """Go to the rules and open the wizard."""
-        await self.app.action_area(2)
+        await self.app.show_area("Rules")
         self.app.call_after_refresh(self.app.screen.run_action, "new")
 
     def action_pull(self) -> None:

@@ -24,7 +24,7 @@ from widgets.row_list import Cell, Column, Row, RowList
 from widgets.text import Plain, TextLine
 
 if TYPE_CHECKING:
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
 SHOWN = 6
 """Platforms that are shown at once; the list scrolls."""
@@ -47,7 +47,7 @@ class PullDialog(Dialog[bool]):
     VERTICAL_BREAKPOINTS = LOW_BREAKPOINTS
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel")]
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self, image: str, platform: str | None = None, *, replaces: bool = False) -> None:
         """*replaces*: the image is only proposed, and the first letter that is typed takes its

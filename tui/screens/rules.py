@@ -17,7 +17,7 @@ from tui.presentation.credentials import credential_set_health
 from tui.presentation.deletion import rule_plan_text
 from tui.presentation.matches import match_lines, rule_to_show
 from tui.presentation.rules import rule_command, rule_facts, rule_lines, rule_row, rule_toml
-from tui.screens.base import AREAS, ListScreen
+from tui.screens.base import ListScreen
 from tui.wizards.importing import ImportWizard
 from tui.wizards.rule import RuleWizard
 from widgets.detail import Detail
@@ -149,7 +149,7 @@ class RulesScreen(ListScreen):
         if made is not None:
             self.poll()
             if made.pulling:
-                await self.app.show_pulls()
+                await self.app.show_area("Pulls")
 
     @opens_screen()
     async def action_import_rules(self) -> None:
@@ -160,7 +160,7 @@ class RulesScreen(ListScreen):
     @on(RowList.Opened, "#list")
     async def _open(self, event: RowList.Opened) -> None:
         """Show what came through the rule."""
-        await self.app.show_filtered(AREAS.index("Repositories") + 1, event.row.key)
+        await self.app.show_filtered("Repositories", event.row.key)
 
     def action_pull(self) -> None:
         """Pull an image through the rule."""

@@ -30,7 +30,7 @@ from widgets.text import Plain, TextLine
 if TYPE_CHECKING:
     from textual.binding import ActiveBinding
 
-    from tui.app import Dashboard
+    from tui.engine_app import EngineApp
 
 PAUSE = 0.12
 """Seconds of silence after which what was typed is shown to the engine."""
@@ -225,9 +225,9 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         Binding(
             "ctrl+c",
             "quit_wizard",
-            "leave",
+            "quit",
             priority=True,
-            tooltip="Leave the wizard; nothing is made",
+            tooltip="Quit the wizard; nothing is created",
             id="wizard.leave",
         ),
     ]
@@ -235,7 +235,7 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
     wizard_title: ClassVar[str] = ""
     steps: ClassVar[tuple[str, ...]] = ()
 
-    app: Dashboard
+    app: EngineApp
 
     def __init__(self) -> None:
         super().__init__()
@@ -496,16 +496,16 @@ class Wizard(QueuesKeys, ResultScreen[Result]):
         """Leave; nothing is made. Where something was entered, ask first."""
         if self.has_entries():
             text = "What you entered here is lost. Nothing has been made."
-            choices = (Choice("stay", "Stay"), Choice("leave", "Leave", danger=True))
+            choices = (Choice("stay", "Stay"), Choice("quit", "Quit", danger=True))
             if (
-                await self.app.push_screen_wait(Question("Leave the wizard?", text, choices))
-                != "leave"
+                await self.app.push_screen_wait(Question("Quit the wizard?", text, choices))
+                != "quit"
             ):
                 return
         self.dismiss(self.outcome())
 
 
-async def confirm_programs(app: Dashboard, programs: str) -> bool:
+async def confirm_programs(app: EngineApp, programs: str) -> bool:
     """Ask before the engine is told to run *programs*, one a line (S13); nothing is asked where
     there is none."""
     if not programs:

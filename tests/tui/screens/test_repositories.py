@@ -433,7 +433,7 @@ async def test_where_nothing_is_cached_the_screen_says_how_to_begin(
     await person.pilot.resize_terminal(*size)
     await person.press("4")
     await person.sees(
-        "Nothing is cached yet.", "press p to let the engine do it", "p pull", "q leave"
+        "Nothing is cached yet.", "press p to let the engine do it", "p pull", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]
 

@@ -47,7 +47,7 @@ async def test_a_rule_shows_what_it_does_and_what_it_saved(
             "n new",
             "s sign-in",
             "d delete",
-            "q leave",
+            "q quit",
         )
 
 
@@ -278,6 +278,6 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q leave"
+        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

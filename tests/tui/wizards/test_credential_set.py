@@ -170,7 +170,7 @@ async def test_a_password_that_is_pasted_by_mistake_is_refused_and_nothing_is_ma
     await person.press("enter")
     await person.sees("step 2 of 3")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?")
+    await person.sees("Quit the wizard?")
     await person.press("right", "enter")
     await person.sees("There is no credential set yet.")
     assert len(engine.documents.credential_sets) == 0
@@ -206,12 +206,12 @@ async def test_each_step_has_its_question_and_its_next_key(
     async with dashboard(engine, size=size) as person:
         await to_secrets(person)
         await person.sees(
-            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c leave"
+            "step 2 of 3", "enter password", "tab password", "esc back", "ctrl+c quit"
         )
         await person.type("env:EXAMPLE_USER")
         await person.press("enter")
         await person.type("env:EXAMPLE_PASSWORD")
-        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c leave")
+        await person.sees("enter next", "tab kinds", "esc back", "ctrl+c quit")
         await person.press("enter")
         await person.sees(
             "step 3 of 3",
@@ -219,7 +219,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "enter make it",
             "c try it",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
 
 

@@ -120,7 +120,7 @@ async def test_a_text_may_be_pasted_instead(folder: Path, person: Person, engine
     await person.press("escape")
     await person.sees("Fine: a pasted text of 16 lines.")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?", "Nothing has been made.")
+    await person.sees("Quit the wizard?", "Nothing has been made.")
     await person.press("right", "enter")
     await person.sees("Cache rules")
     assert len(engine.documents.rules) == 1
@@ -180,7 +180,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "enter next",
             "tab files",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
         await person.type("rules/team.toml")
         await person.press("enter")
@@ -190,7 +190,7 @@ async def test_each_step_has_its_question_and_its_next_key(
             "make example-login",
             "enter make all of it",
             "esc back",
-            "ctrl+c leave",
+            "ctrl+c quit",
         )
         await person.press("enter")
         await person.sees("step 3 of 3", "are made.", "enter close")

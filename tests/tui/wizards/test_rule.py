@@ -128,11 +128,11 @@ async def test_leaving_the_wizard_makes_nothing_and_letters_do_not_leave_it(
     await person.press("q", "2", "5")
     await person.sees("Which source registry")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?", "What you entered here is lost.")
+    await person.sees("Quit the wizard?", "What you entered here is lost.")
     await person.press("escape")
     await person.sees("Which source registry")
     await person.press("ctrl+c")
-    await person.sees("Leave the wizard?")
+    await person.sees("Quit the wizard?")
     await person.press("right", "enter")
     await person.sees("Cache rules", "example-library")
     assert len(engine.documents.rules) == 1
@@ -283,7 +283,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "everything below a path",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 3 of 7",
@@ -292,7 +292,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "It ends with /* if the source does",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 4 of 7",
@@ -300,7 +300,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "Private repositories need a credential set",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 5 of 7",
@@ -309,7 +309,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "never ask again",
                 "enter next",
                 "esc back",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
             (
                 "step 6 of 7",
@@ -318,7 +318,7 @@ async def test_each_step_has_its_question_its_rule_and_its_next_key(
                 "enter make the rule",
                 "esc back",
                 "y copy",
-                "ctrl+c leave",
+                "ctrl+c quit",
             ),
         ]
         for number, texts in enumerate(steps):
