@@ -31,9 +31,6 @@ from typing import Any, TypeVar
 from entrepot.cache.fills import Fills
 from entrepot.core.reference import Digest
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore

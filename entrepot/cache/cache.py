@@ -41,7 +41,6 @@ from entrepot.core.reference import Digest, ImageReference, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, NotFound
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError

@@ -11,7 +11,6 @@ from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.traffic import Traffic
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.store.catalog import Catalog
 

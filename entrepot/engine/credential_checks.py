@@ -20,7 +20,6 @@ from entrepot.core.registries import SourceRegistries
 from entrepot.core.states import HealthStatus
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.secrets import SecretUnavailable
 from entrepot.source.errors import SourceRefused

@@ -24,7 +24,6 @@ from entrepot.core.rules import RuleBook
 from entrepot.engine.credential_checks import CredentialChecks
 from entrepot.engine.repositories import NAMES_IN_PREVIEW
 from entrepot.event_kinds import EventKind
-from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 
 

@@ -39,7 +39,6 @@ from entrepot.engine.traffic import Traffic
 from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.http import ATTEMPTS
 from entrepot.source.sources import Sources

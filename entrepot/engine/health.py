@@ -19,7 +19,6 @@ from entrepot.cache.fill import Fill, FillState
 from entrepot.causes import Cause, CauseCode, disk_cause
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.files import file_system
 

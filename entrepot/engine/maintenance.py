@@ -20,7 +20,6 @@ from entrepot.config.settings import Settings
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import LEASE_DURATION, BlobStore

@@ -13,7 +13,6 @@ from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.routing import Routing
 from entrepot.errors import RequestInvalid
 from entrepot.event_kinds import EventKind
-from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 
 

@@ -23,7 +23,6 @@ from entrepot.engine.api_models import tag_image
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
 from entrepot.event_kinds import EventKind
-from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.store.catalog import CachedManifest as CachedManifest
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog

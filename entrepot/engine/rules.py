@@ -24,7 +24,6 @@ from entrepot.engine.endpoints import Endpoints
 from entrepot.engine.repositories import NAMES_IN_PREVIEW
 from entrepot.engine.rule_usage import RuleUsage, RuleUsageCounter
 from entrepot.event_kinds import EventKind
-from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.formatting import counted
 from entrepot.store.blobs import BlobStore

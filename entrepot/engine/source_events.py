@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from entrepot.cache.cache import ArtifactCache
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.source.circuit_breaker import CircuitBreaker
 

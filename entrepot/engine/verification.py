@@ -18,7 +18,6 @@ from entrepot.core.reference import Digest
 from entrepot.core.states import VerificationState
 from entrepot.errors import EntrepotError, NotFound, Refusal
 from entrepot.event_kinds import EventKind, Severity
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.events import EventLog
 from entrepot.formatting import counted, duration, size
 from entrepot.store.blobs import BlobStore

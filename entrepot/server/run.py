@@ -29,7 +29,6 @@ from entrepot.config.settings import Directories, Settings, parse_listen
 from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine
-from entrepot.event_kinds import EventKind, Severity
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted, escaped, printable, printable_json
