@@ -29,7 +29,7 @@ from entrepot.demo.registry import demo_registry_app, served_on_loopback
 from entrepot.engine.engine import Engine
 from entrepot.server.run import management_app, registry_app
 from tui.app import Dashboard, DashboardOutcome
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 from tui.theme import DARK, LIGHT
 
 FOLDER = Path(__file__).parent

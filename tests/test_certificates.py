@@ -16,7 +16,7 @@ from entrepot.certificates import (
     read_certificates,
 )
 from entrepot.config.settings import Settings
-from entrepot.source.client import tls_context
+from entrepot.source.sources import tls_context
 from tests.e2e.registries.certificates import Authority
 
 BOM = b"\xef\xbb\xbf"

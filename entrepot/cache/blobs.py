@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 
 from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import BlobSource, Fill, Fills
+from entrepot.cache.fill import BlobSource, Fill
+from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.proof import proves
 from entrepot.cache.results import BlobDescription, CachedBlob, Origin
 from entrepot.core.reference import Digest, Repository
 from entrepot.core.rules import Route
 from entrepot.errors import BlobUnknown, EntrepotError
-from entrepot.source.client import BlobStream, SourceClient
+from entrepot.source.blobs import BlobStream
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.singleflight import SingleFlight
 from entrepot.store.blobs import BlobStore
@@ -113,7 +115,8 @@ class BlobResolver:
         self._size_requests: SingleFlight[int] = SingleFlight()
         self._proofs: SingleFlight[bool] = SingleFlight()
         self._stated_sizes: OrderedDict[tuple[Repository, Digest], _StatedSize] = OrderedDict()
-        """Blobs that the source says belong to a repository, though no manifest of it names them."""
+        """Blobs that belong to a repository by what its source says, though no manifest names
+        them."""
         self._unproven: OrderedDict[tuple[str, Digest], float] = OrderedDict()
         """By source repository and blob: until when the source is not asked for a proof again."""
 
@@ -215,7 +218,7 @@ class BlobResolver:
             return BlobUnknown(
                 f"The cached copy of blob {digest} was damaged and is removed, and no cache rule "
                 f"answers for {repository} any more.",
-                "Create a cache rule for it to pull the blob again, and check the disk.",
+                "Create a cache rule for it to pull the blob again, and look at the disk.",
             )
         return BlobUnknown(
             f"The blob {digest} of {repository} is not cached, and no cache rule answers for the "

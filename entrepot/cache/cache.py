@@ -19,7 +19,8 @@ from contextlib import suppress
 from entrepot.cache.blob_copies import BlobCopies
 from entrepot.cache.blobs import BlobResolver
 from entrepot.cache.failures import SourceFailures
-from entrepot.cache.fill import Fill, Fills
+from entrepot.cache.fill import Fill
+from entrepot.cache.fills import Fills
 from entrepot.cache.index import CacheIndex
 from entrepot.cache.listings import ListResolver
 from entrepot.cache.manifests import ManifestResolver

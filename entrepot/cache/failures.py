@@ -1,4 +1,4 @@
-"""What a client gets when a source registry fails, and how long a client with a copy waits for it."""
+"""What a client gets when a source registry fails, and how long it waits for a slow one."""
 
 from __future__ import annotations
 

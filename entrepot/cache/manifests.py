@@ -18,7 +18,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import Route
 from entrepot.errors import EntrepotError, ManifestUnknown
 from entrepot.events import EventLog
-from entrepot.source.client import ManifestHead, SourceClient
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -26,6 +26,7 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceUnreachable,
 )
+from entrepot.source.manifests import ManifestHead
 from entrepot.source.singleflight import FetchAbandoned, SingleFlight
 from entrepot.store.catalog import Catalog, CatalogFailed, TagEntry
 from entrepot.store.manifests import Manifest, ManifestUnreadable, parse_manifest

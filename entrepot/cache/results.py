@@ -1,4 +1,4 @@
-"""What the cache gives to those who answer clients."""
+"""What the cache returns to the code that answers clients."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ class BlobDescription:
 
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
-    """A list of tags, or an index of referrers, for a client. *warning* says why it may be stale."""
+    """A list of tags, or an index of referrers, for a client.
+
+    *warning* says why it may be stale.
+    """
 
     listing: SourceList
     origin: Origin

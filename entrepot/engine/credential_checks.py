@@ -22,8 +22,8 @@ from entrepot.core.states import HealthStatus
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
 from entrepot.secrets import SecretUnavailable
-from entrepot.source.client import Sources
 from entrepot.source.errors import SourceRefused
+from entrepot.source.sources import Sources
 from entrepot.tasks import OwnedTasks
 
 INTERVAL = 300.0

@@ -21,7 +21,7 @@ from entrepot.engine.isolated_checks import not_checked
 from entrepot.engine.machine_checks import MachineChecks
 from entrepot.engine.source_checks import SourceChecks
 from entrepot.engine.status import StatusService
-from entrepot.source.client import Sources
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 

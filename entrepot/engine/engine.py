@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import SourceRegistries
@@ -39,8 +39,8 @@ from entrepot.engine.traffic import Traffic
 from entrepot.engine.verification import Verification
 from entrepot.errors import EntrepotError
 from entrepot.events import EventLog
-from entrepot.source.client import Sources
 from entrepot.source.http import ATTEMPTS
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.catalog_maintenance import CatalogMaintenance

@@ -148,13 +148,13 @@ class EngineHealth:
             fill
             for fill in self._fills.under_way
             if fill.state in {FillState.RUNNING, FillState.RESUMED}
-            and now - fill.moved > self._stuck_after
+            and now - fill.last_progress > self._stuck_after
         ]
         if not stuck:
             return None
-        first = min(stuck, key=lambda fill: fill.moved)
+        first = min(stuck, key=lambda fill: fill.last_progress)
         more = f", and {len(stuck) - 1} more" if len(stuck) > 1 else ""
-        return f"The fill of {first.digest} has made no step for {now - first.moved:.0f} s{more}."
+        return f"The fill of {first.digest} has made no step for {now - first.last_progress:.0f} s{more}."
 
     async def run(self) -> None:
         """Check disk and catalog again and again, until cancelled."""

@@ -22,9 +22,9 @@ from entrepot.engine.maintenance import RESERVE
 from entrepot.engine.status import StatusService
 from entrepot.files import file_system
 from entrepot.formatting import counted, size
-from entrepot.source.client import Sources
 from entrepot.source.environment import CLOCK_CURE, CLOCK_WRONG, describe_clock
 from entrepot.source.proxies import environment_problems
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog
 

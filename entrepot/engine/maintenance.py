@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from entrepot.api.models import EvictedImage, EvictionSnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import Cause
 from entrepot.config.directories import Directories
 from entrepot.config.settings import Settings

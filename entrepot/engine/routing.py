@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from entrepot.config.documents import Documents
 from entrepot.core.rules import Route
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
+from entrepot.source.sources import Sources
 
 
 class Routing:

@@ -23,13 +23,14 @@ from entrepot.engine.isolated_checks import isolated
 from entrepot.errors import EntrepotError
 from entrepot.formatting import counted, duration
 from entrepot.source.addresses import LOCAL_ADDRESS, Reach
-from entrepot.source.client import SourceClient, Sources, tls_context
+from entrepot.source.client import SourceClient
 from entrepot.source.diagnosis import RequestTarget, proxy_cause, web_page_cause
 from entrepot.source.dns import AddressInfo, Lookups, literal
 from entrepot.source.environment import parse_date
 from entrepot.source.errors import SourceError, SourceNotFound
 from entrepot.source.http import SourceHttp
 from entrepot.source.proxies import ProxyUnusable, proxy_of
+from entrepot.source.sources import Sources, tls_context
 from entrepot.source.transport import SourceTransport
 
 MAX_CONCURRENT_MANIFESTS = 4

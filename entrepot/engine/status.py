@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from entrepot import __version__
 from entrepot.api.models import EngineStatus, SourceRegistrySnapshot
 from entrepot.cache.cache import ArtifactCache
-from entrepot.cache.fill import Fills
+from entrepot.cache.fills import Fills
 from entrepot.causes import CauseCode, Fault, at_fault
 from entrepot.config.documents import Documents
 from entrepot.config.settings import Settings
@@ -24,8 +24,8 @@ from entrepot.engine.health import EngineHealth
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.traffic import Traffic
 from entrepot.formatting import counted
-from entrepot.source.client import Sources
 from entrepot.source.proxies import environment_problems
+from entrepot.source.sources import Sources
 from entrepot.store.blobs import BlobStore
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.tasks import LatestValue

@@ -170,7 +170,7 @@ class Readers:
             else {"poolclass": NullPool}
         )
         self._engine = create_engine(url, **pool)
-        event.listen(self._engine, "connect", set_up(pragmas))
+        event.listen(self._engine, "connect", pragma_listener(pragmas))
         event.listen(self._engine, "handle_error", health.record_failed_read)
         self._short = ThreadPoolExecutor(READERS, "entrepot-catalog")
         self._long = ThreadPoolExecutor(LONG_READERS, "entrepot-catalog-long")
@@ -204,7 +204,7 @@ class Readers:
             raise stalled
         return reading.result()
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that nobody uses."""
         self._engine.dispose()
 
@@ -275,7 +275,7 @@ async def _wait(reading: asyncio.Future[Any], patience: float) -> tuple[set[Any]
     return done, pending
 
 
-def set_up(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
+def pragma_listener(pragmas: Sequence[str]) -> Callable[[Any, Any], None]:
     """For SQLAlchemy's ``connect``: begin each connection with some *pragmas*."""
 
     def set_up_connection(connection: Any, _record: Any) -> None:

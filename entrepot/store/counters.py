@@ -1,11 +1,10 @@
-"""What is counted of each repository: its tags, its manifests, and the bytes held for it.
+"""The counters of each repository: its tags, its manifests, and the bytes cached for it.
 
-The numbers stand in columns of their own, written in the transaction that changes what they count,
-so that a listing of ten thousand repositories is one look at one table. Each blob counts once in a
-repository, however many of its manifests refer to it, and counts in every repository that does.
+The counters are columns, written in the transaction that changes what they count, so that a listing
+of ten thousand repositories reads one table. Each blob counts once in a repository, however many of
+its manifests refer to it, and counts in every repository that refers to it.
 
-What comes in is added, for it comes often and to repositories of any size. What goes is counted
-anew.
+Additions are added, as they are frequent and go to repositories of any size. Removals recount.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from entrepot.core.reference import Digest, Repository
 from entrepot.store import schema
 from entrepot.store.manifests import Manifest
 
-MANY = 2000
-"""Blobs that came or went at once, above which all repositories are counted anew rather than those
-that need them looked up."""
+RECOUNT_ALL_BLOBS = 2000
+"""Blobs that changed at once, above which all repositories are recounted.
+
+Up to it, only the repositories that refer to the blobs are looked up and recounted.
+"""
 
 _links = schema.repository_manifests.c
 _refers = schema.references.c
@@ -30,8 +31,7 @@ _repositories = schema.repositories.c
 
 
 def recount() -> Any:
-    """The statement that counts anew what repositories hold: all of them, or those of its
-    ``where``."""
+    """The statement that recounts all repositories, or those of an added ``where``."""
     of_repository = _links.repository == _repositories.name
     needed = (
         select(_refers.digest)
@@ -60,18 +60,18 @@ def recount() -> Any:
     )
 
 
-async def recount_those(connection: AsyncConnection, repositories: Collection[str]) -> None:
-    """Count anew what some repositories hold."""
+async def recount_repositories(connection: AsyncConnection, repositories: Collection[str]) -> None:
+    """Recount some repositories."""
     for chunk in schema.chunks(sorted(repositories)):
         await connection.execute(recount().where(_repositories.name.in_(chunk)))
 
 
-async def recount_with(connection: AsyncConnection, blobs: Collection[str]) -> None:
-    """Count anew what the repositories hold that need any of some blobs, which are digests as text."""
-    if len(blobs) > MANY:
+async def recount_with_blobs(connection: AsyncConnection, blobs: Collection[str]) -> None:
+    """Recount the repositories that refer to any of some blobs (digests as text)."""
+    if len(blobs) > RECOUNT_ALL_BLOBS:
         await connection.execute(recount())
         return
-    concerned: set[str] = set()
+    repositories: set[str] = set()
     for chunk in schema.chunks(sorted(blobs)):
         query = (
             select(_links.repository)
@@ -79,17 +79,19 @@ async def recount_with(connection: AsyncConnection, blobs: Collection[str]) -> N
             .where(_refers.digest.in_(chunk))
             .distinct()
         )
-        concerned.update((await connection.execute(query)).scalars())
-    await recount_those(connection, concerned)
+        repositories.update((await connection.execute(query)).scalars())
+    await recount_repositories(connection, repositories)
 
 
-async def manifest_came(
+async def add_manifest(
     connection: AsyncConnection, repository: Repository, manifest: Manifest
 ) -> None:
-    """A manifest was linked to a repository that did not hold it: it counts, and so do those of its
-    held blobs that nothing else there needs."""
+    """Count a manifest that was just linked to a repository.
+
+    It counts with those of its cached blobs that no other manifest of the repository refers to.
+    """
     await connection.execute(
-        _MANIFEST_CAME,
+        _ADD_MANIFEST,
         {
             "in_repository": repository,
             "of_manifest": str(manifest.digest),
@@ -98,20 +100,20 @@ async def manifest_came(
     )
 
 
-async def tags_came(connection: AsyncConnection, repository: Repository, count: int) -> None:
-    """A repository has *count* tags more, or less."""
+async def add_tags(connection: AsyncConnection, repository: Repository, count: int) -> None:
+    """Add *count* tags to a repository; a negative number removes tags."""
     if count:
-        await connection.execute(_TAGS_CAME, {"in_repository": repository, "more": count})
+        await connection.execute(_ADD_TAGS, {"in_repository": repository, "more": count})
 
 
-async def blob_came(connection: AsyncConnection, digest: Digest, size: int) -> None:
-    """A blob is held that was not: it counts in each repository that needs it."""
-    await connection.execute(_BLOB_CAME, {"of_blob": str(digest), "more": size})
+async def add_blob(connection: AsyncConnection, digest: Digest, size: int) -> None:
+    """Count a newly cached blob in each repository that refers to it."""
+    await connection.execute(_ADD_BLOB, {"of_blob": str(digest), "more": size})
 
 
-def _manifest_came() -> Any:
-    needs_it = select(_refers.digest).where(_refers.manifest == bindparam("of_manifest"))
-    needed_before = (
+def _add_manifest_statement() -> Any:
+    referenced = select(_refers.digest).where(_refers.manifest == bindparam("of_manifest"))
+    referenced_by_others = (
         select(1)
         .select_from(schema.references)
         .join(schema.repository_manifests, _links.digest == _refers.manifest)
@@ -123,33 +125,33 @@ def _manifest_came() -> Any:
         .correlate(schema.blobs)
         .exists()
     )
-    new = select(func.coalesce(func.sum(schema.blobs.c.size), 0)).where(
-        schema.blobs.c.digest.in_(needs_it), ~needed_before
+    new_size = select(func.coalesce(func.sum(schema.blobs.c.size), 0)).where(
+        schema.blobs.c.digest.in_(referenced), ~referenced_by_others
     )
-    return _of_one().values(
+    return _update_repository().values(
         manifests=_repositories.manifests + 1,
-        size=_repositories.size + bindparam("more") + new.scalar_subquery(),
+        size=_repositories.size + bindparam("more") + new_size.scalar_subquery(),
     )
 
 
-def _blob_came() -> Any:
-    needs_it = (
+def _add_blob_statement() -> Any:
+    referring = (
         select(_links.repository)
         .join(schema.references, _refers.manifest == _links.digest)
         .where(_refers.digest == bindparam("of_blob"))
     )
     return (
         update(schema.repositories)
-        .where(_repositories.name.in_(needs_it))
+        .where(_repositories.name.in_(referring))
         .values(size=_repositories.size + bindparam("more"))
     )
 
 
-def _of_one() -> Any:
+def _update_repository() -> Any:
     return update(schema.repositories).where(_repositories.name == bindparam("in_repository"))
 
 
-# Made once: each blob and manifest of every pull asks for one of them.
-_MANIFEST_CAME = _manifest_came()
-_BLOB_CAME = _blob_came()
-_TAGS_CAME = _of_one().values(tags=_repositories.tags + bindparam("more"))
+# Built once: every blob and manifest of a pull executes one of them.
+_ADD_MANIFEST = _add_manifest_statement()
+_ADD_BLOB = _add_blob_statement()
+_ADD_TAGS = _update_repository().values(tags=_repositories.tags + bindparam("more"))

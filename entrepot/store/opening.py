@@ -67,7 +67,7 @@ class Opening:
     database: str
     query: dict[str, str]
     pragmas: tuple[str, ...] = WRITABLE
-    told: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     """What was done about a catalog that was damaged or gone, a sentence each."""
     refusal: CatalogFailed | None = None
     """Why nothing can be written."""
@@ -126,10 +126,10 @@ def open_for_writing(path: Path, *, now: float) -> Opening | None:
 
 
 def _for_writing(path: Path, now: float) -> Opening:
-    told: list[str] = []
+    notices: list[str] = []
     if not path.exists():
         if (restored := restore_missing(path)) is not None:
-            told.append(restored)
+            notices.append(restored)
         else:
             for suffix in ("-wal", "-shm"):
                 # SQLite would apply the log of the file that is gone to the new one.
@@ -137,15 +137,15 @@ def _for_writing(path: Path, now: float) -> Opening:
     make_private(path)
     problem, is_checked = check(path, seconds=CHECK_TIME)
     if problem is not None:
-        told.append(salvage(path, problem, now=now))
+        notices.append(salvage(path, problem, now=now))
     try:
         _make_tables(path)
     except sqlite3.Error as error:
         if problem is not None or reason_of(error) is not Reason.DAMAGED:
             raise
-        told.append(salvage(path, str(error), now=now))
+        notices.append(salvage(path, str(error), now=now))
         _make_tables(path)
-    return Opening(str(path), {}, told=told, is_checked=is_checked)
+    return Opening(str(path), {}, notices=notices, is_checked=is_checked)
 
 
 def _make_tables(path: Path) -> None:

@@ -17,20 +17,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from entrepot.cache import fetch_queue as turns_module
+from entrepot.cache import fetch_queue as queue_module
 from entrepot.cache.fetch_queue import FetchQueue, TooManyFills
 from entrepot.cache.fill import (
     MAX_CRAWL_TIME,
     MAX_UNWANTED_TIME,
     MIN_RATE,
-    PACE_INTERVAL,
     RATE_WINDOW,
     TAIL,
     Fill,
-    Fills,
     FillState,
     FillUnwanted,
 )
+from entrepot.cache.fills import PACE_INTERVAL, Fills
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -73,6 +72,9 @@ class Drip:
     def send(self, count: int) -> None:
         self._sent.put_nowait(count)
 
+    async def until_requested(self) -> None:
+        await until(lambda: len(self.offsets) == 1)
+
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
         self.offsets.append(offset)
@@ -102,9 +104,9 @@ class Place:
 
     async def join_queue(self, source: Drip) -> Fill:
         """Join, and wait until the fill waits for its turn."""
-        before = self.fills._turns[ORIGIN].waiting
+        before = self.fills._queues[ORIGIN].waiting
         fill = await self.join(source)
-        await until(lambda: self.fills._turns[ORIGIN].waiting == before + 1)
+        await until(lambda: self.fills._queues[ORIGIN].waiting == before + 1)
         return fill
 
     def look_after(self, seconds: float) -> None:
@@ -167,7 +169,7 @@ async def test_only_so_many_blobs_come_at_once_and_the_others_follow_in_order(pl
     sources = drips(5)
     fills = [await place.join(each) for each in sources]
     for number in range(5):
-        await until(lambda number=number: len(sources[number].offsets) == 1)
+        await sources[number].until_requested()
         assert [each.open for each in sources[number + 2 :]] == [0] * len(sources[number + 2 :])
         sources[number].send(CHUNK * 4)
         await fills[number].wait()
@@ -210,8 +212,8 @@ async def test_s10_fills_that_wait_for_their_turn_cost_no_file_descriptor(place:
 async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_others_end(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 3)
-    monkeypatch.setattr(turns_module, "MAX_WAITING_REQUESTS", 2)
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 3)
+    monkeypatch.setattr(queue_module, "MAX_WAITING_REQUESTS", 2)
     sources = drips(6, 100)
     joining = [asyncio.create_task(place.join(each)) for each in sources[:5]]
     await until(lambda: len(place.fills.under_way) == 3)
@@ -220,16 +222,16 @@ async def test_s10_beyond_a_bound_fills_of_one_source_are_begun_in_order_as_othe
     # Another source has places of its own, and a blob that comes in already needs none.
     await place.join(sources[5], "other.example")
     assert await place.join(sources[0]) is joining[0].result()
-    for each in sources[:5]:
-        each.send(100)
-    for each in joining:
-        await (await each).wait()
+    for source in sources[:5]:
+        source.send(100)
+    for task in joining:
+        await (await task).wait()
 
 
 async def test_s10_one_that_waits_to_begin_and_leaves_takes_no_place(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns_module, "FILLS_PER_SOURCE", 1)
+    monkeypatch.setattr(queue_module, "FILLS_PER_SOURCE", 1)
     sources = drips(3, 100)
     await place.join(sources[0])
     leaves, stays = (asyncio.create_task(place.join(each)) for each in sources[1:])
@@ -301,15 +303,15 @@ async def test_l05_a_blob_that_comes_fast_enough_keeps_its_turn(place: Place) ->
     fills = [await place.join(each) for each in sources]
     pulls = [waits(each) for each in fills]
     await until(lambda: sources[1].open == 1)
-    for each in sources[:2]:
-        each.send(int(MIN_RATE * RATE_WINDOW))
+    for source in sources[:2]:
+        source.send(int(MIN_RATE * RATE_WINDOW))
     await until(lambda: fills[0].received == fills[1].received > 0)
     place.look_after(RATE_WINDOW)
     await asyncio.sleep(0)
     assert sources[2].offsets == []
     assert not fills[0].crawls
-    for each in pulls:
-        each.cancel()
+    for pull in pulls:
+        pull.cancel()
 
 
 async def test_l05_a_blob_that_crawls_for_ten_minutes_fails_and_leaves_its_part(
@@ -395,7 +397,7 @@ async def test_l05_a_disk_that_is_slow_is_not_blamed_on_the_source(
     pull = waits(fill)
     source.send(CHUNK * 64)
     source.send(CHUNK * 64)
-    await until(lambda: fill._window.is_full)
+    await until(lambda: fill._buffer.is_full)
     for _ in range(20):
         place.look_after(RATE_WINDOW)
         await asyncio.sleep(0)
@@ -507,20 +509,20 @@ async def test_l05_sources_that_are_too_slow_are_told_by_name_for_as_long_as_it_
 
 
 async def test_turns_are_given_in_order() -> None:
-    turns = FetchQueue(1)
+    queue = FetchQueue(1)
     order: list[int] = []
 
     async def take_turn(number: int) -> None:
-        async with turns.turn():
+        async with queue.turn():
             order.append(number)
             await asyncio.sleep(0)
 
     await asyncio.gather(*(take_turn(number) for number in range(20)))
     assert order == list(range(20))
-    assert turns.waiting == 0
+    assert queue.waiting == 0
 
 
-# Whatever a source does, it ends, and nobody waits for ever (S02)
+# Whatever a source does, it ends, and no one waits for ever (S02)
 
 STEPS = st.lists(
     st.one_of(
@@ -570,7 +572,7 @@ class Scripted:
 
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
-        script = (
+        script: list[tuple[str, object]] = (
             self.scripts.pop(0)
             if self.scripts
             else [("send", len(self.content)) if self.good_at_last else ("silence", None)]

@@ -25,10 +25,10 @@ from entrepot.cache.fill import (
     Fill,
     FillCancelled,
     FillFailed,
-    Fills,
     FillState,
 )
 from entrepot.cache.fill_buffer import BYPASS_BUFFER, WRITE_AHEAD, StorageFailed
+from entrepot.cache.fills import Fills
 from entrepot.core.reference import Digest
 from entrepot.errors import EntrepotError
 from entrepot.source.errors import (
@@ -72,7 +72,7 @@ class Source:
     says_size: int | None = None
     requests: list[tuple[int, str | None]] = field(default_factory=list)
     held_back: dict[int, asyncio.Event] = field(default_factory=dict)
-    """Offsets at which the source waits until somebody lets it go on."""
+    """Offsets at which the source waits for an event."""
 
     @asynccontextmanager
     async def __call__(self, *, offset: int, validator: str | None) -> AsyncIterator[Stream]:
@@ -97,7 +97,7 @@ class Source:
 
 @dataclass
 class Place:
-    """Fills, their store, and what became held."""
+    """Fills, their store, and what they stored."""
 
     fills: Fills
     store: BlobStore
@@ -363,7 +363,7 @@ async def test_f82_what_was_left_over_of_another_size_is_fetched_again(place: Pl
     """An engine that was killed in mid-fill, and a manifest that is off by one."""
     content = os.urandom(2 * MIN_RESUMABLE_SIZE + 5)
     stated = len(content) + 1
-    breaking = Source(content, script=[MIN_RESUMABLE_SIZE + 7] + [0] * 50)
+    breaking = Source(content, script=[MIN_RESUMABLE_SIZE + 7, *[0] * 50])
     first = await place.fills.join(Digest.of(content), stated, breaking, origin=ORIGIN)
     with pytest.raises(SourceBrokeOff):
         await first.wait()
@@ -407,7 +407,7 @@ async def test_on_a_full_disk_clients_get_every_byte_and_nothing_is_kept(
     with no_file_above(taken):
         gate.set()
         *whole, part = await asyncio.gather(*reading)
-        with pytest.raises(StorageFailed, match="can't be kept: File too large"):
+        with pytest.raises(StorageFailed, match="can't be stored: File too large"):
             await fill.wait()
     assert [body == source.content for body in whole] == [True] * 5
     assert part == source.content[half:]
@@ -515,7 +515,7 @@ async def test_on_a_full_disk_a_fill_that_nobody_reads_ends(
     source = Source(os.urandom(BYPASS_BUFFER * 3))
     with no_file_above(0):
         fill = await place.join(source)
-        with pytest.raises(StorageFailed, match="nobody waits"):
+        with pytest.raises(StorageFailed, match="no client waits"):
             await fill.wait()
     assert fill.fetched < fill.size
 
@@ -573,7 +573,7 @@ async def test_a_disk_that_takes_bytes_and_no_name_is_told(place: Place, tmp_pat
     source = Source(b"content")
     fill = await place.join(source)
     assert await read(fill) == source.content
-    with pytest.raises(StorageFailed, match="can't be kept") as failure:
+    with pytest.raises(StorageFailed, match="can't be stored") as failure:
         await fill.wait()
     assert "move it away" in failure.value.hint
     assert place.refusals == [errno.ENOTDIR]
@@ -738,7 +738,7 @@ async def test_memory_waits_for_the_disk_and_not_the_other_way_round(
     fill = await place.join(source)
     await fill.wait()
     assert max(waiting) <= WRITE_AHEAD + CHUNK
-    assert fill._window.start == fill._window.end == fill.size
+    assert fill._buffer.start == fill._buffer.end == fill.size
 
 
 async def test_a_disk_that_is_slow_slows_the_fill_which_is_kept_all_the_same(
@@ -807,10 +807,9 @@ async def definite_end(fill: Fill) -> list[BaseException | None]:
             return error
         return None
 
+    waits = (read(fill), fill.wait_beyond(fill.size - 1), fill.wait())
     async with asyncio.timeout(60):
-        ends = await asyncio.gather(
-            outcome(read(fill)), outcome(fill.wait_beyond(fill.size - 1)), outcome(fill.wait())
-        )
+        ends = await asyncio.gather(*(outcome(waiting) for waiting in waits))
     assert fill.state in {FillState.VERIFIED, FillState.FAILED}
     return ends
 
@@ -903,7 +902,7 @@ async def test_a_blob_that_can_not_be_written_down_is_held_all_the_same(
     fill = await place.join(Source(b"content"))
     assert await definite_end(fill) == [None, None, None]
     assert place.store.size(fill.digest) == 7
-    assert f"could not be written down: {kind.__name__}" in caplog.text
+    assert f"could not be written to the catalog: {kind.__name__}" in caplog.text
     assert "Traceback" not in caplog.text
 
 

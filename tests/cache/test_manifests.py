@@ -20,7 +20,7 @@ from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from entrepot.source.transport import SourceTransport
 from entrepot.store.catalog import TagEntry
 from tests.conftest import LOGIN_SERVER, Clock
@@ -44,7 +44,7 @@ async def running(
     directories: Directories, settings: Settings, clock: Clock
 ) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     async with Engine.open(directories, settings, clock=clock) as engine:
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=30
         ) as registry:
@@ -243,7 +243,7 @@ async def test_f67_an_invalid_manifest_is_told_and_not_kept_and_not_fetched_for_
 
 
 @pytest.mark.parametrize("kind", INVALID)
-async def test_f67_a_tag_that_was_cached_before_is_served_while_its_source_gives_an_invalid_manifest(
+async def test_f67_a_cached_tag_is_served_while_its_source_gives_an_invalid_manifest(
     kind: str, registry: httpx.AsyncClient, engine: Engine, source: FakeRegistry, clock: Clock
 ) -> None:
     good = source.add_manifest("library/nginx", Content.of(OCI_MANIFEST, untyped_image()), "1")

@@ -311,7 +311,7 @@ async def test_s10_layers_are_begun_a_bounded_number_at_a_time(place: Place) -> 
 async def test_s37_beyond_a_bound_pulls_wait_for_others_to_end_and_say_so(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One GET of a layer by a client that leaves fetches a whole image: without a bound of pulls."""
+    """One GET of a layer by a client that leaves fetches a whole image."""
     monkeypatch.setattr(pull_module, "MAX_RUNNING_PULLS", 2)
     monkeypatch.setattr(pull_module, "MAX_WAITING_PULLS", 2)
     place.pulls._turns = asyncio.Semaphore(2)

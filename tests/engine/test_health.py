@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -24,6 +25,11 @@ from entrepot.store.connections import CatalogOperation
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.store.damage import damage_table
+
+
+def never_asked(*, offset: int, validator: str | None) -> NoReturn:
+    """The source of a fill that does not run."""
+    raise AssertionError(f"Asked for the bytes from {offset} on.")
 
 
 class Watched:
@@ -146,12 +152,12 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
         fill = Fill(
             digest,
             1,
-            None,
+            never_asked,
             store,
             origin="registry.example.com",
-            turns=FetchQueue(1),
+            queue=FetchQueue(1),
             clock=lambda: watched.now,
-        )  # type: ignore[arg-type]
+        )
         fill.state = state
         watched.under_way.append(fill)
     store.close()
@@ -249,7 +255,7 @@ async def test_a_page_that_is_damaged_is_told_although_others_can_be_read(
     source.add_image("library/nginx", "1")
     await ended(engine, await engine.pulls.start("library/nginx:1", None, "cli"))
     await engine.catalog._engine.dispose()
-    engine.catalog._readers.rest()
+    engine.catalog._readers.close_idle()
     damage_table(engine.directories.catalog, "tags")
     with pytest.raises(
         CatalogFailed, match=r"malformed.* Restart the engine: it sets the damaged file aside"

@@ -19,7 +19,7 @@ from entrepot.store.connections import CatalogOperation, Reason
 from tests.engine.test_engine import ended
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
-from tests.store.test_catalog import NGINX, SOURCE, image
+from tests.store.samples import NGINX, SOURCE, image
 
 AMD64 = "linux/amd64"
 

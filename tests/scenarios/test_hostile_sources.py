@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from entrepot.cache import pull as pull_module
-from entrepot.cache.fill import MAX_CRAWL_TIME, PACE_INTERVAL, RATE_WINDOW
+from entrepot.cache.fill import MAX_CRAWL_TIME, RATE_WINDOW
+from entrepot.cache.fills import PACE_INTERVAL
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft

@@ -15,7 +15,8 @@ from entrepot.core.credentials import CredentialSet
 from entrepot.core.registries import SourceRegistry
 from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
+from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry
 
 

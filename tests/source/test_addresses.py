@@ -16,9 +16,9 @@ from entrepot.core.registries import DeclaredRegistry, SourceRegistries, SourceR
 from entrepot.core.states import SignIn
 from entrepot.source import transport
 from entrepot.source.addresses import Reach, is_local, parse_address
-from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.http import AddressRefused
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry

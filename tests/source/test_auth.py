@@ -13,7 +13,6 @@ from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
 from entrepot.secrets import SecretUnavailable
 from entrepot.source.auth import MAX_LIFETIME
-from entrepot.source.client import Sources
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -21,6 +20,7 @@ from entrepot.source.errors import (
     SourceRateLimited,
     SourceRefused,
 )
+from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
     FakeRegistry,

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.content_encoding import (
     PIECE,
     Decoder,
@@ -28,6 +28,7 @@ from entrepot.source.content_encoding import (
     seems_encoded,
 )
 from entrepot.source.errors import SourceAnswerInvalid, SourceBrokeOff, SourceMisread
+from entrepot.source.sources import Sources
 from tests.fakes import (
     Compressed,
     DropAfter,
@@ -279,7 +280,7 @@ async def test_a_document_that_can_not_be_used_is_no_sign_in_page(
     source.files["/v2/library/nginx/manifests/latest"] = b'{"schemaVersion": 2, "mediaType": 7}'
     with pytest.raises(SourceAnswerInvalid, match="is no manifest") as refused:
         await client.manifest(NGINX, LATEST)
-    assert "Ask whoever publishes the image" in refused.value.hint
+    assert "Ask the publisher of the image" in refused.value.hint
 
 
 # Blobs

@@ -29,7 +29,6 @@ from entrepot.core.registries import DeclaredRegistry, SignIn, SourceRegistries
 from entrepot.source import diagnosis
 from entrepot.source.addresses import Reach
 from entrepot.source.certificate_probe import Certificate, presented
-from entrepot.source.client import Sources
 from entrepot.source.diagnosis import Diagnosis, RequestTarget
 from entrepot.source.environment import (
     ClockEvidence,
@@ -39,6 +38,7 @@ from entrepot.source.environment import (
 )
 from entrepot.source.errors import SourceError, SourceUnreachable
 from entrepot.source.proxies import Proxy, ProxyFailed
+from entrepot.source.sources import Sources
 from tests.authority import Authority
 from tests.fakes import FakeRegistry, Headers
 from tests.programs import require_program, require_root
@@ -456,7 +456,7 @@ import asyncio, json, resource, socket, sys
 from entrepot.core.reference import Repository, Tag
 from entrepot.config.settings import Settings
 from entrepot.core.states import (SignIn)
-from entrepot.source.client import Sources
+from entrepot.source.sources import Sources
 from entrepot.source.errors import SourceError
 from entrepot.core.registries import SourceRegistry
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from entrepot.core.reference import Repository, Tag
-from entrepot.source.client import Sources
 from entrepot.source.dns import (
     ALL_LOOKUPS,
     AddressInfo,
@@ -21,6 +20,7 @@ from entrepot.source.dns import (
     literal,
 )
 from entrepot.source.errors import SourceUnreachable
+from entrepot.source.sources import Sources
 from tests.source.conftest import Pauses, registry
 
 SHORT = 0.02

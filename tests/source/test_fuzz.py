@@ -31,9 +31,10 @@ from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.circuit_breaker import CircuitBreakers
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceError
 from entrepot.source.http import SourceHttp
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from entrepot.store.manifests import LARGEST_SIZE, ManifestUnreadable, parse_manifest
 from tests.source.conftest import registry

@@ -12,7 +12,7 @@ import pytest
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.source.addresses import Reach
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SignInUnsafe,
     SourceAnswerInvalid,
@@ -20,6 +20,7 @@ from entrepot.source.errors import (
     SourceNotFound,
     SourceRefused,
 )
+from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
     FakeImage,
@@ -272,7 +273,7 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         )
     with pytest.raises(
         SourceRefused,
-        match=rf"vanity\.example hands us on to host\.example for vanity\.example/{repository}:latest",
+        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, which",
     ) as refused:
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
@@ -291,7 +292,7 @@ async def test_the_advice_names_the_port_of_the_registry_behind(sources: Sources
         with pytest.raises(SourceRefused) as refused:
             await sources.client(registry(front.url), None).manifest(NGINX, LATEST)
     place = f"127.0.0.1:{behind.port}"
-    assert f"hands us on to {place} for" in refused.value.what
+    assert f":latest to {place}, which requires" in refused.value.what
     assert refused.value.hint.startswith(f"Create a cache rule with {place} as its source")
 
 
@@ -332,7 +333,9 @@ async def test_registries_that_hand_on_for_ever_are_not_followed_for_ever(handin
     async with Next() as following:
         handing.proxy.names.update(dict.fromkeys(names, ("127.0.0.1", following.port)))
         handing.vanity.to = f"http://{names[0]}"
-        with pytest.raises(SourceRefused, match="hands us on"):
+        with pytest.raises(
+            SourceRefused, match=r"redirects .* which requires credentials of its own"
+        ):
             await handing.client().head_manifest(NGINX, LATEST)
         assert len(following.requests) < 20
 

@@ -14,7 +14,7 @@ import pytest
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.core.secret_identifiers import SecretIdentifier
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,
     SourceBrokeOff,
@@ -22,6 +22,7 @@ from entrepot.source.errors import (
     SourceUnreachable,
 )
 from entrepot.source.http import is_local
+from entrepot.source.sources import Sources
 from tests.fakes import (
     BasicSignIn,
     FakeRegistry,

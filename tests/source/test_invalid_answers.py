@@ -14,8 +14,9 @@ import pytest
 
 from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
-from entrepot.source.client import SourceClient, Sources
+from entrepot.source.client import SourceClient
 from entrepot.source.errors import SourceAnswerInvalid, SourceError
+from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry, Fault, Redirect, Request, Status, TokenSignIn
 from tests.fakes.faults import Answer
 from tests.source.conftest import registry as declared
@@ -250,7 +251,7 @@ async def test_a_validator_that_can_be_no_header_is_not_sent_back(
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers=[(b"ETag", '"é"'.encode())], content=b"x")
 
-    client._exchange._transport = httpx.MockTransport(answer)
+    client._api._http._transport = httpx.MockTransport(answer)
     async with client.blob(NGINX, layer.digest) as stream:
         assert stream.validator is None
 
@@ -391,7 +392,7 @@ class Pages:
 
 
 def asking(client: SourceClient, pages: Callable[[httpx.Request], httpx.Response]) -> SourceClient:
-    client._exchange._transport = httpx.MockTransport(pages)
+    client._api._http._transport = httpx.MockTransport(pages)
     return client
 
 

@@ -12,11 +12,11 @@ import pytest
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
 from entrepot.core.registries import DeclaredRegistry, SourceRegistries
-from entrepot.source.client import Sources
 from entrepot.source.errors import (
     SourceRefused,
 )
 from entrepot.source.realms import check_realm, registrable_domain
+from entrepot.source.sources import Sources
 from tests.fakes import (
     FakeRegistry,
     TokenSignIn,

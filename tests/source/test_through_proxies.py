@@ -17,10 +17,10 @@ import pytest
 from entrepot.core.reference import Repository, Tag
 from entrepot.source import transport as transport_module
 from entrepot.source.addresses import Reach
-from entrepot.source.client import Sources
 from entrepot.source.dns import LookupsBusy
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
 from entrepot.source.proxies import BehindProxyUnreachable, ProxyFailed
+from entrepot.source.sources import Sources
 from entrepot.source.transport import SourceTransport
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import (

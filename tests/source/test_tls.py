@@ -15,8 +15,8 @@ from cryptography.x509.oid import NameOID
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Repository, Tag
-from entrepot.source.client import Sources
 from entrepot.source.errors import SourceAnswerInvalid, SourceUnreachable
+from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry, Redirect, TokenSignIn
 from tests.source.conftest import registry
 

@@ -12,14 +12,14 @@ import pytest
 
 from entrepot.core.media_types import OCI_MANIFEST
 from entrepot.core.reference import Digest, Repository
-from entrepot.store import catalog as catalog_module
 from entrepot.store import catalog_maintenance as upkeep_module
+from entrepot.store import database as database_module
 from entrepot.store.catalog import Catalog
 from entrepot.store.catalog_maintenance import BACKUP_INTERVAL, FIRST_BACKUP, CatalogMaintenance
 from entrepot.store.manifests import Manifest
 from entrepot.store.recovery import backup_of
 from tests.store.damage import damage_table
-from tests.store.test_catalog import NGINX, SOURCE, hold, image
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image
 
 
 class Kept:
@@ -100,7 +100,7 @@ async def test_damage_that_the_copy_finds_is_told_and_the_last_copy_stays(kept: 
     await kept.upkeep.back_up()
     await kept.change()
     await kept.catalog._engine.dispose()
-    kept.catalog._readers.rest()
+    kept.catalog._readers.close_idle()
     damage_table(kept.catalog.path, "manifest_references_by_digest")
     kept.now += BACKUP_INTERVAL
     await kept.upkeep.once()
@@ -130,26 +130,26 @@ async def test_what_is_deleted_is_given_back_to_the_file_system(kept: Kept) -> N
         await kept.catalog.delete_repository(Repository(f"library/r{number}"))
     await kept.catalog.collect(lambda _: True)
     await kept.upkeep.once()
-    assert await kept.catalog.size() < empty + 2 * catalog_module.FREE_BYTES_KEPT
+    assert await kept.catalog.size() < empty + 2 * database_module.FREE_BYTES_KEPT
     await kept.catalog._engine.dispose()
-    kept.catalog._readers.rest()
+    kept.catalog._readers.close_idle()
     with closing(sqlite3.connect(kept.catalog.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert kept.catalog.path.stat().st_size < empty + 2 * catalog_module.FREE_BYTES_KEPT
+    assert kept.catalog.path.stat().st_size < empty + 2 * database_module.FREE_BYTES_KEPT
 
 
 async def test_a_catalog_of_an_earlier_version_is_written_anew_when_much_of_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S11."""
-    monkeypatch.setattr(catalog_module, "WRITTEN_ANEW", 2**20)
+    monkeypatch.setattr(database_module, "VACUUM_SIZE", 2**20)
     path = tmp_path / "catalog.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE before (x)")
         connection.execute("DROP TABLE before")
     async with Catalog.open(path) as catalog:
         await catalog.add_manifest(NGINX, SOURCE, image("a"), now=1.0)
-        await hold(catalog, image("a"))
+        await cache_blobs(catalog, image("a"))
         for number in range(5):
             await catalog.add_manifest(
                 Repository(f"library/r{number}"), SOURCE, large(number), now=1.0

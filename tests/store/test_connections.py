@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from entrepot.core.reference import Repository, Tag
 from entrepot.store import connections
 from entrepot.store.catalog import Catalog, CatalogFailed
-from tests.store.test_catalog import NGINX, SOURCE, image
+from tests.store.samples import NGINX, SOURCE, image
 
 
 @pytest.fixture

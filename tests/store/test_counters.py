@@ -157,11 +157,11 @@ def test_the_numbers_of_a_repository_are_what_counting_from_scratch_gives_whatev
                     catalog = await stack.enter_async_context(Catalog.open(path))
                 elif what == "healed" and with_what[1]:
                     # As if many more had come or gone at once.
-                    many, counters.MANY = counters.MANY, 0
+                    many, counters.RECOUNT_ALL_BLOBS = counters.RECOUNT_ALL_BLOBS, 0
                     try:
                         await happen(catalog, what, *with_what)
                     finally:
-                        counters.MANY = many
+                        counters.RECOUNT_ALL_BLOBS = many
                 else:
                     await happen(catalog, what, *with_what)
                 assert await kept(catalog) == from_scratch(path)

@@ -11,7 +11,7 @@ from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
 from entrepot.core.reference import Repository, Tag
 from entrepot.store.catalog import Catalog
 from entrepot.store.schema import SCHEMA_VERSION
-from tests.store.test_catalog import DEBIAN, NGINX, SOURCE, image, index
+from tests.store.samples import DEBIAN, NGINX, SOURCE, image, index
 
 EVIL = Repository("evil/app")
 EVIL_TYPE = "application/vnd.evil.thing"

@@ -19,14 +19,14 @@ from sqlalchemy import Connection
 
 from entrepot.core.reference import Tag
 from entrepot.errors import EngineError
-from entrepot.store import catalog as catalog_module
+from entrepot.store import database as database_module
 from entrepot.store import opening
 from entrepot.store.catalog import Catalog, CatalogFailed
 from entrepot.store.catalog_maintenance import CatalogMaintenance
 from entrepot.store.connections import Reason
 from entrepot.store.disk_reserve import RESERVE_SIZE, DiskReserve
 from tests.programs import require_program, require_root
-from tests.store.test_catalog import NGINX, SOURCE, VERSION_1, image
+from tests.store.samples import NGINX, SOURCE, VERSION_1, image
 
 
 def refusing(code: int, message: str) -> Callable[..., object]:
@@ -149,7 +149,7 @@ async def test_a_disk_that_was_read_only_at_the_start_and_is_mounted_for_writing
                 going_on.set()
                 return opened
 
-            monkeypatch.setattr(catalog_module, "open_for_writing", open_beside_a_read)
+            monkeypatch.setattr(database_module, "open_for_writing", open_beside_a_read)
             reading = asyncio.create_task(catalog._readers.read(slow, long=True))
             await asyncio.to_thread(begun.wait, 30)
             await CatalogMaintenance(catalog).once()

@@ -17,7 +17,7 @@ from entrepot.store.catalog import BlobOrigin, BlobRecord, Catalog, CatalogFaile
 from entrepot.store.recovery import back_up, backup_of
 from entrepot.store.schema import SCHEMA_VERSION
 from tests.store.damage import damage_table
-from tests.store.test_catalog import NGINX, SOURCE, hold, image, index
+from tests.store.samples import NGINX, SOURCE, cache_blobs, image, index
 
 NOW = 1_780_000_000.0
 STAMP = "20260528T202640Z"
@@ -33,7 +33,7 @@ async def filled(path: Path, count: int, *, backed_up_after: int | None = None) 
             await catalog.add_manifest(
                 name, SOURCE, image(f"layer {number}"), tags=[Tag("1")], now=1.0
             )
-            await hold(catalog, image(f"layer {number}"))
+            await cache_blobs(catalog, image(f"layer {number}"))
     return names
 
 
@@ -136,7 +136,7 @@ async def test_without_a_copy_all_that_can_be_read_is_kept(tmp_path: Path) -> No
         both = index(amd64=image("amd"))
         await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1")], now=1.0)
         await catalog.add_manifest(NGINX, SOURCE, image("amd"), now=1.0)
-        await hold(catalog, image("amd"))
+        await cache_blobs(catalog, image("amd"))
         await catalog.lock_repository(NGINX, True)
     damage_table(path, "manifest_references")
     async with Catalog.open(path) as catalog:

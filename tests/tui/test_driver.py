@@ -27,33 +27,35 @@ def line(number: int, cells: str, column: int = 1) -> str:
 
 
 def test_what_is_shown_already_is_not_sent_again() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, f"{RED}library/nginx{PLAIN}") + line(2, "plain") + CURSOR
-    assert thrifty._diff(picture) == f"\x1b[1;1H{RED}library/nginx\x1b[2;1H\x1b[mplain{CURSOR}"
-    assert thrifty._diff(picture) == ""
+    assert (
+        terminal_driver._diff(picture) == f"\x1b[1;1H{RED}library/nginx\x1b[2;1H\x1b[mplain{CURSOR}"
+    )
+    assert terminal_driver._diff(picture) == ""
 
 
 def test_only_the_cells_that_differ_are_sent() -> None:
-    thrifty = driver()
-    thrifty._diff(line(3, "library/nginx    58 %    31 MB/s") + CURSOR)
+    terminal_driver = driver()
+    terminal_driver._diff(line(3, "library/nginx    58 %    31 MB/s") + CURSOR)
     assert (
-        thrifty._diff(line(3, "library/nginx    59 %    31 MB/s") + CURSOR)
+        terminal_driver._diff(line(3, "library/nginx    59 %    31 MB/s") + CURSOR)
         == f"\x1b[3;19H9{CURSOR}"
     )
 
 
 def test_cells_that_lie_near_to_each_other_go_together() -> None:
-    thrifty = driver()
-    thrifty._diff(line(1, "a..b" + "." * 40 + "c") + CURSOR)
+    terminal_driver = driver()
+    terminal_driver._diff(line(1, "a..b" + "." * 40 + "c") + CURSOR)
     assert (
-        thrifty._diff(line(1, "A..B" + "." * 40 + "C") + CURSOR)
+        terminal_driver._diff(line(1, "A..B" + "." * 40 + "C") + CURSOR)
         == f"\x1b[1;1HA..B\x1b[1;45HC{CURSOR}"
     )
 
 
 def test_a_colour_is_told_once_and_an_attribute_ends_with_a_reset() -> None:
-    thrifty = driver()
-    assert thrifty._diff(
+    terminal_driver = driver()
+    assert terminal_driver._diff(
         line(1, f"{RED}a{PLAIN}{RED}b{PLAIN}{BOLD}c{PLAIN}{RED}d{PLAIN}") + CURSOR
     ) == (f"\x1b[1;1H{RED}ab\x1b[1mc\x1b[0;38;2;255;0;0md\x1b[m{CURSOR}")
 
@@ -66,18 +68,18 @@ def test_the_terminals_own_colours_are_not_told() -> None:
 
 
 def test_after_a_resize_all_is_sent_again() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, "rules") + CURSOR
-    first = thrifty._diff(picture)
-    thrifty.forget()
-    assert thrifty._diff(picture) == first
+    first = terminal_driver._diff(picture)
+    terminal_driver.invalidate()
+    assert terminal_driver._diff(picture) == first
 
 
 def test_a_line_with_signs_of_two_cells_is_sent_whole() -> None:
-    thrifty = driver()
+    terminal_driver = driver()
     picture = line(1, "名前 library") + CURSOR
-    assert "名前 library" in thrifty._diff(picture)
-    assert "名前 library" in thrifty._diff(picture)
+    assert "名前 library" in terminal_driver._diff(picture)
+    assert "名前 library" in terminal_driver._diff(picture)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +103,11 @@ writings = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 10), cells), min
 def test_a_terminal_shows_the_same_as_if_all_had_been_sent(
     pictures: list[list[tuple[int, int, str]]],
 ) -> None:
-    thrifty, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
+    terminal_driver, all_of_it, little = driver(), Picture(40, 4), Picture(40, 4)
     for each in pictures:
         picture = "".join(line(number, text, column) for number, column, text in each) + CURSOR
         all_of_it.feed(picture)
-        little.feed(thrifty._diff(picture))
+        little.feed(terminal_driver._diff(picture))
         assert little.looks() == all_of_it.looks()
 
 

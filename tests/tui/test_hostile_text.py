@@ -28,9 +28,9 @@ from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
 from tests.hostile import HOSTILE, obeyed
 from tests.tui.conftest import Person, dashboard, pulled
-from tui.screens.base import AREAS
+from tui.areas import AREAS
 
-MARKUP = " [red]w[oops] [/oops] [@click=app.leave]y[/] [bold"
+MARKUP = " [red]w[oops] [/oops] [@click=app.request_quit]y[/] [bold"
 TAIL = f"{MARKUP}層\x1b[3;3H\x1b]0;t\x07\x9b31m\x9d0;t\x9c\r\n\u202eg\u2066"
 LITERAL = "[red]"
 """What has to be read on every screen that shows something hostile."""
@@ -288,7 +288,8 @@ async def test_a_file_of_hostile_names_is_planned_literally(
 
 
 @pytest.mark.parametrize(
-    "text", ["x [/oops] y", "[red]a[/red]", "[@click=app.leave]y[/]", "[bold", f"a{HOSTILE}b"]
+    "text",
+    ["x [/oops] y", "[red]a[/red]", "[@click=app.request_quit]y[/]", "[bold", f"a{HOSTILE}b"],
 )
 async def test_a_notification_is_shown_literally_whoever_wants_markup(
     person: Person, text: str

@@ -33,7 +33,7 @@ async def test_every_area_fits_its_terminal(
             ("7", "Events", "Cache rule exam"),
         ):
             await person.press(key)
-            await person.sees(*texts, "? help", "q leave")
+            await person.sees(*texts, "? help", "q quit")
             shown = lines(person.app)
             assert len(shown) == size[1]
             assert max(len(line) for line in shown) <= size[0]
@@ -72,7 +72,7 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
     await person.press("2")
     await person.sees("Cache rules")
     await person.press("question_mark")
-    await person.sees("Keys", "Make a cache rule", "Pull an image through the rule")
+    await person.sees("Keys", "Create a cache rule", "Pull an image through the rule")
     await person.press("escape")
     await person.until(lambda: "Pull an image through" not in person.seen())
 
@@ -133,9 +133,9 @@ async def test_leaving_asks_when_pulls_run(engine: Engine, source: FakeRegistry)
         person.app.poll_now()
         await person.sees("1 running")
         await person.press("q")
-        await person.sees("Leave the dashboard?", "1 pull is still running.")
+        await person.sees("Quit the dashboard?", "1 pull is still running.")
         await person.press("escape")
-        await person.until(lambda: "Leave the dashboard?" not in person.seen())
+        await person.until(lambda: "Quit the dashboard?" not in person.seen())
         gate.open()
 
 
@@ -146,7 +146,7 @@ async def test_leaving_asks_what_shall_become_of_an_engine_that_was_started_for_
     async with dashboard(engine, started_engine=True) as person:
         await person.press("q")
         await person.sees(
-            "The engine was started for this dashboard.", "Leave it running", "Stop it"
+            "The engine was started for this dashboard.", "Keep it running", "Stop it"
         )
         await person.press(*keys, "enter")
         await person.until(lambda: person.app.return_value is not None)

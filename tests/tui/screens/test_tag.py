@@ -45,7 +45,7 @@ async def test_a_tag_opens_into_platforms_and_the_layers_of_one_of_them(
             "linux/arm64",
             "not here",
             "Layers of linux/amd64",
-            "q leave",
+            "q quit",
         )
         shown = lines(person.app)
         assert len(shown) == size[1]

@@ -1,0 +1,80 @@
+"""Manifests and catalogs for the tests of the store."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from entrepot.core.media_types import OCI_INDEX, OCI_MANIFEST
+from entrepot.core.reference import Digest, Repository
+from entrepot.store.catalog import Catalog
+from entrepot.store.manifests import Manifest
+
+NGINX = Repository("library/nginx")
+DEBIAN = Repository("library/debian")
+SOURCE = "docker.io/library/nginx"
+
+
+def descriptor(name: str, size: int, **more: Any) -> dict[str, Any]:
+    return {
+        "mediaType": "application/octet-stream",
+        "digest": str(Digest.of(name.encode())),
+        "size": size,
+        **more,
+    }
+
+
+def image(*layers: str) -> Manifest:
+    content = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": descriptor(f"config of {layers}", 10),
+            "layers": [descriptor(each, 100) for each in layers],
+        }
+    ).encode()
+    return Manifest.of(content, OCI_MANIFEST, Digest.of(content))
+
+
+def index(**images: Manifest) -> Manifest:
+    listed = [
+        {
+            "mediaType": OCI_MANIFEST,
+            "digest": str(each.digest),
+            "size": len(each.content),
+            "platform": {"os": "linux", "architecture": name},
+        }
+        for name, each in images.items()
+    ]
+    content = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
+    return Manifest.of(content, OCI_INDEX, Digest.of(content))
+
+
+def sizes_of(manifest: Manifest) -> dict[Digest, int]:
+    """The blobs of a manifest whose sizes it states."""
+    return {blob.digest: blob.size for blob in manifest.blobs if blob.size is not None}
+
+
+class RemovedBlobs(list[Digest]):
+    """The blobs that a collection removed, as the callback that the catalog asks."""
+
+    def remove_blob(self, digest: Digest) -> bool:
+        self.append(digest)
+        return True
+
+
+async def cache_blobs(catalog: Catalog, manifest: Manifest) -> None:
+    for digest, size in sizes_of(manifest).items():
+        await catalog.add_blob(digest, size, now=1.0)
+
+
+VERSION_1 = Path(__file__).parents[1] / "data/catalog-version-1.sql"
+"""A dump of a catalog as the engine wrote it when there were no locks: one index with two tags, one
+of its images held."""
+
+
+def written_by_version_1(path: Path, *, and_then: str = "") -> None:
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1.read_text() + and_then)
+    connection.close()

@@ -1,0 +1,60 @@
+"""The database of the catalog: failures, and what counts as a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from entrepot.core.reference import Digest, Repository, Tag
+from entrepot.store.catalog import (
+    Catalog,
+    CatalogFailed,
+    Usage,
+)
+from tests.store.samples import NGINX, SOURCE, image
+
+
+async def test_only_what_is_written_counts_as_a_change(catalog: Catalog) -> None:
+    await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+    await catalog.add_blob(Digest.of(b"both"), 8, now=1.0)
+    before = catalog.changes, catalog.uses
+    assert await catalog.reconcile({Digest.of(b"both"): 8}, now=2.0) == (0, 0)
+    assert await catalog.collect(lambda _: False) == 1
+    await catalog.add_blob(Digest.of(b"both"), 8, now=2.0)
+    assert not await catalog.delete_tag(NGINX, Tag("2"))
+    assert not await catalog.delete_repository(Repository("none"))
+    await catalog.record_usage(Usage({}, {}, {}, {}))
+    assert (catalog.changes, catalog.uses) == before
+    assert await catalog.delete_repository(NGINX)
+    assert (catalog.changes, catalog.uses) == (before[0] + 1, before[1] + 1)
+
+
+async def test_a_catalog_whose_disk_has_gone_says_so_in_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    async with Catalog.open(folder / "catalog.sqlite") as catalog:
+        folder.rename(tmp_path / "unplugged")
+        # No connection is open any more, as in an engine that rested.
+        await catalog._engine.dispose()
+        catalog._readers.close_idle()
+        for ask in (
+            catalog.repositories_count(),
+            catalog.map_repositories(lambda each: each),
+            catalog.add_blob(Digest.of(b""), 0, now=1.0),
+        ):
+            with pytest.raises(
+                CatalogFailed,
+                match=r"The catalog fails: unable to open database file\. .*entrepot doctor",
+            ):
+                await ask
+
+
+async def test_a_catalog_that_is_damaged_while_it_is_used_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog._engine.dispose()
+        catalog._readers.close_idle()
+        path.write_bytes(b"this is not a database" * 1000)
+        with pytest.raises(CatalogFailed, match="file is not a database"):
+            await catalog.repositories_count()

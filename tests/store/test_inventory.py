@@ -1,0 +1,58 @@
+"""The inventory of the cache, read from the catalog."""
+
+from __future__ import annotations
+
+from entrepot.core.reference import Tag
+from entrepot.store.catalog import (
+    Catalog,
+    Usage,
+)
+from entrepot.store.eviction import InventoryBlob
+from tests.store.samples import DEBIAN, NGINX, SOURCE, cache_blobs, image, index, sizes_of
+
+
+async def test_the_picture_shows_what_is_held(catalog: Catalog) -> None:
+    amd, arm = image("base", "amd"), image("base", "arm")
+    both = index(amd64=amd, arm64=arm)
+    await catalog.add_manifest(NGINX, SOURCE, both, tags=[Tag("1"), Tag("2")], now=1.0)
+    await catalog.add_manifest(NGINX, SOURCE, amd, now=2.0)
+    await catalog.add_manifest(DEBIAN, SOURCE, amd, tags=[Tag("x")], now=3.0)
+    await cache_blobs(catalog, amd)
+    await catalog.lock_repository(DEBIAN, True)
+    await catalog.lock_tag(NGINX, Tag("2"), True)
+    await catalog.record_usage(
+        Usage(
+            {},
+            {},
+            {(NGINX, amd.digest): 10.0},
+            {amd.blobs[0].digest: 11.0},
+            seen={(NGINX, both.digest): 12.0},
+        )
+    )
+    found = await catalog.inventory()
+    assert found.blobs == {
+        digest: InventoryBlob(size, 11.0 if digest == amd.blobs[0].digest else 1.0)
+        for digest, size in sizes_of(amd).items()
+    }
+    told = {
+        each.key: (
+            each.platform,
+            each.last_requested,
+            each.locked,
+            each.tags,
+            each.children,
+            set(each.blobs),
+        )
+        for each in found.manifests
+    }
+    held = {each.digest for each in amd.blobs}
+    assert told == {
+        (NGINX, both.digest): (None, 12.0, True, ("1", "2"), (amd.digest,), set()),
+        (NGINX, amd.digest): ("linux/amd64", 10.0, False, (), (), held),
+        # S08: no index of its own names a platform for it.
+        (DEBIAN, amd.digest): (None, 3.0, True, ("x",), (), held),
+    }
+    assert await catalog.manifests_with([amd.blobs[0].digest]) == {
+        (NGINX, amd.digest),
+        (DEBIAN, amd.digest),
+    }

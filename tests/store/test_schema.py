@@ -1,0 +1,138 @@
+"""The tables of the catalog, and the migration of older catalogs."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from entrepot.core.reference import Digest, Tag
+from entrepot.errors import EngineError
+from entrepot.store.catalog import (
+    BlobOrigin,
+    BlobRecord,
+    Catalog,
+    Locks,
+    TagEntry,
+)
+from entrepot.store.eviction import InventoryBlob
+from entrepot.store.schema import SCHEMA_VERSION
+from tests.store.samples import (
+    DEBIAN,
+    NGINX,
+    SOURCE,
+    cache_blobs,
+    image,
+    index,
+    written_by_version_1,
+)
+
+
+async def test_s20_a_catalog_of_version_3_learns_who_gave_its_blobs_from_its_repositories(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("one", "both"), now=1.0)
+        await catalog.add_manifest(DEBIAN, "ghcr.io:8443/debian", image("both"), now=1.0)
+        for each in (b"one", b"both", b"none"):
+            await catalog.add_blob(Digest.of(each), 100, now=1.0)
+    for killed in (True, False):
+        with sqlite3.connect(path) as connection:
+            connection.executescript(
+                "DELETE FROM blob_origins; PRAGMA user_version = 3;"
+                if killed
+                else "DROP TABLE blob_origins; PRAGMA user_version = 3;"
+            )
+        connection.close()
+        async with Catalog.open(path) as catalog:
+            hub, other = BlobOrigin("docker.io", True), BlobOrigin("ghcr.io:8443", True)
+            assert await catalog.blob(Digest.of(b"one")) == BlobRecord(100, frozenset({hub}))
+            assert await catalog.blob(Digest.of(b"both")) == BlobRecord(
+                100, frozenset({hub, other})
+            )
+            assert await catalog.blob(Digest.of(b"none")) == BlobRecord(100)
+
+
+async def test_a_catalog_of_a_newer_entrepot_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(EngineError, match="newer Entrepot"):
+        async with Catalog.open(path):
+            pass
+
+
+async def test_a_catalog_of_version_1_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    amd, arm = image("base", "amd"), image("base", "arm")
+    both = index(amd64=amd, arm64=arm)
+    path = tmp_path / "catalog.sqlite"
+    written_by_version_1(path)
+    for _ in range(2):
+        async with Catalog.open(path) as catalog:
+            assert await catalog.manifest(amd.digest) == amd
+            assert await catalog.tag(NGINX, Tag("1.27")) == TagEntry(
+                both.digest, cached=1000.0, checked=1000.0
+            )
+            [repository] = await catalog.repositories()
+            assert (repository.pulls, repository.last_pull, repository.locked) == (3, 2000.0, False)
+            assert (repository.tags, repository.manifests, repository.size) == (
+                2,
+                2,
+                210 + len(both.content) + len(amd.content),
+            )
+            assert [(tag.name, tag.locked) for tag in await catalog.tags(NGINX)] == [
+                ("1.27", False),
+                ("latest", False),
+            ]
+            last_requested = {
+                each.digest: each.last_requested for each in (await catalog.inventory()).manifests
+            }
+            assert last_requested == {both.digest: 2000.0, amd.digest: 2000.0}
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert await catalog.lock_tag(NGINX, Tag("1.27"), True)
+        assert await catalog.locks(NGINX) == Locks(False, frozenset({Tag("1.27")}), frozenset())
+
+
+async def test_a_take_over_that_a_kill_cut_short_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    written_by_version_1(
+        path, and_then="ALTER TABLE repositories ADD COLUMN locked BOOLEAN DEFAULT 0 NOT NULL;"
+    )
+    async with Catalog.open(path) as catalog:
+        assert await catalog.lock_repository(NGINX, True)
+        assert (await catalog.locks(NGINX)).repository
+
+
+async def test_a_count_of_what_repositories_hold_that_a_kill_cut_short_is_made_anew(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_manifest(NGINX, SOURCE, image("a"), tags=[Tag("1")], now=1.0)
+        await cache_blobs(catalog, image("a"))
+        told = await catalog.repositories()
+    with sqlite3.connect(path) as connection:
+        # The columns are there, and nothing was counted yet.
+        connection.executescript(
+            "UPDATE repositories SET tags = 0, manifests = 0, size = 0; PRAGMA user_version = 2;"
+        )
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert (await catalog.repositories(), told[0].size) == (told, 110 + len(image("a").content))
+
+
+async def test_a_catalog_of_version_3_gets_what_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    async with Catalog.open(path) as catalog:
+        await catalog.add_blob(Digest.of(b"a"), 7, now=1.0)
+    with sqlite3.connect(path) as connection:
+        connection.executescript("ALTER TABLE blobs DROP COLUMN adopted; PRAGMA user_version = 3;")
+    connection.close()
+    async with Catalog.open(path) as catalog:
+        assert (await catalog.inventory()).blobs == {Digest.of(b"a"): InventoryBlob(7, 1.0)}
