@@ -312,10 +312,6 @@ class RuleBook(Book[CacheRule]):
             remarks=tuple(candidate.remarks()),
         )
 
-    # For callers that still use these names.
-    check = parse
-    problems = validate
-
     def check_immutable(
         self,
         name: str,

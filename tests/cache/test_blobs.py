@@ -20,7 +20,7 @@ from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, FlipByte, Status
 from tests.fakes.faults import Headers, IgnoreRange
@@ -33,7 +33,7 @@ LARGE = 300_000
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 

@@ -212,13 +212,17 @@ async def test_data_of_others_on_the_file_system_lowers_the_limit(
     await cached(engine, source, clock, "a", "b", "c")
     held = (await engine.status.get()).blobs_size
     total, reserve = 50 * LAYER, LAYER
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     assert (await engine.status.get()).space_limit == held - reserve
     monkeypatch.setattr(
-        maintenance_module.shutil, "disk_usage", lambda _: Usage(total, held, total - held)
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, held, total - held)
     )
     assert (await engine.status.get()).space_limit == int(total * 0.8)
-    monkeypatch.setattr(maintenance_module.shutil, "disk_usage", lambda _: Usage(total, total, 0))
+    monkeypatch.setattr(
+        "entrepot.engine.maintenance.shutil.disk_usage", lambda _: Usage(total, total, 0)
+    )
     done = await engine.maintenance.evict()
     assert [each.repository for each in done.images] == ["library/a", "library/b"]
     assert done.goal == int((held - reserve) * 0.9)
@@ -702,7 +706,7 @@ async def test_f84_a_file_that_can_not_be_removed_ends_no_eviction(
             raise PermissionError(1, "Operation not permitted")
         rename(old, new)
 
-    monkeypatch.setattr(blobs_module.os, "rename", refused)
+    monkeypatch.setattr("entrepot.store.blobs.os.rename", refused)
     done = await engine.maintenance.evict(target=0)
     assert len(done.images) == 2
     assert set(await engine.blobs.sizes()) == {stubborn.layers[0].digest}

@@ -36,8 +36,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.errors import Refusal
-from entrepot.server.registry import RegistryApp
-from entrepot.server.run import management_app
+from entrepot.server.run import management_app, registry_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
 from tests.fakes import BasicSignIn, FakeRegistry, Hang, Headers, Html, Status, TokenSignIn
@@ -54,7 +53,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 

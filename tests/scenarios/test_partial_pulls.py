@@ -14,7 +14,7 @@ import pytest
 from entrepot.engine.engine import Engine
 from entrepot.httpd.ranges import MAX_PARTS
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.e2e.registries.certificates import Authority
 from tests.fakes import FakeRegistry
 from tests.fakes.images import Content
@@ -45,7 +45,7 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
         client_tls = ssl.create_default_context(cafile=authority.path)
         address = address.replace("127.0.0.1", "localhost")
     async with (
-        serving(RegistryApp(engine), listener, tls=server_tls),
+        serving(registry_app(engine), listener, tls=server_tls),
         httpx.AsyncClient(
             base_url=f"{'https' if tls else 'http'}://{address}", verify=client_tls, timeout=60
         ) as client,

@@ -23,7 +23,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import HealthStatus, Outcome, SignIn
 from entrepot.engine.api_models import pull_snapshot
 from entrepot.engine.engine import Engine
-from entrepot.server.registry import RegistryApp
+from entrepot.server.run import registry_app
 from tests.authority import Authority
 from tests.conftest import LOGIN_SERVER, answering
 from tests.fakes import FakeRegistry, Headers, TokenSignIn
@@ -56,7 +56,7 @@ async def wrong_everywhere(directories: Directories, settings: Settings, fault: 
         )
         (directories.data / "secret").write_text("s3cret")
         (directories.data / "secret").chmod(0o600)
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:
@@ -264,7 +264,7 @@ async def test_a_credential_helper_that_is_missing(
         await engine.rules.create(
             RuleDraft("example-library", f"{LOGIN_SERVER}/library/*", "library/*", "example-login")
         )
-        transport = httpx.ASGITransport(RegistryApp(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(
             transport=transport, base_url="http://entrepot", timeout=60
         ) as client:

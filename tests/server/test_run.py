@@ -21,7 +21,7 @@ from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
-from entrepot.httpd import server as server_module
+from entrepot.httpd import exchange as exchange_module
 from entrepot.server import run
 from entrepot.server.registry import RegistryApp
 from entrepot.server.run import listening, serve
@@ -337,7 +337,7 @@ async def test_f92_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_line
 async def test_a_body_that_does_not_come_is_a_408(
     listening_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr(exchange_module, "BODY_TIMEOUT", 0.1)
     caplog.clear()
     reader, writer = await asyncio.open_unix_connection(listening_engine.directories.socket)
     writer.write(b"POST /entrepot/v1/pulls HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -384,6 +384,6 @@ def registry_answers(engine: Engine) -> Callable[[], int]:
     [app] = [
         each
         for each in gc.get_objects()
-        if isinstance(each, RegistryApp) and each._engine is engine
+        if isinstance(each, RegistryApp) and each._cache is engine.cache
     ]
     return lambda: len(app._answering)

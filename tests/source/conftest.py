@@ -13,8 +13,8 @@ import pytest
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.registries import SourceRegistry
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.core.states import SignIn
-from entrepot.secrets import SecretIdentifier
 from entrepot.source.client import SourceClient
 from entrepot.source.sources import Sources
 from tests.fakes import FakeRegistry

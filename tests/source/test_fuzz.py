@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.circuit_breaker import CircuitBreakers

@@ -13,7 +13,7 @@ import pytest
 
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.source.client import SourceClient
 from entrepot.source.errors import (
     SourceAnswerInvalid,

@@ -135,7 +135,7 @@ async def test_a_key_costs_little(opened: Opened, looks: Looks, engine: Engine) 
         "a screen": await cost(program, looks, "3", "no credential"),
         "and back": await cost(program, looks, "2", "Cache rules"),
         "help and back": await cost(program, looks, "?", "This screen", ESCAPE),
-        "the palette and back": await cost(program, looks, ":", "Make a cache rule", ESCAPE),
+        "the palette and back": await cost(program, looks, ":", "Create a cache rule", ESCAPE),
         "a question and back": await cost(program, looks, "d", "Delete the cache rule", ESCAPE),
         "a wizard and back": await cost(program, looks, "n", "Which source registry", "\x03"),
     }

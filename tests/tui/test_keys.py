@@ -46,7 +46,7 @@ async def test_help_is_grouped_and_told_by_the_bindings(person: Person) -> None:
     await person.press("2")
     await person.sees("example-library")
     await person.press("question_mark")
-    await person.sees("This screen", "Make a cache rule")
+    await person.sees("This screen", "Create a cache rule")
     for _ in range(40):
         await person.press("j")
     await person.sees("Everywhere", "Go to Overview")
@@ -117,7 +117,7 @@ async def test_the_palette_has_every_action_of_the_screen_all_areas_the_themes_a
     await person.sees("example-library")
     await person.press("colon")
     for words, found in (
-        ("new make", "Make a cache rule"),
+        ("new create", "Create a cache rule"),
         ("go to sour", "Go to Sources"),
         ("theme light", "Theme entrepot-light"),
         ("quit the", "Quit the dashboard"),
@@ -267,7 +267,7 @@ async def test_the_users_keys_work_and_the_screen_and_the_help_say_them(
         await person.sees("f5 new", "h help")
         await person.press("n")
         await person.press("h")
-        await person.sees("f5", "Make a cache rule", "esc closes")
+        await person.sees("f5", "Create a cache rule", "esc closes")
         await person.press("escape", "f5")
         await person.sees("Which source registry")
 

@@ -72,7 +72,7 @@ async def test_the_keys_are_listed_from_the_bindings(person: Person) -> None:
     await person.press("2")
     await person.sees("Cache rules")
     await person.press("question_mark")
-    await person.sees("Keys", "Make a cache rule", "Pull an image through the rule")
+    await person.sees("Keys", "Create a cache rule", "Pull an image through the rule")
     await person.press("escape")
     await person.until(lambda: "Pull an image through" not in person.seen())
 

@@ -23,7 +23,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.httpd.server import bind_tcp, serving
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import management_app
 from tests.conftest import LOGIN_SERVER
 from tests.fakes import FakeRegistry
@@ -510,7 +510,7 @@ async def test_what_nobody_foresaw_is_told_without_its_details(
     def fails(*_: object) -> None:
         raise RuntimeError("an inner detail")
 
-    monkeypatch.setattr(type(engine), "credential_set_snapshots", fails)
+    monkeypatch.setattr(engine.credential_sets, "list", fails)
     with caplog.at_level(logging.ERROR, logger="entrepot.management"):
         answer = await management.get("/entrepot/v1/credentialSets")
     assert (answer.status_code, error(answer)["code"]) == (500, "InternalError")

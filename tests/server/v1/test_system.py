@@ -13,7 +13,7 @@ import pytest
 from entrepot import __version__
 from entrepot.engine.engine import Engine
 from entrepot.engine.pulls import own_platform
-from entrepot.server.acr.management import BODY_LIMIT
+from entrepot.server.request_body import BODY_LIMIT
 from entrepot.server.run import listening
 from entrepot.server.v1 import system
 from tests.conftest import LOGIN_SERVER, Clock
@@ -232,7 +232,7 @@ async def test_events_are_streamed_until_the_engine_ends(
 
 
 async def test_at_most_ten_events_a_second_are_sent(engine: Engine) -> None:
-    stream = system._stream(engine)
+    stream = system.event_stream(engine.events, engine.stopping)
     async with asyncio.timeout(60):
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))

@@ -7,8 +7,7 @@ import tomllib
 
 import pytest
 
-from entrepot.core.secret_identifiers import _PLACES
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import _PLACES, SecretIdentifier
 from tui.presentation.drafts import (
     credential_set_change_command,
     credential_set_command,

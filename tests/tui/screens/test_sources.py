@@ -105,7 +105,7 @@ async def test_what_no_rule_uses_is_not_examined_and_says_why() -> None:
         await person.sees("> *.azurecr.io")
         assert (
             person.app.screen.disabled_reason("examine")
-            == "No cache rule uses *.azurecr.io: there is nothing to examine."
+            == "No cache rule uses *.azurecr.io: there is nothing to check."
         )  # type: ignore[attr-defined]
         await person.press("enter")
         await person.sees("No cache rule uses it yet.")
