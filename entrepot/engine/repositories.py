@@ -108,7 +108,7 @@ class RepositoryService:
         )
 
     def _tag_snapshot(self, each: CachedTag, route: Route | None) -> TagSnapshot:
-        freshness = self._settings.freshness if route is None else self._cache.freshness(route)
+        freshness = self._settings.freshness if route is None else self._cache.tag_lifetime(route)
         return TagSnapshot(
             name=each.name,
             digest=str(each.entry.digest),
