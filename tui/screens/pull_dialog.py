@@ -13,11 +13,11 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from entrepot.api.client import ClientError
+from entrepot.api.labels import CACHED_LABELS, match_state
 from entrepot.api.models import RuleMatch, TagDetail
 from entrepot.core.platforms import Platform, PlatformInvalid
 from entrepot.core.states import CachedState
-from tui.presentation.images import HELD
-from tui.presentation.matches import match_state
+from tui.presentation.images import CACHED_TONES
 from widgets.dialogs.base import DIALOG_CSS, LOW_BREAKPOINTS, SCROLLING_CSS, Dialog
 from widgets.dialogs.line_prompt import TYPING_PAUSE
 from widgets.row_list import Cell, Column, Row, RowList
@@ -143,7 +143,7 @@ class PullDialog(Dialog[bool]):
         for each in detail.images if detail is not None else ():
             # An index may have several versions of Windows of one name: a pull takes the first.
             if each.attests is None and each.platform and each.platform not in of_platform:
-                word, tone = HELD[each.holding]
+                word, tone = CACHED_LABELS[each.holding], CACHED_TONES[each.holding]
                 of_platform[each.platform] = Row(
                     each.platform, (Cell(each.platform), Cell(word, tone))
                 )

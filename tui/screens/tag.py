@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
+from entrepot.api.labels import image_name
 from entrepot.api.models import TagDetail, TagImage
 from entrepot.formatting import short_digest
 from tui.presentation.images import (
@@ -21,7 +22,6 @@ from tui.presentation.images import (
     blobs,
     image_facts,
     image_lines,
-    image_name,
     image_row,
     tag_title,
 )
@@ -85,9 +85,9 @@ class TagScreen(OpenedScreen):
             yield RowList(
                 (
                     Column("Platform", weight=1),
-                    Column("Held", 8),
+                    Column("State", 13),
                     Column("Size", 9, right=True),
-                    Column("Here", 9, right=True, needs=70),
+                    Column("Cached", 9, right=True, needs=70),
                     Column("Used", 6, right=True),
                 ),
                 id="list",
@@ -98,7 +98,7 @@ class TagScreen(OpenedScreen):
                     Column("Digest", 12),
                     Column("Kind", 11, needs=70),
                     Column("Size", 9, right=True),
-                    Column("Held", 8),
+                    Column("State", 10),
                     Column("Shared with", weight=1),
                 ),
                 id="layers",

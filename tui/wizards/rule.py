@@ -18,7 +18,7 @@ from entrepot.api.client import EngineRefused
 from entrepot.api.models import CheckedRule, CredentialSetSnapshot, Problem, SourceRegistrySnapshot
 from entrepot.core.states import SignIn
 from entrepot.formatting import counted
-from tui.presentation.credentials import HEALTH
+from tui.presentation.credentials import credential_set_health
 from tui.presentation.drafts import rule_command, rule_toml
 from tui.presentation.freshness import DEFAULT, INTERVAL, freshness_choices
 from tui.presentation.sources import SIGN_IN
@@ -411,7 +411,7 @@ class RuleWizard(Wizard[CreatedRule | None]):
                 Row(NO_SET, (Cell("no credential set"), Cell("pull without signing in", "dim")))
             )
         for each in self._sets:
-            word, tone = HEALTH[each.health]
+            word, tone = credential_set_health(each)
             rows.append(
                 Row(
                     each.name,
