@@ -644,3 +644,5 @@ class Event(Snapshot, frozen=True, kw_only=True):
     """``rule-created``, ``pull-started``, ``pull-ended``, ``source-failed``, …"""
     message: str
     subject: str | None = None
+    severity: str = "info"
+    """``info``, ``warning`` or ``error``; engines of older versions do not tell."""

@@ -210,8 +210,12 @@ class BlockingTransport:
         ):
             status, length, chunked = _read_head(response)
             yield status, b""
-            for chunk in _body_chunks(response, length, chunked=chunked):
-                yield status, chunk
+            try:
+                for chunk in _body_chunks(response, length, chunked=chunked):
+                    yield status, chunk
+            except ValueError:
+                # The engine broke off: a stream ends there too.
+                return
 
     async def close(self) -> None:
         """Do nothing: no connection stays open."""

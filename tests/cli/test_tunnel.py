@@ -260,7 +260,7 @@ def test_an_address_in_all_its_parts() -> None:
         str(SshAddress.parse("ssh://[fe80::1%eth0]:22")),
         SshAddress.parse("ssh://[::1]").host,
     ) == ("[fe80::1%eth0]:22", "::1")
-    assert SshAddress.parse("ssh://me@h:22").by_hand == "ssh -l me -p 22 h"
+    assert SshAddress.parse("ssh://me@h:22").ssh_command == "ssh -l me -p 22 h"
 
 
 # The end of it
