@@ -180,7 +180,9 @@ class RuleWizard(Wizard[CreatedRule | None]):
 
     def focus_of(self, number: int) -> str | None:
         """What has the focus in a step."""
-        return ("#sources", "#path", "#target", "#sets", "#freshness", "#review", "#image")[number]
+        return ("#registries", "#path", "#target", "#sets", "#freshness", "#review", "#image")[
+            number
+        ]
 
     # What the keys do now
 
