@@ -22,7 +22,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     framing: str = "length"
-    """How the end of the body shows: ``length``, ``chunked``, or ``close`` (the connection ends)."""
+    """How the end of the body shows: ``length``, ``chunked`` or ``close`` (the connection ends)."""
     sent: int | None = None
     """Bytes of the body that go out before the connection ends; None for all."""
     rudely: bool = False

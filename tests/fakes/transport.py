@@ -65,7 +65,7 @@ _TLS_HANDSHAKE = b"\x16"
 
 
 class Server(ABC):
-    """Accepts requests on a port of 127.0.0.1, or of another *address*, and sends what `answer` says.
+    """Accepts requests on a port of *address*, and sends what `answer` says.
 
     Connections are kept alive. Port 0 is any that is free.
     """

@@ -36,6 +36,7 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import SignIn
 from entrepot.engine.engine import Engine
 from entrepot.errors import Refusal
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import management_app, registry_app
 from entrepot.source.transport import SourceTransport
 from tests.conftest import LOGIN_SERVER, Clock
@@ -475,7 +476,9 @@ async def test_f18_what_is_held_is_served_and_an_unreachable_source_is_left_alon
             assert "next try is in" in error_of(refused)[2]
             assert int(refused.headers["retry-after"]) >= 1
             assert sent == []
-            assert [each.kind for each in engine.events.recent()].count("source-unreachable") == 1
+            assert [each.kind for each in engine.events.recent()].count(
+                EventKind.SOURCE_UNREACHABLE
+            ) == 1
             found = upstream_of(engine)
             assert (found.reachable, found.next_try is not None) == (False, True)
             # The next try fails like the first, and the one after it comes later.

@@ -166,11 +166,11 @@ async def test_a_revoked_token_is_renewed_once(sources: Sources) -> None:
         assert source.count("GET", "/token") == 2
 
 
-async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the_registry_names_another_realm(
+async def test_a_refused_token_is_renewed_where_it_came_from(
     sources: Sources,
 ) -> None:
-    # nvcr.io does so (NVIDIA/nvidia-container-toolkit issue 1945), and the realm that it names then
-    # gives nothing to anonymous clients.
+    # nvcr.io names another realm then (NVIDIA/nvidia-container-toolkit issue 1945), which gives
+    # nothing to anonymous clients.
     sign_in = TokenSignIn()
     async with FakeRegistry(sign_in) as source:
         image = source.add_image("library/nginx", "1.27")
@@ -178,7 +178,8 @@ async def test_a_token_that_was_refused_is_renewed_where_it_came_from_though_the
         await client.head_manifest(NGINX, Tag("1.27"))
         sign_in.revoke_tokens()
         sign_in.challenge = (
-            'Bearer realm="https://authn.example.net/token",service="registry",scope="{scope}",error="invalid_token"',
+            'Bearer realm="https://authn.example.net/token",service="registry",'
+            'scope="{scope}",error="invalid_token"',
         )
         assert (await client.head_manifest(NGINX, Tag("1.27"))).digest == image.digest
         assert source.count("GET", "/token") == 2
@@ -617,7 +618,8 @@ async def test_a_token_answer_that_is_a_little_odd_gives_its_token(
         ),
         (
             Status(200, body=b'{"token":"a\\r\\nX: 1"}'),
-            "without a token that can be used: it has 7 characters, or some that no header may have.",
+            "without a token that can be used: it has 7 characters, "
+            "or some that no header may have.",
         ),
         (
             Status(200, body=b'{"token":"' + b"x" * 100_000 + b'"}'),

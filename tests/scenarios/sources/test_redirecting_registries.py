@@ -272,12 +272,13 @@ async def test_a_registry_behind_that_wants_credentials_is_named_with_what_to_do
         )
     with pytest.raises(
         SourceRefused,
-        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, which",
+        match=rf"vanity\.example redirects vanity\.example/{repository}:latest to host\.example, ",
     ) as refused:
         await handing.client(credential_set).head_manifest(repository, LATEST)
     assert not isinstance(refused.value, SignInUnsafe)
     assert refused.value.hint.startswith(
-        "Create a cache rule with host.example as its source, and give it a credential set for host.example"
+        "Create a cache rule with host.example as its source, "
+        "and give it a credential set for host.example"
     )
     assert len(handing.host.received("HEAD", "/manifests/")) <= 3
     assert not any(value.startswith("Basic") for value in handing.authorizations(handing.host))

@@ -160,7 +160,7 @@ class Terminal:
         comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
+        command: list[str | Path] = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
         watching = subprocess.Popen(
             tied(command),
             stdin=terminal,
@@ -221,24 +221,24 @@ def test_the_demo_from_a_new_rule_to_a_pulled_image(terminal: Terminal) -> None:
     terminal.keys("Enter")
     terminal.sees("Which repository of Docker Hub?")
     terminal.keys("-l", "nginx")
-    terminal.sees("Fine: docker.io/library/nginx", "library/ was put in front")
+    terminal.sees("Source valid: docker.io/library/nginx", "library/ was put in front")
     terminal.keys("Enter")
-    terminal.sees("Where does it appear here?", "Fine:")
+    terminal.sees("Where does it appear here?", "Target available:")
     terminal.keys("C-u")
-    terminal.sees("Where does it appear here?", not_any_more="Fine:")
+    terminal.sees("Where does it appear here?", not_any_more="Target available:")
     terminal.keys("-l", "web/nginx")
     terminal.sees("/web/nginx comes from docker.io/library/nginx")
     terminal.keys("Enter")
-    terminal.sees("Without credentials it lets nobody pull", "> hub-login")
+    terminal.sees("Without credentials all pulls fail", "> hub-login")
     terminal.keys("Enter")
-    terminal.sees("How long is a tag believed", "> as the settings say")
+    terminal.sees("How long is a tag trusted", "> as the settings say")
     terminal.keys("Enter")
-    terminal.sees("Fine: the name is free.", "--cred-set hub-login")
+    terminal.sees("Name available", "--cred-set hub-login")
     terminal.confirm()
-    terminal.sees("The cache rule docker-io-library-nginx is made.", "web/nginx:latest")
+    terminal.sees("The cache rule docker-io-library-nginx is created.", "web/nginx:latest")
     terminal.keys("C-u")
     terminal.sees(
-        "The cache rule docker-io-library-nginx is made.", not_any_more="web/nginx:latest"
+        "The cache rule docker-io-library-nginx is created.", not_any_more="web/nginx:latest"
     )
     terminal.keys("-l", "web/nginx:1.27")
     terminal.sees("web/nginx:1.27")
