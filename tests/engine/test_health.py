@@ -91,7 +91,7 @@ async def test_a_disk_that_fails_is_told_and_its_recovery_too(tmp_path: Path) ->
             f"{problem} The directory was moved or removed: put it back, or restart the engine, "
             "which makes a new one.",
         ),
-        ("engine-ready", "The engine is well again."),
+        ("engine-ready", "The engine is healthy again."),
     ]
 
 
@@ -165,7 +165,7 @@ async def test_a_fill_that_makes_no_step_is_told_and_one_that_waits_for_its_turn
     assert watched.engine_health.problems() == ()
     watched.now = 61
     assert watched.engine_health.problems() == (
-        f"The fill of {watched.under_way[0].digest} has made no step for 61 s.",
+        f"The fill of {watched.under_way[0].digest} has made no progress for 61 s.",
     )
 
 
