@@ -76,12 +76,30 @@ class SystemClient:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Events from now on, until the engine stops."""
-        async with aclosing(
-            self._session.stream_lines("/entrepot/v1/events", STREAM_TIMEOUT)
-        ) as lines:
+        async with aclosing(self._event_lines()) as lines:
             async for line in lines:
                 if line.startswith(EVENT_FIELD):
                     yield decode(line.removeprefix(EVENT_FIELD), Event)
+
+    async def follow_events(self, limit: int) -> AsyncGenerator[Event, None]:
+        """The last events, at most *limit*, then new ones until the engine stops; none is missed.
+
+        Events that happen while the recent ones are fetched come once.
+        """
+        async with aclosing(self._event_lines()) as lines:
+            # The first line is a comment: the engine has opened the stream.
+            await anext(lines, None)
+            recent = await self.recent_events()
+            for event in recent[-limit:] if limit else ():
+                yield event
+            async for line in lines:
+                if line.startswith(EVENT_FIELD):
+                    event = decode(line.removeprefix(EVENT_FIELD), Event)
+                    if event in recent:
+                        recent.remove(event)
+                    else:
+                        recent.clear()
+                        yield event
 
     async def evict(self, *, target: int | None = None) -> EvictionSnapshot:
         """Evict the least recently used images until at most *target* bytes are cached.
@@ -122,3 +140,6 @@ class SystemClient:
     async def cancel_verification(self) -> VerificationSnapshot:
         """Cancel the running verification."""
         return await self._session.send("DELETE", "/entrepot/v1/verify", VerificationSnapshot)
+
+    def _event_lines(self) -> AsyncGenerator[bytes, None]:
+        return self._session.stream_lines("/entrepot/v1/events", STREAM_TIMEOUT)

@@ -108,7 +108,7 @@ class BlobCopies:
     # The records of copies
 
     async def record(self, digest: Digest) -> BlobRecord | None:
-        """The verified size of a blob and who gave it; None when it has no row."""
+        """The verified size and the origins of a blob; None when it has no row."""
         record = self._records.get(digest)
         if record is not None:
             self._records.move_to_end(digest)

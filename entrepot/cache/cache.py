@@ -110,7 +110,7 @@ class ArtifactCache:
             failures=self._failures,
             route=route,
             client=client,
-            tag_lifetime=self.freshness,
+            tag_lifetime=self.tag_lifetime,
             clock=clock,
             monotonic=monotonic,
         )
@@ -131,7 +131,7 @@ class ArtifactCache:
             failures=self._failures,
             route=route,
             client=client,
-            tag_lifetime=self.freshness,
+            tag_lifetime=self.tag_lifetime,
             monotonic=monotonic,
         )
         self.pulls = Pulls(
@@ -150,7 +150,7 @@ class ArtifactCache:
         await self.copies.close()
         await self.usage.write()
 
-    def freshness(self, route: Route) -> float:
+    def tag_lifetime(self, route: Route) -> float:
         """The tag lifetime of a rule in seconds: its own, else that of the settings."""
         own = route.rule.freshness
         return self._settings.freshness if own is None else own

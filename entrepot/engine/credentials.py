@@ -108,7 +108,7 @@ class CredentialService:
 
     def validate(self, draft: CredentialSetDraft) -> CredentialSetVerdict:
         """What is wrong with a credential set that does not exist yet, as far as it is written."""
-        return self.book.problems(draft)
+        return self.book.validate(draft)
 
     async def update(
         self, name: str, *, username_id: str | None = None, password_id: str | None = None

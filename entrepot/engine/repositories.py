@@ -107,7 +107,7 @@ class RepositoryService:
         )
 
     def _tag_snapshot(self, tag: CachedTag, route: Route | None) -> TagSnapshot:
-        freshness = self._settings.freshness if route is None else self._cache.freshness(route)
+        freshness = self._settings.freshness if route is None else self._cache.tag_lifetime(route)
         return TagSnapshot(
             name=tag.name,
             digest=str(tag.entry.digest),

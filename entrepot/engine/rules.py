@@ -108,7 +108,7 @@ class RuleService:
     async def validate(self, draft: RuleDraft) -> RuleVerdict:
         """What is wrong with a rule that does not exist yet, as far as it is written, and which
         target would be free."""
-        return self.book.problems(
+        return self.book.validate(
             draft, existing_repositories=await self._catalog.repository_names()
         )
 

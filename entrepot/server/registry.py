@@ -45,25 +45,18 @@ from entrepot.errors import (
 )
 from entrepot.formatting import printable
 from entrepot.httpd.accept import Accept
+from entrepot.httpd.asgi import ON_SENT_KEY, REASON_KEY, Disconnected, Receive, Scope, Send
 from entrepot.httpd.ranges import (
     BlobPieces,
     ByteRange,
     MultipartBody,
     ReadBlob,
-    joined,
+    coalesced,
     parse_ranges,
     parts_within,
 )
 from entrepot.httpd.sendfile import FileCutShort, OpenFile, chunks, spans
-from entrepot.httpd.server import (
-    ON_SENT_KEY,
-    REASON_KEY,
-    RETRY_AFTER,
-    Disconnected,
-    Receive,
-    Scope,
-    Send,
-)
+from entrepot.httpd.server import RETRY_AFTER
 from entrepot.server.paging import page_size
 from entrepot.source.errors import (
     SourceAvoided,
@@ -373,7 +366,7 @@ class RegistryApp:
                         sent=self._count,
                     )
                 else:
-                    body = joined(answer.body(lambda start, end: spans(file, start, end)))
+                    body = coalesced(answer.body(lambda start, end: spans(file, start, end)))
                     await response.stream(
                         answer.status, answer.headers, body, etag=etag, sent=self._count
                     )

@@ -32,7 +32,8 @@ from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
 from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted, escaped, printable, printable_json
-from entrepot.httpd.server import RETRY_AFTER, Application, HttpServer, bind_tcp
+from entrepot.httpd.asgi import Application
+from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
 from entrepot.server.access import ReadOnly, TokenRequired
 from entrepot.server.acr.data import DataResources
 from entrepot.server.acr.management import CacheRuleResources, CredentialSetResources
@@ -262,12 +263,12 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
 
 
 async def _stop(servers: list[HttpServer]) -> None:
-    await asyncio.gather(*(each.stop(grace=GRACE, cutting=CUTTING) for each in servers))
+    await asyncio.gather(*(each.stop(grace=GRACE, abort_timeout=CUTTING) for each in servers))
 
 
 async def _cut_when_in_a_hurry(ending: Ending, servers: list[HttpServer]) -> None:
     await ending.hurry.wait()
-    await asyncio.gather(*(each.cut_off(CUTTING) for each in servers))
+    await asyncio.gather(*(each.abort_responses(CUTTING) for each in servers))
 
 
 async def _keep_socket(engine: Engine, owned: OwnedSocket, server: HttpServer) -> None:

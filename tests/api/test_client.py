@@ -113,6 +113,9 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
             await client.repositories.list(),
         )
 
+    await engine.cache.usage.write()
+    revision, before = (await client.system.status()).revision, await listings()
+
     async def changed() -> bool:
         nonlocal before, revision
         now, after = (await client.system.status()).revision, await listings()
@@ -127,8 +130,6 @@ async def test_a_listing_is_fetched_again_only_when_something_has_changed(
         before, revision = after, now
         return not all(same)
 
-    await engine.cache.usage.write()
-    revision, before = (await client.system.status()).revision, await listings()
     assert not await changed()
     await client.credential_sets.create("example-set", LOGIN_SERVER, "env:NONE_SUCH", "env:B")
     await client.credential_sets.sign_in("example-set")

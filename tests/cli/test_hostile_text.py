@@ -11,7 +11,7 @@ import pytest
 
 from entrepot.api.client import EngineRefused
 from entrepot.api.models import Event
-from entrepot.cli.session import fail, note, print_fields, print_json, print_table, tell
+from entrepot.cli.output import fail, note, print_fields, print_json, print_table, print_text
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
 from entrepot.event_kinds import EventKind
@@ -104,7 +104,7 @@ def test_cells_and_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str])
 
 
 def test_texts_of_our_own_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(f"one\n  two {HOSTILE[:5]}")
+    print_text(f"one\n  two {HOSTILE[:5]}")
     note("three\n\nfour")
     told = capsys.readouterr()
     assert told.out == "one\n  two \\x1b]0;O\n"

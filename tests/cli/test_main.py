@@ -146,12 +146,12 @@ async def test_a_socket_that_nobody_listens_on_is_no_engine(
         (["pull"], "Missing argument 'IMAGE'"),
         (["status", "--nonsense"], "No such option"),
         (["serve", "--log-format", "xml"], "is not one of"),
-        (["rule", "delete", "--name", "example"], "Without a terminal, say so with --yes."),
+        (["rule", "delete", "--name", "example"], "Without a terminal, confirm with --yes."),
         (
             ["credential-set", "delete", "--name", "example"],
-            "Without a terminal, say so with --yes.",
+            "Without a terminal, confirm with --yes.",
         ),
-        (["repository", "delete", "library/nginx"], "Without a terminal, say so with --yes."),
+        (["repository", "delete", "library/nginx"], "Without a terminal, confirm with --yes."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -479,7 +479,7 @@ async def test_a_read_only_command_changes_nothing(entrepot: CommandLine, engine
         "Error: Nothing was changed: this client is read-only. Start it without --read-only to change something. (EngineReadOnly)\n"
     )
     assert (await entrepot.done("--read-only", "evict", "--dry-run")).errors.startswith(
-        "Nothing goes"
+        "Nothing to evict"
     )
     assert "read-only" in (await entrepot.done("--read-only", "status")).output
     assert len(engine.documents.rules) == 1

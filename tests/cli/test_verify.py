@@ -65,7 +65,7 @@ async def test_ctrl_c_ends_it_in_the_engine_too(
         assert other.stderr is not None
         assert (
             await other.stderr.readline()
-        ).decode() == "A verification is under way already; this is it.\n"
+        ).decode() == "A verification is already running; this is it.\n"
         process.send_signal(2)
         _, errors = await process.communicate()
         _, other_errors = await other.communicate()

@@ -7,7 +7,7 @@ Where the scenarios of sources and credentials are held:
   tokens in tests/source/test_auth.py, F25 also in tests/server/test_registry.py.
 - F44 (no credential across a redirect), F45 (hostile realm), F46 (redirects into this machine's
   surroundings), F51 (no secret in an error or the log): tests/source/test_http.py,
-  tests/source/test_auth.py and tests/source/test_tls.py. F46 for ``ns``: here.
+  tests/source/test_auth.py and tests/scenarios/sources/test_tls.py. F46 for ``ns``: here.
 - F47, F48, F53, F54: here. F49: tests/source/test_auth.py and tests/e2e/clients/test_sign_in.py.
   F50, F52: tests/source/test_auth.py, F50 also here.
 - F63: here and tests/source/test_blobs.py. F64: here and tests/config/test_settings.py.
@@ -54,7 +54,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def registry_of(engine: Engine) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://entrepot", timeout=30)
 
 
@@ -810,7 +810,7 @@ async def test_a_source_sees_the_name_and_version_of_entrepot(
     assert source.requests[0].headers["user-agent"].startswith("entrepot/")
 
 
-class SixStandIn(FakeRegistry):
+class FakeRegistryOverIPv6(FakeRegistry):
     """The same on the loopback address of IPv6."""
 
     @property
@@ -835,7 +835,7 @@ def has_ipv6() -> bool:
 async def test_f64_a_source_is_named_by_its_literal_address_of_ipv6(
     directories: Directories,
 ) -> None:
-    async with SixStandIn() as source:
+    async with FakeRegistryOverIPv6() as source:
         image = source.add_image("library/nginx", "1.27")
         name = f"[::1]:{source.port}"
         settings = Settings(upstreams=(DeclaredRegistry(name, "Six", SignIn.NONE, source.url),))

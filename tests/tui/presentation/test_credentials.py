@@ -26,7 +26,7 @@ SET = CredentialSetSnapshot(
 
 def test_an_unhealthy_credential_set_says_why_and_who_uses_it() -> None:
     first, second = credential_set_lines(SET, NOW)
-    assert first == "hub-login is unhealthy, tried 1 min ago: docker.io refuses. (SourceRefused)"
+    assert first == "hub-login is unhealthy, checked 1 min ago: docker.io refuses. (SourceRefused)"
     assert second.startswith("used by hub-library")
 
 
@@ -46,9 +46,9 @@ def test_the_facts_of_a_healthy_set_have_no_reason() -> None:
     )
     facts = dict(credential_set_facts(well, NOW))
     assert facts["Health"] == "healthy"
-    assert facts["Tried"] == "1 min ago"
-    assert not {"Why", "Code"} & set(facts)
-    assert dict(credential_set_facts(SET, NOW))["Why"] == "docker.io refuses."
+    assert facts["Checked"] == "1 min ago"
+    assert not {"Reason", "Code"} & set(facts)
+    assert dict(credential_set_facts(SET, NOW))["Reason"] == "docker.io refuses."
 
 
 def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
@@ -57,7 +57,7 @@ def test_sorted_by_health_the_sets_that_need_somebody_come_first() -> None:
     ]
     assert [row.cells[4].text for row in sorted(rows, key=lambda row: row.order(4))] == [
         "unhealthy",
-        "not known",
+        "unknown",
         "healthy",
     ]
 

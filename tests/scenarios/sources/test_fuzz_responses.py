@@ -3,7 +3,7 @@
 The normal run makes the same few hundred examples each time. A long run makes new ones, here a
 hundred times as many::
 
-    ENTREPOT_FUZZ=100 python -m pytest -n 0 --timeout 0 tests/source/test_fuzz.py
+    ENTREPOT_FUZZ=100 python -m pytest -n 0 --timeout 0 tests/scenarios/sources/test_fuzz_responses.py
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from entrepot.config.settings import Settings
 from entrepot.core.credentials import CredentialSet
 from entrepot.core.reference import Digest, Repository, Tag, parse_tag
-from entrepot.secrets import SecretIdentifier
+from entrepot.core.secret_identifiers import SecretIdentifier
 from entrepot.source import decoding, transport
 from entrepot.source.addresses import Reach, parse_address
 from entrepot.source.circuit_breaker import CircuitBreakers

@@ -1,5 +1,5 @@
-"""Whose copy a blob is, how large it is when no manifest says so, and what a pull may rely on: S16,
-S20 and S33."""
+"""For which repositories the copy of a blob opens (S20), and how large a blob is that no manifest
+names (S16)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from io import FileIO
 
 import httpx
 import pytest
@@ -17,7 +16,6 @@ from entrepot.cache import proof as proof_module
 from entrepot.cache.pull import PullProgress
 from entrepot.config.settings import Directories, Settings
 from entrepot.core.credentials import CredentialSetDraft
-from entrepot.core.reference import Digest, Repository
 from entrepot.core.registries import DeclaredRegistry
 from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState, SignIn
@@ -56,7 +54,7 @@ async def fills_end(engine: Engine) -> None:
 
 @pytest.fixture
 async def other() -> AsyncIterator[FakeRegistry]:
-    """The source registry of somebody else."""
+    """A second source registry."""
     async with FakeRegistry() as other:
         yield other
 
@@ -126,8 +124,8 @@ async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(
     await registry.get("/v2/other/app/manifests/1")
     assert error_of(await registry.get(path_of(private)))[:2] == (404, "BLOB_UNKNOWN")
     assert (await registry.head(path_of(private))).headers["entrepot-origin"] == "upstream"
-    ended = await pulled(engine, "other/app:1")
-    assert (ended.state, ended.error_code) == (PullState.FAILED, "BlobUnknown")
+    progress = await pulled(engine, "other/app:1")
+    assert (progress.state, progress.error_code) == (PullState.FAILED, "BlobUnknown")
 
 
 async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
@@ -146,11 +144,11 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         "cache",
         True,
     )
-    [asked] = other.asked("GET", str(private.digest))
-    assert asked.headers["range"].startswith("bytes=")
+    [request] = other.asked("GET", str(private.digest))
+    assert request.headers["range"].startswith("bytes=")
     assert (
         0
-        < int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+        < int(request.headers["range"].removeprefix("bytes=").rstrip("-"))
         <= LARGE - proof_module.PROOF_SIZE
     )
     record = await engine.catalog.blob(private.digest)
@@ -298,9 +296,9 @@ async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
     assert (await registry.get(path)).status_code == 502
     await fills_end(engine)
     source.clear_faults()
-    asked = source.count("HEAD", "/blobs/")
+    requests = source.count("HEAD", "/blobs/")
     assert (await registry.get(path)).content == UNNAMED
-    assert source.count("HEAD", "/blobs/") == asked + 1
+    assert source.count("HEAD", "/blobs/") == requests + 1
 
 
 async def test_s16_a_size_of_a_head_is_trusted_for_minutes(
@@ -329,73 +327,3 @@ async def test_s16_a_size_of_a_head_takes_no_copy_away(
     source.fault("/library/liar/blobs/", Headers({"Content-Length": "7"}), method="HEAD")
     response = await registry.get(path_of(blob, "library/liar"))
     assert (response.content, response.headers["entrepot-origin"]) == (UNNAMED, "cache")
-
-
-# What a pull relies on: S33
-
-
-async def test_s33_the_cached_layers_of_a_pull_stay_until_it_ends(
-    engine: Engine, source: FakeRegistry
-) -> None:
-    image = source.add_image(
-        "library/app", "1", layers=[os.urandom(50_000), os.urandom(50_000)], platforms=[AMD64]
-    ).platforms[AMD64]
-    first, second = image.layers
-    assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
-    engine.blobs.path(second.digest).unlink()
-    gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
-    await gate.reached
-    # Nothing refers to them any more but the pull.
-    assert await engine.catalog.delete_repository(Repository("library/app"))
-    await engine.maintenance.collect()
-    assert set(await engine.blobs.sizes()) == {first.digest, image.config.digest}
-    gate.open()
-    await pull.finished.wait()
-    assert pull.state is PullState.COMPLETED
-    await fills_end(engine)
-    await engine.maintenance.collect()
-    assert await engine.blobs.sizes() == {}
-
-
-async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
-    engine: Engine, source: FakeRegistry
-) -> None:
-    image = source.add_image(
-        "library/app", "1", layers=[os.urandom(1000), os.urandom(1000)], platforms=[AMD64]
-    )
-    first, second = image.platforms[AMD64].layers
-    assert (await pulled(engine, "library/app:1")).state is PullState.COMPLETED
-    engine.blobs.path(second.digest).unlink()
-    gate = source.hold(str(second.digest), method="GET")
-    pull = engine.cache.pulls.get((await engine.pulls.start("library/app:1", AMD64, "test")).id)
-    await gate.reached
-    async with asyncio.timeout(30):
-        while not next(
-            each for each in pull.layers if each.descriptor.digest == first.digest
-        ).cached_before:
-            await asyncio.sleep(0)
-    engine.blobs.path(first.digest).unlink()
-    gate.open()
-    await pull.finished.wait()
-    ended = pull.progress()
-    assert ended.state is PullState.COMPLETED
-    assert engine.blobs.size(first.digest) == 1000, "It was fetched again before the pull ended."
-
-
-async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(
-    engine: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of an engine that root ran once; it was a failure that nobody had foreseen."""
-    await engine.rules.create(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
-    source.add_image("app", "1", platforms=[AMD64], index=False)
-    first = await pulled(engine, "example/app:1")
-    assert first.state is PullState.COMPLETED
-
-    def refused(digest: Digest) -> FileIO:
-        raise FileNotFoundError(str(digest))
-
-    monkeypatch.setattr(engine.blobs, "_open", refused)
-    second = await pulled(engine, "example/app:1")
-    assert second.state is PullState.FAILED
-    assert "was removed while its image was pulled" in (second.error_message or "")

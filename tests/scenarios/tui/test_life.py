@@ -31,7 +31,7 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     ("7", "What happened", ""),
     ("2", "example-library", ""),
     ("?", "This screen", ESCAPE),
-    (":", "Make a cache rule", ESCAPE),
+    (":", "Create a cache rule", ESCAPE),
     ("d", "Delete the cache rule", ESCAPE),
     ("p", "Pull an image into the cache", ESCAPE),
     ("n", "Which source registry does it pull from?", ""),

@@ -43,8 +43,8 @@ PLACES: dict[str, tuple[tuple[str, ...], str]] = {
     "the question before quitting, at stop": (("2", "q", "right", "right"), "Stop it"),
     "a rule's sign-in": (("2", "s"), "How does a-rule sign in?"),
     "a rule's sign-in, at another set": (("2", "s", "down"), "How does a-rule sign in?"),
-    "a rule's freshness": (("2", "f"), "How long are the tags of a-rule believed?"),
-    "an eviction": (("4", "v"), "How much may be held afterwards?"),
+    "a rule's freshness": (("2", "f"), "How long are the tags of a-rule trusted?"),
+    "an eviction": (("4", "v"), "How much may stay cached?"),
     "an eviction's question": (("4", "v", "ctrl+u", "0", "space", "B", "enter"), "Type evict"),
     "a pull's dialog": (("5", "p"), "Pull an image into the cache"),
     "a new rule": (("2", "n"), "Which source registry does it pull from?"),
@@ -311,10 +311,10 @@ async def test_an_enter_at_the_end_of_pasted_text_changes_nothing_and_the_next_o
         await go_to(person, "a rule's freshness")
         await paste(person, "never\r")
         await person.sees(
-            "enter arrived together with other keys", "How long are the tags of a-rule believed?"
+            "enter arrived together with other keys", "How long are the tags of a-rule trusted?"
         )
         await person.press("enter")
-        await person.sees("a-rule has the freshness never.")
+        await person.sees("Tag lifetime of a-rule: never.")
 
 
 async def test_an_enter_right_behind_a_paste_that_was_left_out_changes_nothing(
