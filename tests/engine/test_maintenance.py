@@ -34,6 +34,7 @@ from entrepot.store.catalog import CatalogFailed
 from entrepot.store.manifests import Manifest
 from tests.cache.test_fill import fed
 from tests.conftest import LOGIN_SERVER, Clock
+from tests.engine.waiting import event
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 
@@ -66,17 +67,6 @@ async def cached(
         clock.now += HOUR
         made.append(image.platforms["linux/amd64"])
     return made
-
-
-@asynccontextmanager
-async def event(engine: Engine, kind: str) -> AsyncIterator[None]:
-    """Within it something makes the engine record an event; at its end that has come."""
-    with engine.events.watching() as watched:
-        yield
-        async with asyncio.timeout(30):
-            async for each in watched:
-                if each.kind == kind:
-                    return
 
 
 async def names(engine: Engine) -> list[str]:

@@ -11,7 +11,7 @@ from entrepot.core.reference import Digest
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from entrepot.errors import NotFound
-from tests.engine.test_engine import ended
+from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 
 

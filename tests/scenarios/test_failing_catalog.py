@@ -16,7 +16,7 @@ from entrepot.core.reference import Digest, Repository, Tag
 from entrepot.engine.engine import Engine
 from entrepot.store.catalog import CatalogFailed, TagEntry
 from entrepot.store.connections import CatalogOperation, Reason
-from tests.engine.test_engine import ended
+from tests.engine.waiting import ended
 from tests.fakes import FakeRegistry
 from tests.fakes.images import PlatformImage
 from tests.store.samples import NGINX, SOURCE, image
