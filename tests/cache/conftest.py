@@ -144,7 +144,7 @@ async def scripted(tmp_path: Path, clock: Clock) -> AsyncIterator[ScriptedCache]
     registries = SourceRegistries()
     empty = RuleBook(registries, CredentialBook(registries))
     draft = RuleDraft("example-rule", f"{SOURCE}/*", "*")
-    rules = empty.with_rule(empty.check(draft, created=datetime(2026, 5, 28, tzinfo=UTC)))
+    rules = empty.with_rule(empty.parse(draft, created=datetime(2026, 5, 28, tzinfo=UTC)))
     client, events = ScriptedClient(), EventLog(clock)
     blobs = BlobStore(tmp_path / "blobs", tmp_path / "fills")
     await blobs.open()

@@ -54,7 +54,7 @@ async def fills_end(engine: Engine) -> None:
 
 @pytest.fixture
 async def other() -> AsyncIterator[FakeRegistry]:
-    """The source registry of somebody else."""
+    """A second source registry."""
     async with FakeRegistry() as other:
         yield other
 
@@ -124,8 +124,8 @@ async def test_s20_a_manifest_that_names_a_blob_opens_no_copy_of_another(
     await registry.get("/v2/other/app/manifests/1")
     assert error_of(await registry.get(path_of(private)))[:2] == (404, "BLOB_UNKNOWN")
     assert (await registry.head(path_of(private))).headers["entrepot-origin"] == "upstream"
-    ended = await pulled(engine, "other/app:1")
-    assert (ended.state, ended.error_code) == (PullState.FAILED, "BlobUnknown")
+    progress = await pulled(engine, "other/app:1")
+    assert (progress.state, progress.error_code) == (PullState.FAILED, "BlobUnknown")
 
 
 async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
@@ -144,11 +144,11 @@ async def test_s20_a_random_range_of_its_own_source_opens_a_copy_for_good(
         "cache",
         True,
     )
-    [asked] = other.asked("GET", str(private.digest))
-    assert asked.headers["range"].startswith("bytes=")
+    [request] = other.asked("GET", str(private.digest))
+    assert request.headers["range"].startswith("bytes=")
     assert (
         0
-        < int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+        < int(request.headers["range"].removeprefix("bytes=").rstrip("-"))
         <= LARGE - proof_module.PROOF_SIZE
     )
     record = await engine.catalog.blob(private.digest)
@@ -296,9 +296,9 @@ async def test_s16_a_size_of_a_head_is_forgotten_when_the_fill_fails(
     assert (await registry.get(path)).status_code == 502
     await fills_end(engine)
     source.clear_faults()
-    asked = source.count("HEAD", "/blobs/")
+    requests = source.count("HEAD", "/blobs/")
     assert (await registry.get(path)).content == UNNAMED
-    assert source.count("HEAD", "/blobs/") == asked + 1
+    assert source.count("HEAD", "/blobs/") == requests + 1
 
 
 async def test_s16_a_size_of_a_head_is_trusted_for_minutes(

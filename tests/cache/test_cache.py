@@ -389,7 +389,7 @@ async def test_s33_a_pull_is_not_told_as_completed_without_all_its_blobs(
 async def test_a_config_that_can_not_be_opened_ends_a_pull_in_words(
     engine: Engine, source: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of an engine that root ran once; it was a failure that nobody had foreseen."""
+    """As of an engine that root ran once; it was an unforeseen failure."""
     await engine.rules.create(RuleDraft("example-rule", f"{LOGIN_SERVER}/*", "example/*"))
     source.add_image("app", "1", platforms=[AMD64], index=False)
     first = await pulled(engine, "example/app:1")

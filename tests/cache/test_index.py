@@ -104,8 +104,8 @@ async def test_manifests_in_memory_are_counted_with_the_view_of_them(
         "MANIFEST_BYTES",
         2 * (len(manifests[0].content) + 2 * index_module.REFERENCE_BYTES),
     )
-    for each in manifests:
-        await cache_index.add_manifest(NGINX, SOURCE, each, tags=[], now=1.0)
+    for manifest in manifests:
+        await cache_index.add_manifest(NGINX, SOURCE, manifest, tags=[], now=1.0)
     assert list(cache_index._manifests) == [each.digest for each in manifests[1:]]
     assert await cache_index.manifest_of(NGINX, manifests[0].digest) == manifests[0]
 

@@ -285,12 +285,12 @@ async def test_f73_an_outage_is_never_told_as_no_referrers(
     )
     source.fault("/sha256-", Status(status))
     assert (await registry.get(referrers_of(image))).status_code == expected
-    asked = len(source.requests)
+    requests = len(source.requests)
     for _ in range(3):
         response = await registry.get(referrers_of(image))
         assert response.status_code == expected
         assert "manifests" not in response.json()
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests
 
 
 async def test_f73_a_source_that_can_not_be_reached_has_no_empty_list(
@@ -385,10 +385,10 @@ async def test_f73_without_a_rule_the_cached_index_is_served_else_an_empty_one_t
     for tag in ("1", "2", f"sha256-{image.digest.hex}"):
         assert (await registry.get(f"/v2/library/nginx/manifests/{tag}")).status_code == 200
     await engine.rules.delete("example-library")
-    asked = len(source.requests)
+    requests = len(source.requests)
     response = await registry.get(referrers_of(image))
     assert (response.content, *origin(response)) == (index.content, "stale", True)
     response = await registry.get(referrers_of(other))
     assert (digests_in(response), *origin(response)) == ([], "stale", True)
     assert "its source was not asked" in response.headers["warning"]
-    assert len(source.requests) == asked
+    assert len(source.requests) == requests

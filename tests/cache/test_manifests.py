@@ -310,8 +310,8 @@ async def test_many_unknown_names_do_not_pile_up_while_their_source_is_slow(
         cached.content,
         "stale",
     )
-    for each in asking:
-        each.cancel()
+    for task in asking:
+        task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
     gate.open()
     async with asyncio.timeout(30):
