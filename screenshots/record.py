@@ -92,8 +92,8 @@ def record() -> list[tuple[float, str]]:
             os.write(terminal, key.encode())
             receive(0.04)
     # The second key answers the question that comes where a pull is still running.
-    for key in (b"\x11", b"\x1b[C\r"):
-        os.write(terminal, key)
+    for quit_key in (b"\x11", b"\x1b[C\r"):
+        os.write(terminal, quit_key)
         until = time.monotonic() + 2
         while time.monotonic() < until and receive(0.1):
             pass

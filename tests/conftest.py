@@ -147,7 +147,7 @@ async def answering(engine: Engine) -> AsyncIterator[None]:
 @pytest.fixture
 async def registry(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     """A container client's view of the engine, in the same process."""
-    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(registry_app(engine), raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://entrepot", timeout=30
     ) as client:

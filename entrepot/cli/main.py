@@ -137,7 +137,8 @@ def cli(
         )
     elif dashboard_options and context.invoked_subcommand != "demo":
         raise click.UsageError(
-            "--theme, --ascii and --no-mouse are for the dashboard, and no command but demo takes them."
+            "--theme, --ascii and --no-mouse are for the dashboard, "
+            "and no command but demo takes them."
         )
 
 

@@ -22,6 +22,7 @@ from entrepot.core.rules import Route, RuleBook
 from entrepot.engine.api_models import tag_image
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.errors import Locked, NotFound
+from entrepot.event_kinds import EventKind
 from entrepot.events import EventLog
 from entrepot.store.catalog import CachedManifest as CachedManifest
 from entrepot.store.catalog import CachedRepository, CachedTag, Catalog
@@ -135,7 +136,9 @@ class RepositoryService:
             raise _no_repository(name)
         self._cache.index.invalidate(repository)
         self._cache.forget_failures()
-        self._events.record("repository-deleted", f"The cached repository {name} is deleted.", name)
+        self._events.record(
+            EventKind.REPOSITORY_DELETED, f"The cached repository {name} is deleted.", name
+        )
         await self._maintenance.collect()
         return manifests
 
@@ -210,7 +213,9 @@ class RepositoryService:
         if not await self._catalog.delete_tag(repository, Tag(tag)):
             raise not_in_repository(name, f"tag {tag}")
         self._cache.index.invalidate(repository)
-        self._events.record("tag-deleted", f"The tag {name}:{tag} is deleted.", f"{name}:{tag}")
+        self._events.record(
+            EventKind.TAG_DELETED, f"The tag {name}:{tag} is deleted.", f"{name}:{tag}"
+        )
 
     async def delete_manifest(self, name: str, digest: Digest) -> None:
         """Delete a manifest of a repository, the tags that point at it, and the blobs that only it
@@ -243,7 +248,9 @@ class RepositoryService:
             raise not_in_repository(name, f"manifest {digest}")
         self._cache.index.invalidate(repository)
         self._events.record(
-            "manifest-deleted", f"The manifest {name}@{digest} is deleted.", f"{name}@{digest}"
+            EventKind.MANIFEST_DELETED,
+            f"The manifest {name}@{digest} is deleted.",
+            f"{name}@{digest}",
         )
         await self._maintenance.collect()
 
@@ -279,7 +286,7 @@ class RepositoryService:
     def _lock_changed(self, what: str, locked: bool) -> None:
         self._maintenance.check_space_soon()
         self._events.record(
-            "locked" if locked else "unlocked",
+            EventKind.LOCKED if locked else EventKind.UNLOCKED,
             f"{what} is {'locked: it is not evicted or deleted' if locked else 'unlocked'}.",
             what,
         )

@@ -36,7 +36,8 @@ class Accept:
         """Parse an Accept header (several joined by commas).
 
         Skipped is an element that is no media type, and a parameter or quality outside the grammar
-        of one that is: Java sends ``*; q=.2, */*; q=.2``. No element left means no preference (F70).
+        of one that is: Java sends ``*; q=.2, */*; q=.2``. Where no element is left, all media types
+        are accepted (F70).
         Raises `AcceptInvalid` for a header of more than `MAX_HEADER` bytes.
         """
         if header is None:

@@ -28,7 +28,7 @@ BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted."""
 
 DESCRIPTORS_PER_CONNECTION = 3
-"""Descriptors that a connection needs: its own, its duplicate while a file is sent, and the file."""
+"""Descriptors of a connection: its own, its duplicate while a file is sent, and the file."""
 
 RESERVED_DESCRIPTORS = 256
 """Descriptors left to the catalog, sources, fills and the log when connections are limited."""

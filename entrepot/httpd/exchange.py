@@ -96,7 +96,7 @@ class Exchange:
         """Whether the application was cancelled because the client is gone."""
         self._disconnected = asyncio.Event()
         self._pending_calls = 0
-        """Running calls of `receive` and `send`: they tell the application that the client is gone."""
+        """Running calls of `receive` and `send`, which report that the client is gone."""
         self._file_socket: socket.socket | None = None
         self._writer = request.writer
         self._head: bytes | None = None
@@ -220,7 +220,7 @@ class Exchange:
             await self._end()
 
     async def fail(self, error: Exception) -> None:
-        """Answer 500 after the application failed, or cut the connection after the head was sent."""
+        """Answer 500 for a failed application; cut the connection where the head was sent."""
         if self._head_sent:
             self.cut()
             return

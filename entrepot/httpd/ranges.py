@@ -5,7 +5,8 @@ containers/image (podman, buildah, skopeo; zstd:chunked) sends up to 1,024 range
 order and fails unless exactly as many parts come back in that order. Its first request asks for two
 ranges that are eight bytes apart (``bytes=3832641-3852897,3852906-3869099``), and ranges that touch
 are common. So only overlapping ranges are merged, which such a client never sends.
-stargz-snapshotter and SOCI merge before they send a request, and read the Content-Range of each part (F72).
+stargz-snapshotter and SOCI merge before they send a request, and read the Content-Range of each
+part (F72).
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class MultipartBody:
     """Several parts of a blob as one body of ``multipart/byteranges`` (RFC 9110, 14.6)."""
 
     def __init__(self, parts: Sequence[ByteRange], blob_size: int) -> None:
-        # 128 random bits: no one who creates a blob can know them, so no blob contains the boundary.
+        # 128 random bits are unknown to the creator of a blob, so no blob contains the boundary.
         self._boundary = secrets.token_hex(16).encode()
         self._parts = [(self._head(part, blob_size), part) for part in parts]
         self._end = b"\r\n--%b--\r\n" % self._boundary

@@ -177,7 +177,7 @@ class HttpServer:
             await self._all_closed(abort_timeout)
 
     async def _all_closed(self, seconds: float) -> bool:
-        """Wait until every response has ended and every connection is closed; False on a timeout."""
+        """Wait until all responses have ended and all connections are closed; False if not."""
         try:
             async with asyncio.timeout(seconds):
                 while self._connections or self._exchanges or self._pending:
@@ -401,7 +401,7 @@ async def _refuse_busy(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _AiohttpServer(web.Server):
-    """aiohttp's side: creates a protocol for each connection, and reports opened and closed ones."""
+    """aiohttp's side: creates a protocol for each connection, and reports its start and end."""
 
     def __init__(self, server: HttpServer) -> None:
         super().__init__(

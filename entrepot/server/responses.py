@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from entrepot.errors import EntrepotError, Locked
 from entrepot.formatting import printable
-from entrepot.httpd.server import Disconnected
+from entrepot.httpd.asgi import Disconnected
 
 DATA_API = "/acr/v1/"
 """Where ACR's data API is, whose errors have another shape than those of ARM."""

@@ -30,6 +30,7 @@ from entrepot.core.hosts import is_loopback
 from entrepot.core.permitted_identifiers import DEFAULT_OVER_TCP, EVERY_IDENTIFIER
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineBusy, EngineError
+from entrepot.event_kinds import EventKind, Severity
 from entrepot.formatting import counted, escaped, printable, printable_json
 from entrepot.httpd.asgi import Application
 from entrepot.httpd.server import RETRY_AFTER, HttpServer, bind_tcp
@@ -212,7 +213,7 @@ async def _serve(
                 ready(engine)
             await engine.stopping.wait()
             ending.begin()
-            engine.events.record("engine-stopping", "Stopping.")
+            engine.events.record(EventKind.ENGINE_STOPPING, "Stopping.")
 
 
 @asynccontextmanager
@@ -239,9 +240,9 @@ async def listening(engine: Engine, ending: Ending | None = None) -> AsyncIterat
                 await administration.listen(owned.listener)
                 if (over_tcp := await _management_over_tcp(engine)) is not None:
                     servers.append(over_tcp)
-                rules = counted(len(engine.documents.rules), "cache rule")
+                rules = counted(len(engine.rules.book), "cache rule")
                 engine.events.record(
-                    "engine-started",
+                    EventKind.ENGINE_STARTED,
                     f"Entrepot {__version__} answers container clients on {engine.address} with {rules}; management on {path}"
                     + (
                         f" and {engine.endpoints.management}"
@@ -307,18 +308,18 @@ async def _look_after_socket(
         if message != engine.endpoints.socket_problem:
             engine.endpoints.socket_problem = message
             engine.events.record(
-                "socket-lost",
+                EventKind.SOCKET_LOST,
                 f"{message} Commands and dashboards do not reach this engine; clients pull as ever.",
-                level=logging.ERROR,
+                severity=Severity.ERROR,
             )
         return
     if renewed is not None:
         await server.listen(renewed)
         server.stop_listening(before)
         engine.events.record(
-            "socket-restored",
+            EventKind.SOCKET_RESTORED,
             f"The management socket {owned.path} was gone or replaced; it is there again.",
-            level=logging.WARNING,
+            severity=Severity.WARNING,
         )
     engine.endpoints.socket_problem = None
 

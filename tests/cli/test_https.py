@@ -16,6 +16,7 @@ from entrepot.api.client import CacheClient, EngineRefused, EngineUnreachable, E
 from entrepot.api.models import EngineStatus
 from entrepot.config.settings import ManagementOverTcp, Settings
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from tests.cli.conftest import CommandLine
 from tests.conftest import answering
 from tests.e2e.registries.certificates import Authority
@@ -143,10 +144,10 @@ async def test_events_come_over_https(address: str, authority: Authority, engine
         events = client.system.events()
         coming = asyncio.ensure_future(anext(events))
         while not coming.done():
-            engine.events.record("told", "Again.")
+            engine.events.record(EventKind.RULE_UPDATED, "Again.")
             await asyncio.wait({coming}, timeout=0.02)
         assert coming.result().message == "Again."
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 NO_TOKENS = [
@@ -202,7 +203,7 @@ async def test_a_token_is_made_for_its_owner_alone(alone: CommandLine) -> None:
     assert (again.status, "File exists" in again.errors) == (1, True)
     assert "Name another file, or remove this one first." in again.errors
     nowhere = await alone.run("management-token", str(alone.root / "none" / "token"))
-    assert (nowhere.status, "Make its directory first." in nowhere.errors) == (1, True)
+    assert (nowhere.status, "Create its directory first." in nowhere.errors) == (1, True)
     assert file.read_text() == f"{token}\n"
 
 

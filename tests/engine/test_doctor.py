@@ -159,7 +159,7 @@ async def test_a_registry_of_the_table_that_is_said_to_be_this_machine(
 async def test_a_connection_that_is_refused(directories: Directories, source: FakeRegistry) -> None:
     await source.stop()
     found = finding(await examined(directories, source.url), "connection")
-    assert (found.outcome, "takes no connections" in found.what) == (Outcome.FAILED, True)
+    assert (found.outcome, "accepts no connections" in found.what) == (Outcome.FAILED, True)
 
 
 async def test_a_certificate_that_is_not_trusted(directories: Directories, tmp_path: Path) -> None:

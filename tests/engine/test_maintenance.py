@@ -26,6 +26,7 @@ from entrepot.core.states import PullState
 from entrepot.engine import maintenance as maintenance_module
 from entrepot.engine.engine import Engine
 from entrepot.errors import Locked
+from entrepot.event_kinds import EventKind
 from entrepot.server.run import listening
 from entrepot.store import blobs as blobs_module
 from entrepot.store.blobs import BlobStore
@@ -347,7 +348,7 @@ async def test_what_is_unlocked_goes_again(
     assert (await engine.maintenance.evict(target=0)).images == ()
     await engine.repositories.lock_tag("library/a", "1", locked=False)
     assert len((await engine.maintenance.evict(target=0)).images) == 1
-    assert [each.kind for each in engine.events.recent()].count("locked") == 1
+    assert [each.kind for each in engine.events.recent()].count(EventKind.LOCKED) == 1
 
 
 async def test_when_nothing_more_can_go_the_status_says_so_until_it_can(
@@ -684,8 +685,8 @@ async def test_f84_foreign_names_do_not_end_healing_and_are_told(
     engine.blobs.path(image.config.digest).unlink()
     await engine.maintenance.heal()
     messages = {each.kind: each.message for each in engine.events.recent()}
-    assert "1 that are gone dropped" in messages["catalog-healed"]
-    told = messages["foreign-names"]
+    assert "1 that are gone dropped" in messages[EventKind.CATALOG_HEALED]
+    told = messages[EventKind.FOREIGN_NAMES]
     assert told.startswith(
         f"{engine.directories.blobs} has 2 names in it that are no blobs and were passed over: "
     )

@@ -38,7 +38,8 @@ async def connected(engine: Engine, tls: Path | None = None) -> AsyncIterator[ht
     """A client over a real connection, with TLS where *tls* is a directory for certificates."""
     listener = bind_tcp("127.0.0.1", 0)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    server_tls, client_tls = None, False
+    server_tls: ssl.SSLContext | None = None
+    client_tls: ssl.SSLContext | bool = False
     if tls is not None:
         authority = Authority(tls)
         server_tls = authority.server("localhost")

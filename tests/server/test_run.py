@@ -21,6 +21,7 @@ from entrepot.config.settings import Directories, Settings
 from entrepot.core.rules import RuleDraft
 from entrepot.engine.engine import Engine
 from entrepot.errors import EngineError
+from entrepot.event_kinds import EventKind
 from entrepot.httpd import exchange as exchange_module
 from entrepot.server import run
 from entrepot.server.registry import RegistryApp
@@ -138,7 +139,7 @@ async def test_the_event_stream_tells_what_happens(listening_engine: Engine) -> 
         await listening_engine.rules.delete("example-library")
         event = await coming
         assert (event.kind, event.subject) == ("rule-deleted", "example-library")
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def test_a_port_in_use_is_one_sentence(directories: Directories, settings: Settings) -> None:
@@ -286,7 +287,7 @@ async def test_f92_l11_event_subscribers_that_leave_are_forgotten_at_once_and_le
         for number, writer in enumerate(writers):
             # Some leave in good order, some just vanish, some while an event is on its way to them.
             if number % 3 == 2:
-                listening_engine.events.record("test", "Something happened.")
+                listening_engine.events.record(EventKind.RULE_UPDATED, "Something happened.")
             writer.transport.abort() if number % 2 else writer.close()
         await gone(listening_engine)
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []

@@ -32,7 +32,7 @@ WARNINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EventSubject:
-    """What an event is about: *area* and *key* say where it is to be found."""
+    """What an event is about: the row *key* of an *area*; *label* names it in a sentence."""
 
     area: str
     key: str
@@ -40,14 +40,14 @@ class EventSubject:
 
 
 def events_by_key(events: Sequence[Event]) -> dict[str, Event]:
-    """Events by a key that stays theirs while older ones are forgotten, newest first."""
-    seen: Counter[tuple[float, str, str]] = Counter()
-    found = {}
+    """Events by a key that stays the same while older events are dropped, newest first."""
+    repeats: Counter[tuple[float, str, str]] = Counter()
+    by_key = {}
     for event in events:
         same = (event.time, event.kind, event.message)
-        found[f"{event.time!r} {event.kind} {seen[same]} {event.message}"] = event
-        seen[same] += 1
-    return dict(reversed(found.items()))
+        by_key[f"{event.time!r} {event.kind} {repeats[same]} {event.message}"] = event
+        repeats[same] += 1
+    return dict(reversed(by_key.items()))
 
 
 def severity(event: Event) -> tuple[str, str]:
@@ -64,11 +64,12 @@ def when(event: Event, now: float) -> str:
     then, here = time.localtime(event.time), time.localtime(now)
     if then[:3] == here[:3]:
         return clock_time(event.time)
-    return f"{then.tm_mday:>2} {time.strftime('%b %H:%M' if then.tm_year == here.tm_year else '%b %Y', then)}"
+    month_format = "%b %H:%M" if then.tm_year == here.tm_year else "%b %Y"
+    return f"{then.tm_mday:>2} {time.strftime(month_format, then)}"
 
 
 def event_row(key: str, event: Event, now: float) -> Row:
-    """When, how bad, and what happened."""
+    """The row of an event: time, severity and message."""
     word, tone = severity(event)
     cells = (
         Cell(when(event, now), "dim"),
@@ -84,7 +85,7 @@ def event_row(key: str, event: Event, now: float) -> Row:
 
 
 def event_subject(event: Event) -> EventSubject | None:
-    """What an event is about, where that can be shown."""
+    """What an event is about; None where no screen shows it."""
     subject = event.subject
     if subject is None or event.kind in {
         "rule-deleted",
@@ -107,30 +108,40 @@ def event_subject(event: Event) -> EventSubject | None:
 
 
 def event_detail(event: Event, now: float) -> Detail:
-    """The whole message, and what it is about."""
+    """An event in a list: the whole message, and what it is about."""
     word, _ = severity(event)
-    told = f"{since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}{f'   about {event.subject}' if event.subject else ''}"
+    parts = [since(event.time, now), event.kind, word]
+    parts += [f"about {event.subject}"] if event.subject else []
     facts = (
         ("When", f"{when(event, now)}, {since(event.time, now)}"),
         ("Kind", event.kind),
         ("Severity", word or "none"),
         ("About", event.subject or "-"),
     )
-    return Detail("Event", (event.message, told), facts, (event.message,))
+    return Detail(
+        "Event",
+        (event.message, "   ".join(part for part in parts if part)),
+        facts,
+        (event.message,),
+    )
 
 
 def event_cells(event: Event, now: float) -> list[Cell]:
-    """An event that is opened."""
+    """The cells of an opened event."""
     word, tone = severity(event)
-    about = event_subject(event)
-    lines = [
+    subject = event_subject(event)
+    cells = [
         Cell(event.message, tone),
         Cell(""),
         Cell(
-            f"{when(event, now)}, {since(event.time, now)}   {event.kind}{f'   {word}' if word else ''}",
+            "   ".join(
+                part
+                for part in (f"{when(event, now)}, {since(event.time, now)}", event.kind, word)
+                if part
+            ),
             "dim",
         ),
     ]
-    if about is not None:
-        lines.append(Cell(f"It is about {about.label}.", "dim"))
-    return lines
+    if subject is not None:
+        cells.append(Cell(f"It is about {subject.label}.", "dim"))
+    return cells

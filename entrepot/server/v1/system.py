@@ -12,13 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from entrepot.api.models import Event
 from entrepot.config.settings import Settings
 from entrepot.engine.maintenance import MaintenanceService
 from entrepot.engine.status import StatusService
 from entrepot.engine.traffic import Traffic
 from entrepot.engine.verification import DEFAULT_SPEED, Verification
-from entrepot.events import EventLog
+from entrepot.events import EventLog, RecordedEvent
 from entrepot.server.access import is_read_only
 from entrepot.server.paging import parse_count
 from entrepot.server.request_body import read_body
@@ -166,7 +165,7 @@ async def event_stream(events: EventLog, stopping: asyncio.Event) -> AsyncGenera
     """The events from now on as server-sent events, until *stopping* is set."""
     yield b": entrepot\n\n"
     with events.watching() as watcher:
-        next_event: asyncio.Task[Event] | None = None
+        next_event: asyncio.Task[RecordedEvent] | None = None
         ending = asyncio.ensure_future(stopping.wait())
         try:
             while not ending.done():

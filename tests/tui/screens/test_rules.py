@@ -276,6 +276,6 @@ async def test_without_a_rule_the_screen_says_what_a_rule_is(
     await person.pilot.resize_terminal(*size)
     await person.press("2")
     await person.sees(
-        "There is no cache rule yet.", "Press n to make the first one.", "n new", "q quit"
+        "There is no cache rule yet.", "Press n to create the first one.", "n new", "q quit"
     )
     assert max(len(line) for line in lines(person.app)) <= size[0]

@@ -350,7 +350,7 @@ async def test_the_freshness_is_chosen_and_each_choice_says_what_it_costs_at_doc
     await person.sees("Write a number with s, min, h or d")
     await person.press("enter")
     await person.type("soon")
-    await person.sees("Not possible: 'soon' is not a freshness.", "FreshnessInvalid")
+    await person.sees("Not possible: 'soon' is not a tag lifetime.", "FreshnessInvalid")
     await person.press("enter", "ctrl+u")
     await person.sees("How long is a tag trusted")
     await person.type("90 min")
@@ -412,9 +412,9 @@ async def test_what_is_pasted_loses_blanks_line_ends_and_the_registry_in_front(
     person: Person, engine: Engine
 ) -> None:
     await choose_example(person)
-    person.app.screen.focused.post_message(
-        events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n")
-    )  # type: ignore[union-attr]
+    focused = person.app.screen.focused
+    assert focused is not None
+    focused.post_message(events.Paste(f"\n   https://{LOGIN_SERVER}/team/app \n\n"))
     await person.sees(f"Source valid: {LOGIN_SERVER}/team/app")
     await person.press("enter")
     await person.sees("Where does it appear here?", "team/app")

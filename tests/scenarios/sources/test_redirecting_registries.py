@@ -98,7 +98,6 @@ async def handing(
         FakeRegistry(sign_in) as host,
         SocksProxy({HOST: ("127.0.0.1", host.port)}) as proxy,
     ):
-        assert isinstance(proxy, SocksProxy)
         monkeypatch.setenv("ALL_PROXY", proxy.url)
         image = host.add_image(str(NGINX), "latest", [50_000], ["linux/amd64"])
         vanity.add_image(str(NGINX), "other")

@@ -92,7 +92,7 @@ def _setns(descriptor: int) -> None:
 async def test_f13_a_pooled_connection_that_died_is_noticed_long_before_the_read_time_out(
     other_machine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "DEAD_AFTER", 1)
+    monkeypatch.setattr(transport, "DEAD_PEER_TIMEOUT", 1)
     stopping, listening = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         serving = threads.submit(serve_in_namespace, stopping, listening)

@@ -17,9 +17,9 @@ from entrepot.core.rules import RuleDraft
 from entrepot.core.states import PullState
 from entrepot.engine.engine import Engine
 from tests.fakes import FakeRegistry
+from tests.scenarios.tui.test_life import ESCAPE, PLACES, visit
 from tests.tui.conftest import Looks, Opened, sees
 from tests.tui.pty import Program
-from tests.tui.test_life import ESCAPE, PLACES, visit
 
 MODULES = 620
 """More than the dashboard loads when it opens. What raises the number is paid by everyone who waits
@@ -184,7 +184,7 @@ async def test_twenty_pulls_cost_little_for_a_look(
 def test_the_dashboard_loads_few_modules_and_none_of_the_engine(tmp_path: Path) -> None:
     environment = {
         "HOME": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
         "PATH": "/usr/bin:/bin",
     }
     told = subprocess.run(

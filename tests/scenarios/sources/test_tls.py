@@ -93,7 +93,7 @@ async def test_a_certificate_that_the_system_knows_is_trusted(
             async for _ in stream:
                 break
         await source.stop()
-        with pytest.raises(SourceUnreachable, match="takes no connections"):
+        with pytest.raises(SourceUnreachable, match="accepts no connections"):
             await client.head_manifest(NGINX, Tag("latest"))
 
 

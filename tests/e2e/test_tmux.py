@@ -160,7 +160,7 @@ class Terminal:
         comes into the clipboard of that."""
         keyboard, terminal = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        command = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
+        command: list[str | Path] = [self._tmux, "-S", self._socket, "attach-session", "-t", "t"]
         watching = subprocess.Popen(
             tied(command),
             stdin=terminal,

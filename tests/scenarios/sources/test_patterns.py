@@ -15,7 +15,7 @@ import pytest
 
 import entrepot.source
 from entrepot import formatting
-from entrepot.core import credentials, reference, registries, rules
+from entrepot.core import credentials, hosts, reference, registries, rules
 from entrepot.core.reference import (
     Digest,
     ImageReference,
@@ -195,7 +195,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
         lambda text: addresses.parse_address(text, httpx.URL("https://registry-1.docker.io/v2/")),
         8_000,
     ),
-    "literal_address": (addresses.literal_address, HEADERS),
+    "literal_address": (hosts.literal_address, HEADERS),
     "is_local": (addresses.is_local, HEADERS),
     "check_realm": (
         lambda text: realms.check_realm(
@@ -229,7 +229,7 @@ READERS: dict[str, tuple[Callable[[str], object], int]] = {
 def answer(headers: dict[str, str]) -> http.SourceResponse:
     response = httpx.Response(
         200,
-        headers={name: value.encode() for name, value in headers.items()},
+        headers=[(name.encode(), value.encode()) for name, value in headers.items()],
         stream=httpx.ByteStream(b""),
     )
     response.request = httpx.Request("GET", "https://r.example/")

@@ -313,7 +313,7 @@ async def test_a_line_that_is_typed_or_pasted_holds_nothing_that_can_not_be_prin
 
 def _calls(folder: str) -> list[tuple[Path, ast.Call]]:
     found = []
-    for file in sorted((Path(__file__).parents[2] / folder).rglob("*.py")):
+    for file in sorted((Path(__file__).parents[3] / folder).rglob("*.py")):
         found += [
             (file, each)
             for each in ast.walk(ast.parse(file.read_text()))

@@ -295,7 +295,7 @@ async def test_connections_through_a_socks_proxy_notice_a_dead_end(
         source.files["/x"] = bytes(4_000_000)
         transport = SourceTransport(ssl.create_default_context(), connections=1)
         response = await transport.handle_async_request(httpx.Request("GET", f"http://{HOST}/x"))
-        assert isinstance(response.stream, transport_module._Body)
+        assert isinstance(response.stream, transport_module._ResponseBody)
         connection = response.stream._response.connection
         assert connection is not None
         assert connection.transport is not None

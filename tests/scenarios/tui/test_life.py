@@ -14,6 +14,7 @@ import pytest
 
 from entrepot.config.settings import Directories
 from entrepot.engine.engine import Engine
+from entrepot.event_kinds import EventKind
 from tests.e2e.clients.processes import Process
 from tests.fakes import FakeRegistry
 from tests.tui.conftest import ENTREPOT, Looks, Opened, sees
@@ -186,7 +187,7 @@ async def test_in_ascii_not_one_other_byte_is_sent(
     source.add_image("library/nginx", "1.27")
     started = await engine.pulls.start("library/nginx:1.27", "linux/amd64", "10.0.4.17")
     await engine.cache.pulls.get(started.id).finished.wait()
-    engine.events.record("engine-notice", "Eine Quelle spricht Käse: “…” 名")
+    engine.events.record(EventKind.ENGINE_READY, "Eine Quelle spricht Käse: “…” 名")
     program = await opened("--ascii")
     await sees(program, "All is well.")
     await visit(program)
