@@ -288,8 +288,8 @@ class Pulls:
     owns their tasks.
 
     *obtain* returns the fill of a blob of a repository, or the size in bytes of a cached blob;
-    *cancel_fill* cancels a fill that no other pull needs. *on_change* gets a pull when it begins and
-    when it has ended, *on_complete* one whose layers are all cached.
+    *cancel_fill* cancels a fill that no other pull needs. *on_change* gets a pull when it begins
+    and when it has ended, *on_complete* one whose layers are all cached.
     """
 
     def __init__(
